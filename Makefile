@@ -1,0 +1,52 @@
+# Two commands: `make demo` runs the whole chain, `make test` runs the tests. Both set everything up first.
+
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+UV := 0.13.9
+BIN := .venv/bin
+EXTRAS := airflow,spark,ray,llm,test
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo down status test lint format constraints clean
+
+help: ## Show this list
+	@awk -F ":.*## " '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## Environment, pinned packages, compiled bytecode, Delta JARs, local language model
+
+.venv/.ready: pyproject.toml constraints.txt infra/spark-jars.txt
+	@$(PYTHON) -m infra.doctor
+	@echo "Setting up .venv (the first time downloads some gigabytes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[$(EXTRAS)]"
+	@$(BIN)/python -m infra.jars
+	@touch $@
+
+demo: setup ## The whole chain on generated reviews (or REVIEWS=, META=; DATASET=); WAIT=0 returns at the end
+	@$(BIN)/python -m infra.demo
+
+down: ## Stop exactly the services that were started
+	@$(BIN)/python -m infra.services down
+
+status: ## Which services are running
+	@$(BIN)/python -m infra.services status
+
+test: setup ## All tests
+	@$(BIN)/python -m pytest
+
+lint: setup ## ruff, mypy, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## Format the code
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+constraints: setup ## Resolve every pin anew into constraints.txt (its comments are kept)
+	@grep '^#' constraints.txt > constraints.new
+	@$(BIN)/uv pip compile --quiet --all-extras --python $(BIN)/python --no-annotate --no-header --no-emit-index-url pyproject.toml >> constraints.new
+	@mv constraints.new constraints.txt
+
+clean: down ## Stop the services and remove what runs have made (tables, models, logs); keeps .venv
+	@find .penchant -mindepth 1 -maxdepth 1 ! -name jars -exec rm -rf {} +

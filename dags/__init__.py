@@ -1,0 +1,1 @@
+"""When things run, in which order, with which parameters; nothing here computes."""

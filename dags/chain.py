@@ -1,0 +1,219 @@
+"""The stages of the chain, as tasks. Both DAGs are made of these."""
+
+import datetime as dt
+
+from airflow.sdk import BaseOperator, Param
+
+from dags.operators.ray_stage import RayStageOperator
+from dags.operators.spark_stage import SparkStageOperator
+from dags.operators.stages import Stage
+from schemas.recipes import RECOMMENDERS, TOKENIZERS
+
+POOL = "heavy"
+"""Airflow pool for stages that want a whole machine: one slot on a laptop, more on a cluster."""
+
+DEFAULT_ARGS = {
+    "owner": "penchant",
+    "retries": 2,
+    "retry_delay": dt.timedelta(seconds=15),
+    "execution_timeout": dt.timedelta(hours=3),
+    "pool": POOL,
+}
+
+DATASET = Param(
+    "planted-world",
+    type="string",
+    pattern="^[a-z0-9][a-z0-9_-]*$",
+    title="Data set",
+    description="A registered data set (`python -m pipelines.landing.register --help`); its tables lie under its name",
+)
+PARTITION = Param(
+    None,
+    type=["null", "string"],
+    format="date",
+    title="Partition",
+    description="The day to work on. Empty: the run's data interval, or the last whole day for a manual run.",
+)
+GENERATION = Param(
+    0,
+    type="integer",
+    minimum=0,
+    title="Generation",
+    description="The same work is never done twice. Raise this to train once more on purpose.",
+)
+OVERRIDES = Param(
+    {},
+    type="object",
+    title="Setting overrides",
+    description='Dotted settings on top of the profile, e.g. `{"mendertok.epochs": 3, "sequences.item_core": 3}`.',
+)
+RECOMMENDER = Param(
+    "mendertok",
+    enum=sorted(RECOMMENDERS),
+    title="Recommender",
+    description="; ".join(f"**{r.name}**: {r.summary}" for r in RECOMMENDERS.values()),
+)
+TOKENIZER = Param(
+    "rqvae",
+    enum=sorted(TOKENIZERS),
+    title="Tokenizer",
+    description="; ".join(f"**{r.name}**: {r.summary}" for r in TOKENIZERS.values()),
+)
+
+INGEST = Stage(
+    task_id="ingest",
+    stage="ingest",
+    engine="spark",
+    doc="""
+Reads the day's landing files into **reviews** and **items**. A row that cannot be used goes to **quarantine**
+with its reason, a duplicate has a deterministic winner, and the counts add up to the lines read.
+Great Expectations gates both tables before a row is published.
+""",
+)
+SEQUENCES = Stage(
+    task_id="sequences",
+    stage="sequences",
+    engine="spark",
+    after=("ingest",),
+    reads=("reviews", "items"),
+    doc="""
+k-core filter and de-duplication into **interactions**, then one ordered history per user in **sequences**, with
+leave-one-out and global-time split positions. Reports how much of the order comes from the tie rule.
+""",
+)
+PREFERENCES = Stage(
+    task_id="preferences",
+    stage="preferences",
+    engine="spark",
+    after=("ingest", "sequences"),
+    reads=("reviews", "items", "sequences"),
+    doc="""
+Asks the language model what each review says about its writer and keeps up to five short **preferences** per user
+and position. Every answer is kept in the ledger `llm_responses`, so that a second run makes no call.
+""",
+)
+REVIEW_SUMMARIES = Stage(
+    task_id="review_summaries",
+    stage="review_summaries",
+    engine="spark",
+    after=("ingest", "sequences", "preferences"),
+    reads=("reviews", "items", "sequences"),
+    doc="Folds what a user's reviews say, oldest first, into a few sentences: **review_summaries**.",
+)
+DENOISED_SEQUENCES = Stage(
+    task_id="denoised_sequences",
+    stage="denoised_sequences",
+    engine="spark",
+    after=("ingest", "sequences"),
+    reads=("items", "sequences"),
+    doc="""
+Asks the language model how likely each title is given the rest of the history. Unlikely positions are marked and
+get a suggested replacement in **denoised_sequences**; `sequences` is never changed.
+""",
+)
+ITEM_VECTORS = Stage(
+    task_id="item_vectors",
+    stage="item_vectors",
+    engine="ray",
+    after=("ingest", "sequences"),
+    reads=("items",),
+    only_with_codes=True,
+    doc="Encodes item texts into **item_vectors** with Ray Data; an unchanged text is not encoded again.",
+)
+SEMANTIC_IDS = Stage(
+    task_id="semantic_ids",
+    stage="semantic_ids",
+    engine="ray",
+    after=("ingest", "sequences", "item_vectors"),
+    reads=("items", "item_vectors", "sequences"),
+    recipe_param="tokenizer",
+    only_with_codes=True,
+    doc="Trains the tokenizer on Ray Train and gives each item a unique code tuple: **semantic_ids**.",
+)
+TRAIN_RECOMMENDER = Stage(
+    task_id="train_recommender",
+    stage="train",
+    engine="ray",
+    after=("ingest", "sequences", "preferences", "item_vectors", "semantic_ids"),
+    reads=("items", "sequences", "preferences", "semantic_ids"),
+    recipe_param="recommender",
+    doc="Trains the chosen recommender on Ray Train; parameters, losses and curves are in the MLflow run.",
+)
+TRAIN_BASELINE = Stage(
+    task_id="train_baseline",
+    stage="train",
+    engine="ray",
+    after=("ingest", "sequences"),
+    reads=("items", "sequences"),
+    recipe="sasrec",
+    doc="Trains SASRec on the same split, the baseline that a new method has to be seen beside.",
+)
+EVALUATE = Stage(
+    task_id="evaluate",
+    stage="evaluate",
+    engine="ray",
+    after=("ingest", "sequences", "preferences", "semantic_ids", "train_recommender", "train_baseline"),
+    reads=("items", "sequences", "preferences", "semantic_ids"),
+    doc="""
+Ranks the held-out item against the whole catalogue for every user: Recall and NDCG at 5 and 10 beside popularity
+(counted on training positions only) and SASRec. Per-user values are in **evaluations**.
+""",
+)
+REGISTER = Stage(
+    task_id="register",
+    stage="register",
+    engine="ray",
+    after=(
+        "ingest",
+        "sequences",
+        "preferences",
+        "item_vectors",
+        "semantic_ids",
+        "train_recommender",
+        "train_baseline",
+        "evaluate",
+    ),
+    reads=("reviews", "items", "sequences", "preferences", "item_vectors", "semantic_ids", "evaluations"),
+    doc="""
+Registers the model in MLflow as `challenger`, with its card, signature, lineage and plots, and as `champion` when it
+passes the gate. The same work never makes a second version.
+""",
+)
+RECOMMENDATIONS = Stage(
+    task_id="recommendations",
+    stage="recommendations",
+    engine="ray",
+    after=("ingest", "sequences", "preferences", "register"),
+    reads=("items", "sequences", "preferences"),
+    doc="Scores every user with the registered version: **recommendations**.",
+)
+
+LANGUAGE = (PREFERENCES, REVIEW_SUMMARIES, DENOISED_SEQUENCES)
+MODEL = (ITEM_VECTORS, SEMANTIC_IDS, TRAIN_RECOMMENDER, EVALUATE, REGISTER)
+
+
+def make_tasks(*stages: Stage, source: str | None = None) -> dict[str, BaseOperator]:
+    """Make a task of each stage and wire each to the tasks that it names in `after`.
+
+    Args:
+        stages: in any order; call inside a ``with DAG``.
+        source: id of a task that stands for every earlier stage that is not among `stages`.
+
+    Returns:
+        Tasks by id.
+    """
+    tasks: dict[str, BaseOperator] = {}
+    for stage in stages:
+        operator = SparkStageOperator if stage.engine == "spark" else RayStageOperator
+        tasks[stage.task_id] = operator(
+            task_id=stage.task_id, stage=_reading_from(stage, source), doc_md=stage.doc, trigger_rule="none_failed"
+        )
+    for stage in stages:
+        for before in stage.after:
+            if before in tasks:
+                tasks[before] >> tasks[stage.task_id]
+    return tasks
+
+
+def _reading_from(stage: Stage, source: str | None) -> Stage:
+    return Stage(**{**vars(stage), "after": (source, *stage.after)}) if source else stage

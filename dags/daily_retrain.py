@@ -1,0 +1,58 @@
+"""### Raw reviews in, registered model and recommendations out, every day
+
+One run works on one partition, a day of landing files. The colours say which engine works: orange tasks are Spark
+jobs, blue ones Ray jobs; nothing is computed in Airflow itself.
+
+`ingest` -> `sequences` -> language (`preferences`, `review_summaries`, `denoised_sequences`) -> `item_vectors` ->
+`semantic_ids` -> `train_recommender`, `train_baseline` -> `evaluate` -> `register` -> `recommendations`
+
+**Rerunning is safe.** Tables are replaced by partition, answers of the language model come from the ledger, a Ray
+job that already ran for the same inputs and settings is attached to, and the registry gets no second version of the
+same work. To train once more on purpose, trigger with a higher **generation**.
+
+**When a task fails**, its log ends with one message that says what is wrong and how to mend it. A failed quality
+gate names the expectation and shows example rows; the data docs page has the rest.
+"""
+
+import datetime as dt
+
+from airflow.sdk import DAG, CronDataIntervalTimetable
+
+from dags.chain import (
+    DATASET,
+    DEFAULT_ARGS,
+    GENERATION,
+    INGEST,
+    LANGUAGE,
+    MODEL,
+    OVERRIDES,
+    PARTITION,
+    RECOMMENDATIONS,
+    RECOMMENDER,
+    SEQUENCES,
+    TOKENIZER,
+    TRAIN_BASELINE,
+    make_tasks,
+)
+
+with DAG(
+    dag_id="daily_retrain",
+    dag_display_name="Daily retrain",
+    description="Raw reviews in, registered model and recommendations out, one partition a day",
+    doc_md=__doc__,
+    schedule=CronDataIntervalTimetable("0 3 * * *", timezone="UTC"),
+    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    params={
+        "dataset": DATASET,
+        "partition": PARTITION,
+        "tokenizer": TOKENIZER,
+        "recommender": RECOMMENDER,
+        "generation": GENERATION,
+        "overrides": OVERRIDES,
+    },
+    tags=["penchant", "daily", "impact:high"],
+) as dag:
+    make_tasks(INGEST, SEQUENCES, *LANGUAGE, *MODEL, TRAIN_BASELINE, RECOMMENDATIONS)

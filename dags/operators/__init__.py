@@ -1,0 +1,1 @@
+"""Operators that hand work to an engine and wait."""

@@ -1,0 +1,115 @@
+"""A Ray stage through the job submission client, under a submission id derived from the run's identity."""
+
+import shlex
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+
+from dags.operators.stages import Stage, finish, forget_error, needs_codes, refuse_if_user_error, request_for
+from infra.settings import load_settings
+from schemas.handoff import read_report
+from schemas.stage_request import StageRequest
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+POLL_SECONDS = 2.0
+
+
+class RayStageOperator(BaseOperator):
+    """Submit a stage of `ray_jobs/` and wait for it.
+
+    The same work has the same submission id, and Ray refuses a second submit of one id. So a retry, a double
+    trigger or a second run of the partition attaches to the job that is there. A job that failed, or whose
+    report is gone, is deleted from Ray's list and submitted anew under the same id.
+    """
+
+    ui_color = "#bfe3f5"
+
+    def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stage = stage
+        self._submission_id: str | None = None
+        self._client: JobSubmissionClient | None = None
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+        """Submit or attach, follow the job's log, return the stage's report."""
+        if self.stage.only_with_codes and not needs_codes(context):
+            raise AirflowSkipException(f"{context['params']['recommender']} does not use semantic ids")
+        settings = load_settings()
+        request = request_for(self.stage, context, settings)
+        self._client = _client(settings.ray.dashboard_address)
+        self._submission_id, finished_before = self._submit_or_attach(self._client, request)
+        self._wait(self._client, self._submission_id, request, settings.ray.job_timeout_s)
+        report = finish(request, self.task_id)
+        return {**report, "status": "reused"} if finished_before else report
+
+    def on_kill(self) -> None:
+        """Stop the job when a person clears or fails the task."""
+        if self._client is not None and self._submission_id is not None:
+            self._client.stop_job(self._submission_id)
+
+    def _submit_or_attach(self, client: "JobSubmissionClient", request: StageRequest) -> tuple[str, bool]:
+        from ray.job_submission import JobStatus
+
+        submission_id = request.identity().submission_id()
+        known = {job.submission_id: job.status for job in client.list_jobs()}
+        status = known.get(submission_id)
+        if status == JobStatus.SUCCEEDED and read_report(request.report_uri) is None:
+            status = JobStatus.FAILED
+        if status in (JobStatus.FAILED, JobStatus.STOPPED):
+            self.log.info("Job %s ended as %s before; submitting it again", submission_id, status)
+            client.delete_job(submission_id)
+            status = None
+        if status is not None:
+            self.log.info("Attaching to job %s, which is %s", submission_id, status)
+            return submission_id, status == JobStatus.SUCCEEDED
+        forget_error(request)
+        entrypoint = shlex.join(["python", "-m", f"ray_jobs.{self.stage.stage}", *request.to_argv()])
+        try:
+            client.submit_job(entrypoint=entrypoint, submission_id=submission_id)
+        except RuntimeError:
+            if submission_id not in {job.submission_id for job in client.list_jobs()}:
+                raise
+            self.log.info("Somebody else submitted job %s first; attaching", submission_id)
+        return submission_id, False
+
+    def _wait(self, client: "JobSubmissionClient", submission_id: str, request: StageRequest, limit_s: float) -> None:
+        from ray.job_submission import JobStatus
+
+        deadline = time.monotonic() + limit_s
+        shown = 0
+        while True:
+            status = client.get_job_status(submission_id)
+            log = client.get_job_logs(submission_id)
+            for line in log[shown:].splitlines():
+                self.log.info("%s", line)
+            shown = len(log)
+            if status.is_terminal():
+                break
+            if time.monotonic() > deadline:
+                client.stop_job(submission_id)
+                raise AirflowException(
+                    f"Ray job {submission_id} ran past ray.job_timeout_s={limit_s:.0f} and was stopped"
+                )
+            time.sleep(POLL_SECONDS)
+        if status != JobStatus.SUCCEEDED:
+            refuse_if_user_error(request)
+            raise AirflowException(
+                f"Ray job {submission_id} ended as {status}: {client.get_job_info(submission_id).message}"
+            )
+
+
+def _client(address: str) -> "JobSubmissionClient":
+    """A client of the Ray cluster at `address`, or one sentence on what to do."""
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError) as error:
+        raise AirflowException(
+            f"no Ray cluster answers at {address} ({error}); start one, or set ray.dashboard_address in the profile"
+        ) from error

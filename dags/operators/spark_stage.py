@@ -1,0 +1,42 @@
+"""A Spark stage through the Spark provider's operator."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+
+from dags.operators.stages import Stage, finish, forget_error, refuse_if_user_error, request_for
+from infra.settings import REPOSITORY, load_settings
+from infra.spark_conf import spark_conf
+
+
+class SparkStageOperator(SparkSubmitOperator):
+    """Submit a stage of `pipelines/` with spark-submit and return its report.
+
+    A stage is idempotent (its tables are merged by partition), so a retry simply submits again.
+    """
+
+    ui_color = "#f7d9b8"
+
+    def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
+        super().__init__(
+            application=str(REPOSITORY / "pipelines" / "launch" / "stage.py"),
+            name=f"penchant-{stage.task_id}",
+            **kwargs,
+        )
+        self.stage = stage
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+        """Run the stage; a message that the stage leaves for a person fails the task without a retry."""
+        settings = load_settings()
+        request = request_for(self.stage, context, settings)
+        forget_error(request)
+        self.conf = spark_conf(settings)
+        self._driver_memory = settings.spark.driver_memory
+        self.application_args = [self.stage.stage, *request.to_argv()]
+        try:
+            super().execute(context)  # type: ignore[arg-type]
+        except Exception:
+            refuse_if_user_error(request)
+            raise
+        return finish(request, self.task_id)

@@ -1,0 +1,124 @@
+"""From an Airflow context to a stage request, and from a finished stage to its report."""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from infra.settings import Settings, load_settings
+from schemas.handoff import StageReport, error_uri, read_report, read_text, remove, write_report
+from schemas.recipes import RECOMMENDERS
+from schemas.stage_request import StageRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One task of a chain.
+
+    Args:
+        stage: name of the stage's module; several tasks may share one.
+        engine: ``spark`` or ``ray``.
+        after: tasks that must have succeeded; their hand-offs and outputs are what this task may read.
+        reads: tables to read at the version that an earlier task published.
+        recipe: fixed recipe, or
+        recipe_param: the DAG parameter that names it.
+        doc: what the task does, in Markdown, for the DAG page.
+    """
+
+    task_id: str
+    stage: str
+    engine: str
+    doc: str
+    after: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    recipe: str = ""
+    recipe_param: str = ""
+    only_with_codes: bool = field(default=False)
+
+
+def partition_of(context: Mapping[str, Any]) -> str:
+    """The day a run works on.
+
+    It is the ``partition`` parameter when given, else the start of the data interval, else (a manual run without
+    a logical date) the last whole day before the run.
+    """
+    if context["params"].get("partition"):
+        return str(context["params"]["partition"])
+    run = context["dag_run"]
+    if run.data_interval_start is not None:
+        return str(run.data_interval_start.date())
+    return str(run.run_after.date() - dt.timedelta(days=1))
+
+
+def overrides_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings overrides of a run; the ``epochs`` parameter is short for ``<recommender>.epochs``."""
+    overrides = dict(params.get("overrides") or {})
+    if params.get("epochs"):
+        overrides[f"{params['recommender']}.epochs"] = params["epochs"]
+    return overrides
+
+
+def request_for(stage: Stage, context: Mapping[str, Any], settings: Settings) -> StageRequest:
+    """Build the request of `stage`: parameters of the run, and what the tasks before it published."""
+    params = context["params"]
+    handoffs: dict[str, Any] = {}
+    upstream: dict[str, str] = {}
+    for task_id in stage.after:
+        raw = context["ti"].xcom_pull(task_ids=task_id)
+        if raw is None:
+            continue
+        for name, report in raw.items() if task_id == "inputs" else [(task_id, raw)]:
+            parsed = StageReport.from_dict(report)
+            handoffs.update(parsed.handoffs)
+            upstream.update({f"{name}.{key}": value for key, value in parsed.outputs.items()})
+    request = StageRequest(
+        stage=stage.stage,
+        dataset=params["dataset"],
+        partition=partition_of(context),
+        recipe=stage.recipe or (params[stage.recipe_param] if stage.recipe_param else ""),
+        dag=context["dag"].dag_id,
+        generation=params.get("generation", 0),
+        overrides=overrides_of(params),
+        inputs={name: handoffs[name] for name in stage.reads if name in handoffs},
+        upstream=upstream,
+        profile_hash=settings.stages_hash(),
+    )
+    uri = settings.report_uri(request.dataset, request.partition, request.identity().key())
+    return StageRequest(**{**vars(request), "report_uri": uri})
+
+
+def needs_codes(context: Mapping[str, Any]) -> bool:
+    """Whether the run's recommender generates semantic ids."""
+    return RECOMMENDERS[context["params"]["recommender"]].needs_codes
+
+
+def forget_error(request: StageRequest) -> None:
+    """Remove what an earlier try said."""
+    remove(error_uri(request.report_uri))
+
+
+def refuse_if_user_error(request: StageRequest) -> None:
+    """Fail for good, without retries, when the stage left a message for a person.
+
+    Raises:
+        AirflowFailException: with that message.
+    """
+    message = read_text(error_uri(request.report_uri))
+    if message:
+        raise AirflowFailException(message)
+
+
+def finish(request: StageRequest, task_id: str) -> dict[str, Any]:
+    """The stage's report, as the task's XCom; the daily chain also leaves it where ad-hoc runs look.
+
+    Raises:
+        AirflowFailException: the stage ended without a report, which is a bug in the stage.
+    """
+    report = read_report(request.report_uri)
+    if report is None:
+        raise AirflowFailException(f"{request.stage} ended without a report at {request.report_uri}")
+    if request.dag == "daily_retrain":
+        write_report(load_settings().latest_report_uri(request.dataset, request.partition, task_id), report)
+    return report.to_dict()

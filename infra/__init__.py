@@ -1,0 +1,1 @@
+"""Settings, profiles, local services and images: where things run."""

@@ -1,0 +1,40 @@
+"""Airflow for the local profile: database, API server, scheduler and DAG processor under one parent.
+
+It stands in for ``airflow standalone``, whose scheduler and triggerer serve log files on every network interface, and
+it leaves out the triggerer, because no task here defers. When one part ends, all end.
+"""
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PARTS = (("api-server",), ("scheduler", "--skip-serve-logs"), ("dag-processor",))
+
+
+def main() -> int:
+    """Migrate the database, start the parts and wait for the first to end or for a signal."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    airflow = str(Path(sys.executable).parent / "airflow")
+    subprocess.run([airflow, "db", "migrate"], check=True)
+    children = [subprocess.Popen([airflow, *part]) for part in PARTS]
+
+    def stop(*_: object) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        while all(child.poll() is None for child in children):
+            time.sleep(0.5)
+        return 1
+    finally:
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.wait()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,5 @@
+"""Errors about settings and the machine."""
+
+
+class SettingError(ValueError):
+    """A setting is unknown, of the wrong type or out of range; the message names it and how to mend it."""

@@ -1,0 +1,112 @@
+"""The environment that every local service and job runs in: one place, so that all of them agree."""
+
+import os
+import secrets
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from infra.errors import SettingError
+from infra.settings import REPOSITORY
+
+TELEMETRY_OFF = {
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "DO_NOT_TRACK": "1",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Ports of the local services, all on the loopback address."""
+
+    airflow: int = 8080
+    mlflow: int = 5000
+    ray_dashboard: int = 8265
+    ray_gcs: int = 6399
+    llm: int = 8095
+
+    @classmethod
+    def from_environment(cls) -> "Ports":
+        """Ports from ``AIRFLOW_PORT``, ``MLFLOW_PORT``, ``RAY_DASHBOARD_PORT``, ``RAY_GCS_PORT`` and ``LLM_PORT``.
+
+        Raises:
+            SettingError: a variable is no port number.
+        """
+        given: dict[str, int] = {}
+        for field in fields(cls):
+            text = os.environ.get(f"{field.name.upper()}_PORT")
+            if text:
+                if not text.isdigit() or not 0 < int(text) < 65536:
+                    raise SettingError(f"{field.name.upper()}_PORT={text!r} is no port; use a number from 1 to 65535")
+                given[field.name] = int(text)
+        return cls(**given)
+
+    def by_variable(self) -> dict[str, int]:
+        """Ports by the variable that sets them."""
+        return {f"{field.name.upper()}_PORT": getattr(self, field.name) for field in fields(self)}
+
+
+def foreign_llm() -> str | None:
+    """Address of a language model that somebody else serves, when the environment names one."""
+    return os.environ.get("PENCHANT_LLM__BASE_URL")
+
+
+def _ray_token(home: Path) -> Path:
+    """File with the token of the local Ray cluster; made when it is not there."""
+    path = home / "ray_token"
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(32))
+    return path
+
+
+def local_environment(home: Path, ports: Ports) -> dict[str, str]:
+    """Environment variables for local services and jobs.
+
+    Waiting threads sleep instead of spinning (``OMP_WAIT_POLICY``): on two cores a spinning thread makes its
+    neighbour several times slower. Some of Ray's ports listen on every interface whatever address the head is given,
+    so its token authentication is on, with a token of this home folder.
+    """
+    airflow_url = f"http://127.0.0.1:{ports.airflow}"
+    binaries = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        **TELEMETRY_OFF,
+        "PATH": os.pathsep.join([binaries, os.environ.get("PATH", "")]),
+        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONUNBUFFERED": "1",
+        "TZ": "UTC",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "1000",
+        "TOKENIZERS_PARALLELISM": "false",
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(_ray_token(home)),
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PENCHANT_HOME": str(home),
+        "PENCHANT_RAY__DASHBOARD_ADDRESS": f"http://127.0.0.1:{ports.ray_dashboard}",
+        "PENCHANT_RAY__STORAGE": str(home / "ray_results"),
+        "PENCHANT_MLFLOW__TRACKING_URI": f"http://127.0.0.1:{ports.mlflow}",
+        "PENCHANT_LLM__BASE_URL": foreign_llm() or f"http://127.0.0.1:{ports.llm}/v1",
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW_CONN_SPARK_DEFAULT": '{"conn_type": "spark", "host": "local[2]", "extra": {"deploy-mode": "client"}}',
+        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{airflow_url}/execution/",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(ports.airflow),
+        "AIRFLOW__API__BASE_URL": airflow_url,
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API__EXPOSE_CONFIG": "False",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+        "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": os.environ.get("AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE", "False"),
+    }

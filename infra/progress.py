@@ -1,0 +1,34 @@
+"""Progress of long work, written to a small file that the terminal and the pages read."""
+
+import json
+import time
+from pathlib import Path
+
+
+class Progress:
+    """Progress of one stage: `update` as often as you like, the file changes at most twice a second."""
+
+    def __init__(self, home: str, stage: str) -> None:
+        self._path = Path(home) / "progress" / f"{stage}.json"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._written = 0.0
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Say that `done` of `total` units are finished; `note` is a few words, e.g. ``loss 2.31``."""
+        now = time.time()
+        if done < total and now - self._written < 0.5:
+            return
+        self._written = now
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"done": done, "total": total, "note": note, "at": now}))
+        temporary.replace(self._path)
+
+
+def read_progress(home: str, stage: str, since: float) -> tuple[int, int, str] | None:
+    """`(done, total, note)` of a stage, or None when nothing was written after the time `since`."""
+    path = Path(home) / "progress" / f"{stage}.json"
+    try:
+        raw = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return (raw["done"], raw["total"], raw["note"]) if raw["at"] >= since else None

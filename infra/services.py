@@ -1,0 +1,273 @@
+"""Local services of the `local` profile: start what is not running, wait until healthy, stop exactly what was started.
+
+Each service runs in a session of its own, so that its whole process group can be ended; its process id and start
+time are kept in ``<home>/services.json``, so that a recycled id is never mistaken for ours.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from infra.doctor import port_problems
+from infra.errors import SettingError
+from infra.local_environment import Ports, foreign_llm, local_environment
+from infra.settings import load_settings
+
+START_LIMIT_S = 240
+STOP_LIMIT_S = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One local service.
+
+    Args:
+        health: address that answers 200 once the service can be used.
+        page: address for people, or None.
+        ends_its_children: the first process ends the others in order when told to stop; a service without it is
+            stopped by a signal to its whole process group.
+    """
+
+    name: str
+    argv: list[str]
+    ports: tuple[str, ...]
+    health: str
+    page: str | None = None
+    ends_its_children: bool = False
+
+
+def local_services(home: Path, ports: Ports) -> list[Service]:
+    """The services of the local profile, in the order of their start-up time, slowest first.
+
+    The language model is left out when the environment names an endpoint.
+    """
+    binaries = Path(sys.executable).parent
+    airflow, mlflow = f"http://127.0.0.1:{ports.airflow}", f"http://127.0.0.1:{ports.mlflow}"
+    dashboard, llm = f"http://127.0.0.1:{ports.ray_dashboard}", f"http://127.0.0.1:{ports.llm}"
+    services = [
+        Service(
+            name="airflow",
+            argv=[sys.executable, "-m", "infra.airflow_local"],
+            ports=("AIRFLOW_PORT",),
+            health=f"{airflow}/api/v2/monitor/health",
+            page=airflow,
+        ),
+        Service(
+            name="ray",
+            argv=[
+                *(str(binaries / "ray"), "start", "--head", "--block", "--disable-usage-stats"),
+                *("--node-ip-address=127.0.0.1", f"--port={ports.ray_gcs}"),
+                *("--dashboard-host=127.0.0.1", f"--dashboard-port={ports.ray_dashboard}"),
+                # Logical slots: a trainer with two of them and its data actors fit beside each other on two cores.
+                *(f"--num-cpus={max(4, os.cpu_count() or 1)}", f"--ray-client-server-port={ports.ray_gcs + 1}"),
+                *("--dashboard-agent-listen-port=0", "--metrics-export-port=0"),
+                *("--object-store-memory=500000000", f"--temp-dir={_ray_folder(home)}"),
+            ],
+            ports=("RAY_DASHBOARD_PORT", "RAY_GCS_PORT"),
+            health=f"{dashboard}/api/version",
+            page=dashboard,
+            ends_its_children=True,
+        ),
+        Service(
+            name="mlflow",
+            argv=[
+                *(str(binaries / "mlflow"), "server", "--host=127.0.0.1", f"--port={ports.mlflow}", "--workers=1"),
+                f"--backend-store-uri=sqlite:///{home}/mlflow/mlflow.db",
+                f"--artifacts-destination={home}/mlflow/artifacts",
+            ],
+            ports=("MLFLOW_PORT",),
+            health=f"{mlflow}/health",
+            page=mlflow,
+        ),
+        Service(
+            name="llm",
+            argv=[sys.executable, "-m", "infra.llm_server", f"--port={ports.llm}"],
+            ports=("LLM_PORT",),
+            health=f"{llm}/health",
+        ),
+    ]
+    return services[:-1] if foreign_llm() else services
+
+
+def _ray_folder(home: Path) -> str:
+    """Ray's folder of one home: a job asks it for its cluster's address, and the default is shared by the machine.
+
+    It lies under the system's temporary folder because the paths of Ray's sockets must be short.
+    """
+    return f"{tempfile.gettempdir()}/penchant-ray-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
+
+
+class Supervisor:
+    """Starts and stops local services of one home folder: all of them, or those in `names`."""
+
+    def __init__(self, home: Path, ports: Ports, names: Collection[str] | None = None) -> None:
+        self.home = home
+        self.ports = ports
+        self._services = [s for s in local_services(home, ports) if names is None or s.name in names]
+        self._state_path = home / "services.json"
+
+    def running(self) -> dict[str, int]:
+        """Process ids of our services that are alive, by name."""
+        return {
+            name: entry["pid"] for name, entry in self._state().items() if _start_time(entry["pid"]) == entry["started"]
+        }
+
+    def up(self, say: Callable[[str], None] = print) -> None:
+        """Start the services that are not running and wait until all are healthy.
+
+        Raises:
+            SettingError: a port is busy, or a service ended or stayed unhealthy; the message names its log.
+        """
+        alive = self.running()
+        wanted = [service for service in self._services if service.name not in alive]
+        busy = port_problems({v: p for v, p in self.ports.by_variable().items() if any(v in s.ports for s in wanted)})
+        if busy:
+            raise SettingError("\n".join(busy))
+        processes = {service.name: self._start(service) for service in wanted}
+        started = time.monotonic()
+        waiting = list(self._services)
+        while waiting:
+            for service in list(waiting):
+                process = processes.get(service.name)
+                if process is not None and process.poll() is not None:
+                    raise SettingError(f"{service.name} ended with status {process.returncode}:\n{self._tail(service)}")
+                if _answers(service.health):
+                    waiting.remove(service)
+                    where = f" at {service.page}" if service.page else ""
+                    say(f"  {service.name:<8} ready after {time.monotonic() - started:.0f} s{where}")
+            if time.monotonic() - started > START_LIMIT_S:
+                names = ", ".join(s.name for s in waiting)
+                raise SettingError(f"not healthy after {START_LIMIT_S} s: {names}\n{self._tail(waiting[0])}")
+            time.sleep(0.5)
+
+    def down(self, say: Callable[[str], None] = print) -> None:
+        """Stop the services that `up` started, and nothing else."""
+        alive = self.running()
+        orderly = {service.name for service in self._services if service.ends_its_children}
+        for name, pid in alive.items():
+            if name in orderly:
+                os.kill(pid, signal.SIGTERM)
+            else:
+                _signal_group(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_LIMIT_S
+        while time.monotonic() < deadline and any(_group_alive(pid) for pid in alive.values()):
+            time.sleep(0.3)
+        for name, pid in alive.items():
+            if _group_alive(pid):
+                _signal_group(pid, signal.SIGKILL)
+            say(f"  {name} stopped")
+        self._state_path.unlink(missing_ok=True)
+
+    def _state(self) -> dict[str, dict[str, int]]:
+        return json.loads(self._state_path.read_text()) if self._state_path.exists() else {}
+
+    def _log(self, service: Service) -> Path:
+        return self.home / "logs" / f"{service.name}.log"
+
+    def _tail(self, service: Service, lines: int = 15) -> str:
+        log = self._log(service)
+        return f"(from {log})\n" + "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+    def _start(self, service: Service) -> subprocess.Popen[bytes]:
+        for folder in ("logs", "mlflow", "airflow"):
+            (self.home / folder).mkdir(parents=True, exist_ok=True)
+        with self._log(service).open("wb") as log:
+            process = subprocess.Popen(
+                service.argv,
+                env=local_environment(self.home, self.ports),
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        state = self._state() | {service.name: {"pid": process.pid, "started": _start_time(process.pid)}}
+        temporary = self._state_path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(state))
+        temporary.replace(self._state_path)
+        return process
+
+
+def _start_time(pid: int) -> int:
+    """Start time of a live process in clock ticks since boot, -1 when there is none (or it is a zombie)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return -1
+    return -1 if fields[0] == "Z" else int(fields[19])
+
+
+def _signal_group(pid: int, number: int) -> None:
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _group_alive(group: int) -> bool:
+    """Whether a process of the group is still there, zombies left out."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                return True
+    return False
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=3) as response:
+            body = response.read()
+            # Airflow answers 200 while its scheduler is still starting.
+            if b'"scheduler"' in body:
+                health = json.loads(body)
+                return all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor"))
+            return True
+    except urllib.error.HTTPError as error:
+        # Ray's dashboard wants a token; that it says so shows that it is up.
+        return error.code == HTTPStatus.UNAUTHORIZED
+    except (OSError, KeyError, json.JSONDecodeError):
+        return False
+
+
+def main() -> int:
+    """Start, stop or list the local services."""
+    parser = argparse.ArgumentParser(
+        description="Local services of Penchant: Airflow, Ray, MLflow, the language model."
+    )
+    parser.add_argument("action", choices=("up", "down", "status"))
+    action = parser.parse_args().action
+    try:
+        supervisor = Supervisor(Path(load_settings().home), Ports.from_environment())
+        if action == "up":
+            supervisor.up()
+        elif action == "down":
+            supervisor.down()
+        else:
+            alive = supervisor.running()
+            for service in local_services(supervisor.home, supervisor.ports):
+                state = f"running, pid {alive[service.name]}" if service.name in alive else "not running"
+                print(f"  {service.name:<8} {state:<26} {service.page or ''}")
+    except SettingError as error:
+        print(f"penchant: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

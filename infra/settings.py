@@ -1,0 +1,178 @@
+"""Addresses and sizes, from a profile file and environment variables; no code asks which profile it runs under.
+
+Order, later wins: defaults here, the profile (`infra/profiles/<name>.toml`, or a path, in ``PENCHANT_PROFILE``),
+environment variables (``PENCHANT_LLM__BASE_URL=...``). Settings of a stage or recipe live under ``[stages.<section>]``
+of the profile and can be overridden per run with dotted names (``mendertok.epochs``).
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from infra.errors import SettingError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class SparkSettings(BaseModel, extra="forbid"):
+    """How Spark jobs start."""
+
+    master: str = "local[2]"
+    driver_memory: str = "2g"
+    shuffle_partitions: int = 2
+    jars_dir: Path = REPOSITORY / ".penchant" / "jars"
+    extra_conf: dict[str, str] = {}
+
+
+class RaySettings(BaseModel, extra="forbid"):
+    """Where Ray jobs are submitted and how large a training worker group is."""
+
+    dashboard_address: str = "http://127.0.0.1:8265"
+    workers: int = 1
+    cpus_per_worker: float = 1
+    use_gpu: bool = False
+    storage: str = str(REPOSITORY / ".penchant" / "ray_results")
+    job_timeout_s: float = 3600
+
+
+class MLflowSettings(BaseModel, extra="forbid"):
+    """Where runs and model versions are recorded."""
+
+    tracking_uri: str = "http://127.0.0.1:5000"
+
+
+class LLMSettings(BaseModel, extra="forbid"):
+    """Any OpenAI-compatible endpoint.
+
+    `scoring` says how log-probabilities are had there: ``grammar`` (llama.cpp's server: a continuation forced by a
+    token grammar), ``echo`` (completions with prompt echo, as vLLM has), or ``none``.
+    `concurrency` counts requests in flight over the whole job.
+    """
+
+    base_url: str = "http://127.0.0.1:8095/v1"
+    api_key: str = "local"
+    model: str = "SmolLM2-135M-Instruct"
+    scoring: str = "grammar"
+    concurrency: int = 4
+    timeout_s: float = 60
+    max_attempts: int = 4
+    extra_body: dict[str, Any] = {}
+
+
+class Settings(BaseSettings):
+    """Everything that differs between a laptop and a cluster."""
+
+    model_config = SettingsConfigDict(env_prefix="PENCHANT_", env_nested_delimiter="__", extra="forbid")
+
+    home: str = str(REPOSITORY / ".penchant")
+    warehouse: str = ""
+    spark: SparkSettings = SparkSettings()
+    ray: RaySettings = RaySettings()
+    mlflow: MLflowSettings = MLflowSettings()
+    llm: LLMSettings = LLMSettings()
+    stages: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the profile file below the environment."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, profile_path())
+
+    def table_uri(self, dataset: str, table: str) -> str:
+        """Where a table of a data set lives."""
+        root = self.warehouse or f"{self.home}/warehouse"
+        return f"{root}/{dataset}/{table}"
+
+    def datasets_dir(self) -> Path:
+        """Folder of the data sets' registrations."""
+        return Path(self.home) / "datasets"
+
+    def report_uri(self, dataset: str, partition: str, identity: str) -> str:
+        """Where the report of a stage with that run identity lies."""
+        return f"{self.home}/stages/{dataset}/{partition}/{identity}.json"
+
+    def latest_report_uri(self, dataset: str, partition: str, task_id: str) -> str:
+        """Where the newest successful report of a task of the daily chain lies, for ad-hoc runs to start from."""
+        return f"{self.home}/stages/{dataset}/{partition}/latest/{task_id}.json"
+
+    def data_docs_dir(self, dataset: str) -> Path:
+        """Folder of the data docs pages of a data set."""
+        return Path(self.home) / "data_docs" / dataset
+
+    def stages_hash(self) -> str:
+        """Hash of the profile's stage settings and the model endpoint, part of a run's identity."""
+        text = json.dumps([self.stages, self.llm.model, self.llm.base_url], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def profile_path() -> Path:
+    """The profile file in use.
+
+    Raises:
+        SettingError: ``PENCHANT_PROFILE`` names neither a file nor a profile in `infra/profiles`.
+    """
+    name = os.environ.get("PENCHANT_PROFILE", "local")
+    for path in (Path(name), Path(__file__).parent / "profiles" / f"{name}.toml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(p.stem for p in (Path(__file__).parent / "profiles").glob("*.toml")))
+    raise SettingError(f"PENCHANT_PROFILE={name!r} is neither a file nor one of the profiles: {known}")
+
+
+def load_settings() -> Settings:
+    """Read the profile and the environment.
+
+    Raises:
+        SettingError: a setting is unknown or of the wrong type; each is named.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SettingError(f"settings from {profile_path()} and PENCHANT_* variables: {problems}") from error
+
+
+T = TypeVar("T")
+
+
+def stage_settings(kind: type[T], section: str, settings: Settings, overrides: Mapping[str, Any] | None = None) -> T:
+    """Build the settings dataclass of a stage or recipe from the profile and a run's overrides.
+
+    Args:
+        kind: a keyword-only dataclass whose defaults are the stage's own.
+        section: name under ``[stages.*]`` and before the dot in `overrides`.
+
+    Raises:
+        SettingError: unknown name or wrong type, with the names that exist.
+    """
+    assert dataclasses.is_dataclass(kind)
+    values = dict(settings.stages.get(section, {}))
+    prefix = f"{section}."
+    values.update({k[len(prefix) :]: v for k, v in (overrides or {}).items() if k.startswith(prefix)})
+    names = {f.name for f in dataclasses.fields(kind)}
+    for name in values:
+        if name not in names:
+            raise SettingError(f"{prefix}{name} is no setting; {section} has: {', '.join(sorted(names))}")
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{prefix}{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SettingError(problems) from error

@@ -1,0 +1,1 @@
+"""Spark jobs: one module per table that it makes."""

@@ -1,0 +1,289 @@
+"""Reading and writing Delta tables so that doing the same work twice changes nothing."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from delta import DeltaTable
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import functions as sf
+from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import StructType
+
+from schemas.errors import DataError
+from schemas.handoff import Handoff
+from schemas.run_identity import RunIdentity
+from schemas.table import Table
+
+_CONFLICTS = (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
+_ATTEMPTS = 12
+_USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+_STAGE_OF = {
+    "reviews": "ingest",
+    "items": "ingest",
+    "quarantine": "ingest",
+    "interactions": "sequences",
+    "llm_responses": "review_summaries",
+    "evaluations": "evaluate",
+}
+
+T = TypeVar("T")
+
+
+def spark_schema(table: Table) -> StructType:
+    """The table's schema in Spark, columns in declared order, timestamps in UTC."""
+    return from_arrow_schema(table.arrow_schema(), prefer_timestamp_ntz=False)
+
+
+def conform(frame: DataFrame, table: Table, partition: Mapping[str, Any]) -> DataFrame:
+    """The columns of `table` in declared order, with the columns of `partition` filled in where they are missing.
+
+    Raises:
+        DataError: a column is missing, unknown or of another type; all of them are named.
+    """
+    for name, value in partition.items():
+        if name not in frame.columns:
+            frame = frame.withColumn(name, sf.lit(value).cast(spark_schema(table)[name].dataType))
+    expected = {field.name: field.dataType.simpleString() for field in spark_schema(table)}
+    actual = {field.name: field.dataType.simpleString() for field in frame.schema}
+    wrong = [f"column {name} is missing ({kind})" for name, kind in expected.items() if name not in actual]
+    wrong += [f"column {name} ({kind}) is not in the contract" for name, kind in actual.items() if name not in expected]
+    wrong += [
+        f"column {name} is {actual[name]} but should be {kind}"
+        for name, kind in expected.items()
+        if name in actual and actual[name] != kind
+    ]
+    if wrong:
+        raise DataError(f"table {table.name}: {'; '.join(wrong)} (contract: schemas/{table.name}.py)")
+    return frame.select(*expected)
+
+
+def table_exists(spark: SparkSession, uri: str) -> bool:
+    """Whether there is a Delta table at `uri`."""
+    return DeltaTable.isDeltaTable(spark, uri)
+
+
+def read_table(spark: SparkSession, uri: str, version: int | None = None) -> DataFrame:
+    """The table at `uri`, at `version` or at its newest.
+
+    Raises:
+        DataError: there is no such table or version; the message names the stage to run.
+    """
+    name = uri.rstrip("/").rsplit("/", 1)[-1]
+    if not table_exists(spark, uri):
+        raise DataError(f"no table {name} at {uri}; run the stage {_STAGE_OF.get(name, name)!r} first")
+    reader = spark.read.format("delta")
+    if version is None:
+        return reader.load(uri)
+    try:
+        frame = reader.option("versionAsOf", version).load(uri)
+        frame.schema  # noqa: B018  (a version that is gone shows here, not at load)
+    except AnalysisException as error:
+        raise DataError(
+            f"table {name} at {uri} has no version {version} (newest: {newest_version(spark, uri)}); old versions are "
+            f"vacuumed after the table's retention: run the stage {_STAGE_OF.get(name, name)!r} again"
+        ) from error
+    return frame
+
+
+def newest_version(spark: SparkSession, uri: str) -> int:
+    """Number of the newest version of the table at `uri`."""
+    row = DeltaTable.forPath(spark, uri).history(1).select("version").first()
+    assert row is not None
+    return int(row.version)
+
+
+def user_metadata(identity: RunIdentity) -> str:
+    """What a commit says of the run that made it, as JSON."""
+    return json.dumps(identity.mlflow_tags(), sort_keys=True)
+
+
+def write_partition(
+    spark: SparkSession,
+    frame: DataFrame,
+    table: Table,
+    uri: str,
+    partition: Mapping[str, Any],
+    identity: RunIdentity,
+) -> Handoff:
+    """Make the content of one partition equal `frame`, touching only rows that differ.
+
+    A frame equal to what is there makes no commit, so a rerun hands the same version on. Other partitions are
+    neither read nor written; a writer of another partition that commits meanwhile only causes a retry.
+    `frame` is evaluated several times: cache it when that is dear.
+
+    Args:
+        partition: value of every column in ``table.partition_by``; filled in where `frame` lacks them.
+
+    Raises:
+        DataError: columns do not fit the contract, keys repeat, or rows belong to another partition.
+    """
+    assert set(partition) == set(table.partition_by), (table.name, partition)
+    rows = conform(frame, table, partition)
+    count = _checked_count(rows, table, partition)
+    _retrying(lambda: _create(spark, table, uri))
+    version = _retrying(lambda: _merge(spark, rows, table, uri, partition, identity))
+    return Handoff(table=table.name, uri=uri, version=version, rows=count, schema_hash=table.schema_hash())
+
+
+def _merge(
+    spark: SparkSession, rows: DataFrame, table: Table, uri: str, partition: Mapping[str, Any], identity: RunIdentity
+) -> int:
+    """Merge the rows that differ and return the version at which the partition equals `rows`.
+
+    The difference is found first, and rows to delete are part of the merge's source: a "not matched by source" clause
+    would make Delta read and rewrite every partition. A commit that came between the look and the merge is looked at
+    again.
+    """
+    while True:
+        seen = newest_version(spark, uri)
+        changes = _changes(read_table(spark, uri, seen), rows, table, partition).cache()
+        try:
+            if changes.isEmpty():
+                return seen
+            on_key = (sf.col(f"target.{c}") == sf.col(f"source.{c}") for c in table.key)
+            columns: dict[str, str | Column] = {name: f"source.{name}" for name in table.column_names()}
+            (
+                DeltaTable.forPath(_session(spark, identity), uri)
+                .alias("target")
+                .merge(changes.alias("source"), _all(_within(partition, "target"), *on_key))
+                .whenMatchedDelete(condition="source._gone")
+                .whenMatchedUpdate(set=columns)
+                .whenNotMatchedInsert(condition="NOT source._gone", values=columns)
+                .execute()
+            )
+            made = newest_version(spark, uri)
+            if made == seen + 1:
+                return made
+        finally:
+            changes.unpersist()
+
+
+def append_rows(spark: SparkSession, frame: DataFrame, table: Table, uri: str, identity: RunIdentity) -> int:
+    """Append `frame`, which is evaluated exactly once, and return how many rows it had.
+
+    Raises:
+        DataError: columns do not fit the contract.
+    """
+    rows = conform(frame, table, {})
+    _retrying(lambda: _create(spark, table, uri))
+    seen = Observation()
+    (
+        rows.observe(seen, sf.count(sf.lit(1)).alias("rows"))
+        .write.format("delta")
+        .mode("append")
+        .option("userMetadata", user_metadata(identity))
+        .save(uri)
+    )
+    return int(seen.get["rows"])
+
+
+def _checked_count(rows: DataFrame, table: Table, partition: Mapping[str, Any]) -> int:
+    keys = rows.groupBy(*table.key).agg(
+        sf.count(sf.lit(1)).alias("_copies"), sf.sum((~_within(partition)).cast("int")).alias("_strays")
+    )
+    totals = keys.agg(
+        sf.coalesce(sf.sum("_copies"), sf.lit(0)).alias("rows"),
+        sf.coalesce(sf.sum("_strays"), sf.lit(0)).alias("strays"),
+        sf.count_if(sf.col("_copies") > 1).alias("repeated"),
+        sf.max_by(sf.struct(*table.key), sf.col("_copies")).alias("example"),
+    ).first()
+    assert totals is not None
+    if totals.repeated:
+        raise DataError(
+            f"table {table.name}: {totals.repeated} keys ({', '.join(table.key)}) stand on more than one row, "
+            f"e.g. {totals.example.asDict()}; give duplicates one winner before publishing"
+        )
+    if totals.strays:
+        raise DataError(f"table {table.name}: {totals.strays} rows are outside the partition {dict(partition)}")
+    return int(totals.rows)
+
+
+def _create(spark: SparkSession, table: Table, uri: str) -> None:
+    if table_exists(spark, uri):
+        return
+    (
+        DeltaTable.createIfNotExists(spark)
+        .location(uri)
+        .addColumns(spark_schema(table))
+        .partitionedBy(*table.partition_by)
+        .comment(table.description)
+        .property("delta.enableDeletionVectors", "false")
+        .property("delta.deletedFileRetentionDuration", f"interval {table.retention_days} days")
+        .property("delta.logRetentionDuration", f"interval {table.retention_days} days")
+        .execute()
+    )
+
+
+def _changes(target: DataFrame, rows: DataFrame, table: Table, partition: Mapping[str, Any]) -> DataFrame:
+    """Rows to insert or update as they should be, and keys to delete with ``_gone`` set."""
+    present = target.where(_within(partition)).withColumn("_present", sf.lit(True)).alias("target")
+    wanted = rows.withColumn("_wanted", sf.lit(True)).alias("source")
+    on_key = _all(*(sf.col(f"target.{c}") == sf.col(f"source.{c}") for c in table.key))
+    same = _all(*(sf.col(f"target.{c}").eqNullSafe(sf.col(f"source.{c}")) for c in _values(table)))
+    gone = sf.col("_wanted").isNull()
+    return (
+        present.join(wanted, on_key, "full_outer")
+        .where(gone | sf.col("_present").isNull() | ~same)
+        .select(
+            *(
+                sf.when(gone, sf.col(f"target.{c}")).otherwise(sf.col(f"source.{c}")).alias(c)
+                for c in table.column_names()
+            ),
+            gone.alias("_gone"),
+        )
+    )
+
+
+def _session(spark: SparkSession, identity: RunIdentity) -> SparkSession:
+    """A session of its own, because the commit's metadata is a session property and writers may run side by side."""
+    session = spark.newSession()
+    session.conf.set(_USER_METADATA, user_metadata(identity))
+    return session
+
+
+def _within(partition: Mapping[str, Any], alias: str = "") -> Column:
+    prefix = f"{alias}." if alias else ""
+    return _all(*(sf.col(f"{prefix}{name}") == sf.lit(value) for name, value in sorted(partition.items())))
+
+
+def _values(table: Table) -> list[str]:
+    return [name for name in table.column_names() if name not in table.key and name not in table.partition_by]
+
+
+def _all(*conditions: Column) -> Column:
+    whole = sf.lit(True)
+    for condition in conditions:
+        whole = whole & condition
+    return whole
+
+
+def _retrying(commit: Callable[[], T]) -> T:
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return commit()
+        except _CONFLICTS:
+            time.sleep(min(5.0, 0.1 * 2**attempt) * random.uniform(0.5, 1.5))
+    return commit()

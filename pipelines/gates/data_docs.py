@@ -1,0 +1,36 @@
+"""Data docs: pages that show every check of every table and partition and need nothing from outside."""
+
+import json
+from pathlib import Path
+
+from pipelines.gates.result import GateResult
+from pipelines.pages.render import write_page
+
+
+def page_path(docs_dir: Path, result: GateResult) -> Path:
+    """Where the page of a table and partition lies."""
+    return docs_dir / "tables" / f"{_file_name(result)}.html"
+
+
+def write(docs_dir: Path, result: GateResult) -> None:
+    """Write the page of `result` and the index of all results; an earlier result of the partition is replaced."""
+    record = docs_dir / "results" / f"{_file_name(result)}.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    temporary = record.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result.to_dict(), indent=1, default=str))
+    temporary.replace(record)
+    write_page(page_path(docs_dir, result), "table.html", result=result)
+    write_index(docs_dir)
+
+
+def write_index(docs_dir: Path) -> None:
+    """Write the index of the results and reports in `docs_dir`."""
+    results = [GateResult.from_dict(json.loads(path.read_text())) for path in (docs_dir / "results").glob("*.json")]
+    results.sort(key=lambda result: (result.partition, result.checked_at), reverse=True)
+    rows = [(result, page_path(docs_dir, result).relative_to(docs_dir)) for result in results]
+    reports = [path.relative_to(docs_dir) for path in sorted((docs_dir / "reports").glob("*.html"), reverse=True)]
+    write_page(docs_dir / "index.html", "index.html", name=docs_dir.name, rows=rows, reports=reports)
+
+
+def _file_name(result: GateResult) -> str:
+    return f"{result.table}--{result.partition.replace('/', '-').replace(' ', '_')}"

@@ -1,0 +1,94 @@
+"""The table interactions: who met what and when, one row per event, inside the k-core."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as sf
+
+from schemas.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreSize:
+    """Size of the data after one step of the k-core; `pairs` counts distinct (user, item)."""
+
+    users: int
+    items: int
+    pairs: int
+
+
+def newest_reviews(reviews: DataFrame, day: dt.date) -> DataFrame:
+    """Events known on `day`: reviews of all partitions up to it, the newest partition winning.
+
+    The same (user, item, time) delivered on several days is one event with the rating and line of the newest day.
+
+    Returns:
+        user_id, item_id, occurred_at, rating, delivered (the winning partition), source_line.
+    """
+    return (
+        reviews.where(sf.col("partition_date") <= sf.lit(day))
+        .groupBy("user_id", "item_id", sf.col("reviewed_at").alias("occurred_at"))
+        .agg(sf.max(sf.struct("partition_date", "source_line", "rating")).alias("newest"))
+        .select(
+            "user_id",
+            "item_id",
+            "occurred_at",
+            sf.col("newest.rating").alias("rating"),
+            sf.col("newest.partition_date").alias("delivered"),
+            sf.col("newest.source_line").alias("source_line"),
+        )
+    )
+
+
+def k_core(
+    events: DataFrame, user_core: int, item_core: int, max_iterations: int
+) -> tuple[DataFrame, tuple[CoreSize, ...]]:
+    """The largest part of `events` in which every user has `user_core` items and every item `item_core` users.
+
+    Degrees are counted on distinct (user, item) pairs, so that a user cannot carry an item over the threshold by
+    meeting it again and again; the repeated events of a pair that stays are kept. Users and items below their
+    threshold leave together, step by step, until a step removes nothing; the result does not depend on the order.
+
+    Returns:
+        The events that stay, and the sizes before the first step and after each.
+
+    Raises:
+        DataError: nothing stays, or it is not stable after `max_iterations` steps.
+    """
+    pairs = events.select("user_id", "item_id").distinct().localCheckpoint()
+    sizes = [_size(pairs)]
+    while user_core > 1 or item_core > 1:
+        pairs = (
+            pairs.withColumn("_user", sf.count(sf.lit(1)).over(Window.partitionBy("user_id")))
+            .withColumn("_item", sf.count(sf.lit(1)).over(Window.partitionBy("item_id")))
+            .where((sf.col("_user") >= user_core) & (sf.col("_item") >= item_core))
+            .select("user_id", "item_id")
+            .localCheckpoint()
+        )
+        sizes.append(_size(pairs))
+        if sizes[-1].pairs == 0:
+            before = sizes[0]
+            raise DataError(
+                f"the k-core with user_core={user_core} and item_core={item_core} leaves nothing of {before.pairs:,} "
+                f"user-item pairs ({before.users:,} users, {before.items:,} items); lower sequences.user_core or "
+                "sequences.item_core, or bring more data"
+            )
+        if sizes[-1] == sizes[-2]:
+            break
+        if len(sizes) > max_iterations:
+            raise DataError(
+                f"the k-core still shrinks after {max_iterations} steps (now {sizes[-1]}); raise "
+                "sequences.max_core_iterations"
+            )
+    return events.join(pairs, ["user_id", "item_id"], "left_semi"), tuple(sizes)
+
+
+def _size(pairs: DataFrame) -> CoreSize:
+    row = pairs.agg(
+        sf.count_distinct("user_id").alias("users"),
+        sf.count_distinct("item_id").alias("items"),
+        sf.count(sf.lit(1)).alias("pairs"),
+    ).first()
+    assert row is not None
+    return CoreSize(users=row.users, items=row.items, pairs=row.pairs)

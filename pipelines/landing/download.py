@@ -1,0 +1,260 @@
+"""Fetch a public data set: ``python -m pipelines.landing.download amazon-2023:Musical_Instruments --out DIR``.
+
+A broken connection resumes where it stopped. What arrives is checked (size, gzip checksum, SHA-256 where known)
+before it takes its name; its SHA-256 is recorded beside it and checked when it is used again.
+"""
+
+import argparse
+import contextlib
+import gzip
+import hashlib
+import http.client
+import json
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.progress import Progress
+from infra.settings import Settings, load_settings, stage_settings
+from pipelines.landing.register import register
+from schemas.dataset import Dataset
+from schemas.errors import DataError
+
+_CHUNK = 1 << 18
+_RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadSettings:
+    """Where public data sets come from and how stubborn the download is.
+
+    Args:
+        amazon_2023: base address of the raw files of Amazon Reviews 2023 (Hou et al. 2024, arXiv:2403.03952), as its
+            publishers, the McAuley Lab, serve them.
+        attempts: tries in a row that bring no new byte before it gives up.
+        backoff_s: pause after the first failure; doubled each time, at most a minute.
+    """
+
+    amazon_2023: str = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/raw"
+    attempts: int = 6
+    backoff_s: float = 2.0
+    timeout_s: float = 60.0
+
+
+def addresses(source: str, settings: DownloadSettings) -> tuple[str, str]:
+    """Addresses of the review file and the item file of a source such as ``amazon-2023:Musical_Instruments``.
+
+    Raises:
+        DataError: the source is not of that form.
+    """
+    match = re.fullmatch(r"amazon-2023:(?P<category>[A-Za-z0-9_]+)", source)
+    if not match:
+        raise DataError(
+            f"{source!r} is no known source; write amazon-2023:<category>, e.g. amazon-2023:Musical_Instruments"
+        )
+    base, category = settings.amazon_2023.rstrip("/"), match["category"]
+    return f"{base}/review_categories/{category}.jsonl.gz", f"{base}/meta_categories/meta_{category}.jsonl.gz"
+
+
+def fetch(
+    url: str,
+    path: Path,
+    settings: DownloadSettings,
+    *,
+    sha256: str | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> str:
+    """Bring `url` to `path`, or keep what is there when its checksum holds.
+
+    While it runs the bytes lie in ``<path>.part`` beside a note of what they belong to, so that the next try, also
+    one of another process, asks only for the rest. ``<path>.sha256`` is written at the end, as sha256sum writes it.
+
+    Args:
+        sha256: expected checksum, where the caller knows one.
+        progress: called with bytes so far and the size, where the server says it.
+
+    Returns:
+        The SHA-256 of the file.
+
+    Raises:
+        DataError: no such address, no connection after all attempts, or bytes that fail their check twice.
+    """
+    recorded = path.with_name(f"{path.name}.sha256")
+    expected = sha256 or (recorded.read_text().split()[0] if recorded.exists() else None)
+    if path.exists() and expected and _sha256(path) == expected:
+        return expected
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    problem = ""
+    for _ in range(2):
+        _transfer(url, part, settings, progress)
+        digest = _sha256(part)
+        problem = _damage(part, path.name, digest, sha256)
+        if not problem:
+            _sync(part)
+            recorded.write_text(f"{digest}  {path.name}\n")
+            part.replace(path)
+            _note_of(part).unlink()
+            return digest
+        part.unlink()
+        _note_of(part).unlink()
+    raise DataError(f"{url}: {problem}, twice in a row; the file at the source or the way to it is damaged")
+
+
+def _transfer(
+    url: str, part: Path, settings: DownloadSettings, progress: Callable[[int, int | None], None] | None
+) -> None:
+    """Fill `part` with all of `url`, in as many connections as it takes."""
+    failures = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            if _connection(url, part, settings.timeout_s, progress):
+                return
+            trouble = "the connection ended early"
+        except urllib.error.HTTPError as error:
+            if error.code not in _RETRY_STATUS:
+                hint = "; check the category's spelling" if error.code == 404 else ""
+                raise DataError(f"{url}: the server answers {error.code} {error.reason}{hint}") from error
+            trouble = f"{error.code} {error.reason}"
+        except (OSError, http.client.HTTPException) as error:
+            trouble = f"{type(error).__name__}: {error}"
+        gained = (part.stat().st_size if part.exists() else 0) - before
+        failures = 0 if gained > 0 else failures + 1
+        if failures >= settings.attempts:
+            raise DataError(
+                f"{url}: {trouble}, {failures} times without a new byte; what arrived is kept, start the same command "
+                "again to resume, or give a mirror with PENCHANT_STAGES__DOWNLOAD__AMAZON_2023"
+            )
+        time.sleep(min(60.0, settings.backoff_s * 2 ** max(0, failures - 1)))
+
+
+def _connection(url: str, part: Path, timeout_s: float, progress: Callable[[int, int | None], None] | None) -> bool:
+    """One request, from where `part` ends where the server allows it; True when the file is whole."""
+    note = _read_note(part, url)
+    have = part.stat().st_size if note and part.exists() else 0
+    if note and note["size"] is not None and have == note["size"]:
+        return True
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "penchant"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        if note and note["validator"]:
+            request.add_header("If-Range", note["validator"])
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # the file at the source is shorter than what we have: begin again
+            part.unlink(missing_ok=True)
+            return False
+        raise
+    with response:
+        resumed = response.status == 206
+        length = response.headers.get("Content-Length")
+        size = int(length) + (have if resumed else 0) if length else None
+        if resumed and not (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
+            raise http.client.HTTPException(f"asked for bytes from {have}, got {response.headers.get('Content-Range')}")
+        etag = response.headers.get("ETag") or ""
+        validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified") or ""
+        _note_of(part).write_text(json.dumps({"url": url, "validator": validator, "size": size}))
+        done = have if resumed else 0
+        with part.open("ab" if resumed else "wb") as sink:
+            while chunk := response.read(_CHUNK):
+                sink.write(chunk)
+                done += len(chunk)
+                if progress:
+                    progress(done, size)
+    return size is None or done == size
+
+
+def _note_of(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _read_note(part: Path, url: str) -> dict[str, Any] | None:
+    """What the bytes in `part` belong to; None when that is not `url` or unknown."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        note = json.loads(_note_of(part).read_text())
+        if note.get("url") == url:
+            return note
+    return None
+
+
+def _damage(part: Path, name: str, digest: str, expected: str | None) -> str:
+    if expected and digest != expected:
+        return f"SHA-256 is {digest} and should be {expected}"
+    if name.endswith(".gz"):
+        try:
+            with gzip.open(part, "rb") as stream:
+                while stream.read(_CHUNK):
+                    pass
+        except (OSError, EOFError, zlib.error) as error:
+            return f"the gzip checksum fails ({error})"
+    return ""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def download(source: str, folder: Path, settings: Settings, name: str | None = None) -> Dataset:
+    """Fetch both files of `source` into `folder` and register them as a data set.
+
+    Args:
+        name: name of the data set; by default the source's, in lower case.
+
+    Raises:
+        DataError: see `fetch` and `register`.
+    """
+    ours = stage_settings(DownloadSettings, "download", settings)
+    paths = []
+    for url in addresses(source, ours):
+        path = folder / url.rsplit("/", 1)[1]
+        shown = Progress(settings.home, "download")
+
+        def report(done: int, size: int | None, path: Path = path, shown: Progress = shown) -> None:
+            shown.update(done, size or done + 1, path.name)
+
+        fetch(url, path, ours, progress=report)
+        paths.append(str(path))
+    reviews, items = paths
+    return register(
+        name or source.replace(":", "-").lower(),
+        reviews,
+        items,
+        format="amazon-2023",
+        datasets_dir=settings.datasets_dir(),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, fetch and register."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", help="e.g. amazon-2023:Musical_Instruments")
+    parser.add_argument("--out", type=Path, help="folder of the files (default: landing/ in the home folder)")
+    parser.add_argument("--name", help="name of the data set (default: from the source)")
+    given = parser.parse_args(argv)
+    try:
+        settings = load_settings()
+        folder = given.out or Path(settings.home) / "landing" / given.source.replace(":", "-")
+        dataset = download(given.source, folder, settings, given.name)
+    except ValueError as error:
+        parser.error(str(error))
+    sys.stdout.write(f"registered {dataset.name}: {dataset.reviews} and {dataset.items}\n")
+
+
+if __name__ == "__main__":
+    main()

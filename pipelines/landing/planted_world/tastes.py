@@ -1,0 +1,81 @@
+"""What users of the planted shop want, and how they choose."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.landing.planted_world.catalogue import Item
+from pipelines.landing.planted_world.vocabulary import CATEGORIES
+
+CATEGORY_WEIGHT = 1.5
+LIKE_WEIGHT = 1.0
+DISLIKE_WEIGHT = 2.0
+ACCESSORY_BONUS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taste:
+    """Liked categories, liked and disliked attributes, by name, of one phase."""
+
+    categories: tuple[str, ...]
+    likes: tuple[str, ...]
+    dislikes: tuple[str, ...]
+
+    def match(self, item: Item) -> float:
+        """How well an item suits the taste: above 0 within it, at most 0 outside."""
+        held = set(item.attributes)
+        score = CATEGORY_WEIGHT * (item.category.name in self.categories)
+        score += LIKE_WEIGHT * len(held & set(self.likes))
+        return score - DISLIKE_WEIGHT * len(held & set(self.dislikes))
+
+
+def draw_taste(rng: random.Random, previous: Taste | None = None) -> Taste:
+    """A taste of two shelves, three likes and two dislikes; after `previous`, one shelf and one like stay at most.
+
+    Likes are drawn from what the liked shelves can carry, so that a taste can be met.
+    """
+    if previous is None:
+        shelves = rng.sample(CATEGORIES, 2)
+    else:
+        shelves = rng.sample([c for c in CATEGORIES if c.name not in previous.categories], 2)
+    old = set(previous.likes) if previous else set()
+    offered = [name for shelf in shelves for name in shelf.attributes]
+    pool = [name for name in dict.fromkeys(offered) if name not in old]
+    likes = rng.sample(pool, 3)
+    dislikes = rng.sample([name for name in pool if name not in likes], 2)
+    return Taste(categories=tuple(s.name for s in shelves), likes=tuple(likes), dislikes=tuple(dislikes))
+
+
+def choose(
+    rng: random.Random, items: Sequence[Item], taste: Taste, history: Sequence[Item], temperature: float
+) -> Item:
+    """The next item by taste, popularity and what was bought last; never one that the user has.
+
+    p(item) ~ popularity * exp((match + bonus) / temperature), where the bonus goes to accessories of the shelf whose
+    main item came last.
+    """
+    owned = {item.item_id for item in history}
+    last = history[-1] if history else None
+    weights = []
+    for item in items:
+        if item.item_id in owned:
+            weights.append(0.0)
+            continue
+        score = taste.match(item)
+        if last and not last.accessory and item.accessory and item.category.name == last.category.name:
+            score += ACCESSORY_BONUS
+        weights.append(item.popularity * math.exp(score / temperature))
+    return rng.choices(items, weights)[0]
+
+
+def stray(rng: random.Random, items: Sequence[Item], taste: Taste, history: Sequence[Item]) -> Item:
+    """An item outside the taste, all equally likely: nothing of a liked shelf, no liked attribute."""
+    owned = {item.item_id for item in history}
+    free = [item for item in items if item.item_id not in owned]
+    outside = [
+        item
+        for item in free
+        if item.category.name not in taste.categories and not set(item.attributes) & set(taste.likes)
+    ]
+    return rng.choice(outside or [item for item in free if taste.match(item) <= 0] or free)

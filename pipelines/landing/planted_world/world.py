@@ -1,0 +1,150 @@
+"""The planted world: items, users with tastes that may drift, and what they bought and wrote."""
+
+import datetime as dt
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.landing.planted_world.catalogue import Item, make_items
+from pipelines.landing.planted_world.tastes import Taste, choose, draw_taste, stray
+from pipelines.landing.planted_world.wording import Review, write_review
+from schemas.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldSettings:
+    """Size and difficulty of a world.
+
+    Args:
+        noise: share of all positions that hold a random item outside the user's taste; exact up to rounding.
+        drift: share of users whose taste switches near the middle of their history.
+        shortest, longest: history lengths; the mean lies near their middle, a little below.
+        temperature: lower makes users follow their taste more strictly.
+        zipf: exponent of item popularity.
+        ties: share of positions at the very same time as the one before.
+        duplicates: share of review lines that the files hold twice, half of them cut short.
+        markup: share of texts that the files hold with HTML entities and tags.
+    """
+
+    users: int = 400
+    items: int = 160
+    seed: int = 7
+    noise: float = 0.1
+    drift: float = 0.4
+    shortest: int = 5
+    longest: int = 16
+    temperature: float = 0.45
+    zipf: float = 0.7
+    ties: float = 0.03
+    duplicates: float = 0.01
+    markup: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.users < 1:
+            raise DataError(f"users is {self.users}; a world needs at least one")
+        if not 2 <= self.shortest <= self.longest:
+            raise DataError(f"shortest {self.shortest} and longest {self.longest}: need 2 <= shortest <= longest")
+        if self.items < 2 * self.longest:
+            raise DataError(f"items is {self.items}; take at least {2 * self.longest}, twice the longest history")
+        for name in ("noise", "drift", "ties", "duplicates", "markup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DataError(f"{name} is {getattr(self, name)}; it is a share from 0 to 1")
+        if self.temperature <= 0:
+            raise DataError(f"temperature is {self.temperature}; it must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """A user with one taste, or two and the position at which the second takes over."""
+
+    user_id: str
+    tastes: tuple[Taste, ...]
+    switch: int | None
+
+    def taste_at(self, position: int) -> Taste:
+        """The taste that governs a position, from 0."""
+        return self.tastes[0] if self.switch is None or position < self.switch else self.tastes[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """One purchase with its review, and whether it was noise."""
+
+    user_id: str
+    position: int
+    item: Item
+    at: dt.datetime
+    is_noise: bool
+    review: Review
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Everything that is true of a planted world. Positions are grouped by user, in order."""
+
+    settings: WorldSettings
+    items: tuple[Item, ...]
+    users: tuple[User, ...]
+    positions: tuple[Position, ...]
+
+
+def grow_world(settings: WorldSettings) -> World:
+    """Grow the world of `settings`; the same settings give the same world."""
+    rng = random.Random(f"planted-world/{settings.seed}")
+    items = make_items(rng, settings.items, settings.zipf)
+    # Twice triangular towards the shorter end: 5 to 16 has a mean near 9.
+    spread = settings.longest - settings.shortest
+    lengths = [settings.shortest + round(spread * rng.triangular(0, 1, 0.1)) for _ in range(settings.users)]
+    noisy = _noise_positions(rng, lengths, settings.noise)
+    users: list[User] = []
+    positions: list[Position] = []
+    for index, length in enumerate(lengths):
+        user = _draw_user(rng, index, length, settings.drift)
+        users.append(user)
+        times = _times(rng, length, settings.ties)
+        history: list[Item] = []
+        for position in range(length):
+            taste = user.taste_at(position)
+            is_noise = (index, position) in noisy
+            pick = (
+                stray(rng, items, taste, history)
+                if is_noise
+                else choose(rng, items, taste, history, settings.temperature)
+            )
+            history.append(pick)
+            positions.append(
+                Position(
+                    user_id=user.user_id,
+                    position=position,
+                    item=pick,
+                    at=times[position],
+                    is_noise=is_noise,
+                    review=write_review(rng, pick, taste, is_noise),
+                )
+            )
+    return World(settings=settings, items=tuple(items), users=tuple(users), positions=tuple(positions))
+
+
+def _noise_positions(rng: random.Random, lengths: Sequence[int], share: float) -> set[tuple[int, int]]:
+    everywhere = [(user, position) for user, length in enumerate(lengths) for position in range(length)]
+    return set(rng.sample(everywhere, round(share * len(everywhere))))
+
+
+def _draw_user(rng: random.Random, index: int, length: int, drift: float) -> User:
+    user_id = f"A{index:05d}" + "".join(rng.choices("ABCDEFGHJKLMNPQRSTUVWXYZ23456789", k=8))
+    first = draw_taste(rng)
+    if rng.random() >= drift:
+        return User(user_id=user_id, tastes=(first,), switch=None)
+    switch = max(1, round(length * rng.uniform(0.4, 0.6)))
+    return User(user_id=user_id, tastes=(first, draw_taste(rng, first)), switch=switch)
+
+
+def _times(rng: random.Random, length: int, ties: float) -> list[dt.datetime]:
+    """Times to the millisecond in 2021 to 2024, some equal to the one before."""
+    now = dt.datetime(2021, 1, 4, tzinfo=dt.UTC) + dt.timedelta(seconds=rng.randrange(500 * 86_400))
+    times = []
+    for position in range(length):
+        if position and rng.random() >= ties:
+            now += dt.timedelta(milliseconds=3_600_000 + int(rng.expovariate(1 / 30) * 86_400_000))
+        times.append(now)
+    return times

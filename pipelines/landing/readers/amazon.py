@@ -1,0 +1,178 @@
+"""Amazon review and metadata files of the 2014, 2018 and 2023 releases."""
+
+from pyspark.sql import Column, SparkSession
+from pyspark.sql import functions as sf
+
+from pipelines.landing.readers.json_lines import (
+    BOOLEAN,
+    ID,
+    LIST,
+    NUMBER,
+    TEXT,
+    field,
+    first_field,
+    read_json_lines,
+    wrong_types,
+)
+from pipelines.landing.readers.placed import ITEM_FIELDS, PLACE, REVIEW_FIELDS, Landed, first_problem, instant, problem
+
+_REVIEW_TYPES: dict[str, dict[str, tuple[str, ...]]] = {
+    "amazon-2014": {
+        "reviewerID": ID,
+        "asin": ID,
+        "overall": NUMBER,
+        "unixReviewTime": NUMBER,
+        "reviewTime": TEXT,
+        "summary": TEXT,
+        "reviewText": TEXT,
+        "helpful": LIST,
+    },
+    "amazon-2018": {
+        "reviewerID": ID,
+        "asin": ID,
+        "overall": NUMBER,
+        "unixReviewTime": NUMBER,
+        "reviewTime": TEXT,
+        "summary": TEXT,
+        "reviewText": TEXT,
+        "vote": NUMBER,
+        "verified": BOOLEAN,
+    },
+    "amazon-2023": {
+        "user_id": ID,
+        "parent_asin": ID,
+        "asin": ID,
+        "rating": NUMBER,
+        "timestamp": NUMBER,
+        "title": TEXT,
+        "text": TEXT,
+        "helpful_vote": NUMBER,
+        "verified_purchase": BOOLEAN,
+    },
+}
+_ITEM_TYPES: dict[str, dict[str, tuple[str, ...]]] = {
+    "amazon-2014": {
+        "asin": ID,
+        "title": TEXT,
+        "brand": TEXT,
+        "categories": LIST,
+        "price": NUMBER,
+        "description": TEXT + LIST,
+    },
+    "amazon-2018": {
+        "asin": ID,
+        "title": TEXT,
+        "brand": TEXT,
+        "category": LIST,
+        "price": NUMBER,
+        "description": TEXT + LIST,
+    },
+    "amazon-2023": {
+        "parent_asin": ID,
+        "asin": ID,
+        "title": TEXT,
+        "store": TEXT,
+        "main_category": TEXT,
+        "categories": LIST,
+        "price": NUMBER,
+        "description": TEXT + LIST,
+        "features": LIST,
+        "details": ("OBJECT", "STRING"),
+    },
+}
+
+
+def _number(text: Column) -> Column:
+    """A number from ``5.0`` or ``1,234``."""
+    return sf.regexp_replace(text, ",", "").try_cast("double")
+
+
+def _strings(name: str) -> Column:
+    """Strings of a field that holds one, a list, or a list of lists; the latter is flattened in order."""
+    value = field(name, "variant")
+    kind = sf.schema_of_variant(value)
+    listed = sf.when(kind.startswith("ARRAY<ARRAY"), sf.flatten(field(name, "array<array<string>>"))).when(
+        kind.startswith("ARRAY"), field(name, "array<string>")
+    )
+    return sf.coalesce(
+        listed, sf.when(kind == "STRING", sf.array(field(name, "string"))), sf.array().cast("array<string>")
+    )
+
+
+def _day(text: Column) -> Column:
+    """A timestamp from ``02 8, 2016`` (month, day, year), midnight UTC."""
+    return sf.try_to_timestamp(sf.regexp_replace(text, r"\s+", " "), sf.lit("MM d, yyyy"))
+
+
+def read_reviews(spark: SparkSession, path: str, release: str, max_line_bytes: int) -> Landed:
+    """Every line of a review file.
+
+    2014 and 2018 have days (`unixReviewTime`, else `reviewTime`), 2023 has milliseconds and names an item by
+    `parent_asin`, else `asin`.
+    """
+    landed = read_json_lines(spark, path, max_line_bytes)
+    if release == "amazon-2023":
+        seconds = first_field(("timestamp", "sort_timestamp"), "string")
+        columns = {
+            "user_id": field("user_id", "string"),
+            "item_id": first_field(("parent_asin", "asin"), "string"),
+            "rating": _number(field("rating", "string")),
+            "reviewed_at": instant(_number(seconds)),
+            "date_raw": seconds,
+            "title": field("title", "string"),
+            "text": field("text", "string"),
+            "verified": field("verified_purchase", "boolean"),
+            "helpful_votes": _number(first_field(("helpful_vote", "helpful_votes"), "string")),
+        }
+    else:
+        seconds, day = field("unixReviewTime", "string"), field("reviewTime", "string")
+        votes = field("helpful[0]", "string") if release == "amazon-2014" else field("vote", "string")
+        columns = {
+            "user_id": field("reviewerID", "string"),
+            "item_id": field("asin", "string"),
+            "rating": _number(field("overall", "string")),
+            "reviewed_at": sf.when(seconds.isNotNull(), instant(_number(seconds))).otherwise(_day(day)),
+            "date_raw": sf.coalesce(seconds, day),
+            "title": field("summary", "string"),
+            "text": field("reviewText", "string"),
+            "verified": field("verified", "boolean"),
+            "helpful_votes": _number(votes),
+        }
+    columns["helpful_votes"] = columns["helpful_votes"].try_cast("int")
+    rating = "rating" if release == "amazon-2023" else "overall"
+    unreadable = field(rating, "string").isNotNull() & columns["rating"].isNull()
+    not_a_number = problem(
+        "wrong_type", sf.concat(sf.lit(f"{rating} is no number: "), sf.left(field(rating, "string"), sf.lit(40)))
+    )
+    found = first_problem(wrong_types(_REVIEW_TYPES[release]), (unreadable, not_a_number))
+    frame = landed.frame.withColumns({**columns, "problem": sf.coalesce("problem", found)})
+    return Landed(frame.select(*PLACE, *REVIEW_FIELDS), landed.lines)
+
+
+def read_items(spark: SparkSession, path: str, release: str, max_line_bytes: int) -> Landed:
+    """Every line of a metadata file."""
+    landed = read_json_lines(spark, path, max_line_bytes)
+    if release == "amazon-2023":
+        listed = _strings("categories")
+        columns = {
+            "item_id": first_field(("parent_asin", "asin"), "string"),
+            "title": field("title", "string"),
+            "brand": sf.coalesce(field("details.Brand", "string"), field("store", "string")),
+            "categories": sf.when(sf.size(listed) > 0, listed).otherwise(
+                sf.array_compact(sf.array(field("main_category", "string")))
+            ),
+            "price": field("price", "string"),
+            "description": sf.concat(_strings("features"), _strings("description")),
+        }
+    else:
+        columns = {
+            "item_id": field("asin", "string"),
+            "title": field("title", "string"),
+            "brand": field("brand", "string"),
+            "categories": _strings("categories" if release == "amazon-2014" else "category"),
+            "price": field("price", "string"),
+            "description": _strings("description"),
+        }
+    found = first_problem(wrong_types(_ITEM_TYPES[release]))
+    frame = landed.frame.withColumns({**columns, "problem": sf.coalesce("problem", found)})
+    return Landed(frame.select(*PLACE, *ITEM_FIELDS), landed.lines)

@@ -1,0 +1,1 @@
+"""Everything that touches a language model: the port, the ledger, the prompts and the checks on answers."""

@@ -1,0 +1,29 @@
+"""Errors of the language stages that a person must act on."""
+
+from collections.abc import Sequence
+
+from pipelines.language.requests import Answer
+
+
+class EndpointError(ValueError):
+    """The endpoint will answer nothing until a person does something: no quota, a wrong key, no such model.
+
+    Args:
+        answers: what had been answered when it came out, parallel to the requests; None where not asked.
+    """
+
+    def __init__(self, message: str, answers: Sequence[Answer | None] = ()) -> None:
+        super().__init__(message)
+        self.answers = list(answers)
+
+
+class QuotaExhausted(EndpointError):
+    """The account behind the endpoint has no credit left; waiting does not help."""
+
+
+class ScoringUnavailable(EndpointError):
+    """The endpoint gives no log-probabilities of a given text."""
+
+
+class TooManyBadAnswers(ValueError):
+    """More answers were refused, truncated, malformed or missing than the stage allows."""

@@ -1,0 +1,91 @@
+"""Histories position by position, with the review that the user wrote there."""
+
+import datetime as dt
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as sf
+
+
+def chosen_users(sequences: DataFrame, max_users: int) -> DataFrame:
+    """The users a stage asks about: `max_users` of them by the hash of their id, everybody when 0.
+
+    The choice does not depend on the day, so that tomorrow's run asks about the same users.
+    """
+    users = sequences.select("user_id")
+    if max_users == 0:
+        return users
+    return users.orderBy(sf.sha2("user_id", 256), "user_id").limit(max_users)
+
+
+def reviewed_positions(sequences: DataFrame, reviews: DataFrame, items: DataFrame, day: dt.date) -> DataFrame:
+    """One row per position of every history.
+
+    Args:
+        day: reviews and items of later days are not looked at; of repeated deliveries the newest counts.
+
+    Returns:
+        user_id, position, as_of, stars, review (text, else the headline; null where nothing was written), title, brand
+        (of the item; null where unknown).
+    """
+    key = ("user_id", "item_id", "as_of")
+    written = (
+        reviews.where(sf.col("partition_date") <= sf.lit(day))
+        .groupBy("user_id", "item_id", sf.col("reviewed_at").alias("as_of"))
+        .agg(sf.max(sf.struct("partition_date", "source_line", "title", "text")).alias("newest"))
+        .select(*key, sf.coalesce(_filled("newest.text"), _filled("newest.title")).alias("review"))
+    )
+    positions = sequences.select("user_id", sf.posexplode(sf.arrays_zip("item_ids", "occurred_at", "ratings"))).select(
+        "user_id",
+        sf.col("pos").alias("position"),
+        sf.col("col.item_ids").alias("item_id"),
+        sf.col("col.occurred_at").alias("as_of"),
+        sf.col("col.ratings").alias("stars"),
+    )
+    return (
+        positions.join(written, list(key), "left")
+        .join(newest_items(items, day), "item_id", "left")
+        .select("user_id", "position", "as_of", "stars", "review", "title", "brand")
+    )
+
+
+def newest_items(items: DataFrame, day: dt.date) -> DataFrame:
+    """item_id, title and brand as known on `day`, one row per item."""
+    return (
+        items.where(sf.col("partition_date") <= sf.lit(day))
+        .groupBy("item_id")
+        .agg(sf.max_by(sf.struct("title", "brand"), "partition_date").alias("newest"))
+        .select("item_id", "newest.title", "newest.brand")
+    )
+
+
+def product_names(reviews: DataFrame, items: DataFrame, day: dt.date) -> frozenset[str]:
+    """Words of titles that are names, in lower case: those that reviewers capitalise more often than not.
+
+    Sources that give no brand put it into the title, among words such as ``guitar`` that are no names. Only words in
+    the middle of a sentence are counted, and acronyms (``USB``) are no names.
+
+    Args:
+        day: reviews and items of later days are not looked at.
+    """
+    known = sf.col("partition_date") <= sf.lit(day)
+    in_titles = items.where(known).select(sf.explode(_distinct_words(sf.lower("title"))).alias("word")).distinct()
+    middle = sf.regexp_extract_all("text", sf.lit(r"(?<=[a-z,] )[A-Za-z][A-Za-z']*[A-Za-z]"), sf.lit(0))
+    written = reviews.where(known).select(sf.explode(middle).alias("written"))
+    capital = sf.col("written").rlike("^[A-Z].*[a-z]")
+    rows = (
+        written.groupBy(sf.lower("written").alias("word"))
+        .agg(sf.mean(capital.cast("double")).alias("capital"))
+        .where("capital > 0.5")
+        .join(in_titles, "word", "left_semi")
+        .collect()
+    )
+    return frozenset(row.word for row in rows)
+
+
+def _distinct_words(text: Column) -> Column:
+    return sf.array_distinct(sf.regexp_extract_all(text, sf.lit("([a-z][a-z']*[a-z])"), sf.lit(1)))
+
+
+def _filled(column: str) -> Column:
+    text = sf.trim(sf.col(column))
+    return sf.when(text != "", text)

@@ -1,0 +1,55 @@
+"""What might have stood in a suspect place: a catalogue item that goes with the rest of the history."""
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as sf
+
+
+def suggest_replacements(sequences: DataFrame, suspects: DataFrame) -> DataFrame:
+    """For every suspect position the item that goes best with the user's other items.
+
+    An item's weight is the number of (other item of the user, other user who has both) divided by the square root of
+    the item's number of users; ties go to the smaller item id. Items that the user has are no candidates. Only
+    positions before the validation target are looked at, the user's and the others'.
+
+    Args:
+        suspects: user_id, position.
+
+    Returns:
+        user_id, position, replacement; no row where no item goes with the rest.
+    """
+    events = (
+        sequences.select(
+            "user_id",
+            sf.coalesce("valid_position", "length").alias("_end"),
+            sf.posexplode("item_ids").alias("position", "item_id"),
+        )
+        .where(sf.col("position") < sf.col("_end"))
+        .select("user_id", "position", "item_id")
+    )
+    held = events.select("user_id", "item_id").distinct()
+    doubted = suspects.join(events, ["user_id", "position"]).withColumnRenamed("item_id", "doubted")
+    rest = (
+        doubted.join(held, "user_id")
+        .where(sf.col("item_id") != sf.col("doubted"))
+        .select("user_id", "position", "item_id")
+    )
+    others = held.select(sf.col("user_id").alias("other"), "item_id")
+    companions = held.select(sf.col("user_id").alias("other"), sf.col("item_id").alias("replacement"))
+    owned = held.withColumnRenamed("item_id", "replacement")
+    popularity = held.groupBy(sf.col("item_id").alias("replacement")).agg(sf.count(sf.lit(1)).alias("users"))
+    weights = (
+        rest.join(others, "item_id")
+        .where(sf.col("other") != sf.col("user_id"))
+        .join(companions, "other")
+        .join(owned, ["user_id", "replacement"], "left_anti")
+        .groupBy("user_id", "position", "replacement")
+        .agg(sf.count(sf.lit(1)).alias("together"))
+        .join(popularity, "replacement")
+        .withColumn("weight", sf.col("together") / sf.sqrt("users"))
+    )
+    best = Window.partitionBy("user_id", "position").orderBy(sf.desc("weight"), "replacement")
+    return (
+        weights.withColumn("_rank", sf.row_number().over(best))
+        .where("_rank = 1")
+        .select("user_id", "position", "replacement")
+    )

@@ -1,0 +1,120 @@
+"""What a stage asks of a language model and what comes back, free of HTTP."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from infra.settings import LLMSettings
+
+OK, REFUSED, TRUNCATED, MALFORMED, FAILED = "ok", "refused", "truncated", "malformed", "failed"
+BAD_ANSWERS = (REFUSED, TRUNCATED, MALFORMED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    """One chat completion.
+
+    Args:
+        prompt_name, prompt_version: prompt file that it was rendered from.
+        messages: ``{"role": ..., "content": ...}`` in order.
+        schema: JSON schema that the answer must fulfil, or None for free text.
+    """
+
+    prompt_name: str
+    prompt_version: str
+    messages: tuple[Mapping[str, str], ...]
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRequest:
+    """Log-probabilities of continuations after a prompt, each by itself.
+
+    Args:
+        prompt: text without a trailing space.
+        continuations: texts that begin with a space or line break, so that tokens do not straddle the seam.
+    """
+
+    prompt_name: str
+    prompt_version: str
+    prompt: str
+    continuations: tuple[str, ...]
+
+
+Request = ChatRequest | ScoreRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The outcome of one request; refusals, truncation and malformed text are data, not exceptions.
+
+    Args:
+        status: ``ok``, ``refused``, ``truncated``, ``malformed`` (the model answered, uselessly) or ``failed``
+            (the endpoint did not answer).
+        logprobs: for score requests, total natural-log probability of each continuation.
+        token_counts: for score requests, tokens of each continuation.
+        calls: HTTP requests that reached for the model, retries included.
+    """
+
+    status: str
+    text: str | None = None
+    logprobs: tuple[float, ...] | None = None
+    token_counts: tuple[int, ...] | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_ms: float = 0.0
+    calls: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogProbs:
+    """Total log-probability (nats) and tokens per continuation."""
+
+    totals: tuple[float, ...]
+    tokens: tuple[int, ...]
+    prompt_tokens: int = 0
+
+
+def endpoint_name(base_url: str) -> str:
+    """The endpoint as part of a request's identity: no credentials, and no port on loopback.
+
+    A local server may get another port tomorrow; which model it serves is told by the model's name.
+    """
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if host in ("127.0.0.1", "localhost", "::1"):
+        return f"loopback{parts.path.rstrip('/')}"
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+
+
+def to_json(request: Request, llm: LLMSettings) -> str:
+    """Canonical JSON of a request at an endpoint; its SHA-256 is the request's key in the ledger."""
+    body = {
+        "kind": "chat" if isinstance(request, ChatRequest) else "score",
+        "endpoint": endpoint_name(llm.base_url),
+        "model": llm.model,
+        "extra_body": llm.extra_body,
+        **asdict(request),
+    }
+    if isinstance(request, ScoreRequest):
+        body["scoring"] = llm.scoring
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def from_json(text: str) -> Request:
+    """The inverse of `to_json`; endpoint and model are the caller's business."""
+    body = json.loads(text)
+    kind: type[ChatRequest] | type[ScoreRequest] = ChatRequest if body["kind"] == "chat" else ScoreRequest
+    values = {name: body[name] for name in kind.__dataclass_fields__}
+    for name in ("messages", "continuations"):
+        if name in values:
+            values[name] = tuple(values[name])
+    return kind(**values)

@@ -1,0 +1,127 @@
+"""One line per review: what its writer prefers or avoids. Both language tables are made from these lines."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as sf
+
+from infra.settings import LLMSettings
+from pipelines.language.ledger import Ledger
+from pipelines.language.prompts import ChatPrompt, load_chat_prompt
+from pipelines.language.requests import OK, to_json
+from pipelines.language.validation import LineLimits, line_problem, sentiment_of
+
+_LINE = "line string, sentiment string, problem string"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewLineSettings:
+    """How reviews are read; shared by the stages preferences and review_summaries, which pay for a line once.
+
+    Args:
+        max_users: users that are asked about, chosen by hash; 0 for everybody.
+        max_review_words: longer reviews are cut, because a small model reads slowly.
+        prompt: name of the prompt file.
+    """
+
+    max_users: int = 0
+    max_review_words: int = 120
+    prompt: str = "review_preference"
+
+    def __post_init__(self) -> None:
+        if self.max_users < 0 or self.max_review_words < 1:
+            raise ValueError("review_lines.max_users must be 0 or more, review_lines.max_review_words 1 or more")
+
+
+def review_lines(ledger: Ledger, positions: DataFrame, names: frozenset[str], chosen: ReviewLineSettings) -> DataFrame:
+    """Ask for the line of every review in `positions`, and check it.
+
+    The model sees stars and text; the item's title and brand serve the check only. Reviews of three stars and reviews
+    without text are not asked about.
+
+    Args:
+        positions: as `reviewed_positions` gives them, of the users to ask about.
+        names: as `product_names` gives them.
+
+    Returns:
+        user_id, position, as_of, line, sentiment, problem, raw: one row per position. `line` is null where nothing was
+        asked or the answer is of no use; then `problem` says why, and `raw` is the answer as it came.
+    """
+    prompt = load_chat_prompt(chosen.prompt)
+    render = sf.udf(_renderer(prompt, ledger.llm, chosen.max_review_words), "string", useArrow=False)
+    asked = positions.withColumn("request", render("stars", "review"))
+    answered = ledger.process(asked, order_by=("user_id", "position"), note="reading reviews")
+    read = sf.udf(_reader(prompt, names, chosen.max_review_words), _LINE, useArrow=False)
+    parts = ("answer.status", "answer.text", "stars", "review", "title", "brand")
+    return answered.withColumn("read", read(*(sf.col(part) for part in parts))).select(
+        "user_id",
+        "position",
+        "as_of",
+        "read.line",
+        "read.sentiment",
+        "read.problem",
+        sf.coalesce("answer.text", "answer.error").alias("raw"),
+    )
+
+
+def cut(review: str, max_words: int) -> str:
+    """The review's first words."""
+    return " ".join(review.split()[:max_words])
+
+
+def _renderer(prompt: ChatPrompt, llm: LLMSettings, max_words: int) -> Callable[[float | None, str | None], str | None]:
+    def render(stars: float | None, review: str | None) -> str | None:
+        sentiment = sentiment_of(stars) if stars is not None else None
+        if sentiment is None or not review:
+            return None
+        return to_json(prompt.render(sentiment, stars=f"{stars:g}", text=cut(review, max_words)), llm)
+
+    return render
+
+
+def _reader(
+    prompt: ChatPrompt, names: frozenset[str], max_words: int
+) -> Callable[..., Row | tuple[str | None, ...] | None]:
+    examples = prompt.example_answers("preference")
+    limits = LineLimits()
+
+    def read(
+        status: str | None,
+        text: str | None,
+        stars: float,
+        review: str | None,
+        title: str | None,
+        brand: str | None,
+    ) -> tuple[str | None, ...]:
+        if status is None or review is None:
+            return None, None, None
+        if status != OK or text is None:
+            return None, None, f"model: {status}"
+        sentiment = sentiment_of(stars)
+        assert sentiment is not None
+        line = " ".join(json.loads(text)["preference"].split())
+        problem = line_problem(
+            line,
+            sentiment=sentiment,
+            review=cut(review, max_words),
+            title=title,
+            brand=brand,
+            examples=examples,
+            limits=limits,
+            names=names,
+        )
+        return (line, sentiment, None) if problem is None else (None, None, problem)
+
+    return read
+
+
+def refused_lines(lines: DataFrame) -> DataFrame:
+    """Rows for the quarantine: every answer that could not be used."""
+    return lines.where(sf.col("problem").isNotNull()).select(
+        sf.concat_ws("|", "user_id", "position").alias("row_key"),
+        sf.col("problem").alias("reason"),
+        sf.lit("the model's line for the review at this user and position").alias("detail"),
+        sf.substring(sf.coalesce("raw", sf.lit("")), 1, 2000).alias("raw"),
+    )

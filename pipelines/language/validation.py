@@ -1,0 +1,171 @@
+"""Which answers may be believed. A model's line enters a table only when its words are borne out by the review.
+
+Every check gives a short constant as the reason, so that quarantined rows can be counted.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from pipelines.language.words import content_stems, jaccard, words
+
+LIKE, DISLIKE = "like", "dislike"
+VERBS = {LIKE: "Prefers", DISLIKE: "Avoids"}
+
+_PRICE = re.compile(
+    r"[$€£]|\b(?:afford\w*|bargains?|budget\w*|cheap\w*|costs?|costly|deals?|discount\w*|dollars?|expensive|"
+    r"inexpensive|money|overpriced|pric\w+|refund\w*|value|worth)\b",
+    re.IGNORECASE,
+)
+_DELIVERY = re.compile(
+    r"\b(?:amazon|arriv\w+|customer service|deliver\w*|orders?|ordered|packag\w+|return(?:s|ed|ing)?|sellers?|"
+    r"shipments?|shipp\w+|vendors?)\b",
+    re.IGNORECASE,
+)
+_AVERSION = re.compile(
+    r"\b(?:avoid\w*|could do without|dislik\w*|hat(?:e|es|ed)|instead of|is ?n[o']t|never lik\w*|no more|not another|"
+    r"nothing like|rather than|tired of|unlike|was ?n[o']t)\b",
+    re.IGNORECASE,
+)
+_NEGATIONS = frozenset(("no", "not", "never", "without"))
+_MODEL_NUMBER = re.compile(r"\b(?=[A-Za-z0-9-]*\d{2})(?=[A-Za-z0-9-]*[A-Z])[A-Za-z][A-Za-z0-9-]*\b")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineLimits:
+    """What a preference line must keep to.
+
+    Args:
+        fewest_words, most_words: length, the verb included.
+        least_grounded: share of the line's content words that must stand in the review.
+        copy_similarity: Jaccard similarity of content words from which a line counts as a copy of an example.
+        title_run: so many words of the title in a row are the product's name.
+    """
+
+    fewest_words: int = 2
+    most_words: int = 12
+    least_grounded: float = 0.6
+    copy_similarity: float = 0.6
+    title_run: int = 4
+
+
+def sentiment_of(stars: float) -> str | None:
+    """``like`` from four stars, ``dislike`` up to two, None between: such a review is not asked about."""
+    if stars >= 4:
+        return LIKE
+    return DISLIKE if stars <= 2 else None
+
+
+def line_problem(
+    line: str,
+    *,
+    sentiment: str,
+    review: str,
+    title: str | None,
+    brand: str | None,
+    examples: Sequence[str],
+    limits: LineLimits,
+    names: Collection[str] = frozenset(),
+) -> str | None:
+    """Why a preference line must not be used, or None when it may.
+
+    Args:
+        sentiment: ``like`` or ``dislike``, which the verb must match.
+        review: the text that the model was shown.
+        title, brand: the reviewed item's, which the model was not shown and the line must not name.
+        examples: lines of the prompt's examples.
+        names: words, in lower case, that are names of brands or products wherever they stand.
+    """
+    said = words(line)
+    if not limits.fewest_words <= len(said) <= limits.most_words:
+        return "wrong length"
+    if said[0] != VERBS[sentiment]:
+        return "wrong verb"
+    if _PRICE.search(line):
+        return "talks of price"
+    if _DELIVERY.search(line):
+        return "talks of delivery"
+    if any(word.lower() in names for word in said[1:]):
+        return "names a brand or product"
+    if _names_product(said, title or "", brand or "", limits.title_run) or _MODEL_NUMBER.search(line):
+        return "names a brand or product"
+    content = content_stems(line)
+    if not content:
+        return "says nothing"
+    grounded = content & content_stems(review)
+    copied = any(jaccard(content, content_stems(example)) >= limits.copy_similarity for example in examples)
+    if copied and grounded != content:
+        return "copies an example"
+    if len(grounded) < max(1.0, limits.least_grounded * len(content)):
+        return "not grounded in the review"
+    negations = {word.lower() for word in said} & _NEGATIONS
+    if not negations <= {word.lower() for word in words(review)}:
+        return "adds a negation"
+    if sentiment == LIKE and _only_disliked(grounded, review):
+        return "turns a dislike round"
+    return None
+
+
+def _only_disliked(stems: frozenset[str], review: str) -> bool:
+    """Whether some of `stems` stand only in sentences that speak of what the writer does not want."""
+    sentences = re.split(r"[.!?;]", review.replace("\u2019", "'"))
+    wanted = frozenset().union(*(content_stems(part) for part in sentences if not _AVERSION.search(part)))
+    return not stems <= wanted
+
+
+def _names_product(said: Sequence[str], title: str, brand: str, title_run: int) -> bool:
+    spoken = [word.lower() for word in said]
+    title_words = words(title)
+    named = {word for word in (*title_words, *words(brand)) if word[0].isupper() and not word.isupper()}
+    if any(word in named for word in said[1:]):
+        return True
+    if _contains(spoken, [word.lower() for word in words(brand)]):
+        return True
+    lowered = [word.lower() for word in title_words]
+    models = {word for word in lowered if any(c.isdigit() for c in word) and any(c.isalpha() for c in word)}
+    if models & set(spoken):
+        return True
+    runs = (lowered[i : i + title_run] for i in range(len(lowered) - title_run + 1))
+    return any(_contains(spoken, run) for run in runs)
+
+
+def _contains(sentence: Sequence[str], run: Sequence[str]) -> bool:
+    size = len(run)
+    return size > 0 and any(list(sentence[i : i + size]) == list(run) for i in range(len(sentence) - size + 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryLimits:
+    """What a folded phrase must keep to.
+
+    Args:
+        most_words: length.
+        least_grounded: share of its content words that stand in what was folded.
+        least_kept: share of the known phrase's content words that it keeps.
+    """
+
+    most_words: int = 50
+    least_grounded: float = 0.8
+    least_kept: float = 0.5
+
+
+def summary_problem(phrase: str, *, known: str, new: Sequence[str], limits: SummaryLimits) -> str | None:
+    """Why a folded phrase must not be used, or None when it may.
+
+    Args:
+        known: the phrase of the step before, empty at first.
+        new: lines that were folded in.
+    """
+    if len(words(phrase)) > limits.most_words:
+        return "wrong length"
+    said = content_stems(phrase)
+    if not said:
+        return "says nothing"
+    before, added = content_stems(known), frozenset().union(*(content_stems(line) for line in new))
+    if len(said & (before | added)) < limits.least_grounded * len(said):
+        return "not grounded in its sources"
+    if len(said & before) < limits.least_kept * len(before):
+        return "forgets what was known"
+    if added - before and not said & (added - before):
+        return "leaves out what is new"
+    return None

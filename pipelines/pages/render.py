@@ -1,0 +1,22 @@
+"""Rendering a page from a template."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+_PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Render `template` of this folder with `values` to `path`, so that nobody sees half a page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(_PAGES.get_template(template).render(**values))
+    temporary.replace(path)

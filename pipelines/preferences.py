@@ -1,0 +1,138 @@
+"""Preferences per user and position, from one line per review, read by a language model and checked in code."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as sf
+
+from infra.settings import load_settings, stage_settings
+from pipelines.language.histories import chosen_users, product_names, reviewed_positions
+from pipelines.language.ledger import Ledger
+from pipelines.language.merging import Line, preferences_by_position
+from pipelines.language.review_lines import ReviewLineSettings, refused_lines, review_lines
+from pipelines.publisher import Publisher
+from pipelines.spark import spark_session
+from schemas.handoff import StageReport
+from schemas.items import ITEMS
+from schemas.preferences import PREFERENCES
+from schemas.reviews import REVIEWS
+from schemas.sequences import SEQUENCES
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "preferences"
+_MERGED = "array<struct<preferences:array<string>,sentiments:array<string>,evidence:array<array<int>>>>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceSettings:
+    """How lines become preferences.
+
+    Args:
+        window: a position's preferences rest on so many last reviews, the one at the position included.
+        most: preferences kept per position, newest first.
+        same_from: share of common content words from which two lines say the same.
+    """
+
+    window: int = 5
+    most: int = 5
+    same_from: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.most < 1 or not 0 < self.same_from <= 1:
+            raise ValueError("preferences: window and most must be at least 1, same_from above 0 and at most 1")
+
+
+def preferences(sequences: DataFrame, lines: DataFrame, users: DataFrame, chosen: PreferenceSettings) -> DataFrame:
+    """Rows of the table preferences, its partition column left out: every position of every history.
+
+    Args:
+        lines: as `review_lines` gives them.
+        users: user_id of those who were asked about.
+    """
+    merge = sf.udf(_merger(chosen), _MERGED, useArrow=False)
+    by_user = (
+        lines.where(sf.col("line").isNotNull())
+        .groupBy("user_id")
+        .agg(sf.collect_list(sf.struct("position", "line", "sentiment")).alias("lines"))
+    )
+    asked = (
+        sequences.join(users, "user_id")
+        .join(by_user, "user_id", "left")
+        .select("user_id", merge("lines", "length").alias("merged"))
+    )
+    found = sf.get("merged", sf.col("pos"))
+    return (
+        sequences.select("user_id", sf.posexplode("occurred_at"))
+        .join(asked, "user_id", "left")
+        .select(
+            "user_id",
+            sf.col("pos").alias("position"),
+            sf.col("col").alias("as_of"),
+            sf.coalesce(found["preferences"], sf.array().cast("array<string>")).alias("preferences"),
+            sf.coalesce(found["sentiments"], sf.array().cast("array<string>")).alias("sentiments"),
+            sf.coalesce(found["evidence"], sf.array().cast("array<array<int>>")).alias("evidence"),
+            sf.when(sf.col("merged").isNull(), "not_asked")
+            .when(sf.size(found["preferences"]) > 0, "ok")
+            .otherwise("none")
+            .alias("status"),
+        )
+    )
+
+
+def _merger(chosen: PreferenceSettings) -> Callable[[Sequence[Row] | None, int], list[tuple[list[object], ...]]]:
+    def merge(rows: Sequence[Row] | None, length: int) -> list[tuple[list[object], ...]]:
+        lines = {r.position: Line(position=r.position, text=r.line, sentiment=r.sentiment) for r in rows or ()}
+        merged = preferences_by_position(
+            lines, length, window=chosen.window, most=chosen.most, same_from=chosen.same_from
+        )
+        return [
+            ([p.text for p in found], [p.sentiment for p in found], [list(p.evidence) for p in found])
+            for found in merged
+        ]
+
+    return merge
+
+
+def run(request: StageRequest) -> StageReport:
+    """Publish the table preferences for the request's day.
+
+    Raises:
+        EndpointError: the language model's endpoint needs a person.
+        TooManyBadAnswers: more answers than allowed are of no use.
+        DataError: an input table is missing or the result fails its gate.
+    """
+    settings = load_settings()
+    chosen = stage_settings(PreferenceSettings, STAGE, settings, request.overrides)
+    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request.overrides)
+    spark = spark_session(f"penchant {STAGE}", settings)
+    ledger = Ledger(spark, settings, request, STAGE)
+    with Publisher(spark, settings, request) as publisher:
+        day = request.partition_date()
+        sequences = publisher.cache(publisher.read(SEQUENCES).where(sf.col("partition_date") == sf.lit(day)))
+        users = publisher.cache(chosen_users(sequences, reading.max_users))
+        reviews, items = publisher.read(REVIEWS), publisher.read(ITEMS)
+        positions = reviewed_positions(sequences.join(users, "user_id"), reviews, items, day)
+        names = product_names(reviews, items, day)
+        lines = review_lines(ledger, positions, names, reading).localCheckpoint()
+        rows = preferences(sequences, lines, users, chosen).localCheckpoint()
+        publisher.publish(rows, PREFERENCES)
+        _, refused = publisher.quarantine(refused_lines(lines), STAGE)
+        by_status = {row.status: row["count"] for row in rows.groupBy("status").count().collect()}
+        read = lines.agg(sf.count_distinct("user_id").alias("users"), sf.count("line").alias("lines")).first()
+        assert read is not None
+        counts = {
+            "users_asked": read.users,
+            "lines": read.lines,
+            **{f"positions_{status}": by_status.get(status, 0) for status in ("ok", "none", "not_asked")},
+            **{f"refused.{reason}": count for reason, count in refused.items()},
+            **ledger.usage.counts(),
+            **publisher.warning_counts(),
+        }
+        handoffs = dict(publisher.handoffs)
+    return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

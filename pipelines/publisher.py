@@ -1,0 +1,104 @@
+"""How a Spark stage reads its inputs and publishes its tables: check, then write, then hand on."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sf
+
+from infra.settings import Settings
+from pipelines.delta_tables import conform, read_table, write_partition
+from pipelines.gates import Gate, GateResult
+from schemas.handoff import Handoff
+from schemas.quarantine import QUARANTINE
+from schemas.stage_request import StageRequest
+from schemas.table import Table
+
+
+class Publisher:
+    """Reads and publishes the tables of one stage of one run.
+
+    A context manager: leaving it drops what it cached. It never stops the Spark session, which it did not start.
+
+    Attributes:
+        handoffs: hand-offs of the tables published so far, by table name.
+        gates: what their gates found, by table name.
+    """
+
+    def __init__(self, spark: SparkSession, settings: Settings, request: StageRequest) -> None:
+        self._spark = spark
+        self._settings = settings
+        self._request = request
+        self._gate: Gate | None = None
+        self._cached: list[DataFrame] = []
+        self.handoffs: dict[str, Handoff] = {}
+        self.gates: dict[str, GateResult] = {}
+
+    def __enter__(self) -> "Publisher":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        while self._cached:
+            self._cached.pop().unpersist()
+
+    def read(self, table: Table) -> DataFrame:
+        """The table at the version that the request was given, or at its newest.
+
+        Raises:
+            DataError: the table or the version is not there.
+        """
+        if table.name in self._request.inputs:
+            given = self._request.inputs[table.name]
+            return read_table(self._spark, given.uri, given.version)
+        return read_table(self._spark, self._settings.table_uri(self._request.dataset, table.name))
+
+    def cache(self, frame: DataFrame) -> DataFrame:
+        """Cache `frame` until the publisher is left."""
+        self._cached.append(frame.cache())
+        return frame
+
+    def publish(self, frame: DataFrame, table: Table, partition: Mapping[str, Any] | None = None) -> Handoff:
+        """Gate `frame` and make it the content of one partition of `table`; see `write_partition`.
+
+        Args:
+            partition: value of every partition column; the request's day unless given.
+
+        Raises:
+            DataError: `frame` does not fit the contract.
+            GateFailed: a check of severity ``fail`` does not hold; nothing was written.
+        """
+        where = {"partition_date": self._request.partition_date()} if partition is None else dict(partition)
+        rows = self.cache(conform(frame, table, where))
+        if self._gate is None:
+            self._gate = Gate(self._spark, self._settings.data_docs_dir(self._request.dataset))
+        label = " ".join(str(value) for value in where.values())
+        self.gates[table.name] = self._gate.check(rows, table, label)
+        uri = self._settings.table_uri(self._request.dataset, table.name)
+        handoff = write_partition(self._spark, rows, table, uri, where, self._request.identity())
+        self.handoffs[table.name] = handoff
+        return handoff
+
+    def quarantine(self, frame: DataFrame, stage: str) -> tuple[Handoff, dict[str, int]]:
+        """Make `frame` the rows that `stage` refused on the request's day.
+
+        Args:
+            frame: rows of the quarantine table; its columns ``stage`` and ``partition_date`` may be left out.
+
+        Returns:
+            The hand-off and the number of rows by reason.
+
+        Raises:
+            DataError, GateFailed: as `publish`.
+        """
+        where = {"partition_date": self._request.partition_date(), "stage": stage}
+        rows = self.cache(conform(frame, QUARANTINE, where))
+        handoff = self.publish(rows, QUARANTINE, where)
+        counts = rows.groupBy("reason").agg(sf.count(sf.lit(1)).alias("rows")).orderBy("reason").collect()
+        return handoff, {row.reason: row.rows for row in counts}
+
+    def warning_counts(self) -> dict[str, int]:
+        """Warnings of the gates, ``gate_warnings.<table>`` -> how many, for a stage's report."""
+        return {f"gate_warnings.{name}": len(result.warnings()) for name, result in sorted(self.gates.items())}

@@ -1,0 +1,123 @@
+"""The table `reviews`: landed review lines checked, cleaned and de-duplicated."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+import pandas as pd
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as sf
+
+from pipelines.landing.cleaning import clean_text
+from pipelines.landing.readers import PLACE, Landed
+from pipelines.landing.readers.placed import first_problem, problem
+from schemas.reviews import REVIEWS
+
+MIN_RATING, MAX_RATING = 0.5, 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewRules:
+    """What a review must satisfy.
+
+    Args:
+        earliest, latest: days between which a review was written, both included.
+    """
+
+    earliest: dt.date
+    latest: dt.date
+
+
+def check_reviews(landed: Landed, rules: ReviewRules, known_items: DataFrame | None) -> DataFrame:
+    """Every landed line with cleaned columns, the first problem found, and its rank among copies of its key.
+
+    Args:
+        known_items: frame of `item_id`; reviews of other items are refused. None lets every item pass.
+
+    Returns:
+        One row per landed line: the columns of `PLACE` and of the table without ``partition_date``, and `copy`, which
+        is 1 for the winner of a key (user_id, item_id, reviewed_at): longest text, then first file and line. `copy`
+        counts rows without a problem only.
+    """
+    clean = sf.pandas_udf(_clean_texts, "string")  # type: ignore[call-overload]
+    user, item = sf.trim("user_id"), sf.trim("item_id")
+    frame = landed.frame.select(
+        *PLACE,
+        user.alias("user_id"),
+        item.alias("item_id"),
+        "reviewed_at",
+        "date_raw",
+        sf.col("rating").cast("double").alias("rating"),
+        sf.nullif(clean("title"), sf.lit("")).alias("title"),
+        sf.coalesce(clean("text"), sf.lit("")).alias("text"),
+        "verified",
+        "helpful_votes",
+    )
+    found = first_problem(
+        _missing("user_id", "missing_user_id"),
+        _missing("item_id", "missing_item_id"),
+        (
+            sf.col("rating").isNull() | sf.isnan("rating") | ~sf.col("rating").between(MIN_RATING, MAX_RATING),
+            problem("bad_rating", _told("rating", "rating", f"expected {MIN_RATING} to {MAX_RATING}")),
+        ),
+        (sf.col("reviewed_at").isNull(), problem("bad_date", _told("date", "date_raw", "no time can be read from it"))),
+        (
+            ~sf.to_date("reviewed_at").between(sf.lit(rules.earliest), sf.lit(rules.latest)),
+            problem(
+                "bad_date",
+                sf.concat(
+                    sf.date_format("reviewed_at", "yyyy-MM-dd"),
+                    sf.lit(f" is not within {rules.earliest} to {rules.latest} (settings of ingest)"),
+                ),
+            ),
+        ),
+    )
+    frame = frame.withColumn("problem", sf.coalesce("problem", found)).drop("date_raw")
+    if known_items is not None:
+        known = known_items.select("item_id").distinct().withColumn("_known", sf.lit(True))
+        unknown = problem(
+            "unknown_item",
+            sf.concat(
+                sf.lit("no metadata for item "),
+                sf.left("item_id", sf.lit(60)),
+                sf.lit("; deliver it, or register with --unknown-items keep"),
+            ),
+        )
+        frame = frame.join(known, "item_id", "left").withColumn(
+            "problem", sf.coalesce("problem", sf.when(sf.col("_known").isNull(), unknown))
+        )
+    fine = sf.col("problem").isNull()
+    copies = Window.partitionBy(fine, *REVIEWS.key).orderBy(
+        sf.char_length("text").desc(), sf.col("source_file"), sf.col("source_line")
+    )
+    return frame.select(
+        *PLACE,
+        "user_id",
+        "item_id",
+        "reviewed_at",
+        sf.col("rating").cast("float").alias("rating"),
+        "title",
+        "text",
+        "verified",
+        "helpful_votes",
+        sf.when(fine, sf.row_number().over(copies)).alias("copy"),
+    )
+
+
+def winners(checked: DataFrame) -> DataFrame:
+    """The rows of `checked` that go into the table."""
+    columns = [name for name in REVIEWS.column_names() if name != "partition_date"]
+    return checked.where(sf.col("copy") == 1).select(columns)
+
+
+def _clean_texts(texts: pd.Series) -> pd.Series:
+    return texts.map(clean_text, na_action="ignore").astype(object)
+
+
+def _missing(name: str, reason: str) -> tuple[Column, Column]:
+    detail = f"{name} is absent or empty; deliver the line again with it"
+    return sf.coalesce(sf.col(name), sf.lit("")) == "", problem(reason, detail)
+
+
+def _told(label: str, column: str, expected: str) -> Column:
+    shown = sf.coalesce(sf.left(sf.col(column).cast("string"), sf.lit(60)), sf.lit("absent"))
+    return sf.concat(sf.lit(f"{label} is "), shown, sf.lit(f"; {expected}"))

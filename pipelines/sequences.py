@@ -1,0 +1,180 @@
+"""Interactions and ordered histories as of a day, with splits and a report of what the order is worth."""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Literal
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as sf
+
+from infra.progress import Progress
+from infra.settings import load_settings, stage_settings
+from pipelines.interactions import CoreSize, k_core, newest_reviews
+from pipelines.order_report import order_report, write_order_report
+from pipelines.publisher import Publisher
+from pipelines.spark import spark_session
+from schemas.errors import DataError
+from schemas.handoff import StageReport
+from schemas.interactions import INTERACTIONS
+from schemas.reviews import REVIEWS
+from schemas.sequences import SEQUENCES
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "sequences"
+_SHORTEST_SPLIT = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceSettings:
+    """How histories are made.
+
+    Args:
+        user_core, item_core: least number of distinct items per user, and users per item; 1 switches one off.
+        max_core_iterations: steps after which a k-core that still shrinks is an error.
+        tie_rule: what orders events of the same time. ``hash`` (of user and item) is fixed and carries no
+            information; ``item_id`` and ``source_line`` (landing day, then line) can tell a model something
+            that the clock did not, which the order report then shows.
+        max_length: keep only so many most recent positions of a history; all when None.
+        min_history: shortest history that is published in sequences.
+        valid_quantile, test_quantile: share of all interactions before the global validation and test cut.
+    """
+
+    user_core: int = 5
+    item_core: int = 5
+    max_core_iterations: int = 100
+    tie_rule: Literal["hash", "item_id", "source_line"] = "hash"
+    max_length: int | None = None
+    min_history: int = 1
+    valid_quantile: float = 0.8
+    test_quantile: float = 0.9
+
+    def __post_init__(self) -> None:
+        for name in ("user_core", "item_core", "max_core_iterations", "min_history"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.max_length is not None and self.max_length < max(_SHORTEST_SPLIT, self.min_history):
+            raise ValueError(f"max_length {self.max_length} is under {max(_SHORTEST_SPLIT, self.min_history)}")
+        if not 0 < self.valid_quantile < self.test_quantile < 1:
+            raise ValueError(
+                f"0 < valid_quantile < test_quantile < 1 does not hold: {self.valid_quantile}, {self.test_quantile}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeCuts:
+    """Global split times: training lies before `valid`, validation from there to before `test`."""
+
+    valid: dt.datetime
+    test: dt.datetime
+
+
+def time_cuts(events: DataFrame, settings: SequenceSettings) -> TimeCuts:
+    """Times at the exact quantiles of all events, so that late users do not leak into early ones."""
+    quantiles = sf.array(sf.lit(settings.valid_quantile), sf.lit(settings.test_quantile))
+    row = events.agg(
+        sf.transform(
+            sf.percentile(sf.unix_micros("occurred_at"), quantiles),
+            lambda micros: sf.timestamp_micros(sf.ceil(micros).cast("bigint")),
+        ).alias("cuts")
+    ).first()
+    assert row is not None
+    valid, test = (cut.replace(tzinfo=dt.UTC) for cut in row.cuts)
+    return TimeCuts(valid=valid, test=test)
+
+
+def sequences(events: DataFrame, cuts: TimeCuts, settings: SequenceSettings) -> DataFrame:
+    """Rows of the table sequences, its partition column left out.
+
+    Args:
+        events: user_id, item_id, occurred_at, rating, delivered, source_line.
+    """
+    keyed = sf.struct("occurred_at", _tie_key(settings.tie_rule).alias("tie"), "item_id", "rating")
+    history = sf.sort_array(sf.collect_list(keyed))
+    rows = events.groupBy("user_id").agg(history.alias("history")).where(sf.size("history") >= settings.min_history)
+    if settings.max_length is not None:
+        start = sf.greatest(sf.size("history") - settings.max_length + 1, sf.lit(1))
+        rows = rows.withColumn("history", sf.slice("history", start, settings.max_length))
+    times = sf.col("history.occurred_at")
+    length = sf.size("history")
+    splits = length >= _SHORTEST_SPLIT
+    return rows.select(
+        "user_id",
+        sf.col("history.item_id").alias("item_ids"),
+        times.alias("occurred_at"),
+        sf.col("history.rating").alias("ratings"),
+        sf.transform(times, lambda time, i: (i > 0) & (time == sf.get(times, i - 1))).alias("tied_with_previous"),
+        sf.lit(settings.tie_rule).alias("tie_rule"),
+        length.alias("length"),
+        sf.when(splits, length - 2).alias("valid_position"),
+        sf.when(splits, length - 1).alias("test_position"),
+        sf.size(sf.filter(times, lambda time: time < sf.lit(cuts.valid))).alias("time_valid_start"),
+        sf.size(sf.filter(times, lambda time: time < sf.lit(cuts.test))).alias("time_test_start"),
+    )
+
+
+def _tie_key(rule: str) -> Column:
+    if rule == "hash":
+        return sf.xxhash64("user_id", "item_id")
+    return sf.col("item_id") if rule == "item_id" else sf.struct("delivered", "source_line")
+
+
+def run(request: StageRequest) -> StageReport:
+    """Publish the tables interactions and sequences for the request's day.
+
+    Raises:
+        DataError: there are no reviews, or the k-core leaves none.
+    """
+    settings = load_settings()
+    chosen = stage_settings(SequenceSettings, STAGE, settings, request.overrides)
+    spark = spark_session(f"penchant {STAGE}", settings)
+    progress = Progress(settings.home, STAGE)
+    with Publisher(spark, settings, request) as publisher:
+        progress.update(0, 4, "reading reviews")
+        reviews = publisher.read(REVIEWS).where(sf.col("partition_date") <= sf.lit(request.partition_date()))
+        read = reviews.count()
+        if not read:
+            raise DataError(f"{request.dataset} has no reviews up to {request.partition}; run the stage 'ingest' first")
+        events = publisher.cache(newest_reviews(reviews, request.partition_date()))
+        distinct = events.count()
+        progress.update(1, 4, "k-core")
+        kept, sizes = k_core(events, chosen.user_core, chosen.item_core, chosen.max_core_iterations)
+        kept = publisher.cache(kept)
+        cuts = time_cuts(kept, chosen)
+        progress.update(2, 4, "interactions")
+        interactions = publisher.publish(kept.drop("delivered", "source_line"), INTERACTIONS)
+        progress.update(3, 4, "sequences")
+        histories = publisher.cache(sequences(kept, cuts, chosen))
+        published = publisher.publish(histories, SEQUENCES)
+        report = order_report(histories)
+        page = write_order_report(
+            settings.data_docs_dir(request.dataset), request.partition, report, chosen.tie_rule, sizes
+        )
+        counts = {"reviews_read": read, "duplicates_across_days": read - distinct}
+        counts |= {"interactions": interactions.rows, "sequences": published.rows}
+        counts |= publisher.warning_counts()
+        handoffs = dict(publisher.handoffs)
+    progress.update(4, 4, f"{published.rows} histories")
+    return StageReport(
+        stage=STAGE,
+        status="done",
+        handoffs=handoffs,
+        counts=counts | _core_counts(sizes) | report.counts(),
+        outputs={
+            "time_valid_cut": cuts.valid.isoformat(),
+            "time_test_cut": cuts.test.isoformat(),
+            "tie_rule": chosen.tie_rule,
+            "order_report": str(page),
+        },
+    )
+
+
+def _core_counts(sizes: tuple[CoreSize, ...]) -> dict[str, int]:
+    counts = {"core_steps": len(sizes) - 1}
+    for step, size in enumerate(sizes):
+        counts |= {f"core.{step}.users": size.users, f"core.{step}.items": size.items, f"core.{step}.pairs": size.pairs}
+    return counts
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

@@ -1,0 +1,56 @@
+"""The Spark session of a stage."""
+
+import os
+import sys
+import time
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkRuntimeError
+from pyspark.sql import SparkSession
+
+from infra.errors import SettingError
+from infra.settings import Settings
+from infra.spark_conf import require_java, spark_conf
+
+_DELTA = "io.delta.sql.DeltaSparkSessionExtension"
+
+
+def spark_session(app_name: str, settings: Settings) -> SparkSession:
+    """Start Spark with Delta, or take the session that this process has.
+
+    Under spark-submit the JVM is running already, so the properties are those that it was submitted with
+    (`infra.spark_conf.spark_conf` gives them); otherwise they come from `settings`.
+
+    Raises:
+        SettingError: Java or the Delta JARs are missing, or spark-submit was called without Delta.
+    """
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    builder = SparkSession.Builder().appName(app_name)
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        require_java()
+        conf = spark_conf(settings)
+        if conf["spark.master"].startswith("local"):
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+            os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        for name, value in conf.items():
+            builder = builder.config(name, value)
+    try:
+        spark = builder.getOrCreate()
+    except PySparkRuntimeError as error:
+        if error.getErrorClass() != "JAVA_GATEWAY_EXITED":
+            raise
+        raise SettingError(
+            f"Java ended before Spark was up; it printed the cause above. Often it is too old a Java (Spark needs 17, "
+            f"this is {require_java()}) or too large a heap (spark.driver_memory is {settings.spark.driver_memory})"
+        ) from error
+    if _DELTA not in (spark.conf.get("spark.sql.extensions", "") or ""):
+        raise SettingError(
+            "this Spark was started without Delta; give spark-submit every property of infra.spark_conf.spark_conf"
+        )
+    try:
+        java_lang = spark.sparkContext._jvm.java.lang  # type: ignore[union-attr]
+        java_lang.Class.forName(_DELTA, False, java_lang.Thread.currentThread().getContextClassLoader())
+    except Py4JJavaError as error:
+        raise SettingError("Spark does not find the Delta classes; run: python -m infra.jars") from error
+    return spark

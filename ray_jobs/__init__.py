@@ -1,0 +1,1 @@
+"""Everything with tensors: encoders, tokenizers, recommenders, decoding, evaluation, registry."""

@@ -1,0 +1,344 @@
+"""Catalogue, histories, splits, examples and batches: everything between tables and a recommender.
+
+Items are indices into the catalogue (sorted by item id). Splits are made here, once: training positions lie before
+`valid_position`; the history of the validation target is everything before it, that of the test target everything
+before it, the validation item included.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from schemas.errors import DataError
+
+PAD = -1
+BUCKET = 16
+Split = Literal["valid", "test"]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items that a recommender can give, sorted by `item_ids`.
+
+    Args:
+        titles: what people and text encoders call an item; the id where the source has no title.
+        texts: the full text of each item.
+        codes: semantic ids, int64[N, H], or None where the recipe needs none.
+        level_sizes: number of codes per level, empty without codes.
+    """
+
+    item_ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    texts: tuple[str, ...]
+    codes: IntArray | None = None
+    level_sizes: tuple[int, ...] = ()
+    index: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        assert len(self.item_ids) == len(self.titles) == len(self.texts)
+        object.__setattr__(self, "index", {item: i for i, item in enumerate(self.item_ids)})
+        assert len(self.index) == len(self.item_ids), "item ids must be unique"
+        if self.codes is not None:
+            assert self.codes.shape == (len(self.item_ids), len(self.level_sizes))
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def with_codes(self, codes: Mapping[str, Sequence[int]], level_sizes: Sequence[int]) -> "Catalogue":
+        """The same catalogue with semantic ids.
+
+        Raises:
+            DataError: an item has no code tuple.
+        """
+        missing = [item for item in self.item_ids if item not in codes]
+        if missing:
+            raise DataError(
+                f"semantic_ids has no codes for {len(missing)} of {len(self)} catalogue items, e.g. {missing[0]!r}; "
+                "run the semantic_ids stage on this partition's item vectors"
+            )
+        rows = np.array([list(codes[item]) for item in self.item_ids], dtype=np.int64)
+        return replace(self, codes=rows, level_sizes=tuple(int(size) for size in level_sizes))
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Every user's ordered history.
+
+    Args:
+        items: per user the catalogue indices, oldest first.
+        valid_position, test_position: position of the held-out targets; -1 where the history is too short.
+        preferences: per user: position -> preferences that rest on reviews up to that position, newest first.
+    """
+
+    user_ids: tuple[str, ...]
+    items: tuple[IntArray, ...]
+    valid_position: IntArray
+    test_position: IntArray
+    preferences: tuple[Mapping[int, tuple[str, ...]], ...]
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    def training_items(self, user: int) -> IntArray:
+        """Items at the training positions of a user, oldest first."""
+        end = int(self.valid_position[user])
+        return self.items[user] if end < 0 else self.items[user][:end]
+
+    def target_position(self, user: int, split: Split) -> int:
+        """Position of the held-out target, -1 where there is none."""
+        return int((self.valid_position if split == "valid" else self.test_position)[user])
+
+    def latest_preferences(self, user: int, position: int) -> tuple[str, ...]:
+        """The newest preferences that rest on reviews before `position`, so that they may condition its target."""
+        known = self.preferences[user]
+        before = [p for p in known if p < position]
+        return known[max(before)] if before else ()
+
+
+@dataclass(frozen=True)
+class Examples:
+    """(history, target) pairs as flat arrays.
+
+    Args:
+        items: histories one after another; example e owns ``items[offsets[e]:offsets[e + 1]]``.
+        targets: int64[E].
+        users: int64[E], index into `Histories`.
+        positions: int64[E], position of the target.
+        preferences: one string per example, empty where none is given.
+    """
+
+    items: IntArray
+    offsets: IntArray
+    targets: IntArray
+    users: IntArray
+    positions: IntArray
+    preferences: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def history(self, row: int) -> IntArray:
+        """The history of one example, oldest first."""
+        return self.items[self.offsets[row] : self.offsets[row + 1]]
+
+    def with_preferences(self, preferences: Sequence[str]) -> "Examples":
+        """The same examples, conditioned on `preferences`."""
+        assert len(preferences) == len(self)
+        return replace(self, preferences=tuple(preferences))
+
+    def without_preferences(self) -> "Examples":
+        """The same examples with no preference given."""
+        return replace(self, preferences=("",) * len(self))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples as tensors.
+
+    Args:
+        history: int64[B, L], oldest first, padded on the right with `PAD`; L is the longest history here.
+        lengths: int64[B].
+        targets: int64[B]; `PAD` where the target is unknown.
+        preferences: B strings, empty where none is given.
+    """
+
+    history: torch.Tensor
+    lengths: torch.Tensor
+    targets: torch.Tensor
+    preferences: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.preferences)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device`."""
+        return Batch(self.history.to(device), self.lengths.to(device), self.targets.to(device), self.preferences)
+
+
+class ExampleSource(Protocol):
+    """Where a training worker gets its batches from."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """One pass over this worker's share; every worker gets equally many batches."""
+        ...
+
+
+class InMemoryExamples:
+    """`ExampleSource` for data that fits in memory."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+        self._lengths = np.diff(examples.offsets)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batches(self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """One pass in an order that depends on `seed` only; None keeps the given order.
+
+        Examples are shuffled, put side by side with others of like length within groups of `BUCKET` batches, so that
+        little padding is computed, and the batches of a group shuffled again. With several workers the examples left
+        over by an even division are dropped, unless `seed` is None.
+        """
+        if seed is None:
+            order = np.arange(len(self))
+            groups = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        else:
+            rng = np.random.default_rng(seed)
+            order = rng.permutation(len(self))
+            if world > 1:
+                share = len(order) // world
+                order = order[rank * share : (rank + 1) * share]
+            groups = _bucketed(order, self._lengths, batch_size, rng)
+        for rows in groups:
+            yield collate(self.examples, rows)
+
+
+def _bucketed(order: IntArray, lengths: IntArray, batch_size: int, rng: np.random.Generator) -> list[IntArray]:
+    groups: list[IntArray] = []
+    for start in range(0, len(order), BUCKET * batch_size):
+        near = order[start : start + BUCKET * batch_size]
+        near = near[np.argsort(lengths[near], kind="stable")]
+        cut = [near[i : i + batch_size] for i in range(0, len(near), batch_size)]
+        groups.extend(cut[i] for i in rng.permutation(len(cut)))
+    return groups
+
+
+def collate(examples: Examples, rows: IntArray) -> Batch:
+    """The examples at `rows` as one padded batch."""
+    histories = [examples.history(int(row)) for row in rows]
+    preferences = tuple(examples.preferences[int(row)] for row in rows)
+    return make_batch(histories, preferences, examples.targets[rows])
+
+
+def make_batch(
+    histories: Sequence[IntArray | Sequence[int]], preferences: Sequence[str], targets: IntArray | None = None
+) -> Batch:
+    """Pad `histories` (catalogue indices, oldest first) on the right."""
+    lengths = np.array([len(h) for h in histories], dtype=np.int64)
+    padded = np.full((len(histories), max(1, int(lengths.max(initial=0)))), PAD, dtype=np.int64)
+    for row, history in enumerate(histories):
+        padded[row, : len(history)] = history
+    goal = np.full(len(histories), PAD, dtype=np.int64) if targets is None else targets
+    return Batch(torch.from_numpy(padded), torch.from_numpy(lengths), torch.from_numpy(goal), tuple(preferences))
+
+
+def _examples(rows: Sequence[tuple[IntArray, int, int, int]]) -> Examples:
+    lengths = [len(row[0]) for row in rows]
+    return Examples(
+        items=np.concatenate([row[0] for row in rows]) if rows else np.zeros(0, dtype=np.int64),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        targets=np.array([row[1] for row in rows], dtype=np.int64),
+        users=np.array([row[2] for row in rows], dtype=np.int64),
+        positions=np.array([row[3] for row in rows], dtype=np.int64),
+        preferences=("",) * len(rows),
+    )
+
+
+def training_examples(histories: Histories, max_history: int, every_prefix: bool) -> Examples:
+    """Examples from training positions only.
+
+    Args:
+        max_history: a history keeps its last `max_history` items.
+        every_prefix: True makes each training position but the first a target of its own; False makes one example
+            per user, for recipes that score every position of a history at once.
+    """
+    rows: list[tuple[IntArray, int, int, int]] = []
+    for user in range(len(histories)):
+        items = histories.training_items(user)
+        first = 1 if every_prefix else len(items) - 1
+        rows.extend(
+            (items[max(0, target - max_history) : target], int(items[target]), user, target)
+            for target in range(max(1, first), len(items))
+        )
+    return _examples(rows)
+
+
+def evaluation_examples(histories: Histories, split: Split, max_history: int) -> Examples:
+    """One example per user that has a held-out target in `split`; users in order."""
+    rows: list[tuple[IntArray, int, int, int]] = []
+    for user in range(len(histories)):
+        target = histories.target_position(user, split)
+        if target >= 1:
+            items = histories.items[user]
+            rows.append((items[max(0, target - max_history) : target], int(items[target]), user, target))
+    return _examples(rows)
+
+
+def join_preferences(preferences: Sequence[str]) -> str:
+    """Several preferences as one condition, newest first; empty where there is none."""
+    return ". ".join(p.strip().rstrip(".") for p in preferences if p.strip())
+
+
+def latest_preferences(histories: Histories, examples: Examples) -> list[str]:
+    """Per example the newest preferences that rest on earlier reviews, joined. No look at the target: no oracle."""
+    return [
+        join_preferences(histories.latest_preferences(int(user), int(position)))
+        for user, position in zip(examples.users, examples.positions, strict=True)
+    ]
+
+
+def read_catalogue(sequences: pa.Table, items: pa.Table) -> Catalogue:
+    """Items that occur in `sequences`, sorted by id, with title and text from the table `items`.
+
+    Where `items` holds an item on several days, the newest day counts.
+
+    Raises:
+        DataError: an item of a sequence has no row in `items`.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    columns = ["item_id", "title", "text", "partition_date"]
+    for row in sorted(items.select(columns).to_pylist(), key=lambda r: r["partition_date"]):
+        rows[row["item_id"]] = row
+    wanted = sorted(set(sequences.column("item_ids").combine_chunks().flatten().to_pylist()))
+    missing = [item for item in wanted if item not in rows]
+    if missing:
+        raise DataError(
+            f"table items lacks {len(missing)} of the {len(wanted)} items in sequences, e.g. {missing[0]!r}; "
+            "run the ingest stage on the item file that belongs to these reviews"
+        )
+    return Catalogue(
+        item_ids=tuple(wanted),
+        titles=tuple(rows[item]["title"] or item for item in wanted),
+        texts=tuple(rows[item]["text"] for item in wanted),
+    )
+
+
+def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Table | None = None) -> Histories:
+    """The table `sequences` (one partition) as indices, users sorted, with the rows of `preferences` joined.
+
+    Raises:
+        DataError: `sequences` has no row, a user twice, or an item that the catalogue lacks.
+    """
+    rows = sorted(sequences.to_pylist(), key=lambda row: row["user_id"])
+    if not rows:
+        raise DataError("table sequences has no row for this partition; run the sequences stage first")
+    users = tuple(row["user_id"] for row in rows)
+    if len(set(users)) < len(users):
+        raise DataError("table sequences has a user twice: read one partition_date of it")
+    strangers = {item for row in rows for item in row["item_ids"]} - set(catalogue.index)
+    if strangers:
+        raise DataError(f"table sequences holds {len(strangers)} items outside the catalogue, e.g. {min(strangers)!r}")
+    known: dict[str, dict[int, tuple[str, ...]]] = {user: {} for user in users}
+    for row in [] if preferences is None else preferences.to_pylist():
+        if row["user_id"] in known and row["preferences"]:
+            known[row["user_id"]][row["position"]] = tuple(row["preferences"])
+    return Histories(
+        user_ids=users,
+        items=tuple(np.array([catalogue.index[i] for i in row["item_ids"]], dtype=np.int64) for row in rows),
+        valid_position=_positions(rows, "valid_position"),
+        test_position=_positions(rows, "test_position"),
+        preferences=tuple(known[user] for user in users),
+    )
+
+
+def _positions(rows: Sequence[Mapping[str, Any]], name: str) -> IntArray:
+    return np.array([-1 if row[name] is None else row[name] for row in rows], dtype=np.int64)

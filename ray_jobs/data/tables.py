@@ -1,0 +1,323 @@
+"""Delta tables for tensor jobs, read and written with delta-rs.
+
+Tables stay plain (reader 1, writer 2, no deletion vectors), so that Spark reads and merges them. Every commit is
+made against the version that was looked at and fails when another writer was faster; then the table is looked at
+again. So a crash, a retry or a second writer never doubles a row.
+"""
+
+import functools
+import json
+import operator
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from infra.settings import Settings
+from schemas.errors import DataError
+from schemas.handoff import Handoff
+from schemas.run_identity import RunIdentity
+from schemas.stage_request import StageRequest
+from schemas.table import Table
+from schemas.tables import TABLES
+
+_ATTEMPTS = 12
+_STAGE_OF = {"reviews": "ingest", "items": "ingest", "interactions": "sequences", "evaluations": "evaluate"}
+
+T = TypeVar("T")
+
+
+def read_table(uri: str, version: int | None = None, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
+    """Rows of the table at `uri`, at `version` or at its newest, in no particular order.
+
+    Args:
+        filters: a pyarrow expression, or triples such as ``[("partition_date", "=", day)]``.
+
+    Raises:
+        DataError: there is no such table or version; the message names the stage to run.
+    """
+    return _open(uri, version).to_pyarrow_table(columns=columns, filters=filters)
+
+
+def table_version(uri: str) -> int:
+    """Number of the newest version of the table at `uri`.
+
+    Raises:
+        DataError: there is no table.
+    """
+    return int(_open(uri).version())
+
+
+def table_exists(uri: str) -> bool:
+    """Whether there is a Delta table at `uri`."""
+    return bool(DeltaTable.is_deltatable(uri))
+
+
+def input_table(
+    settings: Settings, request: StageRequest, name: str, columns: list[str] | None = None, filters: Any = None
+) -> pa.Table:
+    """A table that `request` reads: at the version in ``request.inputs``, or at its newest when it is not named.
+
+    Raises:
+        DataError: there is no such table or version, or its producer followed another contract.
+    """
+    handoff = request.inputs.get(name)
+    if handoff is None:
+        return read_table(settings.table_uri(request.dataset, name), None, columns, filters)
+    expected = TABLES[name].schema_hash()
+    if handoff.schema_hash != expected:
+        raise DataError(
+            f"table {name} at {handoff.uri} was published with schema {handoff.schema_hash}, this code reads "
+            f"{expected} (schemas/{name}.py): run the stage {_STAGE_OF.get(name, name)!r} again with this code"
+        )
+    return read_table(handoff.uri, handoff.version, columns, filters)
+
+
+def input_partition(settings: Settings, request: StageRequest, name: str, columns: list[str] | None = None) -> pa.Table:
+    """The rows of the request's day of a table that is partitioned by ``partition_date``.
+
+    Raises:
+        DataError: as `input_table`, or the day has no rows.
+    """
+    rows = input_table(settings, request, name, columns, pc.field("partition_date") == request.partition_date())
+    if rows.num_rows == 0:
+        raise DataError(
+            f"table {name} of data set {request.dataset} has no rows for {request.partition}; "
+            f"run the stage {_STAGE_OF.get(name, name)!r} for that day first"
+        )
+    return rows
+
+
+def newest_items(settings: Settings, request: StageRequest) -> pa.Table:
+    """Every item known on the request's day, sorted by item_id: of several landing days the newest row wins.
+
+    Returns:
+        Rows of the ``items`` table, one per item_id.
+
+    Raises:
+        DataError: as `input_table`, or no item is known.
+    """
+    rows = input_table(settings, request, "items", None, pc.field("partition_date") <= request.partition_date())
+    if rows.num_rows == 0:
+        raise DataError(
+            f"table items of data set {request.dataset} has no rows up to {request.partition}; run the stage 'ingest'"
+        )
+    rows = rows.sort_by([("item_id", "ascending"), ("partition_date", "descending")])
+    ids = rows["item_id"].combine_chunks()
+    first = pa.concat_arrays([pa.array([True]), pc.not_equal(ids[1:], ids[:-1])])
+    return rows.filter(first)
+
+
+def publish(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any], identity: RunIdentity) -> Handoff:
+    """Make the content of one partition equal `rows`; content that is equal already makes no commit.
+
+    Args:
+        partition: value of every column in ``table.partition_by``; filled in where `rows` lacks them.
+
+    Raises:
+        DataError: columns do not fit the contract, a value is null that may not be, keys repeat, rows belong to
+            another partition, or there are none.
+    """
+    assert set(partition) == set(table.partition_by), (table.name, partition)
+    wanted = _checked(rows, table, partition)
+
+    def attempt() -> int:
+        target = _opened_or_created(table, uri, identity)
+        if _sorted(_partition_rows(target, table, partition), table).equals(wanted):
+            return int(target.version())
+        write_deltalake(
+            target,
+            wanted,
+            mode="overwrite",
+            predicate=_predicate(partition),
+            commit_properties=_commit_properties(identity),
+        )
+        return int(target.version())
+
+    return _handoff(table, uri, _retrying(attempt), wanted.num_rows)
+
+
+def upsert(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any], identity: RunIdentity) -> Handoff:
+    """Add `rows` to one partition; a row whose key is there replaces it, the partition's other rows stay.
+
+    Rows that are there with the same values make no commit.
+
+    Raises:
+        DataError: as `publish`, except that no rows at all are fine.
+    """
+    assert set(partition) == set(table.partition_by), (table.name, partition)
+    wanted = _checked(rows, table, partition, may_be_empty=True)
+    key = next(name for name in table.key if name not in partition)
+
+    def attempt() -> tuple[int, int]:
+        target = _opened_or_created(table, uri, identity)
+        present = _sorted(_rows_among(target, table, partition, key, wanted[key].combine_chunks()), table)
+        changed = _differing(wanted, present, table)
+        if changed.num_rows == 0:
+            return int(target.version()), _partition_count(target, partition)
+        on = " AND ".join(f'target."{name}" = source."{name}"' for name in table.key if name not in partition)
+        (
+            target.merge(
+                changed,
+                f"{_predicate(partition, 'target.')} AND {on}",
+                source_alias="source",
+                target_alias="target",
+                commit_properties=_commit_properties(identity),
+            )
+            .when_matched_update_all()
+            .when_not_matched_insert_all()
+            .execute()
+        )
+        return int(target.version()), _partition_count(target, partition)
+
+    version, count = _retrying(attempt)
+    return _handoff(table, uri, version, count)
+
+
+def _handoff(table: Table, uri: str, version: int, rows: int) -> Handoff:
+    return Handoff(table=table.name, uri=uri, version=version, rows=rows, schema_hash=table.schema_hash())
+
+
+def _open(uri: str, version: int | None = None) -> DeltaTable:
+    name = uri.rstrip("/").rsplit("/", 1)[-1]
+    stage = _STAGE_OF.get(name, name)
+    try:
+        newest = DeltaTable(uri)
+    except TableNotFoundError as error:
+        raise DataError(f"no table {name} at {uri}; run the stage {stage!r} first") from error
+    if version is None or version == newest.version():
+        return newest
+    try:
+        return DeltaTable(uri, version=version)
+    except DeltaError as error:
+        raise DataError(
+            f"table {name} at {uri} has no version {version} (newest: {newest.version()}); old versions are vacuumed "
+            f"after the table's retention: run the stage {stage!r} again"
+        ) from error
+
+
+def _opened_or_created(table: Table, uri: str, identity: RunIdentity) -> DeltaTable:
+    if table_exists(uri):
+        return DeltaTable(uri)
+    days = f"interval {table.retention_days} days"
+    return DeltaTable.create(
+        uri,
+        table.arrow_schema(),
+        mode="ignore",
+        partition_by=list(table.partition_by),
+        description=table.description,
+        configuration={
+            "delta.enableDeletionVectors": "false",
+            "delta.deletedFileRetentionDuration": days,
+            "delta.logRetentionDuration": days,
+        },
+        commit_properties=_commit_properties(identity),
+    )
+
+
+def _within(partition: Mapping[str, Any]) -> pc.Expression:
+    return functools.reduce(operator.and_, (pc.field(name) == pa.scalar(value) for name, value in partition.items()))
+
+
+def _partition_rows(target: DeltaTable, table: Table, partition: Mapping[str, Any]) -> pa.Table:
+    rows = target.to_pyarrow_table(columns=table.column_names(), filters=_within(partition))
+    return rows.cast(table.arrow_schema())
+
+
+def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], key: str, values: pa.Array) -> pa.Table:
+    """The partition's rows whose `key` is among `values`, without holding the others.
+
+    Batches are filtered here, because a dataset filter with ``isin`` fails on the text statistics of delta-rs.
+    """
+    scanned = target.to_pyarrow_dataset().scanner(columns=table.column_names(), filter=_within(partition))
+    batches = [batch.filter(pc.is_in(batch[key], values)) for batch in scanned.to_batches()]
+    return pa.Table.from_batches(batches, scanned.projected_schema).cast(table.arrow_schema())
+
+
+def _partition_count(target: DeltaTable, partition: Mapping[str, Any]) -> int:
+    return int(target.to_pyarrow_dataset().count_rows(filter=_within(partition)))
+
+
+def _checked(rows: pa.Table, table: Table, partition: Mapping[str, Any], may_be_empty: bool | None = None) -> pa.Table:
+    schema = table.arrow_schema()
+    for name, value in partition.items():
+        if name not in rows.column_names:
+            rows = rows.append_column(name, pa.repeat(pa.scalar(value, schema.field(name).type), rows.num_rows))
+    contract = f"(contract: schemas/{table.name}.py)"
+    wrong = [f"column {f.name} is missing ({f.type})" for f in schema if f.name not in rows.column_names]
+    wrong += [f"column {name} is not in the contract" for name in rows.column_names if name not in schema.names]
+    wrong += [
+        f"column {f.name} is {rows.schema.field(f.name).type} but should be {f.type}"
+        for f in schema
+        if f.name in rows.column_names and not rows.schema.field(f.name).type.equals(f.type)
+    ]
+    if wrong:
+        raise DataError(f"table {table.name}: {'; '.join(wrong)} {contract}")
+    for column in table.columns:
+        nulls = rows[column.name].null_count
+        if nulls and not column.nullable:
+            raise DataError(f"table {table.name}: column {column.name} is null on {nulls} rows {contract}")
+    if rows.num_rows == 0 and not (table.may_be_empty if may_be_empty is None else may_be_empty):
+        raise DataError(f"table {table.name}: no rows to publish for {dict(partition)}")
+    for name, value in partition.items():
+        strays = rows.num_rows - (pc.sum(pc.equal(rows[name], pa.scalar(value, schema.field(name).type))).as_py() or 0)
+        if strays:
+            raise DataError(f"table {table.name}: {strays} rows are outside the partition {dict(partition)}")
+    copies = rows.group_by(list(table.key)).aggregate([([], "count_all")])
+    repeated = copies.filter(pc.field("count_all") > 1)
+    if repeated.num_rows:
+        example = repeated.drop_columns("count_all").slice(0, 1).to_pylist()[0]
+        raise DataError(
+            f"table {table.name}: {repeated.num_rows} keys ({', '.join(table.key)}) stand on more than one row, "
+            f"e.g. {example}; give duplicates one winner before publishing"
+        )
+    return _sorted(rows.select(schema.names).cast(schema), table)
+
+
+def _sorted(rows: pa.Table, table: Table) -> pa.Table:
+    return rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
+
+
+def _differing(wanted: pa.Table, present: pa.Table, table: Table) -> pa.Table:
+    """Rows of `wanted` that `present` lacks or has with other values."""
+    keys = list(zip(*(present[name].to_pylist() for name in table.key), strict=True))
+    place = {key: row for row, key in enumerate(keys)}
+    rows = [place.get(key) for key in zip(*(wanted[name].to_pylist() for name in table.key), strict=True)]
+    found = [i for i, row in enumerate(rows) if row is not None]
+    there = present.take(pa.array([row for row in rows if row is not None], pa.int64()))
+    mine = wanted.take(pa.array(found, pa.int64()))
+    same = {
+        found[i]
+        for i in range(len(found))
+        if all(mine[name][i].equals(there[name][i]) for name in table.column_names() if name not in table.key)
+    }
+    return wanted.take(pa.array([i for i in range(wanted.num_rows) if i not in same], pa.int64()))
+
+
+def _predicate(partition: Mapping[str, Any], prefix: str = "") -> str:
+    def literal(value: Any) -> str:
+        if isinstance(value, int | float):
+            return str(value)
+        return "'" + str(value).replace("'", "''") + "'"
+
+    return " AND ".join(f'{prefix}"{name}" = {literal(value)}' for name, value in sorted(partition.items()))
+
+
+def _commit_properties(identity: RunIdentity) -> CommitProperties:
+    """The run's identity where Spark's `DESCRIBE HISTORY` shows it, and no silent rebase onto another's commit."""
+    tags = json.dumps(identity.mlflow_tags(), sort_keys=True)
+    return CommitProperties(custom_metadata={"userMetadata": tags}, max_commit_retries=0)
+
+
+def _retrying(commit: Callable[[], T]) -> T:
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return commit()
+        except CommitFailedError:
+            time.sleep(min(5.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.5))
+    return commit()

@@ -1,0 +1,64 @@
+"""Reads what recommenders train on and are judged by from the warehouse, for one request."""
+
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+
+from infra.settings import Settings
+from ray_jobs.data.histories import Catalogue, Histories, read_catalogue, read_histories
+from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
+from ray_jobs.tokenizers.codebook import Codebook
+from schemas.errors import DataError
+from schemas.stage_request import StageRequest
+
+CODEBOOK_KEY = "semantic_ids.codebook"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Catalogue and histories of the request's day.
+
+    Args:
+        codebook: version of the semantic ids in the catalogue, empty without them.
+    """
+
+    catalogue: Catalogue
+    histories: Histories
+    codebook: str
+
+
+def read_training_data(settings: Settings, request: StageRequest, codes: bool, preferences: bool) -> TrainingData:
+    """Read sequences and items, and codes and preferences where they are wanted.
+
+    Args:
+        codes: with the semantic ids of the codebook in ``request.upstream``.
+        preferences: with the day's preferences; a data set that has none is no error.
+
+    Raises:
+        DataError: a table or the codebook is missing; the message names the stage to run.
+    """
+    sequences = input_partition(settings, request, "sequences")
+    catalogue = read_catalogue(sequences, newest_items(settings, request))
+    codebook = request.upstream.get(CODEBOOK_KEY, "") if codes else ""
+    if codes:
+        catalogue = _with_codes(settings, request, catalogue, codebook)
+    known = None
+    if preferences and _has_preferences(settings, request):
+        day = pc.field("partition_date") == request.partition_date()
+        known = input_table(settings, request, "preferences", ["user_id", "position", "preferences"], day)
+    return TrainingData(catalogue, read_histories(sequences, catalogue, known), codebook)
+
+
+def _has_preferences(settings: Settings, request: StageRequest) -> bool:
+    return "preferences" in request.inputs or table_exists(settings.table_uri(request.dataset, "preferences"))
+
+
+def _with_codes(settings: Settings, request: StageRequest, catalogue: Catalogue, version: str) -> Catalogue:
+    if not version:
+        raise DataError(
+            f"recipe {request.recipe} needs semantic ids, and the request names no codebook: run the semantic_ids "
+            f'stage and pass its output on, --upstream \'{{"{CODEBOOK_KEY}": "<version>"}}\''
+        )
+    rows = input_table(settings, request, "semantic_ids", None, pc.field("codebook") == version)
+    book = Codebook.from_table(rows, version)
+    return catalogue.with_codes(dict(zip(book.item_ids, book.codes.tolist(), strict=True)), book.level_sizes)

@@ -1,0 +1,1 @@
+"""Constrained generation over a codebook."""

@@ -1,0 +1,1 @@
+"""Frozen encoders behind one contract."""

@@ -1,0 +1,1 @@
+"""Full-catalogue ranking metrics per user, intervals and paired differences."""

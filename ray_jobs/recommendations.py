@@ -1,0 +1,178 @@
+"""Score every user of the partition with the registered model version, through Ray Data.
+
+Each user's full history and newest preferences go in, as they would be asked about online; items of the history do
+not come out. The answers are those of the model's MLflow interface, by construction.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import mlflow
+import pandas as pd
+import pyarrow as pa
+import ray
+from mlflow.exceptions import MlflowException
+from ray.data import ActorPoolStrategy, DataContext
+
+from infra.errors import SettingError
+from infra.progress import Progress
+from infra.settings import load_settings, stage_settings
+from ray_jobs import cluster
+from ray_jobs.data.tables import publish
+from ray_jobs.registry import runs
+from ray_jobs.registry.audience import Reader, audience_of
+from schemas.errors import DataError
+from schemas.handoff import StageReport
+from schemas.recommendations import RECOMMENDATIONS
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "recommendations"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendationsSettings:
+    """Settings under ``[stages.recommendations]``.
+
+    Args:
+        k: items per user.
+        exclude_seen: leave out items of the user's history.
+        users_per_batch: users scored together; part of the result, because padding changes the last bits of scores.
+        actors: how many copies of the model score at once.
+        cpus_per_actor: cores that each one takes.
+    """
+
+    k: int = 10
+    exclude_seen: bool = True
+    users_per_batch: int = 256
+    actors: int = 1
+    cpus_per_actor: float = 1
+
+    def __post_init__(self) -> None:
+        for name in ("k", "users_per_batch", "actors"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"recommendations.{name} is {getattr(self, name)}: at least 1 is needed")
+
+
+class Scorer:
+    """Ray Data actor: holds the model, answers batches of users."""
+
+    def __init__(self, tracking_uri: str, model_uri: str, k: int, exclude_seen: bool) -> None:
+        mlflow.set_tracking_uri(tracking_uri)
+        mlflow.set_registry_uri(tracking_uri)
+        self._model = mlflow.pyfunc.load_model(model_uri)
+        self._params = {"k": k, "exclude_seen": exclude_seen}
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Append ``item_ids`` and ``scores`` to the rows of `batch`."""
+        frame = pd.DataFrame(
+            {"history": batch.column("history").to_pylist(), "preference": batch.column("preference").to_pylist()}
+        )
+        answer = self._model.predict(frame, params=self._params)
+        return pa.table(
+            {
+                "user_id": batch.column("user_id"),
+                "item_ids": pa.array(answer["item_ids"].tolist(), pa.list_(pa.string())),
+                "scores": pa.array(answer["scores"].tolist(), pa.list_(pa.float32())),
+                "preference": batch.column("preference"),
+            }
+        )
+
+
+def blocks(audience: Sequence[Reader], size: int) -> Iterator[pa.Table]:
+    """Users in their order as tables of `size` rows, the last one shorter."""
+    for start in range(0, len(audience), size):
+        part = audience[start : start + size]
+        yield pa.table(
+            {
+                "user_id": pa.array([reader.user_id for reader in part], pa.string()),
+                "history": pa.array([reader.history for reader in part], pa.list_(pa.string())),
+                "preference": pa.array([reader.preference for reader in part], pa.string()),
+            }
+        )
+
+
+def score(
+    audience: Sequence[Reader], tracking_uri: str, model_uri: str, chosen: RecommendationsSettings, progress: Progress
+) -> pa.Table:
+    """Columns user_id, item_ids, scores and preference for each of `audience`, in no particular order.
+
+    One Ray Data block is one batch of the model, so that the same users give the same scores to the last bit.
+    """
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.verbose_stats_logs = False
+    cluster.connect()
+    arguments: dict[str, Any] = {
+        "tracking_uri": tracking_uri,
+        "model_uri": model_uri,
+        "k": chosen.k,
+        "exclude_seen": chosen.exclude_seen,
+    }
+    scored = ray.data.from_arrow(list(blocks(audience, chosen.users_per_batch))).map_batches(
+        Scorer,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_constructor_kwargs=arguments,
+        compute=ActorPoolStrategy(size=chosen.actors),
+        num_cpus=chosen.cpus_per_actor,
+    )
+    parts: list[pa.Table] = []
+    done = 0
+    for part in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
+        parts.append(cast(pa.Table, part))
+        done += parts[-1].num_rows
+        progress.update(done, len(audience), f"{done:,} users")
+    return pa.concat_tables(parts)
+
+
+def run(request: StageRequest) -> StageReport:
+    """Score the partition's users and publish `recommendations`."""
+    settings = load_settings()
+    chosen = stage_settings(RecommendationsSettings, STAGE, settings, request.overrides)
+    name, version = (request.upstream.get(f"register.{key}") for key in ("model_name", "version"))
+    if not name or not version:
+        raise DataError("recommendations needs register.model_name and register.version in --upstream; run register")
+    client = runs.connect(settings)
+    try:
+        client.get_model_version(name, version)
+    except MlflowException as error:
+        raise DataError(
+            f"version {version} of model {name} is not in the registry at {settings.mlflow.tracking_uri} "
+            f"({error.error_code}); run the register stage again"
+        ) from error
+    audience = audience_of(settings, request)
+    started = time.monotonic()
+    rows = score(
+        audience,
+        settings.mlflow.tracking_uri,
+        f"models:/{name}/{version}",
+        chosen,
+        Progress(settings.home, STAGE),
+    )
+    seconds = time.monotonic() - started
+    handoff = publish(
+        rows,
+        RECOMMENDATIONS,
+        settings.table_uri(request.dataset, "recommendations"),
+        {"partition_date": request.partition_date(), "model_version": f"{name}/{version}"},
+        request.identity(),
+    )
+    return StageReport(
+        stage=STAGE,
+        status="done",
+        handoffs={"recommendations": handoff},
+        counts={
+            "users": len(audience),
+            "with_preference": sum(reader.preference is not None for reader in audience),
+            "items_recommended": len(set(rows.column("item_ids").combine_chunks().flatten().to_pylist())),
+            "scoring_seconds": round(seconds, 2),
+        },
+        outputs={"model_version": f"{name}/{version}"},
+    )
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__, run)

@@ -1,0 +1,193 @@
+"""The contract that every recommender recipe fills."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from infra.errors import SettingError
+from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, training_examples
+from schemas.errors import DataError
+
+Notify = Callable[[int, int, str], None]
+
+
+def silent(done: int, total: int, note: str) -> None:
+    """A `Notify` that tells nobody."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signals:
+    """What a recipe needs from a data set, checked before anything is spent.
+
+    Args:
+        titles: items with titles.
+        codes: semantic ids of every item.
+        preferences: uses natural-language preferences where there are any; a data set without them is no error.
+        timestamps: times of the interactions.
+    """
+
+    titles: bool = False
+    codes: bool = False
+    preferences: bool = False
+    timestamps: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSettings:
+    """Settings that every recipe has; each recipe's own dataclass adds to them.
+
+    Args:
+        max_history: a history keeps its last items up to this number.
+        epochs: passes over the training examples at most.
+        learning_rate: peak of AdamW's, reached after the warm-up, then a cosine down to zero.
+        warmup: share of all steps that warms up.
+        gradient_clip: largest norm of the gradient.
+        patience: evaluations on the validation split without a better NDCG@10 before training stops.
+        evaluate_every: epochs between evaluations.
+        evaluation_batch_size: users per batch when ranking.
+    """
+
+    max_history: int = 20
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    gradient_clip: float = 1.0
+    patience: int = 5
+    evaluate_every: int = 1
+    evaluation_batch_size: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_history", "epochs", "batch_size", "patience", "evaluate_every", "evaluation_batch_size"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}: at least 1 is needed")
+        if not 0 <= self.warmup < 1:
+            raise SettingError(f"warmup is {self.warmup}: a share of the steps, from 0 to below 1")
+        if self.learning_rate <= 0:
+            raise SettingError(f"learning_rate is {self.learning_rate}: above 0 is needed")
+
+
+class Recommender(nn.Module):
+    """A recipe: built from its settings and a catalogue, trained by `loss`, asked by `topk`."""
+
+    name: ClassVar[str]
+    signals: ClassVar[Signals]
+    settings_class: ClassVar[type[RecipeSettings]]
+    trainable: ClassVar[bool] = True
+    every_prefix: ClassVar[bool] = True
+    """True: each training position is an example of its own; False: one example per user, scored at all positions."""
+
+    def __init__(self, settings: RecipeSettings, catalogue: Catalogue) -> None:
+        super().__init__()
+        self.catalogue = catalogue
+        self.base_settings = settings
+        if self.signals.codes and catalogue.codes is None:
+            raise DataError(
+                f"recipe {self.name} needs semantic ids: run the semantic_ids stage for this data set first"
+            )
+        if self.signals.titles and all(t == i for t, i in zip(catalogue.titles, catalogue.item_ids, strict=True)):
+            raise DataError(
+                f"recipe {self.name} needs item titles, and no item of this data set has one; "
+                "use a recipe that reads ids only (sasrec, popularity) or land an item file"
+            )
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What the recipe can be given at evaluation."""
+        return ("history", "history+preference") if self.signals.preferences else ("history",)
+
+    def settings_dict(self) -> dict[str, Any]:
+        """Settings as plain values, enough to build the recipe again."""
+        return asdict(self.base_settings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((p.device for p in [*self.parameters(), *self.buffers()]), torch.device("cpu"))
+
+    def training_examples(self, histories: Histories) -> Examples:
+        """What the recipe trains on. Sees training positions only."""
+        return training_examples(histories, self.base_settings.max_history, self.every_prefix)
+
+    def fit_counts(self, histories: Histories) -> None:
+        """Estimate what needs no gradient, from training positions only."""
+
+    def prepare(self, preferences_and_histories: Examples, notify: Notify = silent) -> None:
+        """Compute what stays the same over all epochs, such as states of a frozen encoder."""
+
+    def release(self) -> None:
+        """Forget what `prepare` keeps in memory."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalars of one batch; ``loss`` is the one that is minimised, others are reported."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`loss`, under the name that data-parallel wrappers call."""
+        return self.loss(batch)
+
+    @abstractmethod
+    def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The best items.
+
+        Args:
+            exclude: int64[B, E], items that must not come out, padded with -1.
+
+        Returns:
+            Catalogue indices int64[B, k], best first and -1 where fewer exist, and scores float[B, k].
+        """
+
+    @abstractmethod
+    def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
+        """Rank of each target from 1, ties against the model, int64[B]; 0 where the recipe does not place it."""
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Tensors that a bundle must keep; a frozen pretrained encoder is not among them."""
+        return dict(self.state_dict())
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `trained_state`."""
+        self.load_state_dict(dict(state))
+
+
+class ScoringRecommender(Recommender):
+    """A recipe that gives a score to every item of the catalogue at once."""
+
+    @abstractmethod
+    def scores(self, batch: Batch) -> Tensor:
+        """float[B, N], larger is better."""
+
+    def _masked_scores(self, batch: Batch, exclude: Tensor | None) -> Tensor:
+        scores = self.scores(batch)
+        if exclude is not None and exclude.numel():
+            hit = torch.zeros(len(batch), len(self.catalogue) + 1, dtype=torch.bool, device=scores.device)
+            columns = torch.where(exclude < 0, len(self.catalogue), exclude)
+            hit.scatter_(1, columns, True)
+            scores = scores.masked_fill(hit[:, :-1], float("-inf"))
+        return scores
+
+    @torch.no_grad()
+    def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The k best by score; equal scores in the order of item ids."""
+        scores = self._masked_scores(batch, exclude)
+        order = torch.sort(scores, dim=1, descending=True, stable=True)
+        found = min(k, scores.shape[1])
+        items = torch.full((len(batch), k), -1, dtype=torch.int64, device=scores.device)
+        values = torch.full((len(batch), k), float("-inf"), dtype=scores.dtype, device=scores.device)
+        values[:, :found] = order.values[:, :found]
+        items[:, :found] = torch.where(order.values[:, :found].isinf(), -1, order.indices[:, :found])
+        return items, values
+
+    @torch.no_grad()
+    def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
+        """Exact rank over the whole catalogue; an item with the target's score counts as ahead of it."""
+        scores = self._masked_scores(batch, exclude)
+        own = scores.gather(1, batch.targets[:, None])
+        rank = (scores >= own).sum(dim=1)
+        return torch.where(own[:, 0].isinf(), 0, rank)

@@ -1,0 +1,171 @@
+"""A trained recommender as a folder that a clean process can load.
+
+``recipe.json`` (recipe, settings, provenance), ``weights.safetensors`` and ``catalogue.parquet`` (ids, titles, texts,
+codes). ``recipe.json`` is written last: a folder without it is not a bundle.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+
+from ray_jobs.data.histories import Catalogue, make_batch
+from ray_jobs.recommenders import recipe_class
+from ray_jobs.recommenders.base import RecipeSettings, Recommender
+from schemas.errors import DataError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded recommender.
+
+    Args:
+        provenance: what the trainer recorded: run identity, MLflow run id, table versions, metrics.
+    """
+
+    recommender: Recommender
+    provenance: Mapping[str, Any]
+
+    @property
+    def recipe(self) -> str:
+        """Name of the method."""
+        return self.recommender.name
+
+    @property
+    def settings(self) -> RecipeSettings:
+        """Settings the model was trained with."""
+        return self.recommender.base_settings
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items it can recommend."""
+        return self.recommender.catalogue
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        preferences: Sequence[str | None],
+        k: int,
+        exclude_seen: bool = True,
+    ) -> list[list[tuple[str, float]]]:
+        """The k best items for each history.
+
+        Args:
+            histories: item ids, oldest first; ids that the catalogue does not have are skipped, and a history may
+                be empty.
+            preferences: a sentence per history, or None; recipes that read no preference ignore it.
+            exclude_seen: leave out the items of the (full) history.
+
+        Returns:
+            Per history up to k pairs (item id, score), best first; fewer where the catalogue has fewer left.
+
+        Raises:
+            DataError: `histories` and `preferences` differ in length, or k is below 1.
+        """
+        if len(histories) != len(preferences):
+            raise DataError(f"{len(histories)} histories came with {len(preferences)} preferences; give one for each")
+        if k < 1:
+            raise DataError(f"k is {k}: at least 1 recommendation must be asked for")
+        index = self.catalogue.index
+        known = [[index[item] for item in history if item in index] for history in histories]
+        size = self.settings.evaluation_batch_size
+        answers: list[list[tuple[str, float]]] = []
+        for start in range(0, len(known), size):
+            answers.extend(
+                self._answer(known[start : start + size], preferences[start : start + size], k, exclude_seen)
+            )
+        return answers
+
+    def _answer(
+        self, known: Sequence[Sequence[int]], preferences: Sequence[str | None], k: int, exclude_seen: bool
+    ) -> list[list[tuple[str, float]]]:
+        recent = [history[-self.settings.max_history :] for history in known]
+        batch = make_batch(recent, [p or "" for p in preferences]).to(self.recommender.device)
+        exclude = make_batch(known, [""] * len(known)).history.to(self.recommender.device) if exclude_seen else None
+        items, scores = self.recommender.topk(batch, k, exclude)
+        return [
+            [(self.catalogue.item_ids[i], s) for i, s in zip(row, row_scores, strict=True) if i >= 0]
+            for row, row_scores in zip(items.tolist(), scores.tolist(), strict=True)
+        ]
+
+
+def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[str, Any]) -> Path:
+    """Write `recommender` with its catalogue into the folder `path`; what lies there is replaced file by file."""
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.json").unlink(missing_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in recommender.trained_state().items()}
+    save_file(state, folder / "weights.safetensors")
+    catalogue = recommender.catalogue
+    codes = None if catalogue.codes is None else catalogue.codes.tolist()
+    table = pa.table(
+        {
+            "item_id": pa.array(catalogue.item_ids, pa.string()),
+            "title": pa.array(catalogue.titles, pa.string()),
+            "text": pa.array(catalogue.texts, pa.string()),
+            "codes": pa.array(codes if codes is not None else [None] * len(catalogue), pa.list_(pa.int32())),
+        }
+    )
+    pq.write_table(table, folder / "catalogue.parquet")
+    content = {
+        "format": FORMAT,
+        "recipe": recommender.name,
+        "settings": recommender.settings_dict(),
+        "level_sizes": list(catalogue.level_sizes),
+        "provenance": dict(provenance),
+    }
+    temporary = folder / "recipe.json.tmp"
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
+    temporary.replace(folder / "recipe.json")
+    return folder
+
+
+def read_provenance(path: str | Path) -> dict[str, Any] | None:
+    """What the trainer recorded in the bundle at `path`; None where there is no complete bundle."""
+    file = Path(path) / "recipe.json"
+    if not file.exists():
+        return None
+    provenance: dict[str, Any] = json.loads(file.read_text())["provenance"]
+    return provenance
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Load the bundle in the folder `path`, ready to recommend.
+
+    Raises:
+        DataError: there is no complete bundle at `path`, or it was written by a newer format.
+    """
+    folder = Path(path)
+    if not (folder / "recipe.json").exists():
+        raise DataError(f"{folder} holds no complete model bundle (no recipe.json); run the train stage first")
+    content = json.loads((folder / "recipe.json").read_text())
+    if content["format"] != FORMAT:
+        raise DataError(
+            f"{folder} has bundle format {content['format']}, this code reads {FORMAT}; train the model again"
+        )
+    table = pq.read_table(folder / "catalogue.parquet")
+    codes = table.column("codes").to_pylist()
+    catalogue = Catalogue(
+        item_ids=tuple(table.column("item_id").to_pylist()),
+        titles=tuple(table.column("title").to_pylist()),
+        texts=tuple(table.column("text").to_pylist()),
+        codes=np.array(codes, dtype=np.int64) if content["level_sizes"] else None,
+        level_sizes=tuple(content["level_sizes"]),
+    )
+    kind = recipe_class(content["recipe"])
+    settings = TypeAdapter(kind.settings_class).validate_python(content["settings"])
+    recommender = kind(settings, catalogue)
+    recommender.load_trained_state(load_file(folder / "weights.safetensors"))
+    recommender.eval()
+    for parameter in recommender.parameters():
+        parameter.requires_grad_(False)
+    return Bundle(recommender, content["provenance"])

@@ -1,0 +1,180 @@
+"""What the recipes share that write an item as a tuple of codes."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from infra.errors import SettingError
+from ray_jobs.data.histories import Batch, Catalogue
+from ray_jobs.decoding.beam_search import Step, constrained_beam_search
+from ray_jobs.decoding.trie import Trie
+from ray_jobs.recommenders.base import RecipeSettings, Recommender
+from ray_jobs.recommenders.t5 import Decoder, KeyValue, Memory, select_beams
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerativeSettings(RecipeSettings):
+    """Settings of the code decoder.
+
+    Args:
+        width: of the decoder's states.
+        heads, head_width: of its attention; their product need not be `width`.
+        inner: width of the feed-forward part.
+        beams: kept at every level when decoding; at least as many as items asked for.
+        label_smoothing: share of probability spread over a level's codes in the training loss.
+    """
+
+    width: int = 128
+    layers: int = 2
+    heads: int = 4
+    head_width: int = 32
+    inner: int = 256
+    dropout: float = 0.2
+    beams: int = 20
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beams < 10:
+            raise SettingError(f"beams is {self.beams}: at least 10 are needed for metrics at 10")
+
+
+class CodeTokens(nn.Module):
+    """One embedding table for the codes of all levels: token 0 starts a tuple, then level by level, then the end token.
+
+    Tied: the same rows give the output scores, scaled by ``width ** -0.5`` as in T5.
+    """
+
+    offsets: Tensor
+
+    def __init__(self, level_sizes: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.level_sizes = level_sizes
+        starts = torch.tensor([1, *level_sizes]).cumsum(0)
+        self.register_buffer("offsets", starts[:-1].clone(), persistent=False)
+        self.end = int(starts[-1])
+        self.table = nn.Embedding(self.end + 1, width)
+        nn.init.normal_(self.table.weight, std=1.0)
+        self.scale = width**-0.5
+
+    def ids(self, codes: Tensor) -> Tensor:
+        """Token ids int64[..., h] of the first h codes of tuples int64[..., h]."""
+        return codes + self.offsets[: codes.shape[-1]]
+
+    def scores(self, states: Tensor, level: int) -> Tensor:
+        """Scores float[..., K_level] of a level's codes for decoder states float[..., d]."""
+        first = int(self.offsets[level])
+        return (states * self.scale) @ self.table.weight[first : first + self.level_sizes[level]].T
+
+
+class GenerativeRecommender(Recommender):
+    """Encodes a batch in a way of its own, decodes code tuples; an item's score is the log-probability of its tuple.
+
+    At each level the softmax runs over that level's codes, since the position alone says which level it is; so the
+    probabilities of all tuples add up to one, and the loss (summed over levels) is the item's negative
+    log-likelihood in nats.
+    """
+
+    codes: Tensor
+
+    def __init__(self, settings: GenerativeSettings, catalogue: Catalogue) -> None:
+        super().__init__(settings, catalogue)
+        assert catalogue.codes is not None
+        self.settings = settings
+        self.register_buffer("codes", torch.from_numpy(catalogue.codes), persistent=False)
+        self.tokens = CodeTokens(catalogue.level_sizes, settings.width)
+        self.decoder = Decoder(
+            settings.width,
+            settings.layers,
+            settings.heads,
+            settings.head_width,
+            settings.inner,
+            settings.dropout,
+        )
+        self._trie: Trie | None = None
+
+    @property
+    def levels(self) -> int:
+        """Codes per item."""
+        return len(self.catalogue.level_sizes)
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """States float[B, L, d] that the decoder attends to, and bool[B, L], False at pads."""
+
+    def _memory(self, batch: Batch) -> Memory:
+        return self.decoder.memory(*self.encode(batch))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Negative log-likelihood of the targets' tuples (label smoothing included), mean over the batch."""
+        goals = self.codes[batch.targets]
+        start = torch.zeros_like(goals[:, :1])
+        inputs = torch.cat([start, self.tokens.ids(goals[:, :-1])], dim=1)
+        states = self.decoder(self.tokens.table(inputs), self._memory(batch))
+        parts = [
+            functional.cross_entropy(
+                self.tokens.scores(states[:, level], level),
+                goals[:, level],
+                label_smoothing=self.settings.label_smoothing,
+            )
+            for level in range(self.levels)
+        ]
+        return {"loss": torch.stack(parts).sum()}
+
+    def trie(self) -> Trie:
+        """The prefix tree of the catalogue's tuples, on the model's device."""
+        if self._trie is None:
+            self._trie = Trie.from_codes(self.codes, self.catalogue.level_sizes)
+        return self._trie
+
+    def stepper(self, memory: Memory) -> Step:
+        """The function that a beam search calls level by level; keeps the decoder's cache between calls."""
+        past: list[KeyValue] = []
+
+        def step(codes: Tensor, parents: Tensor) -> Tensor:
+            nonlocal past
+            level = codes.shape[-1]
+            if level == 0:
+                newest = torch.zeros(codes.shape[:2], dtype=torch.int64, device=codes.device)
+            else:
+                newest = self.tokens.ids(codes)[..., -1]
+                past = select_beams(past, parents)
+            states, past = self.decoder.step(self.tokens.table(newest), memory, past)
+            return self.tokens.scores(states, level).log_softmax(-1)
+
+        return step
+
+    @torch.no_grad()
+    def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The best items that a beam search over the catalogue's prefix tree finds."""
+        if k > self.settings.beams:
+            raise SettingError(f"{k} items were asked of {self.settings.beams} beams: raise {self.name}.beams to {k}")
+        step = self.stepper(self._memory(batch))
+        return constrained_beam_search(step, self.trie(), len(batch), self.settings.beams, k, exclude)
+
+    @torch.no_grad()
+    def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
+        """Position of the target in the beam list; an item with its very score counts as ahead of it."""
+        items, scores = self.topk(batch, self.settings.beams, exclude)
+        hit = items == batch.targets[:, None]
+        own = torch.where(hit, scores, float("-inf")).amax(dim=1, keepdim=True)
+        return torch.where(hit.any(dim=1), ((scores >= own) & (items >= 0)).sum(dim=1), 0)
+
+    @torch.no_grad()
+    def log_probabilities(self, batch: Batch) -> Tensor:
+        """Exact log-probability of every catalogue item, float[B, N]: the check of the search on small catalogues."""
+        memory = self._memory(batch)
+        n, size = len(self.catalogue), len(batch)
+        step = self.stepper(memory)
+        prefix = self.codes[None].expand(size, n, self.levels)
+        total = step(prefix[:, :1, :0], torch.zeros(size, 1, dtype=torch.int64, device=self.codes.device))
+        total = total[:, 0].gather(1, prefix[..., 0])
+        parents = torch.zeros(size, n, dtype=torch.int64, device=self.codes.device)
+        same = torch.arange(n, device=self.codes.device).expand(size, n)
+        for level in range(1, self.levels):
+            scores = step(prefix[..., :level], parents if level == 1 else same)
+            total = total + scores.gather(2, prefix[..., level : level + 1])[..., 0]
+        return total

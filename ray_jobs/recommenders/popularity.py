@@ -1,0 +1,46 @@
+"""Popularity: how often an item occurs at training positions, the same for every user."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ray_jobs.data.histories import Batch, Catalogue, Histories
+from ray_jobs.recommenders.base import RecipeSettings, ScoringRecommender, Signals
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopularitySettings(RecipeSettings):
+    """Nothing to set beyond what every recipe has."""
+
+
+class Popularity(ScoringRecommender):
+    """Counts over training positions; validation and test targets are never counted."""
+
+    name: ClassVar[str] = "popularity"
+    signals: ClassVar[Signals] = Signals()
+    settings_class: ClassVar[type[RecipeSettings]] = PopularitySettings
+    trainable: ClassVar[bool] = False
+
+    counts: Tensor
+
+    def __init__(self, settings: RecipeSettings, catalogue: Catalogue) -> None:
+        super().__init__(settings, catalogue)
+        self.register_buffer("counts", torch.zeros(len(catalogue), dtype=torch.float32))
+
+    def fit_counts(self, histories: Histories) -> None:
+        """Count every training position of every user."""
+        self.counts.zero_()
+        for user in range(len(histories)):
+            items = torch.from_numpy(histories.training_items(user))
+            self.counts.index_add_(0, items, torch.ones(len(items)))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Mean negative log-likelihood of the targets under smoothed counts; there is nothing to train."""
+        share = (self.counts + 1) / (self.counts.sum() + len(self.catalogue))
+        return {"loss": -share[batch.targets].log().mean()}
+
+    def scores(self, batch: Batch) -> Tensor:
+        """The counts, once per row."""
+        return self.counts.expand(len(batch), -1)

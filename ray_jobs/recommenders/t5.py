@@ -1,0 +1,218 @@
+"""A small T5-style encoder and decoder (Raffel et al., 2020), shaped for decoding many beams at once.
+
+Same arithmetic as the T5 of the literature: RMS norms before each part, no biases, unscaled dot products, relative
+position biases shared by all layers (none in cross-attention), ReLU feed-forward. What differs is the cache: beams of
+one example are query positions of one cross-attention, so that keys and values of the memory are held once per
+example and not once per beam.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+KeyValue = tuple[Tensor, Tensor]
+
+
+class RelativeBias(nn.Module):
+    """A learned bias per head and distance bucket."""
+
+    def __init__(self, heads: int, bidirectional: bool, buckets: int = 32, max_distance: int = 128) -> None:
+        super().__init__()
+        self.bidirectional, self.buckets, self.max_distance = bidirectional, buckets, max_distance
+        self.table = nn.Embedding(buckets, heads)
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Bias float[heads, Q, K] for positions int64[Q] and int64[K]."""
+        distance = keys[None, :] - queries[:, None]
+        buckets, offset = self.buckets, torch.zeros_like(distance)
+        if self.bidirectional:
+            buckets //= 2
+            offset = (distance > 0).long() * buckets
+            distance = distance.abs()
+        else:
+            distance = (-distance).clamp(min=0)
+        exact = buckets // 2
+        far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact) * (buckets - exact)
+        bucket = torch.where(distance < exact, distance, (exact + far.long()).clamp(max=buckets - 1))
+        bias: Tensor = self.table(bucket + offset)
+        return bias.permute(2, 0, 1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases or scaling."""
+
+    def __init__(self, width: int, heads: int, head_width: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.rate = heads, dropout
+        inner = heads * head_width
+        self.q = nn.Linear(width, inner, bias=False)
+        self.k = nn.Linear(width, inner, bias=False)
+        self.v = nn.Linear(width, inner, bias=False)
+        self.o = nn.Linear(inner, width, bias=False)
+        nn.init.normal_(self.q.weight, std=(width * head_width) ** -0.5)
+        nn.init.normal_(self.k.weight, std=width**-0.5)
+        nn.init.normal_(self.v.weight, std=width**-0.5)
+        nn.init.normal_(self.o.weight, std=inner**-0.5)
+
+    def split(self, x: Tensor) -> Tensor:
+        """float[..., L, heads * w] to float[..., heads, L, w]."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+
+    def key_value(self, x: Tensor) -> KeyValue:
+        """Keys and values of `x`, each float[..., heads, L, w]."""
+        return self.split(self.k(x)), self.split(self.v(x))
+
+    def forward(self, x: Tensor, key_value: KeyValue, bias: Tensor) -> Tensor:
+        """Attend from `x` float[..., Q, d]; `bias` is added to the scores and holds -inf where nothing may be seen."""
+        seen = functional.scaled_dot_product_attention(
+            self.split(self.q(x)),
+            *key_value,
+            attn_mask=bias,
+            dropout_p=self.rate if self.training else 0.0,
+            scale=1.0,
+        )
+        out: Tensor = self.o(seen.transpose(-3, -2).flatten(-2))
+        return out
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with a ReLU between."""
+
+    def __init__(self, width: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.into = nn.Linear(width, inner, bias=False)
+        self.out = nn.Linear(inner, width, bias=False)
+        self.rate = dropout
+        nn.init.normal_(self.into.weight, std=width**-0.5)
+        nn.init.normal_(self.out.weight, std=inner**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float[..., d] to float[..., d]."""
+        hidden = functional.dropout(functional.relu(self.into(x)), self.rate, self.training)
+        out: Tensor = self.out(hidden)
+        return out
+
+
+class Layer(nn.Module):
+    """Self-attention, cross-attention in a decoder, feed-forward; each added to its input."""
+
+    def __init__(self, width: int, heads: int, head_width: int, inner: int, dropout: float, decoder: bool) -> None:
+        super().__init__()
+        self.self_norm = nn.RMSNorm(width, eps=1e-6)
+        self.self_attention = Attention(width, heads, head_width, dropout)
+        if decoder:
+            self.cross_norm = nn.RMSNorm(width, eps=1e-6)
+            self.cross_attention = Attention(width, heads, head_width, dropout)
+        self.feed_norm = nn.RMSNorm(width, eps=1e-6)
+        self.feed = FeedForward(width, inner, dropout)
+        self.rate = dropout
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout of a part's output."""
+        return functional.dropout(x, self.rate, self.training)
+
+
+def mask_bias(mask: Tensor) -> Tensor:
+    """Bias float[B, 1, 1, L] that hides positions where bool[B, L] is False.
+
+    A row without any visible position sees all of them, so that no softmax runs over nothing.
+    """
+    visible = mask | ~mask.any(dim=1, keepdim=True)
+    return torch.zeros(visible.shape, device=mask.device).masked_fill(~visible, float("-inf"))[:, None, None, :]
+
+
+class Encoder(nn.Module):
+    """A bidirectional stack."""
+
+    def __init__(self, width: int, layers: int, heads: int, head_width: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.bias = RelativeBias(heads, bidirectional=True)
+        nn.init.normal_(self.bias.table.weight, std=width**-0.5)
+        self.layers = nn.ModuleList(Layer(width, heads, head_width, inner, dropout, False) for _ in range(layers))
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.rate = dropout
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """float[B, L, d] to the same shape; positions where `mask` bool[B, L] is False are not attended."""
+        positions = torch.arange(x.shape[1], device=x.device)
+        bias = self.bias(positions, positions)[None] + mask_bias(mask)
+        x = functional.dropout(x, self.rate, self.training)
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            normed = layer.self_norm(x)
+            x = x + layer.drop(layer.self_attention(normed, layer.self_attention.key_value(normed), bias))
+            x = x + layer.drop(layer.feed(layer.feed_norm(x)))
+        return functional.dropout(self.norm(x), self.rate, self.training)
+
+
+class Memory:
+    """What a decoder attends to: keys and values per layer, computed once per example, and the bias of its mask."""
+
+    def __init__(self, key_values: list[KeyValue], bias: Tensor) -> None:
+        self.key_values, self.bias = key_values, bias
+
+
+class Decoder(nn.Module):
+    """A causal stack with cross-attention, run over whole targets (`forward`) or step by step over beams (`step`)."""
+
+    def __init__(self, width: int, layers: int, heads: int, head_width: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.bias = RelativeBias(heads, bidirectional=False)
+        nn.init.normal_(self.bias.table.weight, std=width**-0.5)
+        self.layers = nn.ModuleList(Layer(width, heads, head_width, inner, dropout, True) for _ in range(layers))
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.rate = dropout
+
+    def _layers(self) -> list[Layer]:
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
+    def memory(self, states: Tensor, mask: Tensor) -> Memory:
+        """Keys and values of encoder states float[B, L, d] under bool[B, L]."""
+        return Memory([layer.cross_attention.key_value(states) for layer in self._layers()], mask_bias(mask))
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """Teacher forcing: float[B, T, d] to the same shape, position t seeing inputs up to t."""
+        positions = torch.arange(x.shape[1], device=x.device)
+        future = positions[None, :] > positions[:, None]
+        bias = self.bias(positions, positions).masked_fill(future, float("-inf"))[None]
+        x = functional.dropout(x, self.rate, self.training)
+        for layer, key_value in zip(self._layers(), memory.key_values, strict=True):
+            normed = layer.self_norm(x)
+            x = x + layer.drop(layer.self_attention(normed, layer.self_attention.key_value(normed), bias))
+            x = x + layer.drop(layer.cross_attention(layer.cross_norm(x), key_value, memory.bias))
+            x = x + layer.drop(layer.feed(layer.feed_norm(x)))
+        return functional.dropout(self.norm(x), self.rate, self.training)
+
+    def step(self, x: Tensor, memory: Memory, past: list[KeyValue]) -> tuple[Tensor, list[KeyValue]]:
+        """One more position for every beam.
+
+        Args:
+            x: inputs of the newest position, float[B, n, d].
+            past: per layer keys and values of the earlier positions, float[B, n, heads, t, w]; empty at first.
+
+        Returns:
+            Outputs float[B, n, d] and the cache with the newest position added.
+        """
+        position = past[0][0].shape[-2] if past else 0
+        here = torch.arange(position + 1, device=x.device)
+        bias = self.bias(here[-1:], here)
+        grown: list[KeyValue] = []
+        for number, (layer, key_value) in enumerate(zip(self._layers(), memory.key_values, strict=True)):
+            normed = layer.self_norm(x)[:, :, None]
+            keys, values = layer.self_attention.key_value(normed)
+            if past:
+                keys = torch.cat([past[number][0], keys], dim=-2)
+                values = torch.cat([past[number][1], values], dim=-2)
+            grown.append((keys, values))
+            x = x + layer.drop(layer.self_attention(normed, (keys, values), bias)[:, :, 0])
+            x = x + layer.drop(layer.cross_attention(layer.cross_norm(x), key_value, memory.bias))
+            x = x + layer.drop(layer.feed(layer.feed_norm(x)))
+        return functional.dropout(self.norm(x), self.rate, self.training), grown
+
+
+def select_beams(past: list[KeyValue], parents: Tensor) -> list[KeyValue]:
+    """Reorder a decoder's cache: beam j of the result goes on from beam ``parents[b, j]``, int64[B, n]."""
+    rows = torch.arange(parents.shape[0], device=parents.device)[:, None]
+    return [(keys[rows, parents], values[rows, parents]) for keys, values in past]

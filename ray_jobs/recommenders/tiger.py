@@ -1,0 +1,61 @@
+"""TIGER: semantic ids in, semantic ids out (Rajput et al., 2023), sized for a CPU by its settings.
+
+The encoder reads the codes of the history, oldest first, flattened, and an end token; the decoder writes the next
+item's tuple. Levels have token ranges of their own. There is no user token. Unlike the paper, each level's softmax
+runs over that level's codes only, and AdamW with a cosine replaces its schedule.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ray_jobs.data.histories import Batch, Catalogue
+from ray_jobs.recommenders.base import RecipeSettings, Signals
+from ray_jobs.recommenders.generative import GenerativeRecommender, GenerativeSettings
+from ray_jobs.recommenders.t5 import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class TigerSettings(GenerativeSettings):
+    """Settings of TIGER.
+
+    Args:
+        encoder_layers: layers that read the history.
+    """
+
+    encoder_layers: int = 2
+
+
+class Tiger(GenerativeRecommender):
+    """T5-style encoder and decoder over one table of code tokens."""
+
+    name: ClassVar[str] = "tiger"
+    signals: ClassVar[Signals] = Signals(codes=True)
+    settings_class: ClassVar[type[RecipeSettings]] = TigerSettings
+
+    def __init__(self, settings: TigerSettings, catalogue: Catalogue) -> None:
+        super().__init__(settings, catalogue)
+        self.encoder = Encoder(
+            settings.width,
+            settings.encoder_layers,
+            settings.heads,
+            settings.head_width,
+            settings.inner,
+            settings.dropout,
+        )
+
+    def input_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Token ids int64[B, L * H + 1] and bool mask: codes of the history, then the end token, then pads."""
+        size, width = batch.history.shape[0], batch.history.shape[1] * self.levels
+        tokens = self.tokens.ids(self.codes[batch.history.clamp(min=0)]).flatten(1)
+        ends = (batch.lengths * self.levels)[:, None]
+        tokens = torch.cat([tokens, tokens.new_zeros(size, 1)], dim=1).scatter(1, ends, self.tokens.end)
+        mask = torch.arange(width + 1, device=tokens.device) <= ends
+        return tokens.masked_fill(~mask, 0), mask
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Encoder states of the flattened history."""
+        tokens, mask = self.input_tokens(batch)
+        return self.encoder(self.tokens.table(tokens), mask), mask

@@ -1,0 +1,273 @@
+"""Register the trained model in MLflow as challenger, and as champion when it passes the gate.
+
+Reads the per-user metrics of the evaluate stage, logs the model, plots and card to the training run, makes one
+version per trained model (a second run adds nothing), and moves the aliases.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+
+from infra.progress import Progress
+from infra.settings import Settings, load_settings
+from ray_jobs.data.tables import input_partition
+from ray_jobs.recommenders.bundle import Bundle, load_bundle
+from ray_jobs.registry import plots, promotion, runs, versions
+from ray_jobs.registry.audience import Reader, audience_of
+from ray_jobs.registry.lineage import git_revision
+from ray_jobs.registry.model import input_example, log_model
+from ray_jobs.registry.model_card import CardContent, markdown
+from ray_jobs.registry.results import METRICS, ModelResult, of_model, ranked_beside, summarise
+from schemas.errors import DataError
+from schemas.handoff import StageReport
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "register"
+TASK = "train_recommender"
+STEPS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What the train stage handed on."""
+
+    bundle_uri: str
+    run_id: str
+    identity: str
+
+    @classmethod
+    def of(cls, upstream: Mapping[str, str]) -> "Trained":
+        """Read it from a request.
+
+        Raises:
+            DataError: an output of the train stage is missing.
+        """
+        names = ("bundle_uri", "mlflow_run_id", "run_identity")
+        missing = [f"{TASK}.{name}" for name in names if not upstream.get(f"{TASK}.{name}")]
+        if missing:
+            raise DataError(f"register needs {', '.join(missing)} in --upstream; run the train stage first")
+        bundle, run_id, identity = (upstream[f"{TASK}.{name}"] for name in names)
+        return cls(bundle_uri=bundle, run_id=run_id, identity=identity)
+
+
+def run(request: StageRequest) -> StageReport:
+    """Register the model of `request.upstream` and decide about its aliases."""
+    settings = load_settings()
+    progress = Progress(settings.home, STAGE)
+    trained = Trained.of(request.upstream)
+    client = runs.connect(settings)
+    name = versions.model_name(request.dataset)
+    found = versions.find_version(client, name, trained.identity)
+    if found is not None and versions.DECISION_TAG in found.tags:
+        return _report(client, found, "reused", {"versions_made": 0})
+
+    progress.update(0, STEPS, "reading metrics")
+    results = _results(settings, request, trained)
+    bundle = load_bundle(trained.bundle_uri)
+    audience = audience_of(settings, request)
+    content = _card_content(request, trained, bundle, audience, results, name)
+    progress.update(1, STEPS, "plots")
+    training_run = client.get_run(trained.run_id)
+    _log_plots(client, training_run, content, bundle)
+    tags = _tags(request, trained, content)
+    made = found is None
+    if found is None:
+        progress.update(2, STEPS, "logging the model")
+        found = _make_version(client, training_run, trained, bundle, audience, name, tags, request)
+    progress.update(3, STEPS, "model card")
+    _describe(client, found, content, tags)
+    progress.update(4, STEPS, "promotion")
+    decision = _promote(client, found, request, results)
+    progress.update(STEPS, STEPS, decision.word)
+    counts = {"versions_made": int(made), **_counts(results, decision)}
+    return _report(client, client.get_model_version(name, str(found.version)), "done", counts)
+
+
+def _results(settings: Settings, request: StageRequest, trained: Trained) -> list[ModelResult]:
+    """Results on the test split, the trained model's first (as it is served), then its other one, then baselines."""
+    everything = summarise(input_partition(settings, request, "evaluations"))
+    own = of_model(everything, trained.identity)
+    return own + ranked_beside(everything, own, request.upstream.get("train_baseline.run_identity", ""))
+
+
+def _card_content(
+    request: StageRequest,
+    trained: Trained,
+    bundle: Bundle,
+    audience: list[Reader],
+    results: list[ModelResult],
+    name: str,
+) -> CardContent:
+    revision, dirty = git_revision()
+    return CardContent(
+        model_name=name,
+        recipe=bundle.recipe,
+        dataset=request.dataset,
+        partition=request.partition,
+        run_identity=trained.identity,
+        run_id=trained.run_id,
+        git_revision=revision,
+        git_dirty=dirty,
+        items=len(bundle.catalogue),
+        users=len(audience),
+        with_preference=sum(reader.preference is not None for reader in audience),
+        results=results,
+        codebook=_codebook(request, bundle),
+        inputs=request.inputs,
+        settings=bundle.recommender.settings_dict(),
+    )
+
+
+def _codebook(request: StageRequest, bundle: Bundle) -> str:
+    """Version of the semantic ids that the model generates, empty for a recipe without."""
+    if not bundle.recommender.signals.codes:
+        return ""
+    return str(bundle.provenance.get("codebook") or request.upstream.get("semantic_ids.codebook", ""))
+
+
+def _log_plots(client: MlflowClient, training_run: Run, content: CardContent, bundle: Bundle) -> None:
+    run_id = training_run.info.run_id
+    title = f"{content.recipe}, {content.dataset}, {content.partition}"
+    history = {
+        name: [(metric.step, metric.value) for metric in client.get_metric_history(run_id, name)]
+        for name in ("loss", "valid_loss", "valid_ndcg_10")
+        if name in training_run.data.metrics
+    }
+    losses = {label: history[name] for name, label in (("loss", "train"), ("valid_loss", "valid")) if name in history}
+    if losses:
+        quality = {"NDCG@10": history.get("valid_ndcg_10", [])}
+        runs.log_figure(run_id, plots.loss_curve(losses, quality, title=title), "plots/loss.png")
+    runs.log_figure(run_id, plots.metric_comparison(content.results, f"Test split, {title}"), "plots/metrics.png")
+    catalogue = bundle.catalogue
+    if catalogue.codes is not None:
+        codes = np.asarray(catalogue.codes)
+        runs.log_figure(run_id, plots.codebook_use(codes, catalogue.level_sizes), "plots/codebook.png")
+
+
+def _tags(request: StageRequest, trained: Trained, content: CardContent) -> dict[str, str]:
+    own = content.results[0]
+    return {
+        runs.IDENTITY_TAG: trained.identity,
+        "penchant.dataset": content.dataset,
+        versions.PARTITION_TAG: content.partition,
+        "penchant.recipe": content.recipe,
+        "penchant.dag": request.dag,
+        "penchant.generation": str(request.generation),
+        "penchant.git_revision": content.git_revision,
+        "penchant.git_dirty": str(content.git_dirty).lower(),
+        "penchant.condition": own.condition,
+        **({"penchant.codebook": content.codebook} if content.codebook else {}),
+        **{f"penchant.test.{metric}": f"{own.metrics[metric].mean:.6f}" for metric in METRICS},
+    }
+
+
+def _make_version(
+    client: MlflowClient,
+    training_run: Run,
+    trained: Trained,
+    bundle: Bundle,
+    audience: list[Reader],
+    name: str,
+    tags: Mapping[str, str],
+    request: StageRequest,
+) -> ModelVersion:
+    description = (
+        f"Generative recommender for data set **{request.dataset}**: item histories and an optional preference "
+        "sentence in, next items out. The alias `champion` is what scores and serves; `challenger` is the newest "
+        "candidate. Each version's description is its model card."
+    )
+    versions.ensure_registered_model(
+        client, name, description, {"penchant.dataset": request.dataset, "task": "sequential recommendation"}
+    )
+    run_id = training_run.info.run_id
+    model_id = versions.find_logged_model(client, training_run.info.experiment_id, run_id, trained.identity)
+    if model_id is None:
+        example = next((reader for reader in audience if reader.preference), audience[0])
+        model_id = log_model(
+            run_id,
+            trained.bundle_uri,
+            input_example(example.history, example.preference),
+            bundle.recommender.signals.titles or bundle.recommender.signals.preferences,
+            tags,
+        )
+    return client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id, tags=dict(tags))
+
+
+def _describe(client: MlflowClient, found: ModelVersion, content: CardContent, tags: Mapping[str, str]) -> None:
+    card = markdown(content, str(found.version))
+    client.update_model_version(found.name, str(found.version), card)
+    versions.tag_version(client, found, tags)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model_card.md"
+        path.write_text(card)
+        client.log_artifact(content.run_id, str(path))
+    link = f"{found.name}/{found.version}"
+    runs.set_tags(content.run_id, {"penchant.model_version": link, "mlflow.note.content": card})
+
+
+def _promote(
+    client: MlflowClient, found: ModelVersion, request: StageRequest, results: list[ModelResult]
+) -> promotion.Decision:
+    """Decide, move the aliases, and only then record the decision: its tag says that all of it is done."""
+    name, version = found.name, str(found.version)
+    popularity = next((r for r in results if r.recipe == "popularity"), None)
+    if popularity is None:
+        raise DataError(
+            "table evaluations has no test rows of popularity for this partition, which the promotion gate compares "
+            "with; run the evaluate stage again"
+        )
+    own = promotion.Standing(version=version, partition=request.partition, ndcg_10=results[0].metrics["ndcg_10"].mean)
+    champion = promotion.version_at(client, name, promotion.CHAMPION)
+    decision = promotion.decide(
+        own, popularity.metrics["ndcg_10"].mean, None if champion is None else _standing(client, name, champion)
+    )
+    promotion.point_alias(client, name, promotion.CHALLENGER, version)
+    if decision.promote:
+        promotion.point_alias(client, name, promotion.CHAMPION, version)
+    client.set_model_version_tag(name, version, versions.REASON_TAG, decision.reason)
+    client.set_model_version_tag(name, version, versions.DECISION_TAG, decision.word)
+    return decision
+
+
+def _standing(client: MlflowClient, name: str, version: str) -> promotion.Standing:
+    tags = client.get_model_version(name, version).tags
+    recorded = tags.get(versions.NDCG_TAG)
+    return promotion.Standing(
+        version=version,
+        partition=tags.get(versions.PARTITION_TAG, ""),
+        ndcg_10=None if recorded is None else float(recorded),
+    )
+
+
+def _counts(results: list[ModelResult], decision: promotion.Decision) -> dict[str, int | float]:
+    counts: dict[str, int | float] = {"promoted": int(decision.promote)}
+    for result in reversed(results):
+        counts[f"{result.recipe}.test.ndcg_10"] = round(result.metrics["ndcg_10"].mean, 6)
+    return counts
+
+
+def _report(client: MlflowClient, found: ModelVersion, status: str, counts: Mapping[str, int | float]) -> StageReport:
+    name, version = found.name, str(found.version)
+    held = [a for a in (promotion.CHAMPION, promotion.CHALLENGER) if promotion.version_at(client, name, a) == version]
+    return StageReport(
+        stage=STAGE,
+        status=status,
+        counts=counts,
+        outputs={
+            "model_name": name,
+            "version": version,
+            "alias": held[0] if held else "",
+            "decision": f"{found.tags[versions.DECISION_TAG]}: {found.tags[versions.REASON_TAG]}",
+        },
+    )
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__, run)

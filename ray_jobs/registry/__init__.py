@@ -1,0 +1,1 @@
+"""MLflow runs, model versions, their cards and their promotion."""

@@ -1,0 +1,64 @@
+"""What a run rests on: table versions as MLflow dataset inputs, and the revision of the code."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow.data.delta_dataset_source import DeltaDatasetSource
+from mlflow.entities import Dataset, DatasetInput, InputTag
+
+from infra.settings import REPOSITORY
+from schemas.handoff import Handoff
+
+
+class DeltaVersionSource(DeltaDatasetSource):
+    """A Delta table at a version; MLflow's own source drops the version when it is 0."""
+
+    def to_dict(self) -> dict[Any, Any]:
+        """Path and version."""
+        return {"path": self.path, "delta_table_version": self.delta_table_version}
+
+
+def dataset_inputs(inputs: Mapping[str, Handoff]) -> list[DatasetInput]:
+    """MLflow dataset inputs of the tables a stage was asked to read, one per table, sorted by name.
+
+    Name, path, Delta version, row count and schema hash are kept; the digest names version and schema.
+    """
+    logged = []
+    for name, handoff in sorted(inputs.items()):
+        source = DeltaVersionSource(path=handoff.uri, delta_table_version=handoff.version)
+        entity = Dataset(
+            name=name,
+            digest=f"v{handoff.version}-{handoff.schema_hash}",
+            source_type="delta_table",
+            source=source.to_json(),
+            profile=json.dumps({"num_rows": handoff.rows}),
+        )
+        tags = {"mlflow.data.context": "input", "version": handoff.version, "rows": handoff.rows}
+        logged.append(DatasetInput(entity, [InputTag(key, str(value)) for key, value in tags.items()]))
+    return logged
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def git_revision(folder: Path = REPOSITORY) -> tuple[str, bool]:
+    """Revision of the code in `folder` and whether tracked files differ from it.
+
+    Returns:
+        ``("unknown", False)`` when `folder` is no checkout (an installed package, an image) or git is missing.
+    """
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if top is None or Path(top) != folder.resolve():
+        return "unknown", False
+    revision = _git(folder, "rev-parse", "HEAD")
+    if revision is None:
+        return "unknown", False
+    return revision, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))

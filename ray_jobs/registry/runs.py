@@ -1,0 +1,229 @@
+"""MLflow runs that a retry attaches to: found by run identity, written to in batches."""
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import requests
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
+
+from infra.errors import SettingError
+from infra.settings import Settings
+from ray_jobs.registry.lineage import dataset_inputs, git_revision
+from schemas.stage_request import StageRequest
+
+IDENTITY_TAG = "penchant.run_identity"
+
+
+def connect(settings: Settings) -> MlflowClient:
+    """Make the profile's MLflow the one this process talks to.
+
+    Raises:
+        SettingError: nothing answers at ``mlflow.tracking_uri``.
+    """
+    uri = settings.mlflow.tracking_uri
+    if uri.startswith(("http://", "https://")):
+        _require_answer(uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _require_answer(uri: str, tries: int = 3) -> None:
+    """MLflow's own client retries for minutes before it says that nobody is there."""
+    for attempt in range(1, tries + 1):
+        try:
+            requests.get(f"{uri.rstrip('/')}/health", timeout=10)
+            return
+        except requests.RequestException as error:
+            if attempt == tries:
+                raise SettingError(
+                    f"MLflow does not answer at mlflow.tracking_uri={uri} ({type(error).__name__}). Start the server, "
+                    "or set PENCHANT_MLFLOW__TRACKING_URI to one that runs (sqlite:///<file> needs no server)."
+                ) from error
+            time.sleep(attempt)
+
+
+def experiment_name(dataset: str) -> str:
+    """The experiment that holds every run of a data set."""
+    return f"penchant/{dataset}"
+
+
+def _experiment_id(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+            assert found is not None
+    if found.lifecycle_stage != "active":
+        raise SettingError(
+            f"the MLflow experiment {name!r} was deleted; bring it back with "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or remove it with `mlflow gc`"
+        )
+    return found.experiment_id
+
+
+def find_run(settings: Settings, dataset: str, identity_key: str) -> Run | None:
+    """The oldest run of the data set with that run identity, whatever its status; a deleted run does not count."""
+    client = connect(settings)
+    experiment = client.get_experiment_by_name(experiment_name(dataset))
+    if experiment is None:
+        return None
+    return _search(client, experiment.experiment_id, identity_key)
+
+
+def _search(client: MlflowClient, experiment_id: str, identity_key: str) -> Run | None:
+    runs = client.search_runs(
+        [experiment_id],
+        filter_string=f"tags.`{IDENTITY_TAG}` = '{identity_key}'",
+        run_view_type=ViewType.ACTIVE_ONLY,
+        max_results=1,
+        order_by=["attributes.start_time ASC"],
+    )
+    return runs[0] if runs else None
+
+
+def find_or_start(
+    settings: Settings,
+    request: StageRequest,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """The MLflow run of `request`'s identity: a new one, or the one that an earlier try left.
+
+    Records the parameters, the identity, the data set, the code's revision and the versions of the tables in
+    `request.inputs`. A run that failed or was killed is set running again; a finished one stays finished; a
+    deleted one is left alone and a new one made.
+
+    Args:
+        name: the run's name on the pages.
+        params: settings; values longer than MLflow takes are cut and say so.
+        tags: more tags, on top of the ones above.
+
+    Returns:
+        The run id.
+
+    Raises:
+        SettingError: MLflow does not answer, or the earlier try recorded other parameters under this identity.
+    """
+    client = connect(settings)
+    experiment_id = _experiment_id(client, experiment_name(request.dataset))
+    identity = request.identity()
+    run = _search(client, experiment_id, identity.key())
+    if run is None:
+        run = client.create_run(experiment_id, tags=_tags(request, tags), run_name=name)
+    elif run.info.status in ("FAILED", "KILLED"):
+        client.update_run(run.info.run_id, status="RUNNING")
+    run_id = run.info.run_id
+    _log_params(client, run, params)
+    if request.inputs:
+        client.log_inputs(run_id, datasets=dataset_inputs(request.inputs))
+    return run_id
+
+
+def _tags(request: StageRequest, tags: Mapping[str, str] | None) -> dict[str, str]:
+    revision, dirty = git_revision()
+    return {
+        **request.identity().mlflow_tags(),
+        "penchant.dataset": request.dataset,
+        "penchant.stage": request.stage,
+        "penchant.git_revision": revision,
+        "penchant.git_dirty": str(dirty).lower(),
+        "mlflow.source.name": f"ray_jobs.{request.stage}",
+        "mlflow.source.type": "JOB",
+        **({} if revision == "unknown" else {"mlflow.source.git.commit": revision}),
+        **(tags or {}),
+    }
+
+
+def _shortened(value: Any) -> str:
+    text = str(value)
+    if len(text) <= MAX_PARAM_VAL_LENGTH:
+        return text
+    note = f"... (cut, {len(text)} characters)"
+    return text[: MAX_PARAM_VAL_LENGTH - len(note)] + note
+
+
+def _log_params(client: MlflowClient, run: Run, params: Mapping[str, Any]) -> None:
+    wanted = {key: _shortened(value) for key, value in params.items()}
+    known = run.data.params
+    changed = [f"{key} was {known[key]}, is {value}" for key, value in wanted.items() if known.get(key, value) != value]
+    if changed:
+        raise SettingError(
+            f"MLflow run {run.info.run_id} of {run.data.tags.get(IDENTITY_TAG)} was started with other settings "
+            f"({'; '.join(changed)}): defaults in the code have changed since. Raise --generation to do the work again."
+        )
+    missing = [Param(key, value) for key, value in wanted.items() if key not in known]
+    for start in range(0, len(missing), MAX_PARAMS_TAGS_PER_BATCH):
+        client.log_batch(run.info.run_id, params=missing[start : start + MAX_PARAMS_TAGS_PER_BATCH])
+
+
+def log_metrics(run_id: str, rows: Sequence[tuple[str, float, int]]) -> int:
+    """Log `(name, value, step)` rows in as few requests as MLflow allows.
+
+    A row whose name, step and value are recorded already is left out, so that a retry draws no second curve.
+
+    Returns:
+        How many rows were new.
+    """
+    client = MlflowClient()
+    recorded = client.get_run(run_id).data.metrics
+    latest: dict[tuple[str, int], float] = {}
+    for key in sorted({row[0] for row in rows} & set(recorded)):
+        for metric in client.get_metric_history(run_id, key):
+            latest[metric.key, metric.step] = metric.value
+    now = int(time.time() * 1000)
+    fresh: list[Metric] = []
+    for key, number, step in rows:
+        value = float(number)
+        before = latest.get((key, step))
+        if before is None or not (before == value or (math.isnan(before) and math.isnan(value))):
+            fresh.append(Metric(key, value, now, step))
+            latest[key, step] = value
+    for start in range(0, len(fresh), MAX_METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics=fresh[start : start + MAX_METRICS_PER_BATCH])
+    return len(fresh)
+
+
+def set_tags(run_id: str, tags: Mapping[str, Any]) -> None:
+    """Set tags of a run in one request; an existing value is replaced."""
+    MlflowClient().log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+
+
+def log_figure(run_id: str, figure: Figure, artifact_file: str) -> None:
+    """Store `figure` as an image artifact of the run, e.g. at ``plots/loss.png``; the same name is replaced."""
+    MlflowClient().log_figure(run_id, figure, artifact_file, save_kwargs={"dpi": 110})
+
+
+def log_artifacts(run_id: str, folder: str | Path, artifact_path: str) -> None:
+    """Store the files of a local folder under `artifact_path` of the run."""
+    MlflowClient().log_artifacts(run_id, str(folder), artifact_path)
+
+
+def log_json(run_id: str, content: Mapping[str, Any], artifact_file: str) -> None:
+    """Store a JSON document as an artifact of the run."""
+    MlflowClient().log_dict(run_id, dict(content), artifact_file)
+
+
+def finish(run_id: str, status: str = "FINISHED") -> None:
+    """End the run.
+
+    Args:
+        status: ``FINISHED``, ``FAILED`` or ``KILLED``.
+    """
+    assert status in ("FINISHED", "FAILED", "KILLED")
+    MlflowClient().set_terminated(run_id, status)

@@ -1,0 +1,101 @@
+"""The model as it is served: histories and preferences in, items out. Imports only what serving needs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from ray_jobs.recommenders.bundle import Bundle, load_bundle
+from schemas.errors import DataError
+
+ARTIFACT = "bundle"
+DEFAULT_K = 10
+DEFAULT_EXCLUDE_SEEN = True
+
+
+class ServedRecommender(PythonModel):
+    """A bundle behind MLflow's generic interface."""
+
+    def __init__(self) -> None:
+        self._bundle: Bundle | None = None
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the bundle that was logged with the model."""
+        self._bundle = load_bundle(context.artifacts[ARTIFACT])
+
+    def predict(
+        self,
+        context: PythonModelContext | None,  # noqa: ARG002  (MLflow's signature)
+        model_input: pd.DataFrame,
+        params: Mapping[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """The best items for each row.
+
+        Args:
+            context: unused; the bundle is loaded once in `load_context`.
+            model_input: column ``history`` (item ids, oldest first; unknown ids are skipped, an empty history is
+                allowed) and optionally ``preference`` (a sentence; None, NaN and "" mean none).
+            params: ``k`` (items per row) and ``exclude_seen`` (leave out items of the history).
+
+        Returns:
+            One row per input row, in order, with lists ``item_ids``, ``titles`` and ``scores``, best first; shorter
+            than k where the catalogue has fewer items left.
+
+        Raises:
+            DataError: a value is of the wrong kind; row and column are named.
+        """
+        assert self._bundle is not None, "load_context runs before predict"
+        wanted = params or {}
+        answers = self._bundle.recommend(
+            _histories(model_input),
+            _preferences(model_input),
+            k=int(wanted.get("k", DEFAULT_K)),
+            exclude_seen=bool(wanted.get("exclude_seen", DEFAULT_EXCLUDE_SEEN)),
+        )
+        catalogue = self._bundle.catalogue
+        return pd.DataFrame(
+            {
+                "item_ids": [[item for item, _ in row] for row in answers],
+                "titles": [[catalogue.titles[catalogue.index[item]] for item, _ in row] for row in answers],
+                "scores": [[float(score) for _, score in row] for row in answers],
+            },
+            index=model_input.index,
+        )
+
+
+def _histories(frame: pd.DataFrame) -> list[list[str]]:
+    if "history" not in frame.columns:
+        raise DataError(f"the input has no column 'history' (it has: {', '.join(map(str, frame.columns))})")
+    histories = []
+    for row, value in enumerate(frame["history"]):
+        if not isinstance(value, list | tuple | np.ndarray):
+            raise DataError(
+                f"row {row}, column 'history': {value!r} is a {type(value).__name__}; give a list of item ids, oldest "
+                'first, e.g. ["B000A", "B000B"]'
+            )
+        for position, item in enumerate(value):
+            if not isinstance(item, str):
+                raise DataError(
+                    f"row {row}, column 'history', position {position}: {item!r} is a {type(item).__name__}; item ids "
+                    "are strings"
+                )
+        histories.append([str(item) for item in value])
+    return histories
+
+
+def _preferences(frame: pd.DataFrame) -> list[str | None]:
+    if "preference" not in frame.columns:
+        return [None] * len(frame)
+    preferences: list[str | None] = []
+    for row, value in enumerate(frame["preference"]):
+        if isinstance(value, str):
+            preferences.append(value.strip() or None)
+        elif value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+            preferences.append(None)
+        else:
+            raise DataError(
+                f"row {row}, column 'preference': {value!r} is a {type(value).__name__}; give one sentence, or None"
+            )
+    return preferences

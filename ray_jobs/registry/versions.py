@@ -1,0 +1,61 @@
+"""Registered models and their versions: one version per trained model, however often the stage runs."""
+
+from collections.abc import Mapping
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from ray_jobs.registry.runs import IDENTITY_TAG
+
+DECISION_TAG = "penchant.decision"
+REASON_TAG = "penchant.decision_reason"
+NDCG_TAG = "penchant.test.ndcg_10"
+PARTITION_TAG = "penchant.partition"
+
+
+def model_name(dataset: str) -> str:
+    """Name under which the models of a data set are registered."""
+    return f"penchant-{dataset}"
+
+
+def find_version(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:
+    """The first version that was made of the training run with that identity, or None."""
+    found = client.search_model_versions(
+        f"name = '{name}' and tags.`{IDENTITY_TAG}` = '{identity}'", order_by=["version_number ASC"], max_results=1
+    )
+    return found[0] if found else None
+
+
+def find_logged_model(client: MlflowClient, experiment_id: str, run_id: str, identity: str) -> str | None:
+    """Id of a completely uploaded model of the run that an earlier try logged, or None."""
+    found = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    ready = [
+        model.model_id
+        for model in found
+        if model.status == LoggedModelStatus.READY and model.tags.get(IDENTITY_TAG) == identity
+    ]
+    return min(ready) if ready else None
+
+
+def ensure_registered_model(client: MlflowClient, name: str, description: str, tags: Mapping[str, str]) -> None:
+    """Make the registered model where it is missing, and bring its description and tags up to date."""
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model = client.get_registered_model(name)
+    if model.description != description:
+        client.update_registered_model(name, description)
+    for key, value in tags.items():
+        if model.tags.get(key) != value:
+            client.set_registered_model_tag(name, key, value)
+
+
+def tag_version(client: MlflowClient, found: ModelVersion, tags: Mapping[str, str]) -> None:
+    """Set the tags of a version that are not there yet or differ."""
+    for key, value in tags.items():
+        if found.tags.get(key) != value:
+            client.set_model_version_tag(found.name, str(found.version), key, value)

@@ -1,0 +1,1 @@
+"""Tokenizer recipes: vectors of items to code tuples."""

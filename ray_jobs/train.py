@@ -1,0 +1,151 @@
+"""Train a recommender (``--recipe mendertok|tiger|sasrec|popularity``) on Ray Train and keep it as a bundle.
+
+The same request never trains twice: a bundle that is there is reused with the steps it took, an interrupted run goes
+on from its last checkpoint. Parameters and learning curves go to the MLflow run of the request's identity.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from infra.progress import Progress
+from infra.settings import Settings, load_settings, stage_settings
+from ray_jobs import cluster
+from ray_jobs.data.histories import Examples, evaluation_examples, latest_preferences
+from ray_jobs.data.training_data import TrainingData, read_training_data
+from ray_jobs.recommenders import recipe_class
+from ray_jobs.recommenders.base import RecipeSettings, Recommender
+from ray_jobs.recommenders.bundle import read_provenance, save_bundle
+from ray_jobs.registry import runs
+from ray_jobs.training.ray_train import Plan, build, train
+from schemas.errors import DataError
+from schemas.handoff import StageReport
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "train"
+DEFAULT_RECIPE = "mendertok"
+CURVES = ("loss", "learning_rate", "valid_ndcg_10", "seconds")
+
+
+def task_id(recipe: str) -> str:
+    """The task under which people follow the training of `recipe`."""
+    return "train_baseline" if recipe == "sasrec" else "train_recommender"
+
+
+def run(request: StageRequest) -> StageReport:
+    """Train what the request asks for, or find that it is there."""
+    settings = load_settings()
+    recipe = request.recipe or DEFAULT_RECIPE
+    kind = recipe_class(recipe)
+    own = stage_settings(kind.settings_class, recipe, settings, request.overrides)
+    bundle = Path(settings.home) / "bundles" / request.identity().key()
+    provenance = read_provenance(bundle)
+    status = "done" if provenance is None else "reused"
+    run_id = runs.find_or_start(settings, request, f"{recipe} {request.partition}", asdict(own), {"recipe": recipe})
+    if provenance is None:
+        try:
+            provenance = _train(settings, request, recipe, kind, own, bundle)
+        except BaseException:
+            runs.finish(run_id, "FAILED")
+            raise
+    curves = [
+        (name, float(record[name]), int(record["epoch"]))
+        for record in provenance["records"]
+        for name in CURVES
+        if name in record
+    ]
+    runs.log_metrics(run_id, curves)
+    runs.finish(run_id)
+    return StageReport(
+        stage=STAGE,
+        status=status,
+        counts=provenance["counts"],
+        outputs={"bundle_uri": str(bundle), "mlflow_run_id": run_id, "run_identity": request.identity().key()},
+    )
+
+
+def _train(
+    settings: Settings,
+    request: StageRequest,
+    recipe: str,
+    kind: type[Recommender],
+    own: RecipeSettings,
+    bundle: Path,
+) -> dict[str, Any]:
+    progress = Progress(settings.home, task_id(recipe))
+    progress.update(0, 1, "reading tables")
+    data = read_training_data(settings, request, kind.signals.codes, kind.signals.preferences)
+    torch.manual_seed(own.seed)
+    recommender = kind(own, data.catalogue)
+    recommender.fit_counts(data.histories)
+    records: Sequence[dict[str, float]] = ()
+    counts: dict[str, float] = {"users": len(data.histories), "items": len(data.catalogue)}
+    if kind.trainable:
+        progress.update(0, 1, "building training examples")
+        plan = make_plan(recipe, recommender, data)
+        cluster.connect()
+        outcome = train(
+            plan,
+            settings.ray,
+            run_name=request.identity().train_run_name(),
+            home=settings.home,
+            stage=task_id(recipe),
+        )
+        state = outcome.state
+        recommender = build(plan)
+        recommender.load_trained_state(state.best)
+        records = state.records
+        counts |= {
+            "examples": len(plan.train),
+            "with_preference": sum(bool(preference) for preference in plan.train.preferences),
+            "steps": state.step,
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch,
+            "valid_ndcg_10": round(state.best_score, 6),
+            "loss": round(state.records[-1]["loss"], 6),
+        }
+    counts["parameters"] = sum(p.numel() for p in recommender.parameters() if p.requires_grad)
+    provenance = {
+        "run_identity": request.identity().key(),
+        "dataset": request.dataset,
+        "partition": request.partition,
+        "codebook": data.codebook,
+        "inputs": {name: {"uri": h.uri, "version": h.version} for name, h in request.inputs.items()},
+        "counts": counts,
+        "records": list(records),
+    }
+    save_bundle(bundle, recommender, provenance)
+    progress.update(1, 1, f"valid NDCG@10 {counts['valid_ndcg_10']:.4f}" if records else "counted")
+    return provenance
+
+
+def make_plan(recipe: str, recommender: Recommender, data: TrainingData) -> Plan:
+    """Examples of the training and validation splits for `recommender`.
+
+    Raises:
+        DataError: the histories are too short to train or to validate on.
+    """
+    training = recommender.training_examples(data.histories)
+    valid = validation_examples(recommender, data)
+    if not len(training) or not len(valid):
+        raise DataError(
+            f"{len(training)} training and {len(valid)} validation examples are in {len(data.histories)} histories: "
+            "most histories need at least four items; lower the k-core settings or land more reviews"
+        )
+    return Plan(recipe, recommender.base_settings, data.catalogue, training, valid)
+
+
+def validation_examples(recommender: Recommender, data: TrainingData) -> Examples:
+    """The validation split, conditioned on the newest preferences where the recipe reads them."""
+    examples = evaluation_examples(data.histories, "valid", recommender.base_settings.max_history)
+    if recommender.signals.preferences:
+        return examples.with_preferences(latest_preferences(data.histories, examples))
+    return examples
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

@@ -1,0 +1,1 @@
+"""Training of recommenders: one loop for all recipes, run by Ray Train."""

@@ -1,0 +1,232 @@
+"""Run the training loop on Ray Train: workers, checkpoints, resume, and honest reuse of finished runs."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from pyarrow import fs
+from ray.train import Checkpoint
+from ray.train.collective import broadcast_from_rank_zero
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+from infra.errors import SettingError
+from infra.progress import Progress
+from infra.settings import RaySettings
+from ray_jobs.data.histories import Catalogue, Examples, InMemoryExamples
+from ray_jobs.recommenders import recipe_class
+from ray_jobs.recommenders.base import Notify, RecipeSettings, Recommender, silent
+from ray_jobs.training.loop import TrainState, fit
+
+STATE_FILE = "state.pt"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a worker needs to train: small, sent once through Ray's object store."""
+
+    recipe: str
+    settings: RecipeSettings
+    catalogue: Catalogue
+    train: Examples
+    valid: Examples
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished training run.
+
+    Args:
+        state: final state, with the best tensors and one record per epoch.
+        reused: True when an earlier call with this run name had finished already, and nothing was trained now.
+    """
+
+    state: TrainState
+    reused: bool
+
+
+def build(plan: Plan) -> Recommender:
+    """The untrained recommender of `plan`, its first weights fixed by the seed."""
+    torch.manual_seed(plan.settings.seed)
+    return recipe_class(plan.recipe)(plan.settings, plan.catalogue)
+
+
+def save_state(folder: Path, state: TrainState) -> None:
+    """Write a training state into `folder`."""
+    torch.save(vars(state), folder / STATE_FILE)
+
+
+def load_state(checkpoint: Checkpoint) -> TrainState:
+    """Read a training state back."""
+    with checkpoint.as_directory() as folder:
+        return TrainState(**torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True))
+
+
+class ProgressBoard:
+    """Actor on the driver's machine, which writes there what rank 0 reports."""
+
+    def __init__(self, home: str, stage: str) -> None:
+        self._progress = Progress(home, stage)
+
+    def update(self, done: int, total: int, note: str) -> None:
+        """Pass on to `infra.progress.Progress`."""
+        self._progress.update(done, total, note)
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What each Ray Train worker does."""
+    plan: Plan = ray.get(config["plan"])
+    torch.set_num_threads(config["threads"])
+    torch.use_deterministic_algorithms(not torch.cuda.is_available())
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    recommender = build(plan).to(ray.train.torch.get_device())
+    notify = _throttled(config["board"]) if rank == 0 else silent
+    checkpoint = ray.train.get_checkpoint()
+    state = None if checkpoint is None else load_state(checkpoint)
+    hook: Callable[[TrainState], None] | None = config["hook"]
+    if state is None or not state.finished:
+        for examples in (plan.train, plan.valid):
+            recommender.prepare(examples, notify)
+
+    def on_epoch(state: TrainState) -> None:
+        metrics = {"epoch": state.epoch, "step": state.step, "finished": state.finished, **state.records[-1]}
+        with tempfile.TemporaryDirectory() as folder:
+            if rank == 0:
+                save_state(Path(folder), state)
+            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
+        if hook is not None:
+            hook(state)
+
+    fit(
+        recommender,
+        InMemoryExamples(plan.train),
+        InMemoryExamples(plan.valid),
+        state=state,
+        on_epoch=on_epoch,
+        notify=notify,
+        wrap=lambda module: ray.train.torch.prepare_model(module, move_to_device=False),
+        agree=lambda score: float(broadcast_from_rank_zero(score)) if world > 1 else score,
+        rank=rank,
+        world=world,
+    )
+
+
+def _throttled(board: Any, every: float = 0.5) -> Notify:
+    """A `Notify` that calls the board at most twice a second, and always at the end."""
+    last = 0.0
+
+    def notify(done: int, total: int, note: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= every or done >= total or "NDCG" in note:
+            last = now
+            board.update.remote(done, total, note)
+
+    return notify
+
+
+def require_resources(settings: RaySettings, wait_s: float = 60.0) -> None:
+    """Refuse a worker group that the cluster cannot hold, instead of waiting for it for ever.
+
+    Raises:
+        SettingError: after `wait_s` seconds the cluster still has too little; says what is asked and what is there.
+    """
+    wanted = {"CPU": settings.workers * settings.cpus_per_worker, "GPU": settings.workers * float(settings.use_gpu)}
+    until = time.monotonic() + wait_s
+    while True:
+        there = ray.cluster_resources()
+        if all(there.get(name, 0.0) >= amount for name, amount in wanted.items()):
+            return
+        if time.monotonic() > until:
+            raise SettingError(
+                f"training asks for {settings.workers} worker(s) with {settings.cpus_per_worker:g} CPU"
+                f"{' and 1 GPU' if settings.use_gpu else ''} each, and the Ray cluster has "
+                f"{there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU in all: lower ray.workers or "
+                "ray.cpus_per_worker, set ray.use_gpu=false, or add nodes"
+            )
+        time.sleep(1)
+
+
+def finished_state(storage: str, run_name: str) -> TrainState | None:
+    """State of the run `run_name` if it has trained to its end, else None."""
+    address = f"{storage.rstrip('/')}/{run_name}"
+    filesystem, path = fs.FileSystem.from_uri(address) if "://" in address else (fs.LocalFileSystem(), address)
+    if filesystem.get_file_info(f"{path}/checkpoint_manager_snapshot.json").type == fs.FileType.NotFound:
+        return None
+    result = ray.train.Result.from_path(path, storage_filesystem=filesystem)
+    if result.checkpoint is None or not (result.metrics or {}).get("finished"):
+        return None
+    return load_state(result.checkpoint)
+
+
+def train(
+    plan: Plan,
+    settings: RaySettings,
+    *,
+    run_name: str,
+    home: str,
+    stage: str,
+    max_failures: int = 2,
+    hook: Callable[[TrainState], None] | None = None,
+    wait_s: float = 60.0,
+) -> Outcome:
+    """Train `plan` on the connected Ray cluster under `run_name`.
+
+    The same name and storage resume by themselves after a crash of worker, controller or driver. A name that has
+    trained to its end is not run again: its recorded state comes back with ``reused``.
+
+    Args:
+        home, stage: where progress goes.
+        max_failures: how often a lost worker group is started again from the last checkpoint.
+        hook: called on every worker after each epoch's report.
+        wait_s: how long the cluster may take to have the resources asked for.
+
+    Raises:
+        SettingError: the cluster cannot hold the worker group.
+    """
+    earlier = finished_state(settings.storage, run_name)
+    if earlier is not None:
+        return Outcome(earlier, reused=True)
+    require_resources(settings, wait_s)
+    board: Any = ray.remote(num_cpus=0)(ProgressBoard).options(label_selector=_this_node()).remote(home, stage)
+    config = {
+        "plan": ray.put(plan),
+        "threads": max(1, int(settings.cpus_per_worker)),
+        "board": board,
+        "hook": hook,
+    }
+    trainer_class: Any = ray.train.torch.TorchTrainer
+    trainer = trainer_class(
+        _worker,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers,
+            use_gpu=settings.use_gpu,
+            resources_per_worker={"CPU": settings.cpus_per_worker},
+        ),
+        run_config=RunConfig(
+            name=run_name,
+            storage_path=settings.storage,
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            worker_runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}},
+        ),
+    )
+    result = trainer.fit()
+    ray.kill(board)
+    assert result.checkpoint is not None, f"training run {run_name} left no checkpoint"
+    state = load_state(result.checkpoint)
+    assert state.finished, f"training run {run_name} ended after epoch {state.epoch} without finishing"
+    assert state.step > 0, f"training run {run_name} took no step"
+    return Outcome(state, reused=False)
+
+
+def _this_node() -> dict[str, str]:
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}

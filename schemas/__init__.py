@@ -1,0 +1,1 @@
+"""Framework-neutral contracts: tables, run identity, hand-offs between engines."""

@@ -1,0 +1,65 @@
+"""A registered data set: where its landing files lie and how to read them."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from schemas.errors import DataError
+
+FORMATS = ("amazon-2014", "amazon-2018", "amazon-2023", "movielens", "columns")
+UNKNOWN_ITEMS = ("quarantine", "keep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Landing files of one data set.
+
+    Args:
+        name: lower case letters, digits, ``-`` and ``_``; names the folder of its tables.
+        format: one of `FORMATS`; ``columns`` is a generic CSV or Parquet file with a column mapping.
+        reviews: path or address of the review (or rating) file; ``{partition}`` in it is replaced by the day.
+        items: path or address of the item file, or None where there is none.
+        review_columns, item_columns: for ``columns``: our column name -> theirs.
+        unknown_items: what happens to a review whose item has no metadata: ``quarantine`` it, or ``keep`` it
+            and make an item without a title. With no item file at all it is always ``keep``.
+    """
+
+    name: str
+    format: str
+    reviews: str
+    items: str | None = None
+    review_columns: Mapping[str, str] = field(default_factory=dict)
+    item_columns: Mapping[str, str] = field(default_factory=dict)
+    unknown_items: str = "quarantine"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
+            raise DataError(f"data set name {self.name!r}: use lower case letters, digits, '-' and '_'")
+        if self.format not in FORMATS:
+            raise DataError(f"data set {self.name}: format {self.format!r} is none of {', '.join(FORMATS)}")
+        if self.unknown_items not in UNKNOWN_ITEMS:
+            raise DataError(f"data set {self.name}: unknown_items is {self.unknown_items!r}, not quarantine or keep")
+
+    @classmethod
+    def load(cls, folder: str | Path, name: str) -> "Dataset":
+        """Read the registration of `name` from `folder`.
+
+        Raises:
+            DataError: no such data set; the message lists those that are registered.
+        """
+        path = Path(folder) / f"{name}.json"
+        if not path.exists():
+            known = sorted(p.stem for p in Path(folder).glob("*.json")) or ["none"]
+            raise DataError(f"no data set {name!r} is registered in {folder} (registered: {', '.join(known)})")
+        return cls(**json.loads(path.read_text()))
+
+    def save(self, folder: str | Path) -> Path:
+        """Register the data set in `folder`; an existing registration of the name is replaced."""
+        path = Path(folder) / f"{self.name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(asdict(self), indent=1, sort_keys=True))
+        temporary.replace(path)
+        return path

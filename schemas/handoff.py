@@ -1,0 +1,115 @@
+"""What passes between engines: a table's path and version, its row count and its schema hash.
+
+A stage ends by writing one `StageReport` file with the hand-offs of the tables it published and the counts
+a person wants to see. The orchestrator reads it and gives the hand-offs to the next stage.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pyarrow import fs
+
+from schemas.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handoff:
+    """One table at one version.
+
+    Args:
+        rows: rows of the published partition (of the whole table where it has no date partition).
+    """
+
+    table: str
+    uri: str
+    version: int
+    rows: int
+    schema_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageReport:
+    """The outcome of one stage.
+
+    Args:
+        status: ``done`` when the stage did its work, ``reused`` when the result of the same work was there.
+        seconds: wall time of the stage's own code, start-up of the engine left out.
+        counts: numbers for people and tests: rows read, quarantined, calls made, steps trained.
+        outputs: what else the next stage needs, addresses and short strings only (a run id, a version).
+    """
+
+    stage: str
+    status: str
+    seconds: float = 0.0
+    handoffs: Mapping[str, Handoff] = field(default_factory=dict)
+    counts: Mapping[str, int | float] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "StageReport":
+        """The inverse of `to_dict`."""
+        handoffs = {name: Handoff(**value) for name, value in raw["handoffs"].items()}
+        return cls(**{**raw, "handoffs": handoffs})
+
+
+def _open(uri: str) -> tuple[fs.FileSystem, str]:
+    if "://" not in uri:
+        return fs.LocalFileSystem(), uri
+    return fs.FileSystem.from_uri(uri)
+
+
+def write_text(uri: str, text: str) -> None:
+    """Write `text` at `uri` (a path or an object-store address) so that readers never see half a file."""
+    filesystem, path = _open(uri)
+    filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
+    temporary = f"{path}.tmp"
+    with filesystem.open_output_stream(temporary) as stream:
+        stream.write(text.encode())
+    filesystem.move(temporary, path)
+
+
+def read_text(uri: str) -> str | None:
+    """The text at `uri`, or None when nothing is there."""
+    filesystem, path = _open(uri)
+    if filesystem.get_file_info(path).type == fs.FileType.NotFound:
+        return None
+    with filesystem.open_input_stream(path) as stream:
+        return stream.read().decode()
+
+
+def remove(uri: str) -> None:
+    """Remove the file at `uri`; nothing happens when it is not there."""
+    filesystem, path = _open(uri)
+    if filesystem.get_file_info(path).type != fs.FileType.NotFound:
+        filesystem.delete_file(path)
+
+
+def error_uri(report_uri: str) -> str:
+    """Where a stage leaves the message of a user error, beside where its report would be."""
+    return f"{report_uri}.error"
+
+
+def write_report(uri: str, report: StageReport) -> None:
+    """Write `report` at `uri`."""
+    write_text(uri, json.dumps(report.to_dict(), indent=1))
+
+
+def read_report(uri: str) -> StageReport | None:
+    """The report at `uri`, or None when the stage has not finished there.
+
+    Raises:
+        DataError: the file exists and is no report.
+    """
+    text = read_text(uri)
+    if text is None:
+        return None
+    try:
+        return StageReport.from_dict(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{uri} is not a stage report ({error}); delete it and run the stage again") from error

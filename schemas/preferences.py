@@ -1,0 +1,44 @@
+"""Short natural-language preferences per user and position."""
+
+import pyarrow as pa
+
+from schemas.table import Check, Column, Table
+
+PREFERENCES = Table(
+    name="preferences",
+    description="Up to five preferences per (user, position), from reviews up to it, to predict the next.",
+    columns=(
+        Column(name="user_id", type=pa.string(), description="user"),
+        Column(name="position", type=pa.int32(), description="position in sequences.item_ids, from 0"),
+        Column(name="as_of", type=pa.timestamp("us", tz="UTC"), description="time of the review at the position"),
+        Column(
+            name="preferences", type=pa.list_(pa.string()), description="up to five short instructions, newest first"
+        ),
+        Column(name="sentiments", type=pa.list_(pa.string()), description="like or dislike, parallel to preferences"),
+        Column(
+            name="evidence",
+            type=pa.list_(pa.list_(pa.int32())),
+            description="positions of the reviews that each one rests on, parallel to preferences",
+        ),
+        Column(
+            name="status",
+            type=pa.string(),
+            description="ok, none (no valid preference) or not_asked (outside the coverage setting)",
+        ),
+        Column(name="partition_date", type=pa.date32(), description="day that the row was computed for"),
+    ),
+    key=("user_id", "position"),
+    partition_by=("partition_date",),
+    checks=(
+        Check(
+            expectation="ExpectColumnValuesToBeBetween",
+            arguments={"column": "position", "min_value": 0},
+            reason="Positions count from 0.",
+        ),
+        Check(
+            expectation="ExpectColumnValuesToBeInSet",
+            arguments={"column": "status", "value_set": ["ok", "none", "not_asked"]},
+            reason="Anything else is a bug in the stage.",
+        ),
+    ),
+)

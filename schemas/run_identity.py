@@ -1,0 +1,55 @@
+"""The identity of a run, from which every key outside this process is derived.
+
+There is no try number in it: a retry is the same work and attaches to what the first try left.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Twelve hex digits of a canonical JSON form of `config` (key order does not matter)."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
+    """What a run *is*: which DAG, for which partition, which recipe, with which settings, which generation.
+
+    `generation` is raised by a person who wants the same work done once more on purpose.
+    """
+
+    dag: str
+    partition: str
+    recipe: str
+    config_hash: str
+    generation: int = 0
+
+    def key(self) -> str:
+        """The identity as one readable string, safe in URLs, file names and Ray submission ids."""
+        parts = (self.dag, self.partition, self.recipe, self.config_hash, f"g{self.generation}")
+        return "--".join(re.sub(r"[^A-Za-z0-9_.-]", "-", part) for part in parts)
+
+    def submission_id(self) -> str:
+        """Ray job submission id. Ray refuses a second submit of the same id, so a double submit attaches."""
+        return self.key()
+
+    def train_run_name(self) -> str:
+        """Ray Train run name: the same name and storage path resume by themselves."""
+        return self.key()
+
+    def mlflow_tags(self) -> dict[str, str]:
+        """Tags by which a retry finds the MLflow run or model version that an earlier try made."""
+        return {
+            "penchant.run_identity": self.key(),
+            "penchant.dag": self.dag,
+            "penchant.partition": self.partition,
+            "penchant.recipe": self.recipe,
+            "penchant.config_hash": self.config_hash,
+            "penchant.generation": str(self.generation),
+        }

@@ -1,0 +1,120 @@
+"""What a stage is asked to do, and the one command line that every entry point shares."""
+
+import argparse
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.errors import DataError
+from schemas.handoff import Handoff
+from schemas.run_identity import RunIdentity, config_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRequest:
+    """One stage of one run.
+
+    Args:
+        stage: name of the stage, e.g. ``sequences``.
+        dataset: which data set; its tables live in a folder of that name.
+        partition: the day, ISO format.
+        recipe: which method fills the stage where several can (``mendertok``), else the stage's own name.
+        overrides: dotted settings, e.g. ``{"mendertok.epochs": 3}``, on top of the profile's.
+        inputs: tables to read, at the version the producer published; a table that is not named here is
+            read at its newest version.
+        upstream: `StageReport.outputs` of earlier stages, merged.
+        profile_hash: hash of the profile's stage settings, so that a changed profile is other work.
+        report_uri: where the stage leaves its report; nowhere when empty. No part of the identity.
+    """
+
+    stage: str
+    dataset: str
+    partition: str
+    recipe: str = ""
+    dag: str = "manual"
+    generation: int = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Handoff] = field(default_factory=dict)
+    upstream: Mapping[str, str] = field(default_factory=dict)
+    profile_hash: str = ""
+    report_uri: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            dt.date.fromisoformat(self.partition)
+        except ValueError as error:
+            raise DataError(f"partition {self.partition!r} is not a day such as 2026-01-31") from error
+
+    def partition_date(self) -> dt.date:
+        """The partition as a date."""
+        return dt.date.fromisoformat(self.partition)
+
+    def identity(self) -> RunIdentity:
+        """The identity of this stage's work: same inputs, settings and generation give the same one."""
+        work = {
+            "stage": self.stage,
+            "dataset": self.dataset,
+            "overrides": dict(self.overrides),
+            "inputs": {name: [h.uri, h.version, h.schema_hash] for name, h in self.inputs.items()},
+            "upstream": dict(self.upstream),
+            "profile": self.profile_hash,
+        }
+        recipe = f"{self.stage}-{self.recipe}" if self.recipe else self.stage
+        return RunIdentity(
+            dag=self.dag,
+            partition=self.partition,
+            recipe=recipe,
+            config_hash=config_hash(work),
+            generation=self.generation,
+        )
+
+    def to_argv(self) -> list[str]:
+        """The command line that `parse` turns back into this request."""
+        inputs = {name: vars(h) for name, h in self.inputs.items()}
+        return [
+            f"--dataset={self.dataset}",
+            f"--partition={self.partition}",
+            f"--recipe={self.recipe}",
+            f"--dag={self.dag}",
+            f"--generation={self.generation}",
+            f"--overrides={json.dumps(dict(self.overrides), sort_keys=True)}",
+            f"--inputs={json.dumps(inputs, sort_keys=True)}",
+            f"--upstream={json.dumps(dict(self.upstream), sort_keys=True)}",
+            f"--profile-hash={self.profile_hash}",
+            f"--report-uri={self.report_uri}",
+        ]
+
+    @classmethod
+    def parse(cls, stage: str, description: str, argv: Sequence[str] | None = None) -> "StageRequest":
+        """Parse a stage's command line (`sys.argv` by default); ``--help`` shows `description`."""
+        parser = argparse.ArgumentParser(description=description)
+        parser.add_argument("--dataset", required=True, help="name of a registered data set")
+        parser.add_argument("--partition", required=True, help="day to work on, e.g. 2026-01-31")
+        parser.add_argument("--recipe", default="", help="method that fills the stage, e.g. mendertok")
+        parser.add_argument("--dag", default="manual", help="name of the DAG the work belongs to")
+        parser.add_argument("--generation", type=int, default=0, help="raise it to do finished work again")
+        parser.add_argument(
+            "--overrides", type=json.loads, default={}, metavar="JSON", help="e.g. '{\"mendertok.epochs\": 3}'"
+        )
+        parser.add_argument(
+            "--inputs", type=json.loads, default={}, metavar="JSON", help="tables by name, at fixed versions"
+        )
+        parser.add_argument("--upstream", type=json.loads, default={}, metavar="JSON", help="outputs of earlier stages")
+        parser.add_argument("--profile-hash", default="", help="hash of the profile's stage settings")
+        parser.add_argument("--report-uri", default="", help="where to leave the stage's report (JSON)")
+        given = parser.parse_args(argv)
+        return cls(
+            stage=stage,
+            dataset=given.dataset,
+            partition=given.partition,
+            recipe=given.recipe,
+            dag=given.dag,
+            generation=given.generation,
+            overrides=given.overrides,
+            inputs={name: Handoff(**value) for name, value in given.inputs.items()},
+            upstream=given.upstream,
+            profile_hash=given.profile_hash,
+            report_uri=given.report_uri,
+        )

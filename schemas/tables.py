@@ -1,0 +1,35 @@
+"""Every table of the warehouse by name."""
+
+from schemas.denoised_sequences import DENOISED_SEQUENCES
+from schemas.evaluations import EVALUATIONS
+from schemas.interactions import INTERACTIONS
+from schemas.item_vectors import ITEM_VECTORS
+from schemas.items import ITEMS
+from schemas.llm_responses import LLM_RESPONSES
+from schemas.preferences import PREFERENCES
+from schemas.quarantine import QUARANTINE
+from schemas.recommendations import RECOMMENDATIONS
+from schemas.review_summaries import REVIEW_SUMMARIES
+from schemas.reviews import REVIEWS
+from schemas.semantic_ids import SEMANTIC_IDS
+from schemas.sequences import SEQUENCES
+from schemas.table import Table
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        REVIEWS,
+        ITEMS,
+        INTERACTIONS,
+        SEQUENCES,
+        LLM_RESPONSES,
+        REVIEW_SUMMARIES,
+        PREFERENCES,
+        DENOISED_SEQUENCES,
+        ITEM_VECTORS,
+        SEMANTIC_IDS,
+        EVALUATIONS,
+        RECOMMENDATIONS,
+        QUARANTINE,
+    )
+}

@@ -1,0 +1,178 @@
+"""Raw reviews in, registered model and recommendations out; and once more, with nothing done twice."""
+
+import gzip
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from deltalake import DeltaTable
+from mlflow import MlflowClient
+
+from infra.settings import REPOSITORY
+from schemas.tables import TABLES
+
+TASKS = {
+    "ingest",
+    "sequences",
+    "preferences",
+    "review_summaries",
+    "denoised_sequences",
+    "item_vectors",
+    "semantic_ids",
+    "train_recommender",
+    "train_baseline",
+    "evaluate",
+    "register",
+    "recommendations",
+}
+MODEL = "penchant-tiny"
+
+
+@pytest.fixture(scope="module")
+def warehouse(local, first_run):
+    assert set(first_run["tasks"]) == TASKS
+    assert first_run["state"] == "success", first_run["tasks"]
+
+    def table(name):
+        return DeltaTable(str(local.home / "warehouse" / "tiny" / name))
+
+    return table
+
+
+@pytest.fixture(scope="module")
+def registry(local, warehouse):
+    return MlflowClient(local.environment["PENCHANT_MLFLOW__TRACKING_URI"])
+
+
+def lines(path):
+    with gzip.open(path, "rt") as stream:
+        return sum(1 for _ in stream)
+
+
+def test_every_table_is_there_and_keeps_its_contract(warehouse):
+    for name, contract in TABLES.items():
+        rows = warehouse(name).to_pyarrow_table()
+        assert set(rows.column_names) == set(contract.column_names()), name
+        assert rows.num_rows > 0 or contract.may_be_empty, name
+        keys = list(zip(*(rows[column].to_pylist() for column in contract.key), strict=True))
+        assert len(set(keys)) == len(keys), name
+
+
+def test_no_line_is_lost(local, warehouse, reports):
+    counts = reports()["ingest"]["counts"]
+    quarantine = warehouse("quarantine").to_pyarrow_table()["stage"].to_pylist()
+    refused = quarantine.count("ingest")
+    kept = {name: warehouse(name).to_pyarrow_table().num_rows for name in ("reviews", "items")}
+    for name, file in (("reviews", "reviews.jsonl.gz"), ("items", "meta.jsonl.gz")):
+        assert counts[f"{name}.lines_read"] == lines(local.world / file)
+        assert counts[f"{name}.ingested"] == kept[name]
+    duplicates = counts["reviews.duplicates"] + counts["items.duplicates"]
+    assert duplicates > 0
+    assert sum(kept.values()) + refused + duplicates == sum(counts[f"{name}.lines_read"] for name in kept)
+
+
+def test_every_user_has_recommendations_of_real_unseen_items(warehouse):
+    sequences = warehouse("sequences").to_pyarrow_table().to_pylist()
+    histories = {row["user_id"]: set(row["item_ids"]) for row in sequences}
+    catalogue = set().union(*histories.values())
+    rows = warehouse("recommendations").to_pyarrow_table().to_pylist()
+    assert {row["user_id"] for row in rows} == set(histories)
+    for row in rows:
+        assert len(row["item_ids"]) == len(set(row["item_ids"])) == len(row["scores"]) > 0
+        assert set(row["item_ids"]) <= catalogue - histories[row["user_id"]]
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+        assert all(math.isfinite(score) for score in row["scores"])
+
+
+def test_preferences_cover_every_position_and_the_asked_users_have_some(warehouse):
+    positions = {
+        (row["user_id"], position)
+        for row in warehouse("sequences").to_pyarrow_table().to_pylist()
+        for position in range(row["length"])
+    }
+    rows = warehouse("preferences").to_pyarrow_table().to_pylist()
+    assert {(row["user_id"], row["position"]) for row in rows} == positions
+    asked = {row["user_id"] for row in rows if row["status"] != "not_asked"}
+    assert len(asked) == 4
+    assert any(row["preferences"] for row in rows)
+    assert all(max(evidence) <= row["position"] for row in rows for evidence in row["evidence"])
+
+
+def test_the_version_can_be_understood_and_traced(registry, warehouse):
+    version = registry.get_model_version_by_alias(MODEL, "challenger")
+    assert len(version.description) > 300
+    for tag in ("penchant.run_identity", "penchant.dataset", "penchant.partition", "penchant.recipe"):
+        assert version.tags[tag]
+    run = registry.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert {dataset.dataset.name for dataset in run.inputs.dataset_inputs} >= {"sequences", "items", "semantic_ids"}
+    losses = registry.get_metric_history(version.run_id, "loss")
+    assert len(losses) == 3
+    assert losses[-1].value < losses[0].value
+
+
+def test_a_clean_process_gives_the_recommendations_that_were_scored(local, warehouse, registry, tmp_path):
+    version = registry.get_model_version_by_alias(MODEL, "challenger").version
+    row = warehouse("recommendations").to_pyarrow_table().to_pylist()[0]
+    sequences = warehouse("sequences").to_pyarrow_table().to_pylist()
+    history = next(s["item_ids"] for s in sequences if s["user_id"] == row["user_id"])
+    code = f"""
+import json, mlflow, pandas as pd
+model = mlflow.pyfunc.load_model("models:/{MODEL}/{version}")
+frame = pd.DataFrame({{"history": [{history!r}], "preference": [{row["preference"]!r}]}})
+print("RESULT " + json.dumps(list(model.predict(frame)["item_ids"][0])))
+"""
+    environment = local.environment | {"MLFLOW_TRACKING_URI": local.environment["PENCHANT_MLFLOW__TRACKING_URI"]}
+    environment.pop("PYTHONPATH")
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer = next(text for text in done.stdout.splitlines() if text.startswith("RESULT "))
+    assert json.loads(answer.removeprefix("RESULT "))[: len(row["item_ids"])] == row["item_ids"]
+
+
+def test_the_report_shows_a_person_what_came_out(local, warehouse):
+    out = local.run("-m", "ray_jobs.report", "--dataset=tiny", "--partition=2026-01-31", "--users=2")
+    assert "popularity" in out.lower()
+    assert "NDCG@10" in out
+    assert MODEL in out
+
+
+def test_a_second_run_changes_nothing_and_costs_nothing(run_dag, warehouse, registry, reports):
+    def state():
+        tables = {name: warehouse(name) for name in TABLES}
+        return {name: (table.version(), table.to_pyarrow_table().num_rows) for name, table in tables.items()}
+
+    before, versions = state(), registry.search_model_versions(f"name='{MODEL}'")
+    again = run_dag("daily_retrain")
+    assert again["state"] == "success"
+    assert state() == before
+    assert len(registry.search_model_versions(f"name='{MODEL}'")) == len(versions) == 1
+    for task in ("preferences", "review_summaries", "denoised_sequences"):
+        assert reports()[task]["counts"]["llm_calls"] == 0, task
+
+
+def test_an_ad_hoc_recipe_starts_from_the_prepared_tables(run_dag, warehouse, registry):
+    ledger = warehouse("llm_responses").version()
+    run = run_dag("train_recipe", recommender="sasrec", epochs=2, overrides={})
+    assert run["state"] == "success", run["tasks"]
+    assert run["tasks"]["semantic_ids"] == "skipped"
+    assert warehouse("llm_responses").version() == ledger
+    version = registry.get_model_version_by_alias(MODEL, "challenger")
+    assert version.tags["penchant.recipe"].endswith("sasrec")
+    assert len(registry.get_metric_history(version.run_id, "loss")) == 2
+
+
+def test_a_partition_that_was_not_prepared_is_refused_before_anything_is_spent(run_dag):
+    run = run_dag("train_recipe", partition="2026-02-01")
+    assert run["state"] == "failed"
+    assert run["tasks"]["train_recommender"] == "upstream_failed"
+    assert "daily_retrain has not finished 'ingest' for data set 'tiny' on 2026-02-01" in run["log"]
+
+
+def test_the_clone_carries_no_data():
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert not [name for name in tracked.splitlines() if name.endswith((".gz", ".parquet", ".csv", ".gguf", ".jar"))]

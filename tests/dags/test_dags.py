@@ -1,0 +1,113 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.settings import REPOSITORY
+
+DAGS = ("daily_retrain", "train_recipe")
+ENGINES = ("pyspark", "ray", "torch", "great_expectations", "mlflow", "openai", "transformers")
+
+
+def test_the_folder_holds_exactly_the_known_dags(dags):
+    assert set(dags) == set(DAGS)
+
+
+@pytest.mark.parametrize("name", DAGS)
+def test_a_dag_explains_itself_and_is_governed(dags, name):
+    dag = dags[name]
+    assert len(dag.doc_md) > 300
+    assert dag.description
+    assert "penchant" in dag.tags
+    assert any(tag.startswith("impact:") for tag in dag.tags)
+    assert not dag.catchup
+    for task in dag.tasks:
+        assert len(task.doc_md) > 40, task.task_id
+        assert task.retries >= 1
+        assert task.execution_timeout is not None
+        assert task.owner == "penchant"
+    for param in ("dataset", "partition", "recommender", "overrides", "generation"):
+        form = dag.params.get_param(param)
+        assert form.schema["title"]
+        assert form.description
+
+
+def test_the_chain_runs_in_the_order_of_the_data(dags):
+    dag = dags["daily_retrain"]
+    order = [task.task_id for task in dag.topological_sort()]
+    for before, after in [
+        ("ingest", "sequences"),
+        ("sequences", "preferences"),
+        ("preferences", "review_summaries"),
+        ("sequences", "denoised_sequences"),
+        ("item_vectors", "semantic_ids"),
+        ("semantic_ids", "train_recommender"),
+        ("preferences", "train_recommender"),
+        ("train_recommender", "evaluate"),
+        ("train_baseline", "evaluate"),
+        ("evaluate", "register"),
+        ("register", "recommendations"),
+    ]:
+        assert before in dag.get_task(after).get_flat_relative_ids(upstream=True)
+        assert order.index(before) < order.index(after)
+
+
+def test_nothing_is_registered_or_scored_past_a_failed_gate(dags):
+    """Every task depends on the gated tables before it, and none runs when one of them failed."""
+    dag = dags["daily_retrain"]
+    for task in dag.tasks:
+        assert str(task.trigger_rule) in ("none_failed", "TriggerRule.NONE_FAILED")
+        if task.task_id != "ingest":
+            assert "ingest" in task.get_flat_relative_ids(upstream=True)
+    assert {"evaluate", "train_recommender"} <= dag.get_task("register").get_flat_relative_ids(upstream=True)
+
+
+def test_the_schedule_is_daily_by_data_interval(dags):
+    timetable = dags["daily_retrain"].timetable
+    assert type(timetable).__name__ == "CronDataIntervalTimetable"
+    assert dags["daily_retrain"].max_active_runs == 1
+    assert type(dags["train_recipe"].timetable).__name__ == "NullTimetable"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("dataset", "No Spaces"), ("recommender", "oracle"), ("partition", 7), ("generation", -1), ("overrides", "x")],
+)
+def test_a_wrong_parameter_is_refused_by_the_form(dags, name, value):
+    from airflow.sdk.exceptions import ParamValidationError
+
+    param = dags["daily_retrain"].params.get_param(name)
+    with pytest.raises(ParamValidationError):
+        param.resolve(value=value)
+
+
+def test_parsing_a_dag_imports_no_engine_and_costs_less_than_airflow_itself(python, airflow_home):
+    code = """
+import json, sys, time
+import_started = time.process_time()
+import airflow.sdk, airflow.providers.apache.spark.operators.spark_submit
+airflow = time.process_time() - import_started
+parse_started = time.process_time()
+import dags.daily_retrain, dags.train_recipe
+print(json.dumps([airflow, time.process_time() - parse_started, sorted(sys.modules)]))
+"""
+    airflow, parse, modules = json.loads(python(code).splitlines()[-1])
+    assert not set(ENGINES) & set(modules)
+    assert parse < airflow
+
+
+def test_import_walls_hold_and_a_breach_is_seen(tmp_path):
+    linter = str(Path(sys.executable).parent / "lint-imports")
+    done = subprocess.run([linter, "--no-cache"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    for room in ("dags", "pipelines", "ray_jobs", "schemas", "infra"):
+        folder = tmp_path / room
+        folder.mkdir()
+        (folder / "__init__.py").write_text("")
+    (tmp_path / "pipelines" / "breach.py").write_text("import torch\n")
+    (tmp_path / "pyproject.toml").write_text((REPOSITORY / "pyproject.toml").read_text())
+    done = subprocess.run([linter, "--no-cache"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pipelines.breach -> torch" in done.stdout

@@ -1,0 +1,68 @@
+from dataclasses import dataclass
+
+import pytest
+
+from infra.errors import SettingError
+from infra.local_environment import Ports
+from infra.settings import load_settings, stage_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    epochs: int = 10
+    lr: float = 0.1
+
+
+def test_the_environment_wins_over_the_profile(monkeypatch):
+    monkeypatch.setenv("PENCHANT_LLM__BASE_URL", "http://elsewhere/v1")
+    assert load_settings().llm.base_url == "http://elsewhere/v1"
+
+
+def test_an_unknown_setting_is_named(monkeypatch, tmp_path):
+    profile = tmp_path / "p.toml"
+    profile.write_text("[llm]\nbase_ulr = 'x'\n")
+    monkeypatch.setenv("PENCHANT_PROFILE", str(profile))
+    with pytest.raises(SettingError, match=r"llm\.base_ulr"):
+        load_settings()
+
+
+def test_an_unknown_profile_lists_those_that_exist(monkeypatch):
+    monkeypatch.setenv("PENCHANT_PROFILE", "moon")
+    with pytest.raises(SettingError, match="local"):
+        load_settings()
+
+
+def test_overrides_win_over_the_profile_and_leave_other_sections_alone(monkeypatch, tmp_path):
+    profile = tmp_path / "p.toml"
+    profile.write_text("[stages.recipe]\nepochs = 5\nlr = 0.5\n")
+    monkeypatch.setenv("PENCHANT_PROFILE", str(profile))
+    made = stage_settings(Recipe, "recipe", load_settings(), {"recipe.epochs": 7, "other.epochs": 9})
+    assert made == Recipe(epochs=7, lr=0.5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"recipe.epoch": 1}, r"recipe\.epoch is no setting; recipe has: epochs, lr"),
+        ({"recipe.lr": "x"}, r"recipe\.lr"),
+    ],
+)
+def test_a_wrong_override_is_named(overrides, message):
+    with pytest.raises(SettingError, match=message):
+        stage_settings(Recipe, "recipe", load_settings(), overrides)
+
+
+def test_a_port_that_is_none_is_named(monkeypatch):
+    monkeypatch.setenv("MLFLOW_PORT", "many")
+    with pytest.raises(SettingError, match="MLFLOW_PORT='many'"):
+        Ports.from_environment()
+
+
+def test_stage_settings_are_part_of_the_identity_and_addresses_of_services_are_not(monkeypatch, tmp_path):
+    before = load_settings().stages_hash()
+    monkeypatch.setenv("PENCHANT_MLFLOW__TRACKING_URI", "http://elsewhere")
+    assert load_settings().stages_hash() == before
+    profile = tmp_path / "p.toml"
+    profile.write_text("[stages.recipe]\nepochs = 5\n")
+    monkeypatch.setenv("PENCHANT_PROFILE", str(profile))
+    assert load_settings().stages_hash() != before

@@ -1,0 +1,140 @@
+"""Titles, texts, prices, brands and categories as product pages leave them."""
+
+import pytest
+
+from pipelines.items import clean_item, item_text
+from pipelines.landing.cleaning import (
+    clean_brand,
+    clean_categories,
+    clean_description,
+    clean_price,
+    clean_text,
+    clean_title,
+)
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("Tern &amp; Vale", "Tern & Vale"),
+        ("twice &amp;quot;escaped&amp;quot;", 'twice "escaped"'),
+        ("12&#34; &lt;b&gt;long&lt;/b&gt;", '12" long'),
+        ("one.<br />Two\n\t three\u00a0four", "one. Two three four"),
+        ("a <!-- hidden > --> b<script>var x = '<p>';</script> c<style>p{}</style>", "a b c"),
+        ("3 < 4 and I <3 it > all", "3 < 4 and I <3 it > all"),
+        ("cut <script>var x = 1", "cut"),
+        ("bell\x07 and \u200bzero", "bell and zero"),
+        (None, ""),
+        ("  ", ""),
+    ],
+)
+def test_texts(raw, clean):
+    assert clean_text(raw) == clean
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        '<span class="a-size-medium a-color-secondary"',
+        ' Magazines" />',
+        "var aPageStart = (new Date()).getTime();",
+        ".a-box-inner{background-color:#fff}",
+        "P.when('A').execute(function(A){})",
+        "&lt;span class=&quot;a-size-medium",
+        "No Title",
+        "  ",
+        "---",
+        None,
+    ],
+)
+def test_junk_titles_are_none(junk):
+    assert clean_title(junk) is None
+
+
+@pytest.mark.parametrize(
+    "title", ["Rolling Stone June 2014{the Country Issue}", "C# in a #1 {new} edition", "Size < Medium", "R.E.M. - Up"]
+)
+def test_odd_titles_stay(title):
+    assert clean_title(title) == title
+
+
+@pytest.mark.parametrize(
+    ("raw", "price"),
+    [
+        ("$1,299.00", 1299.0),
+        ("$9.99 - $19.99", 9.99),
+        ("from 14.99", 14.99),
+        ("$.99", 0.99),
+        ("12.50 USD", 12.5),
+        (7.09, 7.09),
+        (3, 3.0),
+        ("7.09", 7.09),
+        ("", None),
+        ("\u2014", None),
+        ("None", None),
+        ("1.2.3", None),
+        ("1,29", None),
+        (".a-box-inner{background-color:#fff}#x{width:100px}", None),
+        ("\n\n<script", None),
+        ("-4", None),
+        (0, None),
+        (-4.0, None),
+        (float("nan"), None),
+        (None, None),
+        (True, None),
+    ],
+)
+def test_prices(raw, price):
+    assert clean_price(raw) == price
+
+
+@pytest.mark.parametrize(
+    ("raw", "brand"),
+    [
+        ("by\n    \n    Foo &amp; Bar", "Foo & Bar"),
+        ("Visit Amazon's Fender Page", "Fender"),
+        ("Visit the Sony Store", "Sony"),
+        ("The Container Store", "The Container Store"),
+        ("Bygone Guitars", "Bygone Guitars"),
+        ("Unknown", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_brands(raw, brand):
+    assert clean_brand(raw) == brand
+
+
+def test_categories_are_flattened_outermost_first_each_once():
+    nested = [["Music", "Guitars &amp; Strings"], ["Music", "Picks"], [None, "<b></b>"]]
+    assert clean_categories(nested) == ["Music", "Guitars & Strings", "Picks"]
+    assert clean_categories(["A", "B", "A"]) == ["A", "B"]
+    assert clean_categories(None) == []
+
+
+def test_descriptions_join_paragraphs_once_and_drop_page_code():
+    assert clean_description(["<p>One.</p>", "", "One.", "var aPageStart = 1", "Two."]) == "One. Two."
+    assert clean_description("Just text") == "Just text"
+    assert clean_description([]) is None
+
+
+def test_item_text_names_every_field_that_is_there():
+    full = {
+        "title": "Warm Ukulele", "brand": "Tern", "categories": ["Music", "Ukuleles"], "price": 49.9,
+        "description": "A small ukulele with nylon strings",
+    }  # fmt: skip
+    text = item_text(item_id="i", **full, description_words=3)
+    assert text == "Warm Ukulele. Brand: Tern. Categories: Music > Ukuleles. Price: 49.90. A small ukulele."
+    nothing = {"title": None, "brand": None, "categories": [], "price": None, "description": None}
+    assert item_text(item_id="B07", **nothing, description_words=3) == "item B07"
+    assert item_text(item_id="i", **{**nothing, "title": "Who?"}, description_words=3) == "Who?"
+
+
+def test_no_field_of_one_item_shows_in_the_next():
+    rich = clean_item("1", "First", "BrandOne", [["CatOne"]], "$5", ["Words of one"], description_words=9)
+    poor = clean_item("2", None, None, None, None, None, description_words=9)
+    again = clean_item("1", "First", "BrandOne", [["CatOne"]], "$5", ["Words of one"], description_words=9)
+    assert rich == again
+    assert poor == {
+        "title": None, "brand": None, "categories": [], "price": None, "description": None, "text": "item 2",
+    }  # fmt: skip

@@ -1,0 +1,124 @@
+"""Registration: formats are told apart, and what is wrong is said with the way to mend it."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.landing.register import main, parse_columns, register
+from schemas.dataset import Dataset
+from schemas.errors import DataError
+
+LINES = {
+    "amazon-2014": {"reviewerID": "u", "asin": "i", "helpful": [0, 1], "overall": 5.0, "unixReviewTime": 1393545600},
+    "amazon-2018": {"reviewerID": "u", "asin": "i", "verified": True, "overall": 5.0, "unixReviewTime": 1393545600},
+    "amazon-2023": {"user_id": "u", "parent_asin": "i", "asin": "j", "rating": 5.0, "timestamp": 1393545600000},
+}
+
+
+@pytest.mark.parametrize("release", sorted(LINES))
+@pytest.mark.parametrize("gz", [False, True])
+def test_amazon_releases_are_told_apart(tmp_path: Path, release, gz):
+    text = ("not json\n" + json.dumps(LINES[release]) + "\n").encode()
+    path = tmp_path / ("r.json.gz" if gz else "r.json")
+    path.write_bytes(gzip.compress(text) if gz else text)
+    dataset = register("shop", str(path), datasets_dir=tmp_path / "sets")
+    assert dataset.format == release
+    assert dataset == Dataset.load(tmp_path / "sets", "shop")
+    assert dataset.unknown_items == "keep"
+
+
+def test_python_literals_of_2014_are_told(tmp_path: Path):
+    path = tmp_path / "r.json"
+    path.write_text(repr(LINES["amazon-2014"]) + "\n")
+    assert register("old", str(path), datasets_dir=tmp_path).format == "amazon-2014"
+
+
+def test_movielens_and_columns_are_told_by_the_header(tmp_path: Path):
+    path = tmp_path / "ratings.csv"
+    path.write_text("userId,movieId,rating,timestamp\n1,2,3.5,964982703\n")
+    assert register("ml", str(path), datasets_dir=tmp_path).format == "movielens"
+    path.write_text("user_id,item_id,rating,reviewed_at,other\n1,2,3.5,2020-01-01,x\n")
+    dataset = register("own", str(path), datasets_dir=tmp_path)
+    assert (dataset.format, dataset.review_columns["user_id"]) == ("columns", "user_id")
+    assert "text" not in dataset.review_columns
+
+
+def test_a_column_mapping_is_checked_against_the_file(tmp_path: Path):
+    reviews, items = tmp_path / "r.parquet", tmp_path / "i.csv"
+    pq.write_table(pa.table({"uid": ["a"], "sku": ["b"], "stars": [4.0], "at": [1], "title": ["t"]}), reviews)
+    items.write_text("sku,name\nb,Lamp\n")
+
+    def attempt(columns: str, item_columns: str = "item_id=sku,title=name"):
+        return register(
+            "own", str(reviews), str(items), datasets_dir=tmp_path,
+            review_columns=parse_columns(columns), item_columns=parse_columns(item_columns),
+        )  # fmt: skip
+
+    dataset = attempt("user_id=uid,item_id=sku,rating=stars,reviewed_at=at")
+    assert dataset.review_columns == {
+        "user_id": "uid", "item_id": "sku", "rating": "stars", "reviewed_at": "at", "title": "title",
+    }  # fmt: skip
+    assert dataset.unknown_items == "quarantine"
+    with pytest.raises(
+        DataError, match=r"which column is rating and reviewed_at: --columns rating=THEIRS.*has: uid, sku"
+    ):
+        attempt("user_id=uid,item_id=sku")
+    with pytest.raises(DataError, match="no column 'when' for reviewed_at"):
+        attempt("user_id=uid,item_id=sku,rating=stars,reviewed_at=when")
+    with pytest.raises(DataError, match="'price' is none of our columns"):
+        attempt("user_id=uid,item_id=sku,rating=stars,reviewed_at=at,price=stars")
+    with pytest.raises(DataError, match="which column is item_id: --item-columns"):
+        attempt("user_id=uid,item_id=sku,rating=stars,reviewed_at=at", "title=name")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b'{"a": 1}\n', "keys a are none of the Amazon releases"),
+        (b"hello\nworld\n", "neither a JSON object nor a CSV header: 'hello'"),
+    ],
+)
+def test_unknown_content_is_shown(tmp_path: Path, content, message):
+    path = tmp_path / "r.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        register("x", str(path), datasets_dir=tmp_path)
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_missing_files_and_broken_gzip_are_named(tmp_path: Path):
+    with pytest.raises(DataError, match=r"no such file: .*absent\.json"):
+        register("x", str(tmp_path / "absent.json"), datasets_dir=tmp_path)
+    path = tmp_path / "r.json.gz"
+    path.write_bytes(b"no gzip at all\n")
+    with pytest.raises(DataError, match="no complete gzip file"):
+        register("x", str(path), datasets_dir=tmp_path)
+    with pytest.raises(DataError, match="give --format"):
+        register("x", "s3a://bucket/reviews.json.gz", datasets_dir=tmp_path)
+
+
+def test_daily_files_are_looked_at_through_their_newest_day(tmp_path: Path):
+    pattern = tmp_path / "day={partition}" / "r.json"
+    with pytest.raises(DataError, match="for any day yet"):
+        register("x", str(pattern), datasets_dir=tmp_path)
+    (tmp_path / "day=2026-01-31").mkdir()
+    (tmp_path / "day=2026-01-31" / "r.json").write_text(json.dumps(LINES["amazon-2018"]) + "\n")
+    assert register("x", str(pattern), datasets_dir=tmp_path).format == "amazon-2018"
+
+
+def test_the_command_line_registers_and_fails_clearly(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("PENCHANT_HOME", str(tmp_path / "home"))
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(LINES["amazon-2023"]) + "\n")
+    main(["--name", "shop", "--reviews", str(path)])
+    assert "amazon-2023" in capsys.readouterr().out
+    assert Dataset.load(tmp_path / "home" / "datasets", "shop").reviews == str(path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--name", "Bad Name", "--reviews", str(path)])
+    assert stopped.value.code == 2
+    assert "use lower case letters" in capsys.readouterr().err

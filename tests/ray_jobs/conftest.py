@@ -1,0 +1,42 @@
+import shutil
+from dataclasses import replace
+
+import pytest
+from planted_warehouse import Warehouse, make_warehouse
+
+from infra.settings import load_settings
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """One Ray for the whole test session, shut down at its end."""
+    import ray
+
+    from ray_jobs.cluster import connect
+
+    connect()
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory) -> Warehouse:
+    """The planted warehouse; do not write into it (`warehouse` is a copy to write into)."""
+    return make_warehouse(tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture
+def warehouse(planted, tmp_path, monkeypatch) -> Warehouse:
+    """A fresh copy of the planted warehouse that `load_settings` finds."""
+    folder = tmp_path / "home"
+    shutil.copytree(planted.settings.home, folder)
+    environment = {
+        name: value.replace(planted.settings.home, str(folder)) for name, value in planted.environment.items()
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    moved = {
+        name: replace(handoff, uri=handoff.uri.replace(planted.settings.home, str(folder)))
+        for name, handoff in planted.handoffs.items()
+    }
+    return Warehouse(load_settings(), environment, moved)

@@ -1,0 +1,58 @@
+import datetime as dt
+
+import mlflow
+import pandas as pd
+import pytest
+
+from ray_jobs import recommendations
+from ray_jobs.data.tables import read_table, table_version
+from ray_jobs.registry.audience import audience_of
+from schemas.errors import DataError
+
+UPSTREAM = {"register.model_name": "penchant-tiny", "register.version": "1"}
+
+
+def test_every_user_is_scored_as_the_model_would_answer(registered, ray_session):
+    world, _, _ = registered
+    request = world.request(
+        "recommendations",
+        UPSTREAM,
+        overrides={"recommendations.k": 5, "recommendations.users_per_batch": 7},
+    )
+    report = recommendations.run(request)
+    assert report.counts["users"] == 24
+    assert report.counts["with_preference"] == 8
+    handoff = report.handoffs["recommendations"]
+    assert handoff.rows == 24
+
+    rows = read_table(handoff.uri, handoff.version).sort_by("user_id").to_pylist()
+    assert {row["model_version"] for row in rows} == {"penchant-tiny/1"}
+    assert {row["partition_date"] for row in rows} == {dt.date(2026, 1, 31)}
+    audience = audience_of(world.settings, request)
+    assert [row["user_id"] for row in rows] == [reader.user_id for reader in audience]
+    question = pd.DataFrame({"history": [r.history for r in audience], "preference": [r.preference for r in audience]})
+    answer = mlflow.pyfunc.load_model("models:/penchant-tiny/1").predict(question, params={"k": 5})
+    assert [row["item_ids"] for row in rows] == answer["item_ids"].tolist()
+    for row, scores in zip(rows, answer["scores"], strict=True):
+        assert row["scores"] == pytest.approx(scores, abs=1e-5)
+    for row, reader in zip(rows, audience, strict=True):
+        assert len(row["item_ids"]) == 5
+        assert not set(row["item_ids"]) & set(reader.history)
+        assert row["preference"] == reader.preference
+    assert rows[0]["preference"] == "I like jazz. I dislike loud amplifiers"
+    assert rows[1]["preference"] is None
+
+    again = recommendations.run(request)
+    assert again.handoffs["recommendations"] == handoff
+    assert table_version(handoff.uri) == handoff.version
+
+
+def test_what_is_missing_or_wrong_is_named(registered):
+    world, _, _ = registered
+    with pytest.raises(DataError, match=r"register\.model_name and register\.version"):
+        recommendations.run(world.request("recommendations", {}))
+    gone = {**UPSTREAM, "register.version": "7"}
+    with pytest.raises(DataError, match="version 7 of model penchant-tiny is not in the registry"):
+        recommendations.run(world.request("recommendations", gone))
+    with pytest.raises(ValueError, match=r"recommendations\.k is 0"):
+        recommendations.run(world.request("recommendations", UPSTREAM, overrides={"recommendations.k": 0}))

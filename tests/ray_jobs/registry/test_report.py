@@ -1,0 +1,88 @@
+import datetime as dt
+
+import pytest
+
+from ray_jobs import report
+from ray_jobs.registry.audience import audience_of
+from ray_jobs.registry.promotion import CHAMPION, point_alias
+from ray_jobs.registry.runs import connect
+from schemas.errors import DataError
+
+DAY = "2026-01-31"
+
+
+@pytest.fixture
+def scored(registered):
+    world, _, _ = registered
+    request = world.request("recommendations", {})
+    rows = [
+        {
+            "user_id": reader.user_id,
+            "item_ids": [f"i{n:02}" for n in range(20, 27)],
+            "scores": [-1.5 - n for n in range(7)],
+            "preference": reader.preference,
+        }
+        for reader in audience_of(world.settings, request)
+    ]
+    day = dt.date.fromisoformat(DAY)
+    world = world.publish("recommendations", rows, {"partition_date": day, "model_version": "penchant-tiny/1"})
+    refused = [
+        {"row_key": f"reviews:{n}", "reason": reason, "detail": "", "raw": ""}
+        for n, reason in enumerate(["bad date", "bad date", "missing item id"])
+    ]
+    return world.publish("quarantine", refused, {"partition_date": day, "stage": "ingest"})
+
+
+def test_the_whole_text(scored, capsys):
+    assert report.main(["--dataset=tiny", f"--partition={DAY}", "--users=2"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= report.WIDTH
+    lines = text.splitlines()
+    assert lines[1] == "Penchant: tiny, 2026-01-31"
+    assert [line for line in lines if line.startswith("User ")] == ["User u00", "User u03"]
+    first = text[text.index("User u00") : text.index("User u03")]
+    assert "Reviewed (last 5 of 5, oldest first)" in first
+    assert "    *      Title of i00\n    **     Title of i03\n" in first
+    assert "    + I like jazz.\n    - I dislike loud amplifiers.\n" in first
+    assert "cheap" not in first
+    tops = [line for line in first.splitlines() if line.startswith(("    1. ", "    5. ", "    6. "))]
+    assert [line.split() for line in tops] == [
+        ["1.", "Title", "of", "i20", "-1.500"],
+        ["5.", "Title", "of", "i24", "-5.500"],
+    ]
+    metrics = text[text.index("Metrics (test") : text.index("Registered model")].splitlines()
+    assert [line.split()[0] for line in metrics[3:5]] == ["sasrec", "popularity"]
+    assert metrics[2].split() == ["Recall@5", "Recall@10", "NDCG@5", "NDCG@10"]
+    assert " 0.551 (" in metrics[3]
+    assert "24 users" in metrics[5]
+    assert "penchant-tiny version 1 (champion, challenger)" in text
+    assert "promoted: NDCG@10 0.5508 is above popularity's" in text
+    assert "30 items, 24 users with a sequence, 24 of them with recommendations" in text
+    assert "quarantined 3: ingest: bad date 2, ingest: missing item id 1" in text
+
+
+def test_users_without_preferences_follow_by_id():
+    rows = [{"user_id": name} for name in ("c", "b", "a")]
+    said = {"c": {"preferences": ["one"]}, "b": {"preferences": ["one", "two"]}}
+    assert [row["user_id"] for row in report.chosen_users(rows, said, 3)] == ["b", "c", "a"]
+
+
+def test_long_titles_stay_on_their_line():
+    assert report.shortened("a  b\nc", 10) == "a b c"
+    assert report.shortened("x" * 30, 10) == "xxxxxxx..."
+
+
+def test_what_is_missing_is_named(registered, capsys):
+    world, _, _ = registered
+    with pytest.raises(DataError, match="recommendations"):
+        report.report(world.settings, "tiny", DAY)
+    assert report.main(["--dataset=tiny", "--partition=2026-02-01"]) == 2
+    assert "no version of penchant-tiny is registered for 2026-02-01" in capsys.readouterr().err
+
+
+def test_another_champion_is_not_claimed(scored):
+    client = connect(scored.settings)
+    source = client.get_model_version("penchant-tiny", "1")
+    client.create_model_version("penchant-tiny", source.source)
+    point_alias(client, "penchant-tiny", CHAMPION, "2")
+    assert "penchant-tiny version 1 (challenger)" in report.report(scored.settings, "tiny", DAY)

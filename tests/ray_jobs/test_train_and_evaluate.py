@@ -1,0 +1,146 @@
+import json
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from mlflow import MlflowClient
+
+from ray_jobs import evaluate, train
+from ray_jobs.data.tables import publish, read_table, table_version
+from ray_jobs.recommenders.bundle import load_bundle
+from ray_jobs.tokenizers.codebook import Codebook
+from schemas.errors import DataError
+from schemas.evaluations import EVALUATIONS
+from schemas.semantic_ids import SEMANTIC_IDS
+
+CODEBOOK = "planted-codes"
+SMALL = {
+    "width": 32,
+    "heads": 2,
+    "head_width": 16,
+    "inner": 64,
+    "layers": 1,
+    "epochs": 3,
+    "batch_size": 32,
+    "beams": 20,
+}
+OVERRIDES = {
+    **{f"mendertok.{name}": value for name, value in SMALL.items()},
+    "mendertok.reading": "parts",
+    "mendertok.learning_rate": 0.01,
+    "sasrec.epochs": 6,
+    "sasrec.width": 32,
+    "sasrec.learning_rate": 0.01,
+}
+
+
+@pytest.fixture
+def coded(warehouse):
+    """The warehouse with a codebook that knows the clusters."""
+    items = sorted({i for row in read_table(warehouse.uri("sequences"))["item_ids"].to_pylist() for i in row})
+    codes = np.array([[int(item[1]), int(item[2:])] for item in items])
+    book = Codebook(items, codes, (6, 10), CODEBOOK, "none")
+    identity = warehouse.request("semantic_ids").identity()
+    publish(book.to_table(), SEMANTIC_IDS, warehouse.uri("semantic_ids"), {"codebook": CODEBOOK}, identity)
+    return warehouse
+
+
+def _train(warehouse, recipe, **given):
+    upstream = {"semantic_ids.codebook": CODEBOOK}
+    return train.run(warehouse.request("train", recipe=recipe, upstream=upstream, overrides=OVERRIDES, **given))
+
+
+def test_training_and_evaluation_end_to_end_and_again(coded, ray_session):
+    model, baseline = _train(coded, "mendertok"), _train(coded, "sasrec")
+    assert model.status == baseline.status == "done"
+    assert model.counts["steps"] > 0
+    assert model.counts["epochs"] == 3
+    assert model.counts["with_preference"] > 50
+    bundle = load_bundle(model.outputs["bundle_uri"])
+    assert bundle.provenance["codebook"] == CODEBOOK
+    run = MlflowClient(coded.settings.mlflow.tracking_uri).get_run(model.outputs["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["learning_rate"] == "0.01"
+    assert run.data.metrics["valid_ndcg_10"] == pytest.approx(bundle.provenance["records"][-1]["valid_ndcg_10"])
+
+    upstream = {
+        **{f"train_recommender.{name}": value for name, value in model.outputs.items()},
+        **{f"train_baseline.{name}": value for name, value in baseline.outputs.items()},
+    }
+    request = coded.request("evaluate", upstream=upstream)
+    report = evaluate.run(request)
+    rows = read_table(coded.uri("evaluations"))
+    recipes = {name.split("@")[0] for name in rows["model"].to_pylist()}
+    assert recipes == {"mendertok", "sasrec", "popularity"}
+    assert rows.num_rows == report.counts["rows"] == report.handoffs["evaluations"].rows == 80 * 2 * (2 + 1 + 1)
+    _counts_are_the_means_of_the_rows(report.counts, rows)
+    assert report.counts["mendertok.test.ndcg_10"] > report.counts["popularity.test.ndcg_10"]
+    assert report.counts["popularity.test.ndcg_10_gain"] == 0
+    logged = MlflowClient().get_run(model.outputs["mlflow_run_id"]).data.metrics
+    assert logged["test.ndcg_10"] == pytest.approx(report.counts["mendertok.test.ndcg_10"])
+
+    version = table_version(coded.uri("evaluations"))
+    again = _train(coded, "mendertok")
+    assert again.status == "reused"
+    assert again.counts == model.counts
+    assert again.outputs == model.outputs
+    second = evaluate.run(request)
+    assert second.status == "reused"
+    assert second.counts == report.counts
+    assert table_version(coded.uri("evaluations")) == version
+    history = MlflowClient().get_metric_history(model.outputs["mlflow_run_id"], "loss")
+    assert len(history) == 3, "a rerun draws no second curve"
+
+
+def _counts_are_the_means_of_the_rows(counts, rows):
+    for recipe, condition in (("mendertok", "history+preference"), ("sasrec", "history"), ("popularity", "history")):
+        chosen = rows.filter(
+            pc.and_(
+                pc.starts_with(rows["model"], f"{recipe}@"),
+                pc.and_(pc.equal(rows["condition"], condition), pc.equal(rows["split"], "test")),
+            )
+        )
+        assert chosen.num_rows == 80
+        assert counts[f"{recipe}.test.ndcg_10"] == pytest.approx(np.mean(chosen["ndcg_10"].to_pylist()), abs=1e-5)
+        for row in chosen.select(["rank", "recall_10", "ndcg_10"]).to_pylist():
+            assert (row["rank"] is not None and row["rank"] <= 10) == (row["recall_10"] == 1)
+
+
+def test_popularity_needs_no_training_and_no_cluster(coded):
+    report = _train(coded, "popularity")
+    assert report.status == "done"
+    assert "steps" not in report.counts
+    counted = load_bundle(report.outputs["bundle_uri"]).recommender.counts.sum()
+    positions = read_table(coded.uri("sequences"))["valid_position"]
+    assert counted == pc.sum(positions).as_py()
+
+
+def test_what_is_missing_is_said_before_anything_is_spent(warehouse):
+    with pytest.raises(DataError, match="tiger needs semantic ids, and the request names no codebook"):
+        train.run(warehouse.request("train", recipe="tiger"))
+    with pytest.raises(DataError, match="no model to evaluate"):
+        evaluate.run(warehouse.request("evaluate"))
+    failed = mlflow.search_runs(search_all_experiments=True)
+    assert failed["status"].tolist() == ["FAILED"]
+
+
+def test_a_model_of_another_catalogue_is_not_evaluated(coded):
+    report = _train(coded, "popularity")
+    bundle = report.outputs["bundle_uri"]
+    sequences = read_table(coded.uri("sequences"))
+    fewer = sequences.filter(pc.not_equal(pc.list_element(sequences["item_ids"], 0), "I000")).slice(0, 20)
+    day = coded.request("x").partition_date()
+    from schemas.sequences import SEQUENCES
+
+    publish(fewer, SEQUENCES, coded.uri("sequences"), {"partition_date": day}, coded.request("x").identity())
+    upstream = {"train_recommender.bundle_uri": bundle}
+    with pytest.raises(DataError, match="was trained on"):
+        evaluate.run(coded.request("evaluate", upstream=upstream))
+
+
+def test_reports_are_plain_json(coded):
+    report = _train(coded, "popularity")
+    assert json.loads(json.dumps(report.to_dict()))["outputs"]["run_identity"].startswith("test--2026-01-31--train-pop")
+    assert pa.schema([EVALUATIONS.arrow_schema().field("rank")]).field(0).nullable

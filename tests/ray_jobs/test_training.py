@@ -1,0 +1,137 @@
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from ray import cloudpickle
+from small_world import small_catalogue, small_histories
+
+from infra.errors import SettingError
+from infra.progress import read_progress
+from infra.settings import RaySettings
+from ray_jobs.data.histories import InMemoryExamples, evaluation_examples
+from ray_jobs.recommenders.sasrec import SASRecSettings
+from ray_jobs.recommenders.tiger import TigerSettings
+from ray_jobs.training.loop import TrainState, fit, learning_rate, validation_score
+from ray_jobs.training.ray_train import Plan, build, finished_state, require_resources, train
+
+SETTINGS = TigerSettings(
+    width=16,
+    heads=2,
+    head_width=8,
+    inner=32,
+    layers=1,
+    encoder_layers=1,
+    beams=10,
+    epochs=4,
+    batch_size=32,
+    learning_rate=5e-3,
+    patience=4,
+)
+
+
+def _plan(settings=SETTINGS, recipe="tiger"):
+    catalogue, histories = small_catalogue(), small_histories()
+    examples = build(Plan(recipe, settings, catalogue, None, None)).training_examples(histories)
+    return Plan(recipe, settings, catalogue, examples, evaluation_examples(histories, "valid", 20))
+
+
+def _fit(plan, **given):
+    torch.set_num_threads(1)
+    return fit(build(plan), InMemoryExamples(plan.train), InMemoryExamples(plan.valid), **given)
+
+
+def _numbers(state):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in state.records]
+
+
+@pytest.mark.parametrize(("recipe", "settings"), [("tiger", SETTINGS), ("sasrec", SASRecSettings(width=16, epochs=4))])
+def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(recipe, settings):
+    first, second = _fit(_plan(settings, recipe)), _fit(_plan(settings, recipe))
+    assert _numbers(first) == _numbers(second)
+    for name, tensor in first.best.items():
+        assert torch.equal(tensor, second.best[name])
+    other = _fit(_plan(replace(settings, seed=1), recipe))
+    assert _numbers(other)[0]["loss"] != _numbers(first)[0]["loss"]
+    assert first.records[-1]["loss"] < first.records[0]["loss"]
+
+
+def test_a_run_cut_at_any_epoch_goes_on_as_if_it_had_not_been(tmp_path):
+    plan = _plan()
+    whole = _fit(plan)
+    for cut in (1, 3):
+
+        class Killed(Exception):
+            pass
+
+        def save(state, cut=cut):
+            torch.save(vars(state), tmp_path / "state.pt")
+            if state.epoch == cut:
+                raise Killed
+
+        with pytest.raises(Killed):
+            _fit(plan, on_epoch=save)
+        resumed = _fit(plan, state=TrainState(**torch.load(tmp_path / "state.pt", weights_only=True)))
+        assert _numbers(resumed) == _numbers(whole)
+        assert all(torch.equal(whole.best[name], resumed.best[name]) for name in whole.best)
+
+
+def test_training_stops_when_validation_does_not_improve_and_keeps_the_best():
+    plan = _plan(replace(SETTINGS, epochs=30, patience=2, learning_rate=2e-2))
+    state = _fit(plan)
+    scores = [record["valid_ndcg_10"] for record in state.records]
+    assert len(scores) < 30
+    assert state.best_epoch == scores.index(max(scores)) + 1 == len(scores) - 2
+    assert state.finished
+    best = build(plan)
+    best.load_trained_state(state.best)
+    assert validation_score(best, InMemoryExamples(plan.valid)) == pytest.approx(max(scores), abs=1e-6)
+    again = fit(build(plan), InMemoryExamples(plan.train), InMemoryExamples(plan.valid), state=state)
+    assert len(again.records) == len(scores), "a finished state is not trained on"
+
+
+def test_the_rate_warms_up_and_ends_at_zero():
+    settings = replace(SETTINGS, warmup=0.1, learning_rate=1.0)
+    rates = [learning_rate(step, 100, settings) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[100] == pytest.approx(0.0)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_a_worker_killed_in_mid_run_resumes_to_the_uninterrupted_result(ray_session, tmp_path):
+    plan = _plan()
+    expected = _fit(plan)
+    marker = tmp_path / "killed"
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+    def kill_once(state):
+        if state.epoch == 2 and not Path(marker).exists():
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    settings = RaySettings(storage=str(tmp_path / "runs"))
+    given = {"run_name": "killed-once", "home": str(tmp_path), "stage": "train_recommender"}
+    outcome = train(plan, settings, hook=kill_once, **given)
+    assert marker.exists()
+    assert not outcome.reused
+    assert _numbers(outcome.state) == _numbers(expected)
+    assert all(torch.equal(expected.best[name], outcome.state.best[name]) for name in expected.best)
+    done, total, note = read_progress(str(tmp_path), "train_recommender", 0.0)
+    assert done == total == expected.step
+    assert "valid NDCG@10" in note
+
+    again = train(plan, settings, **given)
+    assert again.reused, "a finished name is not trained a second time, and not a success of zero steps"
+    assert again.state.step == expected.step > 0
+    assert finished_state(settings.storage, "another-name") is None
+
+
+def test_what_the_cluster_cannot_hold_is_refused_with_the_numbers(ray_session):
+    with pytest.raises(SettingError, match=r"3 worker\(s\) with 2 CPU each, and the Ray cluster has 2 CPU and 0 GPU"):
+        require_resources(RaySettings(workers=3, cpus_per_worker=2), wait_s=0)
+    with pytest.raises(SettingError, match="1 GPU each"):
+        require_resources(RaySettings(use_gpu=True), wait_s=0)

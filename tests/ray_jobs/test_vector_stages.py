@@ -1,0 +1,185 @@
+"""The stages item_vectors and semantic_ids on a real Ray: Ray Data, Ray Train, Delta and MLflow."""
+
+import datetime as dt
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from mlflow import MlflowClient
+from planted_warehouse import IDENTITY, PARTITION, cluster_of
+
+from infra.errors import SettingError
+from ray_jobs import item_vectors, semantic_ids
+from ray_jobs.data.tables import newest_items, publish, read_table, upsert
+from ray_jobs.tokenizers.base import FitContext
+from ray_jobs.tokenizers.codebook import Codebook
+from ray_jobs.tokenizers.rqvae import RQVAESettings, RQVAETokenizer, standardisation
+from ray_jobs.tokenizers.rqvae_training import State, fit
+from schemas.errors import DataError
+from schemas.item_vectors import ITEM_VECTORS
+from schemas.items import ITEMS
+
+OVERRIDES = {
+    "rqvae.codebook_size": 8,
+    "rqvae.epochs": 40,
+    "rqvae.checkpoint_every": 20,
+    "rqvae.hidden": [16],
+    "rqvae.learning_rate": 3e-3,
+    "rqvae.batch_size": 32,
+}
+SETTINGS = RQVAESettings(
+    codebook_size=8, epochs=40, checkpoint_every=20, hidden=(16,), learning_rate=3e-3, batch_size=32
+)
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_an_encoder_that_cannot_be_had_is_said_before_anything_is_started(warehouse):
+    request = warehouse.request("item_vectors", overrides={"item_vectors.encoder": "hub:google/flan-t5-small"})
+    with pytest.raises(SettingError, match="could not be loaded"):
+        item_vectors.run(request)
+
+
+def vectors_by_item(warehouse):
+    rows = read_table(warehouse.uri("item_vectors")).to_pylist()
+    return {row["item_id"]: np.array(row["vector"], np.float32) for row in rows}
+
+
+def test_a_text_is_encoded_once(warehouse, ray_session):
+    request = warehouse.request("item_vectors")
+    first = item_vectors.run(request)
+    assert first.counts == {"items": 60, "encoded": 60, "cached": 0}
+    vectors = vectors_by_item(warehouse)
+    similarity = {same: [] for same in (True, False)}
+    for a in vectors:
+        for b in vectors:
+            if a < b:
+                similarity[cluster_of(a) == cluster_of(b)].append(float(vectors[a] @ vectors[b]))
+    assert np.mean(similarity[True]) > np.mean(similarity[False]) + 0.3
+
+    second = item_vectors.run(request)
+    assert second.status == "reused"
+    assert second.counts == {"items": 60, "encoded": 0, "cached": 60}
+    assert second.handoffs == first.handoffs
+
+    items = newest_items(warehouse.settings, request).to_pylist()
+    items[0]["text"] = "A violin, quite another thing."
+    items[1]["text"] = items[2]["text"]
+    items.append({**items[3], "item_id": "I999"})
+    day = dt.date.fromisoformat(PARTITION)
+    publish(
+        pa.Table.from_pylist(items, schema=ITEMS.arrow_schema()),
+        ITEMS,
+        warehouse.uri("items"),
+        {"partition_date": day},
+        IDENTITY,
+    )
+    third = item_vectors.run(request)
+    assert third.counts == {"items": 61, "encoded": 1, "cached": 60}
+    changed = vectors_by_item(warehouse)
+    assert not np.array_equal(changed[items[0]["item_id"]], vectors[items[0]["item_id"]])
+    assert np.array_equal(changed[items[1]["item_id"]], vectors[items[2]["item_id"]])
+    assert np.array_equal(changed["I999"], vectors[items[3]["item_id"]])
+    assert third.handoffs["item_vectors"].rows == 61
+
+
+def plant_vectors(warehouse, request):
+    """Item vectors as the encoder's stage leaves them, cheaply: a direction per cluster and some noise."""
+    random = np.random.default_rng(0)
+    items = newest_items(warehouse.settings, request).to_pylist()
+    rows = [
+        {
+            "item_id": item["item_id"],
+            "content_hash": item_vectors.content_hash(item["text"]),
+            "vector": (np.eye(16)[cluster_of(item["item_id"])] + random.normal(size=16) * 0.2).tolist(),
+        }
+        for item in items
+    ]
+    schema = pa.schema([field for field in ITEM_VECTORS.arrow_schema() if field.name != "encoder"])
+    upsert(
+        pa.Table.from_pylist(rows, schema=schema),
+        ITEM_VECTORS,
+        warehouse.uri("item_vectors"),
+        {"encoder": "minilm-l6-v2"},
+        IDENTITY,
+    )
+
+
+def fail_once(marker):
+    """A hook that kills the worker after its first report; a closure, because workers cannot import this module."""
+
+    def after_report(epoch):
+        if not marker.exists():
+            marker.write_text(str(epoch))
+            raise RuntimeError("the worker was killed")
+
+    return after_report
+
+
+def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_session, tmp_path):
+    request = warehouse.request("semantic_ids", overrides=OVERRIDES)
+    with pytest.raises(DataError, match="run the stage 'item_vectors' first"):
+        semantic_ids.run(request)
+    plant_vectors(warehouse, request)
+    item_ids, vectors = semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2")
+    training = semantic_ids.training_items(warehouse.settings, request, item_ids)
+    assert 0 < training.sum() < len(item_ids), "some items are seen by no training position"
+
+    def context(**changes):
+        given = {
+            "training": training,
+            "version": semantic_ids.codebook_version(request, "rqvae"),
+            "ray": warehouse.settings.ray,
+            "run_name": request.identity().train_run_name(),
+            "home": warehouse.settings.home,
+            "stage": "semantic_ids",
+        }
+        return FitContext(**given | changes)
+
+    marker = tmp_path / "killed"
+    fitted = RQVAETokenizer(SETTINGS).fit(vectors, item_ids, context(after_report=fail_once(marker)))
+    assert marker.read_text() == "20"
+    assert not fitted.reused
+    mean, scale = standardisation(vectors[training])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    whole = fit(SETTINGS, torch.from_numpy(((vectors - mean) / scale)[training]), State(""))
+    torch.set_num_threads(threads)
+    assert [record["epoch"] for record in fitted.records] == list(range(1, 41))
+    assert fitted.records == whole.records, "the resumed run ends like one that was never killed"
+
+    held_out = vectors.copy()
+    held_out[~training] += 1
+    same = RQVAETokenizer(SETTINGS).fit(held_out, item_ids, context())
+    assert same.reused, "items that training does not see change nothing that is fitted"
+    assert (same.codebook.codes[training, :3] == fitted.codebook.codes[training, :3]).all()
+    with pytest.raises(ValueError, match="other settings or item vectors; raise --generation"):
+        RQVAETokenizer(SETTINGS).fit(vectors + np.float32(0.1) * training[:, None] * vectors, item_ids, context())
+
+    report = semantic_ids.run(request)
+    assert report.status == "done", "training was there, the table was not"
+    assert report.counts["items"] == 60
+    assert report.counts["epochs"] == 40
+    assert report.counts["training_items"] == training.sum()
+    version = report.outputs["codebook"]
+    codebook = Codebook.from_table(read_table(warehouse.uri("semantic_ids")), version)
+    assert codebook.item_ids == item_ids
+    assert codebook.codes.tolist() == fitted.codebook.codes.tolist()
+    assert codebook.level_sizes[:3] == (8, 8, 8)
+    assert report.counts["nearest_same_first_code"] > 2 * report.counts["any_same_first_code"]
+
+    again = semantic_ids.run(request)
+    assert again.status == "reused"
+    assert again.handoffs == report.handoffs
+    assert again.outputs == report.outputs
+    client = MlflowClient(warehouse.settings.mlflow.tracking_uri)
+    run = client.get_run(report.outputs["mlflow_run_id"])
+    curve = client.get_metric_history(run.info.run_id, "train.loss")
+    assert [round(metric.value, 5) for metric in curve] == [round(r["loss"], 5) for r in whole.records]
+    assert run.data.tags["penchant.codebook"] == version
+    assert run.data.metrics["codebook.utilisation_0"] == report.counts["utilisation_0"]
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "plots")] == ["plots/codebook_use.png"]
