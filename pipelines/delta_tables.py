@@ -224,7 +224,7 @@ def _checked_count(rows: DataFrame, table: Table, partition: Mapping[str, Any]) 
 def _create(spark: SparkSession, table: Table, uri: str) -> None:
     if table_exists(spark, uri):
         return
-    (
+    create = (
         DeltaTable.createIfNotExists(spark)
         .location(uri)
         .addColumns(spark_schema(table))
@@ -233,8 +233,16 @@ def _create(spark: SparkSession, table: Table, uri: str) -> None:
         .property("delta.enableDeletionVectors", "false")
         .property("delta.deletedFileRetentionDuration", f"interval {table.retention_days} days")
         .property("delta.logRetentionDuration", f"interval {table.retention_days} days")
-        .execute()
     )
+    try:
+        create.execute()
+    except Exception:
+        # A lost race shows itself in more ways than _CONFLICTS lists, some before the winner has committed.
+        for _ in range(20):
+            if table_exists(spark, uri):
+                return
+            time.sleep(0.1)
+        raise
 
 
 def _changes(target: DataFrame, rows: DataFrame, table: Table, partition: Mapping[str, Any]) -> DataFrame:

@@ -9,6 +9,7 @@ import functools
 import json
 import operator
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from pyarrow import fs
 
 from infra.settings import Settings
 from schemas.errors import DataError
@@ -41,7 +43,7 @@ def read_table(uri: str, version: int | None = None, columns: list[str] | None =
     Raises:
         DataError: there is no such table or version; the message names the stage to run.
     """
-    return _open(uri, version).to_pyarrow_table(columns=columns, filters=filters)
+    return _open(uri, version).to_pyarrow_table(columns=columns, filters=filters, filesystem=_files(uri))
 
 
 def table_version(uri: str) -> int:
@@ -201,6 +203,16 @@ def _open(uri: str, version: int | None = None) -> DeltaTable:
         ) from error
 
 
+def _files(uri: str) -> fs.FileSystem:
+    """Arrow's own file system, rooted at the table.
+
+    delta-rs would hand Arrow a file system written in Python. Arrow's reading threads then need the interpreter's
+    lock, and one that still closes a file while the interpreter ends aborts the process.
+    """
+    files, root = fs.FileSystem.from_uri(re.sub("^s3a:", "s3:", uri))
+    return fs.SubTreeFileSystem(root, files)
+
+
 def _opened_or_created(table: Table, uri: str, identity: RunIdentity) -> DeltaTable:
     if table_exists(uri):
         return DeltaTable(uri)
@@ -225,7 +237,9 @@ def _within(partition: Mapping[str, Any]) -> pc.Expression:
 
 
 def _partition_rows(target: DeltaTable, table: Table, partition: Mapping[str, Any]) -> pa.Table:
-    rows = target.to_pyarrow_table(columns=table.column_names(), filters=_within(partition))
+    rows = target.to_pyarrow_table(
+        columns=table.column_names(), filters=_within(partition), filesystem=_files(target.table_uri)
+    )
     return rows.cast(table.arrow_schema())
 
 
@@ -234,13 +248,15 @@ def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], 
 
     Batches are filtered here, because a dataset filter with ``isin`` fails on the text statistics of delta-rs.
     """
-    scanned = target.to_pyarrow_dataset().scanner(columns=table.column_names(), filter=_within(partition))
+    scanned = target.to_pyarrow_dataset(filesystem=_files(target.table_uri)).scanner(
+        columns=table.column_names(), filter=_within(partition)
+    )
     batches = [batch.filter(pc.is_in(batch[key], values)) for batch in scanned.to_batches()]
     return pa.Table.from_batches(batches, scanned.projected_schema).cast(table.arrow_schema())
 
 
 def _partition_count(target: DeltaTable, partition: Mapping[str, Any]) -> int:
-    return int(target.to_pyarrow_dataset().count_rows(filter=_within(partition)))
+    return int(target.to_pyarrow_dataset(filesystem=_files(target.table_uri)).count_rows(filter=_within(partition)))
 
 
 def _checked(rows: pa.Table, table: Table, partition: Mapping[str, Any], may_be_empty: bool | None = None) -> pa.Table:
