@@ -43,7 +43,8 @@ def read_table(uri: str, version: int | None = None, columns: list[str] | None =
     Raises:
         DataError: there is no such table or version; the message names the stage to run.
     """
-    return _open(uri, version).to_pyarrow_table(columns=columns, filters=filters, filesystem=_files(uri))
+    table = _open(uri, version)
+    return table.to_pyarrow_table(columns=columns, filters=filters, filesystem=_files(table.table_uri))
 
 
 def table_version(uri: str) -> int:
