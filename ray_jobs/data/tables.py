@@ -44,7 +44,7 @@ def read_table(uri: str, version: int | None = None, columns: list[str] | None =
         DataError: there is no such table or version; the message names the stage to run.
     """
     table = _open(uri, version)
-    return table.to_pyarrow_table(columns=columns, filters=filters, filesystem=_files(table.table_uri))
+    return table.to_pyarrow_table(columns=columns, filters=filters, filesystem=_files(table))
 
 
 def table_version(uri: str) -> int:
@@ -204,13 +204,13 @@ def _open(uri: str, version: int | None = None) -> DeltaTable:
         ) from error
 
 
-def _files(uri: str) -> fs.FileSystem:
+def _files(table: DeltaTable) -> fs.FileSystem:
     """Arrow's own file system, rooted at the table.
 
     delta-rs would hand Arrow a file system written in Python. Arrow's reading threads then need the interpreter's
     lock, and one that still closes a file while the interpreter ends aborts the process.
     """
-    files, root = fs.FileSystem.from_uri(re.sub("^s3a:", "s3:", uri))
+    files, root = fs.FileSystem.from_uri(re.sub("^s3a:", "s3:", table.table_uri))
     return fs.SubTreeFileSystem(root, files)
 
 
@@ -238,9 +238,7 @@ def _within(partition: Mapping[str, Any]) -> pc.Expression:
 
 
 def _partition_rows(target: DeltaTable, table: Table, partition: Mapping[str, Any]) -> pa.Table:
-    rows = target.to_pyarrow_table(
-        columns=table.column_names(), filters=_within(partition), filesystem=_files(target.table_uri)
-    )
+    rows = target.to_pyarrow_table(columns=table.column_names(), filters=_within(partition), filesystem=_files(target))
     return rows.cast(table.arrow_schema())
 
 
@@ -249,7 +247,7 @@ def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], 
 
     Batches are filtered here, because a dataset filter with ``isin`` fails on the text statistics of delta-rs.
     """
-    scanned = target.to_pyarrow_dataset(filesystem=_files(target.table_uri)).scanner(
+    scanned = target.to_pyarrow_dataset(filesystem=_files(target)).scanner(
         columns=table.column_names(), filter=_within(partition)
     )
     batches = [batch.filter(pc.is_in(batch[key], values)) for batch in scanned.to_batches()]
@@ -257,7 +255,7 @@ def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], 
 
 
 def _partition_count(target: DeltaTable, partition: Mapping[str, Any]) -> int:
-    return int(target.to_pyarrow_dataset(filesystem=_files(target.table_uri)).count_rows(filter=_within(partition)))
+    return int(target.to_pyarrow_dataset(filesystem=_files(target)).count_rows(filter=_within(partition)))
 
 
 def _checked(rows: pa.Table, table: Table, partition: Mapping[str, Any], may_be_empty: bool | None = None) -> pa.Table:
