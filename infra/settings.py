@@ -58,7 +58,8 @@ class LLMSettings(BaseModel, extra="forbid"):
 
     `scoring` says how log-probabilities are had there: ``grammar`` (llama.cpp's server: a continuation forced by a
     token grammar), ``echo`` (completions with prompt echo, as vLLM has), or ``none``.
-    `concurrency` counts requests in flight over the whole job.
+    `concurrency` counts requests in flight over the whole job. `price_in` and `price_out` are the price of a million
+    tokens in and out, in whatever currency, for estimates, budgets and reports.
     """
 
     base_url: str = "http://127.0.0.1:8095/v1"
@@ -69,6 +70,8 @@ class LLMSettings(BaseModel, extra="forbid"):
     timeout_s: float = 60
     max_attempts: int = 4
     extra_body: dict[str, Any] = {}
+    price_in: float = 0.0
+    price_out: float = 0.0
 
 
 class Settings(BaseSettings):

@@ -17,6 +17,7 @@ from pipelines.language.ledger import Ledger
 from pipelines.language.prompts import TitlePrompt, load_title_prompt
 from pipelines.language.replacements import suggest_replacements
 from pipelines.language.requests import OK, to_json
+from pipelines.language.tracking import record_run
 from pipelines.publisher import Publisher
 from pipelines.spark import spark_session
 from schemas.denoised_sequences import DENOISED_SEQUENCES
@@ -209,6 +210,7 @@ def run(request: StageRequest) -> StageReport:
 
     Raises:
         EndpointError: the language model's endpoint needs a person.
+        BudgetExhausted: the run has spent what it may; the next one goes on.
         TooManyBadAnswers: more answers than allowed are of no use.
         DataError: an input table is missing or the result fails its gate.
     """
@@ -228,6 +230,8 @@ def run(request: StageRequest) -> StageReport:
         if settings.llm.scoring == "none":
             positions = positions.limit(0)
         scored = scores(ledger, publisher.cache(positions), chosen).localCheckpoint()
+        if ledger.dry_run:
+            return ledger.dry_report()
         marked = mark(scored, chosen).localCheckpoint()
         suspects = marked.where("suspect").select("user_id", "position")
         replacements = suggest_replacements(sequences, suspects).localCheckpoint()
@@ -249,13 +253,13 @@ def run(request: StageRequest) -> StageReport:
             "suspects": found.suspects,
             "replacements": found.replacements,
             **{f"refused.{reason}": count for reason, count in refused.items()},
-            **ledger.usage.counts(),
+            **ledger.counts(),
             **publisher.warning_counts(),
         }
         handoffs = dict(publisher.handoffs)
-    return StageReport(
-        stage=STAGE, status="done", handoffs=handoffs, counts=counts, outputs={"scoring": settings.llm.scoring}
-    )
+    outputs = {"mlflow_run": record_run(settings, request, counts, [load_title_prompt(chosen.prompt)])}
+    outputs["scoring"] = settings.llm.scoring
+    return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts, outputs=outputs)
 
 
 def _renderer(prompt: TitlePrompt, llm: LLMSettings) -> Callable[[Sequence[str], str], str]:

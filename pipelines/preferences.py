@@ -10,7 +10,9 @@ from infra.settings import load_settings, stage_settings
 from pipelines.language.histories import chosen_users, product_names, reviewed_positions
 from pipelines.language.ledger import Ledger
 from pipelines.language.merging import Line, preferences_by_position
+from pipelines.language.prompts import load_chat_prompt
 from pipelines.language.review_lines import ReviewLineSettings, refused_lines, review_lines
+from pipelines.language.tracking import record_run
 from pipelines.publisher import Publisher
 from pipelines.spark import spark_session
 from schemas.handoff import StageReport
@@ -100,6 +102,7 @@ def run(request: StageRequest) -> StageReport:
 
     Raises:
         EndpointError: the language model's endpoint needs a person.
+        BudgetExhausted: the run has spent what it may; the next one goes on.
         TooManyBadAnswers: more answers than allowed are of no use.
         DataError: an input table is missing or the result fails its gate.
     """
@@ -116,6 +119,8 @@ def run(request: StageRequest) -> StageReport:
         positions = reviewed_positions(sequences.join(users, "user_id"), reviews, items, day)
         names = product_names(reviews, items, day)
         lines = review_lines(ledger, positions, names, reading).localCheckpoint()
+        if ledger.dry_run:
+            return ledger.dry_report()
         rows = preferences(sequences, lines, users, chosen).localCheckpoint()
         publisher.publish(rows, PREFERENCES)
         _, refused = publisher.quarantine(refused_lines(lines), STAGE)
@@ -127,11 +132,12 @@ def run(request: StageRequest) -> StageReport:
             "lines": read.lines,
             **{f"positions_{status}": by_status.get(status, 0) for status in ("ok", "none", "not_asked")},
             **{f"refused.{reason}": count for reason, count in refused.items()},
-            **ledger.usage.counts(),
+            **ledger.counts(),
             **publisher.warning_counts(),
         }
         handoffs = dict(publisher.handoffs)
-    return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts)
+    outputs = {"mlflow_run": record_run(settings, request, counts, [load_chat_prompt(reading.prompt)])}
+    return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts, outputs=outputs)
 
 
 if __name__ == "__main__":

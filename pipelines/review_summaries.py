@@ -14,6 +14,7 @@ from pipelines.language.ledger import Ledger
 from pipelines.language.prompts import ChatPrompt, load_chat_prompt
 from pipelines.language.requests import OK, to_json
 from pipelines.language.review_lines import ReviewLineSettings, review_lines
+from pipelines.language.tracking import record_run
 from pipelines.language.validation import DISLIKE, LIKE, VERBS, SummaryLimits, summary_problem
 from pipelines.publisher import Publisher
 from pipelines.spark import spark_session
@@ -188,6 +189,7 @@ def run(request: StageRequest) -> StageReport:
 
     Raises:
         EndpointError: the language model's endpoint needs a person.
+        BudgetExhausted: the run has spent what it may; the next one goes on.
         TooManyBadAnswers: more answers than allowed are of no use.
         DataError: an input table is missing or the result fails its gate.
     """
@@ -205,6 +207,8 @@ def run(request: StageRequest) -> StageReport:
         names = product_names(reviews, items, day)
         chunked = chunks(review_lines(ledger, positions, names, reading), chosen.chunk_reviews).localCheckpoint()
         steps = fold(ledger, chunked, chosen)
+        if ledger.dry_run:
+            return ledger.dry_report()
         rows = summaries(sequences, steps, users).localCheckpoint()
         publisher.publish(rows, REVIEW_SUMMARIES)
         _, refused = publisher.quarantine(_refused(steps), STAGE)
@@ -212,11 +216,13 @@ def run(request: StageRequest) -> StageReport:
         counts = {
             **{f"summaries_{status}": by_status.get(status, 0) for status in ("ok", "none", "not_asked")},
             **{f"refused.{reason}": count for reason, count in refused.items()},
-            **ledger.usage.counts(),
+            **ledger.counts(),
             **publisher.warning_counts(),
         }
         handoffs = dict(publisher.handoffs)
-    return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts)
+    prompts = [load_chat_prompt(reading.prompt), load_chat_prompt(chosen.prompt)]
+    outputs = {"mlflow_run": record_run(settings, request, counts, prompts)}
+    return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts, outputs=outputs)
 
 
 def _refused(steps: DataFrame) -> DataFrame:

@@ -34,7 +34,8 @@ class StageReport:
     """The outcome of one stage.
 
     Args:
-        status: ``done`` when the stage did its work, ``reused`` when the result of the same work was there.
+        status: ``done`` when the stage did its work, ``reused`` when the result of the same work was there, ``dry_run``
+            when it was asked to say only what it would do: nothing was published.
         seconds: wall time of the stage's own code, start-up of the engine left out.
         counts: numbers for people and tests: rows read, quarantined, calls made, steps trained.
         outputs: what else the next stage needs, addresses and short strings only (a run id, a version).

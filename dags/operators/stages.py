@@ -114,11 +114,15 @@ def finish(request: StageRequest, task_id: str) -> dict[str, Any]:
     """The stage's report, as the task's XCom; the daily chain also leaves it where ad-hoc runs look.
 
     Raises:
-        AirflowFailException: the stage ended without a report, which is a bug in the stage.
+        AirflowFailException: the stage ended without a report, which is a bug in the stage, or it was a dry run, and
+            what comes after has nothing to work on.
     """
     report = read_report(request.report_uri)
     if report is None:
         raise AirflowFailException(f"{request.stage} ended without a report at {request.report_uri}")
+    if report.status == "dry_run":
+        counts = ", ".join(f"{name} {count}" for name, count in report.counts.items())
+        raise AirflowFailException(f"llm.dry_run is set, so nothing was sent or published: {counts}")
     if request.dag == "daily_retrain":
         write_report(load_settings().latest_report_uri(request.dataset, request.partition, task_id), report)
     return report.to_dict()

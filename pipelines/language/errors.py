@@ -27,3 +27,7 @@ class ScoringUnavailable(EndpointError):
 
 class TooManyBadAnswers(ValueError):
     """More answers were refused, truncated, malformed or missing than the stage allows."""
+
+
+class BudgetExhausted(ValueError):
+    """A run has spent what it may; its answers are kept, and the next run goes on from there."""

@@ -1,108 +1,81 @@
 """The ledger of everything that was ever asked of a language model, so that nothing is paid for twice.
 
 A stage hands over a frame of requests. Those that the table `llm_responses` has answers for are never sent; the others
-are answered in chunks, and each chunk is appended to the table before the next one is sent. A job killed half-way and
-run again pays at most one chunk twice.
+are answered in chunks, and each chunk is appended to the table before the next one is sent. Between two commits answers
+lie in a journal (`pipelines.language.journal`): a job killed half-way and run again pays twice for nothing but what was
+in flight.
 """
 
-import datetime as dt
 import hashlib
 import itertools
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from infra.progress import Progress
 from infra.settings import LLMSettings, Settings, stage_settings
 from pipelines.delta_tables import append_rows, read_table, spark_schema, table_exists
-from pipelines.language.errors import EndpointError, QuotaExhausted, ScoringUnavailable, TooManyBadAnswers
-from pipelines.language.port import Port
-from pipelines.language.requests import (
-    BAD_ANSWERS,
-    FAILED,
-    OK,
-    Answer,
-    ChatRequest,
-    Request,
-    endpoint_name,
-    from_json,
-    to_json,
+from pipelines.language.asking import ANSWERED, asking
+from pipelines.language.errors import (
+    BudgetExhausted,
+    EndpointError,
+    QuotaExhausted,
+    ScoringUnavailable,
+    TooManyBadAnswers,
 )
+from pipelines.language.journal import held, journal_dir, left_behind
+from pipelines.language.requests import FAILED, OK, ChatRequest, Request, endpoint_name, from_json, to_json
+from pipelines.language.usage import CHARACTERS_PER_TOKEN, Estimate, Usage, cost
+from schemas.handoff import StageReport
 from schemas.llm_responses import LLM_RESPONSES
 from schemas.stage_request import StageRequest
 
-_ANSWERED = pa.schema(
-    [
-        ("request_key", pa.string()),
-        ("request", pa.string()),
-        ("status", pa.string()),
-        ("text", pa.string()),
-        ("logprobs", pa.list_(pa.float64())),
-        ("token_counts", pa.list_(pa.int32())),
-        ("finish_reason", pa.string()),
-        ("error", pa.string()),
-        ("prompt_tokens", pa.int32()),
-        ("completion_tokens", pa.int32()),
-        ("latency_ms", pa.float64()),
-        ("answered_at", pa.timestamp("us", tz="UTC")),
-        ("calls", pa.int32()),
-        ("fatal", pa.string()),
-        ("fatal_kind", pa.string()),
-    ]
-)
 _FATAL = {kind.__name__: kind for kind in (EndpointError, QuotaExhausted, ScoringUnavailable)}
+_MOST_PER_CHUNK = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerSettings:
-    """How requests are sent and how many bad answers are borne.
+    """How requests are sent, what they may cost and how many bad answers are borne.
 
     Args:
-        chunk: requests whose answers are made durable together: what a killed job may pay for twice.
+        chunk: requests in the first chunk that is committed to the table.
+        chunk_seconds: chunks grow until one takes about so long.
         tasks: Spark tasks that share ``llm.concurrency``; more than one when a single Python process is too slow.
+        bad_attempts: how often a request is asked in all while its answer is refused, truncated or malformed.
         max_bad_share: share of refused, truncated, malformed and failed answers above which the stage fails.
         bad_tolerated: so many bad answers never fail a stage, however few requests there are.
         max_failures: a request that the endpoint did not answer is sent again in later runs until it has failed so
             often. Refused, truncated and malformed answers were answers and are not asked for again.
+        budget_tokens: tokens, in and out, that one run of a stage may spend; 0 for no limit.
+        budget_cost: the same in money, at ``llm.price_in`` and ``llm.price_out``; 0 for no limit.
+        dry_run: send nothing and publish nothing, but say what would be sent and what it would cost.
     """
 
     chunk: int = 64
+    chunk_seconds: float = 20.0
     tasks: int = 1
+    bad_attempts: int = 2
     max_bad_share: float = 0.2
     bad_tolerated: int = 5
     max_failures: int = 3
+    budget_tokens: int = 0
+    budget_cost: float = 0.0
+    dry_run: bool = False
 
-
-@dataclass
-class Usage:
-    """What a stage asked and spent."""
-
-    requests: int = 0
-    cache_hits: int = 0
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    bad: Counter[str] = field(default_factory=Counter)
-
-    def counts(self) -> dict[str, int | float]:
-        """For a stage's report; ``llm_calls`` counts HTTP requests to the model, retries included."""
-        return {
-            "llm_requests": self.requests,
-            "llm_cache_hits": self.cache_hits,
-            "llm_calls": self.calls,
-            "llm_prompt_tokens": self.prompt_tokens,
-            "llm_completion_tokens": self.completion_tokens,
-            "llm_seconds": round(self.seconds, 1),
-            **{f"llm_{status}": self.bad.get(status, 0) for status in (*BAD_ANSWERS, FAILED)},
-        }
+    def __post_init__(self) -> None:
+        if min(self.chunk, self.tasks, self.bad_attempts, self.max_failures) < 1:
+            raise ValueError("llm: chunk, tasks, bad_attempts and max_failures must be at least 1")
+        if self.budget_tokens < 0 or self.budget_cost < 0:
+            raise ValueError("llm.budget_tokens and llm.budget_cost must be 0 (no limit) or more")
 
 
 def request_key(text: str) -> str:
@@ -125,8 +98,30 @@ class Ledger:
         self._identity = request.identity()
         self._date = request.partition_date()
         self._progress = Progress(settings.home, stage)
+        self._stage = stage
         self._asked_before = False
+        self._journals = journal_dir(settings.home, request.dataset)
+        self._name = uuid4().hex
         self.usage = Usage()
+        if self._limits.budget_cost and not (self._llm.price_in or self._llm.price_out):
+            raise ValueError("llm.budget_cost needs prices: set llm.price_in and llm.price_out (per million tokens)")
+        self._take_over()
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether this run only says what it would send; the stage then ends with `dry_report`."""
+        return self._limits.dry_run
+
+    def dry_report(self) -> StageReport:
+        """The report of a stage that sent and published nothing.
+
+        What later requests depend on answers that were not had is estimated without them.
+        """
+        return StageReport(stage=self._stage, status="dry_run", counts=self.counts())
+
+    def counts(self) -> dict[str, int | float]:
+        """Usage so far, for a stage's report."""
+        return self.usage.counts(self._llm)
 
     def to_json(self, request: Request) -> str:
         """Canonical JSON of a request at this ledger's endpoint: the form of the column ``request``."""
@@ -153,6 +148,7 @@ class Ledger:
 
         Raises:
             EndpointError: the endpoint will answer nothing until a person acts; answers had so far are kept.
+            BudgetExhausted: the next chunk might go beyond the run's budget; answers had so far are kept.
             TooManyBadAnswers: the share of bad answers is above the limit; they are in the ledger to be read.
         """
         started = time.monotonic()
@@ -167,34 +163,69 @@ class Ledger:
         self.usage.cache_hits += row.requests - row.missing
         self._progress.update(0, row.missing, note)
         if row.missing:
-            pending = (
-                asked.where(open_key.isNotNull())
-                .groupBy("request_key")
-                .agg(sf.first("request").alias("request"), sf.min(sf.struct(*order_by)).alias("_order"))
-                .orderBy("_order", "request_key")
-                .select("request_key", "request")
+            unsent = asked.where(open_key.isNotNull())
+            pending = unsent.groupBy("request_key").agg(
+                sf.first("request").alias("request"), sf.min(sf.struct(*order_by)).alias("_order")
             )
-            self._ask(pending.toLocalIterator(), row.missing, note)
-            known = self._join_answers(known.drop("answer", "settled"))
+            if self._limits.dry_run:
+                self.usage.unsent += self._estimate(pending)
+            else:
+                ordered = pending.orderBy("_order", "request_key").select("request_key", "request")
+                with held(self._journals, self._name):
+                    self._ask(ordered.toLocalIterator(), row.missing, note, self._estimate_if_needed(pending))
+                known = self._join_answers(known.drop("answer", "settled"))
         joined = known.drop("request", "settled")
         self._check_share(joined, row.requests)
         self.usage.seconds += time.monotonic() - started
         return joined
 
-    def _ask(self, pending: Iterator[Row], missing: int, note: str) -> None:
-        done = 0
-        while chunk := list(itertools.islice(pending, self._limits.chunk)):
-            rows = self._answer_chunk(chunk)
+    def _ask(self, pending: Iterator[Row], missing: int, note: str, whole: Estimate) -> None:
+        done, size = 0, self._limits.chunk
+        while done < missing:
+            chunk = list(itertools.islice(pending, min(size, self._affordable(whole, f"{done} of {missing}"))))
+            started = time.monotonic()
+            journals = self._journals / f"{self._name}-{done}"
+            rows = self._answer_chunk(chunk, journals)
             fatal = next((row for row in rows if row["fatal"]), None)
             answered = [row for row in rows if row["status"]]
             self._append(answered)
+            for path in journals.parent.glob(f"{journals.name}-*.jsonl"):
+                path.unlink()
             self._asked_before = True
             done += len(answered)
             self._progress.update(done, missing, note)
             if fatal is not None:
                 raise _FATAL[fatal["fatal_kind"]](f"{fatal['fatal']} ({done} of {missing} requests answered and kept)")
+            if 2 * (time.monotonic() - started) < self._limits.chunk_seconds:
+                size = min(2 * size, _MOST_PER_CHUNK)
 
-    def _answer_chunk(self, chunk: Sequence[Row]) -> list[dict[str, Any]]:
+    def _affordable(self, whole: Estimate, answered: str) -> int:
+        """How many more requests of the average size in `whole` the budget allows.
+
+        Raises:
+            BudgetExhausted: none.
+        """
+        limits, usage, llm = self._limits, self.usage, self._llm
+        requests = max(1, whole.requests)
+        spent = (usage.prompt_tokens, usage.completion_tokens)
+        each = (whole.prompt_tokens / requests, whole.completion_tokens / requests)
+        most = _MOST_PER_CHUNK
+        for name, limit, used, one in (
+            ("llm.budget_tokens", limits.budget_tokens, sum(spent), sum(each)),
+            ("llm.budget_cost", limits.budget_cost, cost(llm, *spent), cost(llm, *each)),
+        ):
+            if not limit:
+                continue
+            most = min(most, int((limit - used) / one) if one else most)
+            if most < 1:
+                raise BudgetExhausted(
+                    f"{name} is {limit:g}; this run has spent {used:.6g}, and one more request takes about {one:.6g} "
+                    f"({answered} requests answered and kept). Run the stage again to go on with a new budget, or "
+                    "raise it"
+                )
+        return most
+
+    def _answer_chunk(self, chunk: Sequence[Row], journals: Path) -> list[dict[str, Any]]:
         """Answer one chunk in one Spark job, evaluated once because every evaluation is paid for."""
         tasks = max(1, min(self._limits.tasks, len(chunk)))
         llm = self._llm.model_copy(update={"concurrency": max(1, self._llm.concurrency // tasks)})
@@ -202,16 +233,29 @@ class Ledger:
             [(row.request_key, row.request) for row in chunk], "request_key string, request string"
         )
         frame = frame.coalesce(1) if tasks == 1 else frame.repartition(tasks)
-        ask = _asking(llm, first_alone=not self._asked_before)
-        return frame.mapInArrow(ask, from_arrow_schema(_ANSWERED, prefer_timestamp_ntz=False)).toArrow().to_pylist()
+        ask = asking(llm, journals, bad_attempts=self._limits.bad_attempts, first_alone=not self._asked_before)
+        return frame.mapInArrow(ask, from_arrow_schema(ANSWERED, prefer_timestamp_ntz=False)).toArrow().to_pylist()
+
+    def _take_over(self) -> None:
+        """Bring answers that a killed job left in its journals into the table."""
+        for path, rows in left_behind(self._journals):
+            keys = [row["request_key"] for row in rows]
+            kept = self._table().where(sf.col("request_key").isin(keys)).select("request_key").distinct().collect()
+            known = {row.request_key for row in kept}
+            self._write([row for row in rows if row["request_key"] not in known])
+            path.unlink(missing_ok=True)
 
     def _append(self, rows: Sequence[dict[str, Any]]) -> None:
-        if not rows:
-            return
         for row in rows:
             self.usage.calls += row["calls"]
             self.usage.prompt_tokens += row["prompt_tokens"]
             self.usage.completion_tokens += row["completion_tokens"]
+            self.usage.latencies_ms.append(row["latency_ms"])
+        self._write(rows)
+
+    def _write(self, rows: Sequence[dict[str, Any]]) -> None:
+        if not rows:
+            return
         table = pa.Table.from_pylist([self._ledger_row(row) for row in rows], schema=LLM_RESPONSES.arrow_schema())
         frame = self._spark.createDataFrame(table).coalesce(1)
         append_rows(self._spark, frame, LLM_RESPONSES, self._uri, self._identity)
@@ -258,6 +302,53 @@ class Ledger:
         )
         return keyed.join(ledger, "request_key", "left").localCheckpoint()
 
+    def _estimate_if_needed(self, pending: DataFrame) -> Estimate:
+        limited = self._limits.budget_tokens or self._limits.budget_cost
+        return self._estimate(pending) if limited else Estimate()
+
+    def _estimate(self, pending: DataFrame) -> Estimate:
+        """Tokens that `pending` will take, by what the ledger's answers to the same prompts took.
+
+        A prompt without an answer yet goes by `CHARACTERS_PER_TOKEN`, its answers by the tokens that they may have.
+        """
+        name = sf.get_json_object("request", "$.prompt_name").alias("prompt_name")
+        most = sf.get_json_object("request", "$.max_tokens").cast("int")
+        asked = pending.groupBy(name).agg(
+            sf.count(sf.lit(1)).alias("requests"),
+            sf.sum(sf.length("request")).alias("characters"),
+            sf.sum(most).alias("most"),
+        )
+        measured = (
+            self._table()
+            .where((sf.col("model") == self._llm.model) & (sf.col("status") == OK))
+            .groupBy("prompt_name")
+            .agg(
+                (sf.sum("prompt_tokens") / sf.sum(sf.length("request"))).alias("per_character"),
+                sf.mean("completion_tokens").alias("completion"),
+            )
+        )
+
+        def known_or(measured_value: Column, otherwise: Column) -> Column:
+            return sf.coalesce(measured_value, otherwise.cast("double"), sf.lit(0.0))
+
+        row = (
+            asked.join(measured, "prompt_name", "left")
+            .agg(
+                sf.sum("requests").alias("requests"),
+                sf.sum(
+                    known_or(
+                        sf.col("per_character") * sf.col("characters"), sf.col("characters") / CHARACTERS_PER_TOKEN
+                    )
+                ).alias("prompt"),
+                sf.sum(known_or(sf.col("completion") * sf.col("requests"), sf.col("most"))).alias("completion"),
+            )
+            .first()
+        )
+        assert row is not None
+        return Estimate(
+            requests=row.requests or 0, prompt_tokens=row.prompt or 0.0, completion_tokens=row.completion or 0.0
+        )
+
     def _check_share(self, joined: DataFrame, requests: int) -> None:
         by_status = (
             joined.where(sf.col("answer").isNotNull() & (sf.col("answer.status") != OK))
@@ -275,28 +366,3 @@ class Ledger:
                 f"{by_status[0].error}); llm.max_bad_share allows {self._limits.max_bad_share:.0%}. "
                 f"Read them in {self._uri}; mend the prompt or the endpoint, or raise the limit"
             )
-
-
-def _asking(llm: LLMSettings, *, first_alone: bool) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """The function that Spark runs on executors: requests in, answers out, a fatal error as a row of its own."""
-
-    def ask(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            asked = batch.to_pylist()
-            fatal: EndpointError | None = None
-            answers: Sequence[Answer | None]
-            try:
-                answers = Port(llm, first_alone=first_alone).answer([from_json(row["request"]) for row in asked])
-            except EndpointError as error:
-                answers, fatal = error.answers, error
-            now = dt.datetime.now(tz=dt.UTC)
-            rows = [
-                {**row, "answered_at": now, **vars(answer)}
-                for row, answer in zip(asked, answers, strict=True)
-                if answer is not None
-            ]
-            if fatal is not None:
-                rows.append({"fatal": str(fatal), "fatal_kind": type(fatal).__name__})
-            yield pa.RecordBatch.from_pylist(rows, schema=_ANSWERED)
-
-    return ask

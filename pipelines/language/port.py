@@ -100,8 +100,13 @@ class Port:
             prompt_tokens=answer.prompt_tokens,
         )
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+    def answer(
+        self, requests: Sequence[Request], on_answer: Callable[[int, Answer], None] | None = None
+    ) -> list[Answer]:
         """Answer requests of either kind; the result is parallel to `requests`.
+
+        Args:
+            on_answer: called with the request's number and its answer as soon as it is there.
 
         Raises:
             EndpointError: as `generate`.
@@ -110,9 +115,11 @@ class Port:
             raise ScoringUnavailable(
                 f"llm.scoring is none: {self._llm.base_url} gives no log-probabilities of a given text"
             )
-        return asyncio.run(self._answer_all(requests))
+        return asyncio.run(self._answer_all(requests, on_answer))
 
-    async def _answer_all(self, requests: Sequence[Request]) -> list[Answer]:
+    async def _answer_all(
+        self, requests: Sequence[Request], on_answer: Callable[[int, Answer], None] | None
+    ) -> list[Answer]:
         answers: list[Answer | None] = [None] * len(requests)
         queue = iter(range(len(requests)))
         fatal: list[EndpointError] = []
@@ -126,10 +133,12 @@ class Port:
                     if fatal:
                         return
                     try:
-                        answers[index] = await self._answer_one(client, requests[index])
+                        answers[index] = answer = await self._answer_one(client, requests[index])
                     except EndpointError as error:
                         fatal.append(error)
                         return
+                    if on_answer is not None:
+                        on_answer(index, answer)
                     if self._first_alone and index == 0:
                         return
 

@@ -10,6 +10,7 @@ from pyspark.sql import functions as sf
 from infra.settings import LLMSettings
 from pipelines.language.ledger import Ledger
 from pipelines.language.prompts import ChatPrompt, load_chat_prompt
+from pipelines.language.redaction import KINDS, check_kinds, redact
 from pipelines.language.requests import OK, to_json
 from pipelines.language.validation import LineLimits, line_problem, sentiment_of
 
@@ -23,16 +24,25 @@ class ReviewLineSettings:
     Args:
         max_users: users that are asked about, chosen by hash; 0 for everybody.
         max_review_words: longer reviews are cut, because a small model reads slowly.
+        redact: personal data that is taken out before a review is sent, see `pipelines.language.redaction`.
+        phone_region: country whose national telephone numbers are recognised.
         prompt: name of the prompt file.
     """
 
     max_users: int = 0
     max_review_words: int = 120
+    redact: tuple[str, ...] = KINDS
+    phone_region: str = "US"
     prompt: str = "review_preference"
 
     def __post_init__(self) -> None:
         if self.max_users < 0 or self.max_review_words < 1:
             raise ValueError("review_lines.max_users must be 0 or more, review_lines.max_review_words 1 or more")
+        check_kinds(self.redact)
+
+    def shown(self, review: str) -> str:
+        """What the model sees of a review: its first words, without personal data."""
+        return " ".join(redact(review, self.redact, self.phone_region).split()[: self.max_review_words])
 
 
 def review_lines(ledger: Ledger, positions: DataFrame, names: frozenset[str], chosen: ReviewLineSettings) -> DataFrame:
@@ -50,10 +60,10 @@ def review_lines(ledger: Ledger, positions: DataFrame, names: frozenset[str], ch
         asked or the answer is of no use; then `problem` says why, and `raw` is the answer as it came.
     """
     prompt = load_chat_prompt(chosen.prompt)
-    render = sf.udf(_renderer(prompt, ledger.llm, chosen.max_review_words), "string", useArrow=False)
+    render = sf.udf(_renderer(prompt, ledger.llm, chosen), "string", useArrow=False)
     asked = positions.withColumn("request", render("stars", "review"))
     answered = ledger.process(asked, order_by=("user_id", "position"), note="reading reviews")
-    read = sf.udf(_reader(prompt, names, chosen.max_review_words), _LINE, useArrow=False)
+    read = sf.udf(_reader(prompt, names, chosen), _LINE, useArrow=False)
     parts = ("answer.status", "answer.text", "stars", "review", "title", "brand")
     return answered.withColumn("read", read(*(sf.col(part) for part in parts))).select(
         "user_id",
@@ -66,23 +76,20 @@ def review_lines(ledger: Ledger, positions: DataFrame, names: frozenset[str], ch
     )
 
 
-def cut(review: str, max_words: int) -> str:
-    """The review's first words."""
-    return " ".join(review.split()[:max_words])
-
-
-def _renderer(prompt: ChatPrompt, llm: LLMSettings, max_words: int) -> Callable[[float | None, str | None], str | None]:
+def _renderer(
+    prompt: ChatPrompt, llm: LLMSettings, chosen: ReviewLineSettings
+) -> Callable[[float | None, str | None], str | None]:
     def render(stars: float | None, review: str | None) -> str | None:
         sentiment = sentiment_of(stars) if stars is not None else None
         if sentiment is None or not review:
             return None
-        return to_json(prompt.render(sentiment, stars=f"{stars:g}", text=cut(review, max_words)), llm)
+        return to_json(prompt.render(sentiment, stars=f"{stars:g}", text=chosen.shown(review)), llm)
 
     return render
 
 
 def _reader(
-    prompt: ChatPrompt, names: frozenset[str], max_words: int
+    prompt: ChatPrompt, names: frozenset[str], chosen: ReviewLineSettings
 ) -> Callable[..., Row | tuple[str | None, ...] | None]:
     examples = prompt.example_answers("preference")
     limits = LineLimits()
@@ -105,7 +112,7 @@ def _reader(
         problem = line_problem(
             line,
             sentiment=sentiment,
-            review=cut(review, max_words),
+            review=chosen.shown(review),
             title=title,
             brand=brand,
             examples=examples,

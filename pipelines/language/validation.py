@@ -27,6 +27,11 @@ _AVERSION = re.compile(
     r"nothing like|rather than|tired of|unlike|was ?n[o']t)\b",
     re.IGNORECASE,
 )
+_TO_THE_MODEL = re.compile(
+    r"\b(?:ignor\w*|disregard\w*|forget|overrid\w*)\b.*\b(?:instruct\w*|previous|prior|above|rules?|prompts?)\b|"
+    r"\b(?:system prompt|language model|json|as an ai|your instructions|you are now)\b",
+    re.IGNORECASE,
+)
 _NEGATIONS = frozenset(("no", "not", "never", "without"))
 _MODEL_NUMBER = re.compile(r"\b(?=[A-Za-z0-9-]*\d{2})(?=[A-Za-z0-9-]*[A-Z])[A-Za-z][A-Za-z0-9-]*\b")
 
@@ -85,6 +90,8 @@ def line_problem(
         return "talks of price"
     if _DELIVERY.search(line):
         return "talks of delivery"
+    if _TO_THE_MODEL.search(line):
+        return "speaks to the model"
     if any(word.lower() in names for word in said[1:]):
         return "names a brand or product"
     if _names_product(said, title or "", brand or "", limits.title_run) or _MODEL_NUMBER.search(line):
@@ -158,6 +165,8 @@ def summary_problem(phrase: str, *, known: str, new: Sequence[str], limits: Summ
     """
     if len(words(phrase)) > limits.most_words:
         return "wrong length"
+    if _TO_THE_MODEL.search(phrase):
+        return "speaks to the model"
     said = content_stems(phrase)
     if not said:
         return "says nothing"

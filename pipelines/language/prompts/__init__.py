@@ -1,6 +1,7 @@
 """Prompts as versioned files beside this module; a new wording is a new version and re-asks only what depends on it."""
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,17 +41,23 @@ class ChatPrompt:
 
     def render(self, schema: str, **values: str) -> ChatRequest:
         """The request for one set of values."""
-        turns = [("system", self.system)]
-        for example in self.examples:
-            turns += [("user", example.user), ("assistant", example.assistant)]
-        turns.append(("user", self.user.format(**values)))
         return ChatRequest(
             prompt_name=self.name,
             prompt_version=self.version,
-            messages=tuple({"role": role, "content": content} for role, content in turns),
+            messages=tuple(self._turns(self.user.format(**values))),
             max_tokens=self.max_tokens,
             schema=self.schemas[schema],
         )
+
+    def template(self) -> list[dict[str, str]]:
+        """Its turns with ``{{name}}`` for values, as MLflow's prompt registry has them."""
+        return self._turns(_doubled(self.user))
+
+    def _turns(self, last: str) -> list[dict[str, str]]:
+        turns = [("system", self.system)]
+        for example in self.examples:
+            turns += [("user", example.user), ("assistant", example.assistant)]
+        return [{"role": role, "content": content} for role, content in (*turns, ("user", last))]
 
     def example_answers(self, field: str) -> list[str]:
         """The field's value in every example's answer, to recognise a model that copies them."""
@@ -85,6 +92,14 @@ class TitlePrompt:
             prompt=header + listed + self.cue,
             continuations=(f" {title}",),
         )
+
+    def template(self) -> str:
+        """The text with one listed title and ``{{title}}`` for values, as MLflow's prompt registry has it."""
+        return self.header + _doubled(self.line) + self.cue + " {{title}}"
+
+
+def _doubled(template: str) -> str:
+    return re.sub(r"\{(\w+)\}", r"{{\1}}", template)
 
 
 def load_chat_prompt(name: str) -> ChatPrompt:

@@ -1,3 +1,11 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
 import pytest
 from pyspark.sql import functions as sf
 from scripted_server import Reply, chat_reply, error_reply, scripted_server
@@ -6,7 +14,8 @@ from infra.progress import read_progress
 from infra.settings import LLMSettings
 from pipelines.delta_tables import read_table
 from pipelines.language import ledger as ledger_module
-from pipelines.language.errors import EndpointError, QuotaExhausted, TooManyBadAnswers
+from pipelines.language.errors import BudgetExhausted, EndpointError, QuotaExhausted, TooManyBadAnswers
+from pipelines.language.journal import journal_dir
 from pipelines.language.ledger import Ledger
 from pipelines.language.requests import ChatRequest
 from schemas.stage_request import StageRequest
@@ -22,7 +31,9 @@ def make(spark, settings):
             partition="2026-01-02",
             overrides={f"llm.{name}": value for name, value in values.items()},
         )
-        llm = LLMSettings(base_url=server.base_url, concurrency=2, max_attempts=1, timeout_s=5)
+        llm = LLMSettings(
+            base_url=server.base_url, concurrency=2, max_attempts=1, timeout_s=5, price_in=1.0, price_out=10.0
+        )
         return Ledger(spark, settings.model_copy(update={"llm": llm}), request, "preferences")
 
     return build
@@ -51,7 +62,7 @@ def test_same_request_is_asked_once_and_a_second_run_asks_nothing(spark, setting
         first = make(server)
         assert texts(first.process(frame(spark, first, wanted), ["row"])) == ["A", "B", None, "A", "C", "D", "E"]
         assert len(server.calls) == 5
-        counts = first.usage.counts()
+        counts = first.counts()
         assert (counts["llm_requests"], counts["llm_cache_hits"], counts["llm_calls"]) == (5, 0, 5)
         assert (counts["llm_prompt_tokens"], counts["llm_completion_tokens"]) == (55, 15)
         assert read_progress(settings.home, "preferences", 0)[:2] == (5, 5)
@@ -70,30 +81,156 @@ def test_same_request_is_asked_once_and_a_second_run_asks_nothing(spark, setting
     assert (row.kind, row.prompt_name, row.status, row.endpoint) == ("chat", "p", "ok", "loopback/v1")
 
 
-def test_a_job_killed_half_way_pays_at_most_one_chunk_twice(spark, make, monkeypatch):
+def test_answers_outlive_a_job_that_dies_before_it_commits_them(spark, settings, make, monkeypatch):
     wanted = [f"t{i}" for i in range(8)]
-    append, appended = ledger_module.append_rows, []
 
-    def dies_at_the_second(*args):
-        if appended:
-            raise RuntimeError("killed")
-        appended.append(append(*args))
-        return appended[-1]
+    def dies(*args):
+        raise RuntimeError("killed")
 
     with scripted_server(upper) as server:
-        monkeypatch.setattr(ledger_module, "append_rows", dies_at_the_second)
-        killed = make(server, chunk=3)
-        with pytest.raises(RuntimeError, match="killed"):
-            killed.process(frame(spark, killed, wanted), ["row"])
-        assert len(server.calls) == 6
-        monkeypatch.setattr(ledger_module, "append_rows", append)
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger_module, "append_rows", dies)
+            killed = make(server, chunk=3)
+            with pytest.raises(RuntimeError, match="killed"):
+                killed.process(frame(spark, killed, wanted), ["row"])
+        assert len(server.calls) == 3
         again = make(server, chunk=5)
         assert texts(again.process(frame(spark, again, wanted), ["row"])) == [f"T{i}" for i in range(8)]
-    assert again.usage.cache_hits == 3
-    asked = [body["messages"][0]["content"] for _, body in server.calls]
-    assert len(asked) == 11
-    assert sorted(set(asked)) == wanted
-    assert sorted(text for text in wanted if asked.count(text) == 2) == ["t3", "t4", "t5"]
+        assert again.usage.cache_hits == 3
+        assert len(server.calls) == 8
+    rows = read_table(spark, settings.table_uri("d", "llm_responses"))
+    assert rows.count() == rows.select("request_key").distinct().count() == 8
+    assert not list(journal_dir(settings.home, "d").iterdir())
+
+
+def test_sigkill_at_half_time_costs_one_pass_in_all(spark, settings, make):
+    """The whole process group dies, JVM and workers, as a killed container does."""
+    wanted = [f"t{i}" for i in range(300)]
+    half = threading.Event()
+
+    def script(path, body, n):
+        if n == 150:
+            half.set()
+        return Reply(upper(path, body, n).body, delay=0.01)
+
+    job = """
+import sys
+from infra.settings import LLMSettings, load_settings
+from pipelines.language.journal import journal_dir
+from pipelines.language.ledger import Ledger
+from pipelines.language.requests import ChatRequest
+from pipelines.spark import spark_session
+from schemas.stage_request import StageRequest
+
+settings = load_settings()
+spark = spark_session("killed", settings)
+request = StageRequest(stage="preferences", dataset="d", partition="2026-01-02")
+ledger = Ledger(spark, settings, request, "preferences")
+rows = []
+for i in range(300):
+    message = {"role": "user", "content": f"t{i}"}
+    asked = ChatRequest(prompt_name="p", prompt_version="1", messages=(message,), max_tokens=9)
+    rows.append((i, ledger.to_json(asked)))
+ledger.process(spark.createDataFrame(rows, "row int, request string"), ["row"])
+"""
+    with scripted_server(script) as server:
+        environment = {
+            **os.environ,
+            "PENCHANT_HOME": settings.home,
+            "PENCHANT_SPARK__JARS_DIR": str(settings.spark.jars_dir),
+            "PENCHANT_LLM__BASE_URL": server.base_url,
+            "PENCHANT_LLM__CONCURRENCY": "4",
+        }
+        environment.pop("PYSPARK_GATEWAY_PORT", None)
+        killed = subprocess.Popen([sys.executable, "-c", job], env=environment, start_new_session=True)
+        assert half.wait(120)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+        seen = -1
+        while seen != len(server.calls):  # Spark's Python workers notice a moment later that their job is gone
+            seen = len(server.calls)
+            time.sleep(1)
+        assert 150 <= len(server.calls) < 300
+        again = make(server)
+        assert texts(again.process(frame(spark, again, wanted), ["row"])) == [f"T{i}" for i in range(300)]
+        asked = Counter(body["messages"][0]["content"] for _, body in server.calls)
+    assert set(asked) == set(wanted)
+    assert len(server.calls) <= 1.05 * 300
+    assert again.usage.cache_hits >= 140
+    rows = read_table(spark, settings.table_uri("d", "llm_responses"))
+    assert rows.count() == rows.select("request_key").distinct().count() == 300
+
+
+def test_a_useless_answer_is_asked_for_again_within_limits(spark, settings, make):
+    seen = []
+
+    def script(path, body, n):
+        text = body["messages"][0]["content"]
+        seen.append((text, body["max_tokens"], body["temperature"], body["seed"]))
+        first = [t for t, *_ in seen].count(text) == 1
+        if text == "long" and body["max_tokens"] < 18:
+            return chat_reply("x", "length")
+        if text == "never" or (text == "once" and first):
+            return chat_reply(None, refusal="no")
+        return upper(path, body, n)
+
+    with scripted_server(script) as server:
+        ledger = make(server, chunk=8)
+        result = ledger.process(frame(spark, ledger, ["fine", "long", "never", "once"]), ["row"])
+        assert [r.status for r in result.orderBy("row").select("answer.status").collect()] == [
+            "ok",
+            "ok",
+            "refused",
+            "ok",
+        ]
+        assert sorted(t for t, *_ in seen) == ["fine", "long", "long", "never", "never", "once", "once"]
+        assert [rest for t, *rest in seen if t == "long"] == [[9, 0.0, 0], [18, 0.4, 1]]
+        counts = ledger.counts()
+        assert (counts["llm_calls"], counts["llm_prompt_tokens"], counts["llm_refused"]) == (7, 77, 1)
+        again = make(server)
+        again.process(frame(spark, again, ["fine", "long", "never", "once"]), ["row"])
+    assert len(server.calls) == 7
+    assert read_table(spark, settings.table_uri("d", "llm_responses")).count() == 4
+
+
+def test_a_dry_run_sends_nothing_and_says_what_it_would_cost(spark, settings, make):
+    with scripted_server(upper) as server:
+        first = make(server)
+        first.process(frame(spark, first, ["a", "b"]), ["row"])
+        dry = make(server, dry_run=True)
+        result = dry.process(frame(spark, dry, ["a", "c", "d", None]), ["row"])
+        assert texts(result) == ["A", None, None, None]
+        assert len(server.calls) == 2
+        report = dry.dry_report()
+    assert report.status == "dry_run"
+    counts = report.counts
+    assert (counts["llm_requests"], counts["llm_cache_hits"], counts["llm_calls"]) == (3, 1, 0)
+    # "c" and "d" are as long as "a" and "b", which took 11 tokens in and 3 out each, at 1 and 10 per million.
+    assert (counts["llm_unsent_requests"], counts["llm_unsent_prompt_tokens"]) == (2, 22)
+    assert counts["llm_unsent_completion_tokens"] == 6
+    assert counts["llm_unsent_cost"] == pytest.approx(82e-6)
+
+
+def test_a_budget_stops_a_run_cleanly_and_the_next_one_goes_on(spark, settings, make):
+    wanted = [f"t{i}" for i in range(8)]
+    with scripted_server(upper) as server:
+        first = make(server)
+        first.process(frame(spark, first, ["t0"]), ["row"])  # measured: 14 tokens a request
+        for calls in (5, 8):
+            run = make(server, chunk=2, budget_tokens=60)
+            if calls < 8:
+                with pytest.raises(
+                    BudgetExhausted, match=r"budget_tokens is 60; this run has spent 56.*\(4 of 7 requests"
+                ):
+                    run.process(frame(spark, run, wanted), ["row"])
+            else:
+                assert texts(run.process(frame(spark, run, wanted), ["row"])) == [f"T{i}" for i in range(8)]
+            assert len(server.calls) == calls
+        poor = make(server, budget_cost=1e-9)
+        asked = frame(spark, poor, ["new"])
+        with pytest.raises(BudgetExhausted, match="budget_cost"):
+            poor.process(asked, ["row"])
+    assert len(server.calls) == 8
 
 
 def test_bad_answers_are_kept_and_not_asked_again_while_failures_are(spark, make):
@@ -111,7 +248,7 @@ def test_bad_answers_are_kept_and_not_asked_again_while_failures_are(spark, make
     expected = ["ok", "refused", "truncated", "failed"]
     with scripted_server(script) as server:
         for calls, last in ((5, "failed"), (7, "ok"), (7, "ok")):  # "down" is asked in two runs, then given up
-            ledger = make(server, max_failures=2, chunk=8)
+            ledger = make(server, max_failures=2, chunk=8, bad_attempts=1)
             result = ledger.process(frame(spark, ledger, wanted), ["row"])
             rows = result.orderBy("row").select("answer.status", "answer.error").collect()
             assert [row.status for row in rows] == [*expected, last]

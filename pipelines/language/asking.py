@@ -1,0 +1,129 @@
+"""What runs on executors: requests in, answers out, each of them journalled as it comes."""
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+
+from infra.settings import LLMSettings
+from pipelines.language.errors import EndpointError
+from pipelines.language.journal import Journal
+from pipelines.language.port import Port
+from pipelines.language.requests import BAD_ANSWERS, TRUNCATED, Answer, ChatRequest, Request, from_json
+
+ANSWERED = pa.schema(
+    [
+        ("request_key", pa.string()),
+        ("request", pa.string()),
+        ("status", pa.string()),
+        ("text", pa.string()),
+        ("logprobs", pa.list_(pa.float64())),
+        ("token_counts", pa.list_(pa.int32())),
+        ("finish_reason", pa.string()),
+        ("error", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("latency_ms", pa.float64()),
+        ("answered_at", pa.timestamp("us", tz="UTC")),
+        ("calls", pa.int32()),
+        ("fatal", pa.string()),
+        ("fatal_kind", pa.string()),
+    ]
+)
+REPEAT_TEMPERATURE = 0.4
+
+Batches = Iterator[pa.RecordBatch]
+
+
+def asking(llm: LLMSettings, journals: Path, *, bad_attempts: int, first_alone: bool) -> Callable[[Batches], Batches]:
+    """The function for ``mapInArrow``: batches of request_key and request in, batches of `ANSWERED` out.
+
+    A fatal error is a row of its own, after the answers had so far.
+
+    Args:
+        journals: path of the journals, to which each asking process adds a name of its own.
+        bad_attempts: how often a request is asked in all while its answer is refused, truncated or malformed.
+    """
+
+    def ask(batches: Batches) -> Batches:
+        for batch in batches:
+            asked = batch.to_pylist()
+            with Journal(journals.with_name(f"{journals.name}-{uuid4().hex}.jsonl")) as journal:
+                rows = list(_answered(asked, llm, journal, bad_attempts, first_alone))
+            yield pa.RecordBatch.from_pylist(rows, schema=ANSWERED)
+
+    return ask
+
+
+def _answered(
+    asked: Sequence[dict[str, Any]], llm: LLMSettings, journal: Journal, bad_attempts: int, first_alone: bool
+) -> Iterator[dict[str, Any]]:
+    requests = [from_json(row["request"]) for row in asked]
+    spent: dict[int, Answer] = {}
+    port = Port(llm, first_alone=first_alone)
+    open_rows: Sequence[int] = range(len(asked))
+    for attempt in range(1, bad_attempts + 1):
+        final: dict[int, Answer] = {}
+
+        def take(
+            number: int,
+            answer: Answer,
+            rows: Sequence[int] = open_rows,
+            last: bool = attempt == bad_attempts,
+            final: dict[int, Answer] = final,
+        ) -> None:
+            index = rows[number]
+            spent[index] = answer = _together(spent.get(index), answer)
+            if last or answer.status not in BAD_ANSWERS or not isinstance(requests[index], ChatRequest):
+                final[index] = answer
+                journal.add(_row(asked[index], answer))
+
+        fatal: EndpointError | None = None
+        try:
+            port.answer([_varied(requests[i], attempt, spent.get(i)) for i in open_rows], on_answer=take)
+        except EndpointError as error:
+            fatal = error
+        if fatal is not None:
+            # What will not be asked again was answered all the same, and is kept.
+            final.update((i, spent[i]) for i in open_rows if i in spent)
+        yield from (_row(asked[i], final[i]) for i in sorted(final))
+        if fatal is not None:
+            yield {"fatal": str(fatal), "fatal_kind": type(fatal).__name__}
+            return
+        open_rows = [i for i in open_rows if i not in final]
+        if not open_rows:
+            return
+
+
+def _row(asked: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    return {**asked, "answered_at": dt.datetime.now(tz=dt.UTC), **vars(answer)}
+
+
+def _varied(request: Request, attempt: int, before: Answer | None) -> Request:
+    """The request as it is asked for the `attempt`-th time: another draw, and more room after a cut answer."""
+    if before is None or not isinstance(request, ChatRequest):
+        return request
+    room = 2 if before.status == TRUNCATED else 1
+    return replace(
+        request,
+        seed=request.seed + attempt - 1,
+        temperature=max(request.temperature, REPEAT_TEMPERATURE),
+        max_tokens=request.max_tokens * room,
+    )
+
+
+def _together(before: Answer | None, answer: Answer) -> Answer:
+    """The newer answer with what both took."""
+    if before is None:
+        return answer
+    return replace(
+        answer,
+        prompt_tokens=before.prompt_tokens + answer.prompt_tokens,
+        completion_tokens=before.completion_tokens + answer.completion_tokens,
+        latency_ms=before.latency_ms + answer.latency_ms,
+        calls=before.calls + answer.calls,
+    )

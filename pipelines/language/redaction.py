@@ -1,0 +1,57 @@
+"""Takes personal data out of a text before it is sent to a language model.
+
+E-mail addresses and telephone numbers are found wherever they stand (telephone numbers by Google's rules, package
+phonenumbers). Names are found where the text says that they are names: after a title (``Mrs. Doe``), in an introduction
+(``my name is Jane``) and in a signature at the end (``- Jane D.``). A name that only a reader would recognise stays.
+"""
+
+import re
+
+import phonenumbers
+
+from infra.errors import SettingError
+
+EMAIL, PHONE, NAME = "email", "phone", "name"
+KINDS = (EMAIL, PHONE, NAME)
+
+_EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")
+_CAPITALISED = r"[A-Z][a-z]+(?:[-'][A-Z]?[a-z]+)?"
+_NAMES = (
+    re.compile(rf"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof)\.? ({_CAPITALISED}(?: {_CAPITALISED})?)"),
+    re.compile(rf"\b[Mm]y name(?: is|'s) ({_CAPITALISED}(?: {_CAPITALISED})?)"),
+    re.compile(rf"(?:^|[.!?\n]\s*)[-\u2013\u2014~]{{1,2}}\s?({_CAPITALISED}(?: (?:{_CAPITALISED}|[A-Z]\.?))?)\s*$"),
+    re.compile(
+        r"(?:[Rr]egards|[Ss]incerely|[Cc]heers|[Tt]hanks|[Tt]hank you),\s+"
+        rf"({_CAPITALISED}(?: (?:{_CAPITALISED}|[A-Z]\.?))?)\s*[.!]?\s*$"
+    ),
+)
+
+
+def check_kinds(kinds: tuple[str, ...]) -> None:
+    """Refuse what nobody knows how to find.
+
+    Raises:
+        SettingError: a kind is none of `KINDS`.
+    """
+    unknown = set(kinds) - set(KINDS)
+    if unknown:
+        raise SettingError(f"review_lines.redact has {', '.join(sorted(unknown))}; use some of {', '.join(KINDS)}")
+
+
+def redact(text: str, kinds: tuple[str, ...], region: str = "US") -> str:
+    """`text` with ``[email]``, ``[phone]`` and ``[name]`` in place of what was found.
+
+    Args:
+        kinds: some of `KINDS`.
+        region: country whose national telephone numbers are recognised; international ones always are.
+    """
+    if EMAIL in kinds:
+        text = _EMAIL.sub("[email]", text)
+    if PHONE in kinds:
+        found = list(phonenumbers.PhoneNumberMatcher(text, region))
+        for match in reversed(found):
+            text = f"{text[: match.start]}[phone]{text[match.end :]}"
+    if NAME in kinds:
+        for pattern in _NAMES:
+            text = pattern.sub(lambda m: m.group(0).replace(m.group(1), "[name]"), text)
+    return text

@@ -1,0 +1,72 @@
+"""What a stage asked of a language model and spent; what it would spend; when it must stop."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from infra.settings import LLMSettings
+from pipelines.language.requests import BAD_ANSWERS, FAILED
+
+CHARACTERS_PER_TOKEN = 4.0
+"""For estimates where the ledger has no measured answer of a prompt yet: a rule of thumb for English."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Tokens that requests not yet sent will take."""
+
+    requests: int = 0
+    prompt_tokens: float = 0.0
+    completion_tokens: float = 0.0
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        return Estimate(
+            requests=self.requests + other.requests,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+        )
+
+
+def cost(llm: LLMSettings, prompt_tokens: float, completion_tokens: float) -> float:
+    """Price of tokens at the endpoint, in the currency of ``llm.price_in`` and ``llm.price_out`` (per million)."""
+    return (prompt_tokens * llm.price_in + completion_tokens * llm.price_out) / 1e6
+
+
+@dataclass
+class Usage:
+    """What a stage asked and spent."""
+
+    requests: int = 0
+    cache_hits: int = 0
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    bad: Counter[str] = field(default_factory=Counter)
+    latencies_ms: list[float] = field(default_factory=list)
+    unsent: Estimate = field(default_factory=Estimate)
+
+    def counts(self, llm: LLMSettings) -> dict[str, int | float]:
+        """For a stage's report; ``llm_calls`` counts HTTP requests to the model, retries included."""
+        found = {
+            "llm_requests": self.requests,
+            "llm_cache_hits": self.cache_hits,
+            "llm_calls": self.calls,
+            "llm_prompt_tokens": self.prompt_tokens,
+            "llm_completion_tokens": self.completion_tokens,
+            "llm_cost": round(cost(llm, self.prompt_tokens, self.completion_tokens), 6),
+            "llm_seconds": round(self.seconds, 1),
+            **{f"llm_{status}": self.bad.get(status, 0) for status in (*BAD_ANSWERS, FAILED)},
+        }
+        if self.latencies_ms:
+            for name, value in zip((50, 95, 99), np.percentile(self.latencies_ms, (50, 95, 99)), strict=True):
+                found[f"llm_p{name}_ms"] = round(float(value), 1)
+        if self.unsent.requests:
+            found |= {
+                "llm_unsent_requests": self.unsent.requests,
+                "llm_unsent_prompt_tokens": round(self.unsent.prompt_tokens),
+                "llm_unsent_completion_tokens": round(self.unsent.completion_tokens),
+                "llm_unsent_cost": round(cost(llm, self.unsent.prompt_tokens, self.unsent.completion_tokens), 6),
+            }
+        return found
