@@ -1,21 +1,23 @@
 """Which positions of a history do not belong, by how much the rest of the history helps a model to expect them.
 
 A position's score is the mean log-probability per token of its title after the user's other titles, less that of the
-title after a bare prompt: how much the rest of the history says about it. Low is noise (after LLM4DSR, arXiv
-2408.08208, with the whole title's likelihood in place of its first token's).
+title after a bare prompt: how much the rest of the history says about it. It is taken over several choices of other
+titles, whose spread says how far it can be trusted. Low is noise (after LLM4DSR, arXiv 2408.08208, with the whole
+title's likelihood in place of its first token's).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
 from infra.settings import LLMSettings, load_settings, stage_settings
 from pipelines.language.histories import chosen_users, newest_items
 from pipelines.language.ledger import Ledger
+from pipelines.language.noise import DIGITS, PERCENTILE, RULES, Rule, mark
 from pipelines.language.prompts import TitlePrompt, load_title_prompt
-from pipelines.language.replacements import suggest_replacements
+from pipelines.language.replacements import best_by_likelihood, suggest_replacements
 from pipelines.language.requests import OK, to_json
 from pipelines.language.tracking import record_run
 from pipelines.publisher import Publisher
@@ -28,8 +30,6 @@ from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
 STAGE = "denoised_sequences"
-# The last bits of a mean over the partition depend on the order in which Spark adds it up; a rerun must not show them.
-DIGITS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,30 +38,53 @@ class DenoiseSettings:
 
     Args:
         max_users: users whose histories are scored, chosen by hash; 0 for everybody.
-        context: other titles shown, the nearest in the history.
+        contexts: choices of other titles that a position is scored after: first the nearest, then halves drawn by hash.
+        context: other titles shown at most.
         min_context: fewer other titles say nothing, and the position is not scored.
         max_title_words: longer titles are cut.
-        suspect_share: positions whose score is below this quantile of all scores of the day are candidates.
-        max_edits: candidates per history that are marked suspect, lowest score first.
+        rule: ``mixture`` or ``percentile``, see `pipelines.language.noise`; so are the next four.
+        suspect_share, confidence, sigmas, max_edits: see `pipelines.language.noise.Rule`.
+        candidates: catalogue items per suspect that the model chooses the replacement from; with 1 the item that goes
+            best with the rest of the history is taken unasked.
         prompt: name of the prompt file.
     """
 
     max_users: int = 0
+    contexts: int = 3
     context: int = 8
     min_context: int = 2
     max_title_words: int = 12
-    suspect_share: float = 0.1
-    max_edits: int = 1
+    rule: str = Rule.kind
+    suspect_share: float = Rule.suspect_share
+    confidence: float = Rule.confidence
+    sigmas: float = Rule.sigmas
+    max_edits: int = Rule.max_edits
+    candidates: int = 5
     prompt: str = "title_likelihood"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.suspect_share < 1:
-            raise ValueError(f"denoised_sequences.suspect_share is {self.suspect_share}, but must be in [0, 1)")
+        if self.rule not in RULES:
+            raise ValueError(f"denoised_sequences.rule is {self.rule!r}: use one of {', '.join(RULES)}")
+        for name in ("suspect_share", "confidence"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"denoised_sequences.{name} is {getattr(self, name)}, but must be in [0, 1)")
         if self.min_context < 1 or self.context < self.min_context or self.max_users < 0 or self.max_edits < 0:
             raise ValueError(
                 "denoised_sequences: min_context must be at least 1, context at least min_context, max_users and "
                 "max_edits at least 0"
             )
+        if self.contexts < 1 or self.candidates < 1 or self.sigmas < 0:
+            raise ValueError("denoised_sequences: contexts and candidates must be at least 1, sigmas at least 0")
+
+    def noise_rule(self) -> Rule:
+        """The rule by which positions are marked."""
+        return Rule(
+            kind=self.rule,
+            suspect_share=self.suspect_share,
+            confidence=self.confidence,
+            sigmas=self.sigmas,
+            max_edits=self.max_edits,
+        )
 
 
 def scored_positions(sequences: DataFrame, titles: DataFrame, chosen: DenoiseSettings) -> DataFrame:
@@ -74,7 +97,7 @@ def scored_positions(sequences: DataFrame, titles: DataFrame, chosen: DenoiseSet
         titles: item_id, title.
 
     Returns:
-        user_id, position, item_id, title, others (titles in the order of the history).
+        user_id, position, item_id, title, context (number), others (titles in the order of the history).
     """
     known = (
         sequences.select(
@@ -108,66 +131,79 @@ def scored_positions(sequences: DataFrame, titles: DataFrame, chosen: DenoiseSet
         )
         return in_order["title"]
 
-    return (
-        known.join(listed, "user_id")
-        .select("user_id", "position", "item_id", "title", nearest(sf.col("listed")).alias("others"))
-        .where(sf.size("others") >= chosen.min_context)
+    shown = known.join(listed, "user_id").withColumn("others", nearest(sf.col("listed")))
+    numbered = shown.where(sf.size("others") >= chosen.min_context).withColumn(
+        "context", sf.explode(sf.sequence(sf.lit(0), sf.lit(chosen.contexts - 1)))
     )
-
-
-def scores(ledger: Ledger, positions: DataFrame, chosen: DenoiseSettings) -> DataFrame:
-    """Score every position; the bare title is asked once per title, whoever has it.
-
-    Returns:
-        user_id, position, score (nats per token; null where the model gave none), problem, raw.
-    """
-    prompt = load_title_prompt(chosen.prompt)
-    render = sf.udf(_renderer(prompt, ledger.llm), "string", useArrow=False)
-    bare = positions.select(
-        sf.lit("").alias("user_id"),
-        sf.lit(-1).alias("position"),
-        "title",
-        sf.array().cast("array<string>").alias("others"),
-    ).distinct()
-    asked = positions.select("user_id", "position", "title", "others").unionByName(bare)
-    answered = ledger.process(
-        asked.withColumn("request", render("others", "title")), ("user_id", "position", "title"), "scoring titles"
-    )
-    mean = sf.when(
-        sf.col("answer.status") == OK, sf.col("answer.logprobs")[0] / sf.col("answer.token_counts")[0]
-    ).alias("mean")
-    problem = sf.when(sf.col("answer.status") != OK, sf.concat(sf.lit("model: "), "answer.status"))
-    given = answered.where("position >= 0").select(
-        "user_id", "position", "title", mean, problem.alias("problem"), "answer.error"
-    )
-    alone = answered.where("position < 0").select("title", mean.alias("bare"))
-    return given.join(alone, "title", "left").select(
-        "user_id", "position", (sf.col("mean") - sf.col("bare")).alias("score"), "problem", sf.col("error").alias("raw")
-    )
-
-
-def mark(scored: DataFrame, chosen: DenoiseSettings) -> DataFrame:
-    """Add keep_probability (logistic of the standardised score) and suspect.
-
-    The standard deviation is the population's; where all scores are equal every probability is one half.
-    """
-    found = scored.where(sf.col("score").isNotNull())
-    row = found.agg(
-        sf.mean("score").alias("mean"),
-        sf.stddev_pop("score").alias("spread"),
-        sf.percentile("score", sf.lit(chosen.suspect_share)).alias("threshold"),
-    ).first()
-    assert row is not None
-    spread = row.spread or 1.0
-    rank = sf.row_number().over(Window.partitionBy("user_id").orderBy("score", "position"))
-    return found.select(
+    return numbered.select(
         "user_id",
         "position",
-        "score",
-        sf.round(1 / (1 + sf.exp(-(sf.col("score") - sf.lit(row["mean"])) / sf.lit(spread))), DIGITS).alias(
-            "keep_probability"
-        ),
-        ((sf.col("score") < sf.lit(row.threshold)) & (rank <= chosen.max_edits)).alias("suspect"),
+        "item_id",
+        "title",
+        "context",
+        sf.when(sf.col("context") == 0, sf.col("others"))
+        .otherwise(_half(sf.col("others"), chosen.min_context))
+        .alias("others"),
+    ).dropDuplicates(["user_id", "position", "others"])
+
+
+def _half(others: Column, fewest: int) -> Column:
+    """Half of `others`, but at least `fewest`, by the hash of title, position and context; their order stays."""
+    drawn = sf.array_sort(
+        sf.transform(
+            others,
+            lambda title, i: sf.struct(
+                sf.xxhash64(title, "user_id", "position", "context").alias("hash"), i.alias("i"), title.alias("title")
+            ),
+        )
+    )
+    kept = sf.slice(drawn, sf.lit(1), sf.greatest(sf.ceil(sf.size(others) / 2).cast("int"), sf.lit(fewest)))
+    return sf.array_sort(sf.transform(kept, lambda x: sf.struct(x["i"].alias("i"), x["title"].alias("title"))))["title"]
+
+
+def gains(ledger: Ledger, asked: DataFrame, prompt: TitlePrompt, note: str) -> DataFrame:
+    """How much likelier `others` make `title`, in nats per token; a bare title is asked once, whoever has it.
+
+    Args:
+        asked: title, others and any other columns, which stay.
+
+    Returns:
+        `asked` with gain (null where the model gave none), problem and error.
+    """
+    render = sf.udf(_renderer(prompt, ledger.llm), "string", useArrow=False)
+    empty = sf.array().cast("array<string>")
+    bare = asked.select("title").distinct().withColumn("others", empty)
+    both = asked.withColumn("_bare", sf.lit(False)).unionByName(
+        bare.withColumn("_bare", sf.lit(True)), allowMissingColumns=True
+    )
+    order = [name for name in ("user_id", "position") if name in asked.columns]
+    answered = ledger.process(both.withColumn("request", render("others", "title")), (*order, "title", "others"), note)
+    mean = sf.when(sf.col("answer.status") == OK, sf.col("answer.logprobs")[0] / sf.col("answer.token_counts")[0])
+    problem = sf.when(sf.col("answer.status") != OK, sf.concat(sf.lit("model: "), "answer.status"))
+    given = answered.where("NOT _bare").select(*asked.columns, mean.alias("mean"), problem.alias("problem"), "answer")
+    alone = answered.where("_bare").select("title", mean.alias("bare"))
+    return given.join(alone, "title", "left").select(
+        *asked.columns, (sf.col("mean") - sf.col("bare")).alias("gain"), "problem", sf.col("answer.error").alias("raw")
+    )
+
+
+def scores(ledger: Ledger, positions: DataFrame, prompt: TitlePrompt) -> DataFrame:
+    """Score every position over its contexts.
+
+    Returns:
+        user_id, position, score (mean gain, nats per token; null where the model gave none), uncertainty (standard
+        error of that mean; 0 with one context), problem, raw.
+    """
+    every = gains(ledger, positions.drop("item_id", "context"), prompt, "scoring titles")
+    found = sf.count("gain")
+    spread = sf.stddev_samp("gain") / sf.sqrt(found)
+    # Sorted, so that the sum does not depend on the order in which Spark meets the rows.
+    total = sf.aggregate(sf.sort_array(sf.collect_list("gain")), sf.lit(0.0), lambda so_far, gain: so_far + gain)
+    return every.groupBy("user_id", "position").agg(
+        (total / found).alias("score"),
+        sf.round(sf.coalesce(spread, sf.lit(0.0)), DIGITS).alias("uncertainty"),
+        sf.when(found == 0, sf.max("problem")).alias("problem"),
+        sf.max("raw").alias("raw"),
     )
 
 
@@ -179,7 +215,7 @@ def denoised_sequences(sequences: DataFrame, marked: DataFrame, replacements: Da
         replacements: user_id, position, replacement for suspect positions.
         users: user_id of those who were asked about.
     """
-    entry = sf.struct("position", "score", "keep_probability", "suspect", "replacement")
+    entry = sf.struct("position", "score", "uncertainty", "keep_probability", "suspect", "replacement")
     by_user = (
         marked.join(replacements, ["user_id", "position"], "left")
         .groupBy("user_id")
@@ -195,6 +231,7 @@ def denoised_sequences(sequences: DataFrame, marked: DataFrame, replacements: Da
         "user_id",
         "item_ids",
         each("score", "double").alias("scores"),
+        each("uncertainty", "double").alias("uncertainty"),
         each("keep_probability", "double").alias("keep_probability"),
         sf.transform(each("suspect", "boolean"), lambda x: sf.coalesce(x, sf.lit(False))).alias("suspect"),
         each("replacement", "string").alias("replacements"),
@@ -229,12 +266,16 @@ def run(request: StageRequest) -> StageReport:
         positions = scored_positions(sequences.join(users, "user_id"), titles.where("title != ''"), chosen)
         if settings.llm.scoring == "none":
             positions = positions.limit(0)
-        scored = scores(ledger, publisher.cache(positions), chosen).localCheckpoint()
+        prompt = load_title_prompt(chosen.prompt)
+        positions = publisher.cache(positions)
+        scored = scores(ledger, positions, prompt).localCheckpoint()
         if ledger.dry_run:
             return ledger.dry_report()
-        marked = mark(scored, chosen).localCheckpoint()
+        marked, kinds = mark(scored, chosen.noise_rule())
+        marked = marked.localCheckpoint()
         suspects = marked.where("suspect").select("user_id", "position")
-        replacements = suggest_replacements(sequences, suspects).localCheckpoint()
+        ranked = suggest_replacements(sequences, suspects, chosen.candidates).localCheckpoint()
+        replacements = _replacements(ledger, ranked, positions, titles, prompt, chosen)
         rows = denoised_sequences(sequences, marked, replacements, users).localCheckpoint()
         publisher.publish(rows, DENOISED_SEQUENCES)
         _, refused = publisher.quarantine(_refused(scored), STAGE)
@@ -250,6 +291,8 @@ def run(request: StageRequest) -> StageReport:
         assert found is not None
         counts = {
             "positions_scored": found.positions,
+            "two_kinds": int(kinds is not None or chosen.rule == PERCENTILE),
+            "noise_share": round(kinds.share, 4) if kinds else 0.0,
             "suspects": found.suspects,
             "replacements": found.replacements,
             **{f"refused.{reason}": count for reason, count in refused.items()},
@@ -257,9 +300,26 @@ def run(request: StageRequest) -> StageReport:
             **publisher.warning_counts(),
         }
         handoffs = dict(publisher.handoffs)
-    outputs = {"mlflow_run": record_run(settings, request, counts, [load_title_prompt(chosen.prompt)])}
+    outputs = {"mlflow_run": record_run(settings, request, counts, [prompt])}
     outputs["scoring"] = settings.llm.scoring
     return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts, outputs=outputs)
+
+
+def _replacements(
+    ledger: Ledger,
+    ranked: DataFrame,
+    positions: DataFrame,
+    titles: DataFrame,
+    prompt: TitlePrompt,
+    chosen: DenoiseSettings,
+) -> DataFrame:
+    """One replacement per suspect, chosen by the model among candidates where there are several."""
+    if chosen.candidates == 1:
+        return ranked.select("user_id", "position", "replacement")
+    shown = positions.where("context = 0").select("user_id", "position", "others")
+    named = titles.where("title != ''").select(sf.col("item_id").alias("replacement"), "title")
+    asked = ranked.join(shown, ["user_id", "position"]).join(named, "replacement")
+    return best_by_likelihood(ranked, gains(ledger, asked, prompt, "choosing replacements")).localCheckpoint()
 
 
 def _renderer(prompt: TitlePrompt, llm: LLMSettings) -> Callable[[Sequence[str], str], str]:

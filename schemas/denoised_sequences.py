@@ -16,11 +16,20 @@ DENOISED_SEQUENCES = Table(
             description="gain in log p(title) from the rest of the history, nats per token; null where not scored",
         ),
         Column(
+            name="uncertainty",
+            type=pa.list_(pa.float64()),
+            description="standard error of the score over several choices of other titles; null where not scored",
+        ),
+        Column(
             name="keep_probability",
             type=pa.list_(pa.float64()),
-            description="logistic of the score standardised over the partition; null where not scored",
+            description="probability that the position belongs, by the rule of the stage; null where not scored",
         ),
-        Column(name="suspect", type=pa.list_(pa.bool_()), description="whether the position is below the threshold"),
+        Column(
+            name="suspect",
+            type=pa.list_(pa.bool_()),
+            description="whether the position is noise with the confidence that was asked for",
+        ),
         Column(
             name="replacements",
             type=pa.list_(pa.string()),

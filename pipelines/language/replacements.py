@@ -4,8 +4,8 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as sf
 
 
-def suggest_replacements(sequences: DataFrame, suspects: DataFrame) -> DataFrame:
-    """For every suspect position the item that goes best with the user's other items.
+def suggest_replacements(sequences: DataFrame, suspects: DataFrame, most: int = 1) -> DataFrame:
+    """For every suspect position the items that go best with the user's other items.
 
     An item's weight is the number of (other item of the user, other user who has both) divided by the square root of
     the item's number of users; ties go to the smaller item id. Items that the user has are no candidates. Only
@@ -13,9 +13,10 @@ def suggest_replacements(sequences: DataFrame, suspects: DataFrame) -> DataFrame
 
     Args:
         suspects: user_id, position.
+        most: candidates per position.
 
     Returns:
-        user_id, position, replacement; no row where no item goes with the rest.
+        user_id, position, replacement, rank (from 1); no row where no item goes with the rest.
     """
     events = (
         sequences.select(
@@ -49,7 +50,30 @@ def suggest_replacements(sequences: DataFrame, suspects: DataFrame) -> DataFrame
     )
     best = Window.partitionBy("user_id", "position").orderBy(sf.desc("weight"), "replacement")
     return (
-        weights.withColumn("_rank", sf.row_number().over(best))
-        .where("_rank = 1")
-        .select("user_id", "position", "replacement")
+        weights.withColumn("rank", sf.row_number().over(best))
+        .where(sf.col("rank") <= most)
+        .select("user_id", "position", "replacement", "rank")
+    )
+
+
+def best_by_likelihood(ranked: DataFrame, gained: DataFrame) -> DataFrame:
+    """Of the candidates of a position the one that the rest of the history makes likeliest.
+
+    A candidate that the model gave no likelihood for comes after all others; ties go to the better rank.
+
+    Args:
+        ranked: as `suggest_replacements` gives them.
+        gained: the same rows with gain, nats per token.
+
+    Returns:
+        user_id, position, replacement.
+    """
+    key = ["user_id", "position", "replacement"]
+    gain = sf.coalesce("gain", sf.lit(float("-inf")))
+    best = Window.partitionBy("user_id", "position").orderBy(sf.desc(gain), "rank")
+    return (
+        ranked.join(gained.select(*key, "gain"), key, "left")
+        .withColumn("_best", sf.row_number().over(best))
+        .where("_best = 1")
+        .select(*key)
     )
