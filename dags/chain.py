@@ -134,17 +134,20 @@ TRAIN_RECOMMENDER = Stage(
     task_id="train_recommender",
     stage="train",
     engine="ray",
-    after=("ingest", "sequences", "preferences", "item_vectors", "semantic_ids"),
-    reads=("items", "sequences", "preferences", "semantic_ids"),
+    after=("ingest", "sequences", "preferences", "denoised_sequences", "item_vectors", "semantic_ids"),
+    reads=("items", "sequences", "preferences", "denoised_sequences", "semantic_ids"),
     recipe_param="recommender",
-    doc="Trains the chosen recommender on Ray Train; parameters, losses and curves are in the MLflow run.",
+    doc="""
+Trains the chosen recommender on Ray Train; parameters, losses and curves are in the MLflow run. With
+`training_data.corrections` it sees the histories as **denoised_sequences** would have them.
+""",
 )
 TRAIN_BASELINE = Stage(
     task_id="train_baseline",
     stage="train",
     engine="ray",
-    after=("ingest", "sequences"),
-    reads=("items", "sequences"),
+    after=("ingest", "sequences", "denoised_sequences"),
+    reads=("items", "sequences", "denoised_sequences"),
     recipe="sasrec",
     doc="Trains SASRec on the same split, the baseline that a new method has to be seen beside.",
 )
@@ -152,8 +155,16 @@ EVALUATE = Stage(
     task_id="evaluate",
     stage="evaluate",
     engine="ray",
-    after=("ingest", "sequences", "preferences", "semantic_ids", "train_recommender", "train_baseline"),
-    reads=("items", "sequences", "preferences", "semantic_ids"),
+    after=(
+        "ingest",
+        "sequences",
+        "preferences",
+        "denoised_sequences",
+        "semantic_ids",
+        "train_recommender",
+        "train_baseline",
+    ),
+    reads=("items", "sequences", "preferences", "denoised_sequences", "semantic_ids"),
     doc="""
 Ranks the held-out item against the whole catalogue for every user: Recall and NDCG at 5 and 10 beside popularity
 (counted on training positions only) and SASRec. Per-user values are in **evaluations**.

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
-from infra.settings import Settings
+from infra.settings import Settings, stage_settings
+from ray_jobs.data.corrections import correct
 from ray_jobs.data.histories import Catalogue, Histories, read_catalogue, read_histories
 from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
 from ray_jobs.tokenizers.codebook import Codebook
@@ -12,6 +13,18 @@ from schemas.errors import DataError
 from schemas.stage_request import StageRequest
 
 CODEBOOK_KEY = "semantic_ids.codebook"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingDataSettings:
+    """What recommenders train on.
+
+    Args:
+        corrections: put the replacements of the table denoised_sequences in the place of suspect items. Only positions
+            before the validation target are ever suspect.
+    """
+
+    corrections: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
         DataError: a table or the codebook is missing; the message names the stage to run.
     """
     sequences = input_partition(settings, request, "sequences")
+    if stage_settings(TrainingDataSettings, "training_data", settings, request.overrides).corrections:
+        sequences = correct(sequences, input_partition(settings, request, "denoised_sequences"))
     catalogue = read_catalogue(sequences, newest_items(settings, request))
     codebook = request.upstream.get(CODEBOOK_KEY, "") if codes else ""
     if codes:
