@@ -7,6 +7,7 @@ from airflow.sdk import BaseOperator, Param
 from dags.operators.ray_stage import RayStageOperator
 from dags.operators.spark_stage import SparkStageOperator
 from dags.operators.stages import Stage
+from infra.settings import load_settings
 from schemas.recipes import RECOMMENDERS, TOKENIZERS
 
 POOL = "heavy"
@@ -111,12 +112,23 @@ Asks the language model how likely each title is given the rest of the history. 
 get a suggested replacement in **denoised_sequences**; `sequences` is never changed.
 """,
 )
+ITEM_DESCRIPTIONS = Stage(
+    task_id="item_descriptions",
+    stage="item_descriptions",
+    engine="spark",
+    after=("ingest",),
+    reads=("items",),
+    doc="""
+Optional (`item_vectors.descriptions` in the profile): asks the language model for one sentence about each item that
+landed: **item_descriptions**. Text encoders then read it before the item's own text.
+""",
+)
 ITEM_VECTORS = Stage(
     task_id="item_vectors",
     stage="item_vectors",
     engine="ray",
-    after=("ingest", "sequences"),
-    reads=("items",),
+    after=("ingest", "sequences", "item_descriptions"),
+    reads=("items", "item_descriptions"),
     only_with_codes=True,
     doc="Encodes item texts into **item_vectors** with Ray Data; an unchanged text is not encoded again.",
 )
@@ -199,7 +211,8 @@ RECOMMENDATIONS = Stage(
     doc="Scores every user with the registered version: **recommendations**.",
 )
 
-LANGUAGE = (PREFERENCES, REVIEW_SUMMARIES, DENOISED_SEQUENCES)
+DESCRIBED = bool(load_settings().stages.get("item_vectors", {}).get("descriptions"))
+LANGUAGE = (PREFERENCES, REVIEW_SUMMARIES, DENOISED_SEQUENCES, *((ITEM_DESCRIPTIONS,) if DESCRIBED else ()))
 MODEL = (ITEM_VECTORS, SEMANTIC_IDS, TRAIN_RECOMMENDER, EVALUATE, REGISTER)
 
 

@@ -13,11 +13,12 @@ import ray
 
 from infra.errors import SettingError
 from infra.progress import Progress
-from infra.settings import load_settings, stage_settings
+from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.cluster import connect
-from ray_jobs.data.tables import newest_items, read_table, table_exists, upsert
+from ray_jobs.data.tables import input_table, newest_items, read_table, table_exists, upsert
 from ray_jobs.encoders.text import PACKAGED, load_text_encoder, require_text_encoder
 from schemas.handoff import Handoff, StageReport
+from schemas.item_descriptions import ITEM_DESCRIPTIONS
 from schemas.item_vectors import ITEM_VECTORS
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
@@ -35,12 +36,15 @@ class ItemVectorsSettings:
         encoders: how many copies of it run side by side.
         batch_size: texts per call.
         commit_rows: texts after which vectors are made durable, so that a crash loses no more than these.
+        descriptions: encode the language model's description of an item (table item_descriptions) before its own text,
+            where there is one.
     """
 
     encoder: str = PACKAGED
     encoders: int = 1
     batch_size: int = 64
     commit_rows: int = 50_000
+    descriptions: bool = False
 
     def __post_init__(self) -> None:
         for name in ("encoders", "batch_size", "commit_rows"):
@@ -62,6 +66,8 @@ def run(request: StageRequest) -> StageReport:
     identity, partition = request.identity(), {"encoder": own.encoder}
 
     items = newest_items(settings, request).select(["item_id", "text"])
+    if own.descriptions:
+        items = _described(items, settings, request)
     hashes = [content_hash(text) for text in items["text"].to_pylist()]
     items = items.append_column("content_hash", pa.array(hashes, pa.string()))
     there = _stored(uri, own.encoder, ["item_id", "content_hash"])
@@ -85,6 +91,20 @@ def run(request: StageRequest) -> StageReport:
     assert done == len(texts), f"{len(texts)} texts went into the encoder and {done} came out"
     progress.update(1, 1, f"{items.num_rows:,} items have a vector")
     return _report(handoff, own.encoder, items.num_rows, len(texts), behind.num_rows)
+
+
+def _described(items: pa.Table, settings: Settings, request: StageRequest) -> pa.Table:
+    """`items` with the newest description known on the request's day before the text."""
+    known = input_table(
+        settings, request, ITEM_DESCRIPTIONS.name, None, pc.field("partition_date") <= request.partition_date()
+    )
+    rows = known.filter(pc.equal(known["status"], "ok")).sort_by("partition_date").to_pylist()
+    newest = {row["item_id"]: row["description"] for row in rows}
+    texts = [
+        f"{newest[item]} {text}" if item in newest else text
+        for item, text in zip(items["item_id"].to_pylist(), items["text"].to_pylist(), strict=True)
+    ]
+    return items.set_column(1, "text", pa.array(texts, pa.string()))
 
 
 def _report(handoff: Handoff, encoder: str, items: int, encoded: int, changed: int) -> StageReport:

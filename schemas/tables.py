@@ -3,6 +3,7 @@
 from schemas.denoised_sequences import DENOISED_SEQUENCES
 from schemas.evaluations import EVALUATIONS
 from schemas.interactions import INTERACTIONS
+from schemas.item_descriptions import ITEM_DESCRIPTIONS
 from schemas.item_vectors import ITEM_VECTORS
 from schemas.items import ITEMS
 from schemas.llm_responses import LLM_RESPONSES
@@ -26,6 +27,7 @@ TABLES: dict[str, Table] = {
         REVIEW_SUMMARIES,
         PREFERENCES,
         DENOISED_SEQUENCES,
+        ITEM_DESCRIPTIONS,
         ITEM_VECTORS,
         SEMANTIC_IDS,
         EVALUATIONS,

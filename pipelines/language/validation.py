@@ -178,3 +178,26 @@ def summary_problem(phrase: str, *, known: str, new: Sequence[str], limits: Summ
     if added - before and not said & (added - before):
         return "leaves out what is new"
     return None
+
+
+def description_problem(
+    description: str, *, text: str, most_words: int = 30, least_grounded: float = 0.6
+) -> str | None:
+    """Why a description of an item must not be used, or None when it may.
+
+    Args:
+        text: the item's text that the model was shown.
+        least_grounded: share of the description's content words that must stand in it.
+    """
+    if len(words(description)) > most_words:
+        return "wrong length"
+    if _TO_THE_MODEL.search(description):
+        return "speaks to the model"
+    if _PRICE.search(description):
+        return "talks of price"
+    said = content_stems(description)
+    if not said:
+        return "says nothing"
+    if len(said & content_stems(text)) < least_grounded * len(said):
+        return "not grounded in its sources"
+    return None

@@ -11,7 +11,7 @@ from scripted_server import Reply, chat_reply, scripted_server
 
 from infra.progress import read_progress
 from infra.settings import Settings, SparkSettings
-from pipelines import denoised_sequences, preferences, review_summaries
+from pipelines import denoised_sequences, item_descriptions, preferences, review_summaries
 from pipelines.delta_tables import read_table, spark_schema
 from pipelines.language.histories import product_names
 from pipelines.language.replacements import best_by_likelihood, suggest_replacements
@@ -200,6 +200,28 @@ def test_a_run_and_its_prompts_are_recorded_in_mlflow_once(spark, warehouse, mon
     prompt = client.get_prompt_version("penchant-review_preference", "1")
     assert prompt.tags["penchant.prompt_version"] == found.data.params["prompt.review_preference"]
     assert prompt.template[-1] == {"role": "user", "content": "{{stars}} stars: {{text}}"}
+
+
+def test_items_are_described_once(spark, warehouse, monkeypatch):
+    def describer(path, body, n):
+        text = body["messages"][-1]["content"]
+        wrong = text == "pan-c"
+        return chat_reply(json.dumps({"description": "A bell that rings." if wrong else f"A {text} {text}."}))
+
+    with scripted_server(describer) as server:
+        monkeypatch.setenv("PENCHANT_LLM__BASE_URL", server.base_url)
+        partial = run(item_descriptions, **{"item_descriptions.max_items": 4})
+        first, second = run(item_descriptions), run(item_descriptions)
+    items = len({item for events in HISTORIES.values() for item, _, _ in events})
+    assert partial.counts["llm_calls"] == 4
+    assert partial.counts["items_not_asked"] == items - 4
+    assert (first.counts["llm_calls"], second.counts["llm_calls"]) == (items - 4, 0)
+    assert first.counts["items_ok"] == items - 1
+    assert first.counts["refused.not grounded in its sources"] == 1
+    assert first.handoffs["item_descriptions"].version == second.handoffs["item_descriptions"].version
+    found = {r.item_id: (r.description, r.status) for r in rows(spark, warehouse, "item_descriptions", "item_id")}
+    assert found["pan-a"] == ("A pan-a pan-a.", "ok")
+    assert found["pan-c"] == ("", "none")
 
 
 INJECTIONS = (
