@@ -119,8 +119,7 @@ class PerfectReader:
             return 0.0
         holding = [owner.by_item[item_id] for owner in owners if item_id in owner.by_item]
         if holding:
-            noise = Counter(position.is_noise for position in holding)
-            return STRAY if noise[True] > noise[False] else BELONGS
+            return statistics.median(self._held(position) for position in holding)
         return statistics.median(self._candidate(owner, shown, item_id) for owner in owners)
 
     def _who(self, shown: set[str], item_id: str | None) -> list[_Owner]:
@@ -136,6 +135,11 @@ class PerfectReader:
             return []
         best = [owners[user_id] for user_id, count in counts.items() if count == most]
         return [owner for owner in best if item_id in owner.by_item] or best
+
+    def _held(self, position: TruePosition) -> float:
+        """Gain of an item that the user has: whether it is noise, and a little by how well it suits."""
+        suits = PER_MATCH * self._truth.match(position.taste, position.item_id) / 5
+        return suits + (STRAY if position.is_noise else BELONGS)
 
     def _candidate(self, owner: _Owner, shown: set[str], item_id: str) -> float:
         """Gain of an item that the user does not have, by the taste at the position that is left out of the prompt."""
