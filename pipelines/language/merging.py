@@ -27,24 +27,34 @@ class Preference:
 def merge_lines(lines: Sequence[Line], *, most: int, same_from: float) -> list[Preference]:
     """Merge lines, newest first: a near-duplicate adds its evidence, the newer wording and the newer mind stay.
 
-    A line about the same thing with the opposite sentiment is older news and is dropped.
+    An older line is a near-duplicate when a newer one of the same sentiment says most of what it says. An older line
+    about the same thing with the opposite sentiment is old news and is dropped.
 
     Args:
         most: preferences kept.
-        same_from: similarity of content words (0 to 1) from which two lines are about the same thing.
+        same_from: share of the older line's content words that a newer one repeats, or for opposite sentiments the
+            overlap of the two (0 to 1), from which they count as the same.
     """
-    kept: list[tuple[Line, list[int]]] = []
+    kept: list[tuple[Line, frozenset[str], list[int]]] = []
     for line in sorted(lines, key=lambda line: -line.position):
         content = content_stems(line.text)
-        twin = next((k for k in kept if similarity(content, content_stems(k[0].text)) >= same_from), None)
+        if any(k.sentiment != line.sentiment and similarity(content, said) >= same_from for k, said, _ in kept):
+            continue
+        twin = next(
+            (at for k, said, at in kept if k.sentiment == line.sentiment and _says(said, content, same_from)), None
+        )
         if twin is None:
-            kept.append((line, [line.position]))
-        elif twin[0].sentiment == line.sentiment:
-            twin[1].append(line.position)
+            kept.append((line, content, [line.position]))
+        else:
+            twin.append(line.position)
     return [
         Preference(text=line.text, sentiment=line.sentiment, evidence=tuple(sorted(positions)))
-        for line, positions in kept[:most]
+        for line, _, positions in kept[:most]
     ]
+
+
+def _says(newer: frozenset[str], older: frozenset[str], share: float) -> bool:
+    return bool(older) and len(newer & older) >= share * len(older)
 
 
 def preferences_by_position(

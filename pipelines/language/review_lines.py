@@ -26,6 +26,7 @@ class ReviewLineSettings:
         max_review_words: longer reviews are cut, because a small model reads slowly.
         redact: personal data that is taken out before a review is sent, see `pipelines.language.redaction`.
         phone_region: country whose national telephone numbers are recognised.
+        topics: what lines may talk of because the data is about it: ``price``, ``delivery``.
         prompt: name of the prompt file.
     """
 
@@ -33,12 +34,16 @@ class ReviewLineSettings:
     max_review_words: int = 120
     redact: tuple[str, ...] = KINDS
     phone_region: str = "US"
+    topics: tuple[str, ...] = ()
     prompt: str = "review_preference"
 
     def __post_init__(self) -> None:
         if self.max_users < 0 or self.max_review_words < 1:
             raise ValueError("review_lines.max_users must be 0 or more, review_lines.max_review_words 1 or more")
         check_kinds(self.redact)
+        unknown = set(self.topics) - {"price", "delivery"}
+        if unknown:
+            raise ValueError(f"review_lines.topics has {', '.join(sorted(unknown))}; use price, delivery or both")
 
     def shown(self, review: str) -> str:
         """What the model sees of a review: its first words, without personal data."""
@@ -92,7 +97,7 @@ def _reader(
     prompt: ChatPrompt, names: frozenset[str], chosen: ReviewLineSettings
 ) -> Callable[..., Row | tuple[str | None, ...] | None]:
     examples = prompt.example_answers("preference")
-    limits = LineLimits()
+    limits = LineLimits(topics=chosen.topics)
 
     def read(
         status: str | None,

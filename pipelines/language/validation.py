@@ -18,13 +18,14 @@ _PRICE = re.compile(
     re.IGNORECASE,
 )
 _DELIVERY = re.compile(
-    r"\b(?:amazon|arriv\w+|customer service|deliver\w*|orders?|ordered|packag\w+|return(?:s|ed|ing)?|sellers?|"
-    r"shipments?|shipp\w+|vendors?)\b",
+    r"\b(?:amazon|arriv\w+|customer service|deliver(?:y|ies|ed)|orders?|ordered|packag(?:e|es|ed)|"
+    r"return(?:s|ed|ing)?|sellers?|shipments?|shipp\w+|vendors?)\b",
     re.IGNORECASE,
 )
 _AVERSION = re.compile(
-    r"\b(?:avoid\w*|could do without|dislik\w*|hat(?:e|es|ed)|instead of|is ?n[o']t|never lik\w*|no more|not another|"
-    r"nothing like|rather than|tired of|unlike|was ?n[o']t)\b",
+    r"\b(?:avoid\w*|could do without|dislik\w*|hat(?:e|es|ed)|instead of|never lik\w*|no more|not another|"
+    r"nothing like|rather than|tired of|unlike|"
+    r"(?:is|was) ?n[o']t(?! (?:disappoint\w*|having|it|let down|needing)\b))\b",
     re.IGNORECASE,
 )
 _TO_THE_MODEL = re.compile(
@@ -45,6 +46,7 @@ class LineLimits:
         least_grounded: share of the line's content words that must stand in the review.
         copy_similarity: Jaccard similarity of content words from which a line counts as a copy of an example.
         title_run: so many words of the title in a row are the product's name.
+        topics: what the data is about, so that lines may talk of it: ``price``, ``delivery``.
     """
 
     fewest_words: int = 2
@@ -52,6 +54,7 @@ class LineLimits:
     least_grounded: float = 0.6
     copy_similarity: float = 0.6
     title_run: int = 4
+    topics: tuple[str, ...] = ()
 
 
 def sentiment_of(stars: float) -> str | None:
@@ -86,10 +89,9 @@ def line_problem(
         return "wrong length"
     if said[0] != VERBS[sentiment]:
         return "wrong verb"
-    if _PRICE.search(line):
-        return "talks of price"
-    if _DELIVERY.search(line):
-        return "talks of delivery"
+    for topic, pattern in (("price", _PRICE), ("delivery", _DELIVERY)):
+        if topic not in limits.topics and pattern.search(line):
+            return f"talks of {topic}"
     if _TO_THE_MODEL.search(line):
         return "speaks to the model"
     if any(word.lower() in names for word in said[1:]):
@@ -129,10 +131,11 @@ def _names_product(said: Sequence[str], title: str, brand: str, title_run: int) 
     if _contains(spoken, [word.lower() for word in words(brand)]):
         return True
     lowered = [word.lower() for word in title_words]
+    parts = [[word.lower() for word in words(part)] for part in title.split(",")]
     models = {word for word in lowered if any(c.isdigit() for c in word) and any(c.isalpha() for c in word)}
     if models & set(spoken):
         return True
-    runs = (lowered[i : i + title_run] for i in range(len(lowered) - title_run + 1))
+    runs = (part[i : i + title_run] for part in parts for i in range(len(part) - title_run + 1))
     return any(_contains(spoken, run) for run in runs)
 
 

@@ -105,6 +105,7 @@ def _position_truth(position: Position) -> dict[str, Any]:
         "item_id": position.item.item_id,
         "timestamp": round(position.at.timestamp() * 1000),
         "is_noise": position.is_noise,
+        "meant_item_id": position.meant.item_id if position.meant else None,
         "rating": review.rating,
         "reasons": {
             "liked": list(review.liked),

@@ -24,8 +24,12 @@ class Taste:
 
     def match(self, item: Item) -> float:
         """How well an item suits the taste: above 0 within it, at most 0 outside."""
-        held = set(item.attributes)
-        score = CATEGORY_WEIGHT * (item.category.name in self.categories)
+        return self.match_of(item.category.name, item.attributes)
+
+    def match_of(self, category: str, attributes: Sequence[str]) -> float:
+        """`match` of an item of which no more is known than its category and attributes."""
+        held = set(attributes)
+        score = CATEGORY_WEIGHT * (category in self.categories)
         score += LIKE_WEIGHT * len(held & set(self.likes))
         return score - DISLIKE_WEIGHT * len(held & set(self.dislikes))
 

@@ -3,7 +3,7 @@
 import datetime as dt
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.landing.planted_world.catalogue import Item, make_items
 from pipelines.landing.planted_world.tastes import Taste, choose, draw_taste, stray
@@ -68,7 +68,7 @@ class User:
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """One purchase with its review, and whether it was noise."""
+    """One purchase with its review, whether it was noise, and then which item the taste would have chosen there."""
 
     user_id: str
     position: int
@@ -76,6 +76,7 @@ class Position:
     at: dt.datetime
     is_noise: bool
     review: Review
+    meant: Item | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,35 @@ def grow_world(settings: WorldSettings) -> World:
                     review=write_review(rng, pick, taste, is_noise),
                 )
             )
-    return World(settings=settings, items=tuple(items), users=tuple(users), positions=tuple(positions))
+    meant = _with_meant(settings, items, users, positions)
+    return World(settings=settings, items=tuple(items), users=tuple(users), positions=meant)
+
+
+def _with_meant(
+    settings: WorldSettings, items: Sequence[Item], users: Sequence[User], positions: Sequence[Position]
+) -> tuple[Position, ...]:
+    """Give every noise position the item that the taste would have chosen there, among those the user never has.
+
+    It is drawn apart from the world, which is the same with and without it.
+    """
+    rng = random.Random(f"planted-meant/{settings.seed}")
+    histories: dict[str, list[Item]] = {user.user_id: [] for user in users}
+    for position in positions:
+        histories[position.user_id].append(position.item)
+    owned = {user_id: {item.item_id for item in history} for user_id, history in histories.items()}
+    tastes = {user.user_id: user.taste_at for user in users}
+    found = []
+    for position in positions:
+        if position.is_noise:
+            mine = owned[position.user_id]
+            free = [item for item in items if item.item_id not in mine]
+            before = histories[position.user_id][: position.position]
+            taste = tastes[position.user_id](position.position)
+            meant = choose(rng, free, taste, before, settings.temperature)
+            mine.add(meant.item_id)
+            position = replace(position, meant=meant)
+        found.append(position)
+    return tuple(found)
 
 
 def _noise_positions(rng: random.Random, lengths: Sequence[int], share: float) -> set[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 import collections
 import gzip
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -161,6 +162,36 @@ def test_files_are_the_same_bytes_and_hold_the_world(tmp_path: Path):
     meta = _records(tmp_path / "a" / "meta.jsonl.gz")
     assert any("&amp;" in line["title"] for line in meta)
     assert {clean_title(line["title"]) for line in meta} == {item.title for item in world.items}
+
+
+@pytest.mark.parametrize(
+    ("settings", "reviews", "meta"),
+    [
+        ({}, "ea827d61ebed4433", "41467b01402172f6"),
+        ({"users": 60, "items": 64, "seed": 8, "noise": 0.25}, "bc804cc1ebc1613b", "e20f0375761ac509"),
+    ],
+)
+def test_worlds_stay_as_they_were(tmp_path: Path, settings, reviews, meta):
+    """Figures measured on a world hold for as long as its bytes do; the truth beside it may grow."""
+    for path, expected in zip(
+        write_world(grow_world(WorldSettings(**settings)), tmp_path), (reviews, meta), strict=True
+    ):
+        assert hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()[:16] == expected
+
+
+def test_noise_positions_tell_what_was_meant(tmp_path: Path):
+    world = grow_world(WorldSettings(users=80, noise=0.2))
+    write_world(world, tmp_path)
+    truth = _records(tmp_path / "truth" / "positions.jsonl")
+    assert [t["is_noise"] for t in truth] == [t["meant_item_id"] is not None for t in truth]
+    users = {user.user_id: user for user in world.users}
+    owned = {(p.user_id, p.item.item_id) for p in world.positions}
+    noisy = [p for p in world.positions if p.is_noise]
+    meant = {(p.user_id, p.meant.item_id) for p in noisy}
+    assert len(meant) == len(noisy)
+    assert not meant & owned
+    suits = [users[p.user_id].taste_at(p.position).match(p.meant) > 0 for p in noisy]
+    assert sum(suits) / len(suits) > 0.9
 
 
 def test_ties_keep_their_order_in_the_file(tmp_path: Path, world):

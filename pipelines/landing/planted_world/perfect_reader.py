@@ -1,0 +1,182 @@
+"""What a flawless and honest model answers to the project's prompts about a planted world. No HTTP here."""
+
+import itertools
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+from pipelines.landing.planted_world.mentions import named_attributes, stems_of
+from pipelines.landing.planted_world.truth import LIKE, TruePosition, Truth
+from pipelines.landing.planted_world.vocabulary import ATTRIBUTES
+from pipelines.language.validation import VERBS, LineLimits, line_problem, sentiment_of
+from pipelines.language.words import content_stems, words
+
+# Log-probabilities per token (nats): of a title that nothing is known about, and what a history adds to it.
+NEUTRAL, BELONGS, STRAY, PER_MATCH = -2.0, 1.0, -1.0, 0.25
+_NOT_DROPPED = frozenset(("no", "not", "never", "without"))
+_LONGEST_SUMMARY, _MOST_SUMMARY_WORDS = 200, 50
+_NOTHING = "good products"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Owner:
+    """A history that a prompt may be about."""
+
+    user_id: str
+    by_item: dict[str, TruePosition]
+
+
+class PerfectReader:
+    """Looks answers up in the truth; what the truth does not know it answers neutrally."""
+
+    def __init__(self, truth: Truth) -> None:
+        self._truth = truth
+        self._by_text: dict[str, TruePosition] = {}
+        by_user: dict[str, dict[str, TruePosition]] = defaultdict(dict)
+        for position in truth.positions.values():
+            self._by_text.setdefault(_plain(position.text), position)
+            by_user[position.user_id][position.item_id] = position
+        self._owners: dict[str, list[_Owner]] = defaultdict(list)
+        for user_id, by_item in by_user.items():
+            owner = _Owner(user_id=user_id, by_item=by_item)
+            for item_id in by_item:
+                self._owners[item_id].append(owner)
+        self._titles = {_plain(item.title): item.item_id for item in truth.items.values()}
+        self._item = lru_cache(maxsize=None)(self._find_item)
+        self._gain = lru_cache(maxsize=100_000)(self._find_gain)
+
+    def preference(self, stars: float, text: str) -> str:
+        """One line about a review: the phrases that give its reasons, as far as its stars let them be told.
+
+        Of lines that leave out some reasons the fullest is given that the stage accepts; where none is, the fullest. A
+        review without a reason of that sentiment, such as a gift's, gets a line that says nothing.
+        """
+        sentiment = sentiment_of(stars) or LIKE
+        position = self._review(text)
+        opinions = position.opinions if position else ()
+        phrases = sorted(_phrases(text, (name for told, name in opinions if told == sentiment)), key=text.lower().find)
+        kept = [_compressed(phrase) for phrase in phrases]
+        verb = VERBS[sentiment]
+        lines = [
+            f"{verb} {', '.join(some)}"
+            for size in range(len(kept), 0, -1)
+            for some in itertools.combinations(kept, size)
+        ]
+        problem_of = partial(
+            line_problem,
+            sentiment=sentiment,
+            review=text,
+            title=self._truth.items[position.item_id].title if position else None,
+            brand=None,
+            examples=(),
+            limits=LineLimits(),
+        )
+        for line in lines:
+            if problem_of(line) is None:
+                return line
+        return lines[0] if lines else f"{verb} {_NOTHING}"
+
+    def summary(self, known: str, new: str) -> str:
+        """Join phrases, the newest wording of an attribute last; shortened only when the schema would be broken."""
+        parts = [part for text in (known, new.replace(";", ",")) if text != "-" for part in _parts(text)]
+        parts = list(dict.fromkeys(parts))
+        if not _fits(parts):
+            newest: dict[frozenset[str] | str, str] = {}
+            for part in parts:
+                about = named_attributes(stems_of(part)) or part
+                newest.pop(about, None)
+                newest[about] = part
+            parts = list(newest.values())
+        while not _fits(parts):
+            parts = parts[1:]
+        return ", ".join(parts)
+
+    def title(self, others: Sequence[str], title: str) -> float:
+        """Log-probability per token (nats) of a title after other titles of a history."""
+        return NEUTRAL + (self._gain(tuple(others), title) if others else 0.0)
+
+    def _review(self, text: str) -> TruePosition | None:
+        plain = _plain(text)
+        exact = self._by_text.get(plain)
+        if exact is not None:
+            return exact
+        return next((position for whole, position in self._by_text.items() if whole.startswith(plain)), None)
+
+    def _find_item(self, title: str) -> str | None:
+        plain = _plain(title)
+        found = self._titles.get(plain)
+        if found is None:  # long titles are shown cut
+            found = next((item_id for whole, item_id in self._titles.items() if whole.startswith(plain)), None)
+        return found
+
+    def _find_gain(self, others: tuple[str, ...], title: str) -> float:
+        shown = {item_id for other in others if (item_id := self._item(other)) is not None}
+        item_id = self._item(title)
+        owners = self._who(shown, item_id)
+        if item_id is None or not owners:
+            return 0.0
+        holding = [owner.by_item[item_id] for owner in owners if item_id in owner.by_item]
+        if holding:
+            return statistics.median(self._held(position) for position in holding)
+        return statistics.median(self._candidate(owner, shown, item_id) for owner in owners)
+
+    def _who(self, shown: set[str], item_id: str | None) -> list[_Owner]:
+        """Users who have most of what is shown (at least half of it), those who have the item, too, first of all."""
+        counts: Counter[str] = Counter()
+        owners = {}
+        for other in shown:
+            for owner in self._owners[other]:
+                counts[owner.user_id] += 1
+                owners[owner.user_id] = owner
+        most = max(counts.values(), default=0)
+        if not most or 2 * most < len(shown):
+            return []
+        best = [owners[user_id] for user_id, count in counts.items() if count == most]
+        return [owner for owner in best if item_id in owner.by_item] or best
+
+    def _held(self, position: TruePosition) -> float:
+        """Gain of an item that the user has: whether it is noise, and a little by how well it suits."""
+        suits = PER_MATCH * self._truth.match(position.taste, position.item_id) / 5
+        return suits + (STRAY if position.is_noise else BELONGS)
+
+    def _candidate(self, owner: _Owner, shown: set[str], item_id: str) -> float:
+        """Gain of an item that the user does not have, by the taste at the position that is left out of the prompt."""
+        middle = statistics.median(owner.by_item[other].position for other in shown & owner.by_item.keys())
+        hidden = [position for other, position in owner.by_item.items() if other not in shown]
+        place = min(
+            hidden or owner.by_item.values(), key=lambda p: (not p.is_noise, abs(p.position - middle), p.position)
+        )
+        return PER_MATCH * self._truth.match(place.taste, item_id)
+
+
+def _plain(text: str) -> str:
+    return " ".join(word.lower() for word in words(text))
+
+
+def _phrases(text: str, names: Iterable[str]) -> list[str]:
+    """The vocabulary's phrases, longest first, by which a text names each attribute."""
+    found = []
+    for name in names:
+        attribute = ATTRIBUTES[name]
+        said = (*attribute.praised, *attribute.complained, attribute.adjective)
+        phrase = next((p for p in sorted(said, key=len, reverse=True) if p.lower() in text.lower()), None)
+        if phrase is not None:  # the cut may have taken it away
+            found.append(phrase)
+    return found
+
+
+def _compressed(phrase: str) -> str:
+    """A phrase without its empty words, to fit two into a line."""
+    kept = [word for word in words(phrase) if content_stems(word) or word.lower() in _NOT_DROPPED]
+    return " ".join(kept)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _fits(parts: Sequence[str]) -> bool:
+    text = ", ".join(parts)
+    return len(text) <= _LONGEST_SUMMARY and len(words(text)) <= _MOST_SUMMARY_WORDS

@@ -1,0 +1,115 @@
+"""Histories of the warehouse beside their truth, and what the language tables say of them."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sf
+
+from infra.settings import Settings
+from pipelines.delta_tables import read_table, table_exists
+from pipelines.landing.planted_world.truth import TruePosition, Truth
+from pipelines.language.histories import newest_items, reviewed_positions
+from schemas.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """One history as the stages saw it; its lists are parallel.
+
+    Args:
+        truth: what is true of each position. Positions of the tables are those of `sequences`, not of the truth: rare
+            items are gone, and equal times may be ordered otherwise.
+        reviews: text of each review; empty where there is none.
+        end: positions before it are open to denoising; the held-out targets follow.
+    """
+
+    user_id: str
+    truth: Sequence[TruePosition]
+    reviews: Sequence[str]
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warehouse:
+    """What a report reads, as of one day.
+
+    Args:
+        titles, texts: of items by id.
+        preferences, denoised, summaries: rows of the tables, as dictionaries; empty where the stage has not run.
+        refused: reason by (user, position) for review lines that the stage preferences put into quarantine.
+    """
+
+    histories: Mapping[str, History]
+    titles: Mapping[str, str]
+    texts: Mapping[str, str]
+    preferences: Sequence[Mapping[str, Any]]
+    denoised: Sequence[Mapping[str, Any]]
+    summaries: Sequence[Mapping[str, Any]]
+    refused: Mapping[tuple[str, int], str]
+
+
+def read_warehouse(spark: SparkSession, settings: Settings, dataset: str, day: dt.date, truth: Truth) -> Warehouse:
+    """Read the tables of a day into memory; a planted world is small.
+
+    Raises:
+        DataError: there are no histories for the day or no language stage has run, or the truth is another world's.
+    """
+
+    def table(name: str) -> DataFrame:
+        return read_table(spark, settings.table_uri(dataset, name))
+
+    def rows(name: str) -> list[dict[str, Any]]:
+        if not table_exists(spark, settings.table_uri(dataset, name)):
+            return []
+        return [row.asDict() for row in table(name).where(sf.col("partition_date") == sf.lit(day)).collect()]
+
+    language = {name: rows(name) for name in ("preferences", "denoised_sequences", "review_summaries")}
+    if not any(language.values()):
+        raise DataError(f"{dataset} has none of {', '.join(language)} for {day}; run these stages for that day first")
+    sequences = table("sequences").where(sf.col("partition_date") == sf.lit(day))
+    written = reviewed_positions(sequences, table("reviews"), table("items"), day).select(
+        "user_id", "position", "review"
+    )
+    reviews = {(row.user_id, row.position): row.review or "" for row in written.collect()}
+    histories = {row.user_id: _history(row.asDict(), reviews, truth) for row in sequences.collect()}
+    if not histories:
+        raise DataError(f"{dataset} has no histories for {day}; run the stage 'sequences' for that day first")
+    texts = (
+        table("items")
+        .where(sf.col("partition_date") <= sf.lit(day))
+        .groupBy("item_id")
+        .agg(sf.max_by("text", "partition_date").alias("text"))
+    )
+    refused = table("quarantine").where((sf.col("partition_date") == sf.lit(day)) & (sf.col("stage") == "preferences"))
+    return Warehouse(
+        histories=histories,
+        titles={row.item_id: row.title or "" for row in newest_items(table("items"), day).collect()},
+        texts={row.item_id: row.text for row in texts.collect()},
+        preferences=language["preferences"],
+        denoised=language["denoised_sequences"],
+        summaries=language["review_summaries"],
+        refused={_place(row.row_key): row.reason for row in refused.collect()},
+    )
+
+
+def _history(row: Mapping[str, Any], reviews: Mapping[tuple[str, int], str], truth: Truth) -> History:
+    user_id, items = row["user_id"], row["item_ids"]
+    try:
+        positions = [truth.positions[user_id, item_id] for item_id in items]
+    except KeyError as error:
+        raise DataError(f"the truth knows no purchase {error}: it is of another world than this data set") from error
+    end = row["valid_position"]
+    return History(
+        user_id=user_id,
+        truth=positions,
+        reviews=[reviews[user_id, position] for position in range(len(items))],
+        end=len(items) if end is None else end,
+    )
+
+
+def _place(row_key: str) -> tuple[str, int]:
+    user_id, position = row_key.rsplit("|", 1)
+    return user_id, int(position)

@@ -1,0 +1,182 @@
+"""Print how much of a planted world's truth the language stages recovered, beside bags of words and chance.
+
+Reads the tables reviews, items, sequences, preferences, review_summaries, denoised_sequences and quarantine of a
+partition, and the folder truth/ that the world was written with. Preferences are compared with the reasons that the
+reviews of their window give and with the planted tastes; recall is given of all reasons, of those that the stars let
+the stage ask for (likes from four stars, dislikes up to two), and of these without reasons of price, of which
+preferences never speak. Scores of titles are compared with the planted noise. Shares are from 0 to 1; "+-" is a
+standard error.
+"""
+
+import argparse
+import datetime as dt
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from infra.settings import load_settings, stage_settings
+from pipelines.landing.planted_world.truth import Truth, read_truth
+from pipelines.preferences import PreferenceSettings
+from pipelines.recovery.baselines import cosine_scores, random_opinions, random_scores, word_opinions
+from pipelines.recovery.histories import Warehouse, read_warehouse
+from pipelines.recovery.noise import corrections, detection, scored_positions
+from pipelines.recovery.opinions import (
+    missed_because,
+    preference_recovery,
+    stage_readings,
+    summary_recovery,
+    windowed,
+)
+from pipelines.spark import spark_session
+
+_WORDS_PER_LINE = 6
+
+
+def truth_report(found: Warehouse, truth: Truth, *, window: int, seed: int) -> dict[str, Any]:
+    """Everything that is measured, ready for JSON; a stage that has not run has no section.
+
+    Args:
+        window: reviews that a position's preferences rest on, as the stage had it.
+        seed: of what is drawn by chance.
+    """
+    report: dict[str, Any] = {}
+    if found.preferences:
+        report["preferences"] = _preferences(found, window, seed)
+    if found.summaries:
+        report["summaries"] = summary_recovery(found.summaries, found.histories)
+    if found.denoised:
+        report |= _noise(found, truth, seed)
+    return report
+
+
+def _preferences(found: Warehouse, window: int, seed: int) -> dict[str, Any]:
+    histories = found.histories
+    readings, lines = stage_readings(found.preferences)
+    places = sorted(readings)
+    methods = {
+        "stage": readings,
+        "bag of words": windowed(word_opinions(histories, places, _WORDS_PER_LINE), places, window),
+        "random": windowed(random_opinions(histories, places, seed), places, window),
+    }
+    return {
+        "positions": len(places),
+        **lines,
+        "methods": {name: preference_recovery(reading, histories, window) for name, reading in methods.items()},
+        "missed": missed_because(readings, histories, found.refused, window),
+    }
+
+
+def _noise(found: Warehouse, truth: Truth, seed: int) -> dict[str, Any]:
+    positions = scored_positions(found.denoised, found.histories)
+    edited = corrections(positions, truth)
+    edits = int(edited["edits"] or 0)
+    scores = {
+        "stage": [p.score for p in positions],
+        "TF-IDF of titles": cosine_scores(positions, found.histories, found.titles),
+        "TF-IDF of item texts": cosine_scores(positions, found.histories, found.texts),
+        "random": random_scores(positions, seed),
+    }
+    return {
+        "noise": {name: detection(positions, values, edits) for name, values in scores.items()},
+        "corrections": edited,
+    }
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The report as tables for people."""
+    sections = []
+    if "preferences" in report:
+        sections.append(_preference_table(report["preferences"]))
+    if "summaries" in report:
+        sections.append(_summary_table(report["summaries"]))
+    if "noise" in report:
+        sections.append(_noise_table(report["noise"], report["corrections"]))
+    return "\n\n".join("\n".join(line.rstrip() for line in section) for section in sections)
+
+
+def _preference_table(told: Mapping[str, Any]) -> list[str]:
+    names = ("said", "precision", "precision_taste", "recall", "recall_asked", "recall_asked_no_price")
+    lines = [
+        f"Preferences at {told['positions']} positions ({told['lines_naming_nothing']} of {told['lines']} lines name "
+        "no planted attribute)",
+        _row("", "", "said", "precision", "of taste", "recall", "asked", "no price"),
+    ]
+    for method, sides in told["methods"].items():
+        lines += [_row(method, f"{side}s", *(values[name] for name in names)) for side, values in sides.items()]
+    if told["missed"]:
+        missed = ", ".join(f"{cause} {count}" for cause, count in told["missed"].items())
+        lines.append(f"  asked for and missed by the stage: {missed}")
+    return lines
+
+
+def _summary_table(found: Mapping[str, Any]) -> list[str]:
+    lines = [f"Last summaries of {found['users']} users", _row("", "", "said", "precision", "", "", "asked")]
+    for side in ("like", "dislike"):
+        values = found[side]
+        lines.append(_row("stage", f"{side}s", values["said"], values["precision"], "", "", values["recall_asked"]))
+    return lines
+
+
+def _noise_table(noise: Mapping[str, Any], edits: Mapping[str, Any]) -> list[str]:
+    labels = {
+        "precision": "precision: edits that hit noise",
+        "recall": "recall: noise that was edited",
+        "suits_taste": "replacements that suit the taste there",
+        "right_category": "replacements of a liked category",
+        "meant": "edits of noise that put in just the item that was meant",
+    }
+    return [
+        f"Noise at {edits['scored']} scored positions ({_text(edits['noise'])} of them noise; the stage's mean doubt "
+        f"is {_text(edits['doubt'])})",
+        _row("", "", "AUC", "+-", "av. prec.", "+-", "P @ edits", "R @ edits"),
+        *(_row(method, "", *values.values()) for method, values in noise.items()),
+        "",
+        f"Corrections: {edits['suspects']} suspects, {edits['edits']} edits, {_text(edits['edits_per_100'])} per 100 "
+        "positions",
+        *(f"  {label:<60} {_text(edits[name])}" for name, label in labels.items()),
+    ]
+
+
+def _row(method: str, side: str, *values: float | str | None) -> str:
+    return f"  {method:<22}{side:<9}" + "".join(f"{_text(value):>11}" for value in values)
+
+
+def _text(value: float | str | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, measure, print, and write the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="planted-world", help="name of the registered data set")
+    parser.add_argument("--partition", required=True, help="day to report on, e.g. 2026-01-31")
+    parser.add_argument("--truth", type=Path, required=True, help="folder truth/ that the world was written with")
+    parser.add_argument(
+        "--out", type=Path, help="JSON file; default: truth--PARTITION.json beside the data docs' reports"
+    )
+    parser.add_argument("--window", type=int, help="preferences.window of the run; default: the profile's")
+    parser.add_argument("--seed", type=int, default=7, help="of the random baselines")
+    given = parser.parse_args(argv)
+    try:
+        day = dt.date.fromisoformat(given.partition)
+        settings = load_settings()
+        window = given.window or stage_settings(PreferenceSettings, "preferences", settings).window
+        truth = read_truth(given.truth)
+        spark = spark_session("penchant truth_report", settings)
+        found = read_warehouse(spark, settings, given.dataset, day, truth)
+        report = truth_report(found, truth, window=window, seed=given.seed)
+    except ValueError as error:
+        sys.stderr.write(f"truth_report: {error}\n")
+        raise SystemExit(2) from error
+    out = given.out or settings.data_docs_dir(given.dataset) / "reports" / f"truth--{given.partition}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"dataset": given.dataset, "partition": given.partition, **report}, indent=1))
+    sys.stdout.write(f"{render(report)}\n\nwritten to {out}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""What the real chain recovers of a planted world when its model makes no mistake."""
+
+import json
+
+import pytest
+from planted_chain import DATASET, DAY, run_chain
+
+from pipelines import denoised_sequences
+from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
+from pipelines.truth_report import main, render
+
+
+@pytest.fixture(scope="module")
+def chain(spark, jars_dir, tmp_path_factory):
+    return run_chain(
+        spark,
+        jars_dir,
+        tmp_path_factory.mktemp("chain"),
+        WorldSettings(users=40, items=48),
+        review_lines__topics=("price",),
+        denoised_sequences__max_edits=0,
+    )
+
+
+def test_every_review_and_title_was_asked_for_once(chain):
+    counts = {name: report.counts for name, report in chain.stages.items()}
+    lines = counts["preferences"]["llm_calls"]
+    folds = counts["review_summaries"]["llm_calls"]
+    titles = counts["denoised_sequences"]["llm_calls"]
+    assert chain.calls["/v1/chat/completions"] == lines + folds
+    assert chain.calls["/completion"] == titles
+    asked = {
+        (true.stars, history.reviews[position])
+        for history in chain.warehouse.histories.values()
+        for position, true in enumerate(history.truth)
+        if true.stars != 3
+    }
+    assert lines == len(asked)
+
+
+def test_lines_are_true_and_noise_is_found(chain):
+    told = chain.report["preferences"]
+    assert told["positions"] == sum(len(history.truth) for history in chain.warehouse.histories.values())
+    assert told["lines_naming_nothing"] == 0
+    likes, dislikes = (told["methods"]["stage"][side] for side in ("like", "dislike"))
+    assert likes["said"] > 400
+    assert likes["precision"] == 1.0
+    assert dislikes["precision"] == 1.0
+    for side in ("like", "dislike"):
+        chance, words = told["methods"]["random"][side], told["methods"]["bag of words"][side]
+        assert chance["precision"] < 0.2
+        assert words["precision"] < 0.9
+    summaries = chain.report["summaries"]
+    assert summaries["users"] == len(chain.warehouse.histories)
+    assert summaries["like"]["precision"] > 0.95
+
+    noise = chain.report["noise"]
+    assert noise["stage"]["auc"] > 0.95
+    assert noise["stage"]["average_precision"] > 0.95
+    assert 0.55 < noise["TF-IDF of titles"]["auc"] < noise["stage"]["auc"]
+    assert abs(noise["random"]["auc"] - 0.5) < 3 * noise["random"]["auc_error"]
+
+
+def test_a_perfect_reader_loses_next_to_nothing_that_it_was_asked_for(chain):
+    methods = chain.report["preferences"]["methods"]["stage"]
+    assert methods["like"]["recall_asked"] > 0.95
+    assert methods["dislike"]["recall_asked"] > 0.95
+    assert chain.report["summaries"]["like"]["recall_asked"] > 0.95
+
+
+def test_corrections_at_ten_percent_of_noise(chain):
+    edits = chain.report["corrections"]
+    assert edits["precision"] > 0.95
+    assert edits["recall"] > 0.95
+    assert edits["suits_taste"] > 0.95
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_corrections_at_other_shares_of_noise(spark, jars_dir, tmp_path, noise):
+    world = WorldSettings(users=40, items=48, noise=noise)
+    stages = (denoised_sequences,)
+    found = run_chain(spark, jars_dir, tmp_path, world, stages, scoring="echo", denoised_sequences__max_edits=0)
+    assert set(found.report) == {"noise", "corrections"}
+    assert found.calls == {"/v1/completions": found.stages["denoised_sequences"].counts["llm_calls"]}
+    edits = found.report["corrections"]
+    assert edits["scored"] == found.stages["denoised_sequences"].counts["positions_scored"]
+    if noise:
+        assert found.report["noise"]["stage"]["auc"] > 0.95
+        assert edits["precision"] > 0.95
+        assert edits["recall"] > 0.95
+    else:
+        assert found.report["noise"]["stage"]["auc"] is None
+        assert edits["edits_per_100"] < 0.5
+
+
+def test_the_entry_point_prints_and_writes_what_was_measured(chain, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("PENCHANT_HOME", chain.settings.home)
+    monkeypatch.setenv("PENCHANT_SPARK__JARS_DIR", str(chain.settings.spark.jars_dir))
+    out = tmp_path / "r" / "report.json"
+    arguments = ["--dataset", DATASET, "--partition", DAY, "--out", str(out)]
+    main([*arguments, "--truth", str(chain.truth_folder)])
+    assert render(chain.report) in capsys.readouterr().out
+    written = json.loads(out.read_text())
+    assert {name: written[name] for name in chain.report} == json.loads(json.dumps(chain.report))
+
+    write_world(grow_world(WorldSettings(users=40, items=48, seed=9)), tmp_path)
+    for truth, told in ((tmp_path / "truth", "another world"), (tmp_path, "no items.jsonl")):
+        with pytest.raises(SystemExit, match="2"):
+            main([*arguments, "--truth", str(truth)])
+        assert told in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["--partition", "2026-02-01", "--truth", str(chain.truth_folder)])
+    assert "run these stages" in capsys.readouterr().err
