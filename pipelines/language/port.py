@@ -21,6 +21,7 @@ import openai
 
 from infra.errors import SettingError
 from infra.settings import LLMSettings
+from pipelines.language.batch import BatchPort
 from pipelines.language.errors import EndpointError, ScoringUnavailable
 from pipelines.language.pacing import Pacer, Stopped, retry_after
 from pipelines.language.requests import (
@@ -305,3 +306,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _refused(cause: BaseException) -> bool:
     """Whether nobody listened, as against a connection that broke."""
     return isinstance(cause, ConnectionRefusedError) or "connection attempts failed" in str(cause).lower()
+
+
+def make_port(
+    llm: LLMSettings, *, first_alone: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Port | BatchPort:
+    """The port that ``llm.mode`` names; `progress` is told of a batch's requests, done and in all."""
+    return Port(llm, first_alone=first_alone) if llm.mode == "online" else BatchPort(llm, progress=progress)

@@ -108,7 +108,7 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _read_chat(reply: Mapping[str, Any], request: ChatRequest, counts: Mapping[str, int]) -> Answer:
+def _read_chat(reply: Mapping[str, Any], request: ChatRequest, counts: Mapping[str, Any]) -> Answer:
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices:
         problem = f": {reply['error']}"[:300] if reply.get("error") else ""
@@ -141,7 +141,7 @@ def _read_chat(reply: Mapping[str, Any], request: ChatRequest, counts: Mapping[s
     return answer(OK)
 
 
-def _read_vectors(reply: Mapping[str, Any], request: EmbedRequest, counts: Mapping[str, int]) -> Answer:
+def _read_vectors(reply: Mapping[str, Any], request: EmbedRequest, counts: Mapping[str, Any]) -> Answer:
     rows = reply.get("data")
     try:
         by_index = {int(row["index"]): tuple(map(float, row["embedding"])) for row in rows or ()}
