@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import openai
 from openai.types import Batch
@@ -209,13 +209,16 @@ class _Run:
             upload = partial(self._client.files.create, file=(f"{part.identity}.jsonl", content), purpose="batch")
             part.file_id = self._call(upload).id
         try:
-            mine = self._client.batches.create(
-                input_file_id=part.file_id,
-                endpoint="/v1/chat/completions" if self._is_chat(part) else "/v1/embeddings",
-                completion_window=self._llm.batch_window,  # type: ignore[arg-type]
-                metadata={METADATA: part.identity},
+            mine = _whole(
+                partial(
+                    self._client.batches.create,
+                    input_file_id=part.file_id,
+                    endpoint=f"/v1{path_of(self._wanted[part.keys[0]])}",  # type: ignore[arg-type]
+                    completion_window=self._llm.batch_window,  # type: ignore[arg-type]
+                    metadata={METADATA: part.identity},
+                )
             )
-        except openai.APIError as error:
+        except (openai.APIError, json.JSONDecodeError) as error:
             # It may exist all the same, which the next look tells.
             reason, _ = self._reason(error)
             if isinstance(error, openai.RateLimitError):
@@ -231,9 +234,6 @@ class _Run:
         part.batch = self._known().get(part.identity, mine)
         if part.batch.id != mine.id:
             self._call(partial(self._client.batches.cancel, mine.id))
-
-    def _is_chat(self, part: _Part) -> bool:
-        return isinstance(self._wanted[part.keys[0]], ChatRequest)
 
     def _queue(self, part: _Part, reason: str) -> None:
         part.batch = None
@@ -252,9 +252,9 @@ class _Run:
             return [part]
         fatal: list[EndpointError] = []
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-            for line in self._lines(file_id, part):
+            for row in self._rows(file_id, part):
                 try:
-                    self._take(line)
+                    self._take(row)
                 except EndpointError as error:
                     fatal.append(error)
         left = [key for key in part.keys if key not in self.answers]
@@ -286,21 +286,28 @@ class _Run:
             raise EndpointError(f"batch {batch.id} at {self._llm.base_url} failed: {reason or 'no reason given'}")
         self._queue(part, reason)
 
-    def _lines(self, file_id: str, part: _Part) -> list[bytes]:
-        try:
-            return self._call(partial(self._client.files.content, file_id)).content.split(b"\n")
-        except EndpointError as error:
-            if part.old_news and isinstance(error.__context__, openai.NotFoundError):
-                return []  # Files are kept for some weeks only.
-            raise
+    def _rows(self, file_id: str, part: _Part) -> list[Any]:
+        """The lines of an output or error file; it is fetched again when some are broken, as answers are paid for."""
+        rows: list[Any] = []
+        for _ in range(self._llm.max_attempts):
+            try:
+                content = self._call(partial(self._client.files.content, file_id)).content
+            except EndpointError as error:
+                if part.old_news and isinstance(error.__context__, openai.NotFoundError):
+                    return []  # Files are kept for some weeks only.
+                raise
+            lines = [line for line in content.split(b"\n") if line.strip()]
+            rows = [row for line in lines if (row := _parsed(line)) is not None]
+            if len(rows) == len(lines):
+                break
+        return rows
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, row: Any) -> None:
         """Read one line of an output or error file."""
         try:
-            row = json.loads(line)
-            key, response, error = row["custom_id"], row.get("response") or {}, row.get("error")
+            key, response, error = str(row["custom_id"]), row.get("response") or {}, row.get("error")
             status, body = response.get("status_code") or 0, response.get("body")
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (TypeError, KeyError, AttributeError):
             return
         if key not in self._wanted or key in self.answers:
             return
@@ -320,11 +327,9 @@ class _Run:
         """Send what may be sent twice, until it is answered."""
         for attempt in range(1, self._llm.max_attempts + 1):
             try:
-                return send()
-            except openai.APIError as error:
+                return _whole(send)
+            except (openai.APIError, json.JSONDecodeError) as error:
                 reason, asked = self._reason(error)
-            except json.JSONDecodeError as error:
-                reason, asked = f"no valid JSON: {error}", None
             if attempt < self._llm.max_attempts:
                 longest = self._llm.batch_poll_s * 2**attempt
                 self._sleep(longest if asked is None else min(asked, self._llm.longest_wait_s))
@@ -333,8 +338,10 @@ class _Run:
             "next run attaches to them"
         )
 
-    def _reason(self, error: openai.APIError) -> tuple[str, float | None]:
+    def _reason(self, error: openai.APIError | json.JSONDecodeError) -> tuple[str, float | None]:
         """Why a call gave nothing and how long to wait; raises when a person must act."""
+        if isinstance(error, json.JSONDecodeError):
+            return f"the endpoint sent no valid JSON: {error}", None
         if not isinstance(error, openai.APIStatusError):
             return f"connection failed: {error.__cause__ or error}", None
         said = {"code": error.code, "type": error.type, "message": error.message}
@@ -342,6 +349,24 @@ class _Run:
             return judge(self._llm, error.status_code, said), retry_after(error.response.headers)
         except RowFailed as problem:
             raise EndpointError(f"{self._llm.base_url} takes no batch: {problem}") from error
+
+
+def _whole(send: Callable[[], T]) -> T:
+    """The reply; the client gives one of a wrong content type as text, over which its own pages stumble."""
+    try:
+        reply = send()
+    except AttributeError as error:
+        raise json.JSONDecodeError("wrong content type", "", 0) from error
+    if isinstance(reply, str):
+        raise json.JSONDecodeError("wrong content type", reply, 0)
+    return reply
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _worth(batch: Batch) -> tuple[int, int, str]:
