@@ -150,9 +150,11 @@ class _Run:
             if self._progress is not None:
                 counts = [part.batch.request_counts for part in parts if part.batch and part.batch.request_counts]
                 self._progress(len(self.answers) + sum(c.completed + c.failed for c in counts), len(self._wanted))
-            wait = self._llm.batch_poll_s if moved else min(wait * 1.5, self._llm.batch_poll_s * SLOWEST_POLL)
-            if parts and not moved:
+            if moved:
+                wait = self._llm.batch_poll_s
+            elif parts:
                 self._sleep(wait)
+                wait = min(wait * 1.5, self._llm.batch_poll_s * SLOWEST_POLL)
 
     def _split(self) -> Iterator[_Part]:
         """Parts within the limits of a file, the same whenever the same requests are asked."""

@@ -67,8 +67,10 @@ class Port:
         self._random = random.Random()
         self._pacer = Pacer(llm.concurrency)
         self._runner: asyncio.Runner | None = None
+        self._lonely = False
 
     def __enter__(self) -> Self:
+        assert self._runner is None, "this port is open already"
         self._runner = asyncio.Runner()
         self._client = _open_client(self._llm)
         return self
@@ -143,6 +145,8 @@ class Port:
         answers: list[Answer | None] = [None] * len(requests)
         fatal: list[EndpointError] = []
         self._pacer.begin()
+        # A single request may be throttled for what it is, so that is no sign of the endpoint's state.
+        self._lonely = len(requests) == 1
 
         async def work(queue: Iterator[int]) -> None:
             for index in queue:
@@ -216,13 +220,13 @@ class Port:
             else:
                 faults += 1
             if faults >= self._llm.max_attempts:
-                raise RowFailed(fault.status, f"{fault.reason} (tried {counter.calls} times)")
+                raise RowFailed(fault.status, f"{fault.reason} (tried {faults + throttled} times)")
             if throttled > self._llm.max_throttled:
-                if self._pacer.last_answer < started:
+                if self._pacer.last_answer < started and not self._lonely:
                     raise EndpointError(
                         f"{self._llm.base_url} has answered nothing but {fault.reason} for "
-                        f"{time.monotonic() - started:.0f} s: lower llm.concurrency or run the stage again later; "
-                        "answers had so far are kept"
+                        f"{time.monotonic() - started:.0f} s: run the stage again later, with a lower llm.concurrency "
+                        "if it lasts; answers had so far are kept"
                     )
                 raise RowFailed(FAILED, f"{fault.reason} ({throttled} times)")
             await self._back_off(throttled if fault.throttled else faults, fault.wait)

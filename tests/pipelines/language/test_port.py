@@ -174,7 +174,7 @@ def test_throttling_does_not_use_up_the_attempts_but_ends():
     def script(path, body, n):
         text = body["messages"][0]["content"]
         seen.append(text)
-        storm = text == "too large" or (text == "unlucky" and seen.count(text) <= 5)
+        storm = text.startswith("too large") or (text == "unlucky" and seen.count(text) <= 5)
         return error_reply(429, "rate_limit_exceeded") if storm else chat_reply("fine")
 
     seen = []
@@ -183,8 +183,10 @@ def test_throttling_does_not_use_up_the_attempts_but_ends():
         unlucky, large, other = port(server, **settings).generate(list(map(request, ("unlucky", "too large", "other"))))
         assert (unlucky.status, unlucky.calls) == ("ok", 6)
         assert (large.status, large.calls, other.status) == ("failed", 7, "ok")
+        (alone,) = port(server, **settings).generate([request("too large")])
+        assert (alone.status, alone.calls) == ("failed", 7)
         with pytest.raises(EndpointError, match="nothing but HTTP 429"):
-            port(server, **settings).generate([request("too large")])
+            port(server, **settings).generate([request("too large 1"), request("too large 2")])
 
 
 def test_pace_halves_once_for_all_that_were_out_and_grows_by_one_a_round():
