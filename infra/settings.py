@@ -11,9 +11,9 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -60,6 +60,12 @@ class LLMSettings(BaseModel, extra="forbid"):
     token grammar), ``echo`` (completions with prompt echo, as vLLM has), or ``none``.
     `concurrency` counts requests in flight over the whole job. `price_in` and `price_out` are the price of a million
     tokens in and out, in whatever currency, for estimates, budgets and reports.
+    `mode`: ``online``, or ``batch`` for the endpoint's batch API (cheaper, up to a day later; no scoring there).
+    `concurrency` counts requests in flight over the whole job; fewer are while the endpoint throttles.
+    `max_attempts` counts how often a request is sent when the endpoint fails, `max_throttled` how many replies
+    "too many requests" it bears beside. An endpoint that asks to wait longer than `longest_wait_s` ends the stage.
+    `batch_requests`: most requests of one batch; fewer where the endpoint allows few queued tokens. `batch_poll_s`:
+    first wait between two looks at a batch; it grows twentyfold.
     """
 
     base_url: str = "http://127.0.0.1:8095/v1"
@@ -69,9 +75,15 @@ class LLMSettings(BaseModel, extra="forbid"):
     concurrency: int = 4
     timeout_s: float = 60
     max_attempts: int = 4
+    max_throttled: int = 12
+    longest_wait_s: float = 120
     extra_body: dict[str, Any] = {}
     price_in: float = 0.0
     price_out: float = 0.0
+    mode: Literal["online", "batch"] = "online"
+    batch_requests: int = Field(default=50_000, ge=1, le=50_000)
+    batch_poll_s: float = 30
+    batch_window: str = "24h"
 
 
 class Settings(BaseSettings):

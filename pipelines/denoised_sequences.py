@@ -38,7 +38,7 @@ class DenoiseSettings:
 
     Args:
         max_users: users whose histories are scored, chosen by hash; 0 for everybody.
-        contexts: choices of other titles that a position is scored after: first the nearest, then halves drawn by hash.
+        contexts: choices of other titles that a position is scored after: first the nearest, then two thirds of them drawn by hash.
         context: other titles shown at most.
         min_context: fewer other titles say nothing, and the position is not scored.
         max_title_words: longer titles are cut.
@@ -142,13 +142,13 @@ def scored_positions(sequences: DataFrame, titles: DataFrame, chosen: DenoiseSet
         "title",
         "context",
         sf.when(sf.col("context") == 0, sf.col("others"))
-        .otherwise(_half(sf.col("others"), chosen.min_context))
+        .otherwise(_part(sf.col("others"), chosen.min_context))
         .alias("others"),
     ).dropDuplicates(["user_id", "position", "others"])
 
 
-def _half(others: Column, fewest: int) -> Column:
-    """Half of `others`, but at least `fewest`, by the hash of title, position and context; their order stays."""
+def _part(others: Column, fewest: int) -> Column:
+    """Two thirds of `others`, but at least `fewest`, by the hash of title, position and context; their order stays."""
     drawn = sf.array_sort(
         sf.transform(
             others,
@@ -157,7 +157,7 @@ def _half(others: Column, fewest: int) -> Column:
             ),
         )
     )
-    kept = sf.slice(drawn, sf.lit(1), sf.greatest(sf.ceil(sf.size(others) / 2).cast("int"), sf.lit(fewest)))
+    kept = sf.slice(drawn, sf.lit(1), sf.greatest(sf.ceil(sf.size(others) * 2 / 3).cast("int"), sf.lit(fewest)))
     return sf.array_sort(sf.transform(kept, lambda x: sf.struct(x["i"].alias("i"), x["title"].alias("title"))))["title"]
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from infra.settings import LLMSettings
+from pipelines.language.batch import BatchPort
 from pipelines.language.errors import EndpointError
 from pipelines.language.journal import Journal
 from pipelines.language.port import Port
@@ -50,21 +51,35 @@ def asking(llm: LLMSettings, journals: Path, *, bad_attempts: int, first_alone: 
     """
 
     def ask(batches: Batches) -> Batches:
-        for batch in batches:
-            asked = batch.to_pylist()
-            with Journal(journals.with_name(f"{journals.name}-{uuid4().hex}.jsonl")) as journal:
-                rows = list(_answered(asked, llm, journal, bad_attempts, first_alone))
-            yield pa.RecordBatch.from_pylist(rows, schema=ANSWERED)
+        with Port(llm, first_alone=first_alone) as port:
+            for batch in batches:
+                asked = batch.to_pylist()
+                with Journal(journals.with_name(f"{journals.name}-{uuid4().hex}.jsonl")) as journal:
+                    rows = list(_answered(asked, port, journal, bad_attempts))
+                yield pa.RecordBatch.from_pylist(rows, schema=ANSWERED)
 
     return ask
 
 
+def answered_in_batches(
+    asked: Sequence[dict[str, Any]], llm: LLMSettings, progress: Callable[[int, int], None]
+) -> list[dict[str, Any]]:
+    """Rows of `ANSWERED` from the endpoint's batch API, which asks each request once; blocks, for hours if need be."""
+    answers: Sequence[Answer | None]
+    fatal: EndpointError | None = None
+    try:
+        answers = BatchPort(llm, progress=progress).answer([from_json(row["request"]) for row in asked])
+    except EndpointError as error:
+        answers, fatal = error.answers, error
+    rows = [_row(row, answer) for row, answer in zip(asked, answers, strict=True) if answer is not None]
+    return [*rows, *([_fatal(fatal)] if fatal else [])]
+
+
 def _answered(
-    asked: Sequence[dict[str, Any]], llm: LLMSettings, journal: Journal, bad_attempts: int, first_alone: bool
+    asked: Sequence[dict[str, Any]], port: Port, journal: Journal, bad_attempts: int
 ) -> Iterator[dict[str, Any]]:
     requests = [from_json(row["request"]) for row in asked]
     spent: dict[int, Answer] = {}
-    port = Port(llm, first_alone=first_alone)
     open_rows: Sequence[int] = range(len(asked))
     for attempt in range(1, bad_attempts + 1):
         final: dict[int, Answer] = {}
@@ -92,15 +107,20 @@ def _answered(
             final.update((i, spent[i]) for i in open_rows if i in spent)
         yield from (_row(asked[i], final[i]) for i in sorted(final))
         if fatal is not None:
-            yield {"fatal": str(fatal), "fatal_kind": type(fatal).__name__}
+            yield _fatal(fatal)
             return
         open_rows = [i for i in open_rows if i not in final]
         if not open_rows:
             return
 
 
+def _fatal(error: EndpointError) -> dict[str, Any]:
+    return dict.fromkeys(ANSWERED.names) | {"fatal": str(error), "fatal_kind": type(error).__name__}
+
+
 def _row(asked: dict[str, Any], answer: Answer) -> dict[str, Any]:
-    return {**asked, "answered_at": dt.datetime.now(tz=dt.UTC), **vars(answer)}
+    row = {**asked, "answered_at": dt.datetime.now(tz=dt.UTC), **vars(answer)}
+    return {name: row.get(name) for name in ANSWERED.names}
 
 
 def _varied(request: Request, attempt: int, before: Answer | None) -> Request:

@@ -6,8 +6,8 @@ lie in a journal (`pipelines.language.journal`): a job killed half-way and run a
 in flight.
 """
 
-import hashlib
 import itertools
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from infra.progress import Progress
 from infra.settings import LLMSettings, Settings, stage_settings
 from pipelines.delta_tables import append_rows, read_table, spark_schema, table_exists
-from pipelines.language.asking import ANSWERED, asking
+from pipelines.language.asking import ANSWERED, answered_in_batches, asking
 from pipelines.language.errors import (
     BudgetExhausted,
     EndpointError,
@@ -32,7 +32,7 @@ from pipelines.language.errors import (
     TooManyBadAnswers,
 )
 from pipelines.language.journal import held, journal_dir, left_behind
-from pipelines.language.requests import FAILED, OK, ChatRequest, Request, endpoint_name, from_json, to_json
+from pipelines.language.requests import FAILED, OK, Request, ScoreRequest, endpoint_name, from_json, kind_of, to_json
 from pipelines.language.usage import CHARACTERS_PER_TOKEN, Estimate, Usage, cost
 from schemas.handoff import StageReport
 from schemas.llm_responses import LLM_RESPONSES
@@ -76,11 +76,6 @@ class LedgerSettings:
             raise ValueError("llm: chunk, tasks, bad_attempts and max_failures must be at least 1")
         if self.budget_tokens < 0 or self.budget_cost < 0:
             raise ValueError("llm.budget_tokens and llm.budget_cost must be 0 (no limit) or more")
-
-
-def request_key(text: str) -> str:
-    """Key of a request given as canonical JSON."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Ledger:
@@ -180,12 +175,23 @@ class Ledger:
         return joined
 
     def _ask(self, pending: Iterator[Row], missing: int, note: str, whole: Estimate) -> None:
-        done, size = 0, self._limits.chunk
+        head = next(pending)
+        pending = itertools.chain([head], pending)
+        # A batch is recognised by what is in it: all goes up at once, so that a rerun finds the same batches.
+        batch = self._llm.mode == "batch" and not isinstance(from_json(head.request), ScoreRequest)
+        done, size = 0, missing if batch else self._limits.chunk
         while done < missing:
             chunk = list(itertools.islice(pending, min(size, self._affordable(whole, f"{done} of {missing}"))))
             started = time.monotonic()
             journals = self._journals / f"{self._name}-{done}"
-            rows = self._answer_chunk(chunk, journals)
+            if batch:
+
+                def tell(now: int, _of: int, before: int = done) -> None:
+                    self._progress.update(before + now, missing, f"{note}, in batches")
+
+                rows = answered_in_batches([row.asDict() for row in chunk], self._llm, tell)
+            else:
+                rows = self._answer_chunk(chunk, journals)
             fatal = next((row for row in rows if row["fatal"]), None)
             answered = [row for row in rows if row["status"]]
             self._append(answered)
@@ -209,7 +215,7 @@ class Ledger:
         requests = max(1, whole.requests)
         spent = (usage.prompt_tokens, usage.completion_tokens)
         each = (whole.prompt_tokens / requests, whole.completion_tokens / requests)
-        most = _MOST_PER_CHUNK
+        most = sys.maxsize
         for name, limit, used, one in (
             ("llm.budget_tokens", limits.budget_tokens, sum(spent), sum(each)),
             ("llm.budget_cost", limits.budget_cost, cost(llm, *spent), cost(llm, *each)),
@@ -264,7 +270,7 @@ class Ledger:
         request = from_json(row["request"])
         return {
             **row,
-            "kind": "chat" if isinstance(request, ChatRequest) else "score",
+            "kind": kind_of(request),
             "prompt_name": request.prompt_name,
             "prompt_version": request.prompt_version,
             "model": self._llm.model,

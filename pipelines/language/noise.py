@@ -30,7 +30,8 @@ class Rule:
         confidence: for ``mixture``: a candidate is noise with at least this probability,
         sigmas: even when its score were so many standard errors higher.
         least_separation: for ``mixture``: distance of the two kinds' means in standard deviations below which they are
-            one kind (Ashman's D of a mixture with equal variances).
+            one kind (Ashman's D of a mixture with equal variances),
+        least_gap: and so they are when the means lie fewer nats per token apart: shades of belonging, not noise.
         fewest: for ``mixture``: with fewer scores nothing is decided.
         most_sampled: for ``mixture``: scores that the mixture is fitted to, chosen by hash.
         max_edits: candidates per history that are marked suspect, lowest score first; 0 for no limit.
@@ -41,6 +42,7 @@ class Rule:
     confidence: float = 0.8
     sigmas: float = 1.0
     least_separation: float = 2.0
+    least_gap: float = 0.5
     fewest: int = 20
     most_sampled: int = 200_000
     max_edits: int = 2
@@ -55,11 +57,11 @@ class TwoKinds:
     share: float
 
 
-def fit_two_kinds(scores: Sequence[float], least_separation: float) -> TwoKinds | None:
+def fit_two_kinds(scores: Sequence[float], rule: Rule) -> TwoKinds | None:
     """Fit a mixture of two normal distributions with equal variances; None where one kind explains the scores.
 
-    Two kinds are told apart when the Bayesian information criterion prefers them and their means lie at least
-    `least_separation` standard deviations apart.
+    Two kinds are told apart when the Bayesian information criterion prefers them and their means lie far enough apart
+    by ``rule.least_separation`` and ``rule.least_gap``.
     """
     values = np.sort(np.asarray(scores, dtype=np.float64)).reshape(-1, 1)
     center, spread = float(values.mean()), float(values.std())
@@ -72,7 +74,8 @@ def fit_two_kinds(scores: Sequence[float], least_separation: float) -> TwoKinds 
     low, high = np.argsort(two.means_[:, 0])
     distance = float(two.means_[high, 0] - two.means_[low, 0])
     variance = float(two.covariances_[0, 0])
-    if two.bic(values) >= one.bic(values) or distance < least_separation * variance**0.5:
+    near = distance < rule.least_separation * variance**0.5 or distance * spread < rule.least_gap
+    if near or two.bic(values) >= one.bic(values):
         return None
     slope = distance / variance
     middle = float(two.means_[high, 0] + two.means_[low, 0]) / 2
@@ -94,7 +97,7 @@ def mark(scored: DataFrame, rule: Rule) -> tuple[DataFrame, TwoKinds | None]:
     if rule.kind == PERCENTILE:
         return _limited(_by_percentile(found, rule), rule), None
     sample = found.orderBy(sf.xxhash64("user_id", "position")).limit(rule.most_sampled).select("score").collect()
-    kinds = None if len(sample) < rule.fewest else fit_two_kinds([row.score for row in sample], rule.least_separation)
+    kinds = None if len(sample) < rule.fewest else fit_two_kinds([row.score for row in sample], rule)
     if kinds is None:
         keep: Column = sf.lit(1.0)
         candidate: Column = sf.lit(False)

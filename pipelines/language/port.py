@@ -1,60 +1,57 @@
-"""The one module that talks to a language model: any OpenAI-compatible endpoint, through the openai client.
+"""The one module that asks a language model online: any OpenAI-compatible endpoint, through the openai client.
 
 A port answers a list of requests with bounded concurrency. What the model does wrong (a refusal, a cut or malformed
 answer) is data; what the endpoint does wrong for a while (429, 5xx, time-outs, dropped connections) is retried with
-back-off and jitter, Retry-After honoured by all requests in flight; what only a person can mend (quota, key, unknown
-model, nobody listening) ends everything at once with one clear error.
+back-off and jitter, with fewer in flight while it throttles and Retry-After honoured by all; what only a person can
+mend (quota, key, unknown model, nobody listening) ends everything at once with one clear error.
 """
 
 import asyncio
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
-import jsonschema
 import openai
 
 from infra.errors import SettingError
 from infra.settings import LLMSettings
-from pipelines.language.errors import EndpointError, QuotaExhausted, ScoringUnavailable
+from pipelines.language.batch import BatchPort
+from pipelines.language.errors import EndpointError, ScoringUnavailable
+from pipelines.language.pacing import Pacer, Stopped, retry_after
 from pipelines.language.requests import (
     FAILED,
     MALFORMED,
     OK,
-    REFUSED,
-    TRUNCATED,
     Answer,
     ChatRequest,
+    EmbedRequest,
     LogProbs,
     Request,
     ScoreRequest,
 )
 from pipelines.language.scoring import SCORERS, Call
+from pipelines.language.wire import RowFailed, body_of, judge, path_of, read
 
-QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
-FILTER_CODES = frozenset({"content_filter", "content_policy_violation"})
-RETRIED_STATUS = frozenset({408, 409, 425, 429})
-LONGEST_WAIT_S = 120.0
+TEXTS_PER_CALL = 64
+THROTTLED = (429, 503)
 
 T = TypeVar("T")
-
-
-class _RowFailed(Exception):
-    """This request failed for good; others may go on."""
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class Port:
     """A language model behind an endpoint.
 
+    Within ``with port:`` connections and what was learnt of the endpoint's pace outlive a call of `answer`.
+
     Args:
         llm: endpoint, model, concurrency, time-out and attempts.
-        first_alone: send the first request by itself, so that a wrong key or an empty account costs one call and
+        first_alone: send the very first request by itself, so that a wrong key or an empty account costs one call and
             not as many as may be in flight.
         backoff_s: first wait before a retry; it doubles up to 60 s and is drawn from its upper half.
     """
@@ -68,7 +65,23 @@ class Port:
         self._first_alone = first_alone
         self._backoff_s = backoff_s
         self._random = random.Random()
-        self._not_before = 0.0
+        self._pacer = Pacer(llm.concurrency)
+        self._runner: asyncio.Runner | None = None
+        self._lonely = False
+
+    def __enter__(self) -> Self:
+        assert self._runner is None, "this port is open already"
+        self._runner = asyncio.Runner()
+        self._client = _open_client(self._llm)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._runner is not None
+        self._runner.run(self._client.close())
+        self._runner.close()
+        self._runner = None
 
     @property
     def can_score(self) -> bool:
@@ -100,10 +113,23 @@ class Port:
             prompt_tokens=answer.prompt_tokens,
         )
 
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector for each of `texts`, as long as the model makes them.
+
+        Raises:
+            EndpointError: the endpoint did not answer, or not with vectors.
+        """
+        starts = range(0, len(texts), TEXTS_PER_CALL)
+        answers = self.answer([EmbedRequest(texts=tuple(texts[i : i + TEXTS_PER_CALL])) for i in starts])
+        for answer in answers:
+            if answer.vectors is None:
+                raise EndpointError(f"no vectors from {self._llm.base_url}: {answer.error}", answers)
+        return [list(vector) for answer in answers for vector in answer.vectors or ()]
+
     def answer(
         self, requests: Sequence[Request], on_answer: Callable[[int, Answer], None] | None = None
     ) -> list[Answer]:
-        """Answer requests of either kind; the result is parallel to `requests`.
+        """Answer requests of any kind; the result is parallel to `requests`.
 
         Args:
             on_answer: called with the request's number and its answer as soon as it is there.
@@ -115,41 +141,45 @@ class Port:
             raise ScoringUnavailable(
                 f"llm.scoring is none: {self._llm.base_url} gives no log-probabilities of a given text"
             )
-        return asyncio.run(self._answer_all(requests, on_answer))
+        if self._runner is None:
+            with self:
+                return self.answer(requests, on_answer)
+        return self._runner.run(self._answer_all(requests, on_answer))
 
     async def _answer_all(
         self, requests: Sequence[Request], on_answer: Callable[[int, Answer], None] | None
     ) -> list[Answer]:
         answers: list[Answer | None] = [None] * len(requests)
-        queue = iter(range(len(requests)))
         fatal: list[EndpointError] = []
+        self._pacer.begin()
+        # A single request may be throttled for what it is, so that is no sign of the endpoint's state.
+        self._lonely = len(requests) == 1
 
-        async with openai.AsyncOpenAI(
-            base_url=self._llm.base_url, api_key=self._llm.api_key, timeout=self._llm.timeout_s, max_retries=0
-        ) as client:
-
-            async def work() -> None:
-                for index in queue:
-                    if fatal:
-                        return
-                    try:
-                        answers[index] = answer = await self._answer_one(client, requests[index])
-                    except EndpointError as error:
-                        fatal.append(error)
-                        return
+        async def work(queue: Iterator[int]) -> None:
+            for index in queue:
+                try:
+                    answers[index] = answer = await self._answer_one(requests[index])
+                except EndpointError as error:
+                    fatal.append(error)
+                    self._pacer.stop()
+                except Stopped:
+                    return
+                else:
                     if on_answer is not None:
                         on_answer(index, answer)
-                    if self._first_alone and index == 0:
-                        return
 
-            if self._first_alone:
-                await work()
-            await asyncio.gather(*(work() for _ in range(min(self._llm.concurrency, len(requests)))))
+        first = 1 if self._first_alone else 0
+        await work(iter(range(len(requests))[:first]))
+        self._first_alone = self._first_alone and not requests
+        rest = iter(range(first, len(requests)))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._llm.concurrency, len(requests) - first)):
+                group.create_task(work(rest))
         if fatal:
             raise type(fatal[0])(str(fatal[0]), answers)
         return [answer for answer in answers if answer is not None]
 
-    async def _answer_one(self, client: openai.AsyncOpenAI, request: Request) -> Answer:
+    async def _answer_one(self, request: Request) -> Answer:
         started = time.monotonic()
         counter = _Counter()
 
@@ -157,101 +187,100 @@ class Port:
             return await self._retried(send, counter if counted else _Counter())
 
         try:
-            if isinstance(request, ChatRequest):
-                answer = await self._chat(client, request, call)
+            if isinstance(request, ScoreRequest):
+                answer = await self._score(request, call)
             else:
-                scored = await SCORERS[self._llm.scoring](client, self._llm, request, call)
-                answer = Answer(
-                    status=OK,
-                    logprobs=scored.totals,
-                    token_counts=scored.tokens,
-                    prompt_tokens=scored.prompt_tokens,
-                    completion_tokens=sum(scored.tokens),
-                )
-        except _RowFailed as error:
+                send = partial(self._client.post, path_of(request), cast_to=object, body=body_of(request, self._llm))
+                answer = read(await call(partial(_as_json, send)), request)
+        except RowFailed as error:
             answer = Answer(status=error.status, error=str(error))
-        return _with(answer, latency_ms=(time.monotonic() - started) * 1000, calls=counter.calls)
+        return replace(answer, latency_ms=(time.monotonic() - started) * 1000, calls=counter.calls)
 
-    async def _chat(self, client: openai.AsyncOpenAI, request: ChatRequest, call: Call) -> Answer:
-        extra: dict[str, Any] = {}
-        if request.schema is not None:
-            extra["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": request.prompt_name, "schema": dict(request.schema), "strict": True},
-            }
-        completion = await call(
-            lambda: client.chat.completions.create(
-                model=self._llm.model,
-                messages=list(request.messages),  # type: ignore[arg-type]
-                max_tokens=request.max_tokens,
-                temperature=request.temperature,
-                seed=request.seed,
-                extra_body=self._llm.extra_body or None,
-                **extra,
-            )
+    async def _score(self, request: ScoreRequest, call: Call) -> Answer:
+        scored = await SCORERS[self._llm.scoring](self._client, self._llm, request, call)
+        return Answer(
+            status=OK,
+            logprobs=scored.totals,
+            token_counts=scored.tokens,
+            prompt_tokens=scored.prompt_tokens,
+            completion_tokens=sum(scored.tokens),
         )
-        return _read_chat(completion, request)
 
     async def _retried(self, send: Callable[[], Awaitable[T]], counter: "_Counter") -> T:
-        attempt = 0
+        started = time.monotonic()
+        faults = throttled = 0
         while True:
-            attempt += 1
-            await self._wait_turn()
+            turn = await self._pacer.enter()
             counter.calls += 1
             try:
-                return await send()
+                reply = await send()
             except openai.APIStatusError as error:
-                wait, reason = self._after_status(error)
-                status = FAILED
-            except openai.APITimeoutError:
-                wait, reason, status = None, f"no answer within {self._llm.timeout_s:g} s", FAILED
+                fault = self._after_status(error, turn)
             except openai.APIConnectionError as error:
-                wait, reason, status = None, f"connection failed: {error.__cause__ or error}", FAILED
-                if attempt >= self._llm.max_attempts and _refused_connection(error):
-                    raise EndpointError(
-                        f"nobody listens at {self._llm.base_url}: start the model's server or set llm.base_url"
-                    ) from error
+                fault = self._after_break(error, last=faults + 1 >= self._llm.max_attempts)
             except (openai.APIResponseValidationError, json.JSONDecodeError) as error:
-                wait, reason, status = None, f"the endpoint sent no valid JSON: {error}", MALFORMED
-            if attempt >= self._llm.max_attempts:
-                raise _RowFailed(status, f"{reason} (tried {attempt} times)")
-            await self._back_off(attempt, wait)
+                fault = _Fault(f"the endpoint sent no valid JSON: {error}", status=MALFORMED)
+            else:
+                self._pacer.answered()
+                return reply
+            finally:
+                self._pacer.leave()
+            if fault.throttled:
+                throttled += 1
+            else:
+                faults += 1
+            if faults >= self._llm.max_attempts:
+                raise RowFailed(fault.status, f"{fault.reason} (tried {faults + throttled} times)")
+            if throttled > self._llm.max_throttled:
+                if self._pacer.last_answer < started and not self._lonely:
+                    raise EndpointError(
+                        f"{self._llm.base_url} has answered nothing but {fault.reason} for "
+                        f"{time.monotonic() - started:.0f} s: run the stage again later, with a lower llm.concurrency "
+                        "if it lasts; answers had so far are kept"
+                    )
+                raise RowFailed(FAILED, f"{fault.reason} ({throttled} times)")
+            await self._back_off(throttled if fault.throttled else faults, fault.wait)
 
-    def _after_status(self, error: openai.APIStatusError) -> tuple[float | None, str]:
-        """How long the endpoint asks to wait, and why; raises when a retry cannot help."""
-        code = str(error.code or "")
-        kind = str(error.type or "")
-        reason = f"HTTP {error.status_code} {code}: {error.message}"[:500]
-        if error.status_code == 429 and {code, kind} & QUOTA_CODES:
-            raise QuotaExhausted(
-                f"{self._llm.base_url} says that the account's quota is used up ({error.message}): "
-                "add credit or change llm.base_url, then run the stage again; answers had so far are kept"
-            ) from error
-        if error.status_code in (401, 403):
-            _raise_from(EndpointError(f"{self._llm.base_url} refuses the key in llm.api_key ({reason})"), error)
-        if error.status_code == 404:
-            _raise_from(
-                EndpointError(f"{self._llm.base_url} has no model {self._llm.model!r} or no such path ({reason})"),
-                error,
+    def _after_status(self, error: openai.APIStatusError, turn: int) -> "_Fault":
+        """What a reply with an error status asks for; raises when a retry cannot help."""
+        reason = judge(self._llm, error.status_code, {"code": error.code, "type": error.type, "message": error.message})
+        wait = retry_after(error.response.headers)
+        if error.status_code in THROTTLED:
+            self._pacer.throttled(turn)
+        if wait is not None and wait > self._llm.longest_wait_s:
+            raise EndpointError(
+                f"{self._llm.base_url} asks to wait {wait:.0f} s ({reason}): run the stage again then, or raise "
+                "llm.longest_wait_s; answers had so far are kept"
             )
-        if code in FILTER_CODES:
-            raise _RowFailed(REFUSED, reason) from error
-        if error.status_code not in RETRIED_STATUS and error.status_code < 500:
-            raise _RowFailed(FAILED, reason) from error
-        return _retry_after(error), reason
+        return _Fault(reason, wait, throttled=error.status_code == 429)
 
-    async def _wait_turn(self) -> None:
-        while (wait := self._not_before - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
+    def _after_break(self, error: openai.APIConnectionError, *, last: bool) -> "_Fault":
+        causes = list(_causes(error))
+        if last and any(map(_refused, causes)):
+            raise EndpointError(
+                f"nobody listens at {self._llm.base_url}: start the model's server or set llm.base_url"
+            ) from error
+        if any(isinstance(cause, TimeoutError) for cause in causes):
+            return _Fault(f"no answer within {self._llm.timeout_s:g} s")
+        return _Fault(f"connection failed: {causes[-1] or type(causes[-1]).__name__}")
 
     async def _back_off(self, attempt: int, asked: float | None) -> None:
         if asked is not None:
-            asked = min(asked, LONGEST_WAIT_S)
-            self._not_before = max(self._not_before, time.monotonic() + asked)
-            await asyncio.sleep(asked + self._random.uniform(0, self._backoff_s))
+            self._pacer.hold(asked)
+            await self._pacer.pause(asked + self._random.uniform(0, self._backoff_s))
             return
         longest = min(60.0, self._backoff_s * 2 ** (attempt - 1))
-        await asyncio.sleep(self._random.uniform(longest / 2, longest))
+        await self._pacer.pause(self._random.uniform(longest / 2, longest))
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """Why a call gave nothing; `wait` in seconds when the endpoint said how long."""
+
+    reason: str
+    wait: float | None = None
+    status: str = FAILED
+    throttled: bool = False
 
 
 class _Counter:
@@ -260,59 +289,41 @@ class _Counter:
     calls = 0
 
 
-def _with(answer: Answer, **changes: Any) -> Answer:
-    return Answer(**{**vars(answer), **changes})
+def _open_client(llm: LLMSettings) -> openai.AsyncOpenAI:
+    """A client that keeps a connection per request in flight, over aiohttp where it is installed: half the work."""
+    transport: Any = openai.DefaultAioHttpClient if find_spec("aiohttp") else openai.DefaultAsyncHttpxClient
+    limits = type(openai.DEFAULT_CONNECTION_LIMITS)(
+        max_connections=llm.concurrency, max_keepalive_connections=llm.concurrency
+    )
+    return openai.AsyncOpenAI(
+        base_url=llm.base_url,
+        api_key=llm.api_key,
+        max_retries=0,
+        timeout=llm.timeout_s,
+        http_client=transport(timeout=llm.timeout_s, limits=limits),
+    )
 
 
-def _raise_from(error: Exception, cause: Exception) -> NoReturn:
-    raise error from cause
+async def _as_json(send: Callable[[], Awaitable[Any]]) -> Any:
+    """The reply as plain data; a reply of another content type comes as text, which may be JSON all the same."""
+    reply = await send()
+    return json.loads(reply) if isinstance(reply, str) else reply
 
 
-def _refused_connection(error: BaseException) -> bool:
-    """Whether nobody listened, as against a connection that broke."""
+def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ConnectionRefusedError) or "connection attempts failed" in str(cause).lower():
-            return True
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return False
 
 
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    value = error.response.headers.get("retry-after")
-    try:
-        return max(0.0, float(value)) if value is not None else None
-    except ValueError:
-        return None
+def _refused(cause: BaseException) -> bool:
+    """Whether nobody listened, as against a connection that broke."""
+    return isinstance(cause, ConnectionRefusedError) or "connection attempts failed" in str(cause).lower()
 
 
-def _read_chat(completion: Any, request: ChatRequest) -> Answer:
-    """Turn a chat completion into an answer with a status."""
-    usage = getattr(completion, "usage", None)
-    counts: dict[str, Any] = {
-        "prompt_tokens": usage.prompt_tokens if usage else 0,
-        "completion_tokens": usage.completion_tokens if usage else 0,
-    }
-    choices = getattr(completion, "choices", None)
-    if not choices:
-        return Answer(status=MALFORMED, error="the answer has no choices", **counts)
-    choice = choices[0]
-    text = choice.message.content if choice.message else None
-    answer = Answer(status=OK, text=text, finish_reason=choice.finish_reason, **counts)
-    refusal = getattr(choice.message, "refusal", None)
-    if refusal:
-        return _with(answer, status=REFUSED, text=text or refusal, error=f"refused: {refusal}"[:500])
-    if choice.finish_reason == "content_filter":
-        return _with(answer, status=REFUSED, error="stopped by the endpoint's content filter")
-    if choice.finish_reason == "length":
-        return _with(answer, status=TRUNCATED, error=f"cut at {request.max_tokens} tokens")
-    if not text:
-        return _with(answer, status=MALFORMED, error="the answer is empty")
-    if request.schema is not None:
-        try:
-            jsonschema.validate(json.loads(text), dict(request.schema))
-        except json.JSONDecodeError as error:
-            return _with(answer, status=MALFORMED, error=f"no JSON: {error}")
-        except jsonschema.ValidationError as error:
-            return _with(answer, status=MALFORMED, error=f"not as the schema says: {error.message}"[:500])
-    return answer
+def make_port(
+    llm: LLMSettings, *, first_alone: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Port | BatchPort:
+    """The port that ``llm.mode`` names; `progress` is told of a batch's requests, done and in all."""
+    return Port(llm, first_alone=first_alone) if llm.mode == "online" else BatchPort(llm, progress=progress)

@@ -1,5 +1,6 @@
 """What a stage asks of a language model and what comes back, free of HTTP."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -46,7 +47,22 @@ class ScoreRequest:
     continuations: tuple[str, ...]
 
 
-Request = ChatRequest | ScoreRequest
+@dataclass(frozen=True, kw_only=True)
+class EmbedRequest:
+    """Vectors of some texts, in one call.
+
+    Args:
+        dimensions: length of the vectors where the model lets one choose, or None for the model's own.
+    """
+
+    prompt_name: str = ""
+    prompt_version: str = ""
+    texts: tuple[str, ...]
+    dimensions: int | None = None
+
+
+Request = ChatRequest | ScoreRequest | EmbedRequest
+_KINDS: dict[str, type[Request]] = {"chat": ChatRequest, "score": ScoreRequest, "embed": EmbedRequest}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +74,7 @@ class Answer:
             (the endpoint did not answer).
         logprobs: for score requests, total natural-log probability of each continuation.
         token_counts: for score requests, tokens of each continuation.
+        vectors: for embed requests, one vector per text.
         calls: HTTP requests that reached for the model, retries included.
     """
 
@@ -65,6 +82,7 @@ class Answer:
     text: str | None = None
     logprobs: tuple[float, ...] | None = None
     token_counts: tuple[int, ...] | None = None
+    vectors: tuple[tuple[float, ...], ...] | None = None
     finish_reason: str | None = None
     error: str | None = None
     prompt_tokens: int = 0
@@ -95,10 +113,18 @@ def endpoint_name(base_url: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
 
 
+def kind_of(request: Request) -> str:
+    """``chat``, ``score`` or ``embed``."""
+    return next(name for name, kind in _KINDS.items() if isinstance(request, kind))
+
+
 def to_json(request: Request, llm: LLMSettings) -> str:
-    """Canonical JSON of a request at an endpoint; its SHA-256 is the request's key in the ledger."""
+    """Canonical JSON of a request at an endpoint; its SHA-256 is the request's key in the ledger.
+
+    A change of a byte here has every answer paid for again.
+    """
     body = {
-        "kind": "chat" if isinstance(request, ChatRequest) else "score",
+        "kind": kind_of(request),
         "endpoint": endpoint_name(llm.base_url),
         "model": llm.model,
         "extra_body": llm.extra_body,
@@ -112,9 +138,14 @@ def to_json(request: Request, llm: LLMSettings) -> str:
 def from_json(text: str) -> Request:
     """The inverse of `to_json`; endpoint and model are the caller's business."""
     body = json.loads(text)
-    kind: type[ChatRequest] | type[ScoreRequest] = ChatRequest if body["kind"] == "chat" else ScoreRequest
+    kind = _KINDS[body["kind"]]
     values = {name: body[name] for name in kind.__dataclass_fields__}
-    for name in ("messages", "continuations"):
+    for name in ("messages", "continuations", "texts"):
         if name in values:
             values[name] = tuple(values[name])
     return kind(**values)
+
+
+def request_key(text: str) -> str:
+    """Key of a request given as canonical JSON."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -45,6 +45,8 @@ async def by_grammar(client: openai.AsyncOpenAI, llm: LLMSettings, request: Scor
         body = {"content": text, "add_special": False}
         # A look-up in the vocabulary is no call of the model.
         answer: Any = await call(lambda: client.post(f"{root}/tokenize", cast_to=object, body=body), counted=False)
+        if not isinstance(answer, dict) or "tokens" not in answer:
+            raise _no_llama_server(root)
         return answer["tokens"]
 
     totals, counts, prompt_tokens = [], [], 0
@@ -59,15 +61,19 @@ async def by_grammar(client: openai.AsyncOpenAI, llm: LLMSettings, request: Scor
             "cache_prompt": True,
         }
         answer: Any = await call(partial(client.post, f"{root}/completion", cast_to=object, body=body))
-        steps = answer.get("completion_probabilities") or []
+        steps = answer.get("completion_probabilities") or [] if isinstance(answer, dict) else []
         if [step.get("id") for step in steps] != forced:
-            raise ScoringUnavailable(
-                f"{root} did not follow a token grammar: it is no llama.cpp server, set llm.scoring to echo or none"
-            )
+            raise _no_llama_server(root)
         totals.append(float(sum(step["logprob"] for step in steps)))
         counts.append(len(forced))
         prompt_tokens += int(answer.get("tokens_evaluated", 0))
     return LogProbs(totals=tuple(totals), tokens=tuple(counts), prompt_tokens=prompt_tokens)
+
+
+def _no_llama_server(root: str) -> ScoringUnavailable:
+    return ScoringUnavailable(
+        f"{root} did not follow a token grammar: it is no llama.cpp server, set llm.scoring to echo or none"
+    )
 
 
 async def by_echo(client: openai.AsyncOpenAI, llm: LLMSettings, request: ScoreRequest, call: Call) -> LogProbs:

@@ -11,12 +11,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reply:
-    """What to send back: a status, a body (a string goes out as it is), headers; `hang_up` drops the connection."""
+    """What to send back: a status, a body (a string goes out as it is), headers.
+
+    `hang_up` drops the connection instead, `cut` in the middle of the body.
+    """
 
     body: Any
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     hang_up: bool = False
+    cut: bool = False
     delay: float = 0.0
 
 
@@ -32,6 +36,7 @@ class ScriptedServer(ThreadingHTTPServer):
     def __init__(self, script: Script) -> None:
         self.script = script
         self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.connections = 0
         self.in_flight = 0
         self.most_in_flight = 0
         self.lock = threading.Lock()
@@ -45,6 +50,11 @@ class ScriptedServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: ScriptedServer
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        with self.server.lock:
+            self.server.connections += 1
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -69,7 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in reply.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(payload)
+        self.wfile.write(payload[: len(payload) // 2] if reply.cut else payload)
+        self.close_connection = self.close_connection or reply.cut
 
     def log_message(self, format: str, *args: Any) -> None:
         """Stay silent."""

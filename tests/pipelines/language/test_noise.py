@@ -9,10 +9,15 @@ def scores(belonging, noise, apart, seed=0):
     return [*rng.normal(apart, 1, belonging), *rng.normal(0, 1, noise)]
 
 
+def shades():
+    """Well apart, but a tenth of a nat: both kinds belong."""
+    return [value / 50 for value in scores(900, 100, apart=5)]
+
+
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2])
 def test_two_kinds_are_found_with_their_share(share):
     noise = round(1000 * share)
-    kinds = fit_two_kinds(scores(1000 - noise, noise, apart=5), 2.0)
+    kinds = fit_two_kinds(scores(1000 - noise, noise, apart=5), Rule())
     assert kinds is not None
     assert kinds.share == pytest.approx(share, abs=0.02)
     # Equal variances: the probabilities cross half way, moved by log(weights) / distance.
@@ -20,9 +25,9 @@ def test_two_kinds_are_found_with_their_share(share):
     assert -kinds.intercept / kinds.slope == pytest.approx(even, abs=0.25)
 
 
-@pytest.mark.parametrize("values", [scores(1000, 0, apart=5), scores(900, 100, apart=1), [0.3] * 50])
+@pytest.mark.parametrize("values", [scores(1000, 0, apart=5), scores(900, 100, apart=1), [0.3] * 50, shades()])
 def test_one_kind_is_no_noise(values):
-    assert fit_two_kinds(values, 2.0) is None
+    assert fit_two_kinds(values, Rule()) is None
 
 
 def marked(spark, rows, **rule):

