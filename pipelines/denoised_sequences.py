@@ -38,7 +38,8 @@ class DenoiseSettings:
 
     Args:
         max_users: users whose histories are scored, chosen by hash; 0 for everybody.
-        contexts: choices of other titles that a position is scored after: first the nearest, then two thirds of them drawn by hash.
+        contexts: choices of other titles that a position is scored after: first the nearest, then two thirds of
+            them drawn by hash.
         context: other titles shown at most.
         min_context: fewer other titles say nothing, and the position is not scored.
         max_title_words: longer titles are cut.

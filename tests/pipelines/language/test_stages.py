@@ -169,7 +169,7 @@ def test_the_chain_of_language_stages_and_a_rerun_that_costs_nothing(spark, ware
     u1 = by_user["u1"]
     assert u1.item_ids == [item for item, _, _ in HISTORIES["u1"]]
     assert u1.suspect == [False, False, True, False, False, False, False]
-    # Of drums three of four others are drums, and in the halves of two others one or two; of the pan never one.
+    # Of drums three of four others are drums, and in two thirds of them two or three; of the pan never one.
     assert u1.scores[2] == pytest.approx(-0.5)
     assert u1.uncertainty[2] == 0
     assert u1.scores[0] > 0

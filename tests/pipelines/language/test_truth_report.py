@@ -19,7 +19,7 @@ def chain(spark, jars_dir, tmp_path_factory):
         WorldSettings(users=40, items=48),
         review_lines__topics=("price",),
         denoised_sequences__max_edits=0,
-        denoised_sequences__candidates=15,
+        denoised_sequences__min_context=3,
     )
 
 
