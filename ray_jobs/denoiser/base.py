@@ -103,6 +103,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, settings: DenoiserSettings) 
         num_attention_heads=settings.tiny_heads,
         max_position_embeddings=settings.max_tokens,
         tie_word_embeddings=True,
+        initializer_range=settings.tiny_width**-0.5 / 2,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -59,7 +59,7 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def suspicions(model: nn.Module, writer: Writer, lists: Sequence[Sequence[int]], pad: int) -> list[Suspicion]:
+def suspicions(model: nn.Module, writer: Writer, lists: Sequence[Sequence[int]]) -> list[Suspicion]:
     """Score every item of every list (catalogue indices, oldest first).
 
     A list's prompt is computed once, and shared by the continuations with each of its titles.
@@ -70,20 +70,20 @@ def suspicions(model: nn.Module, writer: Writer, lists: Sequence[Sequence[int]],
     found: dict[int, Suspicion] = {}
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        found.update(zip(rows, _scored(model, writer, [lists[row] for row in rows], pad), strict=True))
+        found.update(zip(rows, _scored(model, writer, [lists[row] for row in rows]), strict=True))
     return [found[row] for row in range(len(lists))]
 
 
 @torch.no_grad()
-def _scored(model: nn.Module, writer: Writer, lists: Sequence[Sequence[int]], pad: int) -> list[Suspicion]:
+def _scored(model: nn.Module, writer: Writer, lists: Sequence[Sequence[int]]) -> list[Suspicion]:
     device = device_of(model)
-    ids, mask = (tensor.to(device) for tensor in pad_left([writer.prompt(items) for items in lists], pad))
+    ids, mask = (tensor.to(device) for tensor in pad_left([writer.prompt(items) for items in lists], writer.pad))
     places = (mask.cumsum(1) - 1).clamp(min=0)
     begun = model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=True)
     owner = torch.tensor([row for row, items in enumerate(lists) for _ in items], device=device)
     titles = [writer.title_ids[item] for items in lists for item in items]
     length = max(len(title) for title in titles)
-    goal = torch.tensor([title + [pad] * (length - len(title)) for title in titles], device=device)
+    goal = torch.tensor([title + [writer.pad] * (length - len(title)) for title in titles], device=device)
     real = torch.tensor([[1] * len(title) + [0] * (length - len(title)) for title in titles], device=device)
     first = begun.logits[:, -1].float().log_softmax(-1)[owner]
     logs = [first.gather(1, goal[:, :1])]
@@ -103,7 +103,10 @@ def _scored(model: nn.Module, writer: Writer, lists: Sequence[Sequence[int]], pa
     return [
         Suspicion(total / count, total, initial)
         for total, count, initial in zip(
-            np.split(table.sum(1), ends[:-1]), np.split(counts, ends[:-1]), np.split(table[:, 0], ends[:-1]), strict=True
+            np.split(table.sum(1), ends[:-1]),
+            np.split(counts, ends[:-1]),
+            np.split(table[:, 0], ends[:-1]),
+            strict=True,
         )
     ]
 

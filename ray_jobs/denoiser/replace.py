@@ -28,8 +28,8 @@ class Replacement:
 class TitleTable:
     """States of the model behind the last token of every catalogue title, float[N, D]."""
 
-    def __init__(self, model: nn.Module, writer: Writer, pad: int) -> None:
-        self._model, self._writer, self._pad = model, writer, pad
+    def __init__(self, model: nn.Module, writer: Writer) -> None:
+        self._model, self._writer = model, writer
         self.states = self.encode(writer.title_ids)
         self._by_title: dict[str, list[int]] = {}
         for item, title in enumerate(writer.titles):
@@ -41,8 +41,8 @@ class TitleTable:
         device, size = device_of(self._model), 8 * self._writer.settings.scoring_batch_size
         states = []
         for start in range(0, len(titles), size):
-            rows = [self._writer.start + list(title) or [self._pad] for title in titles[start : start + size]]
-            ids, mask = (tensor.to(device) for tensor in pad_left(rows, self._pad))
+            rows = [self._writer.start + list(title) or [self._writer.pad] for title in titles[start : start + size]]
+            ids, mask = (tensor.to(device) for tensor in pad_left(rows, self._writer.pad))
             places = (mask.cumsum(1) - 1).clamp(min=0)
             out = self._model(input_ids=ids, attention_mask=mask, position_ids=places, output_hidden_states=True)
             states.append(out.hidden_states[-1][:, -1].float())
@@ -69,7 +69,6 @@ def replacements(
     table: TitleTable,
     asked: Sequence[tuple[Sequence[int], int]],
     taken: Sequence[Collection[int]],
-    pad: int,
 ) -> list[Replacement]:
     """Suggest an item in place of a listed one, greedily.
 
@@ -86,7 +85,9 @@ def replacements(
             [*writer.prompt(items), *writer.title_ids[items[position]], *writer.answer_middle]
             for items, position in asked[start : start + size]
         ]
-        for row, ids in enumerate(_greedy(model, prompts, longest, [*writer.answer_close[:1], *writer.end], pad)):
+        for row, ids in enumerate(
+            _greedy(model, prompts, longest, [*writer.answer_close[:1], *writer.end], writer.pad)
+        ):
             text = str(writer.tokenizer.decode(ids)).split(ANSWER_CLOSE)[0].strip()
             answers.append(table.ground(text, ids, taken[start + row]))
     return answers

@@ -66,21 +66,28 @@ class Writer:
         self.answer_close = self._ids(ANSWER_CLOSE)
         self.end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
         self.start = start
+        # Padding is always masked, so any token serves where a tokenizer has none for it.
+        self.pad = int(tokenizer.pad_token_id or 0)
 
     def _ids(self, text: str) -> list[int]:
         return [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
 
     def prompt(self, items: Sequence[int]) -> list[int]:
         """Tokens of the instruction, the titles of `items` and the answer's beginning up to its first quote."""
-        ids = list(self.list_open)
-        for number, item in enumerate(items):
-            ids += [*(self.between if number else ()), *self.title_ids[item]]
-        return ids + self.answer_open
+        return [*self.list_open, *self._listed(items), *self.answer_open]
 
     def answer(self, noise: int, replacement: int) -> list[int]:
         """Tokens of the answer behind `prompt`."""
-        named, suggested = self.title_ids[noise], self.title_ids[replacement]
-        return [*named, *self.answer_middle, *suggested, *self.answer_close, *self.end]
+        return [*self._listed([noise]), *self._suggestion(replacement)]
+
+    def _listed(self, items: Sequence[int]) -> list[int]:
+        ids: list[int] = []
+        for number, item in enumerate(items):
+            ids += [*(self.between if number else ()), *self.title_ids[item]]
+        return ids
+
+    def _suggestion(self, item: int) -> list[int]:
+        return [*self.answer_middle, *self.title_ids[item], *self.answer_close, *self.end]
 
     def tuning_examples(self, windows: Sequence[Window]) -> list[Example]:
         """What the model is tuned on; the answer's opening words belong to the prompt.
@@ -96,15 +103,21 @@ class Writer:
     def base_examples(self, windows: Sequence[Window]) -> list[Example]:
         """What a tiny base is pre-trained on: real histories, and the form of an answer with nothing to learn from it.
 
-        The named title is drawn from the list, where all are genuine, and the suggested one from the tuning windows.
-        So the base knows the titles, their company and the form, and nothing of which title to name.
+        Of each window a random part of its real events is listed, in order. The answer names all of them in random
+        order, and suggests an item of any window. So the base knows the titles, their company and how to repeat what is
+        listed, and nothing of which title to name.
         """
         rng = np.random.default_rng([self.settings.seed, 1])
         known = sorted({item for window in windows for item in window.clean})
-        return [
-            self._example(window.clean, int(rng.choice(window.clean)), int(rng.choice(known)), "prompt+answer")
-            for window in windows
-        ]
+        examples = []
+        for window in windows:
+            count = int(rng.integers(min(self.settings.shortest, len(window.items)), len(window.items) + 1))
+            places = np.sort(rng.choice(len(window.items), count, replace=False))
+            items = [window.clean[place] for place in places]
+            named = [items[place] for place in rng.permutation(count)]
+            ids = [*self.prompt(items), *self._listed(named), *self._suggestion(int(rng.choice(known)))]
+            examples.append(Example(tuple(ids), 1))
+        return examples
 
     def _example(self, items: Sequence[int], noise: int, replacement: int, loss_on: str) -> Example:
         prompt = self.prompt(items)

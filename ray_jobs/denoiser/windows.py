@@ -110,9 +110,7 @@ def draw(histories: Histories, places: Sequence[tuple[int, int, int]], count: in
     return windows
 
 
-def _swapped(
-    history: IntArray, known: IntArray, user: int, start: int, end: int, rng: np.random.Generator
-) -> Window:
+def _swapped(history: IntArray, known: IntArray, user: int, start: int, end: int, rng: np.random.Generator) -> Window:
     strangers = np.setdiff1d(known, history)
     if not len(strangers):
         raise DataError(f"user number {user} has every item of the catalogue: there is no stranger to swap in")
