@@ -13,6 +13,8 @@ from typing import Any
 
 import ray
 import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
@@ -90,7 +92,7 @@ def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, fold
         base, records[BASE] = _make_base(settings, own, data.catalogue, split, folder / BASE, f"{name}--base")
         tokenizer = load_tokenizer(base)
     writer = Writer(tokenizer, data.catalogue.titles, own)
-    plan = TuningPlan(base, own, tuple(writer.tuning_examples(split.tuning)))
+    plan = TuningPlan(base, own, tuple(writer.tuning_examples(split.tuning)), writer.pad)
     state = tune(plan, settings.ray, run_name=name, home=settings.home, stage=STAGE).state
     records[ADAPTER] = state.records
     judge: Any = ray.remote(_judge).options(
@@ -130,9 +132,10 @@ def _make_base(
     titles = [quotable(title, own.max_title_words) for title in catalogue.titles]
     tokenizer = tiny_tokenizer([LIST_OPEN, ANSWER_OPEN, ANSWER_MIDDLE, *titles], own.tiny_vocabulary)
     writer = Writer(tokenizer, catalogue.titles, own)
-    plan = TuningPlan(tiny_config(tokenizer, own), own, tuple(writer.base_examples(split.tuning)))
+    plan = TuningPlan(tiny_config(tokenizer, own), own, tuple(writer.base_examples(split.tuning)), writer.pad)
     state = tune(plan, settings.ray, run_name=run_name, home=settings.home, stage=STAGE).state
     model = plan.build()
+    assert isinstance(model, PreTrainedModel)
     restore(model, state.current)
     save_base(folder, model, tokenizer)
     return f"hub:{folder}", state.records
@@ -144,9 +147,10 @@ def _judge(
     """Write the adapter and judge it and its base, where the cluster has room for the model."""
     torch.manual_seed(plan.settings.seed)
     model = plan.build()
+    assert isinstance(model, PeftModel)
     restore(model, state.current)
     save_adapter(folder, model)
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     tuned = quality.of_model(model, writer, histories, split.heldout)
     with model.disable_adapter():
         base = quality.of_model(model, writer, histories, split.heldout)

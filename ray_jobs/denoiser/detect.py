@@ -114,8 +114,8 @@ def _scored(model: nn.Module, writer: Writer, lists: Sequence[Sequence[int]]) ->
 def edits(found: Sequence[Suspicion], settings: DenoiserSettings) -> list[list[int]]:
     """Positions to edit in each list of a split, most suspect first.
 
-    A position's score must be above the percentile of all scores of the split; a list keeps its `max_edits` highest, and
-    none where the model's uncertainty is above `max_uncertainty`.
+    A position's score must be above the percentile of all scores of the split; a list keeps its `max_edits`
+    highest, and none where the model's uncertainty is above `max_uncertainty`.
     """
     if not found:
         return []

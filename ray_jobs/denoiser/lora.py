@@ -38,8 +38,8 @@ def add_adapter(base: PreTrainedModel, settings: DenoiserSettings) -> PeftModel:
 
 
 def save_adapter(folder: Path, model: PeftModel) -> None:
-    """Write ``adapter_config.json`` and ``adapter_model.safetensors``, as PEFT and vLLM's ``--lora-modules`` read them."""
-    model.save_pretrained(folder, save_embedding_layers=False)
+    """Write config and weights of the adapter as PEFT, and vLLM under ``--lora-modules``, read them."""
+    model.save_pretrained(str(folder), save_embedding_layers=False)
 
 
 def load_adapter(base: str, folder: Path, dtype: str = "float32") -> PeftModel:

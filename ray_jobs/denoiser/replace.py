@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +100,7 @@ def _greedy(
     """The likeliest next tokens of each prompt, up to the first of `stops`."""
     device = device_of(model)
     ids, mask = (tensor.to(device) for tensor in pad_left(prompts, pad))
-    generate = model.generate  # type: ignore[operator]
+    generate: Any = model.generate
     out = generate(
         input_ids=ids,
         attention_mask=mask,

@@ -82,7 +82,7 @@ def split_windows(histories: Histories, settings: DenoiserSettings) -> Split:
 
 def window_places(histories: Histories, users: Sequence[int], settings: DenoiserSettings) -> list[tuple[int, int, int]]:
     """(user, start, end) of every window: each stretch of `window` events, or the whole of a shorter history."""
-    places = []
+    places: list[tuple[int, int, int]] = []
     for user in users:
         length = len(histories.training_items(user))
         if length >= settings.shortest:
