@@ -116,7 +116,7 @@ class Writer:
             items = [window.clean[place] for place in places]
             named = [items[place] for place in rng.permutation(count)]
             ids = [*self.prompt(items), *self._listed(named), *self._suggestion(int(rng.choice(known)))]
-            examples.append(Example(tuple(ids), 1))
+            examples.append(Example(tuple(ids[: self.settings.max_tokens]), 1))
         return examples
 
     def _example(self, items: Sequence[int], noise: int, replacement: int, loss_on: str) -> Example:
