@@ -99,23 +99,16 @@ def _scored(model: nn.Module, writer: Writer, lists: Sequence[Sequence[int]]) ->
         logs.append(rest.logits.float().log_softmax(-1).gather(2, goal[:, 1:, None]).squeeze(2))
     table = (torch.cat(logs, dim=1) * real).double().cpu().numpy()
     counts = real.sum(1).cpu().numpy()
-    ends = np.cumsum([len(items) for items in lists])
-    return [
-        Suspicion(total / count, total, initial)
-        for total, count, initial in zip(
-            np.split(table.sum(1), ends[:-1]),
-            np.split(counts, ends[:-1]),
-            np.split(table[:, 0], ends[:-1]),
-            strict=True,
-        )
-    ]
+    ends = np.cumsum([len(items) for items in lists])[:-1]
+    totals, initials = np.split(table.sum(1), ends), np.split(table[:, 0], ends)
+    return [Suspicion(t / n, t, i) for t, n, i in zip(totals, np.split(counts, ends), initials, strict=True)]
 
 
 def edits(found: Sequence[Suspicion], settings: DenoiserSettings) -> list[list[int]]:
     """Positions to edit in each list of a split, most suspect first.
 
-    A position's score must be above the percentile of all scores of the split; a list keeps its `max_edits`
-    highest, and none where the model's uncertainty is above `max_uncertainty`.
+    A position's score must be above the percentile of all scores of the split; a list keeps its `max_edits` highest,
+    and none where the model's uncertainty is above `max_uncertainty`.
     """
     if not found:
         return []

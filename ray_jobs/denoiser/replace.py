@@ -80,15 +80,14 @@ def replacements(
     model.eval()
     longest = max(len(title) for title in writer.title_ids) + 1
     size = writer.settings.scoring_batch_size
+    stops = [*writer.answer_close[:1], *writer.end]
     answers: list[Replacement] = []
     for start in range(0, len(asked), size):
         prompts = [
             [*writer.prompt(items), *writer.title_ids[items[position]], *writer.answer_middle]
             for items, position in asked[start : start + size]
         ]
-        for row, ids in enumerate(
-            _greedy(model, prompts, longest, [*writer.answer_close[:1], *writer.end], writer.pad)
-        ):
+        for row, ids in enumerate(_greedy(model, prompts, longest, stops, writer.pad)):
             text = str(writer.tokenizer.decode(ids)).split(ANSWER_CLOSE)[0].strip()
             answers.append(table.ground(text, ids, taken[start + row]))
     return answers
