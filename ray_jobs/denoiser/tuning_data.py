@@ -95,10 +95,18 @@ class Writer:
         Raises:
             SettingError: an example is longer than ``max_tokens``.
         """
-        return [
-            self._example(window.items, window.items[window.position], window.original, self.settings.loss_on)
-            for window in windows
-        ]
+        examples = []
+        for window in windows:
+            prompt = self.prompt(window.items)
+            ids = (*prompt, *self.answer(window.items[window.position], window.original))
+            if len(ids) > self.settings.max_tokens:
+                raise SettingError(
+                    f"a window of {len(window.items)} titles takes {len(ids)} tokens, and {SECTION}.max_tokens is "
+                    f"{self.settings.max_tokens}: lower {SECTION}.max_title_words or {SECTION}.window, or raise "
+                    "max_tokens"
+                )
+            examples.append(Example(ids, len(prompt) if self.settings.loss_on == "answer" else 1))
+        return examples
 
     def base_examples(self, windows: Sequence[Window]) -> list[Example]:
         """What a tiny base is pre-trained on: real histories, and the form of an answer with nothing to learn from it.
@@ -118,16 +126,6 @@ class Writer:
             ids = [*self.prompt(items), *self._listed(named), *self._suggestion(int(rng.choice(known)))]
             examples.append(Example(tuple(ids[: self.settings.max_tokens]), 1))
         return examples
-
-    def _example(self, items: Sequence[int], noise: int, replacement: int, loss_on: str) -> Example:
-        prompt = self.prompt(items)
-        ids = (*prompt, *self.answer(noise, replacement))
-        if len(ids) > self.settings.max_tokens:
-            raise SettingError(
-                f"a window of {len(items)} titles takes {len(ids)} tokens, and {SECTION}.max_tokens is "
-                f"{self.settings.max_tokens}: lower {SECTION}.max_title_words or {SECTION}.window, or raise max_tokens"
-            )
-        return Example(ids, len(prompt) if loss_on == "answer" else 1)
 
 
 @dataclass(frozen=True)
