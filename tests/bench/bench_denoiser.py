@@ -1,7 +1,8 @@
-"""Detection and replacement of swapped items by a tiny tuned model, over several seeds of a planted world.
+"""Detection and replacement of swapped items by a tiny tuned model, over several seeds.
 
 Each seed grows a world, pre-trains a tiny base on its histories, tunes an adapter and judges both on held-out users,
 beside item co-occurrence and chance. Nothing here needs a cluster; the loop is the one that Ray Train's workers run.
+The world is the planted one, or ``families``, the tests' own with two families of short names (half a minute a seed).
 """
 
 import argparse
@@ -9,6 +10,8 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ from ray_jobs.denoiser.settings import DenoiserSettings
 from ray_jobs.denoiser.tuning import TuningPlan
 from ray_jobs.denoiser.tuning_data import ANSWER_MIDDLE, ANSWER_OPEN, LIST_OPEN, Writer, quotable
 from ray_jobs.denoiser.windows import split_windows
+from tests.ray_jobs import odd_one_out
 
 SMALL = {
     "windows": 2000,
@@ -58,9 +62,8 @@ def world_histories(settings: WorldSettings) -> tuple[tuple[str, ...], Histories
     return tuple(item.title for item in world.items), histories
 
 
-def one_seed(world: WorldSettings, settings: DenoiserSettings) -> dict[str, dict[str, float]]:
+def one_seed(titles: Sequence[str], histories: Histories, settings: DenoiserSettings) -> dict[str, dict[str, float]]:
     """Everything for one seed: quality by method."""
-    titles, histories = world_histories(world)
     split = split_windows(histories, settings)
     texts = [LIST_OPEN, ANSWER_OPEN, ANSWER_MIDDLE, *(quotable(title, settings.max_title_words) for title in titles)]
     tokenizer = tiny_tokenizer(texts, settings.tiny_vocabulary)
@@ -88,19 +91,24 @@ def main() -> None:
     """Run the seeds and print mean and spread."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--world", choices=("planted", "families"), default="planted")
     parser.add_argument("--users", type=int, default=400, help="of the planted world")
     parser.add_argument("--items", type=int, default=160, help="of the planted world")
     parser.add_argument("--noise", type=float, default=0.0, help="share of the world's own noise, which nothing marks")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--settings", type=json.loads, default=SMALL, metavar="JSON", help="of tune_denoiser")
+    parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON", help="of tune_denoiser")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     started = time.monotonic()
     reports = []
     for seed in range(given.seeds):
-        world = WorldSettings(users=given.users, items=given.items, noise=given.noise, seed=seed)
-        settings = TypeAdapter(DenoiserSettings).validate_python({**SMALL, **given.settings, "seed": seed})
-        reports.append(one_seed(world, settings))
+        if given.world == "families":
+            world, start = (odd_one_out.TITLES, odd_one_out.family_histories(seed=seed)), asdict(odd_one_out.SMALL)
+        else:
+            size = WorldSettings(users=given.users, items=given.items, noise=given.noise, seed=seed)
+            world, start = world_histories(size), SMALL
+        settings = TypeAdapter(DenoiserSettings).validate_python({**start, **given.settings, "seed": seed})
+        reports.append(one_seed(*world, settings))
         sys.stdout.flush()
     sys.stdout.write(f"{'':14}" + "".join(f"{name:>20}" for name in SHOWN) + "\n")
     for method in reports[0]:
