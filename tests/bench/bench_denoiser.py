@@ -31,15 +31,17 @@ from ray_jobs.denoiser.windows import split_windows
 from tests.ray_jobs import odd_one_out
 
 SMALL = {
-    "windows": 2000,
+    "windows": 3000,
     "heldout_share": 0.2,
+    "max_title_words": 5,
     "tiny_width": 64,
     "tiny_layers": 2,
+    "tiny_epochs": 10,
     "tiny_batch_size": 16,
     "tiny_learning_rate": 5e-3,
-    "epochs": 16,
+    "epochs": 30,
     "batch_size": 16,
-    "learning_rate": 1e-2,
+    "learning_rate": 1.5e-2,
 }
 SHOWN = ("auc", "ap", "hit_1", "replacement_hit_1", "grounded", "edit_precision", "hit_1_sure", "hit_1_unsure")
 
@@ -92,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--world", choices=("planted", "families"), default="planted")
-    parser.add_argument("--users", type=int, default=400, help="of the planted world")
+    parser.add_argument("--users", type=int, default=1000, help="of the planted world")
     parser.add_argument("--items", type=int, default=160, help="of the planted world")
     parser.add_argument("--noise", type=float, default=0.0, help="share of the world's own noise, which nothing marks")
     parser.add_argument("--threads", type=int, default=2)

@@ -24,7 +24,8 @@ OVERRIDES = {
 }
 
 
-def test_the_stage_end_to_end_and_again(warehouse, ray_session):
+def test_the_stage_end_to_end_and_again(warehouse, ray_session, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MLflow without a server keeps artifacts in the working folder.
     request = warehouse.request("tune_denoiser", overrides=OVERRIDES)
     report = tune_denoiser.run(request)
     assert report.status == "done"
@@ -60,7 +61,8 @@ def test_the_stage_end_to_end_and_again(warehouse, ray_session):
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 2
 
 
-def test_what_cannot_be_tuned_is_refused_before_anything_is_spent(warehouse):
+def test_what_cannot_be_tuned_is_refused_before_anything_is_spent(warehouse, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     hub = warehouse.request("tune_denoiser", overrides={"tune_denoiser.base": "hub:no/model"})
     with pytest.raises(SettingError, match=r"tune_denoiser\.base='hub:no/model' could not be loaded"):
         tune_denoiser.run(hub)
