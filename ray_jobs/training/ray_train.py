@@ -87,7 +87,7 @@ def _worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     recommender = build(plan).to(ray.train.torch.get_device())
-    notify = _throttled(config["board"]) if rank == 0 else silent
+    notify = throttled(config["board"]) if rank == 0 else silent
     checkpoint = ray.train.get_checkpoint()
     state = None if checkpoint is None else load_state(checkpoint)
     hook: Callable[[TrainState], None] | None = config["hook"]
@@ -96,11 +96,7 @@ def _worker(config: dict[str, Any]) -> None:
             recommender.prepare(examples, notify)
 
     def on_epoch(state: TrainState) -> None:
-        metrics = {"epoch": state.epoch, "step": state.step, "finished": state.finished, **state.records[-1]}
-        with tempfile.TemporaryDirectory() as folder:
-            if rank == 0:
-                save_state(Path(folder), state)
-            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
+        report_epoch(state, rank)
         if hook is not None:
             hook(state)
 
@@ -118,7 +114,16 @@ def _worker(config: dict[str, Any]) -> None:
     )
 
 
-def _throttled(board: Any, every: float = 0.5) -> Notify:
+def report_epoch(state: TrainState, rank: int) -> None:
+    """Report an epoch from a worker, with rank 0's state as the checkpoint."""
+    metrics = {"epoch": state.epoch, "step": state.step, "finished": state.finished, **state.records[-1]}
+    with tempfile.TemporaryDirectory() as folder:
+        if rank == 0:
+            save_state(Path(folder), state)
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
+
+
+def throttled(board: Any, every: float = 0.5) -> Notify:
     """A `Notify` that calls the board at most twice a second, and always at the end."""
     last = 0.0
 
@@ -177,12 +182,40 @@ def train(
     hook: Callable[[TrainState], None] | None = None,
     wait_s: float = 60.0,
 ) -> Outcome:
-    """Train `plan` on the connected Ray cluster under `run_name`.
+    """Train `plan` on the connected Ray cluster under `run_name`; see `run_workers`."""
+    return run_workers(
+        _worker,
+        plan,
+        settings,
+        run_name=run_name,
+        home=home,
+        stage=stage,
+        max_failures=max_failures,
+        hook=hook,
+        wait_s=wait_s,
+    )
+
+
+def run_workers(
+    worker: Callable[[dict[str, Any]], None],
+    plan: Any,
+    settings: RaySettings,
+    *,
+    run_name: str,
+    home: str,
+    stage: str,
+    max_failures: int = 2,
+    hook: Callable[[TrainState], None] | None = None,
+    wait_s: float = 60.0,
+) -> Outcome:
+    """Run `worker` on a worker group of the connected Ray cluster until it reports a finished `TrainState`.
 
     The same name and storage resume by themselves after a crash of worker, controller or driver. A name that has
     trained to its end is not run again: its recorded state comes back with ``reused``.
 
     Args:
+        worker: gets a dict with plan (a reference in Ray's object store), threads, board and hook; it goes on from
+            Ray Train's checkpoint and calls `report_epoch` after every epoch.
         home, stage: where progress goes.
         max_failures: how often a lost worker group is started again from the last checkpoint.
         hook: called on every worker after each epoch's report.
@@ -204,7 +237,7 @@ def train(
     }
     trainer_class: Any = ray.train.torch.TorchTrainer
     trainer = trainer_class(
-        _worker,
+        worker,
         train_loop_config=config,
         scaling_config=ScalingConfig(
             num_workers=settings.workers,

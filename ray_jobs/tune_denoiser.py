@@ -1,0 +1,178 @@
+"""Tune a causal language model to name the items that do not belong in a history, with a low-rank adapter.
+
+The training data make themselves: in windows of real training histories one item is swapped for a stranger (LLM4DSR,
+arXiv 2408.08208). The adapter (PEFT's format, for vLLM's ``--lora-modules``) lies in the home's ``bundles`` and in the
+MLflow run, with a report on held-out users: detection and replacement by the tuned model and the base, beside item
+co-occurrence and chance. The same request never tunes twice.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from infra.progress import Progress
+from infra.settings import Settings, load_settings, stage_settings
+from ray_jobs import cluster
+from ray_jobs.data.histories import Catalogue, Histories
+from ray_jobs.data.training_data import read_training_data
+from ray_jobs.denoiser import quality
+from ray_jobs.denoiser.base import load_tokenizer, save_base, tiny_config, tiny_tokenizer
+from ray_jobs.denoiser.fitting import restore
+from ray_jobs.denoiser.lora import save_adapter
+from ray_jobs.denoiser.settings import SECTION, TINY, DenoiserSettings
+from ray_jobs.denoiser.tuning import TuningPlan, tune
+from ray_jobs.denoiser.tuning_data import ANSWER_MIDDLE, ANSWER_OPEN, LIST_OPEN, Writer, quotable
+from ray_jobs.denoiser.windows import Split, split_windows
+from ray_jobs.registry import runs
+from ray_jobs.training.loop import TrainState
+from schemas.errors import DataError
+from schemas.handoff import StageReport
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = SECTION
+REPORT = "report.json"
+ADAPTER = "adapter"
+BASE = "base"
+
+
+def run(request: StageRequest) -> StageReport:
+    """Tune what the request asks for, or find that it is there.
+
+    Raises:
+        SettingError: the base model cannot be had, or a setting does not fit.
+        DataError: a table is missing, or its histories are too short to make windows of.
+    """
+    settings = load_settings()
+    own = stage_settings(DenoiserSettings, SECTION, settings, request.overrides)
+    folder = Path(settings.home) / "bundles" / request.identity().key()
+    status = "reused" if (folder / REPORT).exists() else "done"
+    run_id = runs.find_or_start(settings, request, f"denoiser {request.partition}", asdict(own))
+    if status == "done":
+        try:
+            _tune(settings, request, own, folder)
+        except BaseException:
+            runs.finish(run_id, "FAILED")
+            raise
+    report = json.loads((folder / REPORT).read_text())
+    _record(run_id, folder, report)
+    scores = {f"{name}.{key}": value for name, values in report["quality"].items() for key, value in values.items()}
+    return StageReport(
+        stage=STAGE,
+        status=status,
+        counts={**report["counts"], **scores},
+        outputs={
+            "adapter_uri": str(folder / ADAPTER),
+            "base": report["base"],
+            "mlflow_run_id": run_id,
+            "run_identity": request.identity().key(),
+        },
+    )
+
+
+def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, folder: Path) -> None:
+    """Pre-train a tiny base where one is asked for, tune, judge; the report is written last and makes it complete."""
+    Progress(settings.home, STAGE).update(0, 1, "reading tables")
+    tokenizer = None if own.base == TINY else load_tokenizer(own.base)
+    data = read_training_data(settings, request, codes=False, preferences=False)
+    require_titles(data.catalogue)
+    split = split_windows(data.histories, own)
+    folder.mkdir(parents=True, exist_ok=True)
+    cluster.connect()
+    name = request.identity().train_run_name()
+    records: dict[str, list[dict[str, float]]] = {}
+    base = own.base
+    if tokenizer is None:
+        base, records[BASE] = _make_base(settings, own, data.catalogue, split, folder / BASE, f"{name}--base")
+        tokenizer = load_tokenizer(base)
+    writer = Writer(tokenizer, data.catalogue.titles, own)
+    plan = TuningPlan(base, own, tuple(writer.tuning_examples(split.tuning)), writer.pad)
+    state = tune(plan, settings.ray, run_name=name, home=settings.home, stage=STAGE).state
+    records[ADAPTER] = state.records
+    judge: Any = ray.remote(_judge).options(
+        num_cpus=settings.ray.cpus_per_worker, num_gpus=float(settings.ray.use_gpu), max_retries=2
+    )
+    parameters, scores = ray.get(judge.remote(plan, state, writer, data.histories, split, folder / ADAPTER))
+    scores |= quality.of_baselines(data.histories, split.tuning_users, len(data.catalogue), split.heldout, own.seed)
+    counts = {
+        "windows": len(split.tuning),
+        "heldout_windows": len(split.heldout),
+        "parameters": parameters,
+        "steps": state.step,
+        "epochs": state.epoch,
+        "loss": round(state.records[-1]["loss"], 6),
+    }
+    content = {"base": base, "counts": counts, "records": records, "quality": quality.rounded(scores)}
+    temporary = folder / f"{REPORT}.tmp"
+    temporary.write_text(json.dumps(content, indent=1))
+    temporary.replace(folder / REPORT)
+    Progress(settings.home, STAGE).update(1, 1, f"AUC {scores['tuned']['auc']:.3f}, base {scores['base']['auc']:.3f}")
+
+
+def require_titles(catalogue: Catalogue) -> None:
+    """Refuse a catalogue in which no item has a title.
+
+    Raises:
+        DataError: so.
+    """
+    if all(title == item for title, item in zip(catalogue.titles, catalogue.item_ids, strict=True)):
+        raise DataError(f"{STAGE} reads item titles, and no item of this data set has one; land an item file")
+
+
+def _make_base(
+    settings: Settings, own: DenoiserSettings, catalogue: Catalogue, split: Split, folder: Path, run_name: str
+) -> tuple[str, list[dict[str, float]]]:
+    """Pre-train the tiny base into `folder`; gives the setting that loads it, and a record per epoch."""
+    titles = [quotable(title, own.max_title_words) for title in catalogue.titles]
+    tokenizer = tiny_tokenizer([LIST_OPEN, ANSWER_OPEN, ANSWER_MIDDLE, *titles], own.tiny_vocabulary)
+    writer = Writer(tokenizer, catalogue.titles, own)
+    plan = TuningPlan(tiny_config(tokenizer, own), own, tuple(writer.base_examples(split.tuning)), writer.pad)
+    state = tune(plan, settings.ray, run_name=run_name, home=settings.home, stage=STAGE).state
+    model = plan.build()
+    assert isinstance(model, PreTrainedModel)
+    restore(model, state.current)
+    save_base(folder, model, tokenizer)
+    return f"hub:{folder}", state.records
+
+
+def _judge(
+    plan: TuningPlan, state: TrainState, writer: Writer, histories: Histories, split: Split, folder: Path
+) -> tuple[int, dict[str, dict[str, float]]]:
+    """Write the adapter and judge it and its base, where the cluster has room for the model."""
+    torch.manual_seed(plan.settings.seed)
+    model = plan.build()
+    assert isinstance(model, PeftModel)
+    restore(model, state.current)
+    save_adapter(folder, model)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    tuned = quality.of_model(model, writer, histories, split.heldout)
+    with model.disable_adapter():
+        base = quality.of_model(model, writer, histories, split.heldout)
+    return sum(tensor.numel() for tensor in state.current.values()), {"tuned": tuned, "base": base}
+
+
+def _record(run_id: str, folder: Path, report: dict[str, Any]) -> None:
+    """Learning curves, qualities, report, adapter and a tiny base in the MLflow run; a retry adds nothing."""
+    curves = [
+        (f"{prefix}{key}", float(record[key]), int(record["epoch"]))
+        for prefix, name in (("base.", BASE), ("", ADAPTER))
+        for record in report["records"].get(name, ())
+        for key in ("loss", "learning_rate", "seconds")
+    ]
+    scores = [(f"{name}.{key}", v, 0) for name, values in report["quality"].items() for key, v in values.items()]
+    runs.log_metrics(run_id, curves + scores)
+    runs.log_artifacts(run_id, folder / ADAPTER, ADAPTER)
+    if (folder / BASE).exists():
+        runs.log_artifacts(run_id, folder / BASE, BASE)
+    runs.log_json(run_id, report, REPORT)
+    runs.finish(run_id)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)
