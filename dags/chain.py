@@ -211,6 +211,18 @@ RECOMMENDATIONS = Stage(
     doc="Scores every user with the registered version: **recommendations**.",
 )
 
+TUNE_DENOISER = Stage(
+    task_id="tune_denoiser",
+    stage="tune_denoiser",
+    engine="ray",
+    after=("ingest", "sequences"),
+    reads=("items", "sequences"),
+    doc="""
+Tunes a language model with LoRA on histories in which one item was swapped, so that it names what does not belong and
+what might have stood there. The MLflow run has the adapter and a report beside co-occurrence and chance.
+""",
+)
+
 DESCRIBED = bool(load_settings().stages.get("item_vectors", {}).get("descriptions"))
 LANGUAGE = (PREFERENCES, REVIEW_SUMMARIES, DENOISED_SEQUENCES, *((ITEM_DESCRIPTIONS,) if DESCRIBED else ()))
 MODEL = (ITEM_VECTORS, SEMANTIC_IDS, TRAIN_RECOMMENDER, EVALUATE, REGISTER)

@@ -7,7 +7,7 @@ import pytest
 
 from infra.settings import REPOSITORY
 
-DAGS = ("daily_retrain", "train_recipe")
+DAGS = ("daily_retrain", "train_recipe", "tune_denoiser")
 ENGINES = ("pyspark", "ray", "torch", "great_expectations", "mlflow", "openai", "transformers")
 
 
@@ -28,7 +28,8 @@ def test_a_dag_explains_itself_and_is_governed(dags, name):
         assert task.retries >= 1
         assert task.execution_timeout is not None
         assert task.owner == "penchant"
-    for param in ("dataset", "partition", "recommender", "overrides", "generation"):
+    assert {"dataset", "partition", "overrides", "generation"} <= set(dag.params)
+    for param in dag.params:
         form = dag.params.get_param(param)
         assert form.schema["title"]
         assert form.description
@@ -42,6 +43,7 @@ def test_the_chain_runs_in_the_order_of_the_data(dags):
         ("sequences", "preferences"),
         ("preferences", "review_summaries"),
         ("sequences", "denoised_sequences"),
+        ("denoised_sequences", "train_recommender"),
         ("item_vectors", "semantic_ids"),
         ("semantic_ids", "train_recommender"),
         ("preferences", "train_recommender"),

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 
 import pytest
+from batch_server import batch_server
 from pyspark.sql import functions as sf
 from scripted_server import Reply, chat_reply, error_reply, scripted_server
 
@@ -23,7 +24,7 @@ from schemas.stage_request import StageRequest
 
 @pytest.fixture
 def make(spark, settings):
-    def build(server, **overrides):
+    def build(server, mode="online", **overrides):
         values = {"chunk": 4, **overrides}
         request = StageRequest(
             stage="preferences",
@@ -32,7 +33,14 @@ def make(spark, settings):
             overrides={f"llm.{name}": value for name, value in values.items()},
         )
         llm = LLMSettings(
-            base_url=server.base_url, concurrency=2, max_attempts=1, timeout_s=5, price_in=1.0, price_out=10.0
+            base_url=server.base_url,
+            concurrency=2,
+            max_attempts=1,
+            timeout_s=5,
+            price_in=1.0,
+            price_out=10.0,
+            mode=mode,
+            batch_poll_s=0.01,
         )
         return Ledger(spark, settings.model_copy(update={"llm": llm}), request, "preferences")
 
@@ -283,6 +291,19 @@ def test_a_wrong_key_is_one_clear_error(spark, make):
         with pytest.raises(EndpointError, match=r"llm\.api_key"):
             ledger.process(frame(spark, ledger, ["a", "b"]), ["row"])
     assert len(server.calls) == 1
+
+
+def test_batches_answer_what_scores_do_not_need_and_a_rerun_asks_nothing(spark, settings, make):
+    wanted = [f"t{i}" for i in range(10)]
+    with batch_server() as server:
+        for _ in range(2):
+            ledger = make(server, mode="batch")
+            assert texts(ledger.process(frame(spark, ledger, wanted), ["row"])) == [f"T{i}" for i in range(10)]
+        assert len(server.batches) == 1
+        assert set(server.paid.values()) == {1}
+    assert ledger.usage.cache_hits == 10
+    rows = read_table(spark, settings.table_uri("d", "llm_responses"))
+    assert rows.count() == rows.select("request_key").distinct().count() == 10
 
 
 def test_several_tasks_share_the_concurrency(spark, make):

@@ -61,12 +61,12 @@ def perfect_model(path, body, n):
     return chat_reply(json.dumps({"preference": f"{'Prefers' if int(stars) >= 4 else 'Avoids'} {thing}"}))
 
 
-def tables():
+def tables(histories=HISTORIES):
     def at(position):
         return dt.datetime(2025, 1, 1 + position, tzinfo=dt.UTC)
 
     reviews, sequences = [], []
-    for user, events in HISTORIES.items():
+    for user, events in histories.items():
         for position, (item, stars, text) in enumerate(events):
             reviews.append((user, item, at(position), float(stars), None, text, None, None, position, DAY))
         size = len(events)
@@ -74,7 +74,7 @@ def tables():
         times = [at(p) for p in range(size)]
         ids = [item for item, _, _ in events]
         sequences.append((user, ids, times, ratings, [False] * size, "hash", size, size - 2, size - 1, size, size, DAY))
-    names = sorted({item for events in HISTORIES.values() for item, _, _ in events})
+    names = sorted({item for events in histories.values() for item, _, _ in events})
     items = [(n, f"{n[:-2]} {n[-1]}", None, [], None, None, n, DAY) for n in names]
     return {"reviews": reviews, "sequences": sequences, "items": items}
 
@@ -200,6 +200,59 @@ def test_a_run_and_its_prompts_are_recorded_in_mlflow_once(spark, warehouse, mon
     prompt = client.get_prompt_version("penchant-review_preference", "1")
     assert prompt.tags["penchant.prompt_version"] == found.data.params["prompt.review_preference"]
     assert prompt.template[-1] == {"role": "user", "content": "{{stars}} stars: {{text}}"}
+
+
+def test_a_new_day_asks_about_users_with_new_reviews_only(spark, warehouse, monkeypatch):
+    """u1 writes two more reviews on the second day; the others' answers are in the ledger."""
+    tomorrow = DAY + dt.timedelta(days=1)
+    later = {**HISTORIES, "u1": [*HISTORIES["u1"], ("drum-g", 5, "I love oak shells."), ("drum-h", 5, "I love low tuning.")]}
+    first, second = tables(), tables(later)
+    new = [row for row in second["reviews"] if row not in first["reviews"]]
+    days = {
+        "reviews": first["reviews"] + [(*row[:-1], tomorrow) for row in new],
+        "sequences": first["sequences"] + [(*row[:-1], tomorrow) for row in second["sequences"]],
+        "items": second["items"],
+    }
+    for name, content in days.items():
+        frame = spark.createDataFrame(content, spark_schema(TABLES[name])).coalesce(1)
+        frame.write.format("delta").partitionBy("partition_date").save(warehouse.table_uri("days", name))
+    stages = (preferences, review_summaries, denoised_sequences)
+
+    def calls(day):
+        with scripted_server(perfect_model) as server:
+            monkeypatch.setenv("PENCHANT_LLM__BASE_URL", server.base_url)
+            made = {
+                stage.STAGE: stage.run(StageRequest(stage=stage.STAGE, dataset="days", partition=str(day))).counts
+                for stage in stages
+            }
+            asked = [
+                body.get("prompt") or body["messages"][-1]["content"]
+                for path, body in server.calls
+                if path != "/tokenize"
+            ]
+        return made, asked
+
+    calls(DAY)
+    made, asked = calls(tomorrow)
+    assert made["preferences"]["llm_calls"] == 2  # the two new reviews
+    assert made["review_summaries"]["llm_calls"] == 1  # the newest chunk of u1's likes
+    assert made["review_summaries"]["llm_cache_hits"] > 1
+    # The titles of u1's history are scored anew, because each is read beside the new ones; nobody else's are.
+    titles = [prompt for prompt in asked if prompt.startswith("Things that one customer bought")]
+    assert made["denoised_sequences"]["llm_calls"] == len(titles) > 0
+    others = {f"- {name[:-2]} {name[-1]}" for user in ("u3", "u4") for name, _, _ in HISTORIES[user]} - {
+        f"- {name[:-2]} {name[-1]}" for name, _, _ in later["u1"]
+    }
+    assert not [prompt for prompt in titles if any(other in prompt for other in others)]
+    as_of = {}
+    for row in rows_of(spark, warehouse, "days", "review_summaries", tomorrow):
+        as_of.setdefault(row.user_id, []).append((row.as_of.day, row.summary))
+    assert sorted(as_of["u1"])[-1] == (9, "Likes loud drums, brass hoops, oak shells, low tuning. Avoids sticky pans.")
+    assert sorted(as_of["u1"])[0] == (5, "Likes loud drums, brass hoops. Avoids sticky pans.")
+
+
+def rows_of(spark, settings, dataset, name, day):
+    return read_table(spark, settings.table_uri(dataset, name)).where(f"partition_date = '{day}'").collect()
 
 
 def test_items_are_described_once(spark, warehouse, monkeypatch):
