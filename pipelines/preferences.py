@@ -1,5 +1,6 @@
 """Preferences per user and position, from one line per review, read by a language model and checked in code."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ def preferences(sequences: DataFrame, lines: DataFrame, users: DataFrame, chosen
     by_user = (
         lines.where(sf.col("line").isNotNull())
         .groupBy("user_id")
-        .agg(sf.collect_list(sf.struct("position", "line", "sentiment")).alias("lines"))
+        .agg(sf.sort_array(sf.collect_list(sf.struct("position", "number", "line", "sentiment"))).alias("lines"))
     )
     asked = (
         sequences.join(users, "user_id")
@@ -85,7 +86,9 @@ def preferences(sequences: DataFrame, lines: DataFrame, users: DataFrame, chosen
 
 def _merger(chosen: PreferenceSettings) -> Callable[[Sequence[Row] | None, int], list[tuple[list[object], ...]]]:
     def merge(rows: Sequence[Row] | None, length: int) -> list[tuple[list[object], ...]]:
-        lines = {r.position: Line(position=r.position, text=r.line, sentiment=r.sentiment) for r in rows or ()}
+        lines: dict[int, list[Line]] = defaultdict(list)
+        for row in rows or ():
+            lines[row.position].append(Line(position=row.position, text=row.line, sentiment=row.sentiment))
         merged = preferences_by_position(
             lines, length, window=chosen.window, most=chosen.most, same_from=chosen.same_from
         )

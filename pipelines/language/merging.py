@@ -48,7 +48,7 @@ def merge_lines(lines: Sequence[Line], *, most: int, same_from: float) -> list[P
         else:
             twin.append(line.position)
     return [
-        Preference(text=line.text, sentiment=line.sentiment, evidence=tuple(sorted(positions)))
+        Preference(text=line.text, sentiment=line.sentiment, evidence=tuple(sorted(set(positions))))
         for line, _, positions in kept[:most]
     ]
 
@@ -58,12 +58,12 @@ def _says(newer: frozenset[str], older: frozenset[str], share: float) -> bool:
 
 
 def preferences_by_position(
-    lines: Mapping[int, Line], length: int, *, window: int, most: int, same_from: float
+    lines: Mapping[int, Sequence[Line]], length: int, *, window: int, most: int, same_from: float
 ) -> list[list[Preference]]:
     """Preferences at every position of a history, each from the last `window` reviews up to it and none after it."""
     return [
         merge_lines(
-            [lines[p] for p in range(max(0, position - window + 1), position + 1) if p in lines],
+            [line for p in range(max(0, position - window + 1), position + 1) for line in lines.get(p, ())],
             most=most,
             same_from=same_from,
         )

@@ -1,10 +1,14 @@
-"""One line per review: what its writer prefers or avoids. Both language tables are made from these lines."""
+"""Lines about a review: what its writer prefers or avoids. Both language tables are made from these lines.
+
+The prompt says how a review is read: with a schema ``both`` the model lists what the writer prefers and what they
+avoid; without, it gives one line whose sentiment the stars decide, which is as much as a small model can do.
+"""
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
 from infra.settings import LLMSettings
@@ -12,9 +16,11 @@ from pipelines.language.ledger import Ledger
 from pipelines.language.prompts import ChatPrompt, load_chat_prompt
 from pipelines.language.redaction import KINDS, check_kinds, redact
 from pipelines.language.requests import OK, to_json
-from pipelines.language.validation import LineLimits, line_problem, sentiment_of
+from pipelines.language.validation import DISLIKE, LIKE, LineLimits, line_problem, sentiment_of
 
-_LINE = "line string, sentiment string, problem string"
+_LINES = "array<struct<line:string,sentiment:string,problem:string>>"
+BOTH = "both"
+_LISTS = {"prefers": LIKE, "avoids": DISLIKE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +33,7 @@ class ReviewLineSettings:
         redact: personal data that is taken out before a review is sent, see `pipelines.language.redaction`.
         phone_region: country whose national telephone numbers are recognised.
         topics: what lines may talk of because the data is about it: ``price``, ``delivery``.
-        prompt: name of the prompt file.
+        prompt: name of the prompt file; ``review_opinions`` is for models that can tell likes from dislikes.
     """
 
     max_users: int = 0
@@ -53,26 +59,29 @@ class ReviewLineSettings:
 def review_lines(ledger: Ledger, positions: DataFrame, names: frozenset[str], chosen: ReviewLineSettings) -> DataFrame:
     """Ask for the line of every review in `positions`, and check it.
 
-    The model sees stars and text; the item's title and brand serve the check only. Reviews of three stars and reviews
-    without text are not asked about.
+    The model sees stars and text; the item's title and brand serve the check only. Reviews without text are not asked
+    about, nor are those of three stars where the stars decide the sentiment.
 
     Args:
         positions: as `reviewed_positions` gives them, of the users to ask about.
         names: as `product_names` gives them.
 
     Returns:
-        user_id, position, as_of, line, sentiment, problem, raw: one row per position. `line` is null where nothing was
-        asked or the answer is of no use; then `problem` says why, and `raw` is the answer as it came.
+        user_id, position, number (of the line, from 0), as_of, line, sentiment, problem, raw: at least one row per
+        position. `line` is null where nothing was asked or said, or the line is of no use; then `problem` says why, and
+        `raw` is the answer as it came.
     """
     prompt = load_chat_prompt(chosen.prompt)
     render = sf.udf(_renderer(prompt, ledger.llm, chosen), "string", useArrow=False)
     asked = positions.withColumn("request", render("stars", "review"))
     answered = ledger.process(asked, order_by=("user_id", "position"), note="reading reviews")
-    read = sf.udf(_reader(prompt, names, chosen), _LINE, useArrow=False)
+    read = sf.udf(_reader(prompt, names, chosen), _LINES, useArrow=False)
     parts = ("answer.status", "answer.text", "stars", "review", "title", "brand")
-    return answered.withColumn("read", read(*(sf.col(part) for part in parts))).select(
+    every = answered.withColumn("lines", read(*(sf.col(part) for part in parts)))
+    return every.select("*", sf.posexplode_outer("lines").alias("number", "read")).select(
         "user_id",
         "position",
+        sf.coalesce("number", sf.lit(0)).alias("number"),
         "as_of",
         "read.line",
         "read.sentiment",
@@ -85,18 +94,20 @@ def _renderer(
     prompt: ChatPrompt, llm: LLMSettings, chosen: ReviewLineSettings
 ) -> Callable[[float | None, str | None], str | None]:
     def render(stars: float | None, review: str | None) -> str | None:
-        sentiment = sentiment_of(stars) if stars is not None else None
-        if sentiment is None or not review:
+        if stars is None or not review:
             return None
-        return to_json(prompt.render(sentiment, stars=f"{stars:g}", text=chosen.shown(review)), llm)
+        schema = BOTH if BOTH in prompt.schemas else sentiment_of(stars)
+        if schema is None:
+            return None
+        return to_json(prompt.render(schema, stars=f"{stars:g}", text=chosen.shown(review)), llm)
 
     return render
 
 
 def _reader(
     prompt: ChatPrompt, names: frozenset[str], chosen: ReviewLineSettings
-) -> Callable[..., Row | tuple[str | None, ...] | None]:
-    examples = prompt.example_answers("preference")
+) -> Callable[..., list[tuple[str | None, ...]] | None]:
+    examples = prompt.example_answers(*(_LISTS if BOTH in prompt.schemas else ["preference"]))
     limits = LineLimits(topics=chosen.topics)
 
     def read(
@@ -106,25 +117,31 @@ def _reader(
         review: str | None,
         title: str | None,
         brand: str | None,
-    ) -> tuple[str | None, ...]:
+    ) -> list[tuple[str | None, ...]] | None:
         if status is None or review is None:
-            return None, None, None
+            return None
         if status != OK or text is None:
-            return None, None, f"model: {status}"
-        sentiment = sentiment_of(stars)
-        assert sentiment is not None
-        line = " ".join(json.loads(text)["preference"].split())
-        problem = line_problem(
-            line,
-            sentiment=sentiment,
-            review=chosen.shown(review),
-            title=title,
-            brand=brand,
-            examples=examples,
-            limits=limits,
-            names=names,
-        )
-        return (line, sentiment, None) if problem is None else (None, None, problem)
+            return [(None, None, f"model: {status}")]
+        answer = json.loads(text)
+        if BOTH in prompt.schemas:
+            told = [(line, sentiment) for name, sentiment in _LISTS.items() for line in answer[name]]
+        else:
+            told = [(answer["preference"], sentiment_of(stars) or LIKE)]
+        lines: list[tuple[str | None, ...]] = []
+        for line, sentiment in told:
+            line = " ".join(line.split())
+            problem = line_problem(
+                line,
+                sentiment=sentiment,
+                review=chosen.shown(review),
+                title=title,
+                brand=brand,
+                examples=examples,
+                limits=limits,
+                names=names,
+            )
+            lines.append((line, sentiment, None) if problem is None else (None, None, problem))
+        return lines
 
     return read
 
@@ -132,7 +149,7 @@ def _reader(
 def refused_lines(lines: DataFrame) -> DataFrame:
     """Rows for the quarantine: every answer that could not be used."""
     return lines.where(sf.col("problem").isNotNull()).select(
-        sf.concat_ws("|", "user_id", "position").alias("row_key"),
+        sf.concat_ws("|", "user_id", "position", sf.when(sf.col("number") > 0, sf.col("number"))).alias("row_key"),
         sf.col("problem").alias("reason"),
         sf.lit("the model's line for the review at this user and position").alias("detail"),
         sf.substring(sf.coalesce("raw", sf.lit("")), 1, 2000).alias("raw"),

@@ -5,10 +5,10 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from pipelines.landing.planted_world.mentions import named_attributes, stems_of
-from pipelines.landing.planted_world.truth import LIKE, TruePosition, Truth
+from pipelines.landing.planted_world.truth import DISLIKE, LIKE, TruePosition, Truth
 from pipelines.landing.planted_world.vocabulary import ATTRIBUTES
 from pipelines.language.validation import VERBS, LineLimits, line_problem, sentiment_of
 from pipelines.language.words import content_stems, words
@@ -18,6 +18,7 @@ NEUTRAL, BELONGS, STRAY, PER_MATCH = -2.0, 1.0, -1.0, 0.25
 _NOT_DROPPED = frozenset(("no", "not", "never", "without"))
 _LONGEST_SUMMARY, _MOST_SUMMARY_WORDS = 200, 50
 _NOTHING = "good products"
+_MOST_LINES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,18 +55,35 @@ class PerfectReader:
         review without a reason of that sentiment, such as a gift's, gets a line that says nothing.
         """
         sentiment = sentiment_of(stars) or LIKE
-        position = self._review(text)
-        opinions = position.opinions if position else ()
-        phrases = sorted(_phrases(text, (name for told, name in opinions if told == sentiment)), key=text.lower().find)
-        kept = [_compressed(phrase) for phrase in phrases]
+        kept = self._reasons(sentiment, text)
         verb = VERBS[sentiment]
         lines = [
             f"{verb} {', '.join(some)}"
             for size in range(len(kept), 0, -1)
             for some in itertools.combinations(kept, size)
         ]
-        problem_of = partial(
-            line_problem,
+        for line in lines:
+            if self._problem(line, sentiment, text) is None:
+                return line
+        return lines[0] if lines else f"{verb} {_NOTHING}"
+
+    def opinions(self, text: str) -> dict[str, list[str]]:
+        """Everything that a review says its writer prefers and avoids, whatever its stars: a line for each reason."""
+        return {
+            name: [f"{VERBS[sentiment]} {phrase}" for phrase in self._reasons(sentiment, text)][:_MOST_LINES]
+            for name, sentiment in (("prefers", LIKE), ("avoids", DISLIKE))
+        }
+
+    def _reasons(self, sentiment: str, text: str) -> list[str]:
+        position = self._review(text)
+        opinions = position.opinions if position else ()
+        phrases = sorted(_phrases(text, (name for told, name in opinions if told == sentiment)), key=text.lower().find)
+        return [_compressed(phrase) for phrase in phrases]
+
+    def _problem(self, line: str, sentiment: str, text: str) -> str | None:
+        position = self._review(text)
+        return line_problem(
+            line,
             sentiment=sentiment,
             review=text,
             title=self._truth.items[position.item_id].title if position else None,
@@ -73,10 +91,6 @@ class PerfectReader:
             examples=(),
             limits=LineLimits(),
         )
-        for line in lines:
-            if problem_of(line) is None:
-                return line
-        return lines[0] if lines else f"{verb} {_NOTHING}"
 
     def summary(self, known: str, new: str) -> str:
         """Join phrases, the newest wording of an attribute last; shortened only when the schema would be broken."""

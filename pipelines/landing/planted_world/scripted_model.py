@@ -70,13 +70,17 @@ class ScriptedModel(ThreadingHTTPServer):
         if path == "/v1/completions":
             return self._echoed(body)
         if path == "/v1/chat/completions":
-            return _chat(self._spoken(body["messages"][-1]["content"]), str(body.get("model", "")))
+            schema = body.get("response_format", {}).get("json_schema", {}).get("schema", {})
+            both = "prefers" in schema.get("properties", {})
+            return _chat(self._spoken(body["messages"][-1]["content"], both), str(body.get("model", "")))
         raise NotUnderstood(f"no such path: {path}")
 
-    def _spoken(self, asked: str) -> dict[str, str]:
+    def _spoken(self, asked: str, both: bool) -> dict[str, Any]:
         if fold := _FOLD.fullmatch(asked):
             return {"summary": self.reader.summary(fold["known"], fold["new"])}
-        if review := _REVIEW.fullmatch(asked):
+        if (review := _REVIEW.fullmatch(asked)) and both:
+            return self.reader.opinions(review["text"])
+        if review:
             return {"preference": self.reader.preference(float(review["stars"]), review["text"])}
         raise NotUnderstood(f"neither a review nor a fold: {asked[:80]!r}")
 
@@ -141,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
-def _chat(answer: dict[str, str], model: str) -> dict[str, Any]:
+def _chat(answer: dict[str, Any], model: str) -> dict[str, Any]:
     message = {"role": "assistant", "content": json.dumps(answer), "refusal": None}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     return _envelope("chat.completion", choice, model, 1, 1)

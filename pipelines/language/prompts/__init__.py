@@ -59,9 +59,10 @@ class ChatPrompt:
             turns += [("user", example.user), ("assistant", example.assistant)]
         return [{"role": role, "content": content} for role, content in (*turns, ("user", last))]
 
-    def example_answers(self, field: str) -> list[str]:
-        """The field's value in every example's answer, to recognise a model that copies them."""
-        return [json.loads(example.assistant)[field] for example in self.examples]
+    def example_answers(self, *fields: str) -> list[str]:
+        """What the examples' answers hold in `fields`, lines or lists of lines, to recognise a model that copies."""
+        answers = [json.loads(example.assistant)[field] for example in self.examples for field in fields]
+        return [line for answer in answers for line in (answer if isinstance(answer, list) else [answer])]
 
 
 @dataclass(frozen=True, kw_only=True)

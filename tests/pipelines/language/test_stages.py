@@ -205,7 +205,10 @@ def test_a_run_and_its_prompts_are_recorded_in_mlflow_once(spark, warehouse, mon
 def test_a_new_day_asks_about_users_with_new_reviews_only(spark, warehouse, monkeypatch):
     """u1 writes two more reviews on the second day; the others' answers are in the ledger."""
     tomorrow = DAY + dt.timedelta(days=1)
-    later = {**HISTORIES, "u1": [*HISTORIES["u1"], ("drum-g", 5, "I love oak shells."), ("drum-h", 5, "I love low tuning.")]}
+    later = {
+        **HISTORIES,
+        "u1": [*HISTORIES["u1"], ("drum-g", 5, "I love oak shells."), ("drum-h", 5, "I love low tuning.")],
+    }
     first, second = tables(), tables(later)
     new = [row for row in second["reviews"] if row not in first["reviews"]]
     days = {

@@ -5,7 +5,7 @@ import json
 import pytest
 from planted_chain import DATASET, DAY, run_chain
 
-from pipelines import denoised_sequences
+from pipelines import denoised_sequences, preferences
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
 from pipelines.truth_report import main, render
 
@@ -67,6 +67,23 @@ def test_a_perfect_reader_loses_next_to_nothing_that_it_was_asked_for(chain):
     assert methods["like"]["recall_asked"] > 0.95
     assert methods["dislike"]["recall_asked"] > 0.95
     assert chain.report["summaries"]["like"]["recall_asked"] > 0.95
+
+
+def test_a_model_that_tells_both_sides_recovers_dislikes_from_glad_reviews(spark, jars_dir, tmp_path):
+    found = run_chain(
+        spark,
+        jars_dir,
+        tmp_path,
+        WorldSettings(users=40, items=48),
+        (preferences,),
+        review_lines__topics=("price",),
+        review_lines__prompt="review_opinions",
+        preferences__most=10,
+    )
+    for side in ("like", "dislike"):
+        told = found.report["preferences"]["methods"]["stage"][side]
+        assert told["precision"] > 0.95
+        assert told["recall"] > 0.95
 
 
 def test_corrections_at_ten_percent_of_noise(chain):
