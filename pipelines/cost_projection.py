@@ -68,9 +68,7 @@ def measure(spark: SparkSession, settings: Settings, dataset: str, day: dt.date)
         if reviews:
             found[stage] = Row(**newest[prompts[stage]].asDict(), reviews=reviews)
     if not found:
-        raise DataError(
-            f"{dataset}: no language stage asked about anybody on {day}; give the --partition of such a run"
-        )
+        raise DataError(f"{dataset}: nobody was asked about on {day}; give the --partition of such a run")
     return found
 
 
