@@ -142,14 +142,12 @@ def scored_positions(sequences: DataFrame, titles: DataFrame, chosen: DenoiseSet
         "item_id",
         "title",
         "context",
-        sf.when(sf.col("context") == 0, sf.col("others"))
-        .otherwise(_part(sf.col("others"), chosen.min_context))
-        .alias("others"),
+        sf.when(sf.col("context") == 0, sf.col("others")).otherwise(_part(sf.col("others"))).alias("others"),
     ).dropDuplicates(["user_id", "position", "others"])
 
 
-def _part(others: Column, fewest: int) -> Column:
-    """Two thirds of `others`, but at least `fewest`, by the hash of title, position and context; their order stays."""
+def _part(others: Column) -> Column:
+    """Two thirds of `others`, rounded up, by the hash of title, position and context; their order stays."""
     drawn = sf.array_sort(
         sf.transform(
             others,
@@ -158,7 +156,7 @@ def _part(others: Column, fewest: int) -> Column:
             ),
         )
     )
-    kept = sf.slice(drawn, sf.lit(1), sf.greatest(sf.ceil(sf.size(others) * 2 / 3).cast("int"), sf.lit(fewest)))
+    kept = sf.slice(drawn, sf.lit(1), sf.ceil(sf.size(others) * 2 / 3).cast("int"))
     return sf.array_sort(sf.transform(kept, lambda x: sf.struct(x["i"].alias("i"), x["title"].alias("title"))))["title"]
 
 
@@ -188,12 +186,12 @@ def gains(ledger: Ledger, asked: DataFrame, prompt: TitlePrompt, note: str) -> D
     )
 
 
-def scores(ledger: Ledger, positions: DataFrame, prompt: TitlePrompt) -> DataFrame:
+def scores(ledger: Ledger, positions: DataFrame, prompt: TitlePrompt, contexts: int) -> DataFrame:
     """Score every position over its contexts.
 
     Returns:
         user_id, position, score (mean gain, nats per token; null where the model gave none), uncertainty (standard
-        error of that mean; 0 with one context), problem, raw.
+        error of that mean; 0 when one context was asked for, null when others would have been the same), problem, raw.
     """
     every = gains(ledger, positions.drop("item_id", "context"), prompt, "scoring titles")
     found = sf.count("gain")
@@ -202,7 +200,7 @@ def scores(ledger: Ledger, positions: DataFrame, prompt: TitlePrompt) -> DataFra
     total = sf.aggregate(sf.sort_array(sf.collect_list("gain")), sf.lit(0.0), lambda so_far, gain: so_far + gain)
     return every.groupBy("user_id", "position").agg(
         (total / found).alias("score"),
-        sf.round(sf.coalesce(spread, sf.lit(0.0)), DIGITS).alias("uncertainty"),
+        (sf.lit(0.0) if contexts == 1 else sf.round(spread, DIGITS)).alias("uncertainty"),
         sf.when(found == 0, sf.max("problem")).alias("problem"),
         sf.max("raw").alias("raw"),
     )
@@ -269,7 +267,7 @@ def run(request: StageRequest) -> StageReport:
             positions = positions.limit(0)
         prompt = load_title_prompt(chosen.prompt)
         positions = publisher.cache(positions)
-        scored = scores(ledger, positions, prompt).localCheckpoint()
+        scored = scores(ledger, positions, prompt, chosen.contexts).localCheckpoint()
         if ledger.dry_run:
             return ledger.dry_report()
         marked, kinds = mark(scored, chosen.noise_rule())

@@ -11,6 +11,7 @@ _SCRIPT = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNO
 # A tag starts with a letter right after "<", so that "a < b" and "<3" stay.
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _OPEN_TAG_AT_END = re.compile(r"</?[a-zA-Z][\w-]*(?:\s+[\w-]+(?:\s*=\s*(?:\"[^\"]*\"?|'[^']*'?|[^\s<>]*))?)*\s*/?\Z")
+_GLUED = re.compile(r"([a-z]{3}[.!?])(?=[A-Z][a-z])")
 _SPACE = re.compile(r"[\s\u00a0\u200b\ufeff\x00-\x1f\x7f]+")
 _PAGE_CODE = re.compile(
     r"""\bvar\s+aPage|\bfunction\s*\(|\bdocument\.|\bwindow\.|\bP\.when\(|\.a-box\b|\ba-size-|\ba-color-|\ba-section\b
@@ -30,7 +31,8 @@ _PRICE_REST = re.compile(
 def clean_text(raw: str | None) -> str:
     """Free text without entities (also twice escaped ones), scripts, comments and tags, whitespace made single.
 
-    A tag becomes a space, so that ``one.<br />Two`` keeps its sentences apart.
+    A tag becomes a space, so that ``one.<br />Two`` keeps its sentences apart, and so does a line break that the source
+    has lost (``one.Two``, a fifth of the reviews in Amazon's release of 2014).
     """
     if not raw:
         return ""
@@ -41,7 +43,7 @@ def clean_text(raw: str | None) -> str:
         text = _COMMENT.sub(" ", text)
         text = _SCRIPT.sub(" ", text)
         text = _TAG.sub(" ", text)
-    return _SPACE.sub(" ", text).strip()
+    return _SPACE.sub(" ", _GLUED.sub(r"\1 ", text)).strip()
 
 
 def clean_title(raw: str | None) -> str | None:

@@ -32,6 +32,8 @@ class Rule:
         least_separation: for ``mixture``: distance of the two kinds' means in standard deviations below which they are
             one kind (Ashman's D of a mixture with equal variances),
         least_gap: and so they are when the means lie fewer nats per token apart: shades of belonging, not noise.
+        most_share: a lower kind with a larger share is no noise: the higher kind is then the odd one, titles that are
+            nearly the same.
         fewest: for ``mixture``: with fewer scores nothing is decided.
         most_sampled: for ``mixture``: scores that the mixture is fitted to, chosen by hash.
         max_edits: candidates per history that are marked suspect, lowest score first; 0 for no limit.
@@ -43,6 +45,7 @@ class Rule:
     sigmas: float = 1.0
     least_separation: float = 2.0
     least_gap: float = 0.5
+    most_share: float = 0.5
     fewest: int = 20
     most_sampled: int = 200_000
     max_edits: int = 2
@@ -61,7 +64,7 @@ def fit_two_kinds(scores: Sequence[float], rule: Rule) -> TwoKinds | None:
     """Fit a mixture of two normal distributions with equal variances; None where one kind explains the scores.
 
     Two kinds are told apart when the Bayesian information criterion prefers them and their means lie far enough apart
-    by ``rule.least_separation`` and ``rule.least_gap``.
+    by ``rule.least_separation`` and ``rule.least_gap``; the lower kind must be the smaller one (``rule.most_share``).
     """
     values = np.sort(np.asarray(scores, dtype=np.float64)).reshape(-1, 1)
     center, spread = float(values.mean()), float(values.std())
@@ -75,7 +78,7 @@ def fit_two_kinds(scores: Sequence[float], rule: Rule) -> TwoKinds | None:
     distance = float(two.means_[high, 0] - two.means_[low, 0])
     variance = float(two.covariances_[0, 0])
     near = distance < rule.least_separation * variance**0.5 or distance * spread < rule.least_gap
-    if near or two.bic(values) >= one.bic(values):
+    if near or two.bic(values) >= one.bic(values) or two.weights_[low] > rule.most_share:
         return None
     slope = distance / variance
     middle = float(two.means_[high, 0] + two.means_[low, 0]) / 2
@@ -88,7 +91,8 @@ def mark(scored: DataFrame, rule: Rule) -> tuple[DataFrame, TwoKinds | None]:
     """Add keep_probability and suspect to positions that have a score.
 
     Args:
-        scored: user_id, position, score and uncertainty (standard error of the score, nats per token).
+        scored: user_id, position, score and uncertainty (standard error of the score, nats per token; a position where
+            it is null is never suspect by ``mixture``).
 
     Returns:
         user_id, position, score, uncertainty, keep_probability, suspect; and the two kinds where there are two.
@@ -104,7 +108,8 @@ def mark(scored: DataFrame, rule: Rule) -> tuple[DataFrame, TwoKinds | None]:
     else:
         keep = _logistic(kinds.slope * sf.col("score") + kinds.intercept)
         at_best = sf.col("score") + rule.sigmas * sf.col("uncertainty")
-        candidate = _logistic(kinds.slope * at_best + kinds.intercept) <= 1 - rule.confidence
+        surely = _logistic(kinds.slope * at_best + kinds.intercept) <= 1 - rule.confidence
+        candidate = sf.coalesce(surely, sf.lit(False))
     marked = found.withColumn("keep_probability", sf.round(keep, DIGITS)).withColumn("candidate", candidate)
     return _limited(marked, rule), kinds
 

@@ -17,7 +17,9 @@ KINDS = (EMAIL, PHONE, NAME)
 _EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")
 _CAPITALISED = r"[A-Z][a-z]+(?:[-'][A-Z]?[a-z]+)?"
 _NAMES = (
-    re.compile(rf"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof)\.? ({_CAPITALISED}(?: {_CAPITALISED})?)"),
+    re.compile(rf"\b(?:Mr|Mrs|Ms|Miss)\.? ({_CAPITALISED}(?: {_CAPITALISED})?)"),
+    # One name after these is as often a brand.
+    re.compile(rf"\b(?:Dr|Prof)\.? ({_CAPITALISED} {_CAPITALISED})"),
     re.compile(rf"\b[Mm]y name(?: is|'s) ({_CAPITALISED}(?: {_CAPITALISED})?)"),
     re.compile(rf"(?:^|[.!?\n]\s*)[-\u2013\u2014~]{{1,2}}\s?({_CAPITALISED}(?: (?:{_CAPITALISED}|[A-Z]\.?))?)\s*$"),
     re.compile(

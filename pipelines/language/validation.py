@@ -46,6 +46,7 @@ class LineLimits:
         least_grounded: share of the line's content words that must stand in the review.
         copy_similarity: Jaccard similarity of content words from which a line counts as a copy of an example.
         title_run: so many words of the title in a row are the product's name.
+        least_distinct: share of the line's content words that must differ.
         topics: what the data is about, so that lines may talk of it: ``price``, ``delivery``.
     """
 
@@ -54,6 +55,7 @@ class LineLimits:
     least_grounded: float = 0.6
     copy_similarity: float = 0.6
     title_run: int = 4
+    least_distinct: float = 0.7
     topics: tuple[str, ...] = ()
 
 
@@ -105,8 +107,11 @@ def line_problem(
     copied = any(jaccard(content, content_stems(example)) >= limits.copy_similarity for example in examples)
     if copied and grounded != content:
         return "copies an example"
-    if len(grounded) < max(1.0, limits.least_grounded * len(content)):
+    order = [stems for word in said if (stems := content_stems(word))]
+    if len(grounded) < max(1.0, limits.least_grounded * len(content)) or not order[-1] <= grounded:
         return "not grounded in the review"
+    if len(content) < limits.least_distinct * len(order):
+        return "repeats itself"
     negations = {word.lower() for word in said} & _NEGATIONS
     if not negations <= {word.lower() for word in words(review)}:
         return "adds a negation"

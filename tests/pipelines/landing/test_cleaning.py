@@ -23,6 +23,7 @@ from pipelines.landing.cleaning import (
         ("a <!-- hidden > --> b<script>var x = '<p>';</script> c<style>p{}</style>", "a b c"),
         ("3 < 4 and I <3 it > all", "3 < 4 and I <3 it > all"),
         ("cut <script>var x = 1", "cut"),
+        ("reliable.Great for gigs!Buy v1.5 at shop.example", "reliable. Great for gigs! Buy v1.5 at shop.example"),
         ("bell\x07 and \u200bzero", "bell and zero"),
         (None, ""),
         ("  ", ""),

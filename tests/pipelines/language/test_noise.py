@@ -14,6 +14,11 @@ def shades():
     return [value / 50 for value in scores(900, 100, apart=5)]
 
 
+def twins():
+    """A tenth of all titles have a near copy in their history and score far above the rest."""
+    return scores(100, 900, apart=6)
+
+
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2])
 def test_two_kinds_are_found_with_their_share(share):
     noise = round(1000 * share)
@@ -25,7 +30,7 @@ def test_two_kinds_are_found_with_their_share(share):
     assert -kinds.intercept / kinds.slope == pytest.approx(even, abs=0.25)
 
 
-@pytest.mark.parametrize("values", [scores(1000, 0, apart=5), scores(900, 100, apart=1), [0.3] * 50, shades()])
+@pytest.mark.parametrize("values", [scores(1000, 0, apart=5), scores(900, 100, apart=1), [0.3] * 50, shades(), twins()])
 def test_one_kind_is_no_noise(values):
     assert fit_two_kinds(values, Rule()) is None
 
@@ -40,12 +45,13 @@ def test_only_what_is_surely_noise_is_suspect(spark):
     values = scores(180, 20, apart=8)
     rows = [(f"u{i}", 0, float(value), 0.1) for i, value in enumerate(values)]
     rows += [("sure", 0, 0.0, 0.1), ("unsure", 0, 0.0, 8.0), ("many", 0, -1.0, 0.1), ("many", 1, -2.0, 0.1)]
-    rows += [("many", 2, 0.0, 0.1), ("none", 0, None, None)]
+    rows += [("many", 2, 0.0, 0.1), ("none", 0, None, None), ("one context", 0, 0.0, None)]
     found, kinds = marked(spark, rows, max_edits=2)
     assert kinds is not None
     assert sum(r.suspect for r in found.values()) == 20 + 1 + 2
     assert found["sure", 0].keep_probability < 0.01
     assert not found["unsure", 0].suspect
+    assert not found["one context", 0].suspect
     assert [found["many", p].suspect for p in range(3)] == [True, True, False]
     assert ("none", 0) not in found
     assert found["u0", 0].keep_probability > 0.99

@@ -1,11 +1,12 @@
 """What the real chain recovers of a planted world when its model makes no mistake."""
 
 import json
+from collections import Counter
 
 import pytest
 from planted_chain import DATASET, DAY, run_chain
 
-from pipelines import denoised_sequences, preferences
+from pipelines import denoised_sequences, language_sample, preferences
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
 from pipelines.truth_report import main, render
 
@@ -128,3 +129,27 @@ def test_the_entry_point_prints_and_writes_what_was_measured(chain, monkeypatch,
     with pytest.raises(SystemExit, match="2"):
         main(["--partition", "2026-02-01", "--truth", str(chain.truth_folder)])
     assert "run these stages" in capsys.readouterr().err
+
+
+def test_a_sample_of_users_shows_every_review_with_its_line(spark, chain, monkeypatch, capsys):
+    monkeypatch.setenv("PENCHANT_HOME", chain.settings.home)
+    monkeypatch.setenv("PENCHANT_SPARK__JARS_DIR", str(chain.settings.spark.jars_dir))
+    language_sample.main(["--dataset", DATASET, "--partition", DAY, "--users", "40"])
+    printed = capsys.readouterr().out.splitlines()
+    histories, counts = chain.warehouse.histories, {name: report.counts for name, report in chain.stages.items()}
+    begins = Counter(line.split()[0] for line in printed if line)
+    assert begins["=="] == len(histories)
+    assert begins["wrote"] == sum(len(history.truth) for history in histories.values())
+    assert begins["line"] == counts["preferences"]["lines"]
+    assert begins["REFUSED"] == len(chain.warehouse.refused)
+    assert begins["line"] + begins["REFUSED"] + begins["-"] == begins["wrote"]
+    assert sum("SUSPECT, instead: " in line for line in printed) == counts["denoised_sequences"]["suspects"]
+    assert sum(" lines: " in line for line in printed) == counts["review_summaries"]["summaries_ok"]
+
+    language_sample.main(["--dataset", DATASET, "--partition", DAY, "--users", "2", "--words", "3"])
+    few = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("==") for line in few) == 2
+    assert all(len(line.split()) <= 4 for line in few if line.split()[:1] == ["wrote"])
+    with pytest.raises(SystemExit, match="2"):
+        language_sample.main(["--dataset", DATASET, "--partition", "2026-02-01"])
+    assert "no user who was asked about" in capsys.readouterr().err

@@ -1,0 +1,154 @@
+"""Print what reading everybody's reviews would cost, from what a run on some users took.
+
+Requests and tokens come from the ledger (`llm_responses`), the reviews behind them from the users whom the stages asked
+about. Measure on a data set's first partition: later ones ask only what is new. Tokens are those of the measuring
+model's tokenizer: another's differ by some tens of percent, and a model that thinks first puts out many times as many.
+
+A day's new reviews are taken to be of as many users: each is read, refolds at most one summary, and has the titles near
+it scored again, so that the day is an upper bound. What grows with the catalogue (descriptions of items, a title's
+likelihood by itself) is asked once an item and left out. Batches cost less, but scores of titles are had online only.
+"""
+
+import argparse
+import datetime as dt
+import re
+import sys
+from collections.abc import Mapping, Sequence
+
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as sf
+
+from infra.settings import Settings, load_settings, stage_settings
+from pipelines.delta_tables import read_table
+from pipelines.denoised_sequences import DenoiseSettings
+from pipelines.language.prompts import load_title_prompt
+from pipelines.language.review_lines import ReviewLineSettings
+from pipelines.review_summaries import SummaryStageSettings
+from pipelines.spark import spark_session
+from schemas.errors import DataError
+
+READ, FOLD, SCORE = "preferences", "review_summaries", "denoised_sequences"
+_TOKENS = ("tokens_in", "constant", "tokens_out")
+
+
+def measure(spark: SparkSession, settings: Settings, dataset: str, day: dt.date) -> dict[str, Row]:
+    """What each stage's requests took up to `day`, with the newest model and version of its prompt.
+
+    Rows have model, requests, the reviews that they were for, and means per request: tokens_in, constant (of these, the
+    same in every request: system text and worked examples, by their share of the characters), tokens_out.
+
+    Raises:
+        DataError: a table is missing, or nobody was asked about on `day`.
+    """
+
+    def table(name: str) -> DataFrame:
+        return read_table(spark, settings.table_uri(dataset, name))
+
+    titles = stage_settings(DenoiseSettings, SCORE, settings).prompt
+    reading = stage_settings(ReviewLineSettings, "review_lines", settings).prompt
+    prompts = {READ: reading, FOLD: stage_settings(SummaryStageSettings, FOLD, settings).prompt, SCORE: titles}
+    alone = sf.get_json_object("request", "$.prompt").eqNullSafe(load_title_prompt(titles).render((), "").prompt)
+    turns = sf.from_json(sf.get_json_object("request", "$.messages"), "array<struct<content:string>>")["content"]
+    changing = sf.coalesce(sf.length(sf.element_at(turns, -1)) / sf.length(sf.array_join(turns, "")), sf.lit(1))
+    asked = table("llm_responses").where((sf.col("partition_date") <= sf.lit(day)) & ~alone)
+    requests = sf.count_distinct("request_key")
+    rows = asked.groupBy("prompt_name", "prompt_version", "model").agg(
+        requests.alias("requests"),
+        (sf.sum("prompt_tokens") / requests).alias("tokens_in"),
+        (sf.sum(sf.col("prompt_tokens") * (1 - changing)) / requests).alias("constant"),
+        (sf.sum("completion_tokens") / requests).alias("tokens_out"),
+        sf.max("answered_at").alias("at"),
+    )
+    newest = {row.prompt_name: row for row in rows.orderBy("at").collect()}
+    found = {}
+    for stage in (stage for stage, prompt in prompts.items() if prompt in newest):
+        of_day = table(SCORE if stage == SCORE else READ).where(sf.col("partition_date") == sf.lit(day))
+        size = sf.size("item_ids") if stage == SCORE else sf.lit(1)
+        reviews = of_day.where("status != 'not_asked'").agg(sf.sum(size).alias("n")).collect()[0].n
+        if reviews:
+            found[stage] = Row(**newest[prompts[stage]].asDict(), reviews=reviews)
+    if not found:
+        raise DataError(f"{dataset}: nobody was asked about on {day}; give the --partition of such a run")
+    return found
+
+
+def projection(
+    found: Mapping[str, Row], reviews: Mapping[str, float], prices: Mapping[str, tuple[float, float]], discount: float
+) -> list[str]:
+    """Lines of a table: requests, tokens in millions and costs, per stage that asks about `reviews` and in total."""
+    costs = [f"{name}{mode}" for name in prices for mode in ("", ", batch")]
+    lines = [_row("stage", ["requests", "M tokens in", "constant", "M tokens out", *costs])]
+    total = [0.0] * (4 + len(costs))
+    for stage, row in found.items():
+        requests = row.requests / row.reviews * reviews[stage]
+        values = [requests, *(requests * row[name] / 1e6 for name in _TOKENS)]
+        for price_in, price_out in prices.values():
+            cost = values[1] * price_in + values[3] * price_out
+            values += [cost, cost if stage == SCORE else cost * (1 - discount)]
+        total = [a + b for a, b in zip(total, values, strict=True)]
+        lines.append(_row(stage, values))
+    return [*lines, _row("total", total)]
+
+
+def _row(first: str, cells: Sequence[str | float]) -> str:
+    shown = (c if isinstance(c, str) else f"{c:,.2f}" if c < 1000 else f"{c:,.0f}" for c in cells)
+    return f"  {first:<20}" + "".join(f"{cell:>15}" for cell in shown)
+
+
+def report(spark: SparkSession, settings: Settings, given: argparse.Namespace) -> str:
+    """What was measured, and the costs of the first pass and of a day."""
+    day, new = dt.date.fromisoformat(given.partition), given.new_reviews_per_day
+    found = measure(spark, settings, given.dataset, day)
+    positions = read_table(spark, settings.table_uri(given.dataset, READ)).where(sf.col("partition_date") == day)
+    mean = (sf.count("*") / sf.count_distinct("user_id")).alias("mean")
+    each = given.reviews_per_user or positions.agg(mean).collect()[0]["mean"]
+    near = min(each, stage_settings(DenoiseSettings, SCORE, settings).context + 1)
+    # A new review folds its chunk once, however few chunks a first pass has.
+    folds = new * _per_review(found, READ) / (_per_review(found, FOLD) or 1.0)
+    prices = dict(given.price) or {"profile": (settings.llm.price_in, settings.llm.price_out)}
+    tables = [
+        f"Per request, in tokens of {', '.join(sorted({row.model for row in found.values()}))}",
+        _row("stage", ["requests", "per review", "tokens in", "constant", "tokens out"]),
+        *(_row(s, [r.requests, r.requests / r.reviews, *(r[name] for name in _TOKENS)]) for s, r in found.items()),
+        "  constant: same beginning of all prompts; billed less where prompts are cached, which costs do not count on",
+        f"\nFirst pass: {given.users:,} users of {each:.1f} reviews",
+        *projection(found, dict.fromkeys(found, given.users * each), prices, given.batch_discount),
+        f"\nA day of {new:,} new reviews, at most",
+        *projection(found, {READ: new, FOLD: folds, SCORE: new * near}, prices, given.batch_discount),
+    ]
+    return "\n".join(tables)
+
+
+def _per_review(found: Mapping[str, Row], stage: str) -> float:
+    return found[stage].requests / found[stage].reviews if stage in found else 0.0
+
+
+def price(text: str) -> tuple[str, tuple[float, float]]:
+    """``small=0.05:0.40`` as a name and its prices in and out."""
+    if not (found := re.fullmatch(r"(.+)=([\d.]+):([\d.]+)", text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=IN:OUT, e.g. small=0.05:0.40")
+    return found[1], (float(found[2]), float(found[3]))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, project and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, help="name of the registered data set")
+    parser.add_argument("--partition", required=True, help="day of the measured run, e.g. 2026-01-31")
+    parser.add_argument("--users", type=int, required=True, help="users to project to")
+    parser.add_argument("--reviews-per-user", type=float, help="default: the mean of the data set's histories")
+    parser.add_argument("--new-reviews-per-day", type=int, default=10_000, help="default: 10000")
+    parser.add_argument("--price", type=price, action="append", default=[], help="NAME=IN:OUT per million; repeatable")
+    parser.add_argument("--batch-discount", type=float, default=0.5, help="share that a batch is cheaper by")
+    given = parser.parse_args(argv)
+    try:
+        settings = load_settings()
+        text = report(spark_session("penchant cost_projection", settings), settings, given)
+    except ValueError as error:
+        sys.stderr.write(f"cost_projection: {error}\n")
+        raise SystemExit(2) from error
+    sys.stdout.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()
