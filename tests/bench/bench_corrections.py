@@ -4,18 +4,21 @@ A planted world goes through ingest, sequences and denoised_sequences against th
 ``--endpoint embedded``, the endpoint of the environment's settings). SASRec is then trained, by the loop that Ray
 Train's workers run, on versions of the same histories that differ before the validation target only:
 
-    raw             as bought
-    stage, N edits  as the stage corrects them, with at most N edits per history (0: no limit)
-    random as ...   as many random positions get random items: the control
-    TF-IDF          no language model: the positions least like the rest by TF-IDF of item texts, and the items that
-                    were bought most with the rest
-    truth           every noise position holds the item that the taste would have chosen, where the catalogue has it
+    raw               as bought
+    stage, cap N      as the stage corrects them, with at most N edits per history (0: no limit)
+     removed          the same positions are left out instead
+     sampled          the same positions get one of the 20 best items by co-occurrence, by chance
+     not held out     without the edits that put in what the user buys in a held-out position; shows what these do
+     random           as many random positions get random items: the control
+    TF-IDF            no language model: the positions least like the rest by TF-IDF of item texts, and the items that
+                      were bought most with the rest
+    truth             every noise position holds the item that the taste would have chosen, where the catalogue has it
 
 Judged are users whose test target is no noise, over the full catalogue: first with each version's own history as
 input, as evaluation and serving would have it, then with the raw history as everybody's input, which leaves only what
 was learnt. Spreads are standard deviations over training seeds; intervals are 95 % paired bootstraps over users of the
-difference to raw, averaged over seeds. "own target" counts edits that put in the very item that the user buys in a
-held-out position.
+difference to raw, averaged over seeds. In the table of edits "held out" counts those that put in what the user buys in
+a held-out position, and "kinds" is the number of equally frequent items that would be as diverse as those put in.
 
     python -m tests.bench.bench_corrections --users 1200 --items 200 --seeds 3
 """
@@ -27,6 +30,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -64,8 +68,9 @@ from tests.pipelines.language.planted_chain import Chain, run_chain
 RAW = "raw"
 METRICS = ("recall_10", "ndcg_10")
 INPUTS = ("own history", "raw history")
-# By (user, position): the item to put there.
-Edits = Mapping[tuple[str, int], str]
+# By (user, position) the item to put there; None leaves the position out.
+Edits = Mapping[tuple[str, int], str | None]
+SAMPLED = 20
 
 
 class CappedStage:
@@ -87,12 +92,17 @@ class CappedStage:
 
 
 def edited(sequences: pa.Table, edits: Edits) -> pa.Table:
-    items = [
-        [edits.get((row["user_id"], position), item) for position, item in enumerate(row["item_ids"])]
-        for row in sequences.select(["user_id", "item_ids"]).to_pylist()
-    ]
-    column = pa.array(items, sequences.schema.field("item_ids").type)
-    return sequences.set_column(sequences.column_names.index("item_ids"), "item_ids", column)
+    """What `read_histories` reads of `sequences`, edited; targets move with what is left out before them."""
+    rows = sequences.select(["user_id", "item_ids", "valid_position", "test_position"])
+    found = []
+    for row in rows.to_pylist():
+        items = [edits.get((row["user_id"], position), item) for position, item in enumerate(row["item_ids"])]
+        row["item_ids"] = [item for item in items if item is not None]
+        for name in ("valid_position", "test_position"):
+            if row[name] is not None:
+                row[name] -= items.count(None)
+        found.append(row)
+    return pa.Table.from_pylist(found, rows.schema)
 
 
 def differing(sequences: pa.Table, version: pa.Table) -> Edits:
@@ -129,6 +139,16 @@ def random_edits(chain: Chain, catalogue: Catalogue, count: int, seed: int) -> E
     return edits
 
 
+def sampled_edits(spark: SparkSession, sequences_uri: str, places: Edits, seed: int) -> Edits:
+    rng = random.Random(f"bench_corrections/sampled/{seed}")
+    suspects = spark.createDataFrame(sorted(places), "user_id string, position int")
+    ranked = suggest_replacements(delta_tables.read_table(spark, sequences_uri), suspects, SAMPLED).collect()
+    candidates: dict[tuple[str, int], list[str]] = {}
+    for row in sorted(ranked):
+        candidates.setdefault((row.user_id, row.position), []).append(row.replacement)
+    return {place: rng.choice(items) for place, items in candidates.items()}
+
+
 def tfidf_edits(spark: SparkSession, chain: Chain, sequences_uri: str, share: float) -> Edits:
     positions = scored_positions(chain.warehouse.denoised, chain.warehouse.histories)
     scores = cosine_scores(positions, chain.warehouse.histories, chain.warehouse.texts)
@@ -141,26 +161,33 @@ def tfidf_edits(spark: SparkSession, chain: Chain, sequences_uri: str, share: fl
 
 
 def quality(chain: Chain, edits: Edits) -> dict[str, Any]:
-    """What is true of edits, by the truth; shares of edits but for recall, of the noise before validation targets."""
+    """What is true of edits, by the truth; shares of edits; recall is of noise in open positions."""
     histories, size = chain.warehouse.histories, max(1, len(edits))
     assert all(position < histories[user].end for user, position in edits), "held-out targets are never edited"
     noise = sum(true.is_noise for history in histories.values() for true in history.truth[: history.end])
-    hits = own = suits = meant = 0
+    hits = suits = meant = 0
     for (user, position), item in edits.items():
-        history = histories[user]
-        true = history.truth[position]
+        true = histories[user].truth[position]
         hits += true.is_noise
-        meant += true.meant == item
-        suits += chain.truth.match(true.taste, item) > 0
-        own += item in {later.item_id for later in history.truth[history.end :]}
+        if item is not None:
+            meant += true.meant == item
+            suits += chain.truth.match(true.taste, item) > 0
+    counts = np.array(list(Counter(item for item in edits.values() if item is not None).values()))
+    shares = counts / counts.sum()
     return {
         "edits": len(edits),
         "precision": hits / size,
         "recall": hits / max(1, noise),
         "suits": suits / size,
         "meant": meant / size,
-        "own target": own,
+        "held out": sum(is_held_out(chain, user, item) for (user, _), item in edits.items()),
+        "kinds": float(np.exp(-(shares * np.log(shares)).sum())) if len(counts) else 0.0,
     }
+
+
+def is_held_out(chain: Chain, user: str, item: str | None) -> bool:
+    history = chain.warehouse.histories[user]
+    return item in {later.item_id for later in history.truth[history.end :]}
 
 
 def ranked(recommender: Any, inputs: Mapping[str, Histories], judged: set[str]) -> dict[str, dict[str, Any]]:
@@ -181,8 +208,8 @@ def trained(catalogue: Catalogue, histories: Histories, settings: SASRecSettings
     return recommender, state.best_epoch
 
 
-def run_world(given: argparse.Namespace, root: Path) -> tuple[Chain, pa.Table, Catalogue, dict[str, pa.Table]]:
-    """The chain's tables, and every version of the histories."""
+def run_world(given: argparse.Namespace, root: Path) -> tuple[Chain, pa.Table, Catalogue, dict[str, Edits]]:
+    """The chain's tables, and the edits of every version of the histories."""
     jars = load_settings().spark.jars_dir
     spark = spark_session("bench", Settings(home=str(root), spark=SparkSettings(driver_memory="1g", jars_dir=jars)))
     stages = [CappedStage(cap) for cap in given.max_edits]
@@ -200,14 +227,19 @@ def run_world(given: argparse.Namespace, root: Path) -> tuple[Chain, pa.Table, C
     uri = chain.stages["sequences"].handoffs["sequences"].uri
     sequences = read_table(uri)
     catalogue = read_catalogue(sequences, read_table(chain.stages["ingest"].handoffs["items"].uri))
-    versions = {RAW: sequences}
+    versions: dict[str, Edits] = {RAW: {}}
     for stage in stages:
-        name = f"stage, {stage.max_edits} edits"
-        versions[name] = correct(sequences, stage.table())
-        count = len(differing(sequences, versions[name]))
-        versions[f"random as {name}"] = edited(sequences, random_edits(chain, catalogue, count, given.world_seed))
-    versions["TF-IDF"] = edited(sequences, tfidf_edits(spark, chain, uri, given.tfidf_share))
-    versions["truth"] = edited(sequences, true_edits(chain, catalogue))
+        name = f"stage, cap {stage.max_edits}"
+        corrected = correct(sequences, stage.table())
+        edits = differing(sequences, corrected)
+        assert edited(sequences, edits)["item_ids"].equals(corrected["item_ids"])
+        versions[name] = edits
+        versions[f"{name}, removed"] = dict.fromkeys(edits)
+    versions[f"{name}, sampled"] = sampled_edits(spark, uri, edits, given.world_seed)
+    versions[f"{name}, not held out"] = {p: item for p, item in edits.items() if not is_held_out(chain, p[0], item)}
+    versions[f"{name}, random"] = random_edits(chain, catalogue, len(edits), given.world_seed)
+    versions["TF-IDF"] = tfidf_edits(spark, chain, uri, given.tfidf_share)
+    versions["truth"] = true_edits(chain, catalogue)
     spark.stop()
     return chain, sequences, catalogue, versions
 
@@ -215,7 +247,7 @@ def run_world(given: argparse.Namespace, root: Path) -> tuple[Chain, pa.Table, C
 def measure(given: argparse.Namespace, root: Path) -> dict[str, Any]:
     started = time.monotonic()
     chain, sequences, catalogue, versions = run_world(given, root)
-    histories = {name: read_histories(table, catalogue) for name, table in versions.items()}
+    histories = {name: read_histories(edited(sequences, edits), catalogue) for name, edits in versions.items()}
     judged = {
         user
         for user, history in chain.warehouse.histories.items()
@@ -232,7 +264,7 @@ def measure(given: argparse.Namespace, root: Path) -> dict[str, Any]:
     report: dict[str, Any] = {
         "settings": {name: value for name, value in vars(given).items() if name != "out"},
         "judged": len(judged),
-        "edits": {name: quality(chain, differing(sequences, table)) for name, table in versions.items()},
+        "edits": {name: quality(chain, edits) for name, edits in versions.items()},
         "popularity": {metric: float(baseline[metric].mean()) for metric in METRICS},
     }
     settings = stage_settings(SASRecSettings, "sasrec", chain.settings)
@@ -270,7 +302,7 @@ def compare(every: Mapping[str, list[dict[str, dict[str, Any]]]], side: str) -> 
 
 
 def render(report: Mapping[str, Any]) -> str:
-    names = ("edits", "precision", "recall", "suits", "meant", "own target")
+    names = ("edits", "precision", "recall", "suits", "meant", "held out", "kinds")
     lines = ["", f"{'Edits':28}" + "".join(f"{name:>12}" for name in names)]
     for version, values in report["edits"].items():
         cells = [values[name] for name in names]
