@@ -55,26 +55,28 @@ def run_chain(
     stages: Sequence[ModuleType] = LANGUAGE,
     *,
     scoring: str = "grammar",
+    scripted: bool = True,
     **overrides: Any,
 ) -> Chain:
     """Write the world, run ingest, sequences and `stages` on it, and measure.
 
     Args:
         root: a new folder for landing files and tables.
+        scripted: False asks the endpoint of the environment's settings.
         overrides: settings of stages, ``__`` for the dot: ``denoised_sequences__max_edits=2``.
     """
     reviews, items = write_world(grow_world(world), root / "landing")
     truth_folder = root / "landing" / "truth"
     chosen = {**OVERRIDES, **{name.replace("__", "."): value for name, value in overrides.items()}}
     with pytest.MonkeyPatch.context() as patch, serving(truth_folder) as server:
-        for name, value in {
-            "HOME": str(root / "home"),
-            "SPARK__JARS_DIR": str(jars_dir),
+        model = {
             "LLM__BASE_URL": server.base_url,
             "LLM__MODEL": "scripted",
             "LLM__SCORING": scoring,
             "LLM__CONCURRENCY": "4",
-        }.items():
+        }
+        places = {"HOME": str(root / "home"), "SPARK__JARS_DIR": str(jars_dir)}
+        for name, value in {**places, **(model if scripted else {})}.items():
             patch.setenv(f"PENCHANT_{name}", value)
         settings = load_settings()
         register(DATASET, str(reviews), str(items), datasets_dir=settings.datasets_dir())
