@@ -1,8 +1,9 @@
 """Does SASRec learn more from histories that the denoiser corrected than from the raw ones?
 
-A planted world goes through ingest, sequences and denoised_sequences against the flawless scripted model (or, with
-``--endpoint embedded``, the endpoint of the environment's settings). SASRec is then trained, by the loop that Ray
-Train's workers run, on versions of the same histories that differ before the validation target only:
+A planted world goes through ingest, sequences and denoised_sequences against the flawless scripted model, which is not
+told of the held-out positions (or, with ``--endpoint embedded``, against the endpoint of the environment's settings).
+SASRec is then trained, by the loop that Ray Train's workers run, on versions of the same histories that differ before
+the validation target only:
 
     raw               as bought
     stage, cap N      as the stage corrects them, with at most N edits per history (0: no limit)
@@ -221,6 +222,7 @@ def run_world(given: argparse.Namespace, root: Path) -> tuple[Chain, pa.Table, C
         world,
         stages,
         scripted=given.endpoint == "scripted",
+        foresees=False,
         denoised_sequences__contexts=given.contexts,
         denoised_sequences__candidates=given.candidates,
     )
@@ -234,7 +236,7 @@ def run_world(given: argparse.Namespace, root: Path) -> tuple[Chain, pa.Table, C
         edits = differing(sequences, corrected)
         assert edited(sequences, edits)["item_ids"].equals(corrected["item_ids"])
         versions[name] = edits
-        versions[f"{name}, removed"] = dict.fromkeys(edits)
+    versions[f"{name}, removed"] = dict.fromkeys(edits)
     versions[f"{name}, sampled"] = sampled_edits(spark, uri, edits, given.world_seed)
     versions[f"{name}, not held out"] = {p: item for p, item in edits.items() if not is_held_out(chain, p[0], item)}
     versions[f"{name}, random"] = random_edits(chain, catalogue, len(edits), given.world_seed)

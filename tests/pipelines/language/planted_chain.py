@@ -1,6 +1,9 @@
 """The real chain on a planted world against the flawless scripted model, from landing files to the truth report."""
 
 import datetime as dt
+import json
+import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +59,7 @@ def run_chain(
     *,
     scoring: str = "grammar",
     scripted: bool = True,
+    foresees: bool = True,
     **overrides: Any,
 ) -> Chain:
     """Write the world, run ingest, sequences and `stages` on it, and measure.
@@ -63,12 +67,15 @@ def run_chain(
     Args:
         root: a new folder for landing files and tables.
         scripted: False asks the endpoint of the environment's settings.
+        foresees: False keeps the held-out positions from the scripted model. It otherwise prefers what the user is
+            going to buy as a replacement, because that belongs to the user.
         overrides: settings of stages, ``__`` for the dot: ``denoised_sequences__max_edits=2``.
     """
     reviews, items = write_world(grow_world(world), root / "landing")
     truth_folder = root / "landing" / "truth"
     chosen = {**OVERRIDES, **{name.replace("__", "."): value for name, value in overrides.items()}}
-    with pytest.MonkeyPatch.context() as patch, serving(truth_folder) as server:
+    told_folder = truth_folder if foresees else _without_held_out(truth_folder, root / "told")
+    with pytest.MonkeyPatch.context() as patch, serving(told_folder) as server:
         model = {
             "LLM__BASE_URL": server.base_url,
             "LLM__MODEL": "scripted",
@@ -98,3 +105,14 @@ def run_chain(
         stages=reports,
         calls=calls,
     )
+
+
+def _without_held_out(truth_folder: Path, folder: Path) -> Path:
+    """A copy of the truth without each user's last two positions."""
+    shutil.copytree(truth_folder, folder)
+    lines = (folder / "positions.jsonl").read_text().splitlines(keepends=True)
+    places = [(line["user_id"], line["position"]) for line in map(json.loads, lines)]
+    lengths = Counter(user for user, _ in places)
+    kept = [line for line, (user, position) in zip(lines, places, strict=True) if position < lengths[user] - 2]
+    (folder / "positions.jsonl").write_text("".join(kept))
+    return folder
