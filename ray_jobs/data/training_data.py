@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from infra.settings import Settings, stage_settings
-from ray_jobs.data.corrections import correct
+from ray_jobs.data.corrections import Corrections, move_preferences, remove_suspects, replace_suspects
 from ray_jobs.data.histories import Catalogue, Histories, read_catalogue, read_histories
 from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
 from ray_jobs.tokenizers.codebook import Codebook
@@ -20,11 +20,11 @@ class TrainingDataSettings:
     """What recommenders train on.
 
     Args:
-        corrections: put the replacements of the table denoised_sequences in the place of suspect items. Only positions
-            before the validation target are ever suspect.
+        corrections: what happens to items that the table denoised_sequences suspects: ``none``, ``replace`` by its
+            replacements, or ``remove``. Only positions before the validation target are ever suspect.
     """
 
-    corrections: bool = False
+    corrections: Corrections = Corrections.NONE
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,6 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
         DataError: a table or the codebook is missing; the message names the stage to run.
     """
     sequences = input_partition(settings, request, "sequences")
-    if stage_settings(TrainingDataSettings, "training_data", settings, request.overrides).corrections:
-        sequences = correct(sequences, input_partition(settings, request, "denoised_sequences"))
     catalogue = read_catalogue(sequences, newest_items(settings, request))
     codebook = request.upstream.get(CODEBOOK_KEY, "") if codes else ""
     if codes:
@@ -61,6 +59,14 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
     if preferences and _has_preferences(settings, request):
         day = pc.field("partition_date") == request.partition_date()
         known = input_table(settings, request, "preferences", ["user_id", "position", "preferences"], day)
+    how = stage_settings(TrainingDataSettings, "training_data", settings, request.overrides).corrections
+    if how is not Corrections.NONE:
+        denoised = input_partition(settings, request, "denoised_sequences")
+        if how is Corrections.REPLACE:
+            sequences = replace_suspects(sequences, denoised)
+        else:
+            sequences, left_out = remove_suspects(sequences, denoised)
+            known = None if known is None else move_preferences(known, left_out)
     return TrainingData(catalogue, read_histories(sequences, catalogue, known), codebook)
 
 

@@ -51,7 +51,7 @@ from pipelines.language.replacements import suggest_replacements
 from pipelines.recovery.baselines import cosine_scores
 from pipelines.recovery.noise import scored_positions
 from pipelines.spark import spark_session
-from ray_jobs.data.corrections import correct
+from ray_jobs.data.corrections import replace_suspects
 from ray_jobs.data.histories import Catalogue, Histories, InMemoryExamples, read_catalogue, read_histories
 from ray_jobs.data.tables import read_table
 from ray_jobs.data.training_data import TrainingData
@@ -232,7 +232,7 @@ def run_world(given: argparse.Namespace, root: Path) -> tuple[Chain, pa.Table, C
     versions: dict[str, Edits] = {RAW: {}}
     for stage in stages:
         name = f"stage, cap {stage.max_edits}"
-        corrected = correct(sequences, stage.table())
+        corrected = replace_suspects(sequences, stage.table())
         edits = differing(sequences, corrected)
         assert edited(sequences, edits)["item_ids"].equals(corrected["item_ids"])
         versions[name] = edits

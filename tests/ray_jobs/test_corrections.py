@@ -1,30 +1,61 @@
 import pyarrow as pa
 import pytest
 
-from ray_jobs.data.corrections import correct
+from ray_jobs.data.corrections import move_preferences, remove_suspects, replace_suspects
 from schemas.errors import DataError
 
-SEQUENCES = pa.table({"user_id": ["u", "v"], "item_ids": [["a", "b", "c"], ["d"]], "length": [3, 1]})
+SEQUENCES = pa.table(
+    {
+        "user_id": ["u", "v"],
+        "item_ids": [["a", "b", "c", "d", "t"], ["d", "e", "f"]],
+        "valid_position": pa.array([4, 1], pa.int32()),
+        "test_position": pa.array([None, 2], pa.int32()),
+        "length": [5, 3],
+    }
+)
 
 
-def denoised(items, replacements):
+def denoised(items=("a", "b", "c", "d", "t"), replacements=(None, "x", None, None, None)):
     return pa.table(
         {
             "user_id": ["v", "u"],
-            "item_ids": [["d"], items],
-            "suspect": [[False], [False, True, True]],
-            "replacements": pa.array([[None], replacements], pa.list_(pa.string())),
+            "item_ids": [["d", "e", "f"], list(items)],
+            "suspect": [[True, False, False], [False, True, True, False, False]],
+            "replacements": pa.array([[None] * 3, list(replacements)], pa.list_(pa.string())),
         }
     )
 
 
 def test_suspects_with_a_replacement_are_replaced_and_nothing_else():
-    found = correct(SEQUENCES, denoised(["a", "b", "c"], [None, "x", None]))
-    assert found["item_ids"].to_pylist() == [["a", "x", "c"], ["d"]]
+    found = replace_suspects(SEQUENCES, denoised())
+    assert found["item_ids"].to_pylist() == [["a", "x", "c", "d", "t"], ["d", "e", "f"]]
     assert found.drop(["item_ids"]) == SEQUENCES.drop(["item_ids"])
     assert found.schema == SEQUENCES.schema
 
 
+def test_removed_suspects_leave_targets_where_their_items_are():
+    found, left_out = remove_suspects(SEQUENCES, denoised())
+    rows = found.to_pylist()
+    assert rows[0] == {"user_id": "u", "item_ids": ["a", "d", "t"], "valid_position": 2, "test_position": None}
+    # Nothing would be left to learn from.
+    assert rows[1] == {"user_id": "v", "item_ids": ["d", "e", "f"], "valid_position": 1, "test_position": 2}
+    assert left_out == {"u": [1, 2], "v": []}
+
+
+def test_preferences_move_with_their_positions():
+    known = pa.table({"user_id": ["u"] * 5 + ["w"], "position": [4, 3, 2, 1, 0, 0], "preferences": list("edcbaz")})
+    moved = move_preferences(known, {"u": [1, 2]})
+    assert [tuple(row.values()) for row in moved.to_pylist()] == [
+        *[("u", 0, "a"), ("u", 0, "b"), ("u", 0, "c"), ("u", 1, "d"), ("u", 2, "e")],
+        ("w", 0, "z"),
+    ]
+    assert move_preferences(known, {"u": [0], "w": [0]}).to_pylist()[0] == {
+        "user_id": "u",
+        "position": 0,
+        "preferences": "b",
+    }
+
+
 def test_other_histories_are_refused():
-    with pytest.raises(DataError, match=r"does not fit.*'u'.*corrections to false"):
-        correct(SEQUENCES, denoised(["a", "b", "other"], [None, None, None]))
+    with pytest.raises(DataError, match=r"does not fit.*'u'.*corrections to none"):
+        replace_suspects(SEQUENCES, denoised(items=("a", "b", "other", "d", "t")))
