@@ -67,7 +67,7 @@ def run(request: StageRequest) -> StageReport:
 
     items = newest_items(settings, request).select(["item_id", "text"])
     if own.descriptions:
-        items = _described(items, settings, request)
+        items = with_descriptions(items, settings, request)
     hashes = [content_hash(text) for text in items["text"].to_pylist()]
     items = items.append_column("content_hash", pa.array(hashes, pa.string()))
     there = _stored(uri, own.encoder, ["item_id", "content_hash"])
@@ -93,7 +93,7 @@ def run(request: StageRequest) -> StageReport:
     return _report(handoff, own.encoder, items.num_rows, len(texts), behind.num_rows)
 
 
-def _described(items: pa.Table, settings: Settings, request: StageRequest) -> pa.Table:
+def with_descriptions(items: pa.Table, settings: Settings, request: StageRequest) -> pa.Table:
     """`items` with the newest description known on the request's day before the text."""
     known = input_table(
         settings, request, ITEM_DESCRIPTIONS.name, None, pc.field("partition_date") <= request.partition_date()

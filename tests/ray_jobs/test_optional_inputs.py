@@ -1,0 +1,74 @@
+"""Tables that recommenders and encoders read only when a setting says so."""
+
+import datetime as dt
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from planted_warehouse import IDENTITY, PARTITION
+
+from ray_jobs.data.tables import newest_items, publish, read_table
+from ray_jobs.data.training_data import read_training_data
+from ray_jobs.item_vectors import with_descriptions
+from schemas.denoised_sequences import DENOISED_SEQUENCES
+from schemas.errors import DataError
+from schemas.item_descriptions import ITEM_DESCRIPTIONS
+
+DAY = {"partition_date": dt.date.fromisoformat(PARTITION)}
+
+
+def publish_rows(warehouse, table, rows):
+    content = pa.Table.from_pylist([{**row, **DAY} for row in rows], schema=table.arrow_schema())
+    publish(content, table, warehouse.uri(table.name), DAY, IDENTITY)
+
+
+def test_corrections_reach_what_recommenders_train_on(warehouse):
+    def read(how):
+        request = warehouse.request("train", overrides={"training_data.corrections": how})
+        return read_training_data(warehouse.settings, request, codes=False, preferences=True)
+
+    with pytest.raises(DataError, match="denoised_sequences"):
+        read("remove")
+    raw = read("none")
+    stranger = raw.catalogue.item_ids[-1]
+    sequences = read_table(warehouse.uri("sequences")).to_pylist()
+    lists = ("scores", "uncertainty", "keep_probability")
+    rows = [
+        {
+            "user_id": row["user_id"],
+            "item_ids": row["item_ids"],
+            **{name: [None] * len(row["item_ids"]) for name in lists},
+            "suspect": [p == 1 for p in range(len(row["item_ids"]))],
+            "replacements": [stranger if p == 1 else None for p in range(len(row["item_ids"]))],
+            "status": "ok",
+        }
+        for row in sequences
+    ]
+    publish_rows(warehouse, DENOISED_SEQUENCES, rows)
+    replaced, removed = read("replace"), read("remove")
+    assert replaced.catalogue.item_ids == removed.catalogue.item_ids == raw.catalogue.item_ids
+    for user in range(len(raw.histories)):
+        was = raw.histories.items[user].tolist()
+        assert replaced.histories.items[user].tolist() == [was[0], raw.catalogue.index[stranger], *was[2:]]
+        assert removed.histories.items[user].tolist() == [was[0], *was[2:]]
+        for split in ("valid", "test"):
+            at, now = (h.histories.target_position(user, split) for h in (raw, removed))
+            assert removed.histories.items[user][now] == was[at]
+            known = raw.histories.latest_preferences(user, at)
+            assert removed.histories.latest_preferences(user, now) == known != ()
+
+
+def test_descriptions_stand_before_the_text_of_items_that_have_one(warehouse):
+    request = warehouse.request("item_vectors")
+    items = newest_items(warehouse.settings, request).select(["item_id", "text"])
+    first, second, *_ = items["item_id"].to_pylist()
+    with pytest.raises(DataError, match="item_descriptions"):
+        with_descriptions(items, warehouse.settings, request)
+    described = [(first, "A thing.", "ok"), (second, "", "none")]
+    rows = [{"item_id": item, "description": text, "status": status} for item, text, status in described]
+    publish_rows(warehouse, ITEM_DESCRIPTIONS, rows)
+    found = with_descriptions(items, warehouse.settings, request)
+    before = dict(zip(items["item_id"].to_pylist(), items["text"].to_pylist(), strict=True))
+    after = dict(zip(found["item_id"].to_pylist(), found["text"].to_pylist(), strict=True))
+    assert after == {**before, first: f"A thing. {before[first]}"}
+    assert pc.all(pc.equal(found["item_id"], items["item_id"])).as_py()
