@@ -52,13 +52,13 @@ RECOMMENDER = Param(
     "mendertok",
     enum=sorted(RECOMMENDERS),
     title="Recommender",
-    description="; ".join(f"**{r.name}**: {r.summary}" for r in RECOMMENDERS.values()),
+    description="; ".join(f"**{name}**: {r.summary}" for name, r in RECOMMENDERS.items()),
 )
 TOKENIZER = Param(
     "rqvae",
     enum=sorted(TOKENIZERS),
     title="Tokenizer",
-    description="; ".join(f"**{r.name}**: {r.summary}" for r in TOKENIZERS.values()),
+    description="; ".join(f"**{name}**: {r.summary}" for name, r in TOKENIZERS.items()),
 )
 
 INGEST = Stage(

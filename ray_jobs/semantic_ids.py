@@ -14,9 +14,9 @@ from ray_jobs.data.tables import input_partition, input_table, newest_items, pub
 from ray_jobs.encoders.text import PACKAGED
 from ray_jobs.item_vectors import content_hash
 from ray_jobs.registry import plots, runs
+from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.base import FitContext, Fitted, Floats
 from ray_jobs.tokenizers.quality import quality_report
-from ray_jobs.tokenizers.recipes import tokenizer_class
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.semantic_ids import SEMANTIC_IDS

@@ -1,33 +1,30 @@
-"""The recipes that can be asked for by name, and what the orchestrator must prepare for each."""
+"""The recipes that can be asked for by name: the one registry that the orchestrator and the Ray jobs read."""
 
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Recipe:
     """A method that fills a stage.
 
     Args:
+        implementation: ``module:class`` below the stage's folder in `ray_jobs`, imported by the Ray jobs only.
+        summary: a line for people.
         needs_codes: the recommender generates semantic ids, so item vectors and a codebook come first.
     """
 
-    name: str
+    implementation: str
     summary: str
     needs_codes: bool = False
 
 
-TOKENIZERS = {"rqvae": Recipe(name="rqvae", summary="residual-quantised autoencoder over item vectors")}
+TOKENIZERS = {
+    "rqvae": Recipe("rqvae:RQVAETokenizer", "residual-quantised autoencoder over item vectors"),
+}
 
 RECOMMENDERS = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="mendertok",
-            summary="text encoder over preference and titles, decoder over semantic ids",
-            needs_codes=True,
-        ),
-        Recipe(name="tiger", summary="encoder-decoder over semantic ids, no text", needs_codes=True),
-        Recipe(name="sasrec", summary="self-attention over item ids, the baseline"),
-        Recipe(name="popularity", summary="counts of the training positions"),
-    )
+    "mendertok": Recipe("mendertok:MenderTok", "text encoder over preference and titles, codes out", needs_codes=True),
+    "tiger": Recipe("tiger:Tiger", "encoder-decoder over semantic ids, no text", needs_codes=True),
+    "sasrec": Recipe("sasrec:SASRec", "causal self-attention over item ids, the baseline"),
+    "popularity": Recipe("popularity:Popularity", "counts of the training positions"),
 }

@@ -5,6 +5,7 @@ Items are indices into the catalogue (sorted by item id). Splits are made here, 
 before it, the validation item included.
 """
 
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -74,6 +75,7 @@ class Histories:
         items: per user the catalogue indices, oldest first.
         valid_position, test_position: position of the held-out targets; -1 where the history is too short.
         preferences: per user: position -> preferences that rest on reviews up to that position, newest first.
+        times: per user the seconds since 1970 of each item, int64, parallel to `items`; None where nobody knows them.
     """
 
     user_ids: tuple[str, ...]
@@ -81,6 +83,7 @@ class Histories:
     valid_position: IntArray
     test_position: IntArray
     preferences: tuple[Mapping[int, tuple[str, ...]], ...]
+    times: tuple[IntArray, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -111,6 +114,8 @@ class Examples:
         users: int64[E], index into `Histories`.
         positions: int64[E], position of the target.
         preferences: one string per example, empty where none is given.
+        times: seconds since 1970, int64, parallel to `items`; None where nobody knows them.
+        target_times: int64[E], when the target was chosen; None as `times`.
     """
 
     items: IntArray
@@ -119,6 +124,8 @@ class Examples:
     users: IntArray
     positions: IntArray
     preferences: tuple[str, ...]
+    times: IntArray | None = None
+    target_times: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -146,19 +153,30 @@ class Batch:
         lengths: int64[B].
         targets: int64[B]; `PAD` where the target is unknown.
         preferences: B strings, empty where none is given.
+        times: int64[B, L], seconds since 1970 of the history, 0 at pads; None where nobody knows them.
+        asked_at: int64[B], when the recommendation is wanted (the target's time where it is known); None as `times`.
     """
 
     history: torch.Tensor
     lengths: torch.Tensor
     targets: torch.Tensor
     preferences: tuple[str, ...]
+    times: torch.Tensor | None = None
+    asked_at: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.preferences)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`."""
-        return Batch(self.history.to(device), self.lengths.to(device), self.targets.to(device), self.preferences)
+        return Batch(
+            self.history.to(device),
+            self.lengths.to(device),
+            self.targets.to(device),
+            self.preferences,
+            None if self.times is None else self.times.to(device),
+            None if self.asked_at is None else self.asked_at.to(device),
+        )
 
 
 class ExampleSource(Protocol):
@@ -216,30 +234,61 @@ def collate(examples: Examples, rows: IntArray) -> Batch:
     """The examples at `rows` as one padded batch."""
     histories = [examples.history(int(row)) for row in rows]
     preferences = tuple(examples.preferences[int(row)] for row in rows)
-    return make_batch(histories, preferences, examples.targets[rows])
+    if examples.times is None or examples.target_times is None:
+        return make_batch(histories, preferences, examples.targets[rows])
+    times = [examples.times[examples.offsets[row] : examples.offsets[row + 1]] for row in rows]
+    return make_batch(histories, preferences, examples.targets[rows], times, examples.target_times[rows])
 
 
 def make_batch(
-    histories: Sequence[IntArray | Sequence[int]], preferences: Sequence[str], targets: IntArray | None = None
+    histories: Sequence[IntArray | Sequence[int]],
+    preferences: Sequence[str],
+    targets: IntArray | None = None,
+    times: Sequence[IntArray | Sequence[int]] | None = None,
+    asked_at: IntArray | None = None,
 ) -> Batch:
-    """Pad `histories` (catalogue indices, oldest first) on the right."""
+    """Pad `histories` (catalogue indices, oldest first) and their `times` on the right."""
     lengths = np.array([len(h) for h in histories], dtype=np.int64)
-    padded = np.full((len(histories), max(1, int(lengths.max(initial=0)))), PAD, dtype=np.int64)
-    for row, history in enumerate(histories):
-        padded[row, : len(history)] = history
     goal = np.full(len(histories), PAD, dtype=np.int64) if targets is None else targets
-    return Batch(torch.from_numpy(padded), torch.from_numpy(lengths), torch.from_numpy(goal), tuple(preferences))
+    return Batch(
+        torch.from_numpy(_padded(histories, lengths, PAD)),
+        torch.from_numpy(lengths),
+        torch.from_numpy(goal),
+        tuple(preferences),
+        None if times is None else torch.from_numpy(_padded(times, lengths, 0)),
+        None if asked_at is None else torch.from_numpy(asked_at),
+    )
 
 
-def _examples(rows: Sequence[tuple[IntArray, int, int, int]]) -> Examples:
-    lengths = [len(row[0]) for row in rows]
+def _padded(rows: Sequence[IntArray | Sequence[int]], lengths: IntArray, filler: int) -> IntArray:
+    padded = np.full((len(rows), max(1, int(lengths.max(initial=0)))), filler, dtype=np.int64)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = row
+    return padded
+
+
+def _examples(histories: Histories, rows: Sequence[tuple[int, int]], max_history: int) -> Examples:
+    """One example per (user, position of the target); its history keeps the last `max_history` items before it."""
+    starts = [max(0, target - max_history) for _, target in rows]
+    spans = [(user, start, target) for (user, target), start in zip(rows, starts, strict=True)]
+
+    def joined(values: Sequence[IntArray]) -> IntArray:
+        parts = [values[user][start:end] for user, start, end in spans]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+    def at_target(values: Sequence[IntArray]) -> IntArray:
+        return np.array([values[user][target] for user, target in rows], dtype=np.int64)
+
+    lengths = [end - start for _, start, end in spans]
     return Examples(
-        items=np.concatenate([row[0] for row in rows]) if rows else np.zeros(0, dtype=np.int64),
+        items=joined(histories.items),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        targets=np.array([row[1] for row in rows], dtype=np.int64),
-        users=np.array([row[2] for row in rows], dtype=np.int64),
-        positions=np.array([row[3] for row in rows], dtype=np.int64),
+        targets=at_target(histories.items),
+        users=np.array([user for user, _ in rows], dtype=np.int64),
+        positions=np.array([target for _, target in rows], dtype=np.int64),
         preferences=("",) * len(rows),
+        times=None if histories.times is None else joined(histories.times),
+        target_times=None if histories.times is None else at_target(histories.times),
     )
 
 
@@ -251,26 +300,18 @@ def training_examples(histories: Histories, max_history: int, every_prefix: bool
         every_prefix: True makes each training position but the first a target of its own; False makes one example
             per user, for recipes that score every position of a history at once.
     """
-    rows: list[tuple[IntArray, int, int, int]] = []
+    rows: list[tuple[int, int]] = []
     for user in range(len(histories)):
-        items = histories.training_items(user)
-        first = 1 if every_prefix else len(items) - 1
-        rows.extend(
-            (items[max(0, target - max_history) : target], int(items[target]), user, target)
-            for target in range(max(1, first), len(items))
-        )
-    return _examples(rows)
+        end = len(histories.training_items(user))
+        first = 1 if every_prefix else end - 1
+        rows.extend((user, target) for target in range(max(1, first), end))
+    return _examples(histories, rows, max_history)
 
 
 def evaluation_examples(histories: Histories, split: Split, max_history: int) -> Examples:
     """One example per user that has a held-out target in `split`; users in order."""
-    rows: list[tuple[IntArray, int, int, int]] = []
-    for user in range(len(histories)):
-        target = histories.target_position(user, split)
-        if target >= 1:
-            items = histories.items[user]
-            rows.append((items[max(0, target - max_history) : target], int(items[target]), user, target))
-    return _examples(rows)
+    positions = [histories.target_position(user, split) for user in range(len(histories))]
+    return _examples(histories, [(user, target) for user, target in enumerate(positions) if target >= 1], max_history)
 
 
 def join_preferences(preferences: Sequence[str]) -> str:
@@ -337,7 +378,12 @@ def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Ta
         valid_position=_positions(rows, "valid_position"),
         test_position=_positions(rows, "test_position"),
         preferences=tuple(known[user] for user in users),
+        times=tuple(_seconds(row["occurred_at"]) for row in rows) if "occurred_at" in sequences.column_names else None,
     )
+
+
+def _seconds(times: Sequence[dt.datetime]) -> IntArray:
+    return np.array([int(time.timestamp()) for time in times], dtype=np.int64)
 
 
 def _positions(rows: Sequence[Mapping[str, Any]], name: str) -> IntArray:

@@ -1,19 +1,13 @@
-"""Recommender recipes: one file per method, one line here."""
+"""Recommender recipes: one file per method, one line in `schemas.recipes`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from infra.errors import SettingError
+from schemas.recipes import RECOMMENDERS
 
 if TYPE_CHECKING:
     from ray_jobs.recommenders.base import Recommender
-
-RECIPES: dict[str, str] = {
-    "popularity": "ray_jobs.recommenders.popularity:Popularity",
-    "sasrec": "ray_jobs.recommenders.sasrec:SASRec",
-    "tiger": "ray_jobs.recommenders.tiger:Tiger",
-    "mendertok": "ray_jobs.recommenders.mendertok:MenderTok",
-}
 
 
 def recipe_class(name: str) -> "type[Recommender]":
@@ -22,8 +16,8 @@ def recipe_class(name: str) -> "type[Recommender]":
     Raises:
         SettingError: no recipe has that name; the message lists those that exist.
     """
-    if name not in RECIPES:
-        raise SettingError(f"recommender recipe {name!r} is none of {', '.join(sorted(RECIPES))}")
-    module, _, attribute = RECIPES[name].partition(":")
-    found: type[Recommender] = getattr(import_module(module), attribute)
+    if name not in RECOMMENDERS:
+        raise SettingError(f"recommender recipe {name!r} is none of {', '.join(sorted(RECOMMENDERS))}")
+    module, _, attribute = RECOMMENDERS[name].implementation.partition(":")
+    found: type[Recommender] = getattr(import_module(f"ray_jobs.recommenders.{module}"), attribute)
     return found

@@ -8,6 +8,7 @@ SEQUENCES = pa.table(
     {
         "user_id": ["u", "v"],
         "item_ids": [["a", "b", "c", "d", "t"], ["d", "e", "f"]],
+        "occurred_at": [[1, 2, 3, 4, 5], [1, 2, 3]],
         "valid_position": pa.array([4, 1], pa.int32()),
         "test_position": pa.array([None, 2], pa.int32()),
         "length": [5, 3],
@@ -36,9 +37,21 @@ def test_suspects_with_a_replacement_are_replaced_and_nothing_else():
 def test_removed_suspects_leave_targets_where_their_items_are():
     found, left_out = remove_suspects(SEQUENCES, denoised())
     rows = found.to_pylist()
-    assert rows[0] == {"user_id": "u", "item_ids": ["a", "d", "t"], "valid_position": 2, "test_position": None}
+    assert rows[0] == {
+        "user_id": "u",
+        "item_ids": ["a", "d", "t"],
+        "occurred_at": [1, 4, 5],
+        "valid_position": 2,
+        "test_position": None,
+    }
     # Nothing would be left to learn from.
-    assert rows[1] == {"user_id": "v", "item_ids": ["d", "e", "f"], "valid_position": 1, "test_position": 2}
+    assert rows[1] == {
+        "user_id": "v",
+        "item_ids": ["d", "e", "f"],
+        "occurred_at": [1, 2, 3],
+        "valid_position": 1,
+        "test_position": 2,
+    }
     assert left_out == {"u": [1, 2], "v": []}
 
 

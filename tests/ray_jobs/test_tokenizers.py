@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from infra.errors import SettingError
+from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import counter_level
 from ray_jobs.tokenizers.quality import quality_report
-from ray_jobs.tokenizers.recipes import tokenizer_class
 from ray_jobs.tokenizers.rqvae import RQVAE, RQVAESettings, nearest_codes
 from ray_jobs.tokenizers.rqvae_training import State, fit
 from schemas.errors import DataError

@@ -2,7 +2,7 @@ import great_expectations.expectations as expectations
 import pyarrow as pa
 import pytest
 
-from schemas.recipes import RECOMMENDERS
+from schemas.recipes import RECOMMENDERS, TOKENIZERS
 from schemas.table import Column, Table
 from schemas.tables import TABLES
 
@@ -37,7 +37,10 @@ def test_the_schema_hash_sees_name_type_and_nullability():
     assert table(description="other").schema_hash() == table().schema_hash()
 
 
-def test_every_recommender_that_can_be_asked_for_is_a_module():
-    from importlib.util import find_spec
+@pytest.mark.parametrize(("folder", "recipes"), [("recommenders", RECOMMENDERS), ("tokenizers", TOKENIZERS)])
+def test_every_recipe_that_can_be_asked_for_is_a_class_that_knows_its_name(folder, recipes):
+    from importlib import import_module
 
-    assert all(find_spec(f"ray_jobs.recommenders.{name}") for name in RECOMMENDERS)
+    for name, recipe in recipes.items():
+        module, _, attribute = recipe.implementation.partition(":")
+        assert getattr(import_module(f"ray_jobs.{folder}.{module}"), attribute).name == name
