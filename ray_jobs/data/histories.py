@@ -267,7 +267,7 @@ def _padded(rows: Sequence[IntArray | Sequence[int]], lengths: IntArray, filler:
     return padded
 
 
-def _examples(histories: Histories, rows: Sequence[tuple[int, int]], max_history: int) -> Examples:
+def examples_at(histories: Histories, rows: Sequence[tuple[int, int]], max_history: int) -> Examples:
     """One example per (user, position of the target); its history keeps the last `max_history` items before it."""
     starts = [max(0, target - max_history) for _, target in rows]
     spans = [(user, start, target) for (user, target), start in zip(rows, starts, strict=True)]
@@ -305,13 +305,13 @@ def training_examples(histories: Histories, max_history: int, every_prefix: bool
         end = len(histories.training_items(user))
         first = 1 if every_prefix else end - 1
         rows.extend((user, target) for target in range(max(1, first), end))
-    return _examples(histories, rows, max_history)
+    return examples_at(histories, rows, max_history)
 
 
 def evaluation_examples(histories: Histories, split: Split, max_history: int) -> Examples:
     """One example per user that has a held-out target in `split`; users in order."""
     positions = [histories.target_position(user, split) for user in range(len(histories))]
-    return _examples(histories, [(user, target) for user, target in enumerate(positions) if target >= 1], max_history)
+    return examples_at(histories, [(user, target) for user, target in enumerate(positions) if target >= 1], max_history)
 
 
 def join_preferences(preferences: Sequence[str]) -> str:

@@ -10,124 +10,58 @@ positions only.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue
-from ray_jobs.recommenders.base import RecipeSettings, ScoringRecommender, Signals
+from ray_jobs.recommenders.base import RecipeSettings, Signals
+from ray_jobs.recommenders.sequential import SequentialRecommender, SequentialSettings
+from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
 
 
 @dataclass(frozen=True, kw_only=True)
-class SASRecSettings(RecipeSettings):
+class SASRecSettings(SequentialSettings):
     """Settings of SASRec.
 
     Args:
-        loss: ``ce`` full cross-entropy over the catalogue, ``bce`` one uniform negative per position.
+        inner: width of the feed-forward part; 0 takes `width`, as in the paper.
+        positions: ``learned`` as in the paper, or ``rotary``.
     """
 
-    max_history: int = 50
-    epochs: int = 60
-    batch_size: int = 128
-    patience: int = 8
-    evaluate_every: int = 2
-    width: int = 64
-    layers: int = 2
-    heads: int = 2
-    dropout: float = 0.3
-    loss: Literal["ce", "bce"] = "ce"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.width % self.heads:
-            raise SettingError(f"sasrec.width {self.width} is no multiple of sasrec.heads {self.heads}")
+    inner: int = 0
+    positions: Literal["learned", "rotary"] = "learned"
 
 
-class Block(nn.Module):
-    """Pre-norm causal self-attention and feed-forward: float[B, L, d] to the same shape."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.rate = heads, dropout
-        self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.feed_norm = nn.LayerNorm(width)
-        self.feed = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width), nn.Dropout(dropout)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Position t sees positions up to t only."""
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
-        )
-        rate = self.rate if self.training else 0.0
-        seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
-        x = x + functional.dropout(self.out(seen.transpose(1, 2).flatten(2)), self.rate, self.training)
-        mixed: Tensor = x + self.feed(self.feed_norm(x))
-        return mixed
-
-
-class SASRec(ScoringRecommender):
-    """One table of item vectors serves as input and output."""
+class SASRec(SequentialRecommender):
+    """Causal attention over a window of the newest items."""
 
     name: ClassVar[str] = "sasrec"
     signals: ClassVar[Signals] = Signals()
     settings_class: ClassVar[type[RecipeSettings]] = SASRecSettings
-    every_prefix: ClassVar[bool] = False
 
     def __init__(self, settings: SASRecSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
-        self.settings = settings
-        self.items = nn.Embedding(len(catalogue) + 1, settings.width, padding_idx=0)
-        self.positions = nn.Embedding(settings.max_history, settings.width)
+        rotary = settings.positions == "rotary"
+        self.positions = None if rotary else nn.Embedding(settings.max_history, settings.width)
+        if self.positions is not None:
+            nn.init.normal_(self.positions.weight, std=0.02)
         self.dropout = nn.Dropout(settings.dropout)
-        self.blocks = nn.ModuleList(
-            Block(settings.width, settings.heads, settings.dropout) for _ in range(settings.layers)
+        shape = BlockShape(
+            width=settings.width,
+            heads=settings.heads,
+            dropout=settings.dropout,
+            inner=settings.inner or settings.width,
+            rotary=rotary,
         )
+        self.blocks = nn.ModuleList(TransformerBlock(shape) for _ in range(settings.layers))
         self.norm = nn.LayerNorm(settings.width)
-        for table in (self.items, self.positions):
-            nn.init.normal_(table.weight, std=0.02)
-        with torch.no_grad():
-            self.items.weight[0].zero_()
 
-    def states(self, history: Tensor) -> Tensor:
-        """float[B, L, d] for int64[B, L] catalogue indices padded on the right with -1."""
-        x = self.items(history + 1) * self.settings.width**0.5 + self.positions.weight[: history.shape[1]]
+    def states(self, batch: Batch) -> Tensor:
+        """float[B, L, d]."""
+        x = self.items(batch.history + 1) * self.shape.width**0.5
+        if self.positions is not None:
+            x = x + self.positions.weight[: batch.history.shape[1]]
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, causal=True)
         out: Tensor = self.norm(x)
         return out
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean over all real positions of predicting the item that follows."""
-        goals = batch.history.roll(-1, dims=1)
-        goals = goals.scatter(1, (batch.lengths - 1)[:, None], batch.targets[:, None])
-        real = torch.arange(goals.shape[1], device=goals.device) < batch.lengths[:, None]
-        states, goals = self.states(batch.history)[real], goals[real]
-        if self.settings.loss == "ce":
-            return {"loss": functional.cross_entropy(states @ self.items.weight[1:].T, goals)}
-        negatives = self._negatives(batch, real)
-        liked = (states * self.items.weight[goals + 1]).sum(-1)
-        other = (states * self.items.weight[negatives + 1]).sum(-1)
-        return {"loss": (functional.softplus(-liked) + functional.softplus(other)).mean()}
-
-    def _negatives(self, batch: Batch, real: Tensor) -> Tensor:
-        """One uniform item outside the row's own items per real position (at most 20 draws per position)."""
-        own = torch.cat([batch.history, batch.targets[:, None]], dim=1)
-        rows = real.nonzero()[:, 0]
-        drawn = torch.randint(len(self.catalogue), rows.shape, device=rows.device)
-        for _ in range(20):
-            clash = (own[rows] == drawn[:, None]).any(dim=1)
-            drawn = torch.where(clash, torch.randint_like(drawn, len(self.catalogue)), drawn)
-        return drawn
-
-    def scores(self, batch: Batch) -> Tensor:
-        """Scores of all items after the last position; an empty history is a single pad."""
-        states = self.states(batch.history)
-        last = states[torch.arange(len(batch), device=states.device), (batch.lengths - 1).clamp(min=0)]
-        return last @ self.items.weight[1:].T

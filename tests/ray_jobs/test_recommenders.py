@@ -57,8 +57,8 @@ def test_sasrec_is_causal_and_padding_changes_nothing():
     torch.manual_seed(0)
     model = SASRec(SASRecSettings(width=16, max_history=10), small_catalogue()).eval()
     history = torch.tensor([[1, 2, 3, 4]])
-    before = model.states(history)
-    after = model.states(torch.tensor([[1, 2, 9, 9]]))
+    before = model.states(make_batch(history.tolist(), [""]))
+    after = model.states(make_batch([[1, 2, 9, 9]], [""]))
     assert torch.allclose(before[:, :2], after[:, :2], atol=1e-6)
     assert not torch.allclose(before[:, 2:], after[:, 2:], atol=1e-3)
     alone = model.scores(make_batch([[1, 2]], [""]))
@@ -66,7 +66,7 @@ def test_sasrec_is_causal_and_padding_changes_nothing():
     assert torch.allclose(alone, beside, atol=1e-5)
 
 
-@pytest.mark.parametrize("loss", ["ce", "bce"])
+@pytest.mark.parametrize("loss", ["ce", "bce", "sampled_softmax", "gbce"])
 def test_sasrec_losses_count_real_positions_only(loss):
     model = SASRec(SASRecSettings(width=16, loss=loss), small_catalogue()).eval()
     narrow, wide = make_batch([[1, 2]], [""], np.array([3])), make_batch([[1, 2]], [""], np.array([3]))

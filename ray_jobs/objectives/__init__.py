@@ -1,0 +1,1 @@
+"""Named losses that recipes share."""

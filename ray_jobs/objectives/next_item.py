@@ -1,0 +1,94 @@
+"""Losses of predicting one item of a catalogue from a state.
+
+Negatives are uniform. All but ``bce`` share one draw among the positions of a batch, which costs a matrix product
+instead of a gather per position; a negative that is a position's own target does not count there.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from infra.errors import SettingError
+from ray_jobs.recommenders.base import RecipeSettings
+
+LossName = Literal["ce", "sampled_softmax", "bce", "gbce"]
+_REDRAWS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextItemSettings(RecipeSettings):
+    """Settings of the loss over the catalogue.
+
+    Args:
+        loss: ``ce`` softmax over the whole catalogue; ``sampled_softmax`` over the target and `negatives` others;
+            ``bce`` one negative per position that is not among the user's items (Kang and McAuley, 2018); ``gbce``
+            binary cross-entropy against `negatives` others, its positive part raised to the power beta that undoes the
+            overconfidence of sampling (Petrov and Macdonald, 2023).
+        negatives: how many of them.
+        temperature: scores are divided by it.
+        gbce_t: calibration of ``gbce`` from 0 (plain BCE) to 1 (probabilities as without sampling).
+    """
+
+    loss: LossName = "ce"
+    negatives: int = 512
+    temperature: float = 1.0
+    gbce_t: float = 0.75
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.negatives < 1:
+            raise SettingError(f"negatives is {self.negatives}: at least 1 is needed")
+        if self.temperature <= 0:
+            raise SettingError(f"temperature is {self.temperature}: above 0 is needed")
+        if not 0 <= self.gbce_t <= 1:
+            raise SettingError(f"gbce_t is {self.gbce_t}: from 0 to 1")
+
+
+def next_item_loss(
+    settings: NextItemSettings, states: Tensor, table: Tensor, goals: Tensor, own: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """Mean loss over T positions.
+
+    Args:
+        states: float[T, d].
+        table: float[N, d], vectors of the catalogue's items.
+        goals: int64[T], the items that follow.
+        own: int64[T, E], items of each position's user, which ``bce`` does not take as negatives; padded with -1.
+        bias: float[N], added to the items' scores.
+    """
+    scale = 1 / settings.temperature
+
+    def scored(items: Tensor) -> Tensor:
+        """Scores float[T, M] of M items that all positions share."""
+        scores = states @ table[items].T * scale
+        return scores if bias is None else scores + bias[items]
+
+    if settings.loss == "ce":
+        scores = states @ table.T * scale
+        return functional.cross_entropy(scores if bias is None else scores + bias, goals)
+    liked = (states * table[goals]).sum(-1) * scale
+    if bias is not None:
+        liked = liked + bias[goals]
+    if settings.loss == "bce":
+        drawn = _outside(own, len(table))
+        other = (states * table[drawn]).sum(-1) * scale + (0 if bias is None else bias[drawn])
+        return (functional.softplus(-liked) + functional.softplus(other)).mean()
+    drawn = torch.randint(len(table), (settings.negatives,), device=goals.device)
+    others = scored(drawn).masked_fill(drawn == goals[:, None], float("-inf"))
+    if settings.loss == "sampled_softmax":
+        return (torch.cat([liked[:, None], others], dim=1).logsumexp(dim=1) - liked).mean()
+    rate = min(1.0, settings.negatives / max(1, len(table) - 1))
+    beta = rate * (settings.gbce_t * (1 - 1 / rate) + 1 / rate)
+    return (beta * functional.softplus(-liked) + functional.softplus(others).sum(dim=1)).mean()
+
+
+def _outside(own: Tensor, items: int) -> Tensor:
+    """One uniform item per row that is not among the row's own, int64[T] (at most 20 draws for each)."""
+    drawn = torch.randint(items, own.shape[:1], device=own.device)
+    for _ in range(_REDRAWS):
+        clash = (own == drawn[:, None]).any(dim=1)
+        drawn = torch.where(clash, torch.randint_like(drawn, items), drawn)
+    return drawn

@@ -1,0 +1,122 @@
+"""BERT4Rec: a bidirectional encoder that fills in masked items (Sun et al., 2019).
+
+A history longer than the window is cut into windows that step back from its end. Each time a window is seen, a fresh
+share of its positions is masked, or, in a share of the cases that stands for the published extra example per window,
+its last position only, which is what it is asked at inference. Every chosen position becomes the mask token. The
+published training repeats each window ten times with fresh masks; here that is more epochs.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from infra.errors import SettingError
+from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, examples_at
+from ray_jobs.objectives.next_item import next_item_loss
+from ray_jobs.recommenders.base import RecipeSettings, Signals
+from ray_jobs.recommenders.sequential import SequentialRecommender, SequentialSettings
+from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
+
+
+@dataclass(frozen=True, kw_only=True)
+class BERT4RecSettings(SequentialSettings):
+    """Settings of BERT4Rec.
+
+    Args:
+        inner: width of the feed-forward part; 0 takes four times `width`.
+        mask_share: of a window's positions.
+        last_item_share: of the windows, those of which only the last position is masked.
+        window_step: windows of a long history step back by this share of `max_history`.
+    """
+
+    inner: int = 0
+    mask_share: float = 0.6
+    last_item_share: float = 0.1
+    window_step: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mask_share", "last_item_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingError(f"bert4rec.{name} is {getattr(self, name)}: a share from 0 to 1")
+        if not 0 < self.window_step <= 1:
+            raise SettingError(f"bert4rec.window_step is {self.window_step}: a share above 0")
+
+
+class BERT4Rec(SequentialRecommender):
+    """Every position sees the whole window."""
+
+    name: ClassVar[str] = "bert4rec"
+    signals: ClassVar[Signals] = Signals()
+    settings_class: ClassVar[type[RecipeSettings]] = BERT4RecSettings
+
+    def __init__(self, settings: BERT4RecSettings, catalogue: Catalogue) -> None:
+        super().__init__(settings, catalogue)
+        self.cloze = settings
+        width = settings.width
+        self.mask_vector = nn.Parameter(torch.empty(width).normal_(std=0.02))
+        self.positions = nn.Embedding(settings.max_history + 1, width)
+        nn.init.normal_(self.positions.weight, std=0.02)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(settings.dropout)
+        shape = BlockShape(
+            width=width,
+            heads=settings.heads,
+            dropout=settings.dropout,
+            inner=settings.inner or 4 * width,
+            activation="gelu",
+            norm="post",
+        )
+        self.blocks = nn.ModuleList(TransformerBlock(shape) for _ in range(settings.layers))
+        self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
+        self.item_bias = nn.Parameter(torch.zeros(len(catalogue)))
+
+    def training_examples(self, histories: Histories) -> Examples:
+        """The windows: what stands before their last item, and that item."""
+        reach = self.cloze.max_history + 1
+        step = max(1, round(self.cloze.window_step * self.cloze.max_history))
+        rows = []
+        for user in range(len(histories)):
+            length = len(histories.training_items(user))
+            starts = [*range(length - reach, 0, -step), 0]
+            rows.extend((user, min(start + reach, length) - 1) for start in starts)
+        return examples_at(histories, [row for row in rows if row[1] >= 1], self.cloze.max_history)
+
+    def filled(self, window: Tensor, masked: Tensor) -> Tensor:
+        """States float[B, L, d] of a window int64[B, L] (-1 at pads) with the mask token where `masked` bool[B, L]."""
+        x = torch.where(masked[..., None], self.mask_vector, self.items(window + 1))
+        x = self.dropout(self.norm(x + self.positions.weight[: window.shape[1]]))
+        visible = ((window >= 0) | masked)[:, None, None, :]
+        for block in self.blocks:
+            x = block(x, visible=visible)
+        out: Tensor = self.head(x)
+        return out
+
+    def states(self, batch: Batch) -> Tensor:
+        """float[B, 1, d]: the mask token's state after the history."""
+        window, last = self._window(batch)
+        return self.filled(window, last)[last][:, None]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Mean over masked positions of recovering what stood there."""
+        window, last = self._window(batch)
+        real = window >= 0
+        drawn = real & (torch.rand(window.shape, device=window.device) < self.cloze.mask_share)
+        last_only = torch.rand(len(batch), 1, device=window.device) < self.cloze.last_item_share
+        masked = torch.where(last_only | ~drawn.any(dim=1, keepdim=True), last, drawn)
+        states, goals = self.filled(window, masked)[masked], window[masked]
+        own = window[masked.nonzero()[:, 0]]
+        loss = next_item_loss(self.shape, states, self.item_vectors(), goals, own, self.item_bias)
+        return {"loss": loss}
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Scores of all items in the place of a mask token after the history."""
+        return self.states(batch)[:, 0] @ self.item_vectors().T + self.item_bias
+
+    def _window(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """History and target int64[B, L + 1], and where the target stands, bool[B, L + 1]."""
+        window = torch.cat([batch.history, torch.full_like(batch.targets[:, None], -1)], dim=1)
+        window = window.scatter(1, batch.lengths[:, None], batch.targets[:, None])
+        return window, torch.arange(window.shape[1], device=window.device) == batch.lengths[:, None]

@@ -1,0 +1,121 @@
+"""HSTU: a sequential transducer with pointwise gated attention and a bias of relative time (Zhai et al., 2024).
+
+A score is the cosine of state and item vector over a temperature. The time bias of position k and an earlier j depends
+on the logarithm of t(k+1) - t(j): the moment at which the next item is asked for, which is known when serving. With
+``use_request_time=False`` it is t(k) - t(j). The offline model only: no stochastic length, no candidate batching, no
+actions. ``attention`` and ``time_bias`` exist for ablations and for data without times.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ray_jobs.data.histories import Batch, Catalogue
+from ray_jobs.objectives.next_item import LossName
+from ray_jobs.recommenders.base import RecipeSettings, Signals
+from ray_jobs.recommenders.sequential import SequentialRecommender, SequentialSettings
+from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
+from schemas.errors import DataError
+
+_BUCKETS = 128
+_BUCKET_WIDTH = 0.301
+
+
+@dataclass(frozen=True, kw_only=True)
+class HSTUSettings(SequentialSettings):
+    """Settings of HSTU.
+
+    Args:
+        time_bias: attention depends on the times of the interactions; a data set without them is refused.
+        use_request_time: time differences count from the next item's time, see the module.
+        attention: ``pointwise`` as published, or ``softmax``.
+    """
+
+    weight_decay: float = 0.0
+    heads: int = 1
+    dropout: float = 0.2
+    loss: LossName = "sampled_softmax"
+    negatives: int = 512
+    temperature: float = 0.05
+    time_bias: bool = True
+    use_request_time: bool = True
+    attention: Literal["pointwise", "softmax"] = "pointwise"
+
+
+class RelativeBias(nn.Module):
+    """Learned bias of a block for the distance in positions and, where times are known, in log-seconds."""
+
+    def __init__(self, reach: int, time_bias: bool) -> None:
+        super().__init__()
+        self.by_position = nn.Parameter(torch.empty(reach).normal_(std=0.02))
+        self.by_time = nn.Parameter(torch.empty(_BUCKETS).normal_(std=0.02)) if time_bias else None
+
+    def forward(self, length: int, buckets: Tensor | None) -> Tensor:
+        """float[1 or B, 1, L, L]; distances beyond the causal ones hold some value."""
+        steps = torch.arange(length, device=self.by_position.device)
+        bias = self.by_position[(steps[:, None] - steps).clamp(min=0)][None, None]
+        return bias if self.by_time is None or buckets is None else bias + self.by_time[buckets][:, None]
+
+
+class HSTU(SequentialRecommender):
+    """Pointwise gated attention without a feed-forward part."""
+
+    name: ClassVar[str] = "hstu"
+    signals: ClassVar[Signals] = Signals(timestamps=True)
+    settings_class: ClassVar[type[RecipeSettings]] = HSTUSettings
+
+    def __init__(self, settings: HSTUSettings, catalogue: Catalogue) -> None:
+        super().__init__(settings, catalogue)
+        self.hstu = settings
+        self.positions = nn.Embedding(settings.max_history, settings.width)
+        nn.init.normal_(self.positions.weight, std=0.02)
+        self.dropout = nn.Dropout(settings.dropout)
+        shape = BlockShape(
+            width=settings.width,
+            heads=settings.heads,
+            dropout=settings.dropout,
+            inner=0,
+            affine=False,
+            attention=settings.attention,
+            gate=True,
+            reach=settings.max_history,
+        )
+        self.blocks = nn.ModuleList(TransformerBlock(shape) for _ in range(settings.layers))
+        self.biases = nn.ModuleList(
+            RelativeBias(settings.max_history, settings.time_bias) for _ in range(settings.layers)
+        )
+
+    def states(self, batch: Batch) -> Tensor:
+        """Unit vectors float[B, L, d].
+
+        Raises:
+            DataError: the time bias is on and the batch has no times.
+        """
+        length = batch.history.shape[1]
+        x = self.items(batch.history + 1) * self.hstu.width**0.5 + self.positions.weight[:length]
+        x = self.dropout(x) * (batch.history >= 0)[..., None]
+        buckets = self._buckets(batch) if self.hstu.time_bias else None
+        for block, bias in zip(self.blocks, self.biases, strict=True):
+            x = block(x, causal=True, bias=bias(length, buckets))
+        return functional.normalize(x, dim=-1, eps=1e-6)
+
+    def item_vectors(self) -> Tensor:
+        """Unit vectors float[N, d]."""
+        return functional.normalize(self.items.weight[1:], dim=-1, eps=1e-6)
+
+    def _buckets(self, batch: Batch) -> Tensor:
+        """Bucket of the time between what each position asks at and each earlier item, int64[B, L, L]."""
+        times, asked_at = batch.times, batch.asked_at
+        if times is None or asked_at is None:
+            raise DataError(
+                "hstu needs the times of the interactions, and none are given; set hstu.time_bias to false to train "
+                "and serve without"
+            )
+        asking = times
+        if self.hstu.use_request_time:
+            asking = times.roll(-1, dims=1).scatter(1, (batch.lengths - 1).clamp(min=0)[:, None], asked_at[:, None])
+        gaps = (asking[:, :, None] - times[:, None, :]).abs().clamp(min=1)
+        return (gaps.float().log() / _BUCKET_WIDTH).floor().long().clamp(max=_BUCKETS - 1)

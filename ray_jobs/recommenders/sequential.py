@@ -1,0 +1,64 @@
+"""What the recipes share that turn a history of item ids into a state per position and compare it with item vectors."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ray_jobs.data.histories import Batch, Catalogue
+from ray_jobs.objectives.next_item import NextItemSettings, next_item_loss
+from ray_jobs.recommenders.base import ScoringRecommender
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialSettings(NextItemSettings):
+    """Settings of the encoder; each recipe's own add to them."""
+
+    max_history: int = 50
+    epochs: int = 60
+    batch_size: int = 128
+    patience: int = 8
+    evaluate_every: int = 2
+    width: int = 64
+    layers: int = 2
+    heads: int = 2
+    dropout: float = 0.3
+
+
+class SequentialRecommender(ScoringRecommender):
+    """One table of item vectors serves as input and output; row 0 is the pad, row i + 1 is item i."""
+
+    every_prefix: ClassVar[bool] = False
+
+    def __init__(self, settings: SequentialSettings, catalogue: Catalogue) -> None:
+        super().__init__(settings, catalogue)
+        self.shape = settings
+        self.items = nn.Embedding(len(catalogue) + 1, settings.width, padding_idx=0)
+        nn.init.normal_(self.items.weight, std=0.02)
+        with torch.no_grad():
+            self.items.weight[0].zero_()
+
+    @abstractmethod
+    def states(self, batch: Batch) -> Tensor:
+        """float[B, L, d]: position t has seen the history up to t, and predicts what follows."""
+
+    def item_vectors(self) -> Tensor:
+        """float[N, d], what states are compared with."""
+        return self.items.weight[1:]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Mean over all real positions of predicting the item that follows."""
+        goals = batch.history.roll(-1, dims=1)
+        goals = goals.scatter(1, (batch.lengths - 1)[:, None], batch.targets[:, None])
+        real = torch.arange(goals.shape[1], device=goals.device) < batch.lengths[:, None]
+        own = torch.cat([batch.history, batch.targets[:, None]], dim=1)[real.nonzero()[:, 0]]
+        states = self.states(batch)[real]
+        return {"loss": next_item_loss(self.shape, states, self.item_vectors(), goals[real], own)}
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Scores of all items after the last position; an empty history is a single pad."""
+        states = self.states(batch)
+        last = states[torch.arange(len(batch), device=states.device), (batch.lengths - 1).clamp(min=0)]
+        return last @ self.item_vectors().T

@@ -1,0 +1,157 @@
+"""One Transformer block for the recipes that read item ids; what tells them apart are its hooks.
+
+Softmax attention with a feed-forward part (SASRec, BERT4Rec), or HSTU's: scores through SiLU instead of a softmax, the
+result gated by a fourth projection, and no feed-forward part.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from infra.errors import SettingError
+
+_ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockShape:
+    """What a block is made of.
+
+    Args:
+        inner: width of the feed-forward part; 0 leaves it out.
+        activation: in the feed-forward part.
+        norm: ``pre`` before each part, ``post`` after adding its result.
+        affine: norms have a learned scale and shift.
+        rotary: queries and keys are turned by their position.
+        attention: ``softmax`` over what is visible, scaled by the root of the head's width; ``pointwise``
+            SiLU(score) / `reach`, unscaled.
+        gate: what attention saw is normalised and multiplied by a projection of the input.
+        reach: positions that ``pointwise`` divides by, the padded length of the literature.
+    """
+
+    width: int
+    heads: int
+    dropout: float
+    inner: int
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+    norm: Literal["pre", "post"] = "pre"
+    affine: bool = True
+    rotary: bool = False
+    attention: Literal["softmax", "pointwise"] = "softmax"
+    gate: bool = False
+    reach: int = 1
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise SettingError(f"width {self.width} is no multiple of heads {self.heads}")
+        if self.rotary and self.width // self.heads % 2:
+            raise SettingError(f"rotary needs heads of even width, and {self.width} / {self.heads} is odd")
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention and, where `BlockShape.inner` is set, a feed-forward part: float[B, L, d] to the same shape."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__()
+        self.shape = shape
+        width = shape.width
+        self.attention_norm = nn.LayerNorm(width, elementwise_affine=shape.affine)
+        self.projection = nn.Linear(width, (4 if shape.gate else 3) * width, bias=not shape.gate)
+        self.seen_norm = nn.LayerNorm(width, elementwise_affine=shape.affine) if shape.gate else None
+        self.out = nn.Linear(width, width)
+        self.feed_norm = nn.LayerNorm(width, elementwise_affine=shape.affine) if shape.inner else None
+        self.feed = (
+            nn.Sequential(
+                nn.Linear(width, shape.inner),
+                _ACTIVATIONS[shape.activation](),
+                nn.Dropout(shape.dropout),
+                nn.Linear(shape.inner, width),
+                nn.Dropout(shape.dropout),
+            )
+            if shape.inner
+            else None
+        )
+
+    def forward(
+        self, x: Tensor, *, causal: bool = False, visible: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        """One block.
+
+        Args:
+            causal: position t sees positions up to t only.
+            visible: bool, broadcast to [B, heads, L, L]: what each position (third axis) sees; with or without
+                `causal`. Every row that is used needs something to see.
+            bias: float, broadcast to [B, heads, L, L], added to the scores.
+        """
+        pre = self.shape.norm == "pre"
+        x = x + self._attend(self.attention_norm(x) if pre else x, causal, visible, bias)
+        if not pre:
+            x = self.attention_norm(x)
+        if self.feed is None or self.feed_norm is None:
+            return x
+        x = x + self.feed(self.feed_norm(x) if pre else x)
+        return x if pre else self.feed_norm(x)
+
+    def _attend(self, x: Tensor, causal: bool, visible: Tensor | None, bias: Tensor | None) -> Tensor:
+        shape = self.shape
+        mixed = self.projection(x)
+        if shape.gate:
+            mixed = functional.silu(mixed)
+        q, k, v = (
+            part.unflatten(-1, (shape.heads, -1)).transpose(1, 2)
+            for part in mixed[..., : 3 * shape.width].chunk(3, dim=-1)
+        )
+        if shape.rotary:
+            q, k = _turned(q), _turned(k)
+        rate = shape.dropout if self.training else 0.0
+        if shape.attention == "softmax":
+            seen = _softmax_attention(q, k, v, causal, visible, bias, rate)
+        else:
+            seen = _pointwise_attention(q, k, v, causal, visible, bias) / shape.reach
+        seen = seen.transpose(1, 2).flatten(2)
+        if self.seen_norm is not None:
+            seen = functional.dropout(self.seen_norm(seen) * mixed[..., 3 * shape.width :], rate)
+            return self.out(seen)
+        return functional.dropout(self.out(seen), rate)
+
+
+def _causal_mask(length: int, device: torch.device) -> Tensor:
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def _softmax_attention(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, visible: Tensor | None, bias: Tensor | None, rate: float
+) -> Tensor:
+    if visible is None and bias is None:
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=rate)
+    mask = _causal_mask(q.shape[-2], q.device) if causal else None
+    if visible is not None:
+        mask = visible if mask is None else mask & visible
+    if bias is not None:
+        mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
+
+
+def _pointwise_attention(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, visible: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    scores = q @ k.transpose(-2, -1)
+    weights = functional.silu(scores if bias is None else scores + bias)
+    if causal:
+        weights = weights * _causal_mask(q.shape[-2], q.device)
+    if visible is not None:
+        weights = weights * visible
+    return weights @ v
+
+
+def _turned(x: Tensor) -> Tensor:
+    """Rotary positions (Su et al., 2021): pairs of float[B, heads, L, w] turned by position times a frequency."""
+    length, half = x.shape[-2], x.shape[-1] // 2
+    rates = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
+    angles = torch.arange(length, device=x.device)[:, None] * rates
+    first, second = x[..., :half], x[..., half:]
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

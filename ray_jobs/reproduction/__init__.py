@@ -1,0 +1,1 @@
+"""Published results, measured again on the field's benchmark sequences."""
