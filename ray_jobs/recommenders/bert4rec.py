@@ -77,7 +77,7 @@ class BERT4Rec(SequentialRecommender):
         """The windows: what stands before their last item, and that item."""
         reach = self.cloze.max_history + 1
         step = max(1, round(self.cloze.window_step * self.cloze.max_history))
-        rows = []
+        rows: list[tuple[int, int]] = []
         for user in range(len(histories)):
             length = len(histories.training_items(user))
             starts = [*range(length - reach, 0, -step), 0]

@@ -13,9 +13,7 @@ because cross-attention in T5 has no positions of its own and a frozen encoder d
 With ``reading="parts"`` the preference and each title are read on their own and their states laid side by side:
 titles no longer see each other inside the encoder, and each is encoded once per catalogue, not once per history.
 
-Training examples take the preference that fits their target best among those known then (an oracle, in training
-only), all known ones as at evaluation, or none, in shares given by settings; each example's draw is fixed by the
-seed, so that the states of a frozen encoder are computed once per distinct text and kept in float16 (up to
+States of a frozen encoder are computed once per distinct text and kept in float16 (up to
 ``cache_mb``; texts beyond it are encoded again each time). Evaluation and serving give the newest preferences
 joined: no oracle.
 """
@@ -24,16 +22,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from infra.errors import SettingError
-from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, join_preferences
+from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories
 from ray_jobs.encoders.text import TransformerEncoder, load_text_encoder
 from ray_jobs.recommenders.base import Notify, RecipeSettings, Signals, silent
-from ray_jobs.recommenders.generative import GenerativeRecommender, GenerativeSettings
+from ray_jobs.recommenders.conditioning import ConditionedSettings, conditioned
+from ray_jobs.recommenders.generative import GenerativeRecommender
 
 PREFERENCE_PREFIX = "Preferences: "
 ITEMS_PREFIX = "Items: "
@@ -43,17 +41,14 @@ ENCODING_CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class MenderTokSettings(GenerativeSettings):
+class MenderTokSettings(ConditionedSettings):
     """Settings of MenderTok.
 
     Args:
-        encoder: name for `ray_jobs.encoders.text.load_text_encoder`.
         encoder_training: ``frozen``, or ``lora`` (rank 16, alpha 1, on the attention's four maps), whose states
             change and so are not kept.
         reading: ``joint`` one text per history, as in the paper; ``parts`` preference and titles each on its own.
         text_length: word pieces that are read per example.
-        preference_dropout: share of training examples that are given no preference.
-        matched_share: of the others, share that is given the single best-fitting preference; the rest get all.
         recency: learned embedding of how many titles ago a token was read.
         state_dropout: dropout on the projected states.
         cache_mb: memory for kept encoder states.
@@ -61,21 +56,17 @@ class MenderTokSettings(GenerativeSettings):
 
     epochs: int = 15
     patience: int = 4
-    encoder: str = "minilm-l6-v2"
     encoder_training: Literal["frozen", "lora"] = "frozen"
     reading: Literal["joint", "parts"] = "joint"
     text_length: int = 128
-    preference_dropout: float = 0.3
-    matched_share: float = 0.5
     recency: bool = True
     state_dropout: float = 0.2
     cache_mb: int = 2048
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("preference_dropout", "matched_share", "state_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(f"mendertok.{name} is {getattr(self, name)}: a share from 0 to 1")
+        if not 0 <= self.state_dropout <= 1:
+            raise SettingError(f"mendertok.state_dropout is {self.state_dropout}: a share from 0 to 1")
         if self.text_length < 16:
             raise SettingError(f"mendertok.text_length is {self.text_length}: at least 16 word pieces are needed")
 
@@ -266,36 +257,9 @@ class MenderTok(GenerativeRecommender):
         return out, mask
 
     def training_examples(self, histories: Histories) -> Examples:
-        """Every training position, with the preference that the settings' shares and the seed give it."""
+        """Every training position, with a preference as `ray_jobs.recommenders.conditioning` says."""
         examples = super().training_examples(histories)
-        settings = self.mender
-        draws = np.random.default_rng(settings.seed).random((len(examples), 2))
-        known = [
-            histories.latest_preferences(int(user), int(position))
-            for user, position in zip(examples.users, examples.positions, strict=True)
-        ]
-        given = draws[:, 0] >= settings.preference_dropout
-        matched = [row for row in np.flatnonzero(given & (draws[:, 1] < settings.matched_share)) if len(known[row]) > 1]
-        best = self._matched([known[row] for row in matched], [int(examples.targets[row]) for row in matched])
-        chosen = [join_preferences(known[row]) if given[row] else "" for row in range(len(examples))]
-        for row, preference in zip(matched, best, strict=True):
-            chosen[row] = preference
-        return examples.with_preferences(chosen)
-
-    def _matched(self, candidates: Sequence[Sequence[str]], targets: Sequence[int]) -> list[str]:
-        """Of each example's candidates the one nearest to the target's title by cosine; the first of equals.
-
-        Looks at the target: for training only.
-        """
-        sentences = sorted({sentence for row in candidates for sentence in row})
-        place = {sentence: i for i, sentence in enumerate(sentences)}
-        vectors = self.encoder.encode(sentences)
-        items = sorted(set(targets))
-        titles = dict(zip(items, self.encoder.encode([self.catalogue.titles[i] for i in items]), strict=True))
-        return [
-            row[int(np.argmax(vectors[[place[sentence] for sentence in row]] @ titles[target]))]
-            for row, target in zip(candidates, targets, strict=True)
-        ]
+        return conditioned(examples, histories, self.mender, self.encoder, self.catalogue.titles)
 
     def trained_state(self) -> dict[str, Tensor]:
         """Decoder, projection, embeddings and adapters; never the encoder's own weights."""

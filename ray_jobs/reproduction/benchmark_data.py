@@ -1,5 +1,6 @@
 """The benchmark files of the field: ``<name>.txt[.gz]`` with a user and then item ids in order on each line, and
-``<name>_items.jsonl[.gz]`` with derived texts. No times are in them."""
+``<name>_items.jsonl[.gz]`` with derived texts. No times are in them.
+"""
 
 import gzip
 import json
