@@ -24,6 +24,7 @@ TOKENIZERS = {
 
 RECOMMENDERS = {
     "mendertok": Recipe("mendertok:MenderTok", "text encoder over preference and titles, codes out", needs_codes=True),
+    "menderemb": Recipe("menderemb:MenderEmb", "vectors of preference and titles, codes out", needs_codes=True),
     "tiger": Recipe("tiger:Tiger", "encoder-decoder over semantic ids, no text", needs_codes=True),
     "sasrec": Recipe("sasrec:SASRec", "causal self-attention over item ids, the baseline"),
     "bert4rec": Recipe("bert4rec:BERT4Rec", "bidirectional self-attention over item ids that fills in masked items"),

@@ -9,6 +9,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from infra.errors import SettingError
 from ray_jobs.data.histories import InMemoryExamples, evaluation_examples, latest_preferences, make_batch
 from ray_jobs.recommenders import recipe_class
+from ray_jobs.recommenders.menderemb import MenderEmb, MenderEmbSettings
 from ray_jobs.recommenders.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.t5 import Decoder, Encoder
@@ -35,6 +36,12 @@ def mendertok():
 def mendertok_parts():
     torch.manual_seed(0)
     return MenderTok(MenderTokSettings(**SMALL, reading="parts"), small_catalogue()).eval()
+
+
+@pytest.fixture(scope="module")
+def menderemb():
+    torch.manual_seed(0)
+    return MenderEmb(MenderEmbSettings(**SMALL), small_catalogue()).eval()
 
 
 def test_recipes_are_those_that_the_orchestrator_offers():
@@ -130,7 +137,7 @@ def _preference_batch():
     return make_batch([[1, 7, 12], [3], []], ["Find a kettle", "", "Avoid noise"], np.array([13, 20, 2]))
 
 
-@pytest.mark.parametrize("which", ["tiger", "mendertok", "mendertok_parts"])
+@pytest.mark.parametrize("which", ["tiger", "mendertok", "mendertok_parts", "menderemb"])
 def test_beam_search_with_enough_beams_is_exact_and_gives_items_only_once(which, request):
     model = _tiger() if which == "tiger" else request.getfixturevalue(which)
     batch = _preference_batch()
@@ -165,7 +172,7 @@ def test_tiger_reads_flattened_codes_with_ranges_per_level_and_an_end():
     assert mask.tolist() == [[True] * 3 + [False] * 2, [True] * 5]
 
 
-@pytest.mark.parametrize("which", ["tiger", "mendertok", "mendertok_parts"])
+@pytest.mark.parametrize("which", ["tiger", "mendertok", "mendertok_parts", "menderemb"])
 def test_padding_beside_longer_histories_changes_nothing(which, request):
     model = _tiger() if which == "tiger" else request.getfixturevalue(which)
     with torch.no_grad():
@@ -174,7 +181,7 @@ def test_padding_beside_longer_histories_changes_nothing(which, request):
     assert torch.allclose(alone, beside, atol=1e-4)
 
 
-@pytest.mark.parametrize("which", ["mendertok", "mendertok_parts"])
+@pytest.mark.parametrize("which", ["mendertok", "mendertok_parts", "menderemb"])
 def test_order_and_preference_reach_the_decoder(which, request):
     model = request.getfixturevalue(which)
     with torch.no_grad():
@@ -320,3 +327,28 @@ def test_mendertok_learns_to_follow_a_preference():
     steered = next(InMemoryExamples(test.with_preferences(["Find a lamp"] * len(test))).batches(90, None))
     lamps = model.log_probabilities(steered).detach().exp()[:, 20:25].sum(1).mean()
     assert lamps > 0.5
+
+
+def test_faithful_menderemb_sees_no_order_and_sees_its_padding():
+    torch.manual_seed(0)
+    model = MenderEmb(MenderEmbSettings(**SMALL, faithful=True), small_catalogue()).eval()
+    with torch.no_grad():
+        first, swapped, shorter = (model.log_probabilities(make_batch([h], [""])) for h in ([1, 7], [7, 1], [1]))
+        _, mask = model.encode(make_batch([[1, 7]], [""]))
+    assert torch.allclose(first, swapped, atol=1e-5)
+    assert not torch.allclose(first, shorter, atol=1e-4)
+    assert mask.shape == (1, 21)
+    assert mask.all()
+
+
+def test_menderemb_keeps_title_vectors_with_its_weights(menderemb, monkeypatch):
+    with torch.no_grad():
+        expected = menderemb.log_probabilities(_preference_batch())
+    again = MenderEmb(MenderEmbSettings(**SMALL), small_catalogue()).eval()
+    again.load_trained_state(menderemb.trained_state())
+    asked = []
+    original = again.text_encoder.encode
+    monkeypatch.setattr(again.text_encoder, "encode", lambda texts: asked.extend(texts) or original(texts))
+    with torch.no_grad():
+        assert torch.allclose(again.log_probabilities(_preference_batch()), expected, atol=1e-5)
+    assert sorted(asked) == ["Avoid noise", "Find a kettle"]

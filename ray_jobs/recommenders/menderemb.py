@@ -1,0 +1,101 @@
+"""MenderEmb: one vector per preference and per item in, semantic ids out (Paischer et al., 2025).
+
+A frozen text encoder gives one unit vector for the preference and one for each title of the history. A linear map
+brings the sequence [preference, item 1, ..., item t] to the decoder's width, and the decoder attends to it; there is no
+encoder stack. In the released model nothing says which item came when, and rows of padding are attended: with
+``faithful`` this is so here, too. Without it (the default) rows carry an embedding of how many items ago they were
+chosen, and pads and a preference that is not given are masked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories
+from ray_jobs.encoders.text import TransformerEncoder, load_text_encoder
+from ray_jobs.recommenders.base import Notify, RecipeSettings, Signals, silent
+from ray_jobs.recommenders.conditioning import ConditionedSettings, conditioned
+from ray_jobs.recommenders.generative import GenerativeRecommender
+
+
+@dataclass(frozen=True, kw_only=True)
+class MenderEmbSettings(ConditionedSettings):
+    """Settings of MenderEmb.
+
+    Args:
+        faithful: no positions, and pads are attended, as released; for comparison.
+    """
+
+    faithful: bool = False
+
+
+class MenderEmb(GenerativeRecommender):
+    """Vectors of texts in, code tuples out."""
+
+    name: ClassVar[str] = "menderemb"
+    signals: ClassVar[Signals] = Signals(titles=True, codes=True, preferences=True)
+    settings_class: ClassVar[type[RecipeSettings]] = MenderEmbSettings
+
+    titles: Tensor
+
+    def __init__(self, settings: MenderEmbSettings, catalogue: Catalogue) -> None:
+        super().__init__(settings, catalogue)
+        self.mender = settings
+        # In a dict, so that frozen weights stay out of the module's own state and of bundles.
+        self._outside: dict[str, TransformerEncoder] = {"encoder": load_text_encoder(settings.encoder)}
+        self.register_buffer("titles", torch.full((len(catalogue), self.text_encoder.dim), torch.nan))
+        self._preferences: dict[str, Tensor] = {}
+        self.projection = nn.Linear(self.text_encoder.dim, settings.width)
+        self.recency = None if settings.faithful else nn.Embedding(settings.max_history + 1, settings.width)
+
+    @property
+    def text_encoder(self) -> TransformerEncoder:
+        """The pretrained encoder."""
+        return self._outside["encoder"]
+
+    def training_examples(self, histories: Histories) -> Examples:
+        """Every training position, with a preference as `ray_jobs.recommenders.conditioning` says."""
+        examples = super().training_examples(histories)
+        return conditioned(examples, histories, self.mender, self.text_encoder, self.catalogue.titles)
+
+    def prepare(self, examples: Examples, notify: Notify = silent) -> None:
+        """Encode the catalogue's titles and the distinct preferences of `examples`."""
+        notify(0, 1, "encoding titles and preferences")
+        self._title_vectors()
+        self._preference_vectors(examples.preferences)
+
+    def release(self) -> None:
+        """Forget the vectors of preferences; those of titles are part of the model."""
+        self._preferences.clear()
+
+    def _title_vectors(self) -> Tensor:
+        if bool(self.titles[0, 0].isnan()):
+            self.text_encoder.to(self.device)
+            self.titles.copy_(torch.from_numpy(self.text_encoder.encode(self.catalogue.titles)))
+        return self.titles
+
+    def _preference_vectors(self, preferences: Sequence[str]) -> Tensor:
+        """Unit vectors float[B, D]; zeros where no preference is given."""
+        new = sorted({preference for preference in preferences if preference} - set(self._preferences))
+        if new:
+            self.text_encoder.to(self.device)
+            self._preferences |= dict(zip(new, torch.from_numpy(self.text_encoder.encode(new)), strict=True))
+        nothing = torch.zeros(self.text_encoder.dim)
+        return torch.stack([self._preferences.get(preference, nothing) for preference in preferences]).to(self.device)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The preference's row, then a row per item of the history, float[B, 1 + L, d]."""
+        real = batch.history >= 0
+        items = self._title_vectors()[batch.history.clamp(min=0)] * real[..., None]
+        rows = torch.cat([self._preference_vectors(batch.preferences)[:, None], items], dim=1)
+        if self.recency is None:
+            wanted = self.mender.max_history + 1
+            rows = nn.functional.pad(rows, (0, 0, 0, max(0, wanted - rows.shape[1])))
+            return self.projection(rows), torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
+        ages = (batch.lengths[:, None] - torch.arange(real.shape[1], device=real.device)).clamp(min=0)
+        ages = torch.cat([torch.zeros_like(ages[:, :1]), ages], dim=1)
+        given = torch.tensor([[bool(preference)] for preference in batch.preferences], device=real.device)
+        return self.projection(rows) + self.recency(ages), torch.cat([given, real], dim=1)
