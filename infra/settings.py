@@ -37,13 +37,17 @@ class SparkSettings(BaseModel, extra="forbid"):
 
 
 class RaySettings(BaseModel, extra="forbid"):
-    """Where Ray jobs are submitted and how large a training worker group is."""
+    """Where Ray jobs are submitted and how large a training worker group is.
+
+    `checkpoint_s`: seconds between two checkpoints inside an epoch; what a killed worker loses is less than that.
+    """
 
     dashboard_address: str = "http://127.0.0.1:8265"
     workers: int = 1
     cpus_per_worker: float = 1
     use_gpu: bool = False
     storage: str = str(REPOSITORY / ".penchant" / "ray_results")
+    checkpoint_s: float = 60
     job_timeout_s: float = 3600
 
 

@@ -184,8 +184,10 @@ class ExampleSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """One pass over this worker's share; every worker gets equally many batches."""
+    def batches(
+        self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1, skip: int = 0
+    ) -> Iterator[Batch]:
+        """One pass over this worker's share without its first `skip` batches; every worker gets equally many."""
         ...
 
 
@@ -199,24 +201,24 @@ class InMemoryExamples:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def batches(self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1, skip: int = 0
+    ) -> Iterator[Batch]:
         """One pass in an order that depends on `seed` only; None keeps the given order.
 
         Examples are shuffled, put side by side with others of like length within groups of `BUCKET` batches, so that
-        little padding is computed, and the batches of a group shuffled again. With several workers the examples left
-        over by an even division are dropped, unless `seed` is None.
+        little padding is computed, and the batches of a group shuffled again. Several workers share the batches that
+        one worker would get with `world` times the size; the examples left over by an even division are dropped,
+        unless `seed` is None: then each worker gets everything.
         """
         if seed is None:
             order = np.arange(len(self))
             groups = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         else:
             rng = np.random.default_rng(seed)
-            order = rng.permutation(len(self))
-            if world > 1:
-                share = len(order) // world
-                order = order[rank * share : (rank + 1) * share]
-            groups = _bucketed(order, self._lengths, batch_size, rng)
-        for rows in groups:
+            order = rng.permutation(len(self))[: len(self) - len(self) % world]
+            groups = [rows[rank::world] for rows in _bucketed(order, self._lengths, batch_size * world, rng)]
+        for rows in groups[skip:]:
             yield collate(self.examples, rows)
 
 

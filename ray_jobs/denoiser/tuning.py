@@ -18,7 +18,7 @@ from ray_jobs.denoiser.settings import DenoiserSettings
 from ray_jobs.denoiser.tuning_data import Example
 from ray_jobs.recommenders.base import silent
 from ray_jobs.training.loop import TrainState
-from ray_jobs.training.ray_train import Outcome, load_state, report_epoch, run_workers, throttled
+from ray_jobs.training.ray_train import Outcome, load_state, report_state, run_workers, throttled
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def worker(config: dict[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
 
     def on_epoch(state: TrainState) -> None:
-        report_epoch(state, rank)
+        report_state(state, rank)
         if config["hook"] is not None:
             config["hook"](state)
 

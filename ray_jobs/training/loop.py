@@ -1,7 +1,7 @@
 """The training loop that every recipe shares; plain PyTorch, so that it runs inside Ray Train and without it.
 
-Every random number of an epoch comes from a seed made of (seed, epoch, rank), so that a run that is resumed at an
-epoch's start goes on exactly as the uninterrupted one would.
+Every random number of a step comes from a seed made of (seed, step, rank), and the order of an epoch's batches from one
+made of (seed, epoch), so that a run that is resumed after any step goes on exactly as the uninterrupted one would.
 """
 
 import copy
@@ -11,12 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ray_jobs.data.histories import ExampleSource
 from ray_jobs.evaluation.metrics import ndcg
 from ray_jobs.recommenders.base import Notify, RecipeSettings, Recommender, silent
+
+AGREE_EVERY = 10
+"""Steps between two looks at rank 0's clock where several workers have to agree on what it says."""
 
 
 @dataclass
@@ -26,16 +30,23 @@ class TrainState:
     Args:
         epoch: epochs completed.
         step: optimiser steps taken.
+        batch: batches done of the epoch that has begun.
+        loss: sum of those batches' losses.
+        seconds: time spent on that epoch.
         records: one dict per epoch: epoch, step, loss, learning_rate, seconds and, where it was evaluated,
             valid_ndcg_10.
         best_score: highest validation NDCG@10 so far, -1 before the first evaluation.
         best_epoch: the epoch it was reached in.
         best: trained tensors at that epoch.
+        current, optimizer: trained tensors and the optimiser's state after `step` steps.
         finished: no epoch is left to do.
     """
 
     epoch: int = 0
     step: int = 0
+    batch: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
     records: list[dict[str, float]] = field(default_factory=list)
     best_score: float = -1.0
     best_epoch: int = 0
@@ -48,6 +59,11 @@ class TrainState:
 def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
     """Seed of one epoch on one worker."""
     return (seed * 1_000_003 + epoch * 1_009 + rank) % 2**31
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Seed of one step on one worker."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
 
 
 def learning_rate(step: int, total: int, settings: RecipeSettings) -> float:
@@ -84,25 +100,32 @@ def fit(
     valid: ExampleSource,
     *,
     state: TrainState | None = None,
-    on_epoch: Callable[[TrainState], None] = lambda _: None,
+    on_checkpoint: Callable[[TrainState], None] = lambda _: None,
+    on_step: Callable[[int], None] = lambda _: None,
+    due: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = lambda: False,
     notify: Notify = silent,
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     agree: Callable[[float], float] = lambda score: score,
     rank: int = 0,
     world: int = 1,
 ) -> TrainState:
-    """Train until the epochs are done or validation stops improving.
+    """Train until the epochs are done, validation stops improving or `stop` says so.
 
     Args:
         state: where to go on; a fresh run when None.
-        on_epoch: called after each epoch with the state to keep; the state's tensors are copies.
+        on_checkpoint: called after each epoch, and inside one when `due` or `stop` says so, with the state to keep;
+            the state's tensors are copies.
+        on_step: called after each step with the number of steps taken.
+        due: whether a checkpoint inside the epoch is wanted; rank 0 is asked between steps.
+        stop: whether to stop here and go on another day; asked likewise, and after at least one step.
         notify: told (steps done, steps planned, note).
         wrap: makes the module whose call computes the loss, e.g. a data-parallel wrapper.
-        agree: makes every worker use rank 0's validation score.
+        agree: makes every worker use rank 0's number.
         rank, world: this worker and how many there are.
 
     Returns:
-        The final state; ``best`` holds the tensors to keep.
+        The final state; ``best`` holds the tensors to keep. It is not ``finished`` when `stop` ended the run.
     """
     settings = recommender.base_settings
     assert len(train) >= world, "a training set needs at least one example per worker"
@@ -118,15 +141,19 @@ def fit(
     steps = math.ceil((len(train) // world) / settings.batch_size)
     total = steps * settings.epochs
     trainable = [p for p in module.parameters() if p.requires_grad]
+
+    def keep() -> None:
+        state.current = _copy(recommender.trained_state())
+        state.optimizer = copy.deepcopy(optimizer.state_dict())
+        on_checkpoint(state)
+
     while not state.finished:
-        started = time.monotonic()
+        started = time.monotonic() - state.seconds
         epoch = state.epoch + 1
-        torch.manual_seed(epoch_seed(settings.seed, epoch, rank))
         module.train()
-        losses = 0.0
-        for number, batch in enumerate(
-            train.batches(settings.batch_size, epoch_seed(settings.seed, epoch), rank, world)
-        ):
+        order = epoch_seed(settings.seed, epoch)
+        for batch in train.batches(settings.batch_size, order, rank, world, skip=state.batch):
+            torch.manual_seed(step_seed(settings.seed, state.step, rank))
             rate = learning_rate(state.step, total, settings)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -136,10 +163,24 @@ def fit(
             torch.nn.utils.clip_grad_norm_(trainable, settings.gradient_clip)
             optimizer.step()
             state.step += 1
-            losses += float(loss.detach())
-            notify(state.step, total, f"epoch {epoch}, loss {losses / (number + 1):.3f}")
-        state.epoch = epoch
-        record = {"epoch": epoch, "step": state.step, "loss": losses / steps, "learning_rate": rate}
+            state.batch += 1
+            state.loss += float(loss.detach())
+            on_step(state.step)
+            notify(state.step, total, f"epoch {epoch}, loss {state.loss / state.batch:.3f}")
+            if state.batch < steps and (world == 1 or state.batch % AGREE_EVERY == 0):
+                stopping = agree(float(stop()))
+                if stopping or agree(float(due())):
+                    state.seconds = time.monotonic() - started
+                    keep()
+                if stopping:
+                    return state
+        record = {
+            "epoch": epoch,
+            "step": state.step,
+            "loss": state.loss / steps,
+            "learning_rate": learning_rate(state.step - 1, total, settings),
+        }
+        state.epoch, state.batch, state.loss, state.seconds = epoch, 0, 0.0, 0.0
         last = epoch == settings.epochs
         if last or epoch % settings.evaluate_every == 0:
             score = agree(validation_score(recommender, valid) if rank == 0 else 0.0)
@@ -152,9 +193,9 @@ def fit(
         state.records.append(record)
         waited = (epoch - state.best_epoch) // settings.evaluate_every
         state.finished = last or waited >= settings.patience
-        state.current = _copy(recommender.trained_state())
-        state.optimizer = copy.deepcopy(optimizer.state_dict())
-        on_epoch(state)
+        keep()
+        if agree(float(stop())):
+            return state
     return state
 
 

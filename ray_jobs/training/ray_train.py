@@ -1,5 +1,6 @@
 """Run the training loop on Ray Train: workers, checkpoints, resume, and honest reuse of finished runs."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,15 +41,20 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished training run.
+    """What a call has left of a training run.
 
     Args:
-        state: final state, with the best tensors and one record per epoch.
+        state: last state, with the best tensors so far and one record per epoch.
         reused: True when an earlier call with this run name had finished already, and nothing was trained now.
     """
 
     state: TrainState
     reused: bool
+
+    @property
+    def paused(self) -> bool:
+        """True when the time budget was spent first: the same call again goes on from here."""
+        return not self.state.finished
 
 
 def build(plan: Plan) -> Recommender:
@@ -79,6 +85,10 @@ class ProgressBoard:
         self._progress.update(done, total, note)
 
 
+def _nothing(_: int) -> None:
+    pass
+
+
 def _worker(config: dict[str, Any]) -> None:
     """What each Ray Train worker does."""
     plan: Plan = ray.get(config["plan"])
@@ -95,8 +105,8 @@ def _worker(config: dict[str, Any]) -> None:
         for examples in (plan.train, plan.valid):
             recommender.prepare(examples, notify)
 
-    def on_epoch(state: TrainState) -> None:
-        report_epoch(state, rank)
+    def on_checkpoint(state: TrainState) -> None:
+        report_state(state, rank)
         if hook is not None:
             hook(state)
 
@@ -105,7 +115,10 @@ def _worker(config: dict[str, Any]) -> None:
         InMemoryExamples(plan.train),
         InMemoryExamples(plan.valid),
         state=state,
-        on_epoch=on_epoch,
+        on_checkpoint=on_checkpoint,
+        on_step=config["on_step"],
+        due=Every(config["checkpoint_s"]),
+        stop=lambda: time.time() >= config["until"],
         notify=notify,
         wrap=lambda module: ray.train.torch.prepare_model(module, move_to_device=False),
         agree=lambda score: float(broadcast_from_rank_zero(score)) if world > 1 else score,
@@ -114,9 +127,25 @@ def _worker(config: dict[str, Any]) -> None:
     )
 
 
-def report_epoch(state: TrainState, rank: int) -> None:
-    """Report an epoch from a worker, with rank 0's state as the checkpoint."""
-    metrics = {"epoch": state.epoch, "step": state.step, "finished": state.finished, **state.records[-1]}
+class Every:
+    """True at the first call that comes `seconds` or more after it was last true, or after it was made."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._last = seconds, time.monotonic()
+
+    def __call__(self) -> bool:
+        """Whether it is time again."""
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+def report_state(state: TrainState, rank: int) -> None:
+    """Report from a worker how far it is, with rank 0's state as the checkpoint."""
+    newest = state.records[-1] if state.records else {}
+    metrics = {**newest, "epoch": state.epoch, "step": state.step, "finished": state.finished}
     with tempfile.TemporaryDirectory() as folder:
         if rank == 0:
             save_state(Path(folder), state)
@@ -180,6 +209,8 @@ def train(
     stage: str,
     max_failures: int = 2,
     hook: Callable[[TrainState], None] | None = None,
+    on_step: Callable[[int], None] = _nothing,
+    time_budget_s: float | None = None,
     wait_s: float = 60.0,
 ) -> Outcome:
     """Train `plan` on the connected Ray cluster under `run_name`; see `run_workers`."""
@@ -192,6 +223,8 @@ def train(
         stage=stage,
         max_failures=max_failures,
         hook=hook,
+        on_step=on_step,
+        time_budget_s=time_budget_s,
         wait_s=wait_s,
     )
 
@@ -206,6 +239,8 @@ def run_workers(
     stage: str,
     max_failures: int = 2,
     hook: Callable[[TrainState], None] | None = None,
+    on_step: Callable[[int], None] = _nothing,
+    time_budget_s: float | None = None,
     wait_s: float = 60.0,
 ) -> Outcome:
     """Run `worker` on a worker group of the connected Ray cluster until it reports a finished `TrainState`.
@@ -214,16 +249,20 @@ def run_workers(
     trained to its end is not run again: its recorded state comes back with ``reused``.
 
     Args:
-        worker: gets a dict with plan (a reference in Ray's object store), threads, board and hook; it goes on from
-            Ray Train's checkpoint and calls `report_epoch` after every epoch.
+        worker: gets a dict with plan (a reference in Ray's object store), threads, board, hook, on_step, checkpoint_s
+            and until (a time in seconds since 1970); it goes on from Ray Train's checkpoint and calls `report_state`.
         home, stage: where progress goes.
         max_failures: how often a lost worker group is started again from the last checkpoint.
-        hook: called on every worker after each epoch's report.
+        hook: called on every worker after each report.
+        on_step: called on every worker after each step with the number of steps taken.
+        time_budget_s: how long this call may take, start-up included; the run is then kept as it is (after one step
+            at least, and never inside an evaluation) and the outcome is ``paused``. None: until it has finished.
         wait_s: how long the cluster may take to have the resources asked for.
 
     Raises:
         SettingError: the cluster cannot hold the worker group.
     """
+    until = math.inf if time_budget_s is None else time.time() + time_budget_s
     earlier = finished_state(settings.storage, run_name)
     if earlier is not None:
         return Outcome(earlier, reused=True)
@@ -234,6 +273,9 @@ def run_workers(
         "threads": max(1, int(settings.cpus_per_worker)),
         "board": board,
         "hook": hook,
+        "on_step": on_step,
+        "checkpoint_s": settings.checkpoint_s,
+        "until": until,
     }
     trainer_class: Any = ray.train.torch.TorchTrainer
     trainer = trainer_class(
@@ -256,7 +298,9 @@ def run_workers(
     ray.kill(board)
     assert result.checkpoint is not None, f"training run {run_name} left no checkpoint"
     state = load_state(result.checkpoint)
-    assert state.finished, f"training run {run_name} ended after epoch {state.epoch} without finishing"
+    assert state.finished or time_budget_s is not None, (
+        f"training run {run_name} ended after epoch {state.epoch} without finishing"
+    )
     assert state.step > 0, f"training run {run_name} took no step"
     return Outcome(state, reused=False)
 

@@ -91,6 +91,15 @@ def test_workers_get_disjoint_shares_of_equal_size():
     assert (counted <= np.bincount(source.examples.targets, minlength=30)).all()
 
 
+def test_workers_split_the_batches_of_one_worker_and_skipped_batches_are_the_first_ones():
+    source = InMemoryExamples(training_examples(small_histories(users=61), 20, True))
+    alone = [b.targets.tolist() for b in source.batches(32, 5)]
+    halves = [[b.targets.tolist() for b in source.batches(16, 5, rank, 2)] for rank in range(2)]
+    assert len(source) % 2 == 0
+    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in alone]
+    assert [b.targets.tolist() for b in source.batches(32, 5, skip=3)] == alone[3:]
+
+
 def test_batches_are_padded_on_the_right():
     batch = make_batch([[3, 4], [], [5]], ["", "quiet", ""])
     assert batch.history.tolist() == [[3, 4], [PAD, PAD], [5, PAD]]

@@ -2,7 +2,6 @@ import os
 import signal
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -59,24 +58,43 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(recipe, setting
     assert first.records[-1]["loss"] < first.records[0]["loss"]
 
 
-def test_a_run_cut_at_any_epoch_goes_on_as_if_it_had_not_been(tmp_path):
-    plan = _plan()
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("cut", [1, 7, 10])
+def test_a_run_cut_after_any_step_goes_on_as_if_it_had_not_been(tmp_path, cut):
+    plan = _plan(replace(SETTINGS, epochs=2))
     whole = _fit(plan)
-    for cut in (1, 3):
+    steps = whole.step // 2
+    assert steps == 7, "the cuts are after the first step, at an epoch's end and inside an epoch"
 
-        class Killed(Exception):
-            pass
+    def save(state):
+        torch.save(vars(state), tmp_path / "state.pt")
+        if state.step == cut:
+            raise Killed
 
-        def save(state, cut=cut):
-            torch.save(vars(state), tmp_path / "state.pt")
-            if state.epoch == cut:
-                raise Killed
+    with pytest.raises(Killed):
+        _fit(plan, on_checkpoint=save, due=lambda: True)
+    state = TrainState(**torch.load(tmp_path / "state.pt", weights_only=True))
+    assert (state.epoch, state.batch) == divmod(cut, steps)
+    taken = []
+    resumed = _fit(plan, state=state, on_step=taken.append)
+    assert taken == list(range(cut + 1, whole.step + 1)), "no step is taken twice"
+    assert _numbers(resumed) == _numbers(whole)
+    assert all(torch.equal(whole.best[name], resumed.best[name]) for name in whole.best)
 
-        with pytest.raises(Killed):
-            _fit(plan, on_epoch=save)
-        resumed = _fit(plan, state=TrainState(**torch.load(tmp_path / "state.pt", weights_only=True)))
-        assert _numbers(resumed) == _numbers(whole)
-        assert all(torch.equal(whole.best[name], resumed.best[name]) for name in whole.best)
+
+def test_a_run_that_is_stopped_again_and_again_ends_like_one_that_is_not():
+    plan = _plan(replace(SETTINGS, epochs=2))
+    whole, state, slices = _fit(plan), None, 0
+    while state is None or not state.finished:
+        left = iter([False, False, True])
+        state = _fit(plan, state=state, stop=lambda left=left: next(left))
+        slices += 1
+    assert slices == 5, "three steps each, and an epoch's end is looked at as well"
+    assert _numbers(state) == _numbers(whole)
+    assert all(torch.equal(whole.best[name], state.best[name]) for name in whole.best)
 
 
 def test_training_stops_when_validation_does_not_improve_and_keeps_the_best():
@@ -102,22 +120,33 @@ def test_the_rate_warms_up_and_ends_at_zero():
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_a_worker_killed_in_mid_run_resumes_to_the_uninterrupted_result(ray_session, tmp_path):
-    plan = _plan()
+def test_a_run_paused_at_first_and_killed_in_mid_epoch_ends_like_the_uninterrupted_one(ray_session, tmp_path):
+    plan = _plan(replace(SETTINGS, epochs=2))
     expected = _fit(plan)
-    marker = tmp_path / "killed"
+    journal = tmp_path / "steps"
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-    def kill_once(state):
-        if state.epoch == 2 and not Path(marker).exists():
-            Path(marker).touch()
+    def kill_once(step):
+        with journal.open("a") as file:
+            print(step, file=file)
+        if step == 11 and journal.read_text().splitlines().count("11") == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    settings = RaySettings(storage=str(tmp_path / "runs"))
+    settings = RaySettings(storage=str(tmp_path / "runs"), checkpoint_s=0)
     given = {"run_name": "killed-once", "home": str(tmp_path), "stage": "train_recommender"}
-    outcome = train(plan, settings, hook=kill_once, **given)
-    assert marker.exists()
+    first = train(plan, settings, on_step=kill_once, time_budget_s=0, **given)
+    assert first.paused
+    assert not first.reused
+    assert (first.state.epoch, first.state.step, first.state.batch) == (0, 1, 1)
+
+    outcome = train(plan, settings, on_step=kill_once, **given)
+    taken = [int(line) for line in journal.read_text().splitlines()]
+    again = taken[taken.index(11) + 1 :]
+    assert taken[:11] == list(range(1, 12))
+    assert 8 < again[0] <= 11, "the second epoch goes on after its last checkpoint, not from its beginning"
+    assert again == list(range(again[0], expected.step + 1))
     assert not outcome.reused
+    assert not outcome.paused
     assert _numbers(outcome.state) == _numbers(expected)
     assert all(torch.equal(expected.best[name], outcome.state.best[name]) for name in expected.best)
     done, total, note = read_progress(str(tmp_path), "train_recommender", 0.0)
