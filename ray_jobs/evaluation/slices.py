@@ -8,8 +8,7 @@ from ray_jobs.data.histories import Histories
 COLD, TAIL, MID, HEAD = "cold", "tail", "mid", "head"
 TARGET_BANDS = (HEAD, MID, TAIL, COLD)
 _LENGTHS = (5, 10, 20)
-LENGTH_BANDS = ("1-4 items", "5-9 items", "10-19 items", "20+ items")
-SLICES = (*TARGET_BANDS, *LENGTH_BANDS)
+LENGTH_BANDS = ("1-4", "5-9", "10-19", "20 and more")
 
 
 def training_counts(histories: Histories, items: int) -> npt.NDArray[np.int64]:
