@@ -1,24 +1,29 @@
 """Rank every user's held-out item against the whole catalogue: the trained model, the baseline and popularity.
 
-Per-user rows go to the table ``evaluations``, one partition per day and model; means with 95 % bootstrap intervals,
-and the paired difference to popularity, go to the models' MLflow runs and to the report. Models run in this process.
+Per-user rows go to the table ``evaluations``, one partition per day and model. The models' MLflow runs get means with
+95 % bootstrap intervals, the paired difference to popularity, coverage and popularity of what is recommended, and the
+slices: under the same names for every recipe, so that runs compare. Models run in this process.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import load_settings, stage_settings
 from ray_jobs.data.histories import Catalogue, Histories
 from ray_jobs.data.tables import publish, table_exists, table_version
 from ray_jobs.data.training_data import read_training_data
-from ray_jobs.evaluation.evaluator import HISTORY, Ranked, evaluate, evaluation_rows
-from ray_jobs.evaluation.metrics import bootstrap
+from ray_jobs.evaluation.evaluator import HISTORY, Ranked, evaluate, evaluate_sampled, evaluation_rows
+from ray_jobs.evaluation.exposure import popularity_percentiles
+from ray_jobs.evaluation.metrics import bootstrap, paired
+from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
-from ray_jobs.registry import runs
+from ray_jobs.registry import plots, runs
 from schemas.errors import DataError
 from schemas.evaluations import EVALUATIONS
 from schemas.handoff import StageReport
@@ -35,9 +40,18 @@ class EvaluateSettings:
 
     Args:
         exclude_seen: leave items of the history out of the ranking; the published protocol ranks all items.
+        sampled_negatives: also rank among so many sampled items, as some papers do; the metrics are then named
+            ``sampled_...`` and stay out of the table. 0 leaves it.
+        seed: of the sampled items.
     """
 
     exclude_seen: bool = False
+    sampled_negatives: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sampled_negatives < 0:
+            raise SettingError(f"evaluate.sampled_negatives is {self.sampled_negatives}: 0 or more is needed")
 
 
 @dataclass(frozen=True)
@@ -77,17 +91,25 @@ def run(request: StageRequest) -> StageReport:
         results = evaluate(candidate.recommender, data.histories, exclude_seen=own.exclude_seen, notify=notify)
         if not all(len(result.ranks) for result in results):
             raise DataError("no history is long enough (three items) to hold out a validation and a test item")
-        candidate.recommender.release()
         if not reference:
             reference = {result.split: result for result in results}
         table = evaluation_rows(results, candidate.model, data.histories, data.catalogue.item_ids)
         partition = {"partition_date": request.partition_date(), "model": candidate.model}
         handoff = publish(table, EVALUATIONS, uri, partition, request.identity())
         rows += handoff.rows
-        summary = _summary(results, reference)
-        counts |= {f"{candidate.recommender.name}.{name}": value for name, value in summary.items()}
+        summary = summarise(results, reference)
+        if own.sampled_negatives:
+            sampled = evaluate_sampled(
+                candidate.recommender, data.histories, negatives=own.sampled_negatives, seed=own.seed
+            )
+            summary |= means(sampled)
+        candidate.recommender.release()
+        shown = {name: value for name, value in summary.items() if f".{HISTORY}." not in name}
+        counts = {f"{candidate.recommender.name}.{name}": value for name, value in shown.items()} | counts
         if candidate.run_id:
-            runs.log_metrics(candidate.run_id, [(name, value, 0) for name, value in summary.items()])
+            logged = summary | slice_means(results)
+            runs.log_metrics(candidate.run_id, [(name, value, 0) for name, value in logged.items()])
+            _log_lists(candidate, results, reference)
     progress.update(1, 1, f"{len(candidates)} models")
     return StageReport(
         stage=STAGE,
@@ -110,7 +132,7 @@ def _trained(request: StageRequest, catalogue: Catalogue) -> list[Candidate]:
     Raises:
         DataError: none is named, or one was trained on another catalogue.
     """
-    candidates = []
+    candidates: list[Candidate] = []
     for task in TRAINERS:
         uri = request.upstream.get(f"{task}.bundle_uri")
         if not uri:
@@ -122,6 +144,8 @@ def _trained(request: StageRequest, catalogue: Catalogue) -> list[Candidate]:
                 f"{len(catalogue)} items of the sequences of {request.partition}: train on these tables first"
             )
         model = f"{bundle.recipe}@{bundle.provenance['run_identity']}"
+        if any(candidate.model == model for candidate in candidates):
+            continue
         candidates.append(Candidate(model, bundle.recommender, request.upstream.get(f"{task}.mlflow_run_id", "")))
     if not candidates:
         raise DataError(
@@ -131,29 +155,81 @@ def _trained(request: StageRequest, catalogue: Catalogue) -> list[Candidate]:
     return candidates
 
 
-def _summary(results: list[Ranked], reference: dict[str, Ranked]) -> dict[str, float]:
-    """Means, intervals and paired differences to popularity.
+def means(results: Sequence[Ranked]) -> dict[str, float]:
+    """Means over users by name.
 
-    Plain names (``test.ndcg_10``) are of the condition the model is served with, the last one; the history alone
-    is named besides (``test.history.ndcg_10``) where the two differ.
+    Plain names (``test.ndcg_10``) are of the condition the model is served with, the last one;
+    ``test.history.ndcg_10`` is of the history alone, the same number for a recipe that is given nothing else.
     """
-    served = {result.split: result.condition for result in results}
-    summary: dict[str, float] = {}
+    return {
+        f"{label}.{name}": round(float(values.mean()), 6)
+        for label, result in _labelled(results)
+        for name, values in result.metrics().items()
+    }
+
+
+def _labelled(results: Sequence[Ranked]) -> list[tuple[str, Ranked]]:
+    """Results as served by split, and those of the history alone."""
+    served = {result.split: result for result in results}
+    alone = [(f"{result.split}.{HISTORY}", result) for result in results if result.condition == HISTORY]
+    return [*((str(split), result) for split, result in served.items()), *alone]
+
+
+def summarise(results: Sequence[Ranked], reference: Mapping[str, Ranked]) -> dict[str, float]:
+    """`means`; of NDCG@10 the interval and what it has over `reference` (popularity); and the exposure of the lists."""
+    summary = means(results)
     for result in results:
-        label = result.split if result.condition == served[result.split] else f"{result.split}.{HISTORY}"
-        for name, values in result.metrics().items():
-            summary[f"{label}.{name}"] = round(float(values.mean()), 6)
         values = result.metrics()["ndcg_10"]
         own = bootstrap(values)
-        gain = bootstrap(values - _aligned(reference[result.split], result))
-        summary |= {
-            f"{label}.ndcg_10_low": round(own.low, 6),
-            f"{label}.ndcg_10_high": round(own.high, 6),
-            f"{label}.ndcg_10_gain": round(gain.mean, 6),
-            f"{label}.ndcg_10_gain_low": round(gain.low, 6),
-            f"{label}.ndcg_10_gain_high": round(gain.high, 6),
+        gain = paired(values, _aligned(reference[result.split], result))
+        numbers = {
+            "ndcg_10_low": own.low,
+            "ndcg_10_high": own.high,
+            "ndcg_10_gain": gain.difference.mean,
+            "ndcg_10_gain_low": gain.difference.low,
+            "ndcg_10_gain_high": gain.difference.high,
+            "ndcg_10_gain_p": gain.p_value,
         }
+        exposed = result.exposure().measures()
+        for label in (label for label, labelled in _labelled(results) if labelled is result):
+            shown = numbers if label.endswith(HISTORY) else numbers | exposed
+            summary |= {f"{label}.{name}": round(value, 6) for name, value in shown.items()}
     return summary
+
+
+def slice_means(results: Sequence[Ranked]) -> dict[str, float]:
+    """Means on the test split, as served, by popularity of the target and by length of the history."""
+    result = next(result for result in reversed(results) if result.split == "test")
+    values = result.metrics()
+    found: dict[str, float] = {}
+    for kind, names, bands in (
+        ("target", TARGET_BANDS, result.target_bands()),
+        ("length", LENGTH_BANDS, result.length_bands()),
+    ):
+        for name in names:
+            inside = bands == name
+            if inside.any():
+                label = f"test.{kind}.{name}"
+                found[f"{label}.users"] = float(inside.sum())
+                found |= {
+                    f"{label}.{metric}": round(float(values[metric][inside].mean()), 6)
+                    for metric in ("recall_10", "ndcg_10")
+                }
+    return found
+
+
+def _log_lists(candidate: Candidate, results: Sequence[Ranked], reference: Mapping[str, Ranked]) -> None:
+    """A picture of how popular the recommended items are, beside popularity's and the targets."""
+    result = next(result for result in reversed(results) if result.split == "test")
+    percentiles = popularity_percentiles(result.counts)
+    shown = {
+        candidate.recommender.name: percentiles[result.lists[result.lists >= 0]],
+        "held-out targets": percentiles[result.examples.targets],
+    }
+    if candidate.recommender.name != "popularity":
+        lists = reference["test"].lists
+        shown["popularity"] = percentiles[lists[lists >= 0]]
+    runs.log_figure(candidate.run_id, plots.list_popularity(shown), "plots/recommended_popularity.png")
 
 
 def _aligned(reference: Ranked, result: Ranked) -> np.ndarray:

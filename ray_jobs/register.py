@@ -6,24 +6,34 @@ version per trained model (a second run adds nothing), and moves the aliases.
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from infra.progress import Progress
-from infra.settings import Settings, load_settings
+from infra.settings import load_settings
 from ray_jobs.data.tables import input_partition
+from ray_jobs.evaluation.metrics import METRICS, Paired
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import plots, promotion, runs, versions
 from ray_jobs.registry.audience import Reader, audience_of
 from ray_jobs.registry.lineage import git_revision
 from ray_jobs.registry.model import input_example, log_model
-from ray_jobs.registry.model_card import CardContent, markdown
-from ray_jobs.registry.results import METRICS, ModelResult, of_model, ranked_beside, summarise
+from ray_jobs.registry.model_card import EXPOSURE, CardContent, markdown
+from ray_jobs.registry.results import (
+    BASELINES,
+    ModelResult,
+    compare,
+    of_model,
+    ranked_beside,
+    summarise,
+    with_slices,
+)
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.stage import run_stage
@@ -69,12 +79,16 @@ def run(request: StageRequest) -> StageReport:
         return _report(client, found, "reused", {"versions_made": 0})
 
     progress.update(0, STEPS, "reading metrics")
-    results = _results(settings, request, trained)
+    evaluations = input_partition(settings, request, "evaluations")
+    results = _results(evaluations, request, trained)
     bundle = load_bundle(trained.bundle_uri)
     audience = audience_of(settings, request)
-    content = _card_content(request, trained, bundle, audience, results, name)
-    progress.update(1, STEPS, "plots")
+    comparisons = _comparisons(evaluations, results, trained)
     training_run = client.get_run(trained.run_id)
+    exposures = _exposures(client, training_run, request)
+    content = _card_content(request, trained, bundle, audience, results, name)
+    content = replace(content, comparisons=comparisons, exposures=exposures)
+    progress.update(1, STEPS, "plots")
     _log_plots(client, training_run, content, bundle)
     tags = _tags(request, trained, content)
     made = found is None
@@ -90,11 +104,45 @@ def run(request: StageRequest) -> StageReport:
     return _report(client, client.get_model_version(name, str(found.version)), "done", counts)
 
 
-def _results(settings: Settings, request: StageRequest, trained: Trained) -> list[ModelResult]:
+def _results(evaluations: pa.Table, request: StageRequest, trained: Trained) -> list[ModelResult]:
     """Results on the test split, the trained model's first (as it is served), then its other one, then baselines."""
-    everything = summarise(input_partition(settings, request, "evaluations"))
+    everything = summarise(evaluations)
     own = of_model(everything, trained.identity)
-    return own + ranked_beside(everything, own, request.upstream.get("train_baseline.run_identity", ""))
+    beside = ranked_beside(everything, own, request.upstream.get("train_baseline.run_identity", ""))
+    return with_slices(evaluations, own + beside)
+
+
+def _comparisons(evaluations: pa.Table, results: list[ModelResult], trained: Trained) -> dict[str, Paired]:
+    """What the model has over each baseline; that over SASRec goes to its run, where evaluate put popularity's."""
+    found = {
+        result.label: compare(evaluations, results[0], result)
+        for result in results
+        if result.recipe in BASELINES and result.model != results[0].model
+    }
+    if "sasrec" in found:
+        over = found["sasrec"]
+        numbers = {
+            "": over.difference.mean,
+            "_low": over.difference.low,
+            "_high": over.difference.high,
+            "_p": over.p_value,
+        }
+        rows = [(f"test.ndcg_10_over_sasrec{end}", round(value, 6), 0) for end, value in numbers.items()]
+        runs.log_metrics(trained.run_id, rows)
+    return found
+
+
+def _exposures(client: MlflowClient, training_run: Run, request: StageRequest) -> dict[str, dict[str, float]]:
+    """Measures of the lists that the evaluate stage logged, of the model and of the baseline where it has a run."""
+    logged = {training_run.data.tags.get("recipe", "model"): training_run.data.metrics}
+    baseline = request.upstream.get("train_baseline.mlflow_run_id", "")
+    if baseline and baseline != training_run.info.run_id:
+        logged["sasrec, baseline"] = client.get_run(baseline).data.metrics
+    return {
+        name: {measure: metrics[f"test.{measure}"] for measure in EXPOSURE}
+        for name, metrics in logged.items()
+        if all(f"test.{measure}" in metrics for measure in EXPOSURE)
+    }
 
 
 def _card_content(
@@ -145,6 +193,7 @@ def _log_plots(client: MlflowClient, training_run: Run, content: CardContent, bu
         quality = {"NDCG@10": history.get("valid_ndcg_10", [])}
         runs.log_figure(run_id, plots.loss_curve(losses, quality, title=title), "plots/loss.png")
     runs.log_figure(run_id, plots.metric_comparison(content.results, f"Test split, {title}"), "plots/metrics.png")
+    runs.log_figure(run_id, plots.slice_comparison(content.results, title=f"Test split, {title}"), "plots/slices.png")
     catalogue = bundle.catalogue
     if catalogue.codes is not None:
         codes = np.asarray(catalogue.codes)

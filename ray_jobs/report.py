@@ -17,9 +17,9 @@ from mlflow.entities.model_registry import ModelVersion
 
 from infra.settings import Settings, load_settings
 from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
+from ray_jobs.evaluation.metrics import Paired
 from ray_jobs.registry import promotion, runs, versions
-from ray_jobs.registry.model_card import HEADINGS
-from ray_jobs.registry.results import PREFERENCE, ModelResult, of_model, ranked_beside, summarise
+from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult, compare, of_model, ranked_beside, summarise
 from schemas.errors import DataError
 from schemas.handoff import read_report
 from schemas.stage_request import StageRequest
@@ -27,6 +27,7 @@ from schemas.stage_request import StageRequest
 WIDTH = 100
 HISTORY = 8
 TOP = 5
+METRICS = ("recall_5", "recall_10", "ndcg_5", "ndcg_10")
 
 
 @dataclass(frozen=True)
@@ -125,20 +126,26 @@ def user_lines(
     return lines
 
 
-def metric_lines(results: Sequence[ModelResult]) -> list[str]:
-    """A table of means with 95 % confidence intervals, one row per model."""
+def metric_lines(results: Sequence[ModelResult], comparisons: Mapping[str, Paired]) -> list[str]:
+    """A table of means with 95 % confidence intervals, one row per model, and the first one's paired differences."""
     labels = [f"{result.recipe}+pref" if result.condition == PREFERENCE else result.recipe for result in results]
     first = max(12, *map(len, labels))
     lines = [
         _rule("Metrics (test split, full catalogue; mean and 95 % confidence interval over users)"),
-        f"{'':<{first}}" + "".join(f"{heading:>20}" for heading in HEADINGS.values()),
+        f"{'':<{first}}" + "".join(f"{heading:>20}" for heading in (HEADINGS[name] for name in METRICS)),
     ]
     for label, result in zip(labels, results, strict=True):
-        cells = [result.metrics[name] for name in HEADINGS]
+        cells = [result.metrics[name] for name in METRICS]
         body = "".join(f"{f'{c.mean:.3f} ({c.low:.3f}-{c.high:.3f})':>20}" for c in cells)
         lines.append(f"{label:<{first}}{body}")
     note = " +pref: given the preferences, too." if any(r.condition == PREFERENCE for r in results) else ""
     lines.append(f"{results[0].users:,} users. Popularity counts training positions only.{note}")
+    for name, found in comparisons.items():
+        gap = found.difference
+        lines.append(
+            f"NDCG@10 less {name}'s, user by user: {gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), "
+            f"p = {found.p_value:.4f}"
+        )
     return lines
 
 
@@ -193,15 +200,17 @@ def report(settings: Settings, dataset: str, partition: str, users: int = 3) -> 
     sequences = {row["user_id"]: row for row in input_partition(settings, request, "sequences").to_pylist()}
     said = newest_preferences(source.partition("preferences"))
     titles = {row["item_id"]: row["title"] or row["item_id"] for row in newest_items(settings, request).to_pylist()}
-    everything = summarise(input_partition(settings, request, "evaluations"))
+    evaluations = input_partition(settings, request, "evaluations")
+    everything = summarise(evaluations)
     own = of_model(everything, version.tags[runs.IDENTITY_TAG])
-    results = own + ranked_beside(everything, own, source.outputs("train_baseline").get("run_identity", ""))
+    beside = ranked_beside(everything, own, source.outputs("train_baseline").get("run_identity", ""))
+    comparisons = {result.label: compare(evaluations, own[0], result) for result in beside}
 
     title = f"Penchant: {dataset}, {partition}"
     lines = ["=" * len(title), title, "=" * len(title)]
     for row in chosen_users(recommended, said, users):
         lines += user_lines(row, sequences[row["user_id"]], said.get(row["user_id"]), titles)
-    lines += metric_lines(results)
+    lines += metric_lines(own + beside, comparisons)
     lines += version_lines(source.client, version)
     lines += count_lines(source, len(sequences), len(recommended))
     return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from pyarrow import fs
 
@@ -216,7 +216,7 @@ def _files(table: DeltaTable) -> fs.FileSystem:
 
 def _opened_or_created(table: Table, uri: str, identity: RunIdentity) -> DeltaTable:
     if table_exists(uri):
-        return DeltaTable(uri)
+        return _with_new_columns(DeltaTable(uri), table, identity)
     days = f"interval {table.retention_days} days"
     return DeltaTable.create(
         uri,
@@ -231,6 +231,30 @@ def _opened_or_created(table: Table, uri: str, identity: RunIdentity) -> DeltaTa
         },
         commit_properties=_commit_properties(identity),
     )
+
+
+def _with_new_columns(target: DeltaTable, table: Table, identity: RunIdentity) -> DeltaTable:
+    """`target` with the columns that the contract has gained; they are null in the rows that are there.
+
+    Raises:
+        DataError: the contract has changed in a way that the rows that are there cannot follow.
+    """
+    stored = {field.name: field.type for field in pa.schema(target.schema().to_arrow())}
+    missing = [column for column in table.columns if column.name not in stored]
+    changed = [
+        f"{c.name} is {stored[c.name]}, now {c.type}" for c in table.columns if stored.get(c.name, c.type) != c.type
+    ]
+    changed += [f"{column.name} is missing and may not be null" for column in missing if not column.nullable]
+    changed += [f"{name} is no longer kept" for name in stored if name not in table.column_names()]
+    if changed:
+        raise DataError(
+            f"table {table.name} at {target.table_uri} follows an older contract (schemas/{table.name}.py): "
+            f"{'; '.join(changed)}. Move it away and run the stage {_STAGE_OF.get(table.name, table.name)!r} again"
+        )
+    if missing:
+        fields = pa.schema([table.arrow_schema().field(column.name) for column in missing])
+        target.alter.add_columns(Schema.from_arrow(fields).fields, commit_properties=_commit_properties(identity))
+    return target
 
 
 def _within(partition: Mapping[str, Any]) -> pc.Expression:

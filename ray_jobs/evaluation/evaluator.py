@@ -1,6 +1,6 @@
 """Rank the held-out item of every user against the whole catalogue."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,16 @@ from ray_jobs.data.histories import (
     Examples,
     Histories,
     InMemoryExamples,
+    IntArray,
     Split,
     evaluation_examples,
     latest_preferences,
     make_batch,
 )
+from ray_jobs.evaluation.exposure import LIST_LENGTH, Exposure, exposure
 from ray_jobs.evaluation.metrics import per_user
-from ray_jobs.recommenders.base import Notify, Recommender, silent
+from ray_jobs.evaluation.slices import length_bands, popularity_bands, training_counts
+from ray_jobs.recommenders.base import Notify, Recommender, rank_of, silent
 from schemas.evaluations import EVALUATIONS
 
 HISTORY, WITH_PREFERENCE = "history", "history+preference"
@@ -30,16 +33,35 @@ class Ranked:
 
     Args:
         ranks: int64[U] from 1, ties against the model; 0 where the model did not place the target.
+        lists: int64[U, 10], the recommended catalogue indices, best first, -1 where fewer were found.
+        counts: int64[N], how often each catalogue item occurs at a training position.
+        sampled: ranked among sampled negatives, not the catalogue; the names of the metrics say so.
     """
 
     split: Split
     condition: str
     examples: Examples
     ranks: npt.NDArray[np.int64]
+    lists: npt.NDArray[np.int64] = field(repr=False)
+    counts: npt.NDArray[np.int64] = field(repr=False)
+    sampled: bool = False
 
     def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Per-user metrics by name."""
-        return per_user(self.ranks)
+        """Per-user metrics by name, ``sampled_`` before it where the ranks are among sampled negatives."""
+        prefix = "sampled_" if self.sampled else ""
+        return {f"{prefix}{name}": values for name, values in per_user(self.ranks).items()}
+
+    def exposure(self) -> Exposure:
+        """Coverage, popularity and novelty of the lists."""
+        return exposure(self.lists, self.examples.targets, self.counts)
+
+    def target_bands(self) -> npt.NDArray[np.str_]:
+        """Popularity band of each user's target, str[U]."""
+        return popularity_bands(self.counts)[self.examples.targets]
+
+    def length_bands(self) -> npt.NDArray[np.str_]:
+        """Band of each user's history, str[U]; the same for every model, whatever its window."""
+        return length_bands(self.examples.positions)
 
 
 def evaluate(
@@ -57,6 +79,72 @@ def evaluate(
         exclude_seen: leave the items of the history out of the ranking. The published protocol ranks all items.
     """
     recommender.eval()
+    jobs = _jobs(recommender, histories, splits)
+    counts = training_counts(histories, len(recommender.catalogue))
+    total, done, results = sum(len(job[2]) for job in jobs), 0, []
+    for split, condition, examples in jobs:
+        ranks, lists = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, LIST_LENGTH, dtype=torch.int64)]
+        start = 0
+        for batch in InMemoryExamples(examples).batches(recommender.base_settings.evaluation_batch_size, None):
+            placed = batch.to(recommender.device)
+            seen = _seen(histories, examples, start, batch).to(recommender.device) if exclude_seen else None
+            found, best = recommender.ranks_and_topk(placed, LIST_LENGTH, seen)
+            ranks.append(found.cpu())
+            lists.append(best.cpu())
+            start += len(batch)
+            done += len(batch)
+            notify(done, total, f"{recommender.name}, {split}, {condition}")
+        results.append(Ranked(split, condition, examples, torch.cat(ranks).numpy(), torch.cat(lists).numpy(), counts))
+    return results
+
+
+def evaluate_sampled(
+    recommender: Recommender,
+    histories: Histories,
+    splits: tuple[Split, ...] = ("valid", "test"),
+    negatives: int = 100,
+    seed: int = 0,
+) -> list[Ranked]:
+    """Rank each target among `negatives` items drawn uniformly from those that its user never chose.
+
+    Some papers report this. It is another quantity than a rank in the catalogue and can order models otherwise
+    (Krichene and Rendle, 2020), so its metrics are named ``sampled_...`` and there are no lists.
+
+    Raises:
+        SettingError: the recipe cannot score given items.
+        ValueError: a user has chosen so much of the catalogue that no negative is left.
+    """
+    recommender.eval()
+    items = len(recommender.catalogue)
+    counts = training_counts(histories, items)
+    results = []
+    for split, condition, examples in _jobs(recommender, histories, splits):
+        rng = np.random.default_rng(seed)
+        ranks, start = [torch.zeros(0, dtype=torch.int64)], 0
+        for batch in InMemoryExamples(examples).batches(recommender.base_settings.evaluation_batch_size, None):
+            users = examples.users[start : start + len(batch)]
+            drawn = torch.from_numpy(np.stack([_negatives(histories.items[u], items, negatives, rng) for u in users]))
+            candidates = torch.cat([batch.targets[:, None], drawn], dim=1).to(recommender.device)
+            with torch.no_grad():
+                scores = recommender.candidate_scores(batch.to(recommender.device), candidates)
+            ranks.append(rank_of(torch.zeros(len(batch), dtype=torch.int64, device=scores.device), scores).cpu())
+            start += len(batch)
+        none = np.full((len(examples), LIST_LENGTH), -1, dtype=np.int64)
+        results.append(Ranked(split, condition, examples, torch.cat(ranks).numpy(), none, counts, sampled=True))
+    return results
+
+
+def _negatives(chosen: IntArray, items: int, wanted: int, rng: np.random.Generator) -> IntArray:
+    """`wanted` different items outside `chosen`; with repetition where fewer are left."""
+    left = np.setdiff1d(np.arange(items), chosen)
+    if not len(left):
+        raise ValueError(f"a user has chosen all {items} items of the catalogue: there is no negative to sample")
+    return rng.choice(left, wanted, replace=len(left) < wanted)
+
+
+def _jobs(
+    recommender: Recommender, histories: Histories, splits: tuple[Split, ...]
+) -> list[tuple[Split, str, Examples]]:
     jobs: list[tuple[Split, str, Examples]] = []
     for split in splits:
         examples = evaluation_examples(histories, split, recommender.base_settings.max_history)
@@ -65,20 +153,7 @@ def evaluate(
             preferences = latest_preferences(histories, examples)
             if any(preferences):
                 jobs.append((split, WITH_PREFERENCE, examples.with_preferences(preferences)))
-    total, done, results = sum(len(job[2]) for job in jobs), 0, []
-    for split, condition, examples in jobs:
-        ranks: list[torch.Tensor] = []
-        start = 0
-        for batch in InMemoryExamples(examples).batches(recommender.base_settings.evaluation_batch_size, None):
-            placed = batch.to(recommender.device)
-            seen = _seen(histories, examples, start, batch).to(recommender.device) if exclude_seen else None
-            ranks.append(recommender.ranks(placed, seen).cpu())
-            start += len(batch)
-            done += len(batch)
-            notify(done, total, f"{recommender.name}, {split}, {condition}")
-        joined = torch.cat(ranks).numpy() if ranks else np.zeros(0, dtype=np.int64)
-        results.append(Ranked(split, condition, examples, joined))
-    return results
+    return jobs
 
 
 def _seen(histories: Histories, examples: Examples, start: int, batch: Batch) -> torch.Tensor:
@@ -106,6 +181,9 @@ def evaluation_rows(results: list[Ranked], model: str, histories: Histories, ite
             "condition": [result.condition] * size,
             "target_item_id": [item_ids[int(target)] for target in examples.targets],
             "history_length": np.diff(examples.offsets).astype(np.int32),
+            "items_before": examples.positions.astype(np.int32),
+            "target_training_count": result.counts[examples.targets].astype(np.int32),
+            "target_band": result.target_bands(),
             "rank": pa.array(result.ranks.astype(np.int32), mask=~placed),
             **{name: values.astype(np.float32) for name, values in result.metrics().items()},
         }

@@ -147,6 +147,19 @@ class Recommender(nn.Module):
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
         """Rank of each target from 1, ties against the model, int64[B]; 0 where the recipe does not place it."""
 
+    @torch.no_grad()
+    def ranks_and_topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`ranks` and the items of `topk`; a recipe that can has both from one pass over the batch."""
+        return self.ranks(batch, exclude), self.topk(batch, k, exclude)[0]
+
+    def candidate_scores(self, batch: Batch, candidates: Tensor) -> Tensor:  # noqa: ARG002  (for recipes that can)
+        """Scores float[B, C] of given catalogue items int64[B, C], for rankings among sampled negatives.
+
+        Raises:
+            SettingError: the recipe cannot score an item that it did not choose itself.
+        """
+        raise SettingError(f"recipe {self.name} cannot score given items: set evaluate.sampled_negatives to 0 for it")
+
     def trained_state(self) -> dict[str, Tensor]:
         """Tensors that a bundle must keep; a frozen pretrained encoder is not among them."""
         return dict(self.state_dict())
@@ -175,19 +188,50 @@ class ScoringRecommender(Recommender):
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The k best by score; equal scores in the order of item ids."""
-        scores = self._masked_scores(batch, exclude)
-        order = torch.sort(scores, dim=1, descending=True, stable=True)
-        found = min(k, scores.shape[1])
-        items = torch.full((len(batch), k), -1, dtype=torch.int64, device=scores.device)
-        values = torch.full((len(batch), k), float("-inf"), dtype=scores.dtype, device=scores.device)
-        values[:, :found] = order.values[:, :found]
-        items[:, :found] = torch.where(order.values[:, :found].isinf(), -1, order.indices[:, :found])
-        return items, values
+        return best(self._masked_scores(batch, exclude), k)
 
     @torch.no_grad()
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
         """Exact rank over the whole catalogue; an item with the target's score counts as ahead of it."""
+        return rank_of(batch.targets, self._masked_scores(batch, exclude))
+
+    @torch.no_grad()
+    def ranks_and_topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Both from one scoring of the catalogue."""
         scores = self._masked_scores(batch, exclude)
-        own = scores.gather(1, batch.targets[:, None])
-        rank = (scores >= own).sum(dim=1)
-        return torch.where(own[:, 0].isinf(), 0, rank)
+        return rank_of(batch.targets, scores), best(scores, k)[0]
+
+    @torch.no_grad()
+    def candidate_scores(self, batch: Batch, candidates: Tensor) -> Tensor:
+        """The candidates' share of `scores`."""
+        return self.scores(batch).gather(1, candidates)
+
+
+def rank_of(targets: Tensor, scores: Tensor) -> Tensor:
+    """Rank int64[B] of one item per row of float[B, N], ties against it; 0 where its score is minus infinity."""
+    own = scores.gather(1, targets[:, None])
+    return torch.where(own[:, 0].isinf(), 0, (scores >= own).sum(dim=1))
+
+
+def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Columns int64[B, k] and values of the k largest of float[B, N], the earlier column first among equals.
+
+    Minus infinity and what is no number are no candidates: their column is -1, as are places beyond N.
+    """
+    found = min(k, scores.shape[1])
+    # `topk` is fast but takes any of the equals at its end; those are replaced by the first ones.
+    values, columns = scores.topk(found, dim=1)
+    if values.isnan().any():
+        return best(scores.masked_fill(scores.isnan(), float("-inf")), k)
+    last = values[:, -1:]
+    numbers = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device)
+    firsts = torch.where(scores == last, numbers, scores.shape[1]).topk(found, dim=1, largest=False).values.long()
+    above = values > last
+    place = (numbers[:found] - above.sum(dim=1, keepdim=True)).clamp(min=0)
+    columns = torch.where(above, columns, firsts.gather(1, place)).sort(dim=1).values
+    order = torch.sort(scores.gather(1, columns), dim=1, descending=True, stable=True)
+    items = torch.full((len(scores), k), -1, dtype=torch.int64, device=scores.device)
+    padded = torch.full((len(scores), k), float("-inf"), dtype=scores.dtype, device=scores.device)
+    padded[:, :found] = order.values
+    items[:, :found] = torch.where(order.values.isinf(), -1, columns.gather(1, order.indices))
+    return items, padded

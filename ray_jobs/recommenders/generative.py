@@ -157,11 +157,19 @@ class GenerativeRecommender(Recommender):
 
     @torch.no_grad()
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
-        """Position of the target in the beam list; an item with its very score counts as ahead of it."""
-        items, scores = self.topk(batch, self.settings.beams, exclude)
-        hit = items == batch.targets[:, None]
-        own = torch.where(hit, scores, float("-inf")).amax(dim=1, keepdim=True)
-        return torch.where(hit.any(dim=1), ((scores >= own) & (items >= 0)).sum(dim=1), 0)
+        """Position of the target in the beam list; see `rank_in_list` for ties."""
+        return self.ranks_and_topk(batch, self.settings.beams, exclude)[0]
+
+    @torch.no_grad()
+    def ranks_and_topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Both from one beam search."""
+        items, scores = self.topk(batch, max(k, self.settings.beams), exclude)
+        return rank_in_list(batch.targets, items, scores), items[:, :k]
+
+    @torch.no_grad()
+    def candidate_scores(self, batch: Batch, candidates: Tensor) -> Tensor:
+        """Exact log-probabilities, from scoring the whole catalogue: for small catalogues."""
+        return self.log_probabilities(batch).gather(1, candidates)
 
     @torch.no_grad()
     def log_probabilities(self, batch: Batch) -> Tensor:
@@ -178,3 +186,20 @@ class GenerativeRecommender(Recommender):
             scores = step(prefix[..., :level], parents if level == 1 else same)
             total = total + scores.gather(2, prefix[..., level : level + 1])[..., 0]
         return total
+
+
+def rank_in_list(targets: Tensor, items: Tensor, scores: Tensor) -> Tensor:
+    """Rank int64[B] of one item per row of a found list, ties against it; 0 where it is not placed.
+
+    An item with the target's very score counts as ahead of it. Where a full list ends in a tie, equals of its last
+    score may have been left out by their order alone: a target among them is not placed.
+
+    Args:
+        items, scores: int64[B, K] and float[B, K], best first, -1 where fewer were found.
+    """
+    hit = items == targets[:, None]
+    own = torch.where(hit, scores, float("-inf")).amax(dim=1, keepdim=True)
+    ahead = ((scores >= own) & (items >= 0)).sum(dim=1)
+    last = scores[:, -1:]
+    cut = (items[:, -1] >= 0) & (own == last)[:, 0] & ((scores == last).sum(dim=1) > 1)
+    return torch.where(hit.any(dim=1) & ~cut, ahead, 0)

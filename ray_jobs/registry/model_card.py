@@ -3,15 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ray_jobs.evaluation.metrics import Interval
-from ray_jobs.registry.results import METRICS, ModelResult
+from ray_jobs.evaluation.exposure import LIST_LENGTH
+from ray_jobs.evaluation.metrics import Interval, Paired
+from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult
 from schemas.handoff import Handoff
 from schemas.recipes import RECOMMENDERS
 
 LONGEST = 5000
 """Characters that MLflow's database keeps of a description."""
 
-HEADINGS = {"recall_5": "Recall@5", "recall_10": "Recall@10", "ndcg_5": "NDCG@5", "ndcg_10": "NDCG@10"}
+EXPOSURE = {
+    f"coverage_{LIST_LENGTH}": "share of the catalogue in some list",
+    f"gini_{LIST_LENGTH}": "Gini of the places items get (0 even, 1 all to few)",
+    f"popularity_{LIST_LENGTH}": "mean popularity percentile, 0 to 1",
+    f"popularity_bias_{LIST_LENGTH}": "that less the percentile of what users chose",
+    f"novelty_{LIST_LENGTH}": "novelty, bits",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +28,9 @@ class CardContent:
     Args:
         model_name: registered name.
         recipe: method of the recommender.
-        results: this model's results first, then the baselines.
+        results: this model's results first, with slices, then the baselines.
+        comparisons: by baseline, what this model has over it in NDCG@10.
+        exposures: by model, the measures of `EXPOSURE` of its lists.
         items, users: size of the catalogue and number of histories.
         with_preference: users whose newest position has preferences.
         codebook: version of the semantic ids, empty where the recipe uses none.
@@ -41,6 +50,8 @@ class CardContent:
     users: int
     with_preference: int
     results: Sequence[ModelResult]
+    comparisons: Mapping[str, Paired] = field(default_factory=dict)
+    exposures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     codebook: str = ""
     inputs: Mapping[str, Handoff] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -53,7 +64,17 @@ def markdown(content: CardContent, version: str = "") -> str:
         version: number of the version, where it is known already.
     """
     head = "\n\n".join(
-        (_opening(content), _metrics(content.results), _usage(content.model_name, version), _limits(content))
+        part
+        for part in (
+            _opening(content),
+            _metrics(content.results),
+            _comparisons(content.comparisons),
+            _slices(content.results[0]),
+            _exposures(content.exposures),
+            _usage(content.model_name, version),
+            _limits(content),
+        )
+        if part
     )
     lines = _lineage(content)
     card = f"{head}\n\n" + "\n".join(lines)
@@ -80,16 +101,57 @@ def _cell(interval: Interval) -> str:
 
 
 def _metrics(results: Sequence[ModelResult]) -> str:
+    given = {True: "history and preferences", False: "history"}
+    heads = [f"{result.recipe}, given {given[result.condition == PREFERENCE]}" for result in results]
     rows = [
         "## Metrics\n",
-        "Leave-one-out test split, the whole catalogue ranked. Mean over users and 95 % confidence interval.\n",
-        "| model | given | users | " + " | ".join(HEADINGS[name] for name in METRICS) + " |",
-        "|---|---|---|" + "---|" * len(METRICS),
+        f"Leave-one-out test split, {results[0].users:,} users, the whole catalogue ranked. Mean over users and 95 % "
+        "confidence interval.\n",
+        "| metric | " + " | ".join([f"**{heads[0]}**", *heads[1:]]) + " |",
+        "|---|" + "---|" * len(results),
     ]
-    for number, result in enumerate(results):
-        mark = "**" if number == 0 else ""
-        cells = " | ".join(_cell(result.metrics[name]) for name in METRICS)
-        rows.append(f"| {mark}{result.recipe}{mark} | {result.condition} | {result.users:,} | {cells} |")
+    rows += [
+        f"| {heading} | " + " | ".join(_cell(result.metrics[name]) for result in results) + " |"
+        for name, heading in HEADINGS.items()
+    ]
+    return "\n".join(rows)
+
+
+def _comparisons(comparisons: Mapping[str, Paired]) -> str:
+    lines = []
+    for name, found in comparisons.items():
+        gap = found.difference
+        lines.append(
+            f"- NDCG@10 less {name}'s, user by user: **{gap.mean:+.4f}** ({gap.low:+.4f} to {gap.high:+.4f}), "
+            f"p = {found.p_value:.4f} (random sign flips, {found.users:,} users)"
+        )
+    return "\n".join(lines)
+
+
+def _slices(result: ModelResult) -> str:
+    if not result.slices:
+        return ""
+    rows = ["## By group of users\n", "| users by | group | users | Recall@10 | NDCG@10 |", "|---|---|---|---|---|"]
+    rows += [
+        f"| {s.kind} | {s.name} | {s.users:,} | {_cell(s.metrics['recall_10'])} | {_cell(s.metrics['ndcg_10'])} |"
+        for s in result.slices
+    ]
+    note = "Popularity in thirds of all training positions; cold: the target is at none of them."
+    return "\n".join([*rows, f"\n{note}"])
+
+
+def _exposures(exposures: Mapping[str, Mapping[str, float]]) -> str:
+    if not exposures:
+        return ""
+    rows = [
+        f"## What it recommends (top {LIST_LENGTH}, test users)\n",
+        "| | " + " | ".join(exposures) + " |",
+        "|---|" + "---|" * len(exposures),
+    ]
+    rows += [
+        f"| {words} | " + " | ".join(f"{measures[name]:.3f}" for measures in exposures.values()) + " |"
+        for name, words in EXPOSURE.items()
+    ]
     return "\n".join(rows)
 
 

@@ -7,10 +7,9 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ray_jobs.registry.results import ModelResult
+from ray_jobs.registry.results import BY_LENGTH, BY_TARGET, HEADINGS, ModelResult
 
 COLOURS = ("#2a6f97", "#e07a1f", "#8a8f98", "#5b8c5a", "#9c4f8c", "#c9a227")
-LABELS = {"recall_5": "Recall@5", "recall_10": "Recall@10", "ndcg_5": "NDCG@5", "ndcg_10": "NDCG@10"}
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -57,8 +56,8 @@ def loss_curve(
 
 def metric_comparison(results: Sequence[ModelResult], title: str = "") -> Figure:
     """Metrics of each model side by side, with 95 % confidence intervals over users."""
-    figure, axes = _axes(9, 4.6)
-    names = list(LABELS)
+    figure, axes = _axes(12, 4.6)
+    names = list(HEADINGS)
     width = 0.8 / max(1, len(results))
     highest = 0.0
     for row, result in enumerate(results):
@@ -80,13 +79,67 @@ def metric_comparison(results: Sequence[ModelResult], title: str = "") -> Figure
             )
         highest = max(highest, *(e.high for e in estimates))
     users = results[0].users if results else 0
-    axes.set_xticks(np.arange(len(names)), [LABELS[name] for name in names])
+    axes.set_xticks(np.arange(len(names)), [HEADINGS[name] for name in names])
     axes.set_ylim(0, max(1e-3, highest * 1.15))
     axes.set_ylabel(f"mean over {users:,} test users (0 to 1)")
     axes.set_xlabel("metric over the full catalogue; bars: 95 % confidence interval")
     figure.legend(frameon=False, ncols=max(1, len(results)), loc="outside lower center", fontsize=8.5)
     if title:
         axes.set_title(title)
+    return figure
+
+
+def slice_comparison(results: Sequence[ModelResult], metric: str = "ndcg_10", title: str = "") -> Figure:
+    """A metric of each model for groups of users, with 95 % confidence intervals; results need their slices.
+
+    Args:
+        metric: one of those that slices have.
+    """
+    kinds = [kind for kind in (BY_TARGET, BY_LENGTH) if any(s.kind == kind for s in results[0].slices)]
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    panels = figure.subplots(1, max(1, len(kinds)), sharey=True, squeeze=False)[0]
+    for axes, kind in zip(panels, kinds, strict=False):
+        _clean(axes)
+        groups = [(s.name, s.users) for s in results[0].slices if s.kind == kind]
+        place = {name: number for number, (name, _) in enumerate(groups)}
+        for row, result in enumerate(results):
+            slices = [s for s in result.slices if s.kind == kind and s.name in place]
+            means = np.array([s.metrics[metric].mean for s in slices])
+            low, high = (np.array([getattr(s.metrics[metric], end) for s in slices]) for end in ("low", "high"))
+            x = [place[s.name] + (row - (len(results) - 1) / 2) * 0.16 for s in slices]
+            errors = np.abs(np.stack([means - low, high - means]))
+            colour = COLOURS[row % len(COLOURS)]
+            axes.errorbar(x, means, errors, fmt="o", ms=5, capsize=3, color=colour, label=result.label)
+        axes.set_xticks(range(len(groups)), [f"{name}\n{users:,} users" for name, users in groups])
+        axes.set_xlim(-0.6, len(groups) - 0.4)
+        axes.set_xlabel(kind)
+    panels[0].set_ylabel(f"{HEADINGS[metric]}, 95 % confidence interval")
+    panels[0].set_ylim(bottom=0)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=max(1, len(results)), loc="outside lower center", fontsize=8.5)
+    figure.suptitle(title or "Metric by group of users")
+    return figure
+
+
+def list_popularity(shown: Mapping[str, npt.NDArray[np.float64]], title: str = "") -> Figure:
+    """How popular the items are that are recommended, beside those that users went on to choose.
+
+    Args:
+        shown: by name the popularity percentiles, 0 to 1, of all places of the lists or of the targets.
+    """
+    figure, axes = _axes(8, 4.2)
+    edges = np.linspace(0, 1, 11)
+    middles = (edges[:-1] + edges[1:]) / 2 * 100
+    for colour, (name, values) in zip(COLOURS, shown.items(), strict=False):
+        share = np.histogram(values, edges)[0] / max(1, len(values)) * 100
+        mean = f"mean {100 * values.mean():.0f}" if len(values) else "none"
+        axes.plot(middles, share, color=colour, marker="o", ms=4, label=f"{name} ({mean})")
+    axes.set_xlabel("popularity at training positions (percentile of the catalogue, 100 is the most popular item)")
+    axes.set_ylabel("share of places (%)")
+    axes.set_xlim(0, 100)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    axes.set_title(title or "Popularity of what is recommended in top-10 lists (test split)", fontsize=11)
     return figure
 
 

@@ -1,18 +1,41 @@
-"""Averages and intervals from the per-user rows of `evaluations`."""
+"""Averages, slices and paired comparisons from the per-user rows of `evaluations`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_jobs.evaluation.metrics import Interval, bootstrap
+from ray_jobs.evaluation.metrics import METRICS, Interval, Paired, bootstrap_each, paired
+from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS, length_bands
 from schemas.errors import DataError
 
-METRICS = ("recall_5", "recall_10", "ndcg_5", "ndcg_10")
 PREFERENCE = "history+preference"
 BASELINES = ("sasrec", "popularity")
+SLICE_METRICS = ("recall_10", "ndcg_10")
+HEADINGS = {
+    **{f"recall_{k}": f"Recall@{k}" for k in (5, 10, 20)},
+    **{f"ndcg_{k}": f"NDCG@{k}" for k in (5, 10, 20)},
+    "mrr": "MRR",
+}
+BY_TARGET, BY_LENGTH = "target's popularity", "items in the history"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceResult:
+    """What a model reached on some of the users.
+
+    Args:
+        kind: what the users were grouped by, for people.
+        name: the group.
+        metrics: those of `SLICE_METRICS`.
+    """
+
+    kind: str
+    name: str
+    users: int
+    metrics: Mapping[str, Interval]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +46,14 @@ class ModelResult:
         model: name in `evaluations`, with the run identity.
         condition: what the model was given.
         users: how many were evaluated.
+        slices: the same for groups of users, where they were asked for.
     """
 
     model: str
     condition: str
     users: int
     metrics: Mapping[str, Interval]
+    slices: Sequence[SliceResult] = ()
 
     @property
     def recipe(self) -> str:
@@ -49,26 +74,78 @@ def recipe_of(model: str) -> str:
 def summarise(evaluations: pa.Table, split: str = "test") -> list[ModelResult]:
     """One result per model and condition of `split`, sorted by model and condition.
 
+    A model whose rows lack a metric, because they are older than the metric, is left out.
+
     Raises:
-        DataError: the table has no row of the split.
+        DataError: the table has no complete row of the split.
     """
-    rows = evaluations.filter(pc.equal(evaluations.column("split"), split))
-    if rows.num_rows == 0:
+    complete = evaluations.filter(pc.equal(evaluations.column("split"), split))
+    for name in METRICS:
+        if name not in complete.column_names:
+            complete = complete.slice(0, 0)
+            break
+        complete = complete.filter(pc.is_valid(complete.column(name)))
+    if complete.num_rows == 0:
         raise DataError(f"table evaluations has no {split} row for this partition; run the evaluate stage first")
-    keys = list(zip(rows.column("model").to_pylist(), rows.column("condition").to_pylist(), strict=True))
-    values = {name: rows.column(name).to_numpy().astype(np.float64) for name in METRICS}
-    members: dict[tuple[str, str], list[int]] = {}
-    for row, key in enumerate(keys):
-        members.setdefault(key, []).append(row)
-    return [
-        ModelResult(
-            model=model,
-            condition=condition,
-            users=len(chosen),
-            metrics={name: bootstrap(values[name][chosen]) for name in METRICS},
+    pairs = complete.select(["model", "condition"]).group_by(["model", "condition"]).aggregate([]).to_pylist()
+    results = []
+    for model, condition in sorted((pair["model"], pair["condition"]) for pair in pairs):
+        rows = _rows(complete, model, condition, split)
+        values = {name: _values(rows, name) for name in METRICS}
+        results.append(
+            ModelResult(model=model, condition=condition, users=rows.num_rows, metrics=bootstrap_each(values))
         )
-        for (model, condition), chosen in sorted(members.items())
+    return results
+
+
+def _rows(evaluations: pa.Table, model: str, condition: str, split: str) -> pa.Table:
+    """Rows of one model, by user."""
+    wanted = (pc.field("model") == model) & (pc.field("condition") == condition) & (pc.field("split") == split)
+    return evaluations.filter(wanted).sort_by("user_id")
+
+
+def _values(rows: pa.Table, name: str) -> np.ndarray:
+    return rows.column(name).to_numpy().astype(np.float64)
+
+
+def with_slices(evaluations: pa.Table, results: Sequence[ModelResult], split: str = "test") -> list[ModelResult]:
+    """`results` with their `slices`: by popularity of the target, then by length of the history; no empty one."""
+    return [
+        replace(result, slices=_slices(_rows(evaluations, result.model, result.condition, split))) for result in results
     ]
+
+
+def _slices(rows: pa.Table) -> list[SliceResult]:
+    groups = (
+        (BY_TARGET, TARGET_BANDS, rows.column("target_band").to_numpy()),
+        (BY_LENGTH, LENGTH_BANDS, length_bands(rows.column("items_before").to_numpy())),
+    )
+    values = {name: _values(rows, name) for name in SLICE_METRICS}
+    found = []
+    for kind, names, bands in groups:
+        for name in names:
+            inside = bands == name
+            if inside.any():
+                metrics = bootstrap_each({metric: column[inside] for metric, column in values.items()})
+                found.append(SliceResult(kind=kind, name=name, users=int(inside.sum()), metrics=metrics))
+    return found
+
+
+def compare(
+    evaluations: pa.Table, own: ModelResult, other: ModelResult, metric: str = "ndcg_10", split: str = "test"
+) -> Paired:
+    """What `own` has over `other` in `metric`, over the users that both were evaluated on.
+
+    Raises:
+        DataError: there is no such user.
+    """
+    mine, theirs = (_rows(evaluations, result.model, result.condition, split) for result in (own, other))
+    shared = pc.is_in(mine.column("user_id"), theirs.column("user_id").combine_chunks())
+    both = mine.filter(shared)
+    if both.num_rows == 0:
+        raise DataError(f"{own.model} and {other.model} were evaluated on no user in common: run evaluate for both")
+    theirs = theirs.filter(pc.is_in(theirs.column("user_id"), both.column("user_id").combine_chunks()))
+    return paired(_values(both, metric), _values(theirs, metric))
 
 
 def of_model(results: Sequence[ModelResult], identity: str) -> list[ModelResult]:

@@ -4,10 +4,12 @@ import torch
 from small_world import small_catalogue, small_histories
 
 from ray_jobs.data.histories import PAD, evaluation_examples, make_batch
-from ray_jobs.evaluation.evaluator import evaluate, evaluation_rows
-from ray_jobs.evaluation.metrics import bootstrap, ndcg, recall
-from ray_jobs.recommenders.base import ScoringRecommender, Signals
+from ray_jobs.evaluation.evaluator import evaluate, evaluate_sampled, evaluation_rows
+from ray_jobs.evaluation.slices import popularity_bands, training_counts
+from ray_jobs.recommenders.base import ScoringRecommender, Signals, best
+from ray_jobs.recommenders.generative import rank_in_list
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
+from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from schemas.evaluations import EVALUATIONS
 
 
@@ -31,13 +33,6 @@ class Fixed(ScoringRecommender):
 
 def _batch(targets):
     return make_batch([[0]] * len(targets), [""] * len(targets), np.array(targets))
-
-
-def test_metrics_by_hand():
-    ranks = [1, 2, 5, 6, 10, 11, 0]
-    assert recall(ranks, 5).tolist() == [1, 1, 1, 0, 0, 0, 0]
-    assert recall(ranks, 10).tolist() == [1, 1, 1, 1, 1, 0, 0]
-    assert ndcg(ranks, 10) == pytest.approx([1, 1 / np.log2(3), 1 / np.log2(6), 1 / np.log2(7), 1 / np.log2(11), 0, 0])
 
 
 def test_ranks_equal_brute_force_with_ties_against_the_model():
@@ -70,17 +65,6 @@ def test_popularity_counts_training_positions_only():
     assert model.counts.tolist() == expected.tolist()
 
 
-def test_bootstrap_covers_the_mean_and_sees_a_paired_difference():
-    rng = np.random.default_rng(1)
-    base = rng.random(400)
-    interval = bootstrap(base)
-    assert interval.low < base.mean() < interval.high
-    assert interval == bootstrap(base)
-    better = base + rng.normal(0.02, 0.05, 400)
-    assert bootstrap(better - base).low > 0
-    assert bootstrap(better).low < bootstrap(base).high, "unpaired intervals overlap"
-
-
 def test_rows_of_the_evaluations_table():
     catalogue, histories = small_catalogue(), small_histories()
     model = Popularity(PopularitySettings(), catalogue)
@@ -111,3 +95,69 @@ def test_seen_items_are_ranked_unless_asked_otherwise():
         assert plain.ranks[user] == 30 - target
         ahead = sum(1 for item in range(target, 30) if item not in before)
         assert without.ranks[user] == (0 if target in before else ahead)
+
+
+def test_bands_and_lists_of_an_evaluation_rest_on_training_positions():
+    catalogue, histories = small_catalogue(), small_histories()
+    result = evaluate(Fixed(np.arange(30)), histories, ("test",))[0]
+    assert result.counts.tolist() == training_counts(histories, 30).tolist()
+    assert result.counts.sum() == sum(histories.valid_position)
+    assert result.lists.tolist() == [list(range(29, 19, -1))] * 60
+    rows = evaluation_rows([result], "m", histories, catalogue.item_ids).to_pylist()
+    bands = popularity_bands(result.counts)
+    assert [row["target_band"] for row in rows] == [bands[items[-1]] for items in histories.items]
+    assert [row["items_before"] for row in rows] == [len(items) - 1 for items in histories.items]
+
+
+def test_a_model_that_knows_nothing_earns_nothing_whatever_its_order():
+    histories = small_histories()
+    for split in ("valid", "test"):
+        result = evaluate(Fixed(np.zeros(30)), histories, (split,))[0]
+        assert result.ranks.tolist() == [30] * 60
+        assert result.lists[0].tolist() == list(range(10)), "lists are filled in the order of items"
+        assert max(values.max() for name, values in result.metrics().items() if name != "mrr") == 0
+
+
+def test_the_best_columns_equal_a_stable_sort():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(0, 4, (50, 37), generator=generator).float()
+    scores[0, 3:] = -torch.inf
+    order = torch.sort(scores, dim=1, descending=True, stable=True)
+    for k in (1, 10, 37):
+        items, values = best(scores, k)
+        assert torch.equal(values, order.values[:, :k])
+        assert torch.equal(items, torch.where(order.values[:, :k].isinf(), PAD, order.indices[:, :k]))
+    assert best(torch.full((1, 4), torch.nan), 2)[0].tolist() == [[PAD, PAD]]
+
+
+def test_ties_of_a_found_list_count_against_its_target():
+    items = torch.tensor([[7, 8, 9], [7, 8, 9], [7, 8, 9], [7, 8, PAD], [7, 8, 9]])
+    scores = torch.tensor([[3.0, 2, 1], [3, 3, 1], [3, 1, 1], [1, 1, -torch.inf], [3, 2, 1]])
+    targets = torch.tensor([8, 7, 8, 7, 5])
+    # Row 2: items of score 1 may have been left out by their order; row 3: the list holds all there are.
+    assert rank_in_list(targets, items, scores).tolist() == [2, 2, 0, 2, 0]
+    assert rank_in_list(torch.tensor([9]), items[:1], scores[:1]).tolist() == [3]
+    assert rank_in_list(torch.tensor([7]), items[:1], torch.zeros(1, 3)).tolist() == [0], "constant scores earn nothing"
+
+
+def test_a_generative_model_that_knows_nothing_earns_nothing():
+    model = Tiger(TigerSettings(width=16, heads=2, head_width=8, inner=16, layers=1, beams=10), small_catalogue())
+    with torch.no_grad():
+        model.tokens.table.weight.zero_()
+    results = evaluate(model, small_histories(), ("test",))
+    assert results[0].ranks.max() == 0
+    assert (results[0].lists >= 0).all()
+
+
+def test_sampled_ranks_say_so_and_flatter():
+    histories = small_histories()
+    model = Fixed(np.arange(30))
+    whole = evaluate(model, histories, ("test",))[0]
+    sampled = evaluate_sampled(model, histories, ("test",), negatives=5)[0]
+    assert all(name.startswith("sampled_") for name in sampled.metrics())
+    assert sampled.metrics()["sampled_mrr"].mean() > whole.metrics()["mrr"].mean()
+    assert sampled.ranks.max() <= 6
+    repeated = evaluate_sampled(model, histories, ("test",), negatives=5)[0]
+    assert sampled.ranks.tolist() == repeated.ranks.tolist()
+    seen = Fixed(np.isin(np.arange(30), histories.items[0]))
+    assert evaluate_sampled(seen, histories, ("test",))[0].ranks[0] == 1, "what the user chose is no negative"

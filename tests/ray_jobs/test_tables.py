@@ -1,6 +1,7 @@
 import datetime as dt
 import json
 import threading
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -20,6 +21,7 @@ from schemas.errors import DataError
 from schemas.evaluations import EVALUATIONS
 from schemas.handoff import Handoff
 from schemas.item_vectors import ITEM_VECTORS
+from schemas.table import Column, Table
 
 
 def vectors(ids, value, encoder=None):
@@ -125,22 +127,11 @@ def test_partitions_of_several_columns_and_dates(tmp_path):
     day = dt.date.fromisoformat(PARTITION)
 
     def rows(ndcg):
-        values = {
-            name: pa.array([0], EVALUATIONS.arrow_schema().field(name).type) for name in ("recall_5", "recall_10")
-        }
-        return pa.table(
-            {
-                "user_id": ["u"],
-                "split": ["test"],
-                "condition": ["history"],
-                "target_item_id": ["i"],
-                "history_length": pa.array([3], pa.int32()),
-                "rank": pa.array([None], pa.int32()),
-                "ndcg_5": pa.array([ndcg], pa.float32()),
-                "ndcg_10": pa.array([ndcg], pa.float32()),
-                **values,
-            }
-        )
+        schema = EVALUATIONS.arrow_schema()
+        known = {"user_id": "u", "split": "test", "condition": "history", "target_item_id": "i", "ndcg_10": ndcg}
+        given = {f.name: known.get(f.name, None if f.nullable else 0) for f in schema}
+        fields = [f for f in schema if f.name not in ("model", "partition_date")]
+        return pa.Table.from_pylist([given], schema=pa.schema(fields))
 
     for model, value in (("a", 0.5), ("b", 0.25), ("a", 0.75), ("a", 0.75)):
         publish(rows(value), EVALUATIONS, uri, {"partition_date": day, "model": model}, IDENTITY)
@@ -150,6 +141,33 @@ def test_partitions_of_several_columns_and_dates(tmp_path):
         {"model": "b", "ndcg_10": 0.25, "partition_date": day},
     ]
     assert table_version(uri) == 3
+
+
+def contract(*columns):
+    return Table(name="grown", description="", columns=columns, key=("v",), partition_by=("k",))
+
+
+def test_a_contract_may_gain_nullable_columns_and_lose_nothing(tmp_path):
+    uri = str(tmp_path / "grown")
+    key = Column(name="k", type=pa.string(), description="")
+    value = Column(name="v", type=pa.int32(), description="")
+    publish(pa.table({"v": pa.array([1], pa.int32())}), contract(key, value), uri, {"k": "old"}, IDENTITY)
+    extra = Column(name="w", type=pa.float32(), description="", nullable=True)
+    newer = contract(key, extra, value)
+    rows = pa.table({"v": pa.array([2], pa.int32()), "w": pa.array([0.5], pa.float32())})
+    for publisher in (publish, upsert):
+        publisher(rows, newer, uri, {"k": "new"}, IDENTITY)
+    assert read_table(uri).sort_by("k").to_pylist() == [{"k": "new", "v": 2, "w": 0.5}, {"k": "old", "v": 1, "w": None}]
+    assert table_version(uri) == 3, "create, publish, new column, publish"
+    for columns, message in (
+        ((key, value), "w is no longer kept"),
+        ((key, value, replace(extra, type=pa.int32())), "w is float, now int32"),
+        ((key, value, extra, replace(extra, name="x", nullable=False)), "x is missing and may not be null"),
+    ):
+        schema = pa.schema([field for field in contract(*columns).arrow_schema() if field.name != "k"])
+        changed = pa.Table.from_pylist([dict.fromkeys(schema.names, 1)], schema=schema)
+        with pytest.raises(DataError, match=f"older contract.*{message}.*Move it away"):
+            publish(changed, contract(*columns), uri, {"k": "new"}, IDENTITY)
 
 
 def test_inputs_are_read_at_the_version_that_was_handed_over(uri, planted):

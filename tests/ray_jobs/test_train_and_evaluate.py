@@ -78,8 +78,13 @@ def test_training_and_evaluation_end_to_end_and_again(coded, ray_session):
     _counts_are_the_means_of_the_rows(report.counts, rows)
     assert report.counts["mendertok.test.ndcg_10"] > report.counts["popularity.test.ndcg_10"]
     assert report.counts["popularity.test.ndcg_10_gain"] == 0
-    logged = MlflowClient().get_run(model.outputs["mlflow_run_id"]).data.metrics
+    logged = _logged(model)
     assert logged["test.ndcg_10"] == pytest.approx(report.counts["mendertok.test.ndcg_10"])
+    assert logged["test.ndcg_10_gain_p"] < 0.05
+    assert _logged(baseline).keys() == logged.keys(), "runs of all recipes compare"
+    assert {"test.mrr", "valid.recall_20", "test.coverage_10", "test.length.5-9.ndcg_10"} <= logged.keys()
+    plots = {f.path for f in MlflowClient().list_artifacts(model.outputs["mlflow_run_id"], "plots")}
+    assert plots == {"plots/recommended_popularity.png"}
 
     version = table_version(coded.uri("evaluations"))
     again = _train(coded, "mendertok")
@@ -92,6 +97,12 @@ def test_training_and_evaluation_end_to_end_and_again(coded, ray_session):
     assert table_version(coded.uri("evaluations")) == version
     history = MlflowClient().get_metric_history(model.outputs["mlflow_run_id"], "loss")
     assert len(history) == 3, "a rerun draws no second curve"
+
+
+def _logged(report):
+    """What evaluate wrote to a training run."""
+    metrics = MlflowClient().get_run(report.outputs["mlflow_run_id"]).data.metrics
+    return {name: value for name, value in metrics.items() if name.startswith(("test.", "valid."))}
 
 
 def _counts_are_the_means_of_the_rows(counts, rows):
@@ -115,6 +126,15 @@ def test_popularity_needs_no_training_and_no_cluster(coded):
     counted = load_bundle(report.outputs["bundle_uri"]).recommender.counts.sum()
     positions = read_table(coded.uri("sequences"))["valid_position"]
     assert counted == pc.sum(positions).as_py()
+    upstream = {f"train_recommender.{name}": value for name, value in report.outputs.items()}
+    evaluated = evaluate.run(coded.request("evaluate", upstream=upstream, overrides={"evaluate.sampled_negatives": 20}))
+    assert evaluated.counts["rows"] == 2 * 2 * 80
+    logged = _logged(report)
+    assert logged["test.ndcg_10_gain"] == 0
+    assert logged["test.ndcg_10_gain_p"] == 1
+    assert logged["test.coverage_10"] == pytest.approx(10 / 60)
+    assert logged["test.sampled_ndcg_10"] > logged["test.ndcg_10"]
+    assert "sampled_ndcg_10" not in read_table(coded.uri("evaluations")).column_names
 
 
 def test_what_is_missing_is_said_before_anything_is_spent(warehouse):

@@ -134,6 +134,12 @@ class World:
                             "recall_10": float(rank <= 10),
                             "ndcg_5": gain * (rank <= 5),
                             "ndcg_10": gain * (rank <= 10),
+                            "recall_20": float(rank <= 20),
+                            "ndcg_20": gain * (rank <= 20),
+                            "mrr": 1 / rank,
+                            "items_before": len(history_of(number)) - 1,
+                            "target_training_count": number % 3,
+                            "target_band": ("cold", "tail", "head")[number % 3],
                         }
                     )
             partition = {"partition_date": dt.date.fromisoformat(day), "model": model}

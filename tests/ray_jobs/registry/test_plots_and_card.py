@@ -1,20 +1,37 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_jobs.evaluation.metrics import Interval
+from ray_jobs.evaluation.metrics import METRICS, Interval, Paired, per_user
 from ray_jobs.registry import plots
-from ray_jobs.registry.model_card import LONGEST, CardContent, markdown
-from ray_jobs.registry.results import METRICS, ModelResult, of_model, ranked_beside, summarise
+from ray_jobs.registry.model_card import EXPOSURE, LONGEST, CardContent, markdown
+from ray_jobs.registry.results import (
+    BY_LENGTH,
+    BY_TARGET,
+    HEADINGS,
+    ModelResult,
+    SliceResult,
+    compare,
+    of_model,
+    ranked_beside,
+    summarise,
+    with_slices,
+)
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 
 
 def result(model, condition="history", mean=0.1):
     interval = Interval(mean, mean / 2, mean * 1.5)
-    return ModelResult(model=model, condition=condition, users=1429, metrics=dict.fromkeys(METRICS, interval))
+    metrics = dict.fromkeys(METRICS, interval)
+    slices = [
+        SliceResult(kind=kind, name=name, users=700, metrics=metrics)
+        for kind, name in ((BY_TARGET, "head"), (BY_TARGET, "cold"), (BY_LENGTH, "5-9"))
+    ]
+    return ModelResult(model=model, condition=condition, users=1429, metrics=metrics, slices=slices)
 
 
 def test_losses_and_quality_have_axes_of_their_own():
@@ -30,9 +47,25 @@ def test_bars_carry_intervals_and_labels():
     figure = plots.metric_comparison([result("mendertok@a", "history+preference"), result("popularity@b", mean=0.05)])
     axes = figure.axes[0]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mendertok + preference", "popularity"]
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["Recall@5", "Recall@10", "NDCG@5", "NDCG@10"]
-    assert len(axes.patches) == 8
+    assert [text.get_text() for text in axes.get_xticklabels()] == list(HEADINGS.values())
+    assert len(axes.patches) == 2 * len(METRICS)
     assert "1,429" in axes.get_ylabel()
+
+
+def test_groups_of_users_are_shown_with_their_size():
+    figure = plots.slice_comparison([result("mendertok@a"), result("popularity@b", mean=0.05)])
+    target, length = figure.axes
+    assert [text.get_text() for text in target.get_xticklabels()] == ["head\n700 users", "cold\n700 users"]
+    assert [text.get_text() for text in length.get_xticklabels()] == ["5-9\n700 users"]
+    assert len(target.containers) == 2
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mendertok", "popularity"]
+
+
+def test_popularity_of_lists_adds_up():
+    axes = plots.list_popularity({"a": np.array([0.95, 0.99, 1.0]), "b": np.linspace(0, 1, 1000)}).axes[0]
+    first, second = (line.get_ydata() for line in axes.lines)
+    assert first.tolist() == [0] * 9 + [100]
+    assert second.sum() == pytest.approx(100)
 
 
 def test_code_use_counts_unused_codes():
@@ -43,18 +76,17 @@ def test_code_use_counts_unused_codes():
 
 
 def rows(model, split, condition, ranks):
-    gains = [1 / math.log2(rank + 1) if rank <= 10 else 0.0 for rank in ranks]
     return [
         {
+            "user_id": f"u{user}",
             "model": model,
             "split": split,
             "condition": condition,
-            "recall_5": float(rank <= 5),
-            "recall_10": float(rank <= 10),
-            "ndcg_5": gain * (rank <= 5),
-            "ndcg_10": gain,
+            "items_before": 4 + user,
+            "target_band": "cold" if user else "head",
+            **{name: float(values[0]) for name, values in per_user([rank]).items()},
         }
-        for rank, gain in zip(ranks, gains, strict=True)
+        for user, rank in enumerate(ranks)
     ]
 
 
@@ -74,8 +106,35 @@ def test_averages_per_model_and_condition():
     assert mine[1].metrics["recall_10"].mean == 0.5
     assert mine[1].metrics["recall_10"].low <= 0.5 <= mine[1].metrics["recall_10"].high
     assert [r.model for r in ranked_beside(everything, mine, "base")] == ["sasrec@base", "popularity@pop"]
+    with_groups = with_slices(table, mine)[1].slices
+    assert [(s.kind, s.name, s.users, s.metrics["recall_10"].mean) for s in with_groups] == [
+        (BY_TARGET, "head", 1, 1.0),
+        (BY_TARGET, "cold", 1, 0.0),
+        (BY_LENGTH, "1-4", 1, 1.0),
+        (BY_LENGTH, "5-9", 1, 0.0),
+    ]
+    assert compare(table, mine[0], mine[1]).difference.mean == 0.5
     with pytest.raises(DataError, match="no valid row"):
         summarise(pa.Table.from_pylist(rows("a@b", "test", "history", [1])), "valid")
+
+
+def test_rows_from_before_a_metric_are_left_out():
+    old = [{**row, "mrr": None} for row in rows("sasrec@old", "test", "history", [1])]
+    new = rows("sasrec@new", "test", "history", [1, 2])
+    assert [r.model for r in summarise(pa.Table.from_pylist(new + old))] == ["sasrec@new"]
+    with pytest.raises(DataError, match="run the evaluate stage"):
+        summarise(pa.Table.from_pylist(rows("sasrec@old", "test", "history", [1])).drop_columns("mrr"))
+
+
+def test_users_that_only_one_model_saw_are_not_compared():
+    table = pa.Table.from_pylist(
+        rows("a@1", "test", "history", [1, 20, 1]) + rows("b@1", "test", "history", [2, 1, 1, 1])[1:]
+    )
+    one, other = summarise(table)
+    found = compare(table, one, other)
+    assert (found.users, found.difference.mean) == (2, -0.5)
+    with pytest.raises(DataError, match="no user in common"):
+        compare(table, one, replace(other, model="c@1"))
 
 
 def card(**changes):
@@ -92,6 +151,8 @@ def card(**changes):
         "users": 1429,
         "with_preference": 0,
         "results": [result("mendertok@a", "history+preference"), result("popularity@b")],
+        "comparisons": {"popularity": Paired(Interval(0.01, -0.002, 0.03), 0.0123, 1429)},
+        "exposures": {"mendertok": dict.fromkeys(EXPOSURE, 0.25)},
         "codebook": "c-1",
     }
     return CardContent(**{**values, **changes})
@@ -102,7 +163,11 @@ def test_the_card_says_what_a_reader_needs():
     for words in (
         "# mendertok for tiny, 2026-01-31",
         "codebook `c-1`",
-        "| **mendertok** | history+preference | 1,429 | 0.1000 (0.0500-0.1500) |",
+        "| metric | **mendertok, given history and preferences** | popularity, given history |",
+        "| MRR | 0.1000 (0.0500-0.1500) | 0.1000 (0.0500-0.1500) |",
+        "popularity's, user by user: **+0.0100** (-0.0020 to +0.0300), p = 0.0123",
+        "| target's popularity | cold | 700 | 0.1000 (0.0500-0.1500) |",
+        "| share of the catalogue in some list | 0.250 |",
         'load_model("models:/penchant-tiny/3")',
         "uncommitted changes",
         "steering was not measured",

@@ -62,13 +62,20 @@ def test_a_version_a_person_can_use(registered):
     assert float(version.tags["penchant.test.ndcg_10"]) == pytest.approx(report.counts["sasrec.test.ndcg_10"])
     card = version.description
     assert len(card) <= 5000
-    for words in ("# sasrec for tiny", "| **sasrec** | history | 24 |", "| popularity |", "models:/penchant-tiny/1"):
+    for words in (
+        "# sasrec for tiny",
+        "| **sasrec, given history** |",
+        "| popularity, given history |",
+        "models:/penchant-tiny/1",
+    ):
         assert words in card
     assert f"| sequences | {request.inputs['sequences'].version} | 24 |" in card
     assert "8 users have preferences" in card
 
     run_id = request.upstream["train_recommender.mlflow_run_id"]
-    assert {f.path for f in client.list_artifacts(run_id, "plots")} == {"plots/loss.png", "plots/metrics.png"}
+    assert {f.path for f in client.list_artifacts(run_id, "plots")} == {
+        f"plots/{name}.png" for name in ("loss", "metrics", "slices")
+    }
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["penchant.model_version"] == "penchant-tiny/1"

@@ -1,0 +1,43 @@
+"""Groups of users whose metrics are shown apart: by the target's popularity and by the length of the history."""
+
+import numpy as np
+import numpy.typing as npt
+
+from ray_jobs.data.histories import Histories
+
+COLD, TAIL, MID, HEAD = "cold", "tail", "mid", "head"
+TARGET_BANDS = (HEAD, MID, TAIL, COLD)
+_LENGTHS = (5, 10, 20)
+LENGTH_BANDS = ("1-4", "5-9", "10-19", "20 and more")
+
+
+def training_counts(histories: Histories, items: int) -> npt.NDArray[np.int64]:
+    """How often each of `items` catalogue items occurs at a training position, int64[N]."""
+    seen = [histories.training_items(user) for user in range(len(histories))]
+    return np.bincount(np.concatenate(seen) if seen else np.zeros(0, dtype=np.int64), minlength=items)
+
+
+def popularity_bands(counts: npt.ArrayLike) -> npt.NDArray[np.str_]:
+    """The band of each catalogue item, str[N].
+
+    Items that never occur at a training position are ``cold``. Of the others, most popular first, ``head`` items
+    begin in the first third of all training positions, ``mid`` ones in the second, ``tail`` ones in the last; items
+    of one count are in one band.
+
+    Args:
+        counts: occurrences at training positions, [N].
+    """
+    count = np.asarray(counts, dtype=np.int64)
+    ordered = np.sort(count)[::-1]
+    taken = np.concatenate([[0], np.cumsum(ordered)])
+    ahead = taken[np.searchsorted(-ordered, -count, side="left")] / max(1, int(taken[-1]))
+    return np.select([count == 0, ahead < 1 / 3, ahead < 2 / 3], [COLD, HEAD, MID], TAIL)
+
+
+def length_bands(items_before: npt.ArrayLike) -> npt.NDArray[np.str_]:
+    """The band of each history, str[U].
+
+    Args:
+        items_before: items before the target, those outside the model's window included, [U].
+    """
+    return np.array(LENGTH_BANDS)[np.searchsorted(_LENGTHS, np.asarray(items_before), side="right")]
