@@ -7,7 +7,7 @@ import torch
 from infra.errors import SettingError
 from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.codebook import Codebook
-from ray_jobs.tokenizers.collisions import counter_level
+from ray_jobs.tokenizers.collisions import counter_level, resolve, spread_last_codes
 from ray_jobs.tokenizers.quality import quality_report
 from ray_jobs.tokenizers.rqvae import RQVAE, RQVAESettings, nearest_codes
 from ray_jobs.tokenizers.rqvae_training import State, fit
@@ -39,6 +39,11 @@ def purity(codes, clusters):
     pairs = clusters[:, None] == clusters[None, :]
     np.fill_diagonal(pairs, False)
     return same[pairs].mean()
+
+
+def collision_rate(codes):
+    counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    return float((counts[2][counts[1].reshape(-1)] > 1).mean())
 
 
 class TestRQVAE:
@@ -168,6 +173,56 @@ class TestCollisions:
         with pytest.raises(SettingError, match=r"5 items, a among them.*rqvae\.collision_size is 4: raise it"):
             counter_level(["c", "a", "b", "d", "e"], codes, 4, "rqvae.collision_size")
         assert counter_level(["c", "a", "b", "d", "e"], codes, 5, "s")[0][:, 3].tolist() == [2, 0, 1, 3, 4]
+
+    def test_each_policy_does_what_it_says(self):
+        codes = np.array([[1, 1], [0, 2], [1, 1]], np.int32)
+
+        def apply(policy, distances=None):
+            return resolve(policy, ["c", "x", "a"], codes, distances, (2, 3), 4, "rqvae.collision_size")
+
+        unique, sizes = apply("extra_level")
+        assert unique.tolist() == [[1, 1, 1], [0, 2, 0], [1, 1, 0]]
+        assert sizes == (2, 3, 4)
+        kept, sizes = apply("list")
+        assert kept.tolist() == codes.tolist()
+        assert sizes == (2, 3)
+        apart = np.array([[2, 0, 1], [9, 9, 0], [2, 1, 0]], np.float32)
+        spread, sizes = apply("sinkhorn", lambda rows: apart[rows])
+        assert spread.tolist() == [[1, 1], [0, 2], [1, 2]]
+        assert sizes == (2, 3)
+        equal, sizes = apply("sinkhorn", lambda rows: np.zeros((len(rows), 3), np.float32))
+        assert equal[:, 2].tolist() == [1, 0, 0], "what no distance tells apart gets the extra level"
+        assert sizes == (2, 3, 4)
+
+    def test_a_policy_that_the_quantiser_lacks_is_refused_with_those_it_has(self):
+        codes = np.zeros((2, 1), np.int32)
+        with pytest.raises(SettingError, match=r"'sinkhorn' needs distances.*\(fsq\) has extra_level, list"):
+            resolve("sinkhorn", ["a", "b"], codes, None, (1,), 0, "fsq.collision_size")
+        with pytest.raises(SettingError, match=r"policy 'merge': .* has extra_level, sinkhorn, list"):
+            resolve("merge", ["a", "b"], codes, lambda rows: np.ones((len(rows), 1)), (1,), 0, "rqvae.collision_size")
+
+    @pytest.mark.parametrize("seed", [0, 1, 2])
+    def test_sinkhorn_separates_near_duplicates_and_no_others(self, seed):
+        random = np.random.default_rng(seed)
+        pairs = np.repeat(random.normal(size=(60, 6)), 2, axis=0)
+        vectors = np.concatenate([pairs + 0.01 * random.normal(size=pairs.shape), random.normal(size=(30, 6))])
+        vectors[1] = vectors[0]
+        centres = random.normal(size=(32, 6))
+        away = ((vectors[:, None] - centres) ** 2).sum(2).astype(np.float32)
+        codes = np.column_stack([random.integers(0, 8, 150), away.argmin(1)]).astype(np.int32)
+        codes[1:120:2, 0] = codes[:120:2, 0]
+        spread = spread_last_codes(codes, lambda rows: away[rows])
+        assert collision_rate(codes) > 0.7
+        assert spread[0].tolist() == spread[1].tolist(), "equal vectors stay equal"
+        assert collision_rate(spread) == pytest.approx(2 / 150)
+        assert (spread[:, 0] == codes[:, 0]).all()
+        alone = ~np.isin(np.arange(150), np.flatnonzero([(codes == row).all(1).sum() > 1 for row in codes]))
+        assert (spread[alone] == codes[alone]).all()
+        again = spread_last_codes(codes, lambda rows: away[rows])
+        assert (again == spread).all()
+        moved = (spread != codes).any(1)
+        shuffled = random.permuted(away[moved], axis=1)
+        assert away[moved, spread[moved, 1]].mean() < 0.8 * shuffled.mean(), "items move to codes that are near"
 
 
 class TestQuality:
