@@ -14,6 +14,7 @@ Distances = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 EXTRA_LEVEL = "extra_level"
 SINKHORN = "sinkhorn"
 LIST = "list"
+NONE = "none"
 
 _ROUNDS = 20
 _TEMPERATURE = 0.003
@@ -156,7 +157,7 @@ def counter_level(
     counter = running_numbers(groups, order)
     largest = int(counter.max()) + 1
     if size == 0:
-        size = 1 << (2 * largest - 1).bit_length()
+        size = roomy(largest)
     if largest > size:
         first = order[groups[order] == groups[counter.argmax()]][0]
         raise SettingError(
@@ -165,6 +166,11 @@ def counter_level(
             "text give the same codes"
         )
     return np.column_stack([codes, counter]), size
+
+
+def roomy(largest: int) -> int:
+    """The smallest power of two that leaves room for as many items again as the `largest` group has."""
+    return 1 << (2 * largest - 1).bit_length()
 
 
 def running_numbers(groups: npt.NDArray[np.int64], order: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:

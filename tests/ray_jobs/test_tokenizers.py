@@ -237,14 +237,51 @@ class TestQuality:
         assert report["collision_rate"] == 0.5
         assert report["largest_collision"] == 2
         assert report["reconstruction_mse"] == 0
-        assert report["variance_explained"] == report["neighbours_kept"] == report["nearest_same_first_code"] == 1
-        assert report["any_same_first_code"] == pytest.approx(4 / 12)
+        assert report["dead_codes_0"] == 2
+        assert report["variance_explained"] == report["neighbours_kept"] == 1
+        assert report["neighbours_1"] == pytest.approx(1 / 3)
+        assert report["neighbours_1_random"] == pytest.approx(4 / 12)
+        assert report["neighbours_2_random"] == pytest.approx(2 / 12)
+        assert "purity_1" not in report
+
+    def test_codes_that_decode_to_nothing_are_judged_by_the_rest(self):
+        vectors = planted_vectors()
+        report = quality_report(np.arange(120, dtype=np.int32)[:, None] // 20, (6,), vectors)
+        assert not {"reconstruction_mse", "variance_explained", "neighbours_kept"} & set(report)
+        assert report["neighbours_1"] > 0.8
+
+    def test_purity_by_hand(self):
+        codes = np.array([[0, 0], [0, 0], [0, 1], [1, 0], [1, 1], [1, 1]], np.int32)
+        categories = [("a", "x"), ("a", "x"), ("a", "y"), ("b",), (), ("b",)]
+        report = quality_report(codes, (2, 2), planted_vectors()[:6], None, categories)
+        assert report["purity_1"] == pytest.approx(4 / 5), "the item without a category does not count"
+        assert report["purity_2"] == 1
+
+    def test_codes_of_the_planted_clusters_are_purer_and_nearer_than_permuted_ones(self):
+        vectors = planted_vectors()
+        clusters = np.arange(120) // 20
+        categories = [("all", f"c{cluster}") for cluster in clusters]
+        codes = np.column_stack([clusters, np.arange(120) % 4]).astype(np.int32)
+        report = quality_report(codes, (6, 4), vectors, None, categories)
+        assert report["purity_1"] == 1
+        assert report["purity_1_random"] < 0.45
+        assert report["neighbours_1"] > 3 * report["neighbours_1_random"]
+        assert report["neighbours_2"] < report["neighbours_1"]
+        mixed = codes[np.random.default_rng(0).permutation(120)]
+        control = quality_report(mixed, (6, 4), vectors, None, categories)
+        assert control["purity_1"] < 0.45
+        assert control["neighbours_1"] < 1.5 * control["neighbours_1_random"]
+
+    def test_equal_vectors_do_not_push_out_each_other(self):
+        vectors = np.repeat(planted_vectors(clusters=2, per_cluster=2), 20, axis=0)
+        codes = np.repeat(np.arange(4), 20).astype(np.int32)[:, None]
+        assert quality_report(codes, (4,), vectors)["neighbours_1"] == 1
 
     def test_reconstruction_against_the_mean_explains_nothing(self):
         vectors = planted_vectors()
         mean = np.broadcast_to(vectors.mean(0), vectors.shape)
         codes = np.arange(len(vectors), dtype=np.int32)[:, None]
-        assert quality_report(codes, (len(vectors),), vectors, mean)["variance_explained"] == pytest.approx(0)
+        assert quality_report(codes, (len(vectors),), vectors, mean)["variance_explained"] == pytest.approx(0, abs=1e-6)
 
     def test_neighbours_are_lost_when_decoded_vectors_are_shuffled(self):
         vectors = planted_vectors()
@@ -299,5 +336,5 @@ class TestCodebook:
 
 
 def test_an_unknown_recipe_is_named():
-    with pytest.raises(SettingError, match="no tokenizer 'bpe'; there are: rqvae"):
+    with pytest.raises(SettingError, match="no tokenizer 'bpe'; there are: .*rqvae"):
         tokenizer_class("bpe")
