@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from ray_jobs.registry.plots import COLOURS, _axes, codebook_use
 from ray_jobs.tokenizers.collisions import collision_groups
+
+_BARS = 30
 
 
 def figures(
@@ -57,22 +59,24 @@ def perplexity(level_sizes: Sequence[int], measures: Mapping[str, float]) -> Fig
 
 
 def collisions(codes: npt.NDArray[np.int_]) -> Figure:
-    """How many tuples stand for one item, for two, and so on."""
+    """How many tuples stand for one item, for two, and so on; where many do, for 1, for 2 to 3, for 4 to 7, ..."""
     figure, axes = _axes(8, 4.2)
     sizes = np.bincount(collision_groups(codes.astype(np.int32)))
-    items, tuples = np.unique(sizes, return_counts=True)
+    largest = int(sizes.max())
     shared = sizes[sizes > 1].sum() / len(codes)
-    wide = items.max() > 30
-    axes.bar(items, tuples, width=0.8 if not wide else items * 0.12, color=COLOURS[0])
+    if largest <= _BARS:
+        axes.bar(range(1, largest + 1), np.bincount(sizes)[1:], color=COLOURS[0])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        edges = 2 ** np.arange(largest.bit_length() + 1)
+        axes.stairs(np.histogram(sizes, edges)[0], edges, fill=True, color=COLOURS[0], edgecolor="white")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)
-    if wide:
-        axes.set_xscale("log")
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("items with the same tuple (count)")
     axes.set_ylabel("tuples (count, log scale)")
-    axes.set_title(f"{shared:.1%} of {len(codes):,} items share their tuple; the most on one tuple: {items.max():,}")
+    axes.set_title(f"{shared:.1%} of {len(codes):,} items share their tuple; the most on one tuple: {largest:,}")
     return figure
 
 

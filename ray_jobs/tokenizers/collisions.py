@@ -93,7 +93,7 @@ def spread_last_codes(codes: npt.NDArray[np.int32], distances: Distances) -> npt
             held = codes[near, -1][groups[near] != groups[rows[0]]]
             free = np.setdiff1d(np.arange(cost.shape[1]), held)
             free = free[np.argsort(cost[:, free].mean(axis=0), kind="stable")[: len(rows)]]
-            chosen = free[balanced_assignment(cost[:, free])]
+            chosen = free[sinkhorn_assignment(cost[:, free])]
             moved = moved or bool((chosen != codes[rows, -1]).any())
             codes[rows, -1] = chosen
         if not moved:
@@ -101,7 +101,7 @@ def spread_last_codes(codes: npt.NDArray[np.int32], distances: Distances) -> npt
     return codes
 
 
-def balanced_assignment(cost: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def sinkhorn_assignment(cost: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """The column that an entropic transport plan with equal columns prefers for each row.
 
     Costs are centred and scaled to -1..1, the plan has temperature .003 (Cuturi 2013, "Sinkhorn Distances").

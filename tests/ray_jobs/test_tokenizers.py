@@ -336,5 +336,5 @@ class TestCodebook:
 
 
 def test_an_unknown_recipe_is_named():
-    with pytest.raises(SettingError, match="no tokenizer 'bpe'; there are: .*rqvae"):
+    with pytest.raises(SettingError, match=r"no tokenizer 'bpe'; there are: .*rqvae"):
         tokenizer_class("bpe")

@@ -26,6 +26,9 @@ def test_tuples_are_counted_by_the_items_on_them():
     axes = collisions(CODES).axes[0]
     assert {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in axes.patches} == {1: 2, 2: 1}
     assert axes.get_title() == "50.0% of 4 items share their tuple; the most on one tuple: 2"
+    wide = collisions(np.repeat(np.arange(3), [1, 3, 40])[:, None]).axes[0].patches[0].get_data()
+    assert wide.values.tolist() == [1, 1, 0, 0, 0, 1]
+    assert wide.edges.tolist() == [1, 2, 4, 8, 16, 32, 64]
 
 
 def test_a_curve_has_chance_beside_it():
