@@ -13,7 +13,7 @@ from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.tables import input_partition, input_table, newest_items, publish, table_exists, table_version
 from ray_jobs.encoders.text import PACKAGED
 from ray_jobs.item_vectors import content_hash
-from ray_jobs.registry import plots, runs
+from ray_jobs.registry import runs, tokenizer_plots
 from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.base import FitContext, Fitted, Floats
 from ray_jobs.tokenizers.quality import quality_report
@@ -48,7 +48,9 @@ def run(request: StageRequest) -> StageReport:
     progress = Progress(settings.home, STAGE)
     progress.update(0, 1, "reading item vectors")
     item_ids, vectors = item_vectors(settings, request, encoder)
-    training = training_items(settings, request, item_ids)
+    sequences = training_sequences(settings, request, item_ids)
+    training = np.isin(np.arange(len(item_ids)), np.concatenate(sequences))
+    categories = category_paths(settings, request)
     version = codebook_version(request, recipe)
     fitted = tokenizer_kind(own).fit(
         vectors,
@@ -60,9 +62,11 @@ def run(request: StageRequest) -> StageReport:
             run_name=request.identity().train_run_name(),
             home=settings.home,
             stage=STAGE,
+            sequences=sequences,
+            categories=categories,
         ),
     )
-    quality = _quality(fitted, vectors)
+    quality = _quality(fitted, vectors, categories)
     uri = settings.table_uri(request.dataset, SEMANTIC_IDS.name)
     before = table_version(uri) if table_exists(uri) else None
     handoff = publish(fitted.codebook.to_table(), SEMANTIC_IDS, uri, {"codebook": version}, request.identity())
@@ -113,31 +117,43 @@ def item_vectors(settings: Settings, request: StageRequest, encoder: str) -> tup
     return item_ids, rows.flatten().to_numpy().reshape(len(item_ids), -1).astype(np.float32, copy=False)
 
 
-def training_items(settings: Settings, request: StageRequest, item_ids: list[str]) -> npt.NDArray[np.bool_]:
-    """Which items occur at a training position (before ``valid_position``, or anywhere where that is null), bool[N].
+def training_sequences(
+    settings: Settings, request: StageRequest, item_ids: list[str]
+) -> tuple[npt.NDArray[np.int64], ...]:
+    """Rows in `item_ids` of what each user has at training positions, oldest first, users by id.
+
+    Training positions lie before ``valid_position``, or anywhere where that is null.
 
     Raises:
-        DataError: none does.
+        DataError: none of the items occurs at one.
     """
-    sequences = input_partition(settings, request, "sequences", ["item_ids", "valid_position", "length"])
-    seen: set[str] = set()
+    columns = ["user_id", "item_ids", "valid_position", "length"]
+    sequences = input_partition(settings, request, "sequences", columns).sort_by("user_id")
+    place = {item: row for row, item in enumerate(item_ids)}
     ends = pc.coalesce(sequences["valid_position"], sequences["length"]).to_pylist()
-    for items, end in zip(sequences["item_ids"].to_pylist(), ends, strict=True):
-        seen.update(items[:end])
-    training = np.fromiter((item in seen for item in item_ids), bool, len(item_ids))
-    if not training.any():
+    rows = tuple(
+        np.array([place[item] for item in items[:end] if item in place], np.int64)
+        for items, end in zip(sequences["item_ids"].to_pylist(), ends, strict=True)
+    )
+    if not any(len(row) for row in rows):
         raise DataError(
             f"none of the {len(item_ids)} items of data set {request.dataset} occurs at a training position of its "
             "sequences: do items and sequences come from the same data?"
         )
-    return training
+    return rows
 
 
-def _quality(fitted: Fitted, vectors: Floats) -> dict[str, float]:
+def category_paths(settings: Settings, request: StageRequest) -> tuple[tuple[str, ...], ...] | None:
+    """Category path of every item known on the request's day, sorted by item id; None where no item has one."""
+    paths = tuple(tuple(path) for path in newest_items(settings, request)["categories"].to_pylist())
+    return paths if any(paths) else None
+
+
+def _quality(fitted: Fitted, vectors: Floats, categories: tuple[tuple[str, ...], ...] | None) -> dict[str, float]:
     levels = fitted.quantised_levels
     codebook = fitted.codebook
     measures = quality_report(
-        codebook.codes[:, :levels], codebook.level_sizes[:levels], vectors, fitted.reconstructions
+        codebook.codes[:, :levels], codebook.level_sizes[:levels], vectors, fitted.reconstructions, categories
     )
     return {name: round(value, 6) for name, value in measures.items()}
 
@@ -149,7 +165,7 @@ def _record(
     params: dict[str, object],
     counts: dict[str, float],
 ) -> str:
-    """Settings, learning curves, quality and a picture of code use in MLflow; a retry adds nothing."""
+    """Settings, learning curves, quality and its pictures in MLflow; a retry adds nothing."""
     codebook, levels = fitted.codebook, fitted.quantised_levels
     run_id = runs.find_or_start(
         settings, request, f"tokenizer {codebook.version}", params, {"penchant.codebook": codebook.version}
@@ -161,8 +177,9 @@ def _record(
         if name != "epoch"
     ]
     runs.log_metrics(run_id, curves + [(f"codebook.{name}", float(value), 0) for name, value in counts.items()])
-    figure = plots.codebook_use(codebook.codes[:, :levels], codebook.level_sizes[:levels])
-    runs.log_figure(run_id, figure, "plots/codebook_use.png")
+    figures = tokenizer_plots.figures(codebook.codes[:, :levels], codebook.level_sizes[:levels], counts)
+    for name, figure in figures.items():
+        runs.log_figure(run_id, figure, f"plots/{name}.png")
     runs.finish(run_id)
     return run_id
 

@@ -20,6 +20,7 @@ class Recipe:
 
 TOKENIZERS = {
     "rqvae": Recipe("rqvae:RQVAETokenizer", "residual-quantised autoencoder over item vectors"),
+    "itemindex": Recipe("itemindex:ItemIndex", "numbers or paths of categories or of co-occurrence, nothing learned"),
 }
 
 RECOMMENDERS = {

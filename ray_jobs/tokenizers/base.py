@@ -23,6 +23,8 @@ class FitContext:
         ray: how large the worker group is and where its checkpoints go.
         run_name: name of the Ray Train run; the same name resumes.
         home, stage: where progress goes.
+        sequences: per user, users in order, the rows of the items at training positions, oldest first.
+        categories: category path per item, outermost first, empty where unknown; None where no item has one.
         after_report: called on every worker after each checkpoint with the epochs done; for tests of crashes.
     """
 
@@ -32,6 +34,8 @@ class FitContext:
     run_name: str
     home: str
     stage: str
+    sequences: tuple[npt.NDArray[np.int64], ...] = ()
+    categories: tuple[tuple[str, ...], ...] | None = None
     after_report: Callable[[int], None] | None = None
 
 
@@ -42,14 +46,15 @@ class Fitted:
     Args:
         codebook: the codes of all N items, in the order given.
         quantised_levels: levels that carry meaning, those that only tell collisions apart left out.
-        reconstructions: float32[N, D], what the codes decode to, in the units of the vectors.
+        reconstructions: float32[N, D], what the codes decode to, in the units of the vectors; None where they decode to
+            nothing.
         records: one dict per epoch: epoch, losses, seconds.
         reused: True when the run had been trained to its end before.
     """
 
     codebook: Codebook
     quantised_levels: int
-    reconstructions: Floats
+    reconstructions: Floats | None = None
     records: list[dict[str, float]] = field(default_factory=list)
     reused: bool = False
 

@@ -1,13 +1,132 @@
 """What happens when the quantiser gives several items the same code tuple."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from infra.errors import SettingError
 
+Policy = Literal["extra_level", "sinkhorn", "list"]
+Distances = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+
 EXTRA_LEVEL = "extra_level"
+SINKHORN = "sinkhorn"
+LIST = "list"
+NONE = "none"
+
+_ROUNDS = 20
+_TEMPERATURE = 0.003
+_SINKHORN_STEPS = 50
+
+
+def resolve(
+    policy: str,
+    item_ids: Sequence[str],
+    codes: npt.NDArray[np.int32],
+    distances: Distances | None,
+    level_sizes: Sequence[int],
+    counter_size: int,
+    setting: str,
+) -> tuple[npt.NDArray[np.int32], tuple[int, ...]]:
+    """Apply a collision policy to the tuples of a quantiser.
+
+    Args:
+        policy: ``extra_level`` appends a counter; ``sinkhorn`` moves colliding items to other codes of the last level
+            and appends a counter only where some stay equal; ``list`` leaves equal tuples, several items to a tuple.
+        item_ids: items, each once.
+        codes: int32[N, H], the quantiser's tuples.
+        distances: of rows int64[n], float32[n, K] to the K codes of the last level; None where the last code of an
+            item does not come from a distance.
+        level_sizes: vocabulary per level, H numbers.
+        counter_size, setting: as in `counter_level`.
+
+    Returns:
+        int32[N, H or H + 1] and the vocabulary per level.
+
+    Raises:
+        SettingError: no such policy, or this quantiser does not have it; or as `counter_level`.
+    """
+    policies = [name for name in get_args(Policy) if name != SINKHORN or distances is not None]
+    if policy not in policies:
+        why = " needs distances to the codes of the last level, which it lacks" if policy == SINKHORN else ""
+        raise SettingError(
+            f"collision policy {policy!r}{why}: this quantiser ({setting.partition('.')[0]}) has {', '.join(policies)}"
+        )
+    if policy == LIST:
+        return codes, tuple(level_sizes)
+    if policy == SINKHORN:
+        assert distances is not None
+        codes = spread_last_codes(codes, distances)
+        if len(np.unique(codes, axis=0)) == len(codes):
+            return codes, tuple(level_sizes)
+    unique, size = counter_level(item_ids, codes, counter_size, setting)
+    return unique, (*level_sizes, size)
+
+
+def spread_last_codes(codes: npt.NDArray[np.int32], distances: Distances) -> npt.NDArray[np.int32]:
+    """Give items of equal tuples other last codes, balanced by Sinkhorn's algorithm (MiniOneRec, Kong et al. 2025).
+
+    Ours: a group of n equal tuples is balanced over the n nearest codes that no other item of the same prefix holds.
+    Over all codes, as in the paper, balance sends a small group to codes that are hardly nearer than random ones.
+    Items of equal vectors stay equal. At most 20 rounds.
+
+    Args:
+        codes: int32[N, H].
+        distances: as in `resolve`.
+
+    Returns:
+        int32[N, H]; only the last code of items that collided differs.
+    """
+    codes = codes.copy()
+    prefixes = collision_groups(codes[:, :-1])
+    for _ in range(_ROUNDS):
+        moved = False
+        groups = collision_groups(codes)
+        by_prefix = _members(prefixes)
+        for rows in _members(groups):
+            if len(rows) < 2:
+                continue
+            near = by_prefix[prefixes[rows[0]]]
+            cost = distances(rows).astype(np.float64)
+            held = codes[near, -1][groups[near] != groups[rows[0]]]
+            free = np.setdiff1d(np.arange(cost.shape[1]), held)
+            free = free[np.argsort(cost[:, free].mean(axis=0), kind="stable")[: len(rows)]]
+            chosen = free[sinkhorn_assignment(cost[:, free])]
+            moved = moved or bool((chosen != codes[rows, -1]).any())
+            codes[rows, -1] = chosen
+        if not moved:
+            break
+    return codes
+
+
+def sinkhorn_assignment(cost: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """The column that an entropic transport plan with equal columns prefers for each row.
+
+    Costs are centred and scaled to -1..1, the plan has temperature .003 (Cuturi 2013, "Sinkhorn Distances").
+
+    Args:
+        cost: float64[n, K].
+
+    Returns:
+        int64[n]; equal rows get the same column.
+    """
+    middle = (cost.max() + cost.min()) / 2
+    scaled = (cost - middle) / (cost.max() - middle + 1e-5)
+    scaled = scaled - scaled.min(axis=0)
+    plan = np.exp(-(scaled - scaled.min(axis=1, keepdims=True)) / _TEMPERATURE)
+    columns = np.ones(cost.shape[1])
+    for _ in range(_SINKHORN_STEPS):
+        rows = 1 / (len(cost) * (plan @ columns))
+        columns = 1 / (cost.shape[1] * np.maximum(rows @ plan, 1e-300))
+    return (plan * columns).argmax(axis=1)
+
+
+def _members(groups: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Rows of each group, by number of the group."""
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
 
 
 def collision_groups(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
@@ -34,21 +153,31 @@ def counter_level(
         SettingError: a group of equal tuples is larger than `size`.
     """
     groups = collision_groups(codes)
-    order = np.lexsort((np.asarray(item_ids), groups))
-    sorted_groups = groups[order]
-    starts = np.flatnonzero(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]])
-    lengths = np.diff(np.r_[starts, len(order)])
-    counter = np.empty(len(order), np.int32)
-    counter[order] = np.arange(len(order)) - np.repeat(starts, lengths)
-    largest = int(lengths.max())
+    order = np.argsort(np.asarray(item_ids), kind="stable")
+    counter = running_numbers(groups, order)
+    largest = int(counter.max()) + 1
     if size == 0:
-        size = 1 << (2 * largest - 1).bit_length()
+        size = roomy(largest)
     if largest > size:
-        first = order[starts[lengths.argmax()]]
+        first = order[groups[order] == groups[counter.argmax()]][0]
         raise SettingError(
             f"{largest} items, {item_ids[first]} among them, got the same codes {codes[first].tolist()}, but "
             f"{setting} is {size}: raise it (0 chooses), or the number of levels or codes; many items with the same "
             "text give the same codes"
         )
-    assert counter.max() < size
     return np.column_stack([codes, counter]), size
+
+
+def roomy(largest: int) -> int:
+    """The smallest power of two that leaves room for as many items again as the `largest` group has."""
+    return 1 << (2 * largest - 1).bit_length()
+
+
+def running_numbers(groups: npt.NDArray[np.int64], order: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Number of each row within its group, int32[N], counted from 0 in `order`, a permutation of the N rows."""
+    order = order[np.argsort(groups[order], kind="stable")]
+    in_order = groups[order]
+    starts = np.flatnonzero(np.r_[True, in_order[1:] != in_order[:-1]])
+    numbers = np.empty(len(order), np.int32)
+    numbers[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    return numbers

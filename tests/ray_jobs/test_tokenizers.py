@@ -7,7 +7,7 @@ import torch
 from infra.errors import SettingError
 from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.codebook import Codebook
-from ray_jobs.tokenizers.collisions import counter_level
+from ray_jobs.tokenizers.collisions import counter_level, resolve, spread_last_codes
 from ray_jobs.tokenizers.quality import quality_report
 from ray_jobs.tokenizers.rqvae import RQVAE, RQVAESettings, nearest_codes
 from ray_jobs.tokenizers.rqvae_training import State, fit
@@ -39,6 +39,11 @@ def purity(codes, clusters):
     pairs = clusters[:, None] == clusters[None, :]
     np.fill_diagonal(pairs, False)
     return same[pairs].mean()
+
+
+def collision_rate(codes):
+    counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    return float((counts[2][counts[1].reshape(-1)] > 1).mean())
 
 
 class TestRQVAE:
@@ -169,6 +174,56 @@ class TestCollisions:
             counter_level(["c", "a", "b", "d", "e"], codes, 4, "rqvae.collision_size")
         assert counter_level(["c", "a", "b", "d", "e"], codes, 5, "s")[0][:, 3].tolist() == [2, 0, 1, 3, 4]
 
+    def test_each_policy_does_what_it_says(self):
+        codes = np.array([[1, 1], [0, 2], [1, 1]], np.int32)
+
+        def apply(policy, distances=None):
+            return resolve(policy, ["c", "x", "a"], codes, distances, (2, 3), 4, "rqvae.collision_size")
+
+        unique, sizes = apply("extra_level")
+        assert unique.tolist() == [[1, 1, 1], [0, 2, 0], [1, 1, 0]]
+        assert sizes == (2, 3, 4)
+        kept, sizes = apply("list")
+        assert kept.tolist() == codes.tolist()
+        assert sizes == (2, 3)
+        apart = np.array([[2, 0, 1], [9, 9, 0], [2, 1, 0]], np.float32)
+        spread, sizes = apply("sinkhorn", lambda rows: apart[rows])
+        assert spread.tolist() == [[1, 1], [0, 2], [1, 2]]
+        assert sizes == (2, 3)
+        equal, sizes = apply("sinkhorn", lambda rows: np.zeros((len(rows), 3), np.float32))
+        assert equal[:, 2].tolist() == [1, 0, 0], "what no distance tells apart gets the extra level"
+        assert sizes == (2, 3, 4)
+
+    def test_a_policy_that_the_quantiser_lacks_is_refused_with_those_it_has(self):
+        codes = np.zeros((2, 1), np.int32)
+        with pytest.raises(SettingError, match=r"'sinkhorn' needs distances.*\(fsq\) has extra_level, list"):
+            resolve("sinkhorn", ["a", "b"], codes, None, (1,), 0, "fsq.collision_size")
+        with pytest.raises(SettingError, match=r"policy 'merge': .* has extra_level, sinkhorn, list"):
+            resolve("merge", ["a", "b"], codes, lambda rows: np.ones((len(rows), 1)), (1,), 0, "rqvae.collision_size")
+
+    @pytest.mark.parametrize("seed", [0, 1, 2])
+    def test_sinkhorn_separates_near_duplicates_and_no_others(self, seed):
+        random = np.random.default_rng(seed)
+        pairs = np.repeat(random.normal(size=(60, 6)), 2, axis=0)
+        vectors = np.concatenate([pairs + 0.01 * random.normal(size=pairs.shape), random.normal(size=(30, 6))])
+        vectors[1] = vectors[0]
+        centres = random.normal(size=(32, 6))
+        away = ((vectors[:, None] - centres) ** 2).sum(2).astype(np.float32)
+        codes = np.column_stack([random.integers(0, 8, 150), away.argmin(1)]).astype(np.int32)
+        codes[1:120:2, 0] = codes[:120:2, 0]
+        spread = spread_last_codes(codes, lambda rows: away[rows])
+        assert collision_rate(codes) > 0.7
+        assert spread[0].tolist() == spread[1].tolist(), "equal vectors stay equal"
+        assert collision_rate(spread) == pytest.approx(2 / 150)
+        assert (spread[:, 0] == codes[:, 0]).all()
+        alone = ~np.isin(np.arange(150), np.flatnonzero([(codes == row).all(1).sum() > 1 for row in codes]))
+        assert (spread[alone] == codes[alone]).all()
+        again = spread_last_codes(codes, lambda rows: away[rows])
+        assert (again == spread).all()
+        moved = (spread != codes).any(1)
+        shuffled = random.permuted(away[moved], axis=1)
+        assert away[moved, spread[moved, 1]].mean() < 0.8 * shuffled.mean(), "items move to codes that are near"
+
 
 class TestQuality:
     def test_use_and_collisions_by_hand(self):
@@ -182,14 +237,51 @@ class TestQuality:
         assert report["collision_rate"] == 0.5
         assert report["largest_collision"] == 2
         assert report["reconstruction_mse"] == 0
-        assert report["variance_explained"] == report["neighbours_kept"] == report["nearest_same_first_code"] == 1
-        assert report["any_same_first_code"] == pytest.approx(4 / 12)
+        assert report["dead_codes_0"] == 2
+        assert report["variance_explained"] == report["neighbours_kept"] == 1
+        assert report["neighbours_1"] == pytest.approx(1 / 3)
+        assert report["neighbours_1_random"] == pytest.approx(4 / 12)
+        assert report["neighbours_2_random"] == pytest.approx(2 / 12)
+        assert "purity_1" not in report
+
+    def test_codes_that_decode_to_nothing_are_judged_by_the_rest(self):
+        vectors = planted_vectors()
+        report = quality_report(np.arange(120, dtype=np.int32)[:, None] // 20, (6,), vectors)
+        assert not {"reconstruction_mse", "variance_explained", "neighbours_kept"} & set(report)
+        assert report["neighbours_1"] > 0.8
+
+    def test_purity_by_hand(self):
+        codes = np.array([[0, 0], [0, 0], [0, 1], [1, 0], [1, 1], [1, 1]], np.int32)
+        categories = [("a", "x"), ("a", "x"), ("a", "y"), ("b",), (), ("b",)]
+        report = quality_report(codes, (2, 2), planted_vectors()[:6], None, categories)
+        assert report["purity_1"] == pytest.approx(4 / 5), "the item without a category does not count"
+        assert report["purity_2"] == 1
+
+    def test_codes_of_the_planted_clusters_are_purer_and_nearer_than_permuted_ones(self):
+        vectors = planted_vectors()
+        clusters = np.arange(120) // 20
+        categories = [("all", f"c{cluster}") for cluster in clusters]
+        codes = np.column_stack([clusters, np.arange(120) % 4]).astype(np.int32)
+        report = quality_report(codes, (6, 4), vectors, None, categories)
+        assert report["purity_1"] == 1
+        assert report["purity_1_random"] < 0.45
+        assert report["neighbours_1"] > 3 * report["neighbours_1_random"]
+        assert report["neighbours_2"] < report["neighbours_1"]
+        mixed = codes[np.random.default_rng(0).permutation(120)]
+        control = quality_report(mixed, (6, 4), vectors, None, categories)
+        assert control["purity_1"] < 0.45
+        assert control["neighbours_1"] < 1.5 * control["neighbours_1_random"]
+
+    def test_equal_vectors_do_not_push_out_each_other(self):
+        vectors = np.repeat(planted_vectors(clusters=2, per_cluster=2), 20, axis=0)
+        codes = np.repeat(np.arange(4), 20).astype(np.int32)[:, None]
+        assert quality_report(codes, (4,), vectors)["neighbours_1"] == 1
 
     def test_reconstruction_against_the_mean_explains_nothing(self):
         vectors = planted_vectors()
         mean = np.broadcast_to(vectors.mean(0), vectors.shape)
         codes = np.arange(len(vectors), dtype=np.int32)[:, None]
-        assert quality_report(codes, (len(vectors),), vectors, mean)["variance_explained"] == pytest.approx(0)
+        assert quality_report(codes, (len(vectors),), vectors, mean)["variance_explained"] == pytest.approx(0, abs=1e-6)
 
     def test_neighbours_are_lost_when_decoded_vectors_are_shuffled(self):
         vectors = planted_vectors()
@@ -244,5 +336,5 @@ class TestCodebook:
 
 
 def test_an_unknown_recipe_is_named():
-    with pytest.raises(SettingError, match="no tokenizer 'bpe'; there are: rqvae"):
+    with pytest.raises(SettingError, match=r"no tokenizer 'bpe'; there are: .*rqvae"):
         tokenizer_class("bpe")

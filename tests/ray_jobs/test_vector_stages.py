@@ -126,7 +126,8 @@ def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_s
         semantic_ids.run(request)
     plant_vectors(warehouse, request)
     item_ids, vectors = semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2")
-    training = semantic_ids.training_items(warehouse.settings, request, item_ids)
+    sequences = semantic_ids.training_sequences(warehouse.settings, request, item_ids)
+    training = np.isin(np.arange(len(item_ids)), np.concatenate(sequences))
     assert 0 < training.sum() < len(item_ids), "some items are seen by no training position"
 
     def context(**changes):
@@ -170,7 +171,8 @@ def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_s
     assert codebook.item_ids == item_ids
     assert codebook.codes.tolist() == fitted.codebook.codes.tolist()
     assert codebook.level_sizes[:3] == (8, 8, 8)
-    assert report.counts["nearest_same_first_code"] > 2 * report.counts["any_same_first_code"]
+    assert report.counts["neighbours_1"] > 2 * report.counts["neighbours_1_random"]
+    assert report.counts["purity_1"] > 2 * report.counts["purity_1_random"]
 
     again = semantic_ids.run(request)
     assert again.status == "reused"
@@ -182,4 +184,22 @@ def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_s
     assert [round(metric.value, 5) for metric in curve] == [round(r["loss"], 5) for r in whole.records]
     assert run.data.tags["penchant.codebook"] == version
     assert run.data.metrics["codebook.utilisation_0"] == report.counts["utilisation_0"]
-    assert [file.path for file in client.list_artifacts(run.info.run_id, "plots")] == ["plots/codebook_use.png"]
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "plots")} == {
+        f"plots/{name}.png" for name in ("codebook_use", "perplexity", "collisions", "prefix_purity", "neighbours")
+    }
+
+
+def test_id_schemes_get_sequences_and_categories(warehouse):
+    request = warehouse.request("semantic_ids", recipe="itemindex", overrides={"itemindex.scheme": "semantic"})
+    plant_vectors(warehouse, request)
+    item_ids, _ = semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2")
+    planted = sorted(read_table(warehouse.uri("sequences")).to_pylist(), key=lambda row: row["user_id"])
+    sequences = semantic_ids.training_sequences(warehouse.settings, request, item_ids)
+    assert [[item_ids[row] for row in rows] for rows in sequences] == [row["item_ids"][:-2] for row in planted]
+
+    report = semantic_ids.run(request)
+    codebook = Codebook.from_table(read_table(warehouse.uri("semantic_ids")), report.outputs["codebook"])
+    clusters = [cluster_of(item) for item in codebook.item_ids]
+    assert len({*zip(clusters, codebook.codes[:, 0].tolist(), strict=True)}) == len(set(clusters))
+    assert report.counts["purity_1"] == 1
+    assert "reconstruction_mse" not in report.counts

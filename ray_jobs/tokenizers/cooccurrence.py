@@ -1,0 +1,117 @@
+"""Items that users have together, as a graph: cut into a tree of clusters, or laid out as vectors.
+
+The graph is kept as users' sets of items. Two items are linked as often as users have both; only parts of the graph
+that are small enough are ever written out as pairs.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from sklearn.cluster import SpectralClustering
+from sklearn.decomposition import TruncatedSVD
+
+from ray_jobs.tokenizers.base import Floats
+
+IntArray = npt.NDArray[np.int64]
+
+SPECTRAL_ITEMS = 5_000
+_KMEANS_STEPS = 25
+
+
+class Cooccurrence:
+    """The graph of `items` rows that `sequences` link; neither order of users nor order in a sequence matters."""
+
+    def __init__(self, sequences: Sequence[IntArray], items: int) -> None:
+        sets = sorted((np.unique(sequence) for sequence in sequences), key=lambda rows: rows.tobytes())
+        sets = [rows for rows in sets if len(rows) > 1]
+        ends = np.cumsum([0, *(len(rows) for rows in sets)])
+        rows = np.concatenate(sets) if sets else np.zeros(0, np.int64)
+        have = sp.csr_matrix((np.ones(len(rows)), rows, ends), shape=(len(sets), items))
+        self._users_of = have.T.tocsr()
+
+    def links(self, rows: IntArray) -> npt.NDArray[np.float64]:
+        """Links of each of `rows` to the others of `rows`, counted over users, float64[n]."""
+        part = self._users_of[rows]
+        each = np.asarray(part.sum(0)).ravel()
+        return part @ each - np.asarray(part.sum(1)).ravel()
+
+    def affinity(self, rows: IntArray) -> sp.csr_matrix:
+        """Number of users who have both, for each pair of `rows`; zero on the diagonal."""
+        part = self._users_of[rows]
+        counts = part @ part.T
+        links = sp.csr_matrix(counts - sp.diags(counts.diagonal()))
+        links.eliminate_zeros()
+        return links
+
+    def vectors(self, rows: IntArray, width: int, seed: int) -> Floats:
+        """Leading eigenvectors, each times its eigenvalue's root, of the normalised graph on `rows`, float32[n, W].
+
+        A linked item is linked to itself besides, as often as its users make links; an item without links has zeros.
+        W is `width` or what the graph has room for.
+        """
+        part = self._users_of[rows]
+        part = part[:, np.flatnonzero(part.getnnz(axis=0) > 1)]
+        degrees = part @ np.asarray(part.sum(0)).ravel()
+        scaled = sp.csr_matrix(sp.diags(1 / np.sqrt(np.maximum(degrees, 1))) @ part)
+        width = min(width, min(scaled.shape) - 1)
+        if width < 1:
+            return np.zeros((len(rows), 1), np.float32)
+        return TruncatedSVD(width, random_state=seed).fit_transform(scaled).astype(np.float32)
+
+    def tree(self, rows: IntArray, clusters: int, leaf: int, depth: int, seed: int) -> list[tuple[int, ...]]:
+        """Path of each of `rows` from the root of a tree of clusters: at each step, the number of the child.
+
+        Args:
+            clusters: children that a node with links is cut into.
+            leaf: a node of more items is cut again.
+            depth: longest path; a node there keeps its items however many they are.
+            seed: of the clusterings.
+        """
+        paths: dict[int, tuple[int, ...]] = {}
+        waiting: list[tuple[tuple[int, ...], IntArray]] = [((), rows)]
+        while waiting:
+            path, members = waiting.pop()
+            if path and (len(members) <= leaf or len(path) == depth):
+                paths.update(dict.fromkeys(members.tolist(), path))
+                continue
+            parts = self._parts(members, clusters, leaf, seed)
+            waiting += [((*path, number), part) for number, part in enumerate(parts)]
+        return [paths[row] for row in rows.tolist()]
+
+    def _parts(self, rows: IntArray, clusters: int, leaf: int, seed: int) -> list[IntArray]:
+        """Clusters of the linked among `rows`; those without a link, or all if no cut is found, in pieces of `leaf`."""
+        linked = self.links(rows) > 0
+        inside, alone = rows[linked], rows[~linked]
+        labels = self._labels(inside, clusters, seed) if len(inside) > clusters else np.zeros(len(inside), np.int64)
+        parts = [inside[labels == label] for label in np.unique(labels)]
+        if len(parts) == 1 and not len(alone):
+            return pieces(rows, leaf)
+        return parts + pieces(alone, leaf)
+
+    def _labels(self, rows: IntArray, clusters: int, seed: int) -> IntArray:
+        if len(rows) > SPECTRAL_ITEMS:
+            vectors = self.vectors(rows, clusters, seed)
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            return kmeans(vectors, clusters, seed)[0]
+        clustering = SpectralClustering(clusters, affinity="precomputed", assign_labels="cluster_qr", random_state=seed)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Graph is not fully connected")
+            return clustering.fit_predict(self.affinity(rows)).astype(np.int64)
+
+
+def pieces(rows: IntArray, size: int) -> list[IntArray]:
+    """`rows` in order, cut into pieces of `size`; the last may be smaller."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def kmeans(vectors: Floats, clusters: int, seed: int) -> tuple[IntArray, Floats]:
+    """Cluster of each of `vectors` float32[n, D], int64[n], and the centres float32[clusters, D]."""
+    import faiss
+
+    fitted = faiss.Kmeans(vectors.shape[1], clusters, niter=_KMEANS_STEPS, seed=seed, min_points_per_centroid=1)
+    fitted.train(np.ascontiguousarray(vectors))
+    assert fitted.centroids is not None
+    return fitted.index.search(np.ascontiguousarray(vectors), 1)[1].reshape(-1), fitted.centroids
