@@ -1,0 +1,140 @@
+"""What is reproduced, with which settings, and the identity of each piece of work."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from infra.settings import Settings, stage_settings
+from ray_jobs.recommenders import recipe_class
+from ray_jobs.recommenders.base import RecipeSettings
+from schemas.recipes import RECOMMENDERS
+from schemas.run_identity import RunIdentity, config_hash
+
+LEAKY_POPULARITY = "popularity-leaky"
+RECIPES = (LEAKY_POPULARITY, "popularity", "sasrec", "hstu", "bert4rec", "tiger")
+
+# What two cores can train in an evening; validation by a beam search is slow, so it looks at fewer users.
+CPU: dict[str, dict[str, Any]] = {
+    "sasrec": {
+        "loss": "sampled_softmax",
+        "negatives": 1024,
+        "width": 128,
+        "dropout": 0.5,
+        "batch_size": 256,
+        "epochs": 60,
+        "evaluate_every": 5,
+        "patience": 3,
+    },
+    "hstu": {
+        "time_bias": False,
+        "negatives": 1024,
+        "width": 128,
+        "heads": 4,
+        "dropout": 0.5,
+        "batch_size": 256,
+        "epochs": 60,
+        "evaluate_every": 5,
+        "patience": 3,
+    },
+    "bert4rec": {
+        "loss": "sampled_softmax",
+        "negatives": 1024,
+        "width": 128,
+        "dropout": 0.3,
+        "batch_size": 256,
+        "epochs": 120,
+        "evaluate_every": 10,
+        "patience": 3,
+    },
+    "tiger": {
+        "width": 96,
+        "layers": 2,
+        "encoder_layers": 2,
+        "heads": 4,
+        "head_width": 24,
+        "inner": 256,
+        "dropout": 0.1,
+        "max_history": 10,
+        "batch_size": 256,
+        "epochs": 12,
+        "evaluate_every": 1,
+        "patience": 12,
+        "evaluation_batch_size": 64,
+    },
+}
+# The published sizes (Rajput et al., 2023; the learning rate is the one that independent reproductions settled on).
+GPU: dict[str, dict[str, Any]] = {
+    **CPU,
+    "tiger": {
+        "width": 128,
+        "layers": 4,
+        "encoder_layers": 4,
+        "heads": 6,
+        "head_width": 64,
+        "inner": 1024,
+        "dropout": 0.1,
+        "max_history": 20,
+        "batch_size": 256,
+        "learning_rate": 3e-4,
+        "weight_decay": 0.035,
+        "epochs": 200,
+        "evaluate_every": 2,
+        "patience": 15,
+        "beams": 50,
+        "evaluation_batch_size": 256,
+    },
+}
+SCALES = {"cpu": CPU, "gpu": GPU}
+# The codes that generative recipes write: three levels of 256 and one that tells collisions apart, as published.
+TOKENIZER = "rqkmeans"
+TOKENIZER_SETTINGS: dict[str, Any] = {"levels": 3, "codebook_size": 256}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One model on one data set under one seed.
+
+    Args:
+        label: the recipe, or `LEAKY_POPULARITY`, which counts the held-out positions, too.
+        validation_users: how many users early stopping looks at, drawn with a fixed seed; 0 takes all.
+    """
+
+    dataset: str
+    label: str
+    settings: RecipeSettings
+    validation_users: int
+
+    @property
+    def recipe(self) -> str:
+        """Name in the registry."""
+        return "popularity" if self.label == LEAKY_POPULARITY else self.label
+
+    @property
+    def needs_codes(self) -> bool:
+        """Whether item texts have to be encoded and tokenized first."""
+        return RECOMMENDERS[self.recipe].needs_codes
+
+    def content(self) -> dict[str, Any]:
+        """Everything that the result depends on."""
+        codes = {"tokenizer": TOKENIZER, **TOKENIZER_SETTINGS} if self.needs_codes else {}
+        return {"settings": asdict(self.settings), "validation_users": self.validation_users, **codes}
+
+    def identity(self) -> RunIdentity:
+        """The same experiment is trained once and goes on where it was cut."""
+        return RunIdentity(
+            dag="reproduce", partition=self.dataset, recipe=self.label, config_hash=config_hash(self.content())
+        )
+
+
+def make_experiment(dataset: str, label: str, seed: int, scale: str, overrides: Mapping[str, Any]) -> Experiment:
+    """The experiment with its settings: those of `scale`, then `overrides` (``{"sasrec.epochs": 3}``), then the seed.
+
+    Raises:
+        SettingError: an unknown recipe or setting.
+    """
+    recipe = "popularity" if label == LEAKY_POPULARITY else label
+    kind = recipe_class(recipe).settings_class
+    profile = Settings.model_construct(stages=SCALES[scale])
+    settings = stage_settings(kind, recipe, profile, {**overrides, f"{recipe}.seed": seed})
+    users = 2_000 if RECOMMENDERS[recipe].needs_codes else 5_000
+    return Experiment(dataset=dataset, label=label, settings=settings, validation_users=users)

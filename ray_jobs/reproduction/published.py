@@ -1,0 +1,59 @@
+"""Rows that others published for these files: leave-one-out, every item ranked, Recall and NDCG at 5 and 10."""
+
+from dataclasses import dataclass
+
+METRICS = ("recall_5", "ndcg_5", "recall_10", "ndcg_10")
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of somebody's table.
+
+    Args:
+        values: recall_5, ndcg_5, recall_10, ndcg_10; None where the source does not say.
+        source: where the row was read.
+    """
+
+    recipe: str
+    dataset: str
+    values: tuple[float | None, float | None, float | None, float | None]
+    source: str
+
+
+_RPG = "RPG (arXiv 2506.05781), table 2"
+_ESASREC = "README of the eSASRec benchmark (sampled softmax)"
+
+ROWS = (
+    Published("bert4rec", "beauty", (0.0203, 0.0124, 0.0347, 0.0170), _RPG),
+    Published("bert4rec", "sports", (0.0115, 0.0075, 0.0191, 0.0099), _RPG),
+    Published("bert4rec", "toys", (0.0116, 0.0071, 0.0203, 0.0099), _RPG),
+    Published("sasrec", "beauty", (None, None, 0.0921, 0.0531), _ESASREC),
+    Published("sasrec", "sports", (None, None, 0.0569, 0.0314), _ESASREC),
+    Published("sasrec", "toys", (None, None, 0.0970, 0.0580), _ESASREC),
+    Published("hstu", "beauty", (0.0469, 0.0314, 0.0704, 0.0389), _RPG),
+    Published("hstu", "sports", (0.0258, 0.0165, 0.0414, 0.0215), _RPG),
+    Published("hstu", "toys", (0.0433, 0.0281, 0.0669, 0.0357), _RPG),
+    Published("tiger", "beauty", (0.0454, 0.0321, 0.0648, 0.0384), _RPG),
+    Published("tiger", "sports", (0.0264, 0.0181, 0.0400, 0.0225), _RPG),
+    Published("tiger", "toys", (0.0521, 0.0371, 0.0712, 0.0432), _RPG),
+)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a reproduction has to reach."""
+
+    recipe: str
+    dataset: str
+    metric: str
+    value: float
+
+
+GATES = (
+    Gate("sasrec", "beauty", "recall_10", 0.085),
+    Gate("hstu", "beauty", "recall_10", 0.0704),
+    Gate("bert4rec", "beauty", "recall_10", 0.0347),
+    Gate("tiger", "beauty", "recall_5", 0.0419),
+    Gate("tiger", "sports", "recall_5", 0.0240),
+    Gate("tiger", "toys", "recall_5", 0.0362),
+)

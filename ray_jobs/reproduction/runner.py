@@ -1,0 +1,212 @@
+"""Trains and evaluates one experiment; what was done before is not done again."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from infra.settings import RaySettings
+from ray_jobs.data.histories import Catalogue, Examples, Histories, evaluation_examples, examples_at
+from ray_jobs.encoders.text import PACKAGED, load_text_encoder
+from ray_jobs.evaluation.evaluator import evaluate
+from ray_jobs.evaluation.metrics import bootstrap_each
+from ray_jobs.recommenders import recipe_class
+from ray_jobs.recommenders.base import Recommender
+from ray_jobs.reproduction.experiments import LEAKY_POPULARITY, TOKENIZER, TOKENIZER_SETTINGS, Experiment
+from ray_jobs.tokenizers import tokenizer_class
+from ray_jobs.tokenizers.base import FitContext
+from ray_jobs.training.loop import TrainState
+from ray_jobs.training.ray_train import Plan, build, train
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an experiment came to, as it is kept on disk.
+
+    Args:
+        metrics: per protocol (``raw`` ranks every item, ``unseen`` leaves out the history's) and metric the mean over
+            test users with its 95 % bootstrap interval, three numbers.
+        seconds: training and evaluation, summed over all slices.
+        device: what trained it.
+    """
+
+    dataset: str
+    label: str
+    seed: int
+    metrics: Mapping[str, Mapping[str, list[float]]]
+    epochs: int
+    best_epoch: int
+    valid_ndcg_10: float
+    parameters: int
+    seconds: float
+    device: str
+    content: Mapping[str, Any]
+    records: list[dict[str, float]]
+
+
+class Runner:
+    """Experiments of one data set on the connected Ray cluster.
+
+    Args:
+        home: results and vectors lie in its folder ``reproduction``.
+    """
+
+    def __init__(self, home: str, ray: RaySettings, catalogue: Catalogue, histories: Histories) -> None:
+        self.folder = Path(home) / "reproduction"
+        self.home, self.ray, self.catalogue, self.histories = home, ray, catalogue, histories
+        self._with_codes: Catalogue | None = None
+
+    def result_path(self, experiment: Experiment) -> Path:
+        """Where the experiment's result lies once there is one."""
+        return self.folder / f"{experiment.identity().key()}.json"
+
+    def result(self, experiment: Experiment) -> Result | None:
+        """The result of an experiment that was finished, in this call or an earlier one."""
+        path = self.result_path(experiment)
+        return Result(**json.loads(path.read_text())) if path.exists() else None
+
+    def run(self, experiment: Experiment, budget_s: float | None) -> Result | None:
+        """Train for at most `budget_s` seconds more, and evaluate if that was enough; None when it was not."""
+        done = self.result(experiment)
+        if done is not None:
+            return done
+        started = time.monotonic()
+        recommender, state, finished = self._trained(experiment, budget_s)
+        spent = self._spent(experiment, time.monotonic() - started)
+        if not finished:
+            return None
+        started = time.monotonic()
+        metrics = self._evaluated(experiment, recommender)
+        spent = self._spent(experiment, time.monotonic() - started)
+        result = Result(
+            dataset=experiment.dataset,
+            label=experiment.label,
+            seed=experiment.settings.seed,
+            metrics=metrics,
+            epochs=state.epoch,
+            best_epoch=state.best_epoch,
+            valid_ndcg_10=round(max(0.0, state.best_score), 6),
+            parameters=sum(p.numel() for p in recommender.parameters() if p.requires_grad),
+            seconds=round(spent, 1),
+            device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+            content=experiment.content(),
+            records=state.records,
+        )
+        path = self.result_path(experiment)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(vars(result), indent=1, default=str))
+        temporary.replace(path)
+        return result
+
+    def _spent(self, experiment: Experiment, seconds: float) -> float:
+        """Add to the seconds that the experiment has taken in all of its slices, and give the sum."""
+        path = self.folder / f"{experiment.identity().key()}.seconds"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        total = (float(path.read_text()) if path.exists() else 0.0) + seconds
+        path.write_text(str(total))
+        return total
+
+    def _trained(self, experiment: Experiment, budget_s: float | None) -> tuple[Recommender, TrainState, bool]:
+        started = time.monotonic()
+        catalogue = self._coded() if experiment.needs_codes else self.catalogue
+        recommender = recipe_class(experiment.recipe)(experiment.settings, catalogue)
+        if not recommender.trainable:
+            recommender.fit_counts(self._counted(experiment))
+            return recommender, TrainState(finished=True), True
+        plan = Plan(
+            experiment.recipe,
+            experiment.settings,
+            catalogue,
+            recommender.training_examples(self.histories),
+            self._validation(experiment),
+        )
+        left = None if budget_s is None else max(1.0, budget_s - (time.monotonic() - started))
+        outcome = train(
+            plan,
+            self.ray,
+            run_name=experiment.identity().train_run_name(),
+            home=self.home,
+            stage=f"reproduce_{experiment.label}",
+            time_budget_s=left,
+        )
+        trained = build(plan)
+        if outcome.state.finished:
+            trained.load_trained_state(outcome.state.best)
+        return trained, outcome.state, outcome.state.finished
+
+    def _counted(self, experiment: Experiment) -> Histories:
+        """The histories whose positions popularity counts: those of training, or all of them for the leaky row."""
+        if experiment.label != LEAKY_POPULARITY:
+            return self.histories
+        nowhere = np.full(len(self.histories), -1, dtype=np.int64)
+        return replace(self.histories, valid_position=nowhere, test_position=nowhere)
+
+    def _validation(self, experiment: Experiment) -> Examples:
+        """The validation split of some users, the same for every model and seed."""
+        reach, wanted = experiment.settings.max_history, experiment.validation_users
+        if not 0 < wanted < len(self.histories):
+            return evaluation_examples(self.histories, "valid", reach)
+        users = np.sort(np.random.default_rng(0).permutation(len(self.histories))[:wanted])
+        rows = [(int(user), self.histories.target_position(int(user), "valid")) for user in users]
+        return examples_at(self.histories, rows, reach)
+
+    def _evaluated(self, experiment: Experiment, recommender: Recommender) -> dict[str, dict[str, list[float]]]:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        recommender.to(device)
+        metrics: dict[str, dict[str, list[float]]] = {}
+        for protocol, unseen in (("raw", False), ("unseen", True)):
+            (ranked,) = evaluate(recommender, self.histories, ("test",), exclude_seen=unseen)
+            np.save(self.result_path(experiment).with_suffix(f".{protocol}.npy"), ranked.ranks)
+            intervals = bootstrap_each(ranked.metrics())
+            metrics[protocol] = {
+                name: [round(value, 5) for value in (found.mean, found.low, found.high)]
+                for name, found in intervals.items()
+            }
+            metrics[protocol] |= {name: [round(value, 5)] * 3 for name, value in ranked.exposure().measures().items()}
+        return metrics
+
+    def _coded(self) -> Catalogue:
+        """The catalogue with the codes of its texts; vectors are kept on disk, a finished tokenizer run is reused."""
+        if self._with_codes is not None:
+            return self._with_codes
+        item_ids = list(self.catalogue.item_ids)
+        training = np.zeros(len(item_ids), dtype=bool)
+        for user in range(len(self.histories)):
+            training[self.histories.training_items(user)] = True
+        kind = tokenizer_class(TOKENIZER)
+        name = f"reproduce--{self.folder.name}--{len(item_ids)}--{TOKENIZER}"
+        fitted = kind(kind.settings_class(**TOKENIZER_SETTINGS)).fit(
+            self._vectors(),
+            item_ids,
+            FitContext(
+                training=training,
+                version=name,
+                ray=self.ray,
+                run_name=name,
+                home=self.home,
+                stage="reproduce_tokenizer",
+            ),
+        )
+        book = fitted.codebook
+        codes = dict(zip(book.item_ids, book.codes.tolist(), strict=True))
+        self._with_codes = self.catalogue.with_codes(codes, book.level_sizes)
+        return self._with_codes
+
+    def _vectors(self) -> np.ndarray:
+        """Unit vectors float32[N, D] of the items' texts by the packaged encoder."""
+        texts = list(self.catalogue.texts)
+        path = self.folder / f"vectors-{PACKAGED}-{len(texts)}.npz"
+        if path.exists():
+            kept = np.load(path)
+            if kept["texts"].tolist() == texts:
+                vectors: np.ndarray = kept["vectors"]
+                return vectors
+        path.parent.mkdir(parents=True, exist_ok=True)
+        vectors = load_text_encoder(PACKAGED).encode(texts)
+        np.savez(path, texts=np.array(texts), vectors=vectors)
+        return vectors

@@ -1,0 +1,68 @@
+"""The table of what was reached beside what was published."""
+
+import statistics
+from collections.abc import Sequence
+
+from ray_jobs.reproduction.experiments import LEAKY_POPULARITY, RECIPES
+from ray_jobs.reproduction.published import GATES, METRICS, ROWS
+from ray_jobs.reproduction.runner import Result
+
+_HEAD = ("data set", "model", "R@5", "N@5", "R@10", "N@10", "R@10 unseen", "seeds", "epochs", "minutes", "device")
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """Tables of all `results`, the published rows beside them, and a verdict per gate."""
+    lines = [_row(_HEAD), _row(["---"] * len(_HEAD))]
+    for dataset in sorted({result.dataset for result in results}):
+        for label in RECIPES:
+            mine = [result for result in results if (result.dataset, result.label) == (dataset, label)]
+            if mine:
+                lines.append(_measured(mine))
+            lines += [
+                _row([dataset, f"_{label}, published_", *map(_number, row.values), "", "", "", "", row.source])
+                for row in ROWS
+                if (row.dataset, row.recipe) == (dataset, label) and mine
+            ]
+    return "\n".join([*lines, "", *_verdicts(results)]) + "\n"
+
+
+def _measured(results: Sequence[Result]) -> str:
+    cells = [_spread([result.metrics["raw"][name][0] for result in results]) for name in METRICS]
+    unseen = _spread([result.metrics["unseen"]["recall_10"][0] for result in results])
+    name = {LEAKY_POPULARITY: "popularity, held-out items counted"}.get(results[0].label, results[0].label)
+    return _row(
+        [
+            results[0].dataset,
+            f"**{name}**",
+            *cells,
+            unseen,
+            ", ".join(str(result.seed) for result in results),
+            ", ".join(str(result.best_epoch) for result in results),
+            ", ".join(f"{result.seconds / 60:.0f}" for result in results),
+            ", ".join(sorted({result.device for result in results})),
+        ]
+    )
+
+
+def _verdicts(results: Sequence[Result]) -> list[str]:
+    lines = []
+    for gate in GATES:
+        mine = [result for result in results if (result.dataset, result.label) == (gate.dataset, gate.recipe)]
+        if mine:
+            reached = statistics.mean(result.metrics["raw"][gate.metric][0] for result in mine)
+            word = "reached" if reached >= gate.value else "NOT reached"
+            lines.append(f"- {gate.recipe} on {gate.dataset}, {gate.metric} >= {gate.value:.4f}: {word}, {reached:.4f}")
+    return lines
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = statistics.mean(values)
+    return f"{mean:.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
