@@ -49,6 +49,7 @@ class RecipeSettings:
         patience: evaluations on the validation split without a better NDCG@10 before training stops.
         evaluate_every: epochs between evaluations.
         evaluation_batch_size: users per batch when ranking.
+        validate_unseen: validation leaves out the items of the window; for data in which nobody chooses an item twice.
     """
 
     max_history: int = 20
@@ -61,6 +62,7 @@ class RecipeSettings:
     patience: int = 5
     evaluate_every: int = 1
     evaluation_batch_size: int = 128
+    validate_unseen: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

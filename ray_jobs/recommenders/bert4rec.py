@@ -87,8 +87,10 @@ class BERT4Rec(SequentialRecommender):
     def filled(self, window: Tensor, masked: Tensor) -> Tensor:
         """States float[B, L, d] of a window int64[B, L] (-1 at pads) with the mask token where `masked` bool[B, L]."""
         x = torch.where(masked[..., None], self.mask_vector, self.items(window + 1))
-        x = self.dropout(self.norm(x + self.positions.weight[: window.shape[1]]))
-        visible = ((window >= 0) | masked)[:, None, None, :]
+        real = (window >= 0) | masked
+        slots = self.slots(real.sum(dim=1), window.shape[1], self.cloze.max_history + 1)
+        x = self.dropout(self.norm(x + self.positions(slots)))
+        visible = real[:, None, None, :]
         for block in self.blocks:
             x = block(x, visible=visible)
         out: Tensor = self.head(x)

@@ -95,7 +95,8 @@ class HSTU(SequentialRecommender):
             DataError: the time bias is on and the batch has no times.
         """
         length = batch.history.shape[1]
-        x = self.items(batch.history + 1) * self.hstu.width**0.5 + self.positions.weight[:length]
+        slots = self.slots(batch.lengths, length, self.hstu.max_history)
+        x = self.items(batch.history + 1) * self.hstu.width**0.5 + self.positions(slots)
         x = self.dropout(x) * (batch.history >= 0)[..., None]
         buckets = self._buckets(batch) if self.hstu.time_bias else None
         for block, bias in zip(self.blocks, self.biases, strict=True):

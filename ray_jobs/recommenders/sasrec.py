@@ -3,8 +3,8 @@
 Differences from the published model, all of them settings or stated here: blocks normalise before attention and
 before the feed-forward part and add the input itself; the default loss is the full cross-entropy over the catalogue
 (``loss="bce"`` gives the paper's, one uniform negative per position); histories are padded on the right, so that
-causal masking alone keeps pads out; positions count from the oldest item of the window. Losses are computed at real
-positions only.
+causal masking alone keeps pads out; positions count from the newest item of the window, as the paper's padding on the
+left has it. Losses are computed at real positions only.
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class SASRec(SequentialRecommender):
         """float[B, L, d]."""
         x = self.items(batch.history + 1) * self.shape.width**0.5
         if self.positions is not None:
-            x = x + self.positions.weight[: batch.history.shape[1]]
+            x = x + self.positions(self.slots(batch.lengths, x.shape[1], self.shape.max_history))
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, causal=True)

@@ -44,6 +44,13 @@ class SequentialRecommender(ScoringRecommender):
     def states(self, batch: Batch) -> Tensor:
         """float[B, L, d]: position t has seen the history up to t, and predicts what follows."""
 
+    def slots(self, lengths: Tensor, length: int, reach: int) -> Tensor:
+        """Index of each position's embedding in a table of `reach`, int64[B, L]: the newest item has the last one.
+
+        The position that is asked at inference is then the one trained most, however long the history has grown.
+        """
+        return (reach - lengths[:, None] + torch.arange(length, device=lengths.device)).clamp(0, reach - 1)
+
     def item_vectors(self) -> Tensor:
         """float[N, d], what states are compared with."""
         return self.items.weight[1:]

@@ -90,7 +90,9 @@ def validation_score(recommender: Recommender, source: ExampleSource) -> float:
     recommender.eval()
     total = 0.0
     for batch in source.batches(recommender.base_settings.evaluation_batch_size, None):
-        total += float(ndcg(recommender.ranks(batch.to(recommender.device)).cpu().numpy(), 10).sum())
+        placed = batch.to(recommender.device)
+        seen = placed.history if recommender.base_settings.validate_unseen else None
+        total += float(ndcg(recommender.ranks(placed, seen).cpu().numpy(), 10).sum())
     return total / max(1, len(source))
 
 
