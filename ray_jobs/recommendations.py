@@ -67,9 +67,8 @@ class Scorer:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Append ``item_ids`` and ``scores`` to the rows of `batch`."""
-        frame = pd.DataFrame(
-            {"history": batch.column("history").to_pylist(), "preference": batch.column("preference").to_pylist()}
-        )
+        columns = ("history", "preference", "times", "asked_at")
+        frame = pd.DataFrame({name: batch.column(name).to_pylist() for name in columns})
         answer = self._model.predict(frame, params=self._params)
         return pa.table(
             {
@@ -90,6 +89,8 @@ def blocks(audience: Sequence[Reader], size: int) -> Iterator[pa.Table]:
                 "user_id": pa.array([reader.user_id for reader in part], pa.string()),
                 "history": pa.array([reader.history for reader in part], pa.list_(pa.string())),
                 "preference": pa.array([reader.preference for reader in part], pa.string()),
+                "times": pa.array([reader.times for reader in part], pa.list_(pa.int64())),
+                "asked_at": pa.array([reader.asked_at for reader in part], pa.int64()),
             }
         )
 

@@ -242,7 +242,7 @@ def _make_version(
         model_id = log_model(
             run_id,
             trained.bundle_uri,
-            input_example(example.history, example.preference),
+            input_example(example),
             bundle.recommender.signals.titles or bundle.recommender.signals.preferences,
             tags,
         )

@@ -5,6 +5,7 @@ codes). ``recipe.json`` is written last: a folder without it is not a bundle.
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
-from ray_jobs.data.histories import Catalogue, make_batch
+from ray_jobs.data.histories import Catalogue, IntArray, make_batch
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import RecipeSettings, Recommender
 from schemas.errors import DataError
@@ -56,6 +57,8 @@ class Bundle:
         preferences: Sequence[str | None],
         k: int,
         exclude_seen: bool = True,
+        times: Sequence[Sequence[int]] | None = None,
+        asked_at: Sequence[int] | None = None,
     ) -> list[list[tuple[str, float]]]:
         """The k best items for each history.
 
@@ -64,32 +67,46 @@ class Bundle:
                 be empty.
             preferences: a sentence per history, or None; recipes that read no preference ignore it.
             exclude_seen: leave out the items of the (full) history.
+            times: per history the seconds since 1970 of each item; needed by recipes that read times only.
+            asked_at: per history the second that the recommendation is wanted at; now where it is not given.
 
         Returns:
             Per history up to k pairs (item id, score), best first; fewer where the catalogue has fewer left.
 
         Raises:
-            DataError: `histories` and `preferences` differ in length, or k is below 1.
+            DataError: the arguments differ in length, k is below 1, or the recipe needs times and there are none.
         """
         if len(histories) != len(preferences):
             raise DataError(f"{len(histories)} histories came with {len(preferences)} preferences; give one for each")
+        if times is not None and [len(row) for row in times] != [len(history) for history in histories]:
+            raise DataError("times do not fit the histories: give one for each item of each history")
         if k < 1:
             raise DataError(f"k is {k}: at least 1 recommendation must be asked for")
         index = self.catalogue.index
-        known = [[index[item] for item in history if item in index] for history in histories]
+        kept = [[p for p, item in enumerate(history) if item in index] for history in histories]
+        known = [[index[history[p]] for p in places] for history, places in zip(histories, kept, strict=True)]
+        when = None if times is None else [[row[p] for p in places] for row, places in zip(times, kept, strict=True)]
+        moments = np.full(len(known), int(time.time())) if asked_at is None else np.array(asked_at, dtype=np.int64)
         size = self.settings.evaluation_batch_size
         answers: list[list[tuple[str, float]]] = []
         for start in range(0, len(known), size):
-            answers.extend(
-                self._answer(known[start : start + size], preferences[start : start + size], k, exclude_seen)
-            )
+            part = slice(start, start + size)
+            timed = None if when is None else (when[part], moments[part])
+            answers.extend(self._answer(known[part], preferences[part], timed, k, exclude_seen))
         return answers
 
     def _answer(
-        self, known: Sequence[Sequence[int]], preferences: Sequence[str | None], k: int, exclude_seen: bool
+        self,
+        known: Sequence[Sequence[int]],
+        preferences: Sequence[str | None],
+        timed: tuple[Sequence[Sequence[int]], IntArray] | None,
+        k: int,
+        exclude_seen: bool,
     ) -> list[list[tuple[str, float]]]:
-        recent = [history[-self.settings.max_history :] for history in known]
-        batch = make_batch(recent, [p or "" for p in preferences]).to(self.recommender.device)
+        reach = self.settings.max_history
+        recent = [history[-reach:] for history in known]
+        times, asked_at = ([row[-reach:] for row in timed[0]], timed[1]) if timed else (None, None)
+        batch = make_batch(recent, [p or "" for p in preferences], None, times, asked_at).to(self.recommender.device)
         exclude = make_batch(known, [""] * len(known)).history.to(self.recommender.device) if exclude_seen else None
         items, scores = self.recommender.topk(batch, k, exclude)
         return [

@@ -1,5 +1,6 @@
 """Who is recommended to: full histories and the newest preferences of each user."""
 
+import datetime as dt
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -17,15 +18,19 @@ class Reader:
     Args:
         history: every item of the sequence, oldest first.
         preference: the newest preferences as one sentence, or None.
+        times: seconds since 1970 of the history's items.
+        asked_at: the second that the recommendation is for.
     """
 
     user_id: str
     history: list[str]
     preference: str | None
+    times: list[int]
+    asked_at: int
 
 
-def read_audience(sequences: pa.Table, preferences: pa.Table | None) -> list[Reader]:
-    """Every user of `sequences`, sorted by id.
+def read_audience(sequences: pa.Table, preferences: pa.Table | None, day: dt.date) -> list[Reader]:
+    """Every user of `sequences`, sorted by id, asked about as `day` ends (UTC).
 
     The preference is that of the last position with any, joined as in evaluation; positions beyond the sequence
     (of a partition that is newer) do not count.
@@ -36,18 +41,25 @@ def read_audience(sequences: pa.Table, preferences: pa.Table | None) -> list[Rea
         user, position = row["user_id"], row["position"]
         if row["status"] == "ok" and position < lengths.get(user, 0) and position >= newest.get(user, (-1, []))[0]:
             newest[user] = (position, row["preferences"])
-    rows = sequences.select(["user_id", "item_ids"]).to_pylist()
+    rows = sequences.select(["user_id", "item_ids", "occurred_at"]).to_pylist()
+    ends = int(dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC).timestamp())
     return [
-        Reader(row["user_id"], row["item_ids"], join_preferences(newest.get(row["user_id"], (0, []))[1]) or None)
+        Reader(
+            user_id=row["user_id"],
+            history=row["item_ids"],
+            preference=join_preferences(newest.get(row["user_id"], (0, []))[1]) or None,
+            times=[int(moment.timestamp()) for moment in row["occurred_at"]],
+            asked_at=ends,
+        )
         for row in sorted(rows, key=lambda row: row["user_id"])
     ]
 
 
 def audience_of(settings: Settings, request: StageRequest) -> list[Reader]:
     """`read_audience` of the request's partition; a data set that never had preferences has none."""
-    sequences = input_partition(settings, request, "sequences", ["user_id", "item_ids", "length"])
+    sequences = input_partition(settings, request, "sequences", ["user_id", "item_ids", "occurred_at", "length"])
     preferences = None
     if "preferences" in request.inputs or table_exists(settings.table_uri(request.dataset, "preferences")):
         day = [("partition_date", "=", request.partition_date())]
         preferences = input_table(settings, request, "preferences", filters=day)
-    return read_audience(sequences, preferences)
+    return read_audience(sequences, preferences, request.partition_date())

@@ -1,6 +1,6 @@
 """Logging a bundle as an MLflow model that loads in a clean process."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from infra.settings import REPOSITORY
+from ray_jobs.registry.audience import Reader
 from ray_jobs.registry.served import ARTIFACT, DEFAULT_EXCLUDE_SEEN, DEFAULT_K
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "pydantic-settings", "safetensors")
@@ -25,6 +26,8 @@ def signature() -> ModelSignature:
             [
                 ColSpec(Array(DataType.string), name="history"),
                 ColSpec(DataType.string, name="preference", required=False),
+                ColSpec(Array(DataType.long), name="times", required=False),
+                ColSpec(DataType.long, name="asked_at", required=False),
             ]
         ),
         outputs=Schema(
@@ -53,9 +56,16 @@ def pip_requirements(reads_text: bool) -> list[str]:
     return [f"{name}=={version(name).split('+', 1)[0]}" for name in names]
 
 
-def input_example(history: Sequence[str], preference: str | None) -> pd.DataFrame:
+def input_example(reader: Reader) -> pd.DataFrame:
     """One input row, as the pages show it and as serving accepts it."""
-    return pd.DataFrame({"history": [list(history)], "preference": [preference or ""]})
+    return pd.DataFrame(
+        {
+            "history": [list(reader.history)],
+            "preference": [reader.preference or ""],
+            "times": [list(reader.times)],
+            "asked_at": [reader.asked_at],
+        }
+    )
 
 
 def log_model(

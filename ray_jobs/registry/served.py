@@ -36,7 +36,9 @@ class ServedRecommender(PythonModel):
         Args:
             context: unused; the bundle is loaded once in `load_context`.
             model_input: column ``history`` (item ids, oldest first; unknown ids are skipped, an empty history is
-                allowed) and optionally ``preference`` (a sentence; None, NaN and "" mean none).
+                allowed) and optionally ``preference`` (a sentence; None, NaN and "" mean none), ``times`` (seconds
+                since 1970 of each item, for recipes that read times) and ``asked_at`` (when the recommendation is
+                wanted; now by default).
             params: ``k`` (items per row) and ``exclude_seen`` (leave out items of the history).
 
         Returns:
@@ -53,6 +55,8 @@ class ServedRecommender(PythonModel):
             _preferences(model_input),
             k=int(wanted.get("k", DEFAULT_K)),
             exclude_seen=bool(wanted.get("exclude_seen", DEFAULT_EXCLUDE_SEEN)),
+            times=_times(model_input),
+            asked_at=_asked_at(model_input),
         )
         catalogue = self._bundle.catalogue
         return pd.DataFrame(
@@ -83,6 +87,19 @@ def _histories(frame: pd.DataFrame) -> list[list[str]]:
                 )
         histories.append([str(item) for item in value])
     return histories
+
+
+def _times(frame: pd.DataFrame) -> list[list[int]] | None:
+    if "times" not in frame.columns:
+        return None
+    for row, (value, history) in enumerate(zip(frame["times"], frame["history"], strict=True)):
+        if not isinstance(value, list | tuple | np.ndarray) or len(value) != len(history):
+            raise DataError(f"row {row}, column 'times': give the second since 1970 of each item of the history")
+    return [[int(moment) for moment in value] for value in frame["times"]]
+
+
+def _asked_at(frame: pd.DataFrame) -> list[int] | None:
+    return [int(moment) for moment in frame["asked_at"]] if "asked_at" in frame.columns else None
 
 
 def _preferences(frame: pd.DataFrame) -> list[str | None]:

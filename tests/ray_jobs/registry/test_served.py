@@ -1,9 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from ray_jobs.data.histories import Catalogue
+from ray_jobs.data.histories import Catalogue, make_batch
 from ray_jobs.recommenders.bundle import save_bundle
+from ray_jobs.recommenders.hstu import HSTU, HSTUSettings
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
 from ray_jobs.registry.model import pip_requirements
 from ray_jobs.registry.served import ServedRecommender
@@ -48,11 +50,30 @@ def test_every_way_to_give_no_preference(model):
         ({"history": [["a"], "b"]}, "row 1, column 'history': 'b' is a str"),
         ({"history": [["a"], ["b", 7]]}, "row 1, column 'history', position 1: 7 is a int"),
         ({"history": [["a"]], "preference": [3]}, "row 0, column 'preference': 3 is a int"),
+        ({"history": [["a"], ["b"]], "times": [[5], [5, 6]]}, "row 1, column 'times': give the second"),
     ],
 )
 def test_wrong_input_is_named(model, frame, words):
     with pytest.raises(DataError, match=words):
         model.predict(None, pd.DataFrame(frame))
+
+
+def test_a_recipe_that_reads_times_is_given_those_of_the_items_it_knows(tmp_path):
+    catalogue = Catalogue(("a", "b", "c"), ("a", "b", "c"), ("a", "b", "c"))
+    torch.manual_seed(0)
+    recommender = HSTU(HSTUSettings(max_history=2, width=8, layers=1), catalogue).eval()
+    recommender.biases[0].by_time.data.normal_(std=5.0)
+    served = ServedRecommender()
+    served.load_context(context=Context(save_bundle(tmp_path / "bundle", recommender, {})))
+    frame = pd.DataFrame({"history": [["a", "zzz", "b", "a"]], "times": [[1, 2, 3, 400]], "asked_at": [90_000]})
+    wanted = {"k": 3, "exclude_seen": False}
+    batch = make_batch([[1, 0]], [""], None, [[3, 400]], np.array([90_000]))
+    _, expected = recommender.topk(batch, 3)
+    assert served.predict(None, frame, wanted)["scores"][0] == pytest.approx(expected[0].tolist(), abs=1e-6)
+    later = served.predict(None, frame.assign(asked_at=[90_000_000]), wanted)["scores"][0]
+    assert later != pytest.approx(expected[0].tolist(), abs=1e-4)
+    with pytest.raises(DataError, match="hstu needs the times"):
+        served.predict(None, frame[["history"]])
 
 
 def test_k_below_one(model):

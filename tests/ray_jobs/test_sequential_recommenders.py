@@ -1,0 +1,237 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_world import small_catalogue, small_histories
+
+from infra.errors import SettingError
+from ray_jobs.data.histories import Batch, Histories, make_batch
+from ray_jobs.objectives.next_item import NextItemSettings, next_item_loss
+from ray_jobs.recommenders.bert4rec import BERT4Rec, BERT4RecSettings
+from ray_jobs.recommenders.hstu import HSTU, HSTUSettings
+from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
+from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
+from schemas.errors import DataError
+
+DAY = 86_400
+
+
+def _hstu(**given):
+    torch.manual_seed(0)
+    model = HSTU(HSTUSettings(width=16, heads=2, max_history=8, dropout=0.0, **given), small_catalogue()).eval()
+    for bias in model.biases:
+        bias.by_position.data.normal_()
+        if bias.by_time is not None:
+            bias.by_time.data.normal_()
+    return model
+
+
+def _timed(histories, times, asked_at):
+    return make_batch(histories, [""] * len(histories), None, times, np.array(asked_at))
+
+
+def test_hstu_is_causal_in_items_and_times_and_ignores_pads():
+    model = _hstu()
+    before = model.states(_timed([[1, 2, 3, 4]], [[10, 20, 30, 40]], [50]))
+    after = model.states(_timed([[1, 2, 9, 9]], [[10, 20, 30, 9_000]], [90_000]))
+    assert torch.allclose(before[:, :2], after[:, :2], atol=1e-6)
+    assert not torch.allclose(before[:, 2:], after[:, 2:], atol=1e-3)
+    alone = model.scores(_timed([[1, 2]], [[10, 20]], [50]))
+    beside = model.scores(_timed([[1, 2], [1, 2, 3, 4, 5]], [[10, 20], [1, 2, 3, 4, 5]], [50, 60]))[:1]
+    assert torch.allclose(alone, beside, atol=1e-5)
+
+
+def test_hstu_sees_the_time_at_which_it_is_asked_only_when_told_to():
+    for use, same in ((True, False), (False, True)):
+        model = _hstu(use_request_time=use)
+        soon, late = (model.scores(_timed([[1, 2]], [[10, 20]], [at])) for at in (30, 90 * DAY))
+        assert torch.allclose(soon, late, atol=1e-6) is same
+
+
+def test_hstu_computes_what_its_equations_say():
+    model = _hstu()
+    batch = _timed([[1, 2, 3]], [[0, 10, 1_000]], [5_000])
+    x = model.items(batch.history + 1)[0] * 4 + model.positions.weight[5:8]
+    asking = [10, 1_000, 5_000]
+    for block, bias in zip(model.blocks, model.biases, strict=True):
+        y = torch.nn.functional.layer_norm(x, (16,))
+        mixed = torch.nn.functional.silu(y @ block.projection.weight.T)
+        q, k, v, u = mixed.split(16, dim=-1)
+        seen = torch.zeros(3, 16)
+        for head in range(2):
+            part = slice(8 * head, 8 * head + 8)
+            for i in range(3):
+                for j in range(i + 1):
+                    bucket = int(np.log(max(1, abs(asking[i] - [0, 10, 1_000][j]))) // 0.301)
+                    score = q[i, part] @ k[j, part] + bias.by_position[i - j] + bias.by_time[bucket]
+                    seen[i, part] += torch.nn.functional.silu(score) / 8 * v[j, part]
+        x = x + block.out(torch.nn.functional.layer_norm(seen, (16,)) * u)
+    assert torch.allclose(model.states(batch)[0], torch.nn.functional.normalize(x, dim=-1), atol=1e-5)
+
+
+def test_hstu_without_times_says_how_to_go_on():
+    with pytest.raises(DataError, match=r"hstu.time_bias to false"):
+        _hstu().scores(make_batch([[1, 2]], [""]))
+    assert _hstu(time_bias=False).scores(make_batch([[1, 2]], [""])).shape == (1, 30)
+
+
+def _bert(**given):
+    torch.manual_seed(0)
+    return BERT4Rec(BERT4RecSettings(width=16, max_history=8, **given), small_catalogue()).eval()
+
+
+def test_bert4rec_sees_both_sides_of_a_gap_and_no_pads():
+    model = _bert()
+    masked = torch.tensor([[False, True, False]])
+    first, later = (model.filled(torch.tensor([[1, 2, last]]), masked)[0, 1] for last in (3, 9))
+    assert not torch.allclose(first, later, atol=1e-4)
+    hidden = model.filled(torch.tensor([[1, 7, 3]]), masked)[0, 1]
+    assert torch.allclose(first, hidden, atol=1e-6), "what stands under the mask is not seen"
+    alone = model.scores(make_batch([[1, 2]], [""]))
+    beside = model.scores(make_batch([[1, 2], [1, 2, 3, 4, 5]], ["", ""]))[:1]
+    assert torch.allclose(alone, beside, atol=1e-5)
+
+
+def test_bert4rec_does_not_see_the_target_it_is_asked_for():
+    model = _bert()
+    unknown, known = make_batch([[1, 2], []], ["", ""]), make_batch([[1, 2], []], ["", ""], np.array([3, 4]))
+    assert torch.equal(model.scores(unknown), model.scores(known))
+
+
+def test_bert4rec_masks_the_last_item_only_where_it_should():
+    batch = make_batch([[1, 2, 3, 4]] * 200, [""] * 200, np.array([5] * 200))
+    for share, expected in ((1.0, {1}), (0.0, {1, 2, 3, 4, 5})):
+        model = _bert(last_item_share=share, mask_share=0.6)
+        seen = []
+        original = model.filled
+        model.filled = lambda window, masked, s=seen, f=original: s.append(masked) or f(window, masked)
+        torch.manual_seed(0)
+        model.loss(batch)
+        assert set(seen[0].sum(dim=1).tolist()) == expected
+        if share == 1.0:
+            assert seen[0][:, 4].all()
+
+
+def test_bert4rec_cuts_long_histories_into_windows_that_step_back_from_the_end():
+    items = np.arange(20) % 30
+    histories = Histories(("u",), (np.append(items, [20, 21]),), np.array([20]), np.array([21]), ({},))
+    examples = _bert(window_step=0.5).training_examples(histories)
+    windows = [[*examples.history(row).tolist(), int(examples.targets[row])] for row in range(len(examples))]
+    assert windows == [list(range(11, 20)), list(range(7, 16)), list(range(3, 12)), list(range(9))]
+    short = _bert().training_examples(small_histories(users=1))
+    assert len(short) == 1
+
+
+def _loss(loss, states, goals, own=None, **given):
+    settings = NextItemSettings(loss=loss, **given)
+    own = goals[:, None] if own is None else own
+    return next_item_loss(settings, states, TABLE, goals, own)
+
+
+TABLE = torch.nn.functional.normalize(torch.randn(50, 8, generator=torch.Generator().manual_seed(1)), dim=1)
+
+
+def test_sampled_losses_become_the_full_one_with_many_negatives():
+    states, goals = torch.randn(40, 8, generator=torch.Generator().manual_seed(2)), torch.arange(40)
+    torch.manual_seed(0)
+    # Every item is drawn about 2,000 times, so the sum over negatives is that many times the sum over the others.
+    sampled = _loss("sampled_softmax", states, goals, negatives=100_000)
+    scores = states @ TABLE.T
+    own = scores.gather(1, goals[:, None])[:, 0]
+    others = scores.masked_fill(torch.arange(50) == goals[:, None], -torch.inf)
+    expected = (torch.logaddexp(own, others.logsumexp(1) + np.log(2_000)) - own).mean()
+    assert float(sampled) == pytest.approx(float(expected), abs=0.02)
+
+
+def test_gbce_without_calibration_is_bce_and_with_it_weighs_the_target_by_the_sampling_rate():
+    states, goals = torch.randn(40, 8, generator=torch.Generator().manual_seed(2)), torch.arange(40)
+    values = {}
+    for t in (0.0, 1.0):
+        torch.manual_seed(0)
+        values[t] = float(_loss("gbce", states, goals, negatives=10, gbce_t=t))
+    torch.manual_seed(0)
+    drawn = torch.randint(50, (10,))
+    liked = torch.nn.functional.softplus(-(states * TABLE[goals]).sum(-1))
+    scores = (states @ TABLE[drawn].T).masked_fill(drawn == goals[:, None], -torch.inf)
+    others = torch.nn.functional.softplus(scores).sum(1)
+    assert values[0.0] == pytest.approx(float((liked + others).mean()), abs=1e-5)
+    assert values[1.0] == pytest.approx(float((10 / 49 * liked + others).mean()), abs=1e-5)
+
+
+def test_bce_never_draws_what_the_user_has():
+    own = torch.arange(49).expand(30, -1)
+    states = torch.zeros(30, 8)
+    states[:, 0] = 1
+    expected = torch.nn.functional.softplus(-TABLE[7, 0]) + torch.nn.functional.softplus(TABLE[49, 0])
+    settings = NextItemSettings(loss="bce")
+    losses = []
+    for seed in range(5):
+        torch.manual_seed(seed)
+        losses.append(float(next_item_loss(settings, states, TABLE, torch.full((30,), 7), own)))
+    # At most twenty draws are made for each position, and one of fifty items is free: some clashes stay.
+    assert min(abs(loss - float(expected)) for loss in losses) < 0.2
+    free = torch.arange(2).expand(30, -1)
+    torch.manual_seed(0)
+    one = float(next_item_loss(settings, states, TABLE[:3], torch.zeros(30, dtype=torch.int64), free))
+    wanted = torch.nn.functional.softplus(-TABLE[0, 0]) + torch.nn.functional.softplus(TABLE[2, 0])
+    assert one == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_losses_refuse_settings_without_meaning():
+    for wrong in ({"negatives": 0}, {"temperature": 0.0}, {"gbce_t": 1.5}):
+        with pytest.raises(SettingError, match=next(iter(wrong))):
+            NextItemSettings(**wrong)
+    with pytest.raises(SettingError, match="width 10 is no multiple of heads 3"):
+        BlockShape(width=10, heads=3, dropout=0.0, inner=10)
+
+
+def test_rotary_positions_depend_on_distance_only():
+    torch.manual_seed(0)
+    block = TransformerBlock(BlockShape(width=8, heads=2, dropout=0.0, inner=8, rotary=True)).eval()
+    x = torch.randn(1, 3, 8)
+    shifted = torch.cat([torch.zeros(1, 4, 8), x], dim=1)
+    visible = torch.ones(7, 7, dtype=torch.bool).tril()
+    visible[4:, :4] = False
+    assert torch.allclose(block(shifted, visible=visible)[:, 4:], block(x, causal=True), atol=1e-5)
+    swapped = block(x[:, [1, 0, 2]], causal=True)
+    assert not torch.allclose(swapped[:, 2], block(x, causal=True)[:, 2], atol=1e-4)
+
+
+def test_hooks_hide_and_bias_attention():
+    torch.manual_seed(0)
+    for kind in ("softmax", "pointwise"):
+        block = TransformerBlock(BlockShape(width=8, heads=2, dropout=0.0, inner=0, attention=kind, gate=True)).eval()
+        x = torch.randn(1, 4, 8)
+        changed = x.clone()
+        changed[:, 1] = torch.randn(8)
+        visible = torch.ones(4, 4, dtype=torch.bool)
+        visible[3, 1] = False
+        assert torch.allclose(block(x, visible=visible)[:, 3], block(changed, visible=visible)[:, 3], atol=1e-6)
+        assert not torch.allclose(block(x)[:, 3], block(changed)[:, 3], atol=1e-4)
+        bias = torch.zeros(4, 4)
+        bias[3, 1] = 9
+        assert not torch.allclose(block(x)[:, 3], block(x, bias=bias)[:, 3], atol=1e-4)
+        assert torch.allclose(block(x)[:, :3], block(x, bias=bias)[:, :3], atol=1e-6)
+
+
+def test_the_asked_position_has_the_same_place_however_long_the_history():
+    model = SASRec(SASRecSettings(width=16, max_history=8), small_catalogue())
+    slots = model.slots(torch.tensor([1, 3, 8]), 8, 8)
+    assert [row[length - 1] for row, length in zip(slots.tolist(), (1, 3, 8), strict=True)] == [7, 7, 7]
+    assert slots[2].tolist() == list(range(8))
+
+
+def test_times_reach_the_model_with_their_items():
+    histories = small_histories(users=3)
+    timed = replace(histories, times=tuple(np.arange(len(items)) * DAY for items in histories.items))
+    model = _hstu()
+    examples = model.training_examples(timed)
+    from ray_jobs.data.histories import InMemoryExamples
+
+    batch = next(InMemoryExamples(examples).batches(3, None))
+    assert isinstance(batch, Batch)
+    assert batch.times is not None
+    for row, length in enumerate(batch.lengths.tolist()):
+        assert batch.times[row, :length].tolist() == [DAY * step for step in range(length)]
+        assert int(batch.asked_at[row]) == DAY * length
