@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
-from ray_jobs.data.tables import input_partition, input_table, newest_items, publish, table_exists, table_version
+from ray_jobs.data.tables import input_table, newest_items, publish, table_exists, table_version
+from ray_jobs.data.training_data import input_sequences
 from ray_jobs.encoders.text import PACKAGED
 from ray_jobs.item_vectors import content_hash
 from ray_jobs.registry import plots, runs
@@ -119,7 +120,7 @@ def training_items(settings: Settings, request: StageRequest, item_ids: list[str
     Raises:
         DataError: none does.
     """
-    sequences = input_partition(settings, request, "sequences", ["item_ids", "valid_position", "length"])
+    sequences, _ = input_sequences(settings, request)
     seen: set[str] = set()
     ends = pc.coalesce(sequences["valid_position"], sequences["length"]).to_pylist()
     for items, end in zip(sequences["item_ids"].to_pylist(), ends, strict=True):
