@@ -13,9 +13,8 @@ import numpy as np
 from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import load_settings, stage_settings
-from ray_jobs.data.histories import Catalogue, Histories
 from ray_jobs.data.tables import publish, table_exists, table_version
-from ray_jobs.data.training_data import read_training_data
+from ray_jobs.data.training_data import TrainingData, read_training_data
 from ray_jobs.evaluation.evaluator import HISTORY, Ranked, evaluate, evaluate_sampled, evaluation_rows
 from ray_jobs.evaluation.exposure import popularity_percentiles
 from ray_jobs.evaluation.metrics import bootstrap, paired
@@ -24,6 +23,7 @@ from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
 from ray_jobs.registry import plots, runs
+from ray_jobs.registry.results import model_name
 from schemas.errors import DataError
 from schemas.evaluations import EVALUATIONS
 from schemas.handoff import StageReport
@@ -59,7 +59,7 @@ class Candidate:
     """A model to evaluate.
 
     Args:
-        model: name in `evaluations`, ``<recipe>@<run identity>``.
+        model: name in `evaluations`, ``<recipe>@<run identity>``, and ``@<version>`` of histories with other targets.
         run_id: MLflow run that gets the numbers, empty for none.
     """
 
@@ -75,7 +75,7 @@ def run(request: StageRequest) -> StageReport:
     progress = Progress(settings.home, STAGE)
     progress.update(0, 1, "reading tables")
     data = read_training_data(settings, request, codes=False, preferences=True)
-    candidates = [_popularity(request, data.catalogue, data.histories), *_trained(request, data.catalogue)]
+    candidates = [_popularity(request, data), *_trained(request, data)]
     uri = settings.table_uri(request.dataset, EVALUATIONS.name)
     before = table_version(uri) if table_exists(uri) else None
     counts: dict[str, float] = {"users": len(data.histories), "items": len(data.catalogue)}
@@ -109,7 +109,7 @@ def run(request: StageRequest) -> StageReport:
         if candidate.run_id:
             logged = summary | slice_means(results)
             runs.log_metrics(candidate.run_id, [(name, value, 0) for name, value in logged.items()])
-            _log_lists(candidate, results, reference)
+            _log_lists(candidate, results)
     progress.update(1, 1, f"{len(candidates)} models")
     return StageReport(
         stage=STAGE,
@@ -120,17 +120,17 @@ def run(request: StageRequest) -> StageReport:
     )
 
 
-def _popularity(request: StageRequest, catalogue: Catalogue, histories: Histories) -> Candidate:
-    recommender = Popularity(PopularitySettings(), catalogue)
-    recommender.fit_counts(histories)
-    return Candidate(f"popularity@{request.dataset}--{request.partition}", recommender, "")
+def _popularity(request: StageRequest, data: TrainingData) -> Candidate:
+    recommender = Popularity(PopularitySettings(), data.catalogue)
+    recommender.fit_counts(data.histories)
+    return Candidate(model_name("popularity", f"{request.dataset}--{request.partition}", data.version), recommender, "")
 
 
-def _trained(request: StageRequest, catalogue: Catalogue) -> list[Candidate]:
+def _trained(request: StageRequest, data: TrainingData) -> list[Candidate]:
     """The models that earlier tasks trained.
 
     Raises:
-        DataError: none is named, or one was trained on another catalogue.
+        DataError: none is named, or one was trained on another catalogue or on histories with other targets.
     """
     candidates: list[Candidate] = []
     for task in TRAINERS:
@@ -138,12 +138,19 @@ def _trained(request: StageRequest, catalogue: Catalogue) -> list[Candidate]:
         if not uri:
             continue
         bundle = load_bundle(uri)
-        if bundle.catalogue.item_ids != catalogue.item_ids:
+        trained_on = bundle.provenance.get("data_version", "")
+        if trained_on != data.version:
+            raise DataError(
+                f"the model in {uri} was trained on histories {trained_on or 'as they are'!r}, and these are "
+                f"{data.version or 'as they are'!r}: what it trained on may be held out here; give both stages the "
+                "same training_data settings"
+            )
+        if bundle.catalogue.item_ids != data.catalogue.item_ids:
             raise DataError(
                 f"the model in {uri} was trained on {len(bundle.catalogue)} items that are not the "
-                f"{len(catalogue)} items of the sequences of {request.partition}: train on these tables first"
+                f"{len(data.catalogue)} items of the sequences of {request.partition}: train on these tables first"
             )
-        model = f"{bundle.recipe}@{bundle.provenance['run_identity']}"
+        model = model_name(bundle.recipe, bundle.provenance["run_identity"], data.version)
         if any(candidate.model == model for candidate in candidates):
             continue
         candidates.append(Candidate(model, bundle.recommender, request.upstream.get(f"{task}.mlflow_run_id", "")))
@@ -218,17 +225,14 @@ def slice_means(results: Sequence[Ranked]) -> dict[str, float]:
     return found
 
 
-def _log_lists(candidate: Candidate, results: Sequence[Ranked], reference: Mapping[str, Ranked]) -> None:
-    """A picture of how popular the recommended items are, beside popularity's and the targets."""
+def _log_lists(candidate: Candidate, results: Sequence[Ranked]) -> None:
+    """A picture of how popular the recommended items are, beside the targets."""
     result = next(result for result in reversed(results) if result.split == "test")
     percentiles = popularity_percentiles(result.counts)
     shown = {
         candidate.recommender.name: percentiles[result.lists[result.lists >= 0]],
         "held-out targets": percentiles[result.examples.targets],
     }
-    if candidate.recommender.name != "popularity":
-        lists = reference["test"].lists
-        shown["popularity"] = percentiles[lists[lists >= 0]]
     runs.log_figure(candidate.run_id, plots.list_popularity(shown), "plots/recommended_popularity.png")
 
 

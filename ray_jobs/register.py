@@ -32,6 +32,7 @@ from ray_jobs.registry.results import (
     of_model,
     ranked_beside,
     summarise,
+    version_of,
     with_slices,
 )
 from schemas.errors import DataError
@@ -277,6 +278,9 @@ def _promote(
     decision = promotion.decide(
         own, popularity.metrics["ndcg_10"].mean, None if champion is None else _standing(client, name, champion)
     )
+    other = version_of(results[0].model)
+    if other:
+        decision = promotion.Decision(False, f"trained on histories with other targets ({other}), for comparison only")
     promotion.point_alias(client, name, promotion.CHALLENGER, version)
     if decision.promote:
         promotion.point_alias(client, name, promotion.CHAMPION, version)

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
-from ray_jobs.data.tables import input_partition, input_table, newest_items, publish, table_exists, table_version
+from ray_jobs.data.tables import input_table, newest_items, publish, table_exists, table_version
+from ray_jobs.data.training_data import input_sequences
 from ray_jobs.encoders.text import PACKAGED
 from ray_jobs.item_vectors import content_hash
 from ray_jobs.registry import runs, tokenizer_plots
@@ -127,8 +128,8 @@ def training_sequences(
     Raises:
         DataError: none of the items occurs at one.
     """
-    columns = ["user_id", "item_ids", "valid_position", "length"]
-    sequences = input_partition(settings, request, "sequences", columns).sort_by("user_id")
+    sequences, _ = input_sequences(settings, request)
+    sequences = sequences.sort_by("user_id")
     place = {item: row for row, item in enumerate(item_ids)}
     ends = pc.coalesce(sequences["valid_position"], sequences["length"]).to_pylist()
     rows = tuple(

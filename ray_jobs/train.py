@@ -15,7 +15,7 @@ from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs import cluster
 from ray_jobs.data.histories import Examples, evaluation_examples, latest_preferences
-from ray_jobs.data.training_data import TrainingData, read_training_data
+from ray_jobs.data.training_data import TrainingData, read_training_data, training_data_settings
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import RecipeSettings, Recommender
 from ray_jobs.recommenders.bundle import read_provenance, save_bundle
@@ -45,7 +45,9 @@ def run(request: StageRequest) -> StageReport:
     bundle = Path(settings.home) / "bundles" / request.identity().key()
     provenance = read_provenance(bundle)
     status = "done" if provenance is None else "reused"
-    run_id = runs.find_or_start(settings, request, f"{recipe} {request.partition}", asdict(own), {"recipe": recipe})
+    data = {f"training_data.{k}": str(v) for k, v in asdict(training_data_settings(settings, request)).items()}
+    params = {**asdict(own), **data}
+    run_id = runs.find_or_start(settings, request, f"{recipe} {request.partition}", params, {"recipe": recipe})
     if provenance is None:
         try:
             provenance = _train(settings, request, recipe, kind, own, bundle)
@@ -114,6 +116,7 @@ def _train(
         "dataset": request.dataset,
         "partition": request.partition,
         "codebook": data.codebook,
+        "data_version": data.version,
         "inputs": {name: {"uri": h.uri, "version": h.version} for name, h in request.inputs.items()},
         "counts": counts,
         "records": list(records),

@@ -66,9 +66,28 @@ class ModelResult:
         return f"{self.recipe} + preference" if self.condition == PREFERENCE else self.recipe
 
 
+def model_name(recipe: str, identity: str, version: str = "") -> str:
+    """Name of a model in `evaluations`.
+
+    Args:
+        version: of histories whose targets are not those of the table sequences; such models compare with each other
+            only.
+    """
+    return "@".join(part for part in (recipe, identity, version) if part)
+
+
 def recipe_of(model: str) -> str:
-    """The method in a model name of `evaluations` (``<recipe>@<run identity>``)."""
-    return model.split("@", 1)[0]
+    """The method in a name that `model_name` made."""
+    return model.split("@")[0]
+
+
+def _identity_of(model: str) -> str:
+    return model.split("@")[1]
+
+
+def version_of(model: str) -> str:
+    """The version in a name that `model_name` made, mostly empty."""
+    return "@".join(model.split("@")[2:])
 
 
 def summarise(evaluations: pa.Table, split: str = "test") -> list[ModelResult]:
@@ -156,7 +175,7 @@ def of_model(results: Sequence[ModelResult], identity: str) -> list[ModelResult]
     Raises:
         DataError: it was not evaluated; the models that were are named.
     """
-    mine = [result for result in results if result.model.endswith(identity)]
+    mine = [result for result in results if _identity_of(result.model).endswith(identity)]
     if not mine:
         known = ", ".join(sorted({result.model for result in results}))
         raise DataError(
@@ -166,7 +185,7 @@ def of_model(results: Sequence[ModelResult], identity: str) -> list[ModelResult]
 
 
 def ranked_beside(results: Sequence[ModelResult], own: Sequence[ModelResult], baseline: str = "") -> list[ModelResult]:
-    """The baselines' results, SASRec's before popularity's.
+    """The baselines' results on the same histories, SASRec's before popularity's.
 
     Args:
         own: results of the model that is judged; never among the answer.
@@ -174,7 +193,14 @@ def ranked_beside(results: Sequence[ModelResult], own: Sequence[ModelResult], ba
     """
     chosen = []
     for recipe in BASELINES:
-        others = [r for r in results if r.recipe == recipe and r.condition == "history" and r.model != own[0].model]
-        exact = [r for r in others if baseline and r.model.endswith(baseline)]
+        others = [
+            r
+            for r in results
+            if r.recipe == recipe
+            and r.condition == "history"
+            and r.model != own[0].model
+            and version_of(r.model) == version_of(own[0].model)
+        ]
+        exact = [r for r in others if baseline and _identity_of(r.model).endswith(baseline)]
         chosen += (exact or others)[-1:]
     return chosen

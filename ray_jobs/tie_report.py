@@ -1,0 +1,165 @@
+"""What models lose when the order inside ties is drawn anew: both versions of a data set side by side.
+
+python -m ray_jobs.tie_report --dataset planted-world --partition 2026-01-31 --recipes sasrec,popularity
+
+Each recipe is trained on the histories as they are and again on histories whose ties are shuffled, and evaluated on
+the test split of its own version, because a tie that reaches over the split changes which item is held out. Figures
+are means over users with 95 % confidence intervals, and the paired difference over the same users; they go to an MLflow
+run, too. Recipes that generate semantic ids are refused: their tokenizer would have to be fitted on each version.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.errors import SettingError
+from infra.settings import Settings, load_settings
+from ray_jobs import train
+from ray_jobs.data.histories import Histories
+from ray_jobs.data.training_data import read_training_data
+from ray_jobs.evaluation.evaluator import evaluate
+from ray_jobs.evaluation.metrics import Interval, Paired, bootstrap, paired
+from ray_jobs.recommenders.bundle import load_bundle
+from ray_jobs.registry import runs
+from ray_jobs.registry.results import HEADINGS
+from schemas.recipes import RECOMMENDERS
+from schemas.stage_request import StageRequest
+
+STAGE = "tie_report"
+METRICS = ("recall_10", "ndcg_10")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TieRow:
+    """One metric of one recipe on both versions.
+
+    Args:
+        lost: as they are less shuffled, per user.
+    """
+
+    recipe: str
+    metric: str
+    as_is: Interval
+    shuffled: Interval
+    lost: Paired
+
+
+@dataclass(frozen=True, kw_only=True)
+class TieReport:
+    """The comparison.
+
+    Args:
+        moved_targets: share of users whose test item is another one in the shuffled version.
+    """
+
+    users: int
+    moved_targets: float
+    rows: Sequence[TieRow]
+
+    def measures(self) -> dict[str, float]:
+        """Numbers by name, for MLflow."""
+        found = {"users": float(self.users), "moved_targets": self.moved_targets}
+        for row in self.rows:
+            label = f"{row.recipe}.{row.metric}"
+            found |= {f"{label}.as_is": row.as_is.mean, f"{label}.shuffled": row.shuffled.mean}
+            found |= {f"{label}.lost": row.lost.difference.mean, f"{label}.lost_p": row.lost.p_value}
+        return found
+
+
+def tie_report(settings: Settings, request: StageRequest, recipes: Sequence[str], seed: int = 0) -> TieReport:
+    """Train and evaluate each of `recipes` on both versions; a model that is there already is not trained again.
+
+    Raises:
+        SettingError: a recipe is unknown, or needs semantic ids.
+        DataError: a table is missing, or the histories are too short.
+    """
+    for recipe in recipes:
+        known = RECOMMENDERS.get(recipe)
+        if known is None or known.needs_codes:
+            usable = ", ".join(sorted(name for name, r in RECOMMENDERS.items() if not r.needs_codes))
+            raise SettingError(f"--recipes names {recipe!r}: give some of {usable}")
+    versions: Mapping[str, Mapping[str, object]] = {
+        "as_is": {},
+        "shuffled": {"training_data.ties": "shuffled", "training_data.ties_seed": seed},
+    }
+    values: dict[tuple[str, str], dict[str, npt.NDArray[np.float64]]] = {}
+    targets = []
+    for version, overrides in versions.items():
+        asked = replace(request, overrides={**request.overrides, **overrides})
+        histories = read_training_data(settings, asked, codes=False, preferences=True).histories
+        targets.append(_test_items(histories))
+        for recipe in recipes:
+            trained = train.run(replace(asked, stage=train.STAGE, recipe=recipe))
+            model = load_bundle(trained.outputs["bundle_uri"]).recommender
+            values[version, recipe] = evaluate(model, histories, ("test",))[-1].metrics()
+    rows = [
+        TieRow(
+            recipe=recipe,
+            metric=metric,
+            as_is=bootstrap(values["as_is", recipe][metric]),
+            shuffled=bootstrap(values["shuffled", recipe][metric]),
+            lost=paired(values["as_is", recipe][metric], values["shuffled", recipe][metric]),
+        )
+        for recipe in recipes
+        for metric in METRICS
+    ]
+    before, after = targets
+    return TieReport(users=len(before), moved_targets=float((before != after).mean()), rows=rows)
+
+
+def _test_items(histories: Histories) -> npt.NDArray[np.int64]:
+    ends = [histories.target_position(user, "test") for user in range(len(histories))]
+    return np.array([items[end] for items, end in zip(histories.items, ends, strict=True) if end >= 1], dtype=np.int64)
+
+
+def render(report: TieReport) -> str:
+    """The report for a person, one line per recipe and metric."""
+    lines = [
+        f"{report.users:,} users; the test item of {report.moved_targets:.1%} is another one when ties are shuffled",
+        f"{'':<24}{'as it is':>24}{'ties shuffled':>24}{'lost, user by user':>28}{'p':>9}",
+    ]
+    for row in report.rows:
+        cells = "".join(f"{f'{v.mean:.4f} ({v.low:.4f}-{v.high:.4f})':>24}" for v in (row.as_is, row.shuffled))
+        gap = row.lost.difference
+        lost = f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+        lines.append(f"{f'{row.recipe} {HEADINGS[row.metric]}':<24}{cells}{lost:>28}{row.lost.p_value:>9.4f}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; the exit status is 2, with one message, when something is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, help="name of a registered data set")
+    parser.add_argument("--partition", required=True, help="day, e.g. 2026-01-31")
+    parser.add_argument("--recipes", default="sasrec,popularity", help="recommenders, with commas between")
+    parser.add_argument("--seed", type=int, default=0, help="of the order inside ties")
+    parser.add_argument(
+        "--overrides", type=json.loads, default={}, metavar="JSON", help="e.g. '{\"sasrec.epochs\": 3}'"
+    )
+    given = parser.parse_args(argv)
+    recipes = [name.strip() for name in given.recipes.split(",") if name.strip()]
+    try:
+        settings = load_settings()
+        request = StageRequest(
+            stage=STAGE, dataset=given.dataset, partition=given.partition, overrides=given.overrides, dag="manual"
+        )
+        found = tie_report(settings, request, recipes, given.seed)
+        logged = replace(request, upstream={"recipes": ",".join(recipes), "seed": str(given.seed)})
+        run_id = runs.find_or_start(settings, logged, f"ties {given.partition}", {"seed": given.seed})
+        runs.log_metrics(run_id, [(name, round(value, 6), 0) for name, value in found.measures().items()])
+        runs.log_json(run_id, asdict(found), "tie_report.json")
+        runs.finish(run_id)
+    except ValueError as error:
+        sys.stderr.write(f"tie_report: {type(error).__name__}: {error}\n")
+        return 2
+    sys.stdout.write(f"{render(found)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

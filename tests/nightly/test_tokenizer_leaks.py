@@ -1,0 +1,54 @@
+"""No tokenizer may learn from items that occur at no training position; each is fitted thrice, on Ray where it asks."""
+
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+import pytest
+import ray
+
+from infra.settings import load_settings
+from ray_jobs.cluster import connect
+from ray_jobs.evaluation.leaks import vector_leaks
+from ray_jobs.tokenizers import tokenizer_class
+from ray_jobs.tokenizers.base import FitContext
+from schemas.recipes import TOKENIZERS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster():
+    connect()
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.parametrize("recipe", sorted(TOKENIZERS))
+def test_codes_of_training_items_do_not_depend_on_the_others(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
+    monkeypatch.setenv("PENCHANT_RAY__STORAGE", str(tmp_path / "ray_results"))
+    settings = load_settings()
+    rng = np.random.default_rng(0)
+    vectors = (np.repeat(rng.normal(size=(8, 16)) * 4, 10, axis=0) + rng.normal(size=(80, 16))).astype(np.float32)
+    training = np.arange(80) % 4 > 0
+    kind = tokenizer_class(recipe)
+    runs = count()
+
+    def fit(given):
+        own = kind.settings_class()
+        if hasattr(own, "epochs"):
+            own = replace(own, epochs=5)
+        context = FitContext(
+            training=training,
+            version="v",
+            ray=settings.ray,
+            run_name=f"{recipe}-{next(runs)}",
+            home=settings.home,
+            stage="semantic_ids",
+        )
+        fitted = kind(own).fit(given, [f"i{n:02}" for n in range(80)], context)
+        return {
+            "codes": fitted.codebook.codes[training][:, : fitted.quantised_levels],
+            "reconstructions": fitted.reconstructions[training],
+        }
+
+    assert vector_leaks(fit, vectors, training) == []
