@@ -20,7 +20,8 @@ from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import RecipeSettings, Recommender
 from ray_jobs.recommenders.bundle import read_provenance, save_bundle
 from ray_jobs.registry import runs
-from ray_jobs.training.ray_train import Plan, build, train
+from ray_jobs.training.plan import Plan, build
+from ray_jobs.training.ray_train import train
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.stage import run_stage

@@ -14,29 +14,18 @@ import ray.train.torch
 import torch
 from pyarrow import fs
 from ray.train import Checkpoint
-from ray.train.collective import broadcast_from_rank_zero
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import RaySettings
-from ray_jobs.data.histories import Catalogue, Examples, InMemoryExamples
-from ray_jobs.recommenders import recipe_class
-from ray_jobs.recommenders.base import Notify, RecipeSettings, Recommender, silent
+from ray_jobs.data.histories import InMemoryExamples
+from ray_jobs.recommenders.base import Notify, silent
 from ray_jobs.training.loop import TrainState, fit
+from ray_jobs.training.plan import Plan, build
+from ray_jobs.training.workers import Workers
 
 STATE_FILE = "state.pt"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a worker needs to train: small, sent once through Ray's object store."""
-
-    recipe: str
-    settings: RecipeSettings
-    catalogue: Catalogue
-    train: Examples
-    valid: Examples
 
 
 @dataclass(frozen=True)
@@ -55,12 +44,6 @@ class Outcome:
     def paused(self) -> bool:
         """True when the time budget was spent first: the same call again goes on from here."""
         return not self.state.finished
-
-
-def build(plan: Plan) -> Recommender:
-    """The untrained recommender of `plan`, its first weights fixed by the seed."""
-    torch.manual_seed(plan.settings.seed)
-    return recipe_class(plan.recipe)(plan.settings, plan.catalogue)
 
 
 def save_state(folder: Path, state: TrainState) -> None:
@@ -120,10 +103,7 @@ def _worker(config: dict[str, Any]) -> None:
         due=Every(config["checkpoint_s"]),
         stop=lambda: time.time() >= config["until"],
         notify=notify,
-        wrap=lambda module: ray.train.torch.prepare_model(module, move_to_device=False),
-        agree=lambda score: float(broadcast_from_rank_zero(score)) if world > 1 else score,
-        rank=rank,
-        world=world,
+        workers=Workers(rank, world, config["parallel"]),
     )
 
 
@@ -249,8 +229,9 @@ def run_workers(
     trained to its end is not run again: its recorded state comes back with ``reused``.
 
     Args:
-        worker: gets a dict with plan (a reference in Ray's object store), threads, board, hook, on_step, checkpoint_s
-            and until (a time in seconds since 1970); it goes on from Ray Train's checkpoint and calls `report_state`.
+        worker: gets a dict with plan (a reference in Ray's object store), threads, board, hook, on_step, parallel,
+            checkpoint_s and until (a time in seconds since 1970); it goes on from Ray Train's checkpoint and calls
+            `report_state`.
         home, stage: where progress goes.
         max_failures: how often a lost worker group is started again from the last checkpoint.
         hook: called on every worker after each report.
@@ -274,6 +255,7 @@ def run_workers(
         "board": board,
         "hook": hook,
         "on_step": on_step,
+        "parallel": settings.parallel,
         "checkpoint_s": settings.checkpoint_s,
         "until": until,
     }
