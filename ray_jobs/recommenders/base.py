@@ -63,6 +63,7 @@ class RecipeSettings:
         evaluation_batch_size: users per batch when ranking.
         precision: of matrix products in training; ``auto`` is bfloat16 on a CUDA device that has it, else float32.
         compile: compile the losses' computation, which a device with many small steps gains from.
+        warm_start: a registered model version to begin with, ``<name>/<version>`` or ``<name>@<alias>``.
         phases: parts of the run one after another, each with what differs from these settings; see `Phase`. None:
             the recipe's own, for most recipes one phase with these settings.
     """
@@ -84,6 +85,7 @@ class RecipeSettings:
     seed: int = 0
     precision: Precision = "auto"
     compile: bool = False
+    warm_start: str = ""
     phases: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -126,6 +128,8 @@ class Recommender(nn.Module):
     trainable: ClassVar[bool] = True
     every_prefix: ClassVar[bool] = True
     """True: each training position is an example of its own; False: one example per user, scored at all positions."""
+    item_rows: ClassVar[Mapping[str, int]] = {}
+    """Names of the trained tensors that have a row per item of the catalogue, and the row of the first item."""
 
     def __init__(self, settings: RecipeSettings, catalogue: Catalogue) -> None:
         super().__init__()

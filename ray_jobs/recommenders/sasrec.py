@@ -7,6 +7,7 @@ causal masking alone keeps pads out; positions count from the oldest item of the
 positions only.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue
-from ray_jobs.recommenders.base import RecipeSettings, ScoringRecommender, Signals
+from ray_jobs.recommenders.base import TERMS, RecipeSettings, ScoringRecommender, Signals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ class SASRec(ScoringRecommender):
     signals: ClassVar[Signals] = Signals()
     settings_class: ClassVar[type[RecipeSettings]] = SASRecSettings
     every_prefix: ClassVar[bool] = False
+    item_rows: ClassVar[Mapping[str, int]] = {"items.weight": 1}
 
     def __init__(self, settings: SASRecSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
@@ -110,11 +112,12 @@ class SASRec(ScoringRecommender):
         real = torch.arange(goals.shape[1], device=goals.device) < batch.lengths[:, None]
         states, goals = self.states(batch.history)[real], goals[real]
         if self.settings.loss == "ce":
-            return {"loss": functional.cross_entropy(states @ self.items.weight[1:].T, goals)}
+            loss = functional.cross_entropy(states @ self.items.weight[1:].T, goals)
+            return {"loss": loss, TERMS: real.sum()}
         negatives = self._negatives(batch, real)
         liked = (states * self.items.weight[goals + 1]).sum(-1)
         other = (states * self.items.weight[negatives + 1]).sum(-1)
-        return {"loss": (functional.softplus(-liked) + functional.softplus(other)).mean()}
+        return {"loss": (functional.softplus(-liked) + functional.softplus(other)).mean(), TERMS: real.sum()}
 
     def _negatives(self, batch: Batch, real: Tensor) -> Tensor:
         """One uniform item outside the row's own items per real position (at most 20 draws per position)."""

@@ -120,7 +120,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     notify: Notify = silent,
     workers: Workers = ALONE,
-    curve_steps: int = 50,
+    curve_points: int = 200,
 ) -> TrainState:
     """Train until the phases are done or `stop` says so.
 
@@ -133,7 +133,7 @@ def fit(
         stop: whether to stop here and go on another day; asked likewise, and after at least one step.
         notify: told (steps done, steps planned, note).
         workers: this worker and how many there are.
-        curve_steps: steps between two points of the learning curve.
+        curve_points: points that the learning curve of the whole run has at most.
 
     Returns:
         The final state; ``best`` holds the tensors to keep. It is not ``finished`` when `stop` ended the run.
@@ -152,7 +152,9 @@ def fit(
         return state
     set_trainable(recommender, frozenset().union(*names))
     workers.shard(recommender)
-    run = _Run(recommender, train, valid, state, workers, on_checkpoint, on_step, due, stop, notify, curve_steps)
+    steps = math.ceil((len(train) // workers.world) / recommender.base_settings.batch_size)
+    curve_steps = math.ceil(steps * sum(phase.epochs for phase in phases) / curve_points)
+    run = _Run(recommender, train, valid, state, workers, steps, on_checkpoint, on_step, due, stop, notify, curve_steps)
     while not state.finished:
         if workers.parallel == "ddp":
             set_trainable(recommender, names[state.phase])
@@ -174,6 +176,7 @@ class _Run:
     valid: ExampleSource
     state: TrainState
     workers: Workers
+    steps: int
     on_checkpoint: Callable[[TrainState], None]
     on_step: Callable[[int], None]
     due: Callable[[], bool]
@@ -183,7 +186,6 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.size = self.recommender.base_settings.batch_size
-        self.steps = math.ceil((len(self.train) // self.workers.world) / self.size)
         self.device = self.recommender.device
 
     def phase(self, engine: Engine, left: tuple[Phase, ...]) -> bool:

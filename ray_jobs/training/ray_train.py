@@ -1,9 +1,10 @@
 """Run the training loop on Ray Train: workers, checkpoints, resume, and honest reuse of finished runs."""
 
+import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import ray.train
 import ray.train.torch
 import torch
 from pyarrow import fs
+from ray.exceptions import GetTimeoutError
 from ray.train import Checkpoint
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
@@ -21,11 +23,15 @@ from infra.progress import Progress
 from infra.settings import RaySettings
 from ray_jobs.data.histories import InMemoryExamples
 from ray_jobs.recommenders.base import Notify, silent
+from ray_jobs.training.curves import Row, metric_rows
 from ray_jobs.training.loop import TrainState, fit
 from ray_jobs.training.plan import Plan, build
 from ray_jobs.training.workers import Workers
 
 STATE_FILE = "state.pt"
+SETTLE_S = 30.0
+"""How long a finished run waits for the observer."""
+Observer = Callable[[Sequence[Row]], None]
 
 
 @dataclass(frozen=True)
@@ -58,14 +64,28 @@ def load_state(checkpoint: Checkpoint) -> TrainState:
 
 
 class ProgressBoard:
-    """Actor on the driver's machine, which writes there what rank 0 reports."""
+    """Actor on the driver's machine, which writes there what rank 0 reports.
 
-    def __init__(self, home: str, stage: str) -> None:
+    Args:
+        observer: gets the rows of the learning curves at every checkpoint.
+    """
+
+    def __init__(self, home: str, stage: str, observer: Observer | None = None) -> None:
         self._progress = Progress(home, stage)
+        self._observer = observer
 
     def update(self, done: int, total: int, note: str) -> None:
         """Pass on to `infra.progress.Progress`."""
         self._progress.update(done, total, note)
+
+    def settled(self) -> bool:
+        """True; comes back when everything that was sent before has been passed on."""
+        return True
+
+    def observe(self, rows: Sequence[Row]) -> None:
+        """Pass on to the observer."""
+        if self._observer is not None:
+            self._observer(rows)
 
 
 def _nothing(_: int) -> None:
@@ -88,8 +108,14 @@ def _worker(config: dict[str, Any]) -> None:
         for examples in (plan.train, plan.valid):
             recommender.prepare(examples, notify)
 
+    seen = (0, 0) if state is None else (len(state.records), len(state.curve))
+
     def on_checkpoint(state: TrainState) -> None:
+        nonlocal seen
         report_state(state, rank)
+        if rank == 0:
+            config["board"].observe.remote(metric_rows(state.records[seen[0] :], state.curve[seen[1] :]))
+            seen = (len(state.records), len(state.curve))
         if hook is not None:
             hook(state)
 
@@ -191,6 +217,7 @@ def train(
     hook: Callable[[TrainState], None] | None = None,
     on_step: Callable[[int], None] = _nothing,
     time_budget_s: float | None = None,
+    observer: Observer | None = None,
     wait_s: float = 60.0,
 ) -> Outcome:
     """Train `plan` on the connected Ray cluster under `run_name`; see `run_workers`."""
@@ -205,6 +232,7 @@ def train(
         hook=hook,
         on_step=on_step,
         time_budget_s=time_budget_s,
+        observer=observer,
         wait_s=wait_s,
     )
 
@@ -221,6 +249,7 @@ def run_workers(
     hook: Callable[[TrainState], None] | None = None,
     on_step: Callable[[int], None] = _nothing,
     time_budget_s: float | None = None,
+    observer: Observer | None = None,
     wait_s: float = 60.0,
 ) -> Outcome:
     """Run `worker` on a worker group of the connected Ray cluster until it reports a finished `TrainState`.
@@ -238,6 +267,8 @@ def run_workers(
         on_step: called on every worker after each step with the number of steps taken.
         time_budget_s: how long this call may take, start-up included; the run is then kept as it is (after one step
             at least, and never inside an evaluation) and the outcome is ``paused``. None: until it has finished.
+        observer: called on this machine, in a process of its own, with the new rows of the learning curves at every
+            checkpoint; training does not wait for it, nor does its failure end it.
         wait_s: how long the cluster may take to have the resources asked for.
 
     Raises:
@@ -248,7 +279,9 @@ def run_workers(
     if earlier is not None:
         return Outcome(earlier, reused=True)
     require_resources(settings, wait_s)
-    board: Any = ray.remote(num_cpus=0)(ProgressBoard).options(label_selector=_this_node()).remote(home, stage)
+    board: Any = (
+        ray.remote(num_cpus=0)(ProgressBoard).options(label_selector=_this_node()).remote(home, stage, observer)
+    )
     config = {
         "plan": ray.put(plan),
         "threads": max(1, int(settings.cpus_per_worker)),
@@ -277,6 +310,8 @@ def run_workers(
         ),
     )
     result = trainer.fit()
+    with contextlib.suppress(GetTimeoutError):
+        ray.get(board.settled.remote(), timeout=SETTLE_S)
     ray.kill(board)
     assert result.checkpoint is not None, f"training run {run_name} left no checkpoint"
     state = load_state(result.checkpoint)

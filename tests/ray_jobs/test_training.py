@@ -13,6 +13,7 @@ from infra.progress import read_progress
 from infra.settings import RaySettings
 from ray_jobs.data.histories import InMemoryExamples
 from ray_jobs.recommenders.sasrec import SASRecSettings
+from ray_jobs.training.curves import metric_rows
 from ray_jobs.training.loop import TrainState, fit, validation_score
 from ray_jobs.training.plan import build
 from ray_jobs.training.ray_train import finished_state, require_resources, train
@@ -103,14 +104,25 @@ def test_a_run_paused_at_first_and_killed_in_mid_epoch_ends_like_the_uninterrupt
         if step == 11 and journal.read_text().splitlines().count("11") == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def observe(rows):
+        with (tmp_path / "observed").open("a") as file:
+            file.writelines(f"{name} {step}\n" for name, _, step in rows)
+
     settings = RaySettings(storage=str(tmp_path / "runs"), checkpoint_s=0)
-    given = {"run_name": "killed-once", "home": str(tmp_path), "stage": "train_recommender"}
+    given = {"run_name": "killed-once", "home": str(tmp_path), "stage": "train_recommender", "observer": observe}
     first = train(plan, settings, on_step=kill_once, time_budget_s=0, **given)
     assert first.paused
     assert not first.reused
     assert (first.state.epoch, first.state.step, first.state.batch) == (0, 1, 1)
 
+    observed = tmp_path / "observed"
+    names = ("loss", "gradient_norm", "learning_rate", "examples_per_s")
+    assert set(observed.read_text().splitlines()) == {f"train.{name} 1" for name in names}, "seen before the end"
+
     outcome = train(plan, settings, on_step=kill_once, **given)
+    assert set(observed.read_text().splitlines()) == {
+        f"{name} {step}" for name, _, step in metric_rows(outcome.state.records, outcome.state.curve)
+    }
     taken = [int(line) for line in journal.read_text().splitlines()]
     again = taken[taken.index(11) + 1 :]
     assert taken[:11] == list(range(1, 12))
