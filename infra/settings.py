@@ -39,6 +39,7 @@ class SparkSettings(BaseModel, extra="forbid"):
 class RaySettings(BaseModel, extra="forbid"):
     """Where Ray jobs are submitted and how large a training worker group is.
 
+    `parallel`: ``ddp`` gives every worker the whole model, ``fsdp`` splits weights and the optimiser's state over them.
     `checkpoint_s`: seconds between two checkpoints inside an epoch; what a killed worker loses is less than that.
     """
 
@@ -47,6 +48,7 @@ class RaySettings(BaseModel, extra="forbid"):
     cpus_per_worker: float = 1
     use_gpu: bool = False
     storage: str = str(REPOSITORY / ".penchant" / "ray_results")
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     checkpoint_s: float = 60
     job_timeout_s: float = 3600
 

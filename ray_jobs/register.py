@@ -91,7 +91,7 @@ def run(request: StageRequest) -> StageReport:
     content = replace(content, comparisons=comparisons, exposures=exposures)
     progress.update(1, STEPS, "plots")
     _log_plots(client, training_run, content, bundle)
-    tags = _tags(request, trained, content)
+    tags = _tags(request, trained, content, bundle)
     made = found is None
     if found is None:
         progress.update(2, STEPS, "logging the model")
@@ -201,8 +201,9 @@ def _log_plots(client: MlflowClient, training_run: Run, content: CardContent, bu
         runs.log_figure(run_id, plots.codebook_use(codes, catalogue.level_sizes), "plots/codebook.png")
 
 
-def _tags(request: StageRequest, trained: Trained, content: CardContent) -> dict[str, str]:
+def _tags(request: StageRequest, trained: Trained, content: CardContent, bundle: Bundle) -> dict[str, str]:
     own = content.results[0]
+    begun = bundle.provenance.get("warm_start", {}).get("version")
     return {
         runs.IDENTITY_TAG: trained.identity,
         "penchant.dataset": content.dataset,
@@ -214,6 +215,7 @@ def _tags(request: StageRequest, trained: Trained, content: CardContent) -> dict
         "penchant.git_dirty": str(content.git_dirty).lower(),
         "penchant.condition": own.condition,
         **({"penchant.codebook": content.codebook} if content.codebook else {}),
+        **({versions.WARM_START_TAG: begun} if begun else {}),
         **{f"penchant.test.{metric}": f"{own.metrics[metric].mean:.6f}" for metric in METRICS},
     }
 

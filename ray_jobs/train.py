@@ -4,8 +4,11 @@ The same request never trains twice: a bundle that is there is reused with the s
 on from its last checkpoint. Parameters and learning curves go to the MLflow run of the request's identity.
 """
 
+import tempfile
+import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,14 @@ from ray_jobs.data.histories import Examples, evaluation_examples, latest_prefer
 from ray_jobs.data.training_data import TrainingData, read_training_data, training_data_settings
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import RecipeSettings, Recommender
-from ray_jobs.recommenders.bundle import read_provenance, save_bundle
-from ray_jobs.registry import runs
-from ray_jobs.training.ray_train import Plan, build, train
+from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
+from ray_jobs.registry import runs, versions
+from ray_jobs.registry.learning_curve import learning_curve
+from ray_jobs.training.curves import Row, metric_rows
+from ray_jobs.training.loop import TrainState
+from ray_jobs.training.plan import Plan, build
+from ray_jobs.training.ray_train import train
+from ray_jobs.training.warm_start import carry_over
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.stage import run_stage
@@ -28,7 +36,6 @@ from schemas.stage_request import StageRequest
 
 STAGE = "train"
 DEFAULT_RECIPE = "mendertok"
-CURVES = ("loss", "learning_rate", "valid_ndcg_10", "seconds")
 
 
 def task_id(recipe: str) -> str:
@@ -50,17 +57,15 @@ def run(request: StageRequest) -> StageReport:
     run_id = runs.find_or_start(settings, request, f"{recipe} {request.partition}", params, {"recipe": recipe})
     if provenance is None:
         try:
-            provenance = _train(settings, request, recipe, kind, own, bundle)
+            provenance = _train(settings, request, recipe, kind, own, bundle, run_id)
         except BaseException:
             runs.finish(run_id, "FAILED")
             raise
-    curves = [
-        (name, float(record[name]), int(record["epoch"]))
-        for record in provenance["records"]
-        for name in CURVES
-        if name in record
-    ]
-    runs.log_metrics(run_id, curves)
+    records, curve = provenance["records"], provenance.get("curve", [])
+    runs.log_metrics(run_id, metric_rows(records, curve))
+    if curve:
+        title = f"Training of {recipe}, {request.dataset}, {request.partition}"
+        runs.log_figure(run_id, learning_curve(records, curve, title), "plots/learning_curve.png")
     runs.finish(run_id)
     return StageReport(
         stage=STAGE,
@@ -77,6 +82,7 @@ def _train(
     kind: type[Recommender],
     own: RecipeSettings,
     bundle: Path,
+    run_id: str,
 ) -> dict[str, Any]:
     progress = Progress(settings.home, task_id(recipe))
     progress.update(0, 1, "reading tables")
@@ -84,11 +90,16 @@ def _train(
     torch.manual_seed(own.seed)
     recommender = kind(own, data.catalogue)
     recommender.fit_counts(data.histories)
-    records: Sequence[dict[str, float]] = ()
+    state = TrainState()
+    begun: dict[str, Any] = {}
     counts: dict[str, float] = {"users": len(data.histories), "items": len(data.catalogue)}
+    if own.warm_start and not kind.trainable:
+        warnings.warn(f"{recipe}.warm_start is ignored: {recipe} learns nothing by training", stacklevel=2)
     if kind.trainable:
         progress.update(0, 1, "building training examples")
         plan = make_plan(recipe, recommender, data)
+        if own.warm_start:
+            plan, begun = begin_with(settings, plan, recommender, run_id)
         cluster.connect()
         outcome = train(
             plan,
@@ -96,11 +107,11 @@ def _train(
             run_name=request.identity().train_run_name(),
             home=settings.home,
             stage=task_id(recipe),
+            observer=partial(log_live, settings, run_id),
         )
         state = outcome.state
         recommender = build(plan)
         recommender.load_trained_state(state.best)
-        records = state.records
         counts |= {
             "examples": len(plan.train),
             "with_preference": sum(bool(preference) for preference in plan.train.preferences),
@@ -110,6 +121,8 @@ def _train(
             "valid_ndcg_10": round(state.best_score, 6),
             "loss": round(state.records[-1]["loss"], 6),
         }
+        if begun:
+            counts |= {"warm_start_items": begun["items"], "warm_start_numbers": begun["numbers"]}
     counts["parameters"] = sum(p.numel() for p in recommender.parameters() if p.requires_grad)
     provenance = {
         "run_identity": request.identity().key(),
@@ -119,11 +132,46 @@ def _train(
         "data_version": data.version,
         "inputs": {name: {"uri": h.uri, "version": h.version} for name, h in request.inputs.items()},
         "counts": counts,
-        "records": list(records),
+        "records": state.records,
+        "curve": state.curve,
+        **({"warm_start": begun} if begun else {}),
     }
     save_bundle(bundle, recommender, provenance)
-    progress.update(1, 1, f"valid NDCG@10 {counts['valid_ndcg_10']:.4f}" if records else "counted")
+    progress.update(1, 1, f"valid NDCG@10 {counts['valid_ndcg_10']:.4f}" if state.records else "counted")
     return provenance
+
+
+def begin_with(settings: Settings, plan: Plan, recommender: Recommender, run_id: str) -> tuple[Plan, dict[str, Any]]:
+    """`plan` with the weights of the version that ``warm_start`` names, and what is kept about that.
+
+    The version is recorded in the run, and a retry takes the same one, wherever an alias has gone since.
+
+    Raises:
+        SettingError: there is no such version.
+        DataError: it does not fit.
+    """
+    client = runs.connect(settings)
+    recorded = client.get_run(run_id).data.tags.get(versions.WARM_START_TAG)
+    version = versions.resolve(client, recorded or plan.settings.warm_start)
+    with tempfile.TemporaryDirectory() as folder:
+        old = load_bundle(versions.download_bundle(version, folder))
+    carried = carry_over(old.recommender, recommender)
+    begun = {
+        "version": f"{version.name}/{version.version}",
+        "run_identity": old.provenance.get("run_identity", ""),
+        "items": carried.items,
+        "numbers": carried.numbers[0],
+        "of_numbers": carried.numbers[1],
+        "left": list(carried.left),
+    }
+    runs.set_tags(run_id, {versions.WARM_START_TAG: begun["version"]})
+    return replace(plan, start=carried.tensors), begun
+
+
+def log_live(settings: Settings, run_id: str, rows: Sequence[Row]) -> None:
+    """Log new rows of the learning curves while training goes on."""
+    runs.connect(settings)
+    runs.log_metrics(run_id, rows)
 
 
 def make_plan(recipe: str, recommender: Recommender, data: TrainingData) -> Plan:

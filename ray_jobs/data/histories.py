@@ -167,6 +167,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.preferences)
 
+    def rows(self, start: int, stop: int) -> "Batch":
+        """Its examples from `start` up to `stop`."""
+        cut = slice(start, stop)
+        return Batch(
+            self.history[cut],
+            self.lengths[cut],
+            self.targets[cut],
+            self.preferences[cut],
+            None if self.times is None else self.times[cut],
+            None if self.asked_at is None else self.asked_at[cut],
+        )
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`."""
         return Batch(

@@ -1,7 +1,7 @@
 """The contract that every recommender recipe fills."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, training_examples
+from ray_jobs.training.phases import OptimizerName, Phase, Schedule, phases_from
+from ray_jobs.training.precision import Precision
 from schemas.errors import DataError
 
 Notify = Callable[[int, int, str], None]
+TERMS = "terms"
+"""Key under which a recipe says how many terms the means among its losses run over."""
 
 
 def silent(done: int, total: int, note: str) -> None:
@@ -36,6 +40,9 @@ class Signals:
     timestamps: bool = False
 
 
+COUNTS = ("max_history", "epochs", "batch_size", "accumulate", "patience", "evaluate_every", "evaluation_batch_size")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeSettings:
     """Settings that every recipe has; each recipe's own dataclass adds to them.
@@ -43,36 +50,75 @@ class RecipeSettings:
     Args:
         max_history: a history keeps its last items up to this number.
         epochs: passes over the training examples at most.
-        learning_rate: peak of AdamW's, reached after the warm-up, then a cosine down to zero.
+        batch_size: examples per optimiser step and worker.
+        accumulate: parts in which a batch is computed, one after another, to save memory; the result is the same.
+        learning_rate: the peak, reached after the warm-up.
         warmup: share of all steps that warms up.
+        schedule: how the rate goes on after the warm-up; ``cosine`` and ``linear`` end at zero.
+        optimizer: ``adamw``, ``adam``, ``sgd`` or ``adafactor``.
+        beta2: decay of Adam's second moment.
         gradient_clip: largest norm of the gradient.
         patience: evaluations on the validation split without a better NDCG@10 before training stops.
         evaluate_every: epochs between evaluations.
         evaluation_batch_size: users per batch when ranking.
         validate_unseen: validation leaves out the items of the window; for data in which nobody chooses an item twice.
+        precision: of matrix products in training; ``auto`` is bfloat16 on a CUDA device that has it, else float32.
+        compile: compile the losses' computation, which a device with many small steps gains from.
+        warm_start: a registered model version to begin with, ``<name>/<version>`` or ``<name>@<alias>``.
+        phases: parts of the run one after another, each with what differs from these settings; see `Phase`. None:
+            the recipe's own, for most recipes one phase with these settings.
     """
 
     max_history: int = 20
     epochs: int = 20
     batch_size: int = 64
+    accumulate: int = 1
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: float = 0.05
+    schedule: Schedule = "cosine"
+    optimizer: OptimizerName = "adamw"
+    beta2: float = 0.999
     gradient_clip: float = 1.0
     patience: int = 5
     evaluate_every: int = 1
     evaluation_batch_size: int = 128
     validate_unseen: bool = False
     seed: int = 0
+    precision: Precision = "auto"
+    compile: bool = False
+    warm_start: str = ""
+    phases: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("max_history", "epochs", "batch_size", "patience", "evaluate_every", "evaluation_batch_size"):
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}: at least 1 is needed")
+        if self.accumulate > self.batch_size:
+            raise SettingError(
+                f"accumulate is {self.accumulate}: a batch of {self.batch_size} has no more parts than that"
+            )
         if not 0 <= self.warmup < 1:
             raise SettingError(f"warmup is {self.warmup}: a share of the steps, from 0 to below 1")
         if self.learning_rate <= 0:
             raise SettingError(f"learning_rate is {self.learning_rate}: above 0 is needed")
+        phases_from(self.phases, self.phase())
+
+    def phase(self, name: str = "train", **changes: Any) -> Phase:
+        """A phase with these settings, but for `changes`."""
+        given = {
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "warmup": self.warmup,
+            "schedule": self.schedule,
+            "optimizer": self.optimizer,
+            "betas": (0.9, self.beta2),
+            "weight_decay": self.weight_decay,
+            "gradient_clip": self.gradient_clip,
+            "patience": self.patience,
+            "evaluate_every": self.evaluate_every,
+        }
+        return Phase(name=name, **{**given, **changes})
 
 
 class Recommender(nn.Module):
@@ -84,6 +130,8 @@ class Recommender(nn.Module):
     trainable: ClassVar[bool] = True
     every_prefix: ClassVar[bool] = True
     """True: each training position is an example of its own; False: one example per user, scored at all positions."""
+    item_rows: ClassVar[Mapping[str, int]] = {}
+    """Names of the trained tensors that have a row per item of the catalogue, and the row of the first item."""
 
     def __init__(self, settings: RecipeSettings, catalogue: Catalogue) -> None:
         super().__init__()
@@ -126,9 +174,18 @@ class Recommender(nn.Module):
     def release(self) -> None:
         """Forget what `prepare` keeps in memory."""
 
+    def phases(self) -> Sequence[Phase]:
+        """The parts of a training run, one after another; settings can ask for others."""
+        return (self.base_settings.phase(),)
+
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalars of one batch; ``loss`` is the one that is minimised, others are reported."""
+        """Scalars of one batch: means over its terms.
+
+        A phase of training weighs them by name; ``loss``, which has to be there, is what is minimised where it does
+        not say otherwise. `TERMS` gives the number of terms where that is not the number of examples, so that the
+        parts of a batch and the batches of several workers can be weighed.
+        """
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`loss`, under the name that data-parallel wrappers call."""

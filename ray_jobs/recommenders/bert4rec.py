@@ -6,6 +6,7 @@ its last position only, which is what it is asked at inference. Every chosen pos
 published training repeats each window ten times with fresh masks; here that is more epochs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, examples_at
 from ray_jobs.objectives.next_item import next_item_loss
-from ray_jobs.recommenders.base import RecipeSettings, Signals
+from ray_jobs.recommenders.base import TERMS, RecipeSettings, Signals
 from ray_jobs.recommenders.sequential import SequentialRecommender, SequentialSettings
 from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
 
@@ -51,6 +52,7 @@ class BERT4Rec(SequentialRecommender):
     name: ClassVar[str] = "bert4rec"
     signals: ClassVar[Signals] = Signals()
     settings_class: ClassVar[type[RecipeSettings]] = BERT4RecSettings
+    item_rows: ClassVar[Mapping[str, int]] = {"items.weight": 1, "item_bias": 0}
 
     def __init__(self, settings: BERT4RecSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
@@ -111,7 +113,7 @@ class BERT4Rec(SequentialRecommender):
         states, goals = self.filled(window, masked)[masked], window[masked]
         own = window[masked.nonzero()[:, 0]]
         loss = next_item_loss(self.shape, states, self.item_vectors(), goals, own, self.item_bias)
-        return {"loss": loss}
+        return {"loss": loss, TERMS: masked.sum()}
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of all items in the place of a mask token after the history."""

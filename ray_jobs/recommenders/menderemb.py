@@ -72,7 +72,7 @@ class MenderEmb(GenerativeRecommender):
         self._preferences.clear()
 
     def _title_vectors(self) -> Tensor:
-        if bool(self.titles[0, 0].isnan()):
+        if bool(self.titles[:, 0].isnan().any()):
             self.text_encoder.to(self.device)
             self.titles.copy_(torch.from_numpy(self.text_encoder.encode(self.catalogue.titles)))
         return self.titles

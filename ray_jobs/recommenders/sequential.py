@@ -1,6 +1,7 @@
 """What the recipes share that turn a history of item ids into a state per position and compare it with item vectors."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ray_jobs.data.histories import Batch, Catalogue
 from ray_jobs.objectives.next_item import NextItemSettings, next_item_loss
-from ray_jobs.recommenders.base import ScoringRecommender
+from ray_jobs.recommenders.base import TERMS, ScoringRecommender
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class SequentialRecommender(ScoringRecommender):
     """One table of item vectors serves as input and output; row 0 is the pad, row i + 1 is item i."""
 
     every_prefix: ClassVar[bool] = False
+    item_rows: ClassVar[Mapping[str, int]] = {"items.weight": 1}
 
     def __init__(self, settings: SequentialSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
@@ -61,8 +63,8 @@ class SequentialRecommender(ScoringRecommender):
         goals = goals.scatter(1, (batch.lengths - 1)[:, None], batch.targets[:, None])
         real = torch.arange(goals.shape[1], device=goals.device) < batch.lengths[:, None]
         own = torch.cat([batch.history, batch.targets[:, None]], dim=1)[real.nonzero()[:, 0]]
-        states = self.states(batch)[real]
-        return {"loss": next_item_loss(self.shape, states, self.item_vectors(), goals[real], own)}
+        loss = next_item_loss(self.shape, self.states(batch)[real], self.item_vectors(), goals[real], own)
+        return {"loss": loss, TERMS: real.sum()}
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of all items after the last position; an empty history is a single pad."""

@@ -1,18 +1,22 @@
 """Registered models and their versions: one version per trained model, however often the stage runs."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from infra.errors import SettingError
 from ray_jobs.registry.runs import IDENTITY_TAG
 
 DECISION_TAG = "penchant.decision"
 REASON_TAG = "penchant.decision_reason"
 NDCG_TAG = "penchant.test.ndcg_10"
 PARTITION_TAG = "penchant.partition"
+WARM_START_TAG = "penchant.warm_start"
 
 
 def model_name(dataset: str) -> str:
@@ -59,3 +63,35 @@ def tag_version(client: MlflowClient, found: ModelVersion, tags: Mapping[str, st
     for key, value in tags.items():
         if found.tags.get(key) != value:
             client.set_model_version_tag(found.name, str(found.version), key, value)
+
+
+def resolve(client: MlflowClient, reference: str) -> ModelVersion:
+    """The version that ``<name>/<version>`` or ``<name>@<alias>`` stands for, with or without ``models:/`` before it.
+
+    Raises:
+        SettingError: there is no such version.
+    """
+    plain = reference.removeprefix("models:/")
+    name, at, alias = plain.partition("@")
+    number = ""
+    if not at:
+        name, _, number = plain.rpartition("/")
+    if not name or not (alias or number):
+        raise SettingError(f"{reference!r} names no model version: write <name>/<version> or <name>@<alias>")
+    try:
+        return client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        have = ", ".join(f"{m.name} {sorted(m.aliases)}" for m in client.search_registered_models())
+        raise SettingError(f"MLflow has no model version {reference!r}; it has: {have or 'none'}") from error
+
+
+def download_bundle(found: ModelVersion, folder: str | Path) -> Path:
+    """The bundle that was logged with a version, copied below `folder`."""
+    uri = f"models:/{found.name}/{found.version}"
+    copied = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    bundles = [path.parent for path in copied.rglob("recipe.json")]
+    if len(bundles) != 1:
+        raise SettingError(f"model version {uri} was not logged by this project: {len(bundles)} bundles are in it")
+    return bundles[0]

@@ -1,9 +1,10 @@
 """Run the training loop on Ray Train: workers, checkpoints, resume, and honest reuse of finished runs."""
 
+import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,30 +14,24 @@ import ray.train
 import ray.train.torch
 import torch
 from pyarrow import fs
+from ray.exceptions import GetTimeoutError
 from ray.train import Checkpoint
-from ray.train.collective import broadcast_from_rank_zero
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import RaySettings
-from ray_jobs.data.histories import Catalogue, Examples, InMemoryExamples
-from ray_jobs.recommenders import recipe_class
-from ray_jobs.recommenders.base import Notify, RecipeSettings, Recommender, silent
+from ray_jobs.data.histories import InMemoryExamples
+from ray_jobs.recommenders.base import Notify, silent
+from ray_jobs.training.curves import Row, metric_rows
 from ray_jobs.training.loop import TrainState, fit
+from ray_jobs.training.plan import Plan, build
+from ray_jobs.training.workers import Workers
 
 STATE_FILE = "state.pt"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a worker needs to train: small, sent once through Ray's object store."""
-
-    recipe: str
-    settings: RecipeSettings
-    catalogue: Catalogue
-    train: Examples
-    valid: Examples
+SETTLE_S = 30.0
+"""How long a finished run waits for the observer."""
+Observer = Callable[[Sequence[Row]], None]
 
 
 @dataclass(frozen=True)
@@ -57,12 +52,6 @@ class Outcome:
         return not self.state.finished
 
 
-def build(plan: Plan) -> Recommender:
-    """The untrained recommender of `plan`, its first weights fixed by the seed."""
-    torch.manual_seed(plan.settings.seed)
-    return recipe_class(plan.recipe)(plan.settings, plan.catalogue)
-
-
 def save_state(folder: Path, state: TrainState) -> None:
     """Write a training state into `folder`."""
     torch.save(vars(state), folder / STATE_FILE)
@@ -75,14 +64,28 @@ def load_state(checkpoint: Checkpoint) -> TrainState:
 
 
 class ProgressBoard:
-    """Actor on the driver's machine, which writes there what rank 0 reports."""
+    """Actor on the driver's machine, which writes there what rank 0 reports.
 
-    def __init__(self, home: str, stage: str) -> None:
+    Args:
+        observer: gets the rows of the learning curves at every checkpoint.
+    """
+
+    def __init__(self, home: str, stage: str, observer: Observer | None = None) -> None:
         self._progress = Progress(home, stage)
+        self._observer = observer
 
     def update(self, done: int, total: int, note: str) -> None:
         """Pass on to `infra.progress.Progress`."""
         self._progress.update(done, total, note)
+
+    def settled(self) -> bool:
+        """True; comes back when everything that was sent before has been passed on."""
+        return True
+
+    def observe(self, rows: Sequence[Row]) -> None:
+        """Pass on to the observer."""
+        if self._observer is not None:
+            self._observer(rows)
 
 
 def _nothing(_: int) -> None:
@@ -105,8 +108,14 @@ def _worker(config: dict[str, Any]) -> None:
         for examples in (plan.train, plan.valid):
             recommender.prepare(examples, notify)
 
+    seen = (0, 0) if state is None else (len(state.records), len(state.curve))
+
     def on_checkpoint(state: TrainState) -> None:
+        nonlocal seen
         report_state(state, rank)
+        if rank == 0:
+            config["board"].observe.remote(metric_rows(state.records[seen[0] :], state.curve[seen[1] :]))
+            seen = (len(state.records), len(state.curve))
         if hook is not None:
             hook(state)
 
@@ -120,10 +129,7 @@ def _worker(config: dict[str, Any]) -> None:
         due=Every(config["checkpoint_s"]),
         stop=lambda: time.time() >= config["until"],
         notify=notify,
-        wrap=lambda module: ray.train.torch.prepare_model(module, move_to_device=False),
-        agree=lambda score: float(broadcast_from_rank_zero(score)) if world > 1 else score,
-        rank=rank,
-        world=world,
+        workers=Workers(rank, world, config["parallel"]),
     )
 
 
@@ -211,6 +217,7 @@ def train(
     hook: Callable[[TrainState], None] | None = None,
     on_step: Callable[[int], None] = _nothing,
     time_budget_s: float | None = None,
+    observer: Observer | None = None,
     wait_s: float = 60.0,
 ) -> Outcome:
     """Train `plan` on the connected Ray cluster under `run_name`; see `run_workers`."""
@@ -225,6 +232,7 @@ def train(
         hook=hook,
         on_step=on_step,
         time_budget_s=time_budget_s,
+        observer=observer,
         wait_s=wait_s,
     )
 
@@ -241,6 +249,7 @@ def run_workers(
     hook: Callable[[TrainState], None] | None = None,
     on_step: Callable[[int], None] = _nothing,
     time_budget_s: float | None = None,
+    observer: Observer | None = None,
     wait_s: float = 60.0,
 ) -> Outcome:
     """Run `worker` on a worker group of the connected Ray cluster until it reports a finished `TrainState`.
@@ -249,14 +258,17 @@ def run_workers(
     trained to its end is not run again: its recorded state comes back with ``reused``.
 
     Args:
-        worker: gets a dict with plan (a reference in Ray's object store), threads, board, hook, on_step, checkpoint_s
-            and until (a time in seconds since 1970); it goes on from Ray Train's checkpoint and calls `report_state`.
+        worker: gets a dict with plan (a reference in Ray's object store), threads, board, hook, on_step, parallel,
+            checkpoint_s and until (a time in seconds since 1970); it goes on from Ray Train's checkpoint and calls
+            `report_state`.
         home, stage: where progress goes.
         max_failures: how often a lost worker group is started again from the last checkpoint.
         hook: called on every worker after each report.
         on_step: called on every worker after each step with the number of steps taken.
         time_budget_s: how long this call may take, start-up included; the run is then kept as it is (after one step
             at least, and never inside an evaluation) and the outcome is ``paused``. None: until it has finished.
+        observer: called on this machine, in a process of its own, with the new rows of the learning curves at every
+            checkpoint; training does not wait for it, nor does its failure end it.
         wait_s: how long the cluster may take to have the resources asked for.
 
     Raises:
@@ -267,13 +279,16 @@ def run_workers(
     if earlier is not None:
         return Outcome(earlier, reused=True)
     require_resources(settings, wait_s)
-    board: Any = ray.remote(num_cpus=0)(ProgressBoard).options(label_selector=_this_node()).remote(home, stage)
+    board: Any = (
+        ray.remote(num_cpus=0)(ProgressBoard).options(label_selector=_this_node()).remote(home, stage, observer)
+    )
     config = {
         "plan": ray.put(plan),
         "threads": max(1, int(settings.cpus_per_worker)),
         "board": board,
         "hook": hook,
         "on_step": on_step,
+        "parallel": settings.parallel,
         "checkpoint_s": settings.checkpoint_s,
         "until": until,
     }
@@ -295,6 +310,8 @@ def run_workers(
         ),
     )
     result = trainer.fit()
+    with contextlib.suppress(GetTimeoutError):
+        ray.get(board.settled.remote(), timeout=SETTLE_S)
     ray.kill(board)
     assert result.checkpoint is not None, f"training run {run_name} left no checkpoint"
     state = load_state(result.checkpoint)

@@ -61,7 +61,7 @@ from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
 from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 from ray_jobs.train import make_plan
 from ray_jobs.training.loop import fit
-from ray_jobs.training.ray_train import build
+from ray_jobs.training.plan import build
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
 from tests.pipelines.language.planted_chain import Chain, run_chain

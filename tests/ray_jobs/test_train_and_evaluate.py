@@ -65,6 +65,12 @@ def test_training_and_evaluation_end_to_end_and_again(coded, ray_session):
     assert run.data.params["learning_rate"] == "0.01"
     assert run.data.metrics["valid_ndcg_10"] == pytest.approx(bundle.provenance["records"][-1]["valid_ndcg_10"])
 
+    by_step = MlflowClient().get_metric_history(model.outputs["mlflow_run_id"], "train.loss")
+    assert [metric.step for metric in by_step] == list(range(1, model.counts["steps"] + 1))
+    assert {f"train.{name}" for name in ("learning_rate", "gradient_norm", "examples_per_s")} <= set(run.data.metrics)
+    plotted = MlflowClient().list_artifacts(model.outputs["mlflow_run_id"], "plots")
+    assert [artifact.path for artifact in plotted] == ["plots/learning_curve.png"]
+
     upstream = {
         **{f"train_recommender.{name}": value for name, value in model.outputs.items()},
         **{f"train_baseline.{name}": value for name, value in baseline.outputs.items()},

@@ -6,55 +6,27 @@ from dataclasses import replace
 import pytest
 import torch
 from ray import cloudpickle
-from small_world import small_catalogue, small_histories
+from small_training import SETTINGS, numbers, small_fit, small_plan
 
 from infra.errors import SettingError
 from infra.progress import read_progress
 from infra.settings import RaySettings
-from ray_jobs.data.histories import InMemoryExamples, evaluation_examples
+from ray_jobs.data.histories import InMemoryExamples
 from ray_jobs.recommenders.sasrec import SASRecSettings
-from ray_jobs.recommenders.tiger import TigerSettings
-from ray_jobs.training.loop import TrainState, fit, learning_rate, validation_score
-from ray_jobs.training.ray_train import Plan, build, finished_state, require_resources, train
-
-SETTINGS = TigerSettings(
-    width=16,
-    heads=2,
-    head_width=8,
-    inner=32,
-    layers=1,
-    encoder_layers=1,
-    beams=10,
-    epochs=4,
-    batch_size=32,
-    learning_rate=5e-3,
-    patience=4,
-)
-
-
-def _plan(settings=SETTINGS, recipe="tiger"):
-    catalogue, histories = small_catalogue(), small_histories()
-    examples = build(Plan(recipe, settings, catalogue, None, None)).training_examples(histories)
-    return Plan(recipe, settings, catalogue, examples, evaluation_examples(histories, "valid", 20))
-
-
-def _fit(plan, **given):
-    torch.set_num_threads(1)
-    return fit(build(plan), InMemoryExamples(plan.train), InMemoryExamples(plan.valid), **given)
-
-
-def _numbers(state):
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in state.records]
+from ray_jobs.training.curves import metric_rows
+from ray_jobs.training.loop import TrainState, fit, validation_score
+from ray_jobs.training.plan import build
+from ray_jobs.training.ray_train import finished_state, require_resources, train
 
 
 @pytest.mark.parametrize(("recipe", "settings"), [("tiger", SETTINGS), ("sasrec", SASRecSettings(width=16, epochs=4))])
 def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(recipe, settings):
-    first, second = _fit(_plan(settings, recipe)), _fit(_plan(settings, recipe))
-    assert _numbers(first) == _numbers(second)
+    first, second = small_fit(small_plan(settings, recipe)), small_fit(small_plan(settings, recipe))
+    assert numbers(first) == numbers(second)
     for name, tensor in first.best.items():
         assert torch.equal(tensor, second.best[name])
-    other = _fit(_plan(replace(settings, seed=1), recipe))
-    assert _numbers(other)[0]["loss"] != _numbers(first)[0]["loss"]
+    other = small_fit(small_plan(replace(settings, seed=1), recipe))
+    assert numbers(other)[0]["loss"] != numbers(first)[0]["loss"]
     assert first.records[-1]["loss"] < first.records[0]["loss"]
 
 
@@ -64,8 +36,8 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("cut", [1, 7, 10])
 def test_a_run_cut_after_any_step_goes_on_as_if_it_had_not_been(tmp_path, cut):
-    plan = _plan(replace(SETTINGS, epochs=2))
-    whole = _fit(plan)
+    plan = small_plan(replace(SETTINGS, epochs=2))
+    whole = small_fit(plan)
     steps = whole.step // 2
     assert steps == 7, "the cuts are after the first step, at an epoch's end and inside an epoch"
 
@@ -75,31 +47,31 @@ def test_a_run_cut_after_any_step_goes_on_as_if_it_had_not_been(tmp_path, cut):
             raise Killed
 
     with pytest.raises(Killed):
-        _fit(plan, on_checkpoint=save, due=lambda: True)
+        small_fit(plan, on_checkpoint=save, due=lambda: True)
     state = TrainState(**torch.load(tmp_path / "state.pt", weights_only=True))
     assert (state.epoch, state.batch) == divmod(cut, steps)
     taken = []
-    resumed = _fit(plan, state=state, on_step=taken.append)
+    resumed = small_fit(plan, state=state, on_step=taken.append)
     assert taken == list(range(cut + 1, whole.step + 1)), "no step is taken twice"
-    assert _numbers(resumed) == _numbers(whole)
+    assert numbers(resumed) == numbers(whole)
     assert all(torch.equal(whole.best[name], resumed.best[name]) for name in whole.best)
 
 
 def test_a_run_that_is_stopped_again_and_again_ends_like_one_that_is_not():
-    plan = _plan(replace(SETTINGS, epochs=2))
-    whole, state, slices = _fit(plan), None, 0
+    plan = small_plan(replace(SETTINGS, epochs=2))
+    whole, state, slices = small_fit(plan), None, 0
     while state is None or not state.finished:
         left = iter([False, False, True])
-        state = _fit(plan, state=state, stop=lambda left=left: next(left))
+        state = small_fit(plan, state=state, stop=lambda left=left: next(left))
         slices += 1
     assert slices == 5, "three steps each, and an epoch's end is looked at as well"
-    assert _numbers(state) == _numbers(whole)
+    assert numbers(state) == numbers(whole)
     assert all(torch.equal(whole.best[name], state.best[name]) for name in whole.best)
 
 
 def test_training_stops_when_validation_does_not_improve_and_keeps_the_best():
-    plan = _plan(replace(SETTINGS, epochs=30, patience=2, learning_rate=2e-2))
-    state = _fit(plan)
+    plan = small_plan(replace(SETTINGS, epochs=30, patience=2, learning_rate=2e-2))
+    state = small_fit(plan)
     scores = [record["valid_ndcg_10"] for record in state.records]
     assert len(scores) < 30
     assert state.best_epoch == scores.index(max(scores)) + 1 == len(scores) - 2
@@ -113,7 +85,7 @@ def test_training_stops_when_validation_does_not_improve_and_keeps_the_best():
 
 def test_the_rate_warms_up_and_ends_at_zero():
     settings = replace(SETTINGS, warmup=0.1, learning_rate=1.0)
-    rates = [learning_rate(step, 100, settings) for step in range(101)]
+    rates = [settings.phase().rate(step, 100) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[100] == pytest.approx(0.0)
@@ -121,8 +93,8 @@ def test_the_rate_warms_up_and_ends_at_zero():
 
 
 def test_a_run_paused_at_first_and_killed_in_mid_epoch_ends_like_the_uninterrupted_one(ray_session, tmp_path):
-    plan = _plan(replace(SETTINGS, epochs=2))
-    expected = _fit(plan)
+    plan = small_plan(replace(SETTINGS, epochs=2))
+    expected = small_fit(plan)
     journal = tmp_path / "steps"
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -132,14 +104,25 @@ def test_a_run_paused_at_first_and_killed_in_mid_epoch_ends_like_the_uninterrupt
         if step == 11 and journal.read_text().splitlines().count("11") == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def observe(rows):
+        with (tmp_path / "observed").open("a") as file:
+            file.writelines(f"{name} {step}\n" for name, _, step in rows)
+
     settings = RaySettings(storage=str(tmp_path / "runs"), checkpoint_s=0)
-    given = {"run_name": "killed-once", "home": str(tmp_path), "stage": "train_recommender"}
+    given = {"run_name": "killed-once", "home": str(tmp_path), "stage": "train_recommender", "observer": observe}
     first = train(plan, settings, on_step=kill_once, time_budget_s=0, **given)
     assert first.paused
     assert not first.reused
     assert (first.state.epoch, first.state.step, first.state.batch) == (0, 1, 1)
 
+    observed = tmp_path / "observed"
+    names = ("loss", "gradient_norm", "learning_rate", "examples_per_s")
+    assert set(observed.read_text().splitlines()) == {f"train.{name} 1" for name in names}, "seen before the end"
+
     outcome = train(plan, settings, on_step=kill_once, **given)
+    assert set(observed.read_text().splitlines()) == {
+        f"{name} {step}" for name, _, step in metric_rows(outcome.state.records, outcome.state.curve)
+    }
     taken = [int(line) for line in journal.read_text().splitlines()]
     again = taken[taken.index(11) + 1 :]
     assert taken[:11] == list(range(1, 12))
@@ -147,7 +130,7 @@ def test_a_run_paused_at_first_and_killed_in_mid_epoch_ends_like_the_uninterrupt
     assert again == list(range(again[0], expected.step + 1))
     assert not outcome.reused
     assert not outcome.paused
-    assert _numbers(outcome.state) == _numbers(expected)
+    assert numbers(outcome.state) == numbers(expected)
     assert all(torch.equal(expected.best[name], outcome.state.best[name]) for name in expected.best)
     done, total, note = read_progress(str(tmp_path), "train_recommender", 0.0)
     assert done == total == expected.step

@@ -1,0 +1,61 @@
+"""Learning curves: sums over steps that stay on the device until somebody reads them, and points made of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Row = tuple[str, float, int]
+EPOCH_CURVES = ("loss", "learning_rate", "valid_ndcg_10", "seconds")
+PREFIX = "train."
+
+
+class Sums:
+    """Sums of named scalars.
+
+    Args:
+        kept: where to go on, as `read` gave it.
+    """
+
+    def __init__(self, kept: Mapping[str, float]) -> None:
+        self._kept = dict(kept)
+        self._names: tuple[str, ...] = ()
+        self._values: Tensor | None = None
+
+    def add(self, scalars: Mapping[str, Tensor]) -> None:
+        """Add a step's scalars, on any device, without waiting for them."""
+        values = torch.stack(list(scalars.values())).double()
+        if self._values is None:
+            self._names = tuple(scalars)
+            kept = [self._kept.get(name, 0.0) for name in self._names]
+            self._values = torch.tensor(kept, dtype=torch.float64, device=values.device)
+        self._values += values
+
+    def read(self) -> dict[str, float]:
+        """The sums so far."""
+        if self._values is None:
+            return dict(self._kept)
+        return dict(zip(self._names, self._values.tolist(), strict=True))
+
+
+def means(sums: Mapping[str, float], count: int) -> dict[str, float]:
+    """Each sum divided by `count`."""
+    return {name: value / count for name, value in sums.items()}
+
+
+def metric_rows(records: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[str, float]]) -> list[Row]:
+    """What MLflow gets: `(name, value, step)`, by epoch for `records` and by optimiser step for the points `curve`."""
+    by_epoch = [
+        (name, float(record[name]), int(record["epoch"]))
+        for record in records
+        for name in EPOCH_CURVES
+        if name in record
+    ]
+    by_step = [
+        (f"{PREFIX}{name}", float(value), int(point["step"]))
+        for point in curve
+        for name, value in point.items()
+        if name != "step"
+    ]
+    return by_epoch + by_step

@@ -1,0 +1,130 @@
+"""One optimiser step: losses of a batch and its parts, weighed over parts and workers, clipped and applied."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+from infra.errors import SettingError
+from ray_jobs.data.histories import Batch
+from ray_jobs.recommenders.base import TERMS, Recommender
+from ray_jobs.training.phases import Phase, make_optimizer
+from ray_jobs.training.precision import autocast, compiled
+from ray_jobs.training.workers import Workers, spread, whole, without_exchange
+
+OptimizerState = dict[str, dict[str, Tensor]]
+
+
+class Engine:
+    """Takes the steps of one phase.
+
+    The losses of a recipe are means. Over the parts of a batch, and over the workers' batches, they are averaged with
+    the number of terms of each, so that parts and workers together give what one large batch would.
+
+    Args:
+        phases: all phases of the run; the names of their losses are checked at the first step.
+        names: of the parameters that learn in `phase`.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        phase: Phase,
+        names: frozenset[str],
+        workers: Workers,
+        phases: Sequence[Phase] = (),
+    ) -> None:
+        settings = recommender.base_settings
+        if phase.optimizer == "adafactor" and workers.parallel == "fsdp":
+            raise SettingError(
+                f"phase {phase.name!r}: adafactor keeps sums of rows and columns, which ray.parallel=fsdp cannot "
+                "split; use adamw, or ray.parallel=ddp"
+            )
+        self.recommender, self.phase, self.workers = recommender, phase, workers
+        self._named = {name: p for name, p in recommender.named_parameters() if name in names}
+        self._wrapped = workers.replicate(recommender, partial=phase.losses != {"loss": 1.0})
+        if settings.compile and isinstance(self._wrapped, FSDPModule):
+            warnings.warn(
+                "compile=true is ignored with ray.parallel=fsdp: split weights are not compiled", stacklevel=2
+            )
+        self._module = compiled(self._wrapped, settings.compile and not isinstance(self._wrapped, FSDPModule))
+        self._precision = settings.precision
+        self._part = -(-settings.batch_size // settings.accumulate)
+        self._unchecked = list(phases)
+        self.optimizer = make_optimizer(list(self._named.values()), phase)
+
+    def step(self, batch: Batch, rate: float) -> dict[str, Tensor]:
+        """Learn from one batch.
+
+        Args:
+            batch: this worker's; every worker's has equally many examples.
+            rate: learning rate.
+
+        Returns:
+            Scalars on the device: ``loss``, which was minimised, the recipe's other losses by name, and
+            ``gradient_norm`` before clipping.
+
+        Raises:
+            SettingError: a phase weighs a loss that the recipe does not compute.
+        """
+        device = self.recommender.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.recommender.zero_grad(set_to_none=True)
+        starts = range(0, len(batch), self._part)
+        together = len(starts) > 1 or self.workers.world > 1
+        sums = torch.zeros(0)
+        for start in starts:
+            part = batch.rows(start, start + self._part) if len(starts) > 1 else batch
+            with without_exchange(self._wrapped, start != starts[-1]):
+                with autocast(self._precision, device):
+                    losses = dict(self._module(part.to(device)))
+                terms = torch.as_tensor(losses.pop(TERMS, len(part)), dtype=torch.float32, device=device)
+                losses["loss"] = self._objective(losses)
+                (losses["loss"] * terms if together else losses["loss"]).backward()
+            values = torch.stack([value.detach().float() for value in losses.values()])
+            added = torch.cat([terms[None], values * terms])
+            sums = added if start == 0 else sums + added
+        self.workers.total(sums)
+        if together:
+            self._scale_gradients(self.workers.world / float(sums[0]))
+        norm = torch.nn.utils.clip_grad_norm_(list(self._named.values()), self.phase.gradient_clip)
+        self.optimizer.step()
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        means = (sums[1:] / sums[0]).unbind()
+        return {**dict(zip(losses, means, strict=True)), "gradient_norm": norm}
+
+    def _objective(self, losses: Mapping[str, Tensor]) -> Tensor:
+        while self._unchecked:
+            self._unchecked.pop(0).require_losses(losses)
+        return torch.stack([weight * losses[name] for name, weight in self.phase.losses.items()]).sum()
+
+    def _scale_gradients(self, factor: float) -> None:
+        for parameter in self._named.values():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
+
+    def optimizer_state(self) -> OptimizerState:
+        """Copies of the optimiser's tensors, whole, by parameter; the same however many workers there are."""
+        return {
+            name: {key: whole(value) for key, value in self.optimizer.state[p].items()}
+            for name, p in self._named.items()
+            if p in self.optimizer.state
+        }
+
+    def load_optimizer_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """The inverse of `optimizer_state`."""
+        for name, kept in state.items():
+            p = self._named[name]
+            moved = {key: value.clone() if value.ndim == 0 else value.to(p.device) for key, value in kept.items()}
+            self.optimizer.state[p] = spread(moved, dict.fromkeys(moved, p))
+
+
+def set_trainable(module: nn.Module, names: frozenset[str]) -> None:
+    """Let exactly the parameters `names` require a gradient."""
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in names)

@@ -1,0 +1,148 @@
+"""Phases of a training run: what is trainable, on which losses, with which optimiser, and when it is enough."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from infra.errors import SettingError
+
+OptimizerName = Literal["adamw", "adam", "sgd", "adafactor"]
+Schedule = Literal["cosine", "linear", "constant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One part of a training run; the next one starts from its best weights.
+
+    Args:
+        name: as records and messages call it.
+        trainable: patterns (`fnmatch`) of the names of the parameters that learn; the others keep their values.
+        losses: weight of each of the recipe's losses in what is minimised.
+        epochs: passes over the training examples at most.
+        learning_rate: the peak.
+        warmup: share of the phase's steps in which the rate rises to the peak.
+        schedule: what it does afterwards: ``cosine`` and ``linear`` go down to zero at the phase's end.
+        betas: decay of the moments; ``sgd`` uses the first as its momentum, ``adafactor`` (Shazeer and Stern, 2018)
+            neither.
+        weight_decay: decoupled from the gradient but for ``adam`` and ``sgd``; vectors and scalars are not decayed.
+        gradient_clip: largest norm of the gradient.
+        patience: evaluations without a better NDCG@10 before the phase ends.
+        evaluate_every: epochs between evaluations.
+    """
+
+    name: str
+    trainable: tuple[str, ...] = ("*",)
+    losses: Mapping[str, float] = field(default_factory=lambda: {"loss": 1.0})
+    epochs: int
+    learning_rate: float
+    warmup: float = 0.0
+    schedule: Schedule = "cosine"
+    optimizer: OptimizerName = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    gradient_clip: float = 1.0
+    patience: int = 5
+    evaluate_every: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} of phase {self.name!r} is {getattr(self, name)}: at least 1 is needed")
+        if not 0 <= self.warmup < 1:
+            raise SettingError(
+                f"warmup of phase {self.name!r} is {self.warmup}: a share of the steps, from 0 to below 1"
+            )
+        if self.learning_rate <= 0:
+            raise SettingError(f"learning_rate of phase {self.name!r} is {self.learning_rate}: above 0 is needed")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise SettingError(f"betas of phase {self.name!r} are {self.betas}: from 0 to below 1")
+        if not any(self.losses.values()):
+            raise SettingError(f"losses of phase {self.name!r} give no loss a weight, so there is nothing to minimise")
+
+    def rate(self, step: int, total: int) -> float:
+        """Learning rate of a step (from 0) of a phase that has `total` steps."""
+        warm = max(1, round(self.warmup * total))
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        done = min(1.0, (step - warm) / max(1, total - warm))
+        if self.schedule == "cosine":
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        return self.learning_rate * (1 - done if self.schedule == "linear" else 1.0)
+
+    def require_losses(self, known: Iterable[str]) -> None:
+        """Check the names of the losses against those that the recipe computes.
+
+        Raises:
+            SettingError: one is unknown.
+        """
+        unknown = sorted(set(self.losses) - set(known))
+        if unknown:
+            raise SettingError(
+                f"phase {self.name!r} weighs {', '.join(unknown)}, which the recipe does not compute; "
+                f"its losses are: {', '.join(sorted(known))}"
+            )
+
+
+def phases_from(given: Sequence[Mapping[str, Any]], default: Phase) -> tuple[Phase, ...]:
+    """Phases as settings name them; what one leaves out is as in `default`.
+
+    Raises:
+        SettingError: an unknown or impossible value, with the phase's number.
+    """
+    phases = []
+    names = [f.name for f in dataclasses.fields(Phase)]
+    for number, changes in enumerate(given):
+        unknown = sorted(set(changes) - set(names))
+        if unknown:
+            raise SettingError(f"phases[{number}]: {', '.join(unknown)} is no setting; there are: {', '.join(names)}")
+        values = {name: getattr(default, name) for name in names} | {"name": f"phase {number + 1}"} | dict(changes)
+        try:
+            phases.append(TypeAdapter(Phase).validate_python(values))
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise SettingError(f"phases[{number}]: {problems}") from error
+    return tuple(phases)
+
+
+def trainable_names(module: nn.Module, phase: Phase) -> frozenset[str]:
+    """Names of the parameters that learn in `phase`, among those of `module` that require a gradient.
+
+    Raises:
+        SettingError: a pattern matches none of them.
+    """
+    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    chosen: set[str] = set()
+    for pattern in phase.trainable:
+        hits = [name for name in names if fnmatchcase(name, pattern)]
+        if not hits:
+            some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+            raise SettingError(
+                f"phase {phase.name!r}: trainable={pattern!r} matches none of the {len(names)} parameters that can "
+                f"learn ({some})"
+            )
+        chosen.update(hits)
+    return frozenset(chosen)
+
+
+def make_optimizer(parameters: Sequence[nn.Parameter], phase: Phase) -> torch.optim.Optimizer:
+    """The phase's optimiser over `parameters`; its rate is set step by step."""
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": phase.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    rate = phase.learning_rate
+    if phase.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=phase.betas)
+    if phase.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=rate, betas=phase.betas)
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=phase.betas[0])
+    return torch.optim.Adafactor(groups, lr=rate)

@@ -1,0 +1,36 @@
+"""What is to be trained, and the recommender it begins with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ray_jobs.data.histories import Catalogue, Examples
+from ray_jobs.recommenders import recipe_class
+from ray_jobs.recommenders.base import RecipeSettings, Recommender
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a worker needs to train: small, sent once through Ray's object store.
+
+    Args:
+        start: trained tensors to begin with; None begins with those that the seed gives.
+    """
+
+    recipe: str
+    settings: RecipeSettings
+    catalogue: Catalogue
+    train: Examples
+    valid: Examples
+    start: Mapping[str, Tensor] | None = None
+
+
+def build(plan: Plan) -> Recommender:
+    """The recommender of `plan` as training finds it; weights that it does not start with are fixed by the seed."""
+    torch.manual_seed(plan.settings.seed)
+    recommender = recipe_class(plan.recipe)(plan.settings, plan.catalogue)
+    if plan.start is not None:
+        recommender.load_trained_state(plan.start)
+    return recommender

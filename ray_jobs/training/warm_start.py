@@ -1,0 +1,92 @@
+"""Beginning with the weights of a model that was trained before, on another day's catalogue."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ray_jobs.recommenders.base import Recommender
+from schemas.errors import DataError
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a new model takes from an old one.
+
+    Args:
+        tensors: a complete trained state of the new model; what was not taken is as it was.
+        numbers: how many numbers (parameters and kept buffers) were taken, and how many there are.
+        items: items of the new catalogue that the old one knew.
+        left: names of the tensors that were not taken, since the old model has none of that name and shape.
+    """
+
+    tensors: Mapping[str, Tensor]
+    numbers: tuple[int, int]
+    items: int
+    left: tuple[str, ...]
+
+
+def carry_over(old: Recommender, new: Recommender) -> Carried:
+    """Take every tensor of `old` whose name and shape fit; tables with a row per item row by row, by item id.
+
+    Raises:
+        DataError: the recipes differ, an item has other semantic ids, or nothing fits.
+    """
+    if old.name != new.name:
+        raise DataError(f"warm_start names a model of recipe {old.name}, and {new.name} is to be trained")
+    rows = [(old.catalogue.index[i], row) for row, i in enumerate(new.catalogue.item_ids) if i in old.catalogue.index]
+    known = torch.tensor(rows, dtype=torch.int64).reshape(-1, 2)
+    _require_same_codes(old, new, known)
+    before, tensors = old.trained_state(), dict(new.trained_state())
+    taken, left = 0, []
+    for name, tensor in tensors.items():
+        source = before.get(name)
+        first = new.item_rows.get(name)
+        if first is not None and source is not None and _same_but_items(source, tensor, old, new):
+            tensors[name] = _by_item(source, tensor, first, known, len(old.catalogue), len(new.catalogue))
+            per_row = tensor[0].numel()
+            taken += (len(known) + len(tensor) - len(new.catalogue)) * per_row
+        elif first is None and source is not None and source.shape == tensor.shape:
+            tensors[name] = source.detach().clone()
+            taken += tensor.numel()
+        else:
+            left.append(name)
+    if not taken:
+        raise DataError(
+            f"nothing of the model that warm_start names fits this {new.name}: none of its {len(before)} tensors has "
+            "the shape that these settings give it; use its settings (width, layers) or leave warm_start empty"
+        )
+    return Carried(tensors, (taken, sum(tensor.numel() for tensor in tensors.values())), len(known), tuple(left))
+
+
+def _same_but_items(source: Tensor, tensor: Tensor, old: Recommender, new: Recommender) -> bool:
+    others = len(source) - len(old.catalogue) == len(tensor) - len(new.catalogue)
+    return others and source.shape[1:] == tensor.shape[1:]
+
+
+def _by_item(source: Tensor, tensor: Tensor, first: int, known: Tensor, before: int, now: int) -> Tensor:
+    """Rows before, of and after the items; a new item keeps the row it had."""
+    made = tensor.detach().clone()
+    made[:first] = source[:first]
+    made[first + now :] = source[first + before :]
+    made[first + known[:, 1]] = source[first + known[:, 0]]
+    return made
+
+
+def _require_same_codes(old: Recommender, new: Recommender, known: Tensor) -> None:
+    if old.catalogue.codes is None or new.catalogue.codes is None:
+        return
+    same = old.catalogue.level_sizes == new.catalogue.level_sizes
+    if same:
+        differ = (old.catalogue.codes[known[:, 0].numpy()] != new.catalogue.codes[known[:, 1].numpy()]).any(axis=1)
+        if not differ.any():
+            return
+        first = int(np.flatnonzero(differ)[0])
+        example = f", e.g. {new.catalogue.item_ids[int(known[first, 1])]!r}"
+    raise DataError(
+        "the model that warm_start names was trained with other semantic ids"
+        f"{example if same else f' of levels {old.catalogue.level_sizes}'}: its weights mean nothing here. Train with "
+        "the codebook it was trained with, or leave warm_start empty"
+    )

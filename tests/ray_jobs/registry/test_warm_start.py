@@ -1,0 +1,107 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from infra.errors import SettingError
+from ray_jobs import register
+from ray_jobs.data.histories import Catalogue
+from ray_jobs.recommenders.bundle import load_bundle
+from ray_jobs.recommenders.popularity import Popularity
+from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
+from ray_jobs.recommenders.tiger import Tiger, TigerSettings
+from ray_jobs.registry import runs, versions
+from ray_jobs.train import begin_with
+from ray_jobs.training.plan import Plan, build
+from ray_jobs.training.warm_start import carry_over
+from schemas.errors import DataError
+
+NAME = "penchant-tiny"
+SETTINGS = SASRecSettings(max_history=6, width=8, layers=1, evaluation_batch_size=5, seed=7)
+TABLE = 31 * 8
+
+
+def _catalogue(items):
+    return Catalogue(tuple(items), tuple(f"Title of {item}" for item in items), tuple(items))
+
+
+def _sasrec(items, settings=SETTINGS):
+    torch.manual_seed(settings.seed)
+    return SASRec(settings, _catalogue(items))
+
+
+def _coded(codes, settings):
+    catalogue = _catalogue([f"i{n}" for n in range(len(codes))])
+    sizes = [max(column) + 1 for column in zip(*codes, strict=True)]
+    return Tiger(settings, catalogue.with_codes({f"i{n}": code for n, code in enumerate(codes)}, sizes))
+
+
+def test_a_run_begins_with_a_registered_version_and_a_retry_with_the_same(registered, request_of):
+    world, request, report = registered
+    old = load_bundle(request.upstream["train_recommender.bundle_uri"]).recommender
+    items = ["a0", *old.catalogue.item_ids[5:], "z9"]
+    plan = Plan("sasrec", replace(SETTINGS, warm_start=f"models:/{NAME}@champion"), _catalogue(items), None, None)
+    run_id = runs.find_or_start(world.settings, request_of(generation=9), "again", {})
+    plan, begun = begin_with(world.settings, plan, build(plan), run_id)
+    assert begun["version"] == f"{NAME}/{report.outputs['version']}"
+    assert begun["items"] == 25
+    model, untrained = build(plan), build(replace(plan, start=None))
+    for row, item in enumerate(items):
+        source = old.items.weight[1 + old.catalogue.index[item]] if item in old.catalogue.index else None
+        expected = untrained.items.weight[1 + row] if source is None else source
+        assert torch.equal(model.items.weight[1 + row], expected)
+    rest = [name for name in old.state_dict() if name != "items.weight"]
+    assert all(torch.equal(model.state_dict()[name], old.state_dict()[name]) for name in rest)
+    assert begun["numbers"] == begun["of_numbers"] - 2 * 8
+    assert begun["left"] == []
+
+    client = MlflowClient()
+    assert client.get_run(run_id).data.tags["penchant.warm_start"] == begun["version"]
+    client.delete_registered_model_alias(NAME, "champion")
+    assert begin_with(world.settings, plan, build(plan), run_id)[1] == begun, "an alias that moved moves no retry"
+
+
+def test_a_version_says_what_it_began_with(registered):
+    world, request, _ = registered
+    bundle = load_bundle(request.upstream["train_recommender.bundle_uri"])
+    began = replace(bundle, provenance={"warm_start": {"version": "penchant-tiny/1"}})
+    trained = register.Trained.of(request.upstream)
+    results = register._results(world.settings, request, trained)
+    content = register._card_content(request, trained, began, [], results, NAME)
+    assert register._tags(request, trained, content, began)["penchant.warm_start"] == "penchant-tiny/1"
+    assert "penchant.warm_start" not in register._tags(request, trained, content, bundle)
+
+
+def test_what_does_not_fit_stays_as_it_was_and_is_named():
+    old, new = _sasrec(["a", "b"]), _sasrec(["b", "c"], replace(SETTINGS, max_history=9))
+    carried = carry_over(old, new)
+    assert carried.left == ("positions.weight",)
+    assert torch.equal(carried.tensors["positions.weight"], new.positions.weight)
+    assert carried.numbers[0] == carried.numbers[1] - 9 * 8 - 8, "all but the positions and the new item"
+    new.load_trained_state(carried.tensors)
+
+
+def test_what_cannot_begin_is_refused():
+    with pytest.raises(DataError, match="names a model of recipe popularity, and sasrec is to be trained"):
+        carry_over(Popularity(SETTINGS, _catalogue("ab")), _sasrec("ab"))
+    with pytest.raises(DataError, match=r"nothing of the model .* fits this sasrec"):
+        carry_over(_sasrec("ab", replace(SETTINGS, width=16)), _sasrec("ab"))
+    settings = TigerSettings(width=16, heads=2, head_width=8, inner=32, layers=1, encoder_layers=1)
+    old, same = _coded([(0, 1), (1, 0)], settings), _coded([(0, 1), (1, 0)], settings)
+    assert carry_over(old, same).items == 2
+    with pytest.raises(DataError, match=r"other semantic ids, e\.g\. 'i1'"):
+        carry_over(old, _coded([(0, 1), (1, 1)], settings))
+    with pytest.raises(DataError, match=r"other semantic ids of levels \(2, 2\)"):
+        carry_over(old, _coded([(0, 2), (1, 0)], settings))
+
+
+def test_a_version_that_is_not_there_is_named_with_those_that_are(registered):
+    client = MlflowClient()
+    assert str(versions.resolve(client, f"{NAME}/1").version) == "1"
+    for reference in (f"{NAME}/7", f"{NAME}@nobody", "models:/other/1"):
+        with pytest.raises(SettingError, match=rf"no model version '{reference}'; it has: {NAME} \['challenger'"):
+            versions.resolve(client, reference)
+    for reference in ("penchant", "penchant@", "/3"):
+        with pytest.raises(SettingError, match="write <name>/<version> or <name>@<alias>"):
+            versions.resolve(client, reference)

@@ -1,0 +1,68 @@
+"""Training in the small world, without Ray."""
+
+from dataclasses import replace
+
+import torch
+from small_world import small_catalogue, small_histories
+from torch.nn import functional
+
+from ray_jobs.data.histories import InMemoryExamples, evaluation_examples
+from ray_jobs.recommenders.base import TERMS
+from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
+from ray_jobs.recommenders.tiger import TigerSettings
+from ray_jobs.training.loop import fit
+from ray_jobs.training.plan import Plan, build
+
+SETTINGS = TigerSettings(
+    width=16,
+    heads=2,
+    head_width=8,
+    inner=32,
+    layers=1,
+    encoder_layers=1,
+    beams=10,
+    epochs=4,
+    batch_size=32,
+    learning_rate=5e-3,
+    patience=4,
+)
+
+
+def small_plan(settings=SETTINGS, recipe="tiger"):
+    catalogue, histories = small_catalogue(), small_histories()
+    examples = build(Plan(recipe, settings, catalogue, None, None)).training_examples(histories)
+    return Plan(recipe, settings, catalogue, examples, evaluation_examples(histories, "valid", 20))
+
+
+def small_fit(plan, **given):
+    torch.set_num_threads(1)
+    return fit(build(plan), InMemoryExamples(plan.train), InMemoryExamples(plan.valid), **given)
+
+
+def numbers(state):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in state.records]
+
+
+class TwoLosses(SASRec):
+    """Predicts the next item, and keeps the table of items small; a mean over positions, not over examples."""
+
+    def loss(self, batch):
+        goals = batch.history.roll(-1, dims=1).scatter(1, (batch.lengths - 1)[:, None], batch.targets[:, None])
+        real = torch.arange(goals.shape[1]) < batch.lengths[:, None]
+        next_item = functional.cross_entropy((self.states(batch.history) @ self.items.weight[1:].T)[real], goals[real])
+        size = self.items.weight.square().mean()
+        return {"loss": next_item + 0.1 * size, "next_item": next_item, "size": size, TERMS: real.sum()}
+
+
+PLAIN = SASRecSettings(width=16, epochs=2, dropout=0.0, batch_size=32, learning_rate=1e-2)
+
+
+def two_losses(settings=PLAIN):
+    plan = small_plan(settings, "sasrec")
+    torch.manual_seed(0)
+    return TwoLosses(settings, plan.catalogue), InMemoryExamples(plan.train), InMemoryExamples(plan.valid)
+
+
+def fit_two(**changes):
+    model, train, valid = two_losses(replace(PLAIN, **changes))
+    return fit(model, train, valid), model
