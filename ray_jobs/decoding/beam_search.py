@@ -133,13 +133,12 @@ def _extensions(trie: Trie, level: int, nodes: Tensor, totals: Tensor) -> _Exten
     A level with a table is masked by one addition. Of a larger level the rows of its beams' children are laid end to
     end, so that work and memory go with the children that there are and not with the most that a node has.
     """
-    batch, beams, size = totals.shape
+    beams, size = totals.shape[1:]
     barrier = trie.barriers[level]
     if barrier is not None:
         rows = barrier.index_select(0, nodes.clamp_min(0).flatten()).view_as(totals)
-        return _Extensions(
-            totals.add_(rows).flatten(1), torch.arange(beams * size, device=nodes.device).unsqueeze(0), None
-        )
+        cells = torch.arange(beams * size, device=nodes.device).unsqueeze(0)
+        return _Extensions(totals.add_(rows).flatten(1), cells, None)
     packed = _Packed(trie.offsets[level], nodes)
     children = packed.places
     symbols = trie.symbols[level][children.clamp_max(trie.symbols[level].numel() - 1)]
