@@ -12,7 +12,7 @@ from ray_jobs.data.histories import Batch, Catalogue
 from ray_jobs.decoding.beam_search import Step, constrained_beam_search
 from ray_jobs.decoding.trie import Trie
 from ray_jobs.recommenders.base import RecipeSettings, Recommender
-from ray_jobs.recommenders.t5 import Decoder, KeyValue, Memory, select_beams
+from ray_jobs.recommenders.t5 import Decoder, Memory, select_beams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,15 +132,15 @@ class GenerativeRecommender(Recommender):
 
     def stepper(self, memory: Memory) -> Step:
         """The function that a beam search calls level by level; keeps the decoder's cache between calls."""
-        past: list[KeyValue] = []
+        past: Tensor | None = None
 
         def step(codes: Tensor, parents: Tensor) -> Tensor:
             nonlocal past
             level = codes.shape[-1]
-            if level == 0:
+            if past is None:
                 newest = torch.zeros(codes.shape[:2], dtype=torch.int64, device=codes.device)
             else:
-                newest = self.tokens.ids(codes)[..., -1]
+                newest = codes[..., -1] + self.tokens.offsets[level - 1]
                 past = select_beams(past, parents)
             states, past = self.decoder.step(self.tokens.table(newest), memory, past)
             return self.tokens.scores(states, level).log_softmax(-1)

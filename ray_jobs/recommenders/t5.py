@@ -148,10 +148,14 @@ class Encoder(nn.Module):
 
 
 class Memory:
-    """What a decoder attends to: keys and values per layer, computed once per example, and the bias of its mask."""
+    """What a decoder attends to: keys and values per layer, computed once per example, and the bias of its mask.
+
+    Also holds what is the same in every step: per layer the weights of its queries, keys and values in one matrix.
+    """
 
     def __init__(self, key_values: list[KeyValue], bias: Tensor) -> None:
         self.key_values, self.bias = key_values, bias
+        self.projections: list[Tensor] = []
 
 
 class Decoder(nn.Module):
@@ -185,34 +189,74 @@ class Decoder(nn.Module):
             x = x + layer.drop(layer.feed(layer.feed_norm(x)))
         return functional.dropout(self.norm(x), self.rate, self.training)
 
-    def step(self, x: Tensor, memory: Memory, past: list[KeyValue]) -> tuple[Tensor, list[KeyValue]]:
-        """One more position for every beam.
+    def step(self, x: Tensor, memory: Memory, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One more position for every beam; no dropout.
 
         Args:
             x: inputs of the newest position, float[B, n, d].
-            past: per layer keys and values of the earlier positions, float[B, n, heads, t, w]; empty at first.
+            past: keys and values of the earlier positions, float[B, n, t, layers, 2, heads * w]; None at first.
 
         Returns:
             Outputs float[B, n, d] and the cache with the newest position added.
         """
-        position = past[0][0].shape[-2] if past else 0
+        layers = self._layers()
+        if not memory.projections:
+            parts = [layer.self_attention for layer in layers]
+            memory.projections = [torch.cat([part.q.weight, part.k.weight, part.v.weight]) for part in parts]
+        size, beams = x.shape[:2]
+        x = x.flatten(0, 1)
+        position = 0 if past is None else past.shape[2]
         here = torch.arange(position + 1, device=x.device)
-        bias = self.bias(here[-1:], here)
-        grown: list[KeyValue] = []
-        for number, (layer, key_value) in enumerate(zip(self._layers(), memory.key_values, strict=True)):
-            normed = layer.self_norm(x)[:, :, None]
-            keys, values = layer.self_attention.key_value(normed)
-            if past:
-                keys = torch.cat([past[number][0], keys], dim=-2)
-                values = torch.cat([past[number][1], values], dim=-2)
-            grown.append((keys, values))
-            x = x + layer.drop(layer.self_attention(normed, (keys, values), bias)[:, :, 0])
-            x = x + layer.drop(layer.cross_attention(layer.cross_norm(x), key_value, memory.bias))
-            x = x + layer.drop(layer.feed(layer.feed_norm(x)))
-        return functional.dropout(self.norm(x), self.rate, self.training), grown
+        bias = self.bias(here[-1:], here)[:, 0].T
+        earlier = None if past is None else past.flatten(0, 1)
+        newest = []
+        for number, (layer, (keys, values)) in enumerate(zip(layers, memory.key_values, strict=True)):
+            query, key_value = functional.linear(layer.self_norm(x), memory.projections[number]).tensor_split(
+                [memory.projections[number].shape[0] // 3], dim=-1
+            )
+            key_value = key_value.unflatten(-1, (2, -1))
+            newest.append(key_value)
+            seen = _attend_own(query, key_value, None if earlier is None else earlier[:, :, number], bias)
+            x = x + layer.self_attention.o(seen)
+            cross = layer.cross_attention
+            queries = cross.split(cross.q(layer.cross_norm(x)).view(size, beams, -1))
+            seen = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=memory.bias, scale=1.0)
+            x = x + cross.o(seen.transpose(-3, -2).reshape(x.shape[0], -1))
+            x = x + layer.feed(layer.feed_norm(x))
+        added = torch.stack(newest, dim=1).unflatten(0, (size, beams)).unsqueeze(2)
+        grown = added if past is None else torch.cat([past, added], dim=2)
+        return self.norm(x).view(size, beams, -1), grown
 
 
-def select_beams(past: list[KeyValue], parents: Tensor) -> list[KeyValue]:
+def _attend_own(query: Tensor, newest: Tensor, earlier: Tensor | None, bias: Tensor) -> Tensor:
+    """Self-attention of one position per beam, by products of elements: faster than a matrix product per beam and head.
+
+    Args:
+        query: float[M, heads * w].
+        newest: float[M, 2, heads * w], keys and values of this position.
+        earlier: float[M, t, 2, heads * w], those of the positions before.
+        bias: float[t + 1, heads].
+
+    Returns:
+        float[M, heads * w].
+    """
+    heads = bias.shape[1]
+    if earlier is None:
+        return newest[:, 1]
+    query = query.unflatten(-1, (heads, -1))
+    weights = torch.cat(
+        [
+            (query.unsqueeze(1) * earlier[:, :, 0].unflatten(-1, (heads, -1))).sum(-1),
+            (query * newest[:, 0].unflatten(-1, (heads, -1))).sum(-1).unsqueeze(1),
+        ],
+        dim=1,
+    )
+    weights = weights.add_(bias).softmax(dim=1).unsqueeze(-1)
+    seen = (weights[:, :-1] * earlier[:, :, 1].unflatten(-1, (heads, -1))).sum(1)
+    return seen.addcmul_(weights[:, -1], newest[:, 1].unflatten(-1, (heads, -1))).flatten(1)
+
+
+def select_beams(past: Tensor, parents: Tensor) -> Tensor:
     """Reorder a decoder's cache: beam j of the result goes on from beam ``parents[b, j]``, int64[B, n]."""
-    rows = torch.arange(parents.shape[0], device=parents.device)[:, None]
-    return [(keys[rows, parents], values[rows, parents]) for keys, values in past]
+    rows = parents + torch.arange(0, past.shape[0] * past.shape[1], past.shape[1], device=parents.device)[:, None]
+    return past.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, parents.shape)
