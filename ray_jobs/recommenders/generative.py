@@ -24,6 +24,7 @@ class GenerativeSettings(RecipeSettings):
         heads, head_width: of its attention; their product need not be `width`.
         inner: width of the feed-forward part.
         beams: kept at every level when decoding; at least as many as items asked for.
+        max_per_first_code: cap on recommended items that share their first code; 0 for no cap.
         label_smoothing: share of probability spread over a level's codes in the training loss.
     """
 
@@ -34,12 +35,15 @@ class GenerativeSettings(RecipeSettings):
     inner: int = 256
     dropout: float = 0.2
     beams: int = 20
+    max_per_first_code: int = 0
     label_smoothing: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.beams < 10:
             raise SettingError(f"beams is {self.beams}: at least 10 are needed for metrics at 10")
+        if self.max_per_first_code < 0:
+            raise SettingError(f"max_per_first_code is {self.max_per_first_code}: a cap from 1, or 0 for none")
 
 
 class CodeTokens(nn.Module):
@@ -68,6 +72,10 @@ class CodeTokens(nn.Module):
         """Scores float[..., K_level] of a level's codes for decoder states float[..., d]."""
         first = int(self.offsets[level])
         return (states * self.scale) @ self.table.weight[first : first + self.level_sizes[level]].T
+
+    def log_probabilities(self, states: Tensor, level: int) -> Tensor:
+        """Log-probabilities float[..., K_level] over a level's codes."""
+        return self.scores(states, level).log_softmax(-1)
 
 
 class GenerativeRecommender(Recommender):
@@ -143,7 +151,7 @@ class GenerativeRecommender(Recommender):
                 newest = codes[..., -1] + self.tokens.offsets[level - 1]
                 past = select_beams(past, parents)
             states, past = self.decoder.step(self.tokens.table(newest), memory, past)
-            return self.tokens.scores(states, level).log_softmax(-1)
+            return self.tokens.log_probabilities(states, level)
 
         return step
 
@@ -153,7 +161,9 @@ class GenerativeRecommender(Recommender):
         if k > self.settings.beams:
             raise SettingError(f"{k} items were asked of {self.settings.beams} beams: raise {self.name}.beams to {k}")
         step = self.stepper(self._memory(batch))
-        return constrained_beam_search(step, self.trie(), len(batch), self.settings.beams, k, exclude)
+        cap = self.settings.max_per_first_code or None
+        beams = self.settings.beams
+        return constrained_beam_search(step, self.trie(), len(batch), beams, k, exclude, max_per_prefix=cap)
 
     @torch.no_grad()
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
