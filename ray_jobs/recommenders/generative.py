@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from ray_jobs.data.histories import Batch, Catalogue
 from ray_jobs.decoding.beam_search import Step, constrained_beam_search
 from ray_jobs.decoding.trie import Trie
 from ray_jobs.recommenders.base import RecipeSettings, Recommender
-from ray_jobs.recommenders.t5 import Decoder, Memory, select_beams
+from ray_jobs.recommenders.t5 import Cache, Decoder, Memory, select_beams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,7 @@ class GenerativeRecommender(Recommender):
     """
 
     codes: Tensor
+    _SCORED_AT_ONCE: ClassVar[int] = 100
 
     def __init__(self, settings: GenerativeSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
@@ -140,7 +142,7 @@ class GenerativeRecommender(Recommender):
 
     def stepper(self, memory: Memory) -> Step:
         """The function that a beam search calls level by level; keeps the decoder's cache between calls."""
-        past: Tensor | None = None
+        past: Cache | None = None
 
         def step(codes: Tensor, parents: Tensor) -> Tensor:
             nonlocal past
@@ -177,13 +179,16 @@ class GenerativeRecommender(Recommender):
     def log_probabilities(self, batch: Batch) -> Tensor:
         """Exact log-probability of every catalogue item, float[B, N]: the check of the search on small catalogues."""
         memory = self._memory(batch)
-        n, size = len(self.catalogue), len(batch)
+        return torch.cat([self._score(memory, codes) for codes in self.codes.split(self._SCORED_AT_ONCE)], dim=1)
+
+    def _score(self, memory: Memory, codes: Tensor) -> Tensor:
+        """Log-probabilities float[B, n] of tuples int64[n, H]."""
+        size, n = memory.bias.shape[0], len(codes)
         step = self.stepper(memory)
-        prefix = self.codes[None].expand(size, n, self.levels)
-        total = step(prefix[:, :1, :0], torch.zeros(size, 1, dtype=torch.int64, device=self.codes.device))
-        total = total[:, 0].gather(1, prefix[..., 0])
-        parents = torch.zeros(size, n, dtype=torch.int64, device=self.codes.device)
-        same = torch.arange(n, device=self.codes.device).expand(size, n)
+        prefix = codes.expand(size, n, self.levels)
+        parents = torch.zeros(size, n, dtype=torch.int64, device=codes.device)
+        same = torch.arange(n, device=codes.device).expand(size, n)
+        total = step(prefix[:, :1, :0], parents[:, :1])[:, 0].gather(1, prefix[..., 0])
         for level in range(1, self.levels):
             scores = step(prefix[..., :level], parents if level == 1 else same)
             total = total + scores.gather(2, prefix[..., level : level + 1])[..., 0]

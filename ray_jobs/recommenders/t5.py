@@ -7,6 +7,7 @@ example and not once per beam.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,13 @@ class RelativeBias(nn.Module):
         bucket = torch.where(distance < exact, distance, (exact + far.long()).clamp(max=buckets - 1))
         bias: Tensor = self.table(bucket + offset)
         return bias.permute(2, 0, 1)
+
+    def newest(self, count: int) -> Tensor:
+        """Bias float[heads, count] of the newest of `count` positions towards each, oldest first; causal only."""
+        if count <= self.buckets // 2:  # each of these distances has a bucket of its own
+            return self.table.weight[:count].flip(0).T
+        positions = torch.arange(count, device=self.table.weight.device)
+        return self(positions[-1:], positions)[:, 0]
 
 
 class Attention(nn.Module):
@@ -95,17 +103,32 @@ class FeedForward(nn.Module):
         return out
 
 
+class Norm(nn.RMSNorm):
+    """Root-mean-square norm, in fewer operations where no gradient is wanted."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float[..., d] to the same shape."""
+        if torch.is_grad_enabled():
+            return super().forward(x)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        scale = torch.addcmul(length.new_tensor(1e-6), length, length, value=1 / x.shape[-1]).rsqrt_()
+        return (x * scale).mul_(self.weight)
+
+
 class Layer(nn.Module):
     """Self-attention, cross-attention in a decoder, feed-forward; each added to its input."""
 
     def __init__(self, width: int, heads: int, head_width: int, inner: int, dropout: float, decoder: bool) -> None:
         super().__init__()
-        self.self_norm = nn.RMSNorm(width, eps=1e-6)
+        self.self_norm = Norm(width)
         self.self_attention = Attention(width, heads, head_width, dropout)
         if decoder:
-            self.cross_norm = nn.RMSNorm(width, eps=1e-6)
+            self.cross_norm = Norm(width)
             self.cross_attention = Attention(width, heads, head_width, dropout)
-        self.feed_norm = nn.RMSNorm(width, eps=1e-6)
+        self.feed_norm = Norm(width)
         self.feed = FeedForward(width, inner, dropout)
         self.rate = dropout
 
@@ -131,7 +154,7 @@ class Encoder(nn.Module):
         self.bias = RelativeBias(heads, bidirectional=True)
         nn.init.normal_(self.bias.table.weight, std=width**-0.5)
         self.layers = nn.ModuleList(Layer(width, heads, head_width, inner, dropout, False) for _ in range(layers))
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = Norm(width)
         self.rate = dropout
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -158,6 +181,21 @@ class Memory:
         self.projections: list[Tensor] = []
 
 
+class Cache(NamedTuple):
+    """What a decoder keeps of the prefixes that it has seen, beams that went out included.
+
+    Nothing is copied when beams are reordered: a beam is the path of its positions through the cache, and attention
+    runs over all of an example's positions, masked by the paths.
+
+    Args:
+        layers: per layer keys and values float[B, P, 2, heads * w] of all positions of all beams of an example.
+        paths: int64[B, n, t], the positions of each beam, oldest first.
+    """
+
+    layers: list[Tensor]
+    paths: Tensor
+
+
 class Decoder(nn.Module):
     """A causal stack with cross-attention, run over whole targets (`forward`) or step by step over beams (`step`)."""
 
@@ -166,7 +204,7 @@ class Decoder(nn.Module):
         self.bias = RelativeBias(heads, bidirectional=False)
         nn.init.normal_(self.bias.table.weight, std=width**-0.5)
         self.layers = nn.ModuleList(Layer(width, heads, head_width, inner, dropout, True) for _ in range(layers))
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = Norm(width)
         self.rate = dropout
 
     def _layers(self) -> list[Layer]:
@@ -189,12 +227,14 @@ class Decoder(nn.Module):
             x = x + layer.drop(layer.feed(layer.feed_norm(x)))
         return functional.dropout(self.norm(x), self.rate, self.training)
 
-    def step(self, x: Tensor, memory: Memory, past: Tensor | None) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, memory: Memory, past: Cache | None) -> tuple[Tensor, Cache]:
         """One more position for every beam; no dropout.
+
+        Work grows with the square of n, so that some hundred beams at a time are sensible.
 
         Args:
             x: inputs of the newest position, float[B, n, d].
-            past: keys and values of the earlier positions, float[B, n, t, layers, 2, heads * w]; None at first.
+            past: the earlier positions; None at first.
 
         Returns:
             Outputs float[B, n, d] and the cache with the newest position added.
@@ -204,59 +244,44 @@ class Decoder(nn.Module):
             parts = [layer.self_attention for layer in layers]
             memory.projections = [torch.cat([part.q.weight, part.k.weight, part.v.weight]) for part in parts]
         size, beams = x.shape[:2]
-        x = x.flatten(0, 1)
-        position = 0 if past is None else past.shape[2]
-        here = torch.arange(position + 1, device=x.device)
-        bias = self.bias(here[-1:], here)[:, 0].T
-        earlier = None if past is None else past.flatten(0, 1)
-        newest = []
-        for number, (layer, (keys, values)) in enumerate(zip(layers, memory.key_values, strict=True)):
-            query, key_value = functional.linear(layer.self_norm(x), memory.projections[number]).tensor_split(
-                [memory.projections[number].shape[0] // 3], dim=-1
+        first = 0 if past is None else past.layers[0].shape[1]
+        paths = torch.arange(first, first + beams, device=x.device).expand(size, beams).unsqueeze(2)
+        bias = None
+        if past is not None:
+            paths = torch.cat([past.paths, paths], dim=2)
+            own = self.bias.newest(paths.shape[2])
+            bias = x.new_full((size, own.shape[0], beams, first + beams), float("-inf"))
+            bias.scatter_(
+                3, paths.unsqueeze(1).expand(-1, own.shape[0], -1, -1), own[:, None].expand(size, -1, beams, -1)
             )
-            key_value = key_value.unflatten(-1, (2, -1))
-            newest.append(key_value)
-            seen = _attend_own(query, key_value, None if earlier is None else earlier[:, :, number], bias)
-            x = x + layer.self_attention.o(seen)
-            cross = layer.cross_attention
-            queries = cross.split(cross.q(layer.cross_norm(x)).view(size, beams, -1))
-            seen = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=memory.bias, scale=1.0)
-            x = x + cross.o(seen.transpose(-3, -2).reshape(x.shape[0], -1))
-            x = x + layer.feed(layer.feed_norm(x))
-        added = torch.stack(newest, dim=1).unflatten(0, (size, beams)).unsqueeze(2)
-        grown = added if past is None else torch.cat([past, added], dim=2)
-        return self.norm(x).view(size, beams, -1), grown
+        x = x.flatten(0, 1)
+        grown = []
+        for number, (layer, memories) in enumerate(zip(layers, memory.key_values, strict=True)):
+            attention = layer.self_attention
+            projected = functional.linear(layer.self_norm(x), memory.projections[number]).view(size, beams, 3, -1)
+            newest = projected[:, :, 1:]
+            grown.append(newest if past is None else torch.cat([past.layers[number], newest], dim=1))
+            if bias is None:
+                seen = newest[:, :, 1]
+            else:
+                keys, values = (attention.split(grown[number][:, :, part]) for part in (0, 1))
+                seen = _attend(attention.split(projected[:, :, 0]), keys, values, bias)
+            x = torch.addmm(x, seen.flatten(0, 1), attention.o.weight.T)
+            attention = layer.cross_attention
+            queries = attention.split(attention.q(layer.cross_norm(x)).view(size, beams, -1))
+            x = torch.addmm(x, _attend(queries, *memories, memory.bias).flatten(0, 1), attention.o.weight.T)
+            hidden = functional.relu(layer.feed.into(layer.feed_norm(x)))
+            x = torch.addmm(x, hidden, layer.feed.out.weight.T)
+        return self.norm(x).view(size, beams, -1), Cache(grown, paths)
 
 
-def _attend_own(query: Tensor, newest: Tensor, earlier: Tensor | None, bias: Tensor) -> Tensor:
-    """Self-attention of one position per beam, by products of elements: faster than a matrix product per beam and head.
-
-    Args:
-        query: float[M, heads * w].
-        newest: float[M, 2, heads * w], keys and values of this position.
-        earlier: float[M, t, 2, heads * w], those of the positions before.
-        bias: float[t + 1, heads].
-
-    Returns:
-        float[M, heads * w].
-    """
-    heads = bias.shape[1]
-    if earlier is None:
-        return newest[:, 1]
-    query = query.unflatten(-1, (heads, -1))
-    weights = torch.cat(
-        [
-            (query.unsqueeze(1) * earlier[:, :, 0].unflatten(-1, (heads, -1))).sum(-1),
-            (query * newest[:, 0].unflatten(-1, (heads, -1))).sum(-1).unsqueeze(1),
-        ],
-        dim=1,
-    )
-    weights = weights.add_(bias).softmax(dim=1).unsqueeze(-1)
-    seen = (weights[:, :-1] * earlier[:, :, 1].unflatten(-1, (heads, -1))).sum(1)
-    return seen.addcmul_(weights[:, -1], newest[:, 1].unflatten(-1, (heads, -1))).flatten(1)
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """float[B, heads, n, w] over [B, heads, P, w] to [B, n, heads * w]."""
+    seen = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0)
+    return seen.transpose(1, 2).flatten(2)
 
 
-def select_beams(past: Tensor, parents: Tensor) -> Tensor:
+def select_beams(past: Cache, parents: Tensor) -> Cache:
     """Reorder a decoder's cache: beam j of the result goes on from beam ``parents[b, j]``, int64[B, n]."""
-    rows = parents + torch.arange(0, past.shape[0] * past.shape[1], past.shape[1], device=parents.device)[:, None]
-    return past.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, parents.shape)
+    paths = past.paths.gather(1, parents.unsqueeze(2).expand(-1, -1, past.paths.shape[2]))
+    return Cache(past.layers, paths)
