@@ -81,10 +81,27 @@ def constrained_beam_search(
         raise SettingError(f"max_per_prefix is {max_per_prefix}: at least 1 is needed, or None for no cap")
     if not 1 <= prefix_length <= trie.depth:
         raise SettingError(f"prefix_length is {prefix_length}: item codes have 1 to {trie.depth} levels")
+    with torch.inference_mode():
+        items, scores = _search(step, trie, batch, beams, k, exclude, max_per_prefix, prefix_length, tie_key)
+    return items.clone(), scores.clone()
+
+
+def _search(
+    step: Step,
+    trie: Trie,
+    batch: int,
+    beams: int,
+    k: int,
+    exclude: Tensor | None,
+    max_per_prefix: int | None,
+    prefix_length: int,
+    tie_key: TieKey | None,
+) -> tuple[Tensor, Tensor]:
     device = trie.leaf_items.device
     excluded = None if exclude is None or not exclude.shape[1] else _Excluded(trie, exclude.to(device))
+    # A beam whose score is -inf is none, whatever its node.
     nodes = torch.zeros(batch, 1, dtype=torch.int32, device=device)
-    groups = nodes
+    groups = None if max_per_prefix is None else nodes
     scores = torch.zeros(batch, 1, device=device)
     codes = torch.empty(batch, 1, 0, dtype=torch.int64, device=device)
     parents = torch.zeros(batch, 1, dtype=torch.int64, device=device)
@@ -96,35 +113,37 @@ def constrained_beam_search(
             excluded.drop(level, nodes, totals)
         found = _extensions(trie, level, nodes, totals)
         kept = min(beams, found.values.shape[1])
-        if max_per_prefix is None or level < prefix_length:
+        if groups is None or max_per_prefix is None or level < prefix_length:
             scores, picked = _top(found.values, kept)
         else:
-            sharing = groups.gather(1, (found.cells // size).expand_as(found.values))
+            everything = torch.arange(found.values.shape[1], device=device).expand_as(found.values)
+            sharing = groups.gather(1, (everything if found.cells is None else found.cells) // size)
             scores, picked = _top_of_groups(found.values, sharing, max_per_prefix, kept)
-        cells = picked if found.children is None else found.cells.gather(1, picked)
+        cells = picked if found.cells is None else found.cells.gather(1, picked)
         parents = cells // size
-        chosen = cells - parents * size
-        if found.children is None:
+        symbols = cells - parents * size
+        if found.nodes is None:
             table = trie.tables[level]
             assert table is not None
-            nodes = table[nodes.gather(1, parents), chosen]
+            nodes = table[nodes.gather(1, parents), symbols]
         else:
-            nodes = found.children.gather(1, picked)
-        nodes = nodes.masked_fill(scores == -torch.inf, _NO_ITEM)
-        groups = nodes if level < prefix_length else groups.gather(1, parents)
-        codes = torch.cat([codes.gather(1, parents.unsqueeze(2).expand(-1, -1, level)), chosen.unsqueeze(2)], dim=2)
+            nodes = found.nodes.gather(1, picked)
+        if groups is not None:
+            groups = nodes if level < prefix_length else groups.gather(1, parents)
+        earlier = codes.gather(1, parents.unsqueeze(2).expand(-1, -1, level))
+        codes = torch.cat([earlier, symbols.unsqueeze(2)], dim=2)
     items, scores, groups = _items_of(trie, nodes, scores, groups, excluded, None if tie_key else k)
     return _best_items(items, scores, groups, k, trie.items, max_per_prefix, tie_key)
 
 
 class _Extensions(NamedTuple):
-    """Candidates of a level: scores [B, W], -inf for what is none; cells [B or 1, W], beam * K + code; the nodes they
-    lead to [B, W], or None if W is n * K, where the level's table tells.
+    """Candidates of a level: scores [B, W], -inf for what is none, and per candidate its cell, beam * K + code, and the
+    node it leads to; both None if each cell is a candidate, in order, and the level's table tells the nodes.
     """
 
     values: Tensor
-    cells: Tensor
-    children: Tensor | None
+    cells: Tensor | None
+    nodes: Tensor | None
 
 
 def _extensions(trie: Trie, level: int, nodes: Tensor, totals: Tensor) -> _Extensions:
@@ -133,49 +152,41 @@ def _extensions(trie: Trie, level: int, nodes: Tensor, totals: Tensor) -> _Exten
     A level with a table is masked by one addition. Of a larger level the rows of its beams' children are laid end to
     end, so that work and memory go with the children that there are and not with the most that a node has.
     """
-    beams, size = totals.shape[1:]
     barrier = trie.barriers[level]
     if barrier is not None:
-        rows = barrier.index_select(0, nodes.clamp_min(0).flatten()).view_as(totals)
-        cells = torch.arange(beams * size, device=nodes.device).unsqueeze(0)
-        return _Extensions(totals.add_(rows).flatten(1), cells, None)
+        rows = barrier.index_select(0, nodes.flatten()).view_as(totals)
+        return _Extensions(totals.add_(rows).flatten(1), None, None)
     packed = _Packed(trie.offsets[level], nodes)
-    children = packed.places
-    symbols = trie.symbols[level][children.clamp_max(trie.symbols[level].numel() - 1)]
-    cells = packed.beams.long() * size + symbols
+    cells = packed.beams * totals.shape[2] + trie.symbols[level][packed.places]
     values = totals.flatten(1).gather(1, cells).masked_fill_(packed.none, -torch.inf)
-    return _Extensions(values, cells, children)
+    return _Extensions(values, cells, packed.places)
 
 
 class _Packed:
-    """The ranges ``offsets[i]`` up to ``offsets[i + 1]`` of nodes [B, n], those of a row end to end.
+    """The ranges ``offsets[i]`` up to ``offsets[i + 1]`` of nodes int32[B, n], those of a row end to end.
 
     Args:
-        nodes: int32[B, n]; a negative one has no range.
         longest: ranges are cut to this length; None leaves them whole.
 
     Attributes:
-        beams: int32[B, W], index of the node that a place belongs to.
+        beams: [B, W], index of the node that a place belongs to.
         places: int32[B, W].
         none: bool[B, W], True beyond a row's end, where `beams` and `places` hold something that exists.
     """
 
     def __init__(self, offsets: Tensor, nodes: Tensor, longest: int | None = None) -> None:
-        safe = nodes.clamp_min(0)
-        start = offsets[safe]
-        lengths = (offsets[safe + 1] - start).masked_fill_(nodes < 0, 0)
+        start, end = offsets[nodes], offsets[nodes + 1]
         if longest is not None:
-            lengths = lengths.clamp_max_(longest)
-        ends = lengths.cumsum(1)
-        width = max(int(ends[:, -1].max()), 1)
+            end = torch.minimum(end, start + longest)
+        ends = (end - start).cumsum(1)
+        width = int(ends[:, -1].max())
         width += -width % _CHUNKS
-        marks = ends.new_zeros((nodes.shape[0], width + 1), dtype=torch.int32)
-        marks.scatter_add_(1, ends[:, :-1].clamp_max(width), torch.ones_like(lengths[:, :-1]))
-        self.beams = marks[:, :-1].cumsum(1, dtype=torch.int32)
+        marks = ends.new_zeros(nodes.shape[0], width + 1)
+        marks.scatter_add_(1, ends[:, :-1], torch.ones_like(ends[:, :-1]))
+        self.beams = marks.cumsum(1)[:, :-1]
         here = torch.arange(width, dtype=torch.int32, device=nodes.device)
-        shift = start - (ends.int() - lengths)
         self.none = here >= ends[:, -1:]
-        self.places = (shift.gather(1, self.beams) + here).clamp_max_(offsets[-1] - 1).clamp_min_(0)
+        self.places = (end - ends).int().gather(1, self.beams).add_(here).clamp_max_(offsets[-1] - 1)
 
 
 def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -242,41 +253,42 @@ class _Excluded:
 
 
 def _items_of(
-    trie: Trie, leaves: Tensor, scores: Tensor, groups: Tensor, excluded: _Excluded | None, wanted: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
+    trie: Trie, leaves: Tensor, scores: Tensor, groups: Tensor | None, excluded: _Excluded | None, wanted: int | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Items, scores and groups of the leaves [B, n]; `trie.items` and -inf for what is no item.
 
     Of a leaf the first `wanted` items that are not excluded suffice; None takes all.
     """
     if trie.leaf_starts is None:
-        return trie.leaf_items[leaves.clamp_min(0)].masked_fill(leaves < 0, trie.items), scores, groups
+        return trie.leaf_items[leaves].masked_fill_(scores == -torch.inf, trie.items), scores, groups
     seen = 0 if excluded is None else excluded.slots.shape[1]
     packed = _Packed(trie.leaf_starts, leaves, None if wanted is None else wanted + seen)
     none = packed.none if excluded is None else packed.none | excluded.holds(packed.places)
-    items = trie.leaf_items[packed.places].masked_fill(none, trie.items)
-    return items, scores.gather(1, packed.beams).masked_fill(none, -torch.inf), groups.gather(1, packed.beams)
+    items = trie.leaf_items[packed.places]
+    groups = None if groups is None else groups.gather(1, packed.beams)
+    scores = scores.gather(1, packed.beams).masked_fill_(none, -torch.inf)
+    return items.masked_fill_(scores == -torch.inf, trie.items), scores, groups
 
 
 def _best_items(
     items: Tensor,
     scores: Tensor,
-    groups: Tensor,
+    groups: Tensor | None,
     k: int,
     no_item: int,
     max_per_prefix: int | None,
     tie_key: TieKey | None,
 ) -> tuple[Tensor, Tensor]:
-    order = items.argsort(dim=1)
+    items, order = items.sort(dim=1)
     if tie_key is not None:
-        keys = tie_key(items.gather(1, order).clamp_max(no_item - 1).long())
-        order = order.gather(1, keys.argsort(dim=1, stable=True))
-    if max_per_prefix is not None:
-        behind = _place_in_group(scores.gather(1, order), groups.gather(1, order)) >= max_per_prefix
-        behind = torch.empty_like(behind).scatter_(1, order, behind)
-        items, scores = items.masked_fill(behind, no_item), scores.masked_fill(behind, -torch.inf)
-    order = order.gather(1, scores.gather(1, order).argsort(dim=1, descending=True, stable=True))[:, :k]
-    items, scores = items.gather(1, order).long(), scores.gather(1, order)
-    items = items.masked_fill(scores == -torch.inf, _NO_ITEM)
+        keyed = tie_key(items.clamp_max(no_item - 1).long()).argsort(dim=1, stable=True)
+        items, order = items.gather(1, keyed), order.gather(1, keyed)
+    scores = scores.gather(1, order)
+    if groups is not None and max_per_prefix is not None:
+        scores = scores.masked_fill(_place_in_group(scores, groups.gather(1, order)) >= max_per_prefix, -torch.inf)
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    scores = scores[:, :k]
+    items = items.gather(1, order[:, :k]).long().masked_fill_(scores == -torch.inf, _NO_ITEM)
     missing = max(k - items.shape[1], 0)
     items = torch.nn.functional.pad(items, (0, missing), value=_NO_ITEM)
     return items, torch.nn.functional.pad(scores, (0, missing), value=-torch.inf)

@@ -24,7 +24,7 @@ class Trie:
         offsets: per level t, [n_t + 1]: children of node i at depth t are nodes ``offsets[t][i]`` up to
             ``offsets[t][i + 1]`` at depth t + 1.
         symbols: per level t, [n_(t+1)]: code on the edge into each node at depth t + 1.
-        tables: per level t, [n_t, K_t]: the child that a code leads to, -1 if there is none; None for a level of more
+        tables: per level t, [n_t, K_t]: the child that a code leads to, 0 if there is none; None for a level of more
             than `TABLE_CELLS` cells.
         barriers: per level t, float[n_t, K_t]: 0 where the table has a child, -inf where it has none; or None.
         leaf_items: [N], item at each slot.
@@ -109,11 +109,13 @@ class Trie:
                 barriers.append(None)
             else:
                 parents = torch.repeat_interleave(offsets[level].diff().long())
-                table = torch.full((nodes, size), -1, dtype=torch.int32, device=leaf_items.device)
-                children = torch.arange(parents.numel(), dtype=torch.int32, device=leaf_items.device)
-                table[parents, symbols[level].long()] = children
+                codes = symbols[level].long()
+                table = torch.zeros(nodes, size, dtype=torch.int32, device=leaf_items.device)
+                table[parents, codes] = torch.arange(parents.numel(), dtype=torch.int32, device=leaf_items.device)
+                barrier = torch.full(table.shape, -torch.inf, device=leaf_items.device)
+                barrier[parents, codes] = 0.0
                 tables.append(table)
-                barriers.append(torch.zeros(nodes, size, device=table.device).masked_fill_(table < 0, -torch.inf))
+                barriers.append(barrier)
         slots = torch.empty_like(leaf_items)
         slots[leaf_items] = torch.arange(leaf_items.numel(), dtype=torch.int32, device=leaf_items.device)
         return cls(

@@ -38,7 +38,7 @@ class RelativeBias(nn.Module):
         far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact) * (buckets - exact)
         bucket = torch.where(distance < exact, distance, (exact + far.long()).clamp(max=buckets - 1))
         bias: Tensor = self.table(bucket + offset)
-        return bias.permute(2, 0, 1)
+        return bias.permute(2, 0, 1).contiguous()
 
     def newest(self, count: int) -> Tensor:
         """Bias float[heads, count] of the newest of `count` positions towards each, oldest first; causal only."""

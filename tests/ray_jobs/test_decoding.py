@@ -271,10 +271,11 @@ def test_the_trie_has_the_children_that_the_codes_have(sizes):
             assert trie.symbols[level][start:end].tolist() == expected
             below |= {start + i: (*prefix, symbol) for i, symbol in enumerate(expected)}
             if (table := trie.tables[level]) is not None:
-                assert {s: c for s, c in enumerate(table[node].tolist()) if c >= 0} == {
+                barrier = trie.barriers[level][node]
+                assert {s: int(table[node, s]) for s in (barrier == 0).nonzero().flatten().tolist()} == {
                     below[child][-1]: child for child in range(start, end)
                 }
-                assert torch.equal(trie.barriers[level][node] == 0, table[node] >= 0)
+                assert (barrier[barrier != 0] == -torch.inf).all()
         assert trie.parents(level, torch.tensor(sorted(below))).tolist() == [
             next(node for node, prefix in prefixes.items() if prefix == below[child][:-1]) for child in sorted(below)
         ]
