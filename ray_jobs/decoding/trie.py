@@ -1,37 +1,46 @@
 """A prefix tree of code tuples held as tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
+
+TABLE_CELLS = 2**20
+"""A level with up to so many pairs of node and code gets a table of them; a larger one is searched by its rows only."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trie:
     """The code tuples of N items as a tree whose nodes are numbered per depth, in lexicographic order of prefixes.
 
-    The children of a node are then neighbours, so a transition is an offset and a look-up (compressed sparse rows),
-    and the leaves below a node are a range.
+    The children of a node are then neighbours, so a transition is an offset and a look-up (compressed sparse rows, as
+    in STATIC: Su et al., 2026), and what lies below a node is a range. A leaf holds one item, or several that share
+    their tuple. Items are numbered by their row of the codes, and lie in `leaf_items` by leaf, then by number; a place
+    there is a slot. Numbers are int32 where they fit.
 
     Args:
-        offsets: per level t, int64[n_t + 1]: children of node i at depth t are nodes ``offsets[t][i]`` up to
+        offsets: per level t, [n_t + 1]: children of node i at depth t are nodes ``offsets[t][i]`` up to
             ``offsets[t][i + 1]`` at depth t + 1.
-        symbols: per level t, int64[n_(t+1)]: code on the edge into each node at depth t + 1.
-        leaf_starts: per depth t in 0..H, int64[n_t + 1]: leaves below node i are ``leaf_starts[t][i]`` up to
-            ``leaf_starts[t][i + 1]``.
-        leaf_items: int64[N]: row of the codes that each leaf stands for.
-        item_leaves: int64[N]: the inverse of `leaf_items`.
-        branching: per level, the largest number of children of a node.
+        symbols: per level t, [n_(t+1)]: code on the edge into each node at depth t + 1.
+        tables: per level t, [n_t, K_t]: the child that a code leads to, 0 if there is none; None for a level of more
+            than `TABLE_CELLS` cells.
+        barriers: per level t, float[n_t, K_t]: 0 where the table has a child, -inf where it has none; or None.
+        leaf_items: [N], item at each slot.
+        item_slots: [N], the inverse of `leaf_items`.
+        leaf_starts: [leaves + 1], slots of leaf i are ``leaf_starts[i]`` up to ``leaf_starts[i + 1]``; None if every
+            leaf holds one item, so that leaf and slot are the same.
         level_sizes: vocabulary of each level.
     """
 
     offsets: tuple[Tensor, ...]
     symbols: tuple[Tensor, ...]
-    leaf_starts: tuple[Tensor, ...]
+    tables: tuple[Tensor | None, ...]
+    barriers: tuple[Tensor | None, ...]
     leaf_items: Tensor
-    item_leaves: Tensor
-    branching: tuple[int, ...]
+    item_slots: Tensor
+    leaf_starts: Tensor | None
     level_sizes: tuple[int, ...]
 
     @property
@@ -45,87 +54,187 @@ class Trie:
         return self.leaf_items.numel()
 
     @classmethod
-    def from_codes(cls, codes: Tensor, level_sizes: Sequence[int]) -> "Trie":
-        """Build the tree of `codes`, int[N, H] with N, H >= 1, unique rows, level h in ``range(level_sizes[h])``.
+    def from_codes(cls, codes: Tensor, level_sizes: Sequence[int], shared_leaves: bool = False) -> "Trie":
+        """Build the tree of `codes`.
 
         One sort of the tuples, packed into as few words as they need, then running sums: no loop over items.
+
+        Args:
+            codes: int[N, H] with N, H >= 1, level h in ``range(level_sizes[h])``.
+            shared_leaves: rows may be equal; otherwise each must be unique.
         """
-        assert codes.ndim == 2, codes.shape
-        assert codes.shape[0] > 0, "no items"
-        assert codes.shape[1] == len(level_sizes) > 0, (codes.shape, level_sizes)
         sizes = tuple(int(size) for size in level_sizes)
-        codes = codes.to(torch.int64)
-        limits = torch.tensor(sizes, device=codes.device)
-        assert bool(((codes >= 0) & (codes < limits)).all()), "a code is outside its level"
-        order = _lexicographic_order(codes, sizes)
-        ordered = codes[order]
+        order, ordered = _sorted_tuples(codes, sizes)
         items, levels = ordered.shape
-        starts_node = torch.zeros(items, dtype=torch.bool, device=codes.device)
-        starts_node[0] = True
-        first_leaves = [torch.zeros(1, dtype=torch.int64, device=codes.device)]
-        symbols, offsets, branching = [], [], []
+        first = torch.zeros(1, dtype=torch.int64, device=codes.device)
+        symbols, offsets = [], []
+        new_prefix = torch.zeros(items, dtype=torch.bool, device=codes.device)
+        new_prefix[0] = True
         for level in range(levels):
-            starts_node = starts_node.clone()
-            starts_node[1:] |= ordered[1:, level] != ordered[:-1, level]
-            first = starts_node.nonzero().squeeze(1)
-            edges = torch.searchsorted(first, first_leaves[-1])
-            bounds = torch.cat([edges, edges.new_tensor([first.numel()])])
-            offsets.append(bounds)
-            branching.append(int(bounds.diff().max()))
-            symbols.append(ordered[first, level])
-            first_leaves.append(first)
-        assert first_leaves[-1].numel() == items, "two items share a code tuple"
-        end = first_leaves[0].new_tensor([items])
-        inverse = torch.empty_like(order)
-        inverse[order] = torch.arange(items, device=order.device)
+            new_prefix[1:] |= ordered[1:, level] != ordered[:-1, level]
+            above, first = first, new_prefix.nonzero().squeeze(1)
+            bounds = torch.searchsorted(first, above)
+            offsets.append(torch.cat([bounds, bounds.new_tensor([first.numel()])]).int())
+            symbols.append(ordered[first, level].to(_symbol_type(sizes[level])))
+        shared = first.numel() < items
+        assert shared_leaves or not shared, "two items share a code tuple"
+        return cls._assemble(
+            offsets,
+            symbols,
+            sizes,
+            leaf_items=order.int(),
+            leaf_starts=torch.cat([first, first.new_tensor([items])]).int() if shared else None,
+        )
+
+    @classmethod
+    def _assemble(
+        cls,
+        offsets: Sequence[Tensor],
+        symbols: Sequence[Tensor],
+        sizes: tuple[int, ...],
+        leaf_items: Tensor,
+        leaf_starts: Tensor | None,
+        known: "Trie | None" = None,
+    ) -> "Trie":
+        """A tree with its derived parts; a level whose tensors are those of `known` takes over its table."""
+        tables: list[Tensor | None] = []
+        barriers: list[Tensor | None] = []
+        for level, size in enumerate(sizes):
+            nodes = offsets[level].numel() - 1
+            if known is not None and known.symbols[level] is symbols[level]:
+                tables.append(known.tables[level])
+                barriers.append(known.barriers[level])
+            elif nodes * size > TABLE_CELLS:
+                tables.append(None)
+                barriers.append(None)
+            else:
+                parents = torch.repeat_interleave(offsets[level].diff().long())
+                codes = symbols[level].long()
+                table = torch.zeros(nodes, size, dtype=torch.int32, device=leaf_items.device)
+                table[parents, codes] = torch.arange(parents.numel(), dtype=torch.int32, device=leaf_items.device)
+                barrier = torch.full(table.shape, -torch.inf, device=leaf_items.device)
+                barrier[parents, codes] = 0.0
+                tables.append(table)
+                barriers.append(barrier)
+        slots = torch.empty_like(leaf_items)
+        slots[leaf_items] = torch.arange(leaf_items.numel(), dtype=torch.int32, device=leaf_items.device)
         return cls(
             offsets=tuple(offsets),
             symbols=tuple(symbols),
-            leaf_starts=tuple(torch.cat([first, end]) for first in first_leaves),
-            leaf_items=order,
-            item_leaves=inverse,
-            branching=tuple(branching),
+            tables=tuple(tables),
+            barriers=tuple(barriers),
+            leaf_items=leaf_items,
+            item_slots=slots,
+            leaf_starts=leaf_starts,
             level_sizes=sizes,
         )
 
     def to(self, device: torch.device | str) -> "Trie":
         """The same tree on `device`."""
-        return Trie(
-            offsets=tuple(tensor.to(device) for tensor in self.offsets),
-            symbols=tuple(tensor.to(device) for tensor in self.symbols),
-            leaf_starts=tuple(tensor.to(device) for tensor in self.leaf_starts),
-            leaf_items=self.leaf_items.to(device),
-            item_leaves=self.item_leaves.to(device),
-            branching=self.branching,
-            level_sizes=self.level_sizes,
-        )
+        return Trie(**{field.name: _moved(getattr(self, field.name), device) for field in fields(self)})
 
-    def children(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Children at depth `level` + 1 of nodes at depth `level`.
+    def with_items(self, codes: Tensor, shared_leaves: bool = False) -> "Trie":
+        """The tree of this one's items and of those with `codes`, int[m, H], numbered on from N.
+
+        Equal to building from all codes, but only the m tuples are sorted: they are looked up from the root downwards,
+        and their new nodes are merged into each level where there are any; other levels are shared with this tree.
 
         Args:
-            nodes: int64[...]; a negative node has no children.
-
-        Returns:
-            nodes int64[..., M], codes int64[..., M] and validity bool[..., M], where M is the level's largest number
-            of children; what is not valid holds some node and code that exist.
+            shared_leaves: a new row may equal another new row or that of an item.
         """
-        real = nodes >= 0
-        safe = nodes.clamp_min(0)
-        offsets = self.offsets[level]
-        start, end = offsets[safe], offsets[safe + 1]
-        places = start.unsqueeze(-1) + torch.arange(self.branching[level], device=nodes.device)
-        valid = (places < end.unsqueeze(-1)) & real.unsqueeze(-1)
-        places = places.clamp_max(self.symbols[level].numel() - 1)
-        return places, self.symbols[level][places], valid
+        order, ordered = _sorted_tuples(codes, self.level_sizes)
+        count = ordered.shape[0]
+        device = ordered.device
+        # Per new tuple: its prefix's node, or the node before which the prefix belongs; whether the prefix is a node.
+        place = torch.zeros(count, dtype=torch.int64, device=device)
+        known = torch.ones(count, dtype=torch.bool, device=device)
+        first = torch.zeros(count, dtype=torch.bool, device=device)
+        first[0] = True
+        offsets, symbols = list(self.offsets), list(self.symbols)
+        merged = place  # number of the prefix's node in the new tree
+        inserted = place[:0]  # places of the nodes that are new at this depth
+        for level in range(self.depth):
+            first[1:] |= ordered[1:, level] != ordered[:-1, level]
+            start = self.offsets[level][place].long()
+            end = torch.where(known, self.offsets[level][place + known].long(), start)
+            place = _lower_bound(self.symbols[level], start, end, ordered[:, level])
+            known = place < end
+            known &= self.symbols[level][place.clamp_max(self.symbols[level].numel() - 1)] == ordered[:, level]
+            fresh = first & ~known
+            above, parents, inserted = inserted, merged[fresh], place[fresh]
+            numbers = place + torch.searchsorted(inserted, place, right=True)
+            merged = torch.where(known, numbers, place + fresh.cumsum(0) - 1)
+            if inserted.numel():
+                starts = _merge(self.offsets[level], self.offsets[level][above], above)
+                before = torch.bincount(parents + 1, minlength=starts.numel()).cumsum(0)
+                offsets[level] = (starts + before).int()
+                symbols[level] = _merge(
+                    self.symbols[level], ordered[fresh, level].to(self.symbols[level].dtype), inserted
+                )
+        repeats = count - int((first & ~known).sum())
+        assert shared_leaves or not repeats, "two items share a code tuple"
+        starts_now = self.leaf_starts
+        if starts_now is None and repeats:
+            starts_now = torch.arange(self.items + 1, dtype=torch.int32, device=device)
+        slot = place
+        if starts_now is not None:
+            slot = starts_now[place + known].long()
+            starts = _merge(starts_now, starts_now[inserted], inserted)
+            starts_now = (starts + torch.bincount(merged + 1, minlength=starts.numel()).cumsum(0)).int()
+        return self._assemble(
+            offsets,
+            symbols,
+            self.level_sizes,
+            leaf_items=_merge(self.leaf_items, (order + self.items).int(), slot),
+            leaf_starts=starts_now,
+            known=self,
+        )
+
+    def parents(self, level: int, nodes: Tensor) -> Tensor:
+        """Nodes at depth `level` above those at depth `level` + 1, int32 like `nodes`."""
+        return torch.searchsorted(self.offsets[level], nodes, right=True, out_int32=True) - 1
+
+    def slots_below(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """First slot below each node at `depth`, and the one after the last."""
+        first, end = nodes, nodes + 1
+        for level in range(depth, self.depth):
+            first, end = self.offsets[level][first], self.offsets[level][end]
+        if self.leaf_starts is not None:
+            first, end = self.leaf_starts[first], self.leaf_starts[end]
+        return first, end
+
+    def leaves(self, slots: Tensor) -> Tensor:
+        """The leaf that each slot belongs to."""
+        if self.leaf_starts is None:
+            return slots
+        return torch.searchsorted(self.leaf_starts, slots, right=True, out_int32=True) - 1
 
     def memory_bytes(self) -> int:
         """Bytes held by the tree's tensors."""
-        tensors = (*self.offsets, *self.symbols, *self.leaf_starts, self.leaf_items, self.item_leaves)
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        tensors = (*self.offsets, *self.symbols, *self.tables, *self.barriers, self.leaf_items, self.item_slots)
+        return sum(t.numel() * t.element_size() for t in (*tensors, self.leaf_starts) if t is not None)
 
 
-def _lexicographic_order(codes: Tensor, sizes: tuple[int, ...]) -> Tensor:
+def _moved(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        return tuple(_moved(part, device) for part in value)
+    return value
+
+
+def _symbol_type(size: int) -> torch.dtype:
+    return torch.int32 if size <= 2**31 else torch.int64
+
+
+def _sorted_tuples(codes: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Lexicographic order int64[N] of the rows, equal ones by number, and the rows in it, int64[N, H]."""
+    assert codes.ndim == 2, codes.shape
+    assert 0 < codes.shape[0] < 2**31, "no items, or too many"
+    assert codes.shape[1] == len(sizes) > 0, (codes.shape, sizes)
+    codes = codes.to(torch.int64)
+    limits = torch.tensor(sizes, device=codes.device)
+    assert bool(((codes >= 0) & (codes < limits)).all()), "a code is outside its level"
     words: list[Tensor] = []
     room = 1
     for level, size in enumerate(sizes):
@@ -138,4 +247,24 @@ def _lexicographic_order(codes: Tensor, sizes: tuple[int, ...]) -> Tensor:
     order = torch.sort(words[-1], stable=True).indices
     for word in reversed(words[:-1]):
         order = order[torch.sort(word[order], stable=True).indices]
-    return order
+    return order, codes[order]
+
+
+def _lower_bound(values: Tensor, start: Tensor, end: Tensor, wanted: Tensor) -> Tensor:
+    """First place in ``start..end`` whose value is at least `wanted`, else `end`; each range of `values` ascends."""
+    low, high = start, end
+    for _ in range(int((end - start).max()).bit_length()):
+        middle = (low + high) // 2
+        below = (low < high) & (values[middle.clamp_max(values.numel() - 1)] < wanted)
+        low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
+    return low
+
+
+def _merge(old: Tensor, new: Tensor, places: Tensor) -> Tensor:
+    """`old` with ``new[i]`` put before its element ``places[i]``; places ascend."""
+    at = places + torch.arange(places.numel(), device=places.device)
+    kept = torch.ones(old.numel() + new.numel(), dtype=torch.bool, device=old.device)
+    kept[at] = False
+    merged = torch.empty(kept.shape, dtype=old.dtype, device=old.device).masked_scatter_(kept, old)
+    merged[at] = new
+    return merged

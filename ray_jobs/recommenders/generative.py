@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from ray_jobs.data.histories import Batch, Catalogue
 from ray_jobs.decoding.beam_search import Step, constrained_beam_search
 from ray_jobs.decoding.trie import Trie
 from ray_jobs.recommenders.base import RecipeSettings, Recommender
-from ray_jobs.recommenders.t5 import Decoder, KeyValue, Memory, select_beams
+from ray_jobs.recommenders.t5 import Cache, Decoder, Memory, select_beams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class GenerativeSettings(RecipeSettings):
         heads, head_width: of its attention; their product need not be `width`.
         inner: width of the feed-forward part.
         beams: kept at every level when decoding; at least as many as items asked for.
+        max_per_first_code: cap on recommended items that share their first code; 0 for no cap.
         label_smoothing: share of probability spread over a level's codes in the training loss.
     """
 
@@ -34,12 +36,15 @@ class GenerativeSettings(RecipeSettings):
     inner: int = 256
     dropout: float = 0.2
     beams: int = 20
+    max_per_first_code: int = 0
     label_smoothing: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.beams < 10:
             raise SettingError(f"beams is {self.beams}: at least 10 are needed for metrics at 10")
+        if self.max_per_first_code < 0:
+            raise SettingError(f"max_per_first_code is {self.max_per_first_code}: a cap from 1, or 0 for none")
 
 
 class CodeTokens(nn.Module):
@@ -69,6 +74,10 @@ class CodeTokens(nn.Module):
         first = int(self.offsets[level])
         return (states * self.scale) @ self.table.weight[first : first + self.level_sizes[level]].T
 
+    def log_probabilities(self, states: Tensor, level: int) -> Tensor:
+        """Log-probabilities float[..., K_level] over a level's codes."""
+        return self.scores(states, level).log_softmax(-1)
+
 
 class GenerativeRecommender(Recommender):
     """Encodes a batch in a way of its own, decodes code tuples; an item's score is the log-probability of its tuple.
@@ -79,6 +88,7 @@ class GenerativeRecommender(Recommender):
     """
 
     codes: Tensor
+    _SCORED_AT_ONCE: ClassVar[int] = 100
 
     def __init__(self, settings: GenerativeSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
@@ -132,18 +142,18 @@ class GenerativeRecommender(Recommender):
 
     def stepper(self, memory: Memory) -> Step:
         """The function that a beam search calls level by level; keeps the decoder's cache between calls."""
-        past: list[KeyValue] = []
+        past: Cache | None = None
 
         def step(codes: Tensor, parents: Tensor) -> Tensor:
             nonlocal past
             level = codes.shape[-1]
-            if level == 0:
+            if past is None:
                 newest = torch.zeros(codes.shape[:2], dtype=torch.int64, device=codes.device)
             else:
-                newest = self.tokens.ids(codes)[..., -1]
+                newest = codes[..., -1] + self.tokens.offsets[level - 1]
                 past = select_beams(past, parents)
             states, past = self.decoder.step(self.tokens.table(newest), memory, past)
-            return self.tokens.scores(states, level).log_softmax(-1)
+            return self.tokens.log_probabilities(states, level)
 
         return step
 
@@ -153,7 +163,9 @@ class GenerativeRecommender(Recommender):
         if k > self.settings.beams:
             raise SettingError(f"{k} items were asked of {self.settings.beams} beams: raise {self.name}.beams to {k}")
         step = self.stepper(self._memory(batch))
-        return constrained_beam_search(step, self.trie(), len(batch), self.settings.beams, k, exclude)
+        cap = self.settings.max_per_first_code or None
+        beams = self.settings.beams
+        return constrained_beam_search(step, self.trie(), len(batch), beams, k, exclude, max_per_prefix=cap)
 
     @torch.no_grad()
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
@@ -175,13 +187,16 @@ class GenerativeRecommender(Recommender):
     def log_probabilities(self, batch: Batch) -> Tensor:
         """Exact log-probability of every catalogue item, float[B, N]: the check of the search on small catalogues."""
         memory = self._memory(batch)
-        n, size = len(self.catalogue), len(batch)
+        return torch.cat([self._score(memory, codes) for codes in self.codes.split(self._SCORED_AT_ONCE)], dim=1)
+
+    def _score(self, memory: Memory, codes: Tensor) -> Tensor:
+        """Log-probabilities float[B, n] of tuples int64[n, H]."""
+        size, n = memory.bias.shape[0], len(codes)
         step = self.stepper(memory)
-        prefix = self.codes[None].expand(size, n, self.levels)
-        total = step(prefix[:, :1, :0], torch.zeros(size, 1, dtype=torch.int64, device=self.codes.device))
-        total = total[:, 0].gather(1, prefix[..., 0])
-        parents = torch.zeros(size, n, dtype=torch.int64, device=self.codes.device)
-        same = torch.arange(n, device=self.codes.device).expand(size, n)
+        prefix = codes.expand(size, n, self.levels)
+        parents = torch.zeros(size, n, dtype=torch.int64, device=codes.device)
+        same = torch.arange(n, device=codes.device).expand(size, n)
+        total = step(prefix[:, :1, :0], parents[:, :1])[:, 0].gather(1, prefix[..., 0])
         for level in range(1, self.levels):
             scores = step(prefix[..., :level], parents if level == 1 else same)
             total = total + scores.gather(2, prefix[..., level : level + 1])[..., 0]

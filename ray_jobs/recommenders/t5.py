@@ -7,6 +7,7 @@ example and not once per beam.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,14 @@ class RelativeBias(nn.Module):
         far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact) * (buckets - exact)
         bucket = torch.where(distance < exact, distance, (exact + far.long()).clamp(max=buckets - 1))
         bias: Tensor = self.table(bucket + offset)
-        return bias.permute(2, 0, 1)
+        return bias.permute(2, 0, 1).contiguous()
+
+    def newest(self, count: int) -> Tensor:
+        """Bias float[heads, count] of the newest of `count` positions towards each, oldest first; causal only."""
+        if count <= self.buckets // 2:  # each of these distances has a bucket of its own
+            return self.table.weight[:count].flip(0).T
+        positions = torch.arange(count, device=self.table.weight.device)
+        return self(positions[-1:], positions)[:, 0]
 
 
 class Attention(nn.Module):
@@ -95,17 +103,32 @@ class FeedForward(nn.Module):
         return out
 
 
+class Norm(nn.RMSNorm):
+    """Root-mean-square norm, in fewer operations where no gradient is wanted."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float[..., d] to the same shape."""
+        if torch.is_grad_enabled():
+            return super().forward(x)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        scale = torch.addcmul(length.new_tensor(1e-6), length, length, value=1 / x.shape[-1]).rsqrt_()
+        return (x * scale).mul_(self.weight)
+
+
 class Layer(nn.Module):
     """Self-attention, cross-attention in a decoder, feed-forward; each added to its input."""
 
     def __init__(self, width: int, heads: int, head_width: int, inner: int, dropout: float, decoder: bool) -> None:
         super().__init__()
-        self.self_norm = nn.RMSNorm(width, eps=1e-6)
+        self.self_norm = Norm(width)
         self.self_attention = Attention(width, heads, head_width, dropout)
         if decoder:
-            self.cross_norm = nn.RMSNorm(width, eps=1e-6)
+            self.cross_norm = Norm(width)
             self.cross_attention = Attention(width, heads, head_width, dropout)
-        self.feed_norm = nn.RMSNorm(width, eps=1e-6)
+        self.feed_norm = Norm(width)
         self.feed = FeedForward(width, inner, dropout)
         self.rate = dropout
 
@@ -131,7 +154,7 @@ class Encoder(nn.Module):
         self.bias = RelativeBias(heads, bidirectional=True)
         nn.init.normal_(self.bias.table.weight, std=width**-0.5)
         self.layers = nn.ModuleList(Layer(width, heads, head_width, inner, dropout, False) for _ in range(layers))
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = Norm(width)
         self.rate = dropout
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -148,10 +171,29 @@ class Encoder(nn.Module):
 
 
 class Memory:
-    """What a decoder attends to: keys and values per layer, computed once per example, and the bias of its mask."""
+    """What a decoder attends to: keys and values per layer, computed once per example, and the bias of its mask.
+
+    Also holds what is the same in every step: per layer the weights of its queries, keys and values in one matrix.
+    """
 
     def __init__(self, key_values: list[KeyValue], bias: Tensor) -> None:
         self.key_values, self.bias = key_values, bias
+        self.projections: list[Tensor] = []
+
+
+class Cache(NamedTuple):
+    """What a decoder keeps of the prefixes that it has seen, beams that went out included.
+
+    Nothing is copied when beams are reordered: a beam is the path of its positions through the cache, and attention
+    runs over all of an example's positions, masked by the paths.
+
+    Args:
+        layers: per layer keys and values float[B, P, 2, heads * w] of all positions of all beams of an example.
+        paths: int64[B, n, t], the positions of each beam, oldest first.
+    """
+
+    layers: list[Tensor]
+    paths: Tensor
 
 
 class Decoder(nn.Module):
@@ -162,7 +204,7 @@ class Decoder(nn.Module):
         self.bias = RelativeBias(heads, bidirectional=False)
         nn.init.normal_(self.bias.table.weight, std=width**-0.5)
         self.layers = nn.ModuleList(Layer(width, heads, head_width, inner, dropout, True) for _ in range(layers))
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = Norm(width)
         self.rate = dropout
 
     def _layers(self) -> list[Layer]:
@@ -185,34 +227,61 @@ class Decoder(nn.Module):
             x = x + layer.drop(layer.feed(layer.feed_norm(x)))
         return functional.dropout(self.norm(x), self.rate, self.training)
 
-    def step(self, x: Tensor, memory: Memory, past: list[KeyValue]) -> tuple[Tensor, list[KeyValue]]:
-        """One more position for every beam.
+    def step(self, x: Tensor, memory: Memory, past: Cache | None) -> tuple[Tensor, Cache]:
+        """One more position for every beam; no dropout.
+
+        Work grows with the square of n, so that some hundred beams at a time are sensible.
 
         Args:
             x: inputs of the newest position, float[B, n, d].
-            past: per layer keys and values of the earlier positions, float[B, n, heads, t, w]; empty at first.
+            past: the earlier positions; None at first.
 
         Returns:
             Outputs float[B, n, d] and the cache with the newest position added.
         """
-        position = past[0][0].shape[-2] if past else 0
-        here = torch.arange(position + 1, device=x.device)
-        bias = self.bias(here[-1:], here)
-        grown: list[KeyValue] = []
-        for number, (layer, key_value) in enumerate(zip(self._layers(), memory.key_values, strict=True)):
-            normed = layer.self_norm(x)[:, :, None]
-            keys, values = layer.self_attention.key_value(normed)
-            if past:
-                keys = torch.cat([past[number][0], keys], dim=-2)
-                values = torch.cat([past[number][1], values], dim=-2)
-            grown.append((keys, values))
-            x = x + layer.drop(layer.self_attention(normed, (keys, values), bias)[:, :, 0])
-            x = x + layer.drop(layer.cross_attention(layer.cross_norm(x), key_value, memory.bias))
-            x = x + layer.drop(layer.feed(layer.feed_norm(x)))
-        return functional.dropout(self.norm(x), self.rate, self.training), grown
+        layers = self._layers()
+        if not memory.projections:
+            parts = [layer.self_attention for layer in layers]
+            memory.projections = [torch.cat([part.q.weight, part.k.weight, part.v.weight]) for part in parts]
+        size, beams = x.shape[:2]
+        first = 0 if past is None else past.layers[0].shape[1]
+        paths = torch.arange(first, first + beams, device=x.device).expand(size, beams).unsqueeze(2)
+        bias = None
+        if past is not None:
+            paths = torch.cat([past.paths, paths], dim=2)
+            own = self.bias.newest(paths.shape[2])
+            bias = x.new_full((size, own.shape[0], beams, first + beams), float("-inf"))
+            bias.scatter_(
+                3, paths.unsqueeze(1).expand(-1, own.shape[0], -1, -1), own[:, None].expand(size, -1, beams, -1)
+            )
+        x = x.flatten(0, 1)
+        grown = []
+        for number, (layer, memories) in enumerate(zip(layers, memory.key_values, strict=True)):
+            attention = layer.self_attention
+            projected = functional.linear(layer.self_norm(x), memory.projections[number]).view(size, beams, 3, -1)
+            newest = projected[:, :, 1:]
+            grown.append(newest if past is None else torch.cat([past.layers[number], newest], dim=1))
+            if bias is None:
+                seen = newest[:, :, 1]
+            else:
+                keys, values = (attention.split(grown[number][:, :, part]) for part in (0, 1))
+                seen = _attend(attention.split(projected[:, :, 0]), keys, values, bias)
+            x = torch.addmm(x, seen.flatten(0, 1), attention.o.weight.T)
+            attention = layer.cross_attention
+            queries = attention.split(attention.q(layer.cross_norm(x)).view(size, beams, -1))
+            x = torch.addmm(x, _attend(queries, *memories, memory.bias).flatten(0, 1), attention.o.weight.T)
+            hidden = functional.relu(layer.feed.into(layer.feed_norm(x)))
+            x = torch.addmm(x, hidden, layer.feed.out.weight.T)
+        return self.norm(x).view(size, beams, -1), Cache(grown, paths)
 
 
-def select_beams(past: list[KeyValue], parents: Tensor) -> list[KeyValue]:
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """float[B, heads, n, w] over [B, heads, P, w] to [B, n, heads * w]."""
+    seen = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0)
+    return seen.transpose(1, 2).flatten(2)
+
+
+def select_beams(past: Cache, parents: Tensor) -> Cache:
     """Reorder a decoder's cache: beam j of the result goes on from beam ``parents[b, j]``, int64[B, n]."""
-    rows = torch.arange(parents.shape[0], device=parents.device)[:, None]
-    return [(keys[rows, parents], values[rows, parents]) for keys, values in past]
+    paths = past.paths.gather(1, parents.unsqueeze(2).expand(-1, -1, past.paths.shape[2]))
+    return Cache(past.layers, paths)

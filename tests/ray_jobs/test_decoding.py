@@ -1,11 +1,19 @@
 import math
+from dataclasses import fields
 
 import pytest
 import torch
 
 from infra.errors import SettingError
-from ray_jobs.decoding.beam_search import constrained_beam_search
+from ray_jobs.decoding import trie as trie_module
+from ray_jobs.decoding.beam_search import _top, constrained_beam_search
 from ray_jobs.decoding.trie import Trie
+
+
+@pytest.fixture(params=["tables", "rows"])
+def layout(request, monkeypatch):
+    """Levels are held as tables, or as rows only."""
+    monkeypatch.setattr(trie_module, "TABLE_CELLS", 2**20 if request.param == "tables" else 0)
 
 
 def random_codes(generator, sizes, items):
@@ -69,6 +77,7 @@ CASES = [
 ] + [(11, (5,), 4), (12, (2, 2, 2, 2, 2, 2), 40), (13, (30, 30), 300), (14, (1, 6, 1, 6), 20)]
 
 
+@pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize(("seed", "sizes", "items"), CASES)
 def test_with_a_beam_per_item_the_search_equals_scoring_everything(seed, sizes, items):
     generator = torch.Generator().manual_seed(seed)
@@ -86,6 +95,7 @@ def test_with_a_beam_per_item_the_search_equals_scoring_everything(seed, sizes, 
     assert torch.allclose(log_probs, best.values, atol=1e-5)
 
 
+@pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize(("seed", "sizes", "items"), CASES)
 @pytest.mark.parametrize(("beams", "k"), [(1, 1), (3, 2), (10, 10)])
 def test_few_beams_give_valid_distinct_items_in_the_order_of_a_plain_search(seed, sizes, items, beams, k):
@@ -106,6 +116,7 @@ def test_few_beams_give_valid_distinct_items_in_the_order_of_a_plain_search(seed
         assert (log_probs[row, len(real) :] == -torch.inf).all()
 
 
+@pytest.mark.usefixtures("layout")
 def test_excluded_items_take_no_beam_even_when_the_model_loves_their_branch():
     sizes = (2, 8)
     codes = torch.cartesian_prod(torch.arange(2), torch.arange(8))
@@ -142,6 +153,108 @@ def test_fewer_beams_than_results_is_refused():
         constrained_beam_search(lambda codes, parents: torch.zeros(1, 1, 2), trie, 1, 5, 10)
 
 
+def everything_scored(model, codes, row, k, excluded=(), cap=None, length=1):
+    """The best items by (score, index), at most `cap` of each prefix, over Python lists."""
+    scores = model.item_scores(codes)[row].tolist()
+    found, taken = [], {}
+    for item in sorted(range(len(codes)), key=lambda item: (-scores[item], item)):
+        prefix = tuple(codes[item, :length].tolist())
+        if item not in excluded and (cap is None or taken.get(prefix, 0) < cap):
+            taken[prefix] = taken.get(prefix, 0) + 1
+            found.append(item)
+    return found[:k]
+
+
+def shared_codes(generator, sizes, items, tuples):
+    """`items` rows of `tuples` distinct ones, some of them often."""
+    codes = random_codes(generator, sizes, tuples)
+    return codes[(torch.rand(items, generator=generator) ** 2 * tuples).long()]
+
+
+@pytest.mark.usefixtures("layout")
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("cap", [None, 1, 3])
+def test_leaves_of_several_items_give_all_of_them_that_are_not_excluded(seed, cap):
+    generator = torch.Generator().manual_seed(seed)
+    sizes, items = (3, 4, 2), 40
+    codes = shared_codes(generator, sizes, items, 15)
+    model = RandomModel(generator, sizes, batch=3)
+    exclude = torch.randint(-1, items, (3, 12), generator=generator)
+    trie = Trie.from_codes(codes, sizes, shared_leaves=True)
+    for k in (1, 4, 40):
+        found, log_probs = constrained_beam_search(
+            model, trie, 3, 40, k, exclude, max_per_prefix=cap, prefix_length=1 + seed % 3
+        )
+        for row in range(3):
+            expected = everything_scored(model, codes, row, k, set(exclude[row].tolist()), cap, 1 + seed % 3)
+            assert found[row].tolist() == expected + [-1] * (k - len(expected))
+            scores = model.item_scores(codes)[row, expected]
+            assert torch.allclose(log_probs[row, : len(expected)], scores, atol=1e-5)
+    everywhere = torch.arange(items).repeat(3, 1)
+    assert (constrained_beam_search(model, trie, 3, 40, 5, everywhere)[0] == -1).all()
+
+
+def test_items_of_equal_score_come_out_by_the_tie_key_of_their_row():
+    codes = torch.tensor([[1, 0], [0, 1], [0, 1], [1, 0], [0, 1], [0, 0]])
+    distances = torch.tensor([[0.0, 3.0, 1.0, 0.0, 2.0, 0.0], [1.0, 1.0, 1.0, 0.0, 0.0, 1.0]])
+    tables = [torch.tensor([[-1.0, -2.0]]), torch.tensor([[-9.0, -1.0], [-2.0, -9.0]])]
+
+    def step(prefixes, parents):
+        table = tables[prefixes.shape[2]]
+        return table[prefixes[..., 0] if prefixes.shape[2] else torch.zeros(2, 1, dtype=torch.int64)]
+
+    trie = Trie.from_codes(codes, (2, 2), shared_leaves=True)
+    plain, _ = constrained_beam_search(step, trie, 2, 4, 4)
+    assert plain.tolist() == [[1, 2, 4, 0]] * 2
+    keyed, scores = constrained_beam_search(step, trie, 2, 4, 4, tie_key=lambda items: distances.gather(1, items))
+    assert keyed.tolist() == [[2, 4, 1, 0], [4, 1, 2, 3]]
+    assert scores.tolist() == [[-2.0, -2.0, -2.0, -4.0]] * 2
+
+
+@pytest.mark.usefixtures("layout")
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("cap", [1, 2, 5])
+def test_a_cap_holds_for_every_prefix_and_lets_as_many_items_out_as_it_allows(seed, cap):
+    generator = torch.Generator().manual_seed(seed)
+    sizes, items, length = (4, 5, 3), 50, 1 + seed % 2
+    codes = random_codes(generator, sizes, items)
+    model = RandomModel(generator, sizes, batch=2)
+    model.tables[0][:, :, 0] += 20
+    exclude = torch.randint(-1, items, (2, 9), generator=generator)
+    trie = Trie.from_codes(codes, sizes)
+    exact, _ = constrained_beam_search(model, trie, 2, items, 12, exclude, max_per_prefix=cap, prefix_length=length)
+    few, _ = constrained_beam_search(model, trie, 2, 12, 12, exclude, max_per_prefix=cap, prefix_length=length)
+    for row in range(2):
+        expected = everything_scored(model, codes, row, 12, set(exclude[row].tolist()), cap, length)
+        assert [item for item in exact[row].tolist() if item >= 0] == expected
+        real = few[row][few[row] >= 0]
+        assert len(real) == len(expected), "few beams may miss better items, but give as many"
+        assert codes[real, :length].unique(dim=0, return_counts=True)[1].max() <= cap
+    unlimited, _ = constrained_beam_search(model, trie, 2, items, 12, exclude, max_per_prefix=items)
+    assert torch.equal(unlimited, constrained_beam_search(model, trie, 2, items, 12, exclude)[0])
+    assert codes[unlimited[0][unlimited[0] >= 0], :1].unique(dim=0, return_counts=True)[1].max() > cap
+
+
+def test_caps_and_prefixes_out_of_range_are_refused():
+    trie = Trie.from_codes(torch.tensor([[0], [1]]), (2,))
+    with pytest.raises(SettingError, match="max_per_prefix is 0"):
+        constrained_beam_search(lambda codes, parents: torch.zeros(1, 1, 2), trie, 1, 5, 5, max_per_prefix=0)
+    with pytest.raises(SettingError, match="prefix_length is 2: item codes have 1 to 1 levels"):
+        constrained_beam_search(lambda codes, parents: torch.zeros(1, 1, 2), trie, 1, 5, 5, prefix_length=2)
+
+
+def test_the_largest_values_are_found_by_chunks_as_without():
+    generator = torch.Generator().manual_seed(0)
+    for width in (15, 64, 640, 6400):
+        values = torch.randn(5, width, generator=generator)
+        values[values < -0.5] = -torch.inf
+        best, places = _top(values, 10)
+        assert torch.equal(best, values.topk(10).values)
+        assert torch.equal(best, values.gather(1, places))
+        assert all(len(set(row)) == 10 for row in places.tolist())
+
+
+@pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize("sizes", [(3, 4, 2), (2**40, 2**40, 5), (2**62, 2**62)])
 def test_the_trie_has_the_children_that_the_codes_have(sizes):
     generator = torch.Generator().manual_seed(0)
@@ -151,23 +264,77 @@ def test_the_trie_has_the_children_that_the_codes_have(sizes):
     trie = Trie.from_codes(codes, sizes)
     prefixes = {0: ()}
     for level in range(len(sizes)):
-        nodes = torch.tensor(sorted(prefixes))
-        children, symbols, valid = trie.children(level, nodes)
         below = {}
-        for row, node in enumerate(nodes.tolist()):
-            expected = sorted({c[level] for c in codes.tolist() if tuple(c[:level]) == prefixes[node]})
-            assert symbols[row][valid[row]].tolist() == expected
-            for child, symbol in zip(children[row][valid[row]].tolist(), expected, strict=True):
-                below[child] = (*prefixes[node], symbol)
+        for node, prefix in prefixes.items():
+            start, end = trie.offsets[level][node : node + 2].tolist()
+            expected = sorted({c[level] for c in codes.tolist() if tuple(c[:level]) == prefix})
+            assert trie.symbols[level][start:end].tolist() == expected
+            below |= {start + i: (*prefix, symbol) for i, symbol in enumerate(expected)}
+            if (table := trie.tables[level]) is not None:
+                barrier = trie.barriers[level][node]
+                assert {s: int(table[node, s]) for s in (barrier == 0).nonzero().flatten().tolist()} == {
+                    below[child][-1]: child for child in range(start, end)
+                }
+                assert (barrier[barrier != 0] == -torch.inf).all()
+        assert trie.parents(level, torch.tensor(sorted(below))).tolist() == [
+            next(node for node, prefix in prefixes.items() if prefix == below[child][:-1]) for child in sorted(below)
+        ]
         prefixes = below
-    assert [tuple(codes[item].tolist()) for item in trie.leaf_items.tolist()] == [
-        prefixes[i] for i in range(len(codes))
-    ]
-    assert trie.item_leaves[trie.leaf_items].tolist() == list(range(len(codes)))
-    _, _, valid = trie.children(0, torch.tensor([-1]))
-    assert not valid.any()
+    leaves = [prefixes[i] for i in range(len(codes))]
+    assert [tuple(codes[item].tolist()) for item in trie.leaf_items.tolist()] == leaves
+    assert trie.item_slots[trie.leaf_items].tolist() == list(range(len(codes)))
 
 
-def test_two_items_with_the_same_codes_make_no_trie():
+def test_two_items_with_the_same_codes_share_a_leaf_only_where_allowed():
+    codes = torch.tensor([[0, 1], [1, 0], [0, 1]])
     with pytest.raises(AssertionError, match="share a code tuple"):
-        Trie.from_codes(torch.tensor([[0, 1], [0, 1]]), (2, 2))
+        Trie.from_codes(codes, (2, 2))
+    trie = Trie.from_codes(codes, (2, 2), shared_leaves=True)
+    assert (trie.leaf_items.tolist(), trie.leaf_starts.tolist()) == ([0, 2, 1], [0, 2, 3])
+    assert Trie.from_codes(codes[:2], (2, 2), shared_leaves=True).leaf_starts is None
+    with pytest.raises(AssertionError, match="share a code tuple"):
+        Trie.from_codes(codes[:2], (2, 2)).with_items(codes[2:])
+
+
+def assert_equal_tries(one, other):
+    for field in fields(Trie):
+        for mine, theirs in zip(*(_parts(getattr(trie, field.name)) for trie in (one, other)), strict=True):
+            if isinstance(mine, torch.Tensor):
+                assert mine.dtype == theirs.dtype, field.name
+                assert torch.equal(mine, theirs), field.name
+            else:
+                assert mine == theirs, field.name
+
+
+def _parts(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+@pytest.mark.usefixtures("layout")
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("seed", range(25))
+def test_appending_items_gives_the_tree_of_all_codes(seed, shared):
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [(3, 4, 2, 3), (5,), (2, 9, 2), (30, 30), (1, 1, 8), (2**40, 2**40, 3)][seed % 6]
+    small = tuple(min(size, 6) for size in sizes)
+    room = math.prod(small)
+    count = int(torch.randint(2, room + 1, (), generator=generator))
+    codes = shared_codes(generator, small, 2 * count, count) if shared else random_codes(generator, small, count)
+    codes = codes * torch.tensor([size // limit for size, limit in zip(sizes, small, strict=True)])
+    cut = int(torch.randint(1, len(codes), (), generator=generator))
+    middle = int(torch.randint(cut, len(codes) + 1, (), generator=generator))
+    grown = Trie.from_codes(codes[:cut], sizes, shared)
+    for part in (codes[cut:middle], codes[middle:]):
+        grown = grown.with_items(part, shared) if len(part) else grown
+    assert_equal_tries(grown, Trie.from_codes(codes, sizes, shared))
+
+
+def test_appending_below_known_prefixes_leaves_the_levels_above_as_they_are():
+    codes = torch.cartesian_prod(torch.arange(3), torch.arange(3), torch.arange(3))
+    trie = Trie.from_codes(codes[::2], (3, 3, 3))
+    grown = trie.with_items(codes[1::2])
+    for level in (0, 1):
+        assert grown.symbols[level] is trie.symbols[level]
+        assert grown.offsets[level] is trie.offsets[level]
+        assert grown.tables[level] is trie.tables[level]
+    assert grown.symbols[2] is not trie.symbols[2]

@@ -126,7 +126,7 @@ def test_encoder_and_decoder_compute_what_the_t5_of_transformers_computes():
         memory = decoder.memory(states, mask)
         embedded = reference.shared(target)
         assert torch.allclose(decoder(embedded, memory), output, atol=1e-5)
-        past, steps = [], []
+        past, steps = None, []
         for position in range(5):
             step, past = decoder.step(embedded[:, position : position + 1], memory, past)
             steps.append(step)
