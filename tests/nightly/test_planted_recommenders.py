@@ -1,0 +1,155 @@
+"""What each recipe is for, on worlds where only that helps: three seeds, and a control that must lose.
+
+A check holds when the mean over seeds and at least two of three seeds say so.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ray_jobs.data.histories import InMemoryExamples, evaluation_examples
+from ray_jobs.evaluation.evaluator import evaluate
+from ray_jobs.recommenders.bert4rec import BERT4Rec, BERT4RecSettings
+from ray_jobs.recommenders.hstu import HSTU, HSTUSettings
+from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
+from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
+from ray_jobs.recommenders.tiger import Tiger, TigerSettings
+from ray_jobs.training.loop import fit
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import planted_worlds as worlds
+
+SEEDS = (0, 1, 2)
+SMALL = {"width": 32, "max_history": 12, "batch_size": 64, "learning_rate": 5e-3, "evaluate_every": 5, "patience": 4}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def trained(kind, settings, histories, catalogue=None, held_out=None):
+    """NDCG@10 on the test split after training, early stopping on validation."""
+    torch.manual_seed(settings.seed)
+    model = kind(settings, catalogue or worlds.catalogue())
+    valid = evaluation_examples(histories, "valid", settings.max_history)
+    state = fit(model, InMemoryExamples(model.training_examples(histories)), InMemoryExamples(valid))
+    model.load_trained_state(state.best)
+    return score(model, held_out or histories)
+
+
+def score(model, histories):
+    (ranked,) = evaluate(model, histories, ("test",))
+    return float(ranked.metrics()["ndcg_10"].mean())
+
+
+def popularity(histories, catalogue=None):
+    model = Popularity(PopularitySettings(), catalogue or worlds.catalogue())
+    model.fit_counts(histories)
+    return score(model, histories)
+
+
+def markov(histories, items):
+    """NDCG@10 of first-order counts over training positions."""
+    counts = np.zeros((items, items))
+    for user in range(len(histories)):
+        row = histories.training_items(user)
+        np.add.at(counts, (row[:-1], row[1:]), 1)
+    gains = []
+    for row in histories.items:
+        scores = counts[row[-2]]
+        rank = int((scores >= scores[row[-1]]).sum())
+        gains.append(1 / np.log2(rank + 1) if rank <= 10 else 0.0)
+    return float(np.mean(gains))
+
+
+def assert_better(better, worse, margin=0.0):
+    gaps = np.array(better) - np.array(worse)
+    assert gaps.mean() > margin, (better, worse)
+    assert (gaps > 0).sum() >= 2, (better, worse)
+
+
+def test_sasrec_follows_two_threads_that_counts_cannot():
+    better, popular, first_order, without_order = [], [], [], []
+    for seed in SEEDS:
+        world, items = worlds.threads(seed), worlds.catalogue(60)
+        settings = SASRecSettings(**SMALL, epochs=40, dropout=0.1, seed=seed)
+        better.append(trained(SASRec, settings, world, items))
+        popular.append(popularity(world, items))
+        first_order.append(markov(world, 60))
+        without_order.append(trained(SASRec, settings, worlds.shuffled_training(world, seed), items, world))
+    assert_better(better, popular, 0.2)
+    assert_better(better, first_order, 0.2)
+    assert_better(better, without_order, 0.2)
+
+
+@pytest.mark.parametrize("loss", ["ce", "sampled_softmax", "bce", "gbce"])
+def test_every_loss_of_sasrec_learns_the_threads(loss):
+    world, items = worlds.threads(0), worlds.catalogue(60)
+    settings = SASRecSettings(**SMALL, epochs=40, dropout=0.1, loss=loss, negatives=30)
+    assert trained(SASRec, settings, world, items) > popularity(world, items) + 0.2
+
+
+class Causal(BERT4Rec):
+    """The same net, every position seeing the past only."""
+
+    def filled(self, window: Tensor, masked: Tensor) -> Tensor:
+        blocks = list(self.blocks)
+        try:
+            self.blocks = torch.nn.ModuleList(_Causally(block) for block in blocks)
+            return super().filled(window, masked)
+        finally:
+            self.blocks = torch.nn.ModuleList(blocks)
+
+
+class _Causally(torch.nn.Module):
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x, visible):
+        return self.block(x, visible=visible, causal=True)
+
+
+def test_bert4rec_needs_both_sides_and_the_question_it_is_asked():
+    better, causal, popular, cloze_only = [], [], [], []
+    for seed in SEEDS:
+        world = worlds.order_free(seed)
+        given = {**SMALL, "epochs": 60, "dropout": 0.1, "mask_share": 0.4, "seed": seed}
+        settings = BERT4RecSettings(**given, last_item_share=0.3)
+        better.append(trained(BERT4Rec, settings, world))
+        causal.append(trained(Causal, settings, world))
+        cloze_only.append(trained(BERT4Rec, BERT4RecSettings(**given, last_item_share=0.0), world))
+        popular.append(popularity(world))
+    assert_better(better, popular, 0.05)
+    assert_better(better, causal)
+    assert_better(better, cloze_only)
+
+
+def test_hstu_uses_the_time_between_events():
+    better, blind, softmax = [], [], []
+    for seed in SEEDS:
+        world = worlds.by_time(seed)
+        given = {**SMALL, "epochs": 40, "dropout": 0.1, "loss": "ce", "seed": seed}
+        better.append(trained(HSTU, HSTUSettings(**given), world))
+        blind.append(trained(HSTU, HSTUSettings(**given, time_bias=False), world))
+        softmax.append(trained(HSTU, HSTUSettings(**given, time_bias=False, attention="softmax"), world))
+    assert_better(better, blind, 0.02)
+    assert_better(better, softmax, 0.02)
+
+
+def test_hstu_counts_where_softmax_averages():
+    pointwise, softmax = [], []
+    for seed in SEEDS:
+        world = worlds.by_intensity(seed)
+        given = {**SMALL, "epochs": 60, "dropout": 0.0, "loss": "ce", "time_bias": False, "seed": seed}
+        pointwise.append(trained(HSTU, HSTUSettings(**given), world))
+        softmax.append(trained(HSTU, HSTUSettings(**given, attention="softmax"), world))
+    assert_better(pointwise, softmax)

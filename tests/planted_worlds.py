@@ -1,0 +1,117 @@
+"""Small worlds with a known mechanism, for statistical checks of recipes: histories over clustered items."""
+
+import numpy as np
+
+from ray_jobs.data.histories import Catalogue, Histories
+
+ITEMS, CLUSTERS = 90, 9
+PER_CLUSTER = ITEMS // CLUSTERS
+HOUR, DAY = 3_600, 86_400
+
+
+def catalogue(items=ITEMS):
+    names = tuple(f"I{item:03d}" for item in range(items))
+    return Catalogue(names, names, names)
+
+
+def histories(rows, times=None):
+    """Leave-one-out histories of `rows` of item indices."""
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    return Histories(
+        user_ids=tuple(f"U{user:05d}" for user in range(len(rows))),
+        items=tuple(np.array(row, dtype=np.int64) for row in rows),
+        valid_position=lengths - 2,
+        test_position=lengths - 1,
+        preferences=({},) * len(rows),
+        times=None if times is None else tuple(np.array(row, dtype=np.int64) for row in times),
+    )
+
+
+def threads(seed, users=700, items=60, noise=0.15):
+    """Two threads run through a history: an item is the successor of the one two steps back, but for the noise."""
+    rng = np.random.default_rng(seed)
+    successor = rng.permutation(items)
+    rows = []
+    for _ in range(users):
+        row = list(rng.integers(items, size=2))
+        for _ in range(int(rng.integers(6, 12))):
+            row.append(int(rng.integers(items)) if rng.random() < noise else int(successor[row[-2]]))
+        rows.append(row)
+    return histories(rows)
+
+
+def order_free(seed, users=700, reach=6):
+    """The next cluster is a permutation of the most frequent among the last `reach` items, wherever they stood."""
+    rng = np.random.default_rng(seed)
+    following = rng.permutation(CLUSTERS)
+    rows = []
+    for _ in range(users):
+        clusters = list(rng.integers(CLUSTERS, size=4))
+        for _ in range(int(rng.integers(8, 14))):
+            counts = np.bincount(clusters[-reach:], minlength=CLUSTERS)
+            likely = int(following[counts.argmax()])
+            clusters.append(likely if rng.random() < 0.7 else int(rng.integers(CLUSTERS)))
+        rows.append([_member(cluster, rng) for cluster in clusters])
+    return histories(rows)
+
+
+def by_time(seed, users=700):
+    """After a short gap the cluster stays, after a long one it is the user's home; nothing else tells which."""
+    rng = np.random.default_rng(seed)
+    rows, times = [], []
+    for _ in range(users):
+        home, now = int(rng.integers(CLUSTERS)), 10**9 + int(rng.integers(10**6))
+        clusters, moments = [home, int(rng.integers(CLUSTERS))], [now, now + HOUR]
+        for _ in range(int(rng.integers(6, 12))):
+            long = rng.random() < 0.5
+            moments.append(moments[-1] + int((20 * DAY if long else HOUR) * rng.uniform(0.7, 1.4)))
+            likely = home if long else (clusters[-1] + 1) % CLUSTERS
+            clusters.append(likely if rng.random() < 0.9 else int(rng.integers(CLUSTERS)))
+        rows.append([_member(cluster, rng) for cluster in clusters])
+        times.append(moments)
+    return histories(rows, times)
+
+
+def by_intensity(seed, users=900, levels=4):
+    """How often the first cluster occurs so far, not in which share, decides which item of the second comes next."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(users):
+        row, count = [], 0
+        for _ in range(int(rng.integers(8, 14))):
+            if rng.random() < 0.5:
+                row.append(int(rng.integers(PER_CLUSTER)))
+                count += 1
+            else:
+                row.append(PER_CLUSTER * (1 + count % levels) + int(rng.integers(3)))
+        row.append(PER_CLUSTER * (1 + count % levels) + int(rng.integers(3)))
+        rows.append(row)
+    return histories(rows)
+
+
+def communities(seed, users=500):
+    """Users stay in a community of items, whose members follow each other in a ring; ids say nothing of it."""
+    rng = np.random.default_rng(seed)
+    member = rng.permutation(ITEMS).reshape(CLUSTERS, PER_CLUSTER)
+    rows = []
+    for _ in range(users):
+        home, place = int(rng.integers(CLUSTERS)), int(rng.integers(PER_CLUSTER))
+        row = []
+        for _ in range(int(rng.integers(6, 11))):
+            row.append(int(member[home, place]))
+            place = (place + int(rng.integers(1, 3))) % PER_CLUSTER
+        rows.append(row)
+    return histories(rows), member
+
+
+def shuffled_training(worlds, seed):
+    """The same users and targets, each history's training positions in random order: the control without order."""
+    rng = np.random.default_rng(seed)
+    rows = [np.concatenate([rng.permutation(items[:-2]), items[-2:]]) for items in worlds.items]
+    return histories(rows)
+
+
+def _member(cluster, rng):
+    """An item of a cluster, the first ones more often."""
+    weights = 1 / np.arange(1, PER_CLUSTER + 1)
+    return cluster * PER_CLUSTER + int(rng.choice(PER_CLUSTER, p=weights / weights.sum()))
