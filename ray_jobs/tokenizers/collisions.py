@@ -1,6 +1,6 @@
 """What happens when the quantiser gives several items the same code tuple."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +8,10 @@ import numpy.typing as npt
 from infra.errors import SettingError
 
 EXTRA_LEVEL = "extra_level"
+SINKHORN = "sinkhorn"
+LIST = "list"
+
+Distances = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
 
 def collision_groups(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
@@ -52,3 +56,34 @@ def counter_level(
         )
     assert counter.max() < size
     return np.column_stack([codes, counter]), size
+
+
+def resolve(
+    policy: str,
+    item_ids: Sequence[str],
+    codes: npt.NDArray[np.int32],
+    distances: Distances | None,  # noqa: ARG001
+    level_sizes: Sequence[int],
+    counter_size: int,
+    setting: str,
+) -> tuple[npt.NDArray[np.int32], tuple[int, ...]]:
+    """What `policy` makes of items with equal tuples.
+
+    Args:
+        item_ids: items, each once.
+        codes: int32[N, H], the quantiser's tuples.
+        distances: of the given rows, what the levels before the last leave of them, squared distances to every code of
+            the last level, float32[n, K]; None where the quantiser has none.
+        level_sizes: vocabulary of the H levels.
+        counter_size, setting: as `counter_level`.
+
+    Returns:
+        int32[N, H or H + 1] and the vocabulary of its levels.
+
+    Raises:
+        SettingError: the policy cannot tell the items apart.
+    """
+    if policy == EXTRA_LEVEL:
+        unique, size = counter_level(item_ids, codes, counter_size, setting)
+        return unique, (*level_sizes, size)
+    raise SettingError(f"no collision policy {policy!r}; there are: {EXTRA_LEVEL}")

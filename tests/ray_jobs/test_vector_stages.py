@@ -12,10 +12,11 @@ from planted_warehouse import IDENTITY, PARTITION, cluster_of
 from infra.errors import SettingError
 from ray_jobs import item_vectors, semantic_ids
 from ray_jobs.data.tables import newest_items, publish, read_table, upsert
+from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.codebook import Codebook
-from ray_jobs.tokenizers.rqvae import RQVAESettings, RQVAETokenizer, standardisation
-from ray_jobs.tokenizers.rqvae_training import State, fit
+from ray_jobs.tokenizers.rqvae import RQVAESettings, RQVAETokenizer
+from ray_jobs.tokenizers.vectors import ArrayVectors, standardisation
 from schemas.errors import DataError
 from schemas.item_vectors import ITEM_VECTORS
 from schemas.items import ITEMS
@@ -125,7 +126,8 @@ def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_s
     with pytest.raises(DataError, match="run the stage 'item_vectors' first"):
         semantic_ids.run(request)
     plant_vectors(warehouse, request)
-    item_ids, vectors = semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2")
+    item_ids, held = semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2", 1000)
+    vectors = held.array
     training = semantic_ids.training_items(warehouse.settings, request, item_ids)
     assert 0 < training.sum() < len(item_ids), "some items are seen by no training position"
 
@@ -141,24 +143,24 @@ def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_s
         return FitContext(**given | changes)
 
     marker = tmp_path / "killed"
-    fitted = RQVAETokenizer(SETTINGS).fit(vectors, item_ids, context(after_report=fail_once(marker)))
+    fitted = RQVAETokenizer(SETTINGS).fit(held, item_ids, context(after_report=fail_once(marker)))
     assert marker.read_text() == "20"
     assert not fitted.reused
-    mean, scale = standardisation(vectors[training])
+    mean, scale = standardisation(held, training)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    whole = fit(SETTINGS, torch.from_numpy(((vectors - mean) / scale)[training]), State(""))
+    whole = fit(SETTINGS, InMemory(torch.from_numpy((vectors[training] - mean) / scale)), State(""))
     torch.set_num_threads(threads)
     assert [record["epoch"] for record in fitted.records] == list(range(1, 41))
     assert fitted.records == whole.records, "the resumed run ends like one that was never killed"
 
     held_out = vectors.copy()
     held_out[~training] += 1
-    same = RQVAETokenizer(SETTINGS).fit(held_out, item_ids, context())
+    same = RQVAETokenizer(SETTINGS).fit(ArrayVectors(held_out), item_ids, context())
     assert same.reused, "items that training does not see change nothing that is fitted"
-    assert (same.codebook.codes[training, :3] == fitted.codebook.codes[training, :3]).all()
+    assert (same.codebook.codes[training] == fitted.codebook.codes[training]).all()
     with pytest.raises(ValueError, match="other settings or item vectors; raise --generation"):
-        RQVAETokenizer(SETTINGS).fit(vectors + np.float32(0.1) * training[:, None] * vectors, item_ids, context())
+        RQVAETokenizer(SETTINGS).fit(ArrayVectors(vectors * (1 + 0.1 * training[:, None])), item_ids, context())
 
     report = semantic_ids.run(request)
     assert report.status == "done", "training was there, the table was not"
