@@ -29,7 +29,7 @@ class FSQSettings(AutoencoderSettings):
     Args:
         form: ``product`` or ``residual``.
         levels: codes per item (chunks of the product), the collision level left out.
-        grid: cells per rounded number; their product is the vocabulary of a level.
+        grid: cells per rounded number, 3 or more; their product is the vocabulary of a level.
         decoder_layers, decoder_heads: of the Transformer that reads a product's chunks.
         hidden: widths of the hidden layers around a residual form's latent vector, mirrored by the decoder.
     """
@@ -50,8 +50,8 @@ class FSQSettings(AutoencoderSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_at_least(1, "levels", "decoder_layers", "decoder_heads")
-        if not self.grid or min(self.grid) < 2:
-            raise SettingError(f"fsq.grid is {list(self.grid)}; it needs one number or more, each at least 2")
+        if not self.grid or min(self.grid) < 3:
+            raise SettingError(f"fsq.grid is {list(self.grid)}; it needs one number or more, each at least 3")
         if math.prod(self.grid) > 2**24:
             raise SettingError(f"fsq.grid {list(self.grid)} has {math.prod(self.grid):,} cells; use fewer than 2^24")
 
