@@ -186,7 +186,7 @@ def _streamed(settings: Settings, request: StageRequest, encoder: str, items: pa
     known = ray.put(items)
 
     def positions(batch: pa.Table) -> pa.Table:
-        rows = pc.index_in(batch["item_id"], ray.get(known))
+        rows = pc.index_in(batch["item_id"].cast(pa.string()), ray.get(known))
         found = pa.table({"row": rows.cast(pa.int64()), "vector": batch["vector"]})
         return found.filter(pc.is_valid(found["row"]))
 

@@ -140,6 +140,19 @@ class TestKMeans:
         assert min(shares.values()) > 0.7
         assert abs(shares[ArrayVectors] - shares[Blocks]) < 0.1
 
+    @pytest.mark.parametrize("name", KMEANS)
+    def test_a_second_fit_gives_the_same_codes_and_another_seed_others(self, name):
+        kind, settings = KMEANS[name]
+        settings = dataclasses.replace(settings, sample_per_code=10)
+        vectors, training = mixture(), np.ones(120, bool)
+        for source in (ArrayVectors, Blocks):
+            first, again, other = (
+                kind(dataclasses.replace(settings, seed=seed)).fit_levels(source(vectors), training)[1]
+                for seed in (0, 0, 1)
+            )
+            assert (first == again).all()
+            assert (first != other).any()
+
     def test_standardised_and_projected_vectors_come_back_in_their_units(self):
         settings = dataclasses.replace(RQKMEANS, levels=3, codebook_size=16, standardise=True, pca=8)
         vectors, training = mixture() * np.arange(1, 13, dtype=np.float32), np.ones(120, bool)
