@@ -4,9 +4,10 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 UV := 0.13.9
 BIN := .venv/bin
 EXTRAS := airflow,spark,ray,llm,test
+export BENCHMARK
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo down status test lint format constraints clean
+.PHONY: help setup demo down status test nightly reproduce lint format constraints clean
 
 help: ## Show this list
 	@awk -F ":.*## " '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,12 @@ status: ## Which services are running
 
 test: setup ## All tests
 	@$(BIN)/python -m pytest
+
+nightly: setup ## Slow checks: planted worlds under three seeds with their controls, streamed and split training
+	@$(BIN)/python -m pytest tests/nightly
+
+reproduce: setup ## Published results measured again: BENCHMARK=<folder> [ARGS="--recipes sasrec --seeds 0,1,2 --minutes 10"]
+	@$(BIN)/python -m ray_jobs.reproduction $(ARGS)
 
 lint: setup ## ruff, mypy, import-linter
 	@$(BIN)/ruff check .

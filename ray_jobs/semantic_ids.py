@@ -1,23 +1,45 @@
-"""Semantic ids: trains the tokenizer on item vectors and gives each item its own code tuple."""
+"""Semantic ids: trains the tokenizer on item vectors and gives each item its codes.
+
+A version of a codebook is fitted once. Items that come later are appended to it with the version's own quantiser, and
+no code that is there moves: a rerun does so for its own version, and ``semantic_ids.append_to`` for any other.
+"""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
+import ray.data
 
+from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
-from ray_jobs.data.tables import input_table, newest_items, publish, table_exists, table_version
+from ray_jobs.cluster import connect
+from ray_jobs.data.tables import (
+    input_files,
+    input_table,
+    newest_items,
+    publish,
+    read_table,
+    table_exists,
+    table_version,
+    upsert,
+)
 from ray_jobs.data.training_data import input_sequences
 from ray_jobs.encoders.text import PACKAGED
 from ray_jobs.item_vectors import content_hash
 from ray_jobs.registry import runs, tokenizer_plots
-from ray_jobs.tokenizers import tokenizer_class
-from ray_jobs.tokenizers.base import FitContext, Fitted, Floats
+from ray_jobs.tokenizers import stored, tokenizer_class
+from ray_jobs.tokenizers.base import CategoryPaths, FitContext
+from ray_jobs.tokenizers.codebook import Codebook
+from ray_jobs.tokenizers.collisions import collision_groups
+from ray_jobs.tokenizers.joining import distances_of, join
 from ray_jobs.tokenizers.quality import quality_report
+from ray_jobs.tokenizers.stored import StoredTokenizer
+from ray_jobs.tokenizers.vectors import ArrayVectors, DatasetVectors, Floats, Vectors, matrix, sampled_rows, take
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.semantic_ids import SEMANTIC_IDS
@@ -25,7 +47,9 @@ from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
 STAGE = "semantic_ids"
+APPEND_KEY = "semantic_ids.append_to"
 _DEFAULT_RECIPE = "rqvae"
+_MEASURED_ROWS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,49 +58,89 @@ class SemanticIdsSettings:
 
     Args:
         encoder: which item vectors are tokenized, where the request does not say.
+        append_to: version of a codebook that gets the items it lacks; empty fits one.
+        in_memory_rows: with more items, vectors are streamed from the table instead of held.
     """
 
     encoder: str = PACKAGED
+    append_to: str = ""
+    in_memory_rows: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if self.in_memory_rows < 0:
+            raise SettingError(f"{STAGE}.in_memory_rows is {self.in_memory_rows}; it must not be negative")
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A version in the table, and its tokenizer."""
+
+    codebook: Codebook
+    tokenizer: StoredTokenizer
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A version as it is to stand in the table.
+
+    Args:
+        records: one dict per epoch, empty where nothing was fitted now.
+        reused: training had been done before.
+    """
+
+    codebook: Codebook
+    tokenizer: StoredTokenizer
+    records: list[dict[str, float]] = field(default_factory=list)
+    reused: bool = False
 
 
 def run(request: StageRequest) -> StageReport:
-    """Fit the tokenizer that the request names (``rqvae`` by default) and publish its codebook."""
+    """Fit the tokenizer that the request names (``rqvae`` by default) and publish its codebook, or append to one.
+
+    Raises:
+        SettingError: the codebook to append to was made by another recipe or encoder, or is full.
+        DataError: an input is missing, or there is nothing to append to.
+    """
     settings = load_settings()
-    recipe = request.recipe or _DEFAULT_RECIPE
-    tokenizer_kind = tokenizer_class(recipe)
-    own = stage_settings(tokenizer_kind.settings_class, recipe, settings, request.overrides)
-    encoder = request.upstream.get("item_vectors.encoder") or _stage_encoder(settings, request)
+    own = stage_settings(SemanticIdsSettings, STAGE, settings, request.overrides)
+    append_to = request.upstream.get(APPEND_KEY, "") or own.append_to
+    version = append_to or codebook_version(request, request.recipe or _DEFAULT_RECIPE)
     progress = Progress(settings.home, STAGE)
     progress.update(0, 1, "reading item vectors")
-    item_ids, vectors = item_vectors(settings, request, encoder)
-    sequences = training_sequences(settings, request, item_ids)
-    training = np.isin(np.arange(len(item_ids)), np.concatenate(sequences))
-    categories = category_paths(settings, request)
-    version = codebook_version(request, recipe)
-    fitted = tokenizer_kind(own).fit(
-        vectors,
-        item_ids,
-        FitContext(
-            training=training,
-            version=version,
-            ray=settings.ray,
-            run_name=request.identity().train_run_name(),
-            home=settings.home,
-            stage=STAGE,
-            sequences=sequences,
-            categories=categories,
-        ),
-    )
-    quality = _quality(fitted, vectors, categories)
+    known = _published(settings, request, version)
+    if known is None and append_to:
+        raise DataError(
+            f"there is no codebook {append_to!r} with a tokenizer in {stored.folder_of(settings.home, append_to)} to "
+            f"append to; leave {APPEND_KEY} empty to fit one"
+        )
+    given = request.upstream.get("item_vectors.encoder")
+    encoder = known.tokenizer.encoder if known else given or own.encoder
+    if known is not None:
+        _require_same(version, "recipe", request.recipe, known.tokenizer.recipe)
+        _require_same(version, "encoder", given, encoder)
+    item_ids, vectors = item_vectors(settings, request, encoder, own.in_memory_rows)
     uri = settings.table_uri(request.dataset, SEMANTIC_IDS.name)
-    before = table_version(uri) if table_exists(uri) else None
-    handoff = publish(fitted.codebook.to_table(), SEMANTIC_IDS, uri, {"codebook": version}, request.identity())
-    counts = {"items": len(item_ids), "training_items": int(training.sum()), "epochs": len(fitted.records), **quality}
-    run_id = _record(settings, request, fitted, {"encoder": encoder, **dataclasses.asdict(own)}, counts)
-    progress.update(1, 1, f"{len(item_ids):,} items have codes, {quality['collision_rate']:.1%} shared theirs")
+    partition, identity = {"codebook": version}, request.identity()
+    categories = category_paths(settings, request)
+    if known is None:
+        result, training = _fit(settings, request, version, encoder, item_ids, vectors, categories)
+        before = table_version(uri) if table_exists(uri) else None
+        handoff = publish(result.codebook.to_table(), SEMANTIC_IDS, uri, partition, identity)
+        changed = not result.reused or handoff.version != before
+        counts: dict[str, float] = {"training_items": training, "epochs": len(result.records)}
+    else:
+        result, fresh = _appended(known, item_ids, vectors)
+        rows = result.codebook.to_table()
+        handoff = upsert(rows.slice(rows.num_rows - fresh), SEMANTIC_IDS, uri, partition, identity)
+        changed, counts = fresh > 0, {"new_items": fresh}
+    quality = _quality(result, item_ids, vectors, categories)
+    counts = {"items": len(item_ids), **counts, **quality}
+    run_id = _record(settings, request, result, append_to, counts)
+    shared = f"{quality['collision_rate']:.1%} shared theirs"
+    progress.update(1, 1, f"{len(item_ids):,} items have codes, {shared}")
     return StageReport(
         stage=STAGE,
-        status="reused" if fitted.reused and handoff.version == before else "done",
+        status="done" if changed else "reused",
         handoffs={SEMANTIC_IDS.name: handoff},
         counts=counts,
         outputs={"codebook": version, "mlflow_run_id": run_id},
@@ -89,33 +153,47 @@ def codebook_version(request: StageRequest, recipe: str) -> str:
     return f"{recipe}-{identity.partition}-{identity.config_hash}-g{identity.generation}"
 
 
-def _stage_encoder(settings: Settings, request: StageRequest) -> str:
-    return stage_settings(SemanticIdsSettings, STAGE, settings, request.overrides).encoder
-
-
-def item_vectors(settings: Settings, request: StageRequest, encoder: str) -> tuple[list[str], Floats]:
-    """Items known on the request's day, sorted by id, and their vectors float32[N, D].
+def item_vectors(
+    settings: Settings, request: StageRequest, encoder: str, in_memory_rows: int
+) -> tuple[list[str], Vectors]:
+    """Items known on the request's day, sorted by id, and their vectors, streamed where they are more than that.
 
     Raises:
         DataError: an item has no vector of its present text.
     """
     items = newest_items(settings, request).select(["item_id", "text"])
-    columns = ["item_id", "content_hash", "vector"]
-    stored = input_table(settings, request, "item_vectors", columns, [("encoder", "=", encoder)])
-    place = {
-        key: row
-        for row, key in enumerate(zip(stored["item_id"].to_pylist(), stored["content_hash"].to_pylist(), strict=True))
-    }
     item_ids = items["item_id"].to_pylist()
-    keys = [(item, content_hash(text)) for item, text in zip(item_ids, items["text"].to_pylist(), strict=True)]
-    missing = [item for item, text_hash in keys if (item, text_hash) not in place]
-    if missing:
+    hashes = pa.array([content_hash(text) for text in items["text"].to_pylist()], pa.string())
+    streamed = len(item_ids) > in_memory_rows
+    columns = ["item_id", "content_hash", *(() if streamed else ("vector",))]
+    there = input_table(settings, request, "item_vectors", columns, [("encoder", "=", encoder)])
+    rows = pc.index_in(items["item_id"].combine_chunks(), there["item_id"].combine_chunks())
+    right = pc.fill_null(pc.equal(there["content_hash"].combine_chunks().take(rows), hashes), False)
+    missing = items["item_id"].filter(pc.invert(right))
+    if len(missing):
         raise DataError(
             f"{len(missing)} of {len(item_ids)} items have no {encoder} vector of their present text, e.g. "
             f"{missing[0]}: run the stage 'item_vectors' for {request.partition} first"
         )
-    rows = stored["vector"].take(pa.array([place[key] for key in keys], pa.int64())).combine_chunks()
-    return item_ids, rows.flatten().to_numpy().reshape(len(item_ids), -1).astype(np.float32, copy=False)
+    if not streamed:
+        return item_ids, ArrayVectors(matrix(there["vector"].take(rows)))
+    return item_ids, _streamed(settings, request, encoder, items["item_id"].combine_chunks())
+
+
+def _streamed(settings: Settings, request: StageRequest, encoder: str, items: pa.Array) -> DatasetVectors:
+    """Vectors of `items`, by their position there, read from the table's files by Ray Data."""
+    connect()
+    files, filesystem = input_files(settings, request, "item_vectors", {"encoder": encoder})
+    known = ray.put(items)
+
+    def positions(batch: pa.Table) -> pa.Table:
+        rows = pc.index_in(batch["item_id"].cast(pa.string()), ray.get(known))
+        found = pa.table({"row": rows.cast(pa.int64()), "vector": batch["vector"]})
+        return found.filter(pc.is_valid(found["row"]))
+
+    read = ray.data.read_parquet(files, filesystem=filesystem, columns=["item_id", "vector"], partitioning=None)
+    data = read.map_batches(positions, batch_format="pyarrow", batch_size=None, zero_copy_batch=True)
+    return DatasetVectors(data, (len(items), len(data.take(1)[0]["vector"])))
 
 
 def training_sequences(
@@ -144,43 +222,169 @@ def training_sequences(
     return rows
 
 
-def category_paths(settings: Settings, request: StageRequest) -> tuple[tuple[str, ...], ...] | None:
+def category_paths(settings: Settings, request: StageRequest) -> CategoryPaths | None:
     """Category path of every item known on the request's day, sorted by item id; None where no item has one."""
     paths = tuple(tuple(path) for path in newest_items(settings, request)["categories"].to_pylist())
     return paths if any(paths) else None
 
 
-def _quality(fitted: Fitted, vectors: Floats, categories: tuple[tuple[str, ...], ...] | None) -> dict[str, float]:
-    levels = fitted.quantised_levels
-    codebook = fitted.codebook
-    measures = quality_report(
-        codebook.codes[:, :levels], codebook.level_sizes[:levels], vectors, fitted.reconstructions, categories
+def _published(settings: Settings, request: StageRequest, version: str) -> _Known | None:
+    """The version as it stands in the table, with its tokenizer; None where one of them is not there.
+
+    Raises:
+        DataError: items were appended to the version, and its tokenizer is gone.
+    """
+    uri = settings.table_uri(request.dataset, SEMANTIC_IDS.name)
+    if not table_exists(uri):
+        return None
+    rows = read_table(uri, filters=[("codebook", "=", version)])
+    if rows.num_rows == 0:
+        return None
+    codebook, folder = Codebook.from_table(rows, version), stored.folder_of(settings.home, version)
+    tokenizer = stored.load(folder)
+    if tokenizer is None and codebook.appended is not None and codebook.appended.any():
+        raise DataError(
+            f"codebook {version} has appended items, and its tokenizer is missing in {folder}: fitting it again would "
+            "drop them; bring the folder back, or raise --generation to fit a new version"
+        )
+    return None if tokenizer is None else _Known(codebook, tokenizer)
+
+
+def _require_same(version: str, what: str, asked: str | None, there: str) -> None:
+    if asked and asked != there:
+        raise SettingError(
+            f"the request names the {what} {asked!r}, and codebook {version} was made with {there!r}: name that, or "
+            f"leave {APPEND_KEY} empty to fit a codebook"
+        )
+
+
+def _fit(
+    settings: Settings,
+    request: StageRequest,
+    version: str,
+    encoder: str,
+    item_ids: list[str],
+    vectors: Vectors,
+    categories: CategoryPaths | None,
+) -> tuple[_Result, int]:
+    """A new version, its tokenizer stored; and how many items it was fitted on."""
+    recipe = request.recipe or _DEFAULT_RECIPE
+    kind = tokenizer_class(recipe)
+    own = stage_settings(kind.settings_class, recipe, settings, request.overrides)
+    sequences = training_sequences(settings, request, item_ids)
+    training = np.isin(np.arange(len(item_ids)), np.concatenate(sequences))
+    fitted = kind(own).fit(
+        vectors,
+        item_ids,
+        FitContext(
+            training=training,
+            version=version,
+            ray=settings.ray,
+            run_name=request.identity().train_run_name(),
+            home=settings.home,
+            stage=STAGE,
+            sequences=sequences,
+            categories=categories,
+        ),
     )
+    tokenizer = StoredTokenizer(
+        recipe=recipe,
+        settings=own,
+        encoder=encoder,
+        quantised_levels=fitted.quantised_levels,
+        quantiser=fitted.quantiser,
+    )
+    stored.save(stored.folder_of(settings.home, version), tokenizer)
+    return _Result(fitted.codebook, tokenizer, fitted.records, fitted.reused), int(training.sum())
+
+
+def _appended(known: _Known, item_ids: list[str], vectors: Vectors) -> tuple[_Result, int]:
+    """The version with the items it lacked behind those it had, and how many they are."""
+    codebook, tokenizer = known.codebook, known.tokenizer
+    there = set(codebook.item_ids)
+    lacking = np.fromiter((item not in there for item in item_ids), bool, len(item_ids))
+    fresh = np.flatnonzero(lacking)
+    if len(fresh) == 0:
+        return _Result(codebook, tokenizer), 0
+    quantiser = tokenizer.quantiser
+    if quantiser is None:
+        raise SettingError(
+            f"codebook {codebook.version} lacks {len(fresh)} items, e.g. {item_ids[fresh[0]]}, and the recipe "
+            f"{tokenizer.recipe} gives no codes to items it was not fitted on: fit a new version (--generation)"
+        )
+    codes = np.zeros((len(item_ids), tokenizer.quantised_levels), np.int32)
+    for rows, block in vectors.blocks(lacking):
+        codes[rows] = quantiser.encode(block)
+    names = [item_ids[row] for row in fresh]
+    setting = f"{tokenizer.recipe}.collision_size"
+    joined = join(codebook, names, codes[fresh], distances_of(vectors, quantiser, codes, fresh), setting)
+    grown = dataclasses.replace(
+        codebook,
+        item_ids=codebook.item_ids + names,
+        codes=np.concatenate([codebook.codes, joined]),
+        appended=np.concatenate([codebook.appended, np.ones(len(fresh), bool)]),
+    )
+    return _Result(grown, tokenizer), len(fresh)
+
+
+def _quality(
+    result: _Result, item_ids: list[str], vectors: Vectors, categories: CategoryPaths | None
+) -> dict[str, float]:
+    """Quality on the catalogue (a sample of streamed vectors), collisions among all, and drift of what was appended."""
+    codebook, quantiser = result.codebook, result.tokenizer.quantiser
+    levels = result.tokenizer.quantised_levels
+    place = {item: row for row, item in enumerate(codebook.item_ids)}
+    rows = np.fromiter((place[item] for item in item_ids), np.int64, len(item_ids))
+    codes, appended = codebook.codes[rows, :levels], np.asarray(codebook.appended)[rows]
+
+    def measured(only: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], Floats, Floats | None]:
+        chosen = sampled_rows(only, _MEASURED_ROWS if vectors.streamed else len(only), 0)
+        return chosen, take(vectors, chosen), None if quantiser is None else quantiser.decode(codes[chosen])
+
+    some, those, decoded = measured(np.ones(len(rows), bool))
+    paths = None if categories is None else tuple(categories[row] for row in some)
+    measures = quality_report(codes[some], codebook.level_sizes[:levels], those, decoded, paths)
+    groups = collision_groups(codes)
+    sizes = np.bincount(groups)
+    measures["collision_rate"] = float((sizes[groups] > 1).mean())
+    measures["largest_collision"] = float(sizes.max())
+    measures["appended_share"] = float(appended.mean())
+    if appended.any():
+        measures["appended_collision_rate"] = float((sizes[groups[appended]] > 1).mean())
+        for name, only in (("fitted", ~appended), ("appended", appended)):
+            if only.any():
+                _, those, decoded = measured(only)
+                assert decoded is not None, "only a quantiser appends items"
+                measures[f"reconstruction_mse_{name}"] = float(np.square(those - decoded, dtype=np.float64).mean())
     return {name: round(value, 6) for name, value in measures.items()}
 
 
 def _record(
-    settings: Settings,
-    request: StageRequest,
-    fitted: Fitted,
-    params: dict[str, object],
-    counts: dict[str, float],
+    settings: Settings, request: StageRequest, result: _Result, append_to: str, counts: dict[str, float]
 ) -> str:
-    """Settings, learning curves, quality and its pictures in MLflow; a retry adds nothing."""
-    codebook, levels = fitted.codebook, fitted.quantised_levels
+    """Settings, learning curves, quality, a picture of code use and the tokenizer in MLflow; a retry adds nothing."""
+    codebook, tokenizer = result.codebook, result.tokenizer
+    appending = {"append_to": append_to} if append_to else {}
     run_id = runs.find_or_start(
-        settings, request, f"tokenizer {codebook.version}", params, {"penchant.codebook": codebook.version}
+        settings,
+        request,
+        f"append to {append_to}" if append_to else f"tokenizer {codebook.version}",
+        {"encoder": tokenizer.encoder, **appending, **dataclasses.asdict(tokenizer.settings)},
+        {"penchant.codebook": codebook.version},
     )
     curves = [
         (f"train.{name}", value, int(record["epoch"]))
-        for record in fitted.records
+        for record in result.records
         for name, value in record.items()
         if name != "epoch"
     ]
     runs.log_metrics(run_id, curves + [(f"codebook.{name}", float(value), 0) for name, value in counts.items()])
+    levels = tokenizer.quantised_levels
     figures = tokenizer_plots.figures(codebook.codes[:, :levels], codebook.level_sizes[:levels], counts)
     for name, figure in figures.items():
         runs.log_figure(run_id, figure, f"plots/{name}.png")
+    if result.records:
+        runs.log_artifacts(run_id, stored.folder_of(settings.home, codebook.version), "tokenizer")
     runs.finish(run_id)
     return run_id
 

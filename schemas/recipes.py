@@ -21,6 +21,9 @@ class Recipe:
 TOKENIZERS = {
     "rqvae": Recipe("rqvae:RQVAETokenizer", "residual-quantised autoencoder over item vectors"),
     "itemindex": Recipe("itemindex:ItemIndex", "numbers or paths of categories or of co-occurrence, nothing learned"),
+    "rqkmeans": Recipe("rqkmeans:RQKMeansTokenizer", "residual k-means over item vectors"),
+    "balanced_kmeans": Recipe("balanced_kmeans:BalancedKMeansTokenizer", "residual k-means, codes used equally often"),
+    "fsq": Recipe("fsq:FSQTokenizer", "finite scalar quantisation of item vectors, no codebook to learn"),
 }
 
 RECOMMENDERS = {

@@ -69,16 +69,37 @@ def input_table(
     Raises:
         DataError: there is no such table or version, or its producer followed another contract.
     """
+    uri, version = _input(settings, request, name)
+    return read_table(uri, version, columns, filters)
+
+
+def input_files(
+    settings: Settings, request: StageRequest, name: str, partition: Mapping[str, Any]
+) -> tuple[list[str], fs.FileSystem]:
+    """Parquet files of one partition of a table that `request` reads, and the file system that opens them.
+
+    The partition's own columns are not in the files.
+
+    Raises:
+        DataError: as `input_table`.
+    """
+    table = _open(*_input(settings, request, name))
+    files = table.to_pyarrow_dataset(filesystem=_files(table)).get_fragments(filter=_within(partition))
+    return sorted(file.path for file in files), _files(table)
+
+
+def _input(settings: Settings, request: StageRequest, name: str) -> tuple[str, int | None]:
+    """Address and version of a table that `request` reads."""
     handoff = request.inputs.get(name)
     if handoff is None:
-        return read_table(settings.table_uri(request.dataset, name), None, columns, filters)
+        return settings.table_uri(request.dataset, name), None
     expected = TABLES[name].schema_hash()
     if handoff.schema_hash != expected:
         raise DataError(
             f"table {name} at {handoff.uri} was published with schema {handoff.schema_hash}, this code reads "
             f"{expected} (schemas/{name}.py): run the stage {_STAGE_OF.get(name, name)!r} again with this code"
         )
-    return read_table(handoff.uri, handoff.version, columns, filters)
+    return handoff.uri, handoff.version
 
 
 def input_partition(settings: Settings, request: StageRequest, name: str, columns: list[str] | None = None) -> pa.Table:

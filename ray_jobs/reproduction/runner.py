@@ -20,6 +20,7 @@ from ray_jobs.recommenders.base import Recommender
 from ray_jobs.reproduction.experiments import LEAKY_POPULARITY, TOKENIZER, TOKENIZER_SETTINGS, Experiment
 from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.base import FitContext
+from ray_jobs.tokenizers.vectors import ArrayVectors
 from ray_jobs.training.loop import TrainState
 from ray_jobs.training.ray_train import Plan, build, train
 
@@ -181,7 +182,7 @@ class Runner:
         kind = tokenizer_class(TOKENIZER)
         name = f"reproduce--{self.folder.name}--{len(item_ids)}--{TOKENIZER}"
         fitted = kind(kind.settings_class(**TOKENIZER_SETTINGS)).fit(
-            self._vectors(),
+            ArrayVectors(self._vectors()),
             item_ids,
             FitContext(
                 training=training,

@@ -1,16 +1,51 @@
-"""The contract of a tokenizer recipe: vectors of items in, a codebook out."""
+"""The contract of a tokenizer recipe: vectors of items in, a codebook and what encodes new items out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from infra.errors import SettingError
 from infra.settings import RaySettings
 from ray_jobs.tokenizers.codebook import Codebook
+from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors
 
-Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int32]
+
+
+CategoryPaths = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantiserSettings:
+    """Settings that every quantiser has; each recipe's own dataclass adds to them.
+
+    Args:
+        collisions: what becomes of items with equal tuples, see `ray_jobs.tokenizers.collisions.resolve`.
+        collision_size: vocabulary of the extra level; 0 chooses it from the largest collision.
+        seed: of everything drawn at random.
+    """
+
+    section: ClassVar[str]
+
+    collisions: Literal["extra_level", "sinkhorn", "list"] = "extra_level"
+    collision_size: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.require_at_least(0, "collision_size")
+
+    def require_at_least(self, least: int, *names: str) -> None:
+        """Refuse settings below `least`.
+
+        Raises:
+            SettingError: names the setting, its value and the least that will do.
+        """
+        for name in names:
+            if getattr(self, name) < least:
+                raise SettingError(f"{self.section}.{name} is {getattr(self, name)}; it must be at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +63,43 @@ class FitContext:
         after_report: called on every worker after each checkpoint with the epochs done; for tests of crashes.
     """
 
-    training: npt.NDArray[np.bool_]
+    training: Mask
     version: str
     ray: RaySettings
     run_name: str
     home: str
     stage: str
     sequences: tuple[npt.NDArray[np.int64], ...] = ()
-    categories: tuple[tuple[str, ...], ...] | None = None
+    categories: CategoryPaths | None = None
     after_report: Callable[[int], None] | None = None
+
+
+class Quantiser(Protocol):
+    """What a fit leaves: gives codes to any vectors of the same encoder, and vectors back to codes."""
+
+    @property
+    def level_sizes(self) -> tuple[int, ...]:
+        """Codes per level, L numbers; without the level that tells collisions apart."""
+        ...
+
+    def encode(self, vectors: Floats) -> Codes:
+        """int32[N, L] of float32[N, D]; the same vector always gets the same codes."""
+        ...
+
+    def decode(self, codes: Codes) -> Floats:
+        """float32[N, D] in the units of the vectors, of int32[N, L]."""
+        ...
+
+    def last_level_distances(self, vectors: Floats, codes: Codes) -> Floats | None:
+        """Squared distances of what the levels before the last leave to every code of the last, float32[N, K].
+
+        None where a level has no codes in a common space.
+        """
+        ...
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything that `Tokenizer.restore` needs besides the settings."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +109,14 @@ class Fitted:
     Args:
         codebook: the codes of all N items, in the order given.
         quantised_levels: levels that carry meaning, those that only tell collisions apart left out.
-        reconstructions: float32[N, D], what the codes decode to, in the units of the vectors; None where they decode to
-            nothing.
-        records: one dict per epoch: epoch, losses, seconds.
+        quantiser: gives codes to new items; None for a recipe that reads no vectors.
+        records: one dict per epoch (per level, where levels are fitted one after the other): epoch, losses.
         reused: True when the run had been trained to its end before.
     """
 
     codebook: Codebook
     quantised_levels: int
-    reconstructions: Floats | None = None
+    quantiser: Quantiser | None = None
     records: list[dict[str, float]] = field(default_factory=list)
     reused: bool = False
 
@@ -67,6 +129,10 @@ class Tokenizer(Protocol):
 
     def __init__(self, settings: Any) -> None: ...
 
-    def fit(self, vectors: Floats, item_ids: list[str], context: FitContext) -> Fitted:
-        """Learn codes for `vectors` float32[N, D] of `item_ids`, unique tuples guaranteed."""
+    def fit(self, vectors: Vectors, item_ids: list[str], context: FitContext) -> Fitted:
+        """Learn codes of the N items `item_ids` from their vectors, by position."""
+        ...
+
+    def restore(self, tensors: Mapping[str, npt.NDArray[Any]]) -> Quantiser:
+        """The quantiser whose `Quantiser.tensors` these are."""
         ...

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from ray_jobs.tokenizers.collisions import LIST
 from schemas.errors import DataError
 from schemas.semantic_ids import SEMANTIC_IDS
 
@@ -19,12 +20,13 @@ class Codebook:
         codes: int32[N, H]; level h lies in ``range(level_sizes[h])``.
         level_sizes: vocabulary of each level, room for items that are appended later included.
         version: name of the version.
-        collision_policy: how equal tuples were told apart, e.g. ``extra_level`` (a counter as the last level).
+        collision_policy: how equal tuples were told apart, e.g. ``extra_level`` (a counter as the last level); under
+            ``list`` they were not, and a tuple may stand for several items.
         ordered: False when a tuple is a set, so that equal sets count as equal codes.
         appended: bool[N]: added after the version was fitted; all False when left out.
 
     Raises:
-        DataError: shapes do not fit, a code is out of range, or two items share a code tuple.
+        DataError: shapes do not fit, a code is out of range, or two items share a code tuple that may not.
     """
 
     item_ids: list[str]
@@ -56,6 +58,8 @@ class Codebook:
                 f"{where}: item {self.item_ids[row]} has code {codes[row, level]} at level {level}, outside "
                 f"0..{self.level_sizes[level] - 1}"
             )
+        if self.collision_policy == LIST:
+            return
         tuples = codes if self.ordered else np.sort(codes, axis=1)
         _, first, counts = np.unique(tuples, axis=0, return_index=True, return_counts=True)
         if (counts > 1).any():

@@ -4,30 +4,35 @@ Sizes and losses follow TIGER (Rajput et al. 2023, "Recommender Systems with Gen
 ids of preference discerning (Paischer et al. 2024): k-means start of each level on the residuals of the untrained
 encoder, squared error of reconstruction, codebook and commitment terms, straight-through gradients. Ours: codes that no
 training item uses start again at badly coded residuals, and inputs are standardised on training items only.
+
+vector-quantize-pytorch's ResidualVQ is not used: its k-means start and its replacement of unused codes look at single
+batches, ours at all training items under a generator of their own, which is what makes a resumed run end like one that
+was not interrupted.
 """
 
-import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional
 
-from infra.errors import SettingError
-from ray_jobs.tokenizers.base import FitContext, Fitted, Floats
-from ray_jobs.tokenizers.codebook import Codebook
-from ray_jobs.tokenizers.collisions import EXTRA_LEVEL, counter_level
+from ray_jobs.tokenizers.autoencoder import (
+    ROWS_AT_ONCE,
+    Autoencoder,
+    AutoencoderSettings,
+    AutoencoderTokenizer,
+    perceptron,
+)
 
-_ROWS_AT_ONCE = 16_384
 _KMEANS_ROWS = 50_000
+_NO_RESTART_AFTER = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
-class RQVAESettings:
+class RQVAESettings(AutoencoderSettings):
     """Settings of the recipe.
 
     Args:
@@ -36,47 +41,41 @@ class RQVAESettings:
         latent_dim: width of the latent vector and of the codes.
         hidden: widths of the encoder's hidden layers, mirrored by the decoder.
         commitment: weight of the commitment term (beta).
-        epochs, batch_size, learning_rate, weight_decay: of AdamW; the batch is per worker.
         restart_every: epochs between restarts of unused codes; 0 never restarts. None in the last fifth of training.
-        collision_size: vocabulary of the extra level; 0 chooses it from the largest collision.
-        checkpoint_every: epochs between checkpoints.
-        seed: of weights, order, k-means and restarts.
     """
+
+    section: ClassVar[str] = "rqvae"
 
     levels: int = 3
     codebook_size: int = 256
     latent_dim: int = 32
     hidden: tuple[int, ...] = (256, 128)
     commitment: float = 0.25
-    epochs: int = 400
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
     restart_every: int = 20
-    collision_size: int = 0
-    checkpoint_every: int = 100
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("levels", "codebook_size", "latent_dim", "epochs", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"rqvae.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("commitment", "weight_decay", "restart_every", "collision_size"):
-            if getattr(self, name) < 0:
-                raise SettingError(f"rqvae.{name} is {getattr(self, name)}; it must not be negative")
-        if self.learning_rate <= 0:
-            raise SettingError(f"rqvae.learning_rate is {self.learning_rate}; it must be above 0")
+        super().__post_init__()
+        self.require_at_least(1, "levels", "codebook_size", "latent_dim")
+        self.require_at_least(0, "commitment", "restart_every")
+
+    def build(self, width: int) -> "RQVAE":
+        """See `AutoencoderSettings.build`."""
+        return RQVAE(width, self)
 
 
-class RQVAE(nn.Module):
+class RQVAE(Autoencoder):
     """Encoder, codebooks and decoder over standardised vectors."""
+
+    losses: ClassVar[tuple[str, ...]] = ("loss", "reconstruction", "quantisation")
 
     def __init__(self, input_dim: int, settings: RQVAESettings) -> None:
         super().__init__()
+        self.settings = settings
         self.commitment = settings.commitment
+        self.level_sizes = (settings.codebook_size,) * settings.levels
         widths = (input_dim, *settings.hidden, settings.latent_dim)
-        self.encoder = _perceptron(widths)
-        self.decoder = _perceptron(widths[::-1])
+        self.encoder = perceptron(widths)
+        self.decoder = perceptron(widths[::-1])
         shape = (settings.codebook_size, settings.latent_dim)
         self.codebooks = nn.ParameterList(nn.Parameter(torch.zeros(shape)) for _ in range(settings.levels))
 
@@ -99,21 +98,43 @@ class RQVAE(nn.Module):
             "quantisation": quantisation,
         }
 
-    @torch.no_grad()
-    def quantise(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes int64[N, levels] and what they decode to, float[N, D], of float[N, D]."""
-        codes, decoded = [], []
-        for rows in vectors.split(_ROWS_AT_ONCE):
-            residual = self.encoder(rows)
-            quantised = torch.zeros_like(residual)
-            picked = []
-            for codebook in self.codebooks:
-                picked.append(nearest_codes(residual, codebook))
-                quantised = quantised + codebook[picked[-1]]
-                residual = residual - codebook[picked[-1]]
-            codes.append(torch.stack(picked, dim=1))
-            decoded.append(self.decoder(quantised))
-        return torch.cat(codes), torch.cat(decoded)
+    def quantise_batch(self, vectors: Tensor) -> Tensor:
+        """See `Autoencoder.quantise`."""
+        residual, picked = self.encoder(vectors), []
+        for codebook in self.codebooks:
+            picked.append(nearest_codes(residual, codebook))
+            residual = residual - codebook[picked[-1]]
+        return torch.stack(picked, dim=1)
+
+    def reconstruct_batch(self, codes: Tensor) -> Tensor:
+        """See `Autoencoder.reconstruct`."""
+        quantised = sum(codebook[picked] for codebook, picked in zip(self.codebooks, codes.T, strict=True))
+        return self.decoder(quantised)
+
+    def last_level_distances(self, vectors: Tensor, codes: Tensor) -> Tensor:
+        """See `ray_jobs.tokenizers.base.Quantiser.last_level_distances`."""
+        residual = self.encoder(vectors)
+        for codebook, picked in zip(self.codebooks[:-1], codes.T, strict=False):
+            residual = residual - codebook[picked]
+        return torch.cdist(residual, self.codebooks[-1]).square()
+
+    def start(self, sample: Tensor) -> None:
+        """See `Autoencoder.start`."""
+        self.start_codebooks(sample, self.settings.seed)
+
+    def end_epoch(self, epoch: int, sample: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        """Restart unused codes where that is due."""
+        settings = self.settings
+        due = settings.restart_every > 0 and epoch % settings.restart_every == 0
+        if not due or epoch > _NO_RESTART_AFTER * settings.epochs:
+            return {}
+        generator = torch.Generator().manual_seed((settings.seed * 1_000_003 - epoch) % 2**63)
+        moved = self.restart_unused_codes(sample, generator)
+        for codebook, codes in zip(self.codebooks, moved, strict=True):
+            for moments in optimizer.state[codebook].values():
+                if moments.shape == codebook.shape:
+                    moments[codes] = 0
+        return {"restarted_codes": sum(len(codes) for codes in moved)}
 
     @torch.no_grad()
     def start_codebooks(self, vectors: Tensor, seed: int) -> None:
@@ -121,7 +142,7 @@ class RQVAE(nn.Module):
 
         With fewer distinct residuals than codes the codes left over start at residuals drawn at random.
         """
-        residual = torch.cat([self.encoder(rows) for rows in vectors.split(_ROWS_AT_ONCE)])
+        residual = torch.cat([self.encoder(rows) for rows in vectors.split(ROWS_AT_ONCE)])
         random = np.random.default_rng(seed)
         if len(residual) > _KMEANS_ROWS:
             residual = residual[torch.from_numpy(np.sort(random.permutation(len(residual))[:_KMEANS_ROWS]))]
@@ -143,7 +164,7 @@ class RQVAE(nn.Module):
         Returns:
             Per level the indices of the codes that were moved.
         """
-        residual = torch.cat([self.encoder(rows) for rows in vectors.split(_ROWS_AT_ONCE)])
+        residual = torch.cat([self.encoder(rows) for rows in vectors.split(ROWS_AT_ONCE)])
         moved = []
         for codebook in self.codebooks:
             codes = nearest_codes(residual, codebook)
@@ -165,57 +186,8 @@ def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     return distances.argmin(dim=1)
 
 
-def _perceptron(widths: tuple[int, ...]) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for width, following in itertools.pairwise(widths):
-        layers += [nn.Linear(width, following), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def standardisation(vectors: Floats) -> tuple[Floats, Floats]:
-    """Mean and scale per dimension; the scale of a constant dimension is 1."""
-    mean, scale = vectors.mean(axis=0), vectors.std(axis=0)
-    return mean.astype(np.float32), np.where(scale > 1e-6, scale, 1.0).astype(np.float32)
-
-
-class RQVAETokenizer:
-    """The recipe ``rqvae``: an `RQVAE` trained on Ray Train, and a counter as the last level against collisions."""
+class RQVAETokenizer(AutoencoderTokenizer):
+    """The recipe ``rqvae``: an `RQVAE` trained on Ray Train."""
 
     name: ClassVar[str] = "rqvae"
-    settings_class: ClassVar[type[RQVAESettings]] = RQVAESettings
-
-    def __init__(self, settings: RQVAESettings) -> None:
-        self.settings = settings
-
-    def fit(self, vectors: Floats, item_ids: list[str], context: FitContext) -> Fitted:
-        """Train on the items of ``context.training``, give codes to all.
-
-        Raises:
-            SettingError: the cluster is too small, a setting does not fit the catalogue, or the run's name belongs
-                to a finished run with other settings or vectors.
-        """
-        from ray_jobs.tokenizers.rqvae_training import train
-
-        mean, scale = standardisation(vectors[context.training])
-        inputs = (vectors - mean) / scale
-        trained = train(self.settings, inputs[context.training], context)
-        model = RQVAE(vectors.shape[1], self.settings)
-        model.load_state_dict(trained.model)
-        codes, decoded = model.quantise(torch.from_numpy(inputs))
-        quantised: npt.NDArray[np.int32] = codes.numpy().astype(np.int32)
-        unique, collision_size = counter_level(
-            item_ids, quantised, self.settings.collision_size, "rqvae.collision_size"
-        )
-        return Fitted(
-            codebook=Codebook(
-                item_ids=item_ids,
-                codes=unique,
-                level_sizes=(*(len(codebook) for codebook in model.codebooks), collision_size),
-                version=context.version,
-                collision_policy=EXTRA_LEVEL,
-            ),
-            quantised_levels=self.settings.levels,
-            reconstructions=decoded.numpy() * scale + mean,
-            records=trained.records,
-            reused=trained.reused,
-        )
+    settings_class: ClassVar[type[AutoencoderSettings]] = RQVAESettings

@@ -3,10 +3,8 @@
 A check holds when the mean over seeds and at least two of three seeds say so.
 """
 
-import sys
-from pathlib import Path
-
 import numpy as np
+import planted_worlds as worlds
 import pytest
 import torch
 from torch import Tensor
@@ -17,11 +15,7 @@ from ray_jobs.recommenders.bert4rec import BERT4Rec, BERT4RecSettings
 from ray_jobs.recommenders.hstu import HSTU, HSTUSettings
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
 from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
-from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from ray_jobs.training.loop import fit
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-import planted_worlds as worlds
 
 SEEDS = (0, 1, 2)
 SMALL = {"width": 32, "max_history": 12, "batch_size": 64, "learning_rate": 5e-3, "evaluate_every": 5, "patience": 4}

@@ -12,6 +12,7 @@ from ray_jobs.cluster import connect
 from ray_jobs.evaluation.leaks import vector_leaks
 from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.base import FitContext
+from ray_jobs.tokenizers.vectors import ArrayVectors
 from schemas.recipes import TOKENIZERS
 
 
@@ -28,7 +29,7 @@ def test_codes_of_training_items_do_not_depend_on_the_others(recipe, tmp_path, m
     monkeypatch.setenv("PENCHANT_RAY__STORAGE", str(tmp_path / "ray_results"))
     settings = load_settings()
     rng = np.random.default_rng(0)
-    vectors = (np.repeat(rng.normal(size=(8, 16)) * 4, 10, axis=0) + rng.normal(size=(80, 16))).astype(np.float32)
+    vectors = (np.repeat(rng.normal(size=(8, 64)) * 4, 10, axis=0) + rng.normal(size=(80, 64))).astype(np.float32)
     training = np.arange(80) % 4 > 0
     kind = tokenizer_class(recipe)
     runs = count()
@@ -45,10 +46,10 @@ def test_codes_of_training_items_do_not_depend_on_the_others(recipe, tmp_path, m
             home=settings.home,
             stage="semantic_ids",
         )
-        fitted = kind(own).fit(given, [f"i{n:02}" for n in range(80)], context)
-        return {
-            "codes": fitted.codebook.codes[training][:, : fitted.quantised_levels],
-            "reconstructions": fitted.reconstructions[training],
-        }
+        fitted = kind(own).fit(ArrayVectors(given), [f"i{n:02}" for n in range(80)], context)
+        codes = fitted.codebook.codes[training][:, : fitted.quantised_levels]
+        return {"codes": codes} | (
+            {"reconstructions": fitted.quantiser.decode(codes)} if fitted.quantiser is not None else {}
+        )
 
     assert vector_leaks(fit, vectors, training) == []

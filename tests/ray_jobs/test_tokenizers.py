@@ -6,11 +6,11 @@ import torch
 
 from infra.errors import SettingError
 from ray_jobs.tokenizers import tokenizer_class
+from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import counter_level, resolve, spread_last_codes
 from ray_jobs.tokenizers.quality import quality_report
 from ray_jobs.tokenizers.rqvae import RQVAE, RQVAESettings, nearest_codes
-from ray_jobs.tokenizers.rqvae_training import State, fit
 from schemas.errors import DataError
 
 SMALL = RQVAESettings(
@@ -27,7 +27,7 @@ def planted_vectors(seed=0, clusters=6, per_cluster=20, width=12):
 
 
 def trained(settings, vectors, **given):
-    state = fit(settings, torch.from_numpy(vectors), State("f"), **given)
+    state = fit(settings, InMemory(torch.from_numpy(vectors)), State("f"), **given)
     model = RQVAE(vectors.shape[1], settings)
     model.load_state_dict(state.model)
     return state, model
@@ -85,7 +85,8 @@ class TestRQVAE:
         vectors = planted_vectors(seed)
         clusters = np.arange(len(vectors)) // 20
         _, model = trained(dataclasses.replace(SMALL, seed=seed), vectors)
-        codes, decoded = model.quantise(torch.from_numpy(vectors))
+        codes = model.quantise(torch.from_numpy(vectors))
+        decoded = model.reconstruct(codes)
         report = quality_report(codes.numpy().astype(np.int32), (6, 6), vectors, decoded.numpy())
         assert purity(codes[:, 0].numpy(), clusters) > 0.8
         assert purity(codes[:, 0].numpy(), np.random.default_rng(seed).permutation(clusters)) < 0.4, "the control"
@@ -118,7 +119,7 @@ class TestRQVAE:
             trained(settings, vectors, on_checkpoint=stop_at_25)
         stored = State(**torch.load(tmp_path / "state.pt", weights_only=True))
         assert stored.epoch == 25
-        resumed = fit(settings, torch.from_numpy(vectors), stored)
+        resumed = fit(settings, InMemory(torch.from_numpy(vectors)), stored)
         assert resumed.records == whole.records
         assert all(torch.equal(resumed.model[name], tensor) for name, tensor in whole.model.items())
 
@@ -139,7 +140,7 @@ class TestRQVAE:
     def test_more_codes_than_items(self):
         vectors = np.repeat(planted_vectors(clusters=3, per_cluster=1), 2, axis=0)
         _, model = trained(dataclasses.replace(SMALL, codebook_size=16, epochs=3), vectors)
-        codes, _ = model.quantise(torch.from_numpy(vectors))
+        codes = model.quantise(torch.from_numpy(vectors))
         assert torch.equal(codes[::2], codes[1::2]), "equal vectors have equal codes"
 
     @pytest.mark.parametrize(("name", "value"), [("levels", 0), ("commitment", -1.0), ("learning_rate", 0.0)])

@@ -1,6 +1,8 @@
 """The stages item_vectors and semantic_ids on a real Ray: Ray Data, Ray Train, Delta and MLflow."""
 
+import dataclasses
 import datetime as dt
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +14,12 @@ from planted_warehouse import IDENTITY, PARTITION, cluster_of
 from infra.errors import SettingError
 from ray_jobs import item_vectors, semantic_ids
 from ray_jobs.data.tables import newest_items, publish, read_table, upsert
+from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.codebook import Codebook
-from ray_jobs.tokenizers.rqvae import RQVAESettings, RQVAETokenizer, standardisation
-from ray_jobs.tokenizers.rqvae_training import State, fit
+from ray_jobs.tokenizers.rqvae import RQVAESettings, RQVAETokenizer
+from ray_jobs.tokenizers.stored import folder_of
+from ray_jobs.tokenizers.vectors import ArrayVectors, standardisation
 from schemas.errors import DataError
 from schemas.item_vectors import ITEM_VECTORS
 from schemas.items import ITEMS
@@ -125,7 +129,8 @@ def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_s
     with pytest.raises(DataError, match="run the stage 'item_vectors' first"):
         semantic_ids.run(request)
     plant_vectors(warehouse, request)
-    item_ids, vectors = semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2")
+    item_ids, held = semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2", 1000)
+    vectors = held.array
     sequences = semantic_ids.training_sequences(warehouse.settings, request, item_ids)
     training = np.isin(np.arange(len(item_ids)), np.concatenate(sequences))
     assert 0 < training.sum() < len(item_ids), "some items are seen by no training position"
@@ -142,24 +147,24 @@ def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_s
         return FitContext(**given | changes)
 
     marker = tmp_path / "killed"
-    fitted = RQVAETokenizer(SETTINGS).fit(vectors, item_ids, context(after_report=fail_once(marker)))
+    fitted = RQVAETokenizer(SETTINGS).fit(held, item_ids, context(after_report=fail_once(marker)))
     assert marker.read_text() == "20"
     assert not fitted.reused
-    mean, scale = standardisation(vectors[training])
+    mean, scale = standardisation(held, training)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    whole = fit(SETTINGS, torch.from_numpy(((vectors - mean) / scale)[training]), State(""))
+    whole = fit(SETTINGS, InMemory(torch.from_numpy((vectors[training] - mean) / scale)), State(""))
     torch.set_num_threads(threads)
     assert [record["epoch"] for record in fitted.records] == list(range(1, 41))
     assert fitted.records == whole.records, "the resumed run ends like one that was never killed"
 
     held_out = vectors.copy()
     held_out[~training] += 1
-    same = RQVAETokenizer(SETTINGS).fit(held_out, item_ids, context())
+    same = RQVAETokenizer(SETTINGS).fit(ArrayVectors(held_out), item_ids, context())
     assert same.reused, "items that training does not see change nothing that is fitted"
-    assert (same.codebook.codes[training, :3] == fitted.codebook.codes[training, :3]).all()
+    assert (same.codebook.codes[training] == fitted.codebook.codes[training]).all()
     with pytest.raises(ValueError, match="other settings or item vectors; raise --generation"):
-        RQVAETokenizer(SETTINGS).fit(vectors + np.float32(0.1) * training[:, None] * vectors, item_ids, context())
+        RQVAETokenizer(SETTINGS).fit(ArrayVectors(vectors * (1 + 0.1 * training[:, None])), item_ids, context())
 
     report = semantic_ids.run(request)
     assert report.status == "done", "training was there, the table was not"
@@ -192,7 +197,7 @@ def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_s
 def test_id_schemes_get_sequences_and_categories(warehouse):
     request = warehouse.request("semantic_ids", recipe="itemindex", overrides={"itemindex.scheme": "semantic"})
     plant_vectors(warehouse, request)
-    item_ids, _ = semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2")
+    item_ids, _ = semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2", 1000)
     planted = sorted(read_table(warehouse.uri("sequences")).to_pylist(), key=lambda row: row["user_id"])
     sequences = semantic_ids.training_sequences(warehouse.settings, request, item_ids)
     assert [[item_ids[row] for row in rows] for rows in sequences] == [row["item_ids"][:-2] for row in planted]
@@ -203,3 +208,77 @@ def test_id_schemes_get_sequences_and_categories(warehouse):
     assert len({*zip(clusters, codebook.codes[:, 0].tolist(), strict=True)}) == len(set(clusters))
     assert report.counts["purity_1"] == 1
     assert "reconstruction_mse" not in report.counts
+
+
+KMEANS = {"rqkmeans.codebook_size": 8, "rqkmeans.levels": 2}
+
+
+def land(warehouse, request, item_id, like):
+    """One more item, with the text of another."""
+    items = newest_items(warehouse.settings, request).to_pylist()
+    new = {**next(item for item in items if item["item_id"] == like), "item_id": item_id}
+    publish(
+        pa.Table.from_pylist([*items, new], schema=ITEMS.arrow_schema()),
+        ITEMS,
+        warehouse.uri("items"),
+        {"partition_date": dt.date.fromisoformat(PARTITION)},
+        IDENTITY,
+    )
+
+
+def test_a_version_takes_new_items_and_moves_no_code(warehouse, ray_session):
+    request = warehouse.request("semantic_ids", recipe="rqkmeans", overrides=KMEANS)
+    plant_vectors(warehouse, request)
+    report = semantic_ids.run(request)
+    assert report.status == "done"
+    assert report.counts["variance_explained"] > 0.5
+    assert report.counts["neighbours_1"] > 2 * report.counts["neighbours_1_random"]
+    version = report.outputs["codebook"]
+    codebook = Codebook.from_table(read_table(warehouse.uri("semantic_ids")), version)
+    again = semantic_ids.run(request)
+    assert (again.status, again.handoffs, again.outputs) == ("reused", report.handoffs, report.outputs)
+
+    land(warehouse, request, "I999", like="I001")
+    plant_vectors(warehouse, request)
+    append = warehouse.request("semantic_ids", upstream={"semantic_ids.append_to": version})
+    appended = semantic_ids.run(append)
+    assert (appended.status, appended.counts["new_items"], appended.outputs["codebook"]) == ("done", 1, version)
+    assert appended.handoffs["semantic_ids"].rows == 61
+    assert appended.counts["appended_share"] == pytest.approx(1 / 61, abs=1e-6)
+    assert appended.counts["reconstruction_mse_appended"] > 0
+    grown = Codebook.from_table(read_table(warehouse.uri("semantic_ids")), version)
+    assert (grown.codes_of(codebook.item_ids) == codebook.codes).all()
+    assert [item for item, new in zip(grown.item_ids, grown.appended, strict=True) if new] == ["I999"]
+    for rerun in (append, request):
+        same = semantic_ids.run(rerun)
+        assert (same.status, same.handoffs, same.counts["new_items"]) == ("reused", appended.handoffs, 0)
+
+    with pytest.raises(SettingError, match=r"recipe 'fsq', and codebook rqkmeans-.* was made with 'rqkmeans'"):
+        semantic_ids.run(dataclasses.replace(append, recipe="fsq"))
+    with pytest.raises(DataError, match="no codebook 'rqkmeans-x'"):
+        semantic_ids.run(dataclasses.replace(append, upstream={"semantic_ids.append_to": "rqkmeans-x"}))
+    shutil.rmtree(folder_of(warehouse.settings.home, version))
+    with pytest.raises(DataError, match="has appended items, and its tokenizer is missing"):
+        semantic_ids.run(request)
+
+
+def test_a_catalogue_that_is_not_held_in_memory_is_streamed_from_the_table(warehouse, ray_session):
+    request = warehouse.request("semantic_ids")
+    land(warehouse, request, "I999", like="I001")
+    plant_vectors(warehouse, request)
+    land(warehouse, request, "J000", like="I001")
+    with pytest.raises(
+        DataError, match=r"1 of 62 items have no minilm-l6-v2 vector of their present text, e\.g\. J000"
+    ):
+        semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2", 20)
+    plant_vectors(warehouse, request)
+    item_ids, streamed = semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2", 61)
+    same_ids, held = semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2", 62)
+    assert (streamed.streamed, held.streamed) == (True, False)
+    assert item_ids == same_ids
+    assert streamed.shape == held.shape == (62, 16)
+    marked = np.arange(62) % 3 > 0
+    blocks = list(streamed.blocks(marked))
+    rows = np.concatenate([rows for rows, _ in blocks])
+    assert sorted(rows) == np.flatnonzero(marked).tolist()
+    assert np.array_equal(np.concatenate([block for _, block in blocks]), held.array[rows])

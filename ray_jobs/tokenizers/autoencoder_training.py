@@ -1,15 +1,21 @@
-"""Training of an RQ-VAE on Ray Train: deterministic under its seed, resumed from its last checkpoint."""
+"""Training of an autoencoder on Ray Train: deterministic under its seed, resumed from its last checkpoint.
+
+Vectors in memory go to every worker whole and are shuffled whole. Streamed ones come through Ray Data, a shard per
+worker and epoch, shuffled within a buffer; what must be seen at once (k-means starts, restarts of codes) sees a uniform
+sample. A streamed fit leaves one CPU of each worker to Ray Data.
+"""
 
 import dataclasses
 import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.torch
@@ -21,12 +27,15 @@ from torch import Tensor
 
 from infra.errors import SettingError
 from ray_jobs.cluster import connect
-from ray_jobs.tokenizers.base import FitContext, Floats
-from ray_jobs.tokenizers.rqvae import RQVAE, RQVAESettings
+from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderSettings
+from ray_jobs.tokenizers.base import FitContext
+from ray_jobs.tokenizers.vectors import DatasetVectors, Floats, Vectors, matrix, sampled_rows, take
 from ray_jobs.training.ray_train import ProgressBoard, require_resources
 
 _STATE_FILE = "state.pt"
-_NO_RESTART_AFTER = 0.8
+_SAMPLE_ROWS = 50_000
+_SHUFFLE_BATCHES = 16
+_TRAIN = "train"
 
 
 @dataclass
@@ -47,15 +56,70 @@ class State:
     reused: bool = False
 
 
-def train(settings: RQVAESettings, vectors: Floats, context: FitContext) -> State:
-    """Train on standardised `vectors` float32[N, D] under ``context.run_name``.
+class Examples(Protocol):
+    """Standardised training vectors as one worker sees them."""
+
+    @property
+    def sample(self) -> Tensor:
+        """float[n, D], the same on every worker: all of them, or as many as fit in memory."""
+        ...
+
+    def batches(self, epoch: int, size: int, seed: int) -> Iterator[Tensor]:
+        """Batches float[B, D] of this worker's share of an epoch, as many on every worker; order from (seed, epoch)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """All training vectors, float[N, D]; a worker takes every `world`-th of an epoch's order."""
+
+    sample: Tensor
+    rank: int = 0
+    world: int = 1
+
+    def batches(self, epoch: int, size: int, seed: int) -> Iterator[Tensor]:
+        """See `Examples.batches`."""
+        order = torch.randperm(len(self.sample), generator=torch.Generator().manual_seed(_mixed(seed, epoch)))
+        share = -(-len(order) // self.world)
+        mine = order.repeat(2)[self.rank : share * self.world : self.world].to(self.sample.device)
+        return (self.sample[rows] for rows in mine.split(size))
+
+
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """This worker's shard of a Ray Data set with a column ``vector``, standardised on the way."""
+
+    shard: Any
+    sample: Tensor
+    mean: Floats
+    scale: Floats
+
+    def batches(self, epoch: int, size: int, seed: int) -> Iterator[Tensor]:
+        """See `Examples.batches`."""
+        read = self.shard.iter_batches(
+            batch_size=size,
+            batch_format="pyarrow",
+            local_shuffle_buffer_size=size * _SHUFFLE_BATCHES,
+            local_shuffle_seed=_mixed(seed, epoch) % 2**32,
+        )
+        for batch in read:
+            yield torch.from_numpy((matrix(batch["vector"]) - self.mean) / self.scale).to(self.sample.device)
+
+
+def train(
+    settings: AutoencoderSettings, vectors: Vectors, moments: tuple[Floats, Floats], context: FitContext
+) -> State:
+    """Train on the training items of `vectors` under ``context.run_name``.
 
     The same name goes on from its last checkpoint; when it has trained to its end, nothing is trained.
+
+    Args:
+        moments: mean and scale float32[D] that standardise the vectors.
 
     Raises:
         SettingError: the cluster is too small, or the run of that name has other settings or vectors.
     """
-    fingerprint = _fingerprint(settings, vectors)
+    fingerprint = _fingerprint(settings, vectors, context)
     earlier = _last_state(context.ray.storage, context.run_name)
     if earlier is not None and earlier.fingerprint != fingerprint:
         raise SettingError(
@@ -67,20 +131,29 @@ def train(settings: RQVAESettings, vectors: Floats, context: FitContext) -> Stat
     connect()
     require_resources(context.ray)
     board: Any = ray.remote(num_cpus=0)(ProgressBoard).remote(context.home, context.stage)
+    size = _SAMPLE_ROWS if vectors.streamed else vectors.shape[0]
+    mean, scale = moments
+    sample = (take(vectors, sampled_rows(context.training, size, settings.seed)) - mean) / scale
+    cpus = context.ray.cpus_per_worker
+    datasets: dict[str, Any] = (
+        {_TRAIN: vectors.dataset(context.training)} if isinstance(vectors, DatasetVectors) else {}
+    )
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={
             "settings": settings,
-            "vectors": ray.put(vectors),
+            "sample": ray.put(sample),
+            "moments": moments if datasets else None,
             "fingerprint": fingerprint,
-            "threads": max(1, int(context.ray.cpus_per_worker)),
+            "threads": max(1, int(cpus)),
             "board": board,
             "after_report": context.after_report,
         },
+        datasets=datasets,
         scaling_config=ScalingConfig(
             num_workers=context.ray.workers,
             use_gpu=context.ray.use_gpu,
-            resources_per_worker={"CPU": context.ray.cpus_per_worker},
+            resources_per_worker={"CPU": max(0.5, cpus - 1) if datasets else cpus},
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # the stubs are those of Train V1
             name=context.run_name,
@@ -100,10 +173,11 @@ def train(settings: RQVAESettings, vectors: Floats, context: FitContext) -> Stat
     return state
 
 
-def _fingerprint(settings: RQVAESettings, vectors: Floats) -> str:
+def _fingerprint(settings: AutoencoderSettings, vectors: Vectors, context: FitContext) -> str:
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
-    digest.update(str(vectors.shape).encode())
-    digest.update(vectors.tobytes())
+    digest.update(str((int(context.training.sum()), vectors.shape[1])).encode())
+    for _, block in vectors.blocks(context.training):
+        digest.update(np.ascontiguousarray(block).tobytes())
     return digest.hexdigest()
 
 
@@ -122,12 +196,15 @@ def _load(checkpoint: Checkpoint) -> State:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    settings: RQVAESettings = config["settings"]
+    settings: AutoencoderSettings = config["settings"]
     torch.set_num_threads(config["threads"])
-    device = ray.train.torch.get_device()
-    vectors = torch.from_numpy(ray.get(config["vectors"]).copy()).to(device)
+    sample = torch.from_numpy(ray.get(config["sample"]).copy()).to(ray.train.torch.get_device())
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
+    moments: tuple[Floats, Floats] | None = config["moments"]
+    examples: Examples = InMemory(sample, rank, world)
+    if moments is not None:
+        examples = Streamed(ray.train.get_dataset_shard(_TRAIN), sample, *moments)
     checkpoint = ray.train.get_checkpoint()
     state = State(config["fingerprint"]) if checkpoint is None else _load(checkpoint)
     after_report: Callable[[int], None] | None = config["after_report"]
@@ -143,7 +220,7 @@ def _worker(config: dict[str, Any]) -> None:
         if after_report is not None:
             after_report(state.epoch)
 
-    fit(settings, vectors, state, on_checkpoint, report_progress, rank=rank, world=world)
+    fit(settings, examples, state, on_checkpoint, report_progress, world=world)
 
 
 def _throttled(board: Any, epochs: int, every_s: float = 0.5) -> Callable[[dict[str, float]], None]:
@@ -159,47 +236,48 @@ def _throttled(board: Any, epochs: int, every_s: float = 0.5) -> Callable[[dict[
 
 
 def fit(
-    settings: RQVAESettings,
-    vectors: Tensor,
+    settings: AutoencoderSettings,
+    examples: Examples,
     state: State,
     on_checkpoint: Callable[[State], None] | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     *,
-    rank: int = 0,
     world: int = 1,
 ) -> State:
     """The training loop; every random number comes from (seed, epoch), so a resumed run ends like one that was not.
 
     Args:
-        vectors: float[N, D], standardised, the same on every worker; a worker takes every `world`-th of an epoch's
-            order.
         state: where to begin; changed in place.
         on_checkpoint: called every `checkpoint_every` epochs and at the end.
         on_epoch: called with each epoch's record.
+        world: how many workers run this loop together.
     """
     torch.manual_seed(settings.seed)
-    model = RQVAE(vectors.shape[1], settings).to(vectors.device)
+    sample = examples.sample
+    module = settings.build(sample.shape[1]).to(sample.device)
     if state.epoch == 0:
-        model.start_codebooks(vectors, settings.seed)
-        _agree(model, world)
+        module.start(sample)
+        _agree(module, world)
     else:
-        model.load_state_dict(state.model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        module.load_state_dict(state.model)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     if state.optimizer:
         optimizer.load_state_dict(state.optimizer)
-    wrapped = ray.train.torch.prepare_model(model, move_to_device=False) if world > 1 else model
+    wrapped = ray.train.torch.prepare_model(module, move_to_device=False) if world > 1 else module
     while state.epoch < settings.epochs:
         epoch = state.epoch + 1
-        record = _train_epoch(wrapped, optimizer, vectors, settings, epoch, rank, world)
-        if _restarts(settings, epoch):
-            record["restarted_codes"] = _restart(model, optimizer, vectors, settings.seed, epoch)
-            _agree(model, world)
+        batches = examples.batches(epoch, settings.batch_size, settings.seed)
+        record = {"epoch": epoch, **_train_epoch(wrapped, module.losses, optimizer, batches, world)}
+        changed = module.end_epoch(epoch, sample, optimizer)
+        if changed:
+            record.update(changed)
+            _agree(module, world)
         state.epoch = epoch
         state.records.append(record)
         if on_epoch is not None:
             on_epoch(record)
         if epoch % settings.checkpoint_every == 0 or epoch == settings.epochs:
-            state.model = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            state.model = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
             state.optimizer = optimizer.state_dict()
             if on_checkpoint is not None:
                 on_checkpoint(state)
@@ -207,51 +285,33 @@ def fit(
 
 
 def _train_epoch(
-    model: torch.nn.Module,
+    module: torch.nn.Module,
+    names: tuple[str, ...],
     optimizer: torch.optim.Optimizer,
-    vectors: Tensor,
-    settings: RQVAESettings,
-    epoch: int,
-    rank: int,
+    batches: Iterator[Tensor],
     world: int,
 ) -> dict[str, float]:
-    order = torch.randperm(len(vectors), generator=_generator(settings.seed, epoch))
-    share = -(-len(order) // world)
-    mine = order.repeat(2)[rank : share * world : world].to(vectors.device)
-    sums = torch.zeros(3, device=vectors.device)
-    names = ("loss", "reconstruction", "quantisation")
-    for rows in mine.split(settings.batch_size):
-        losses = model(vectors[rows])
+    """One pass; means of the named losses over the rows of all workers."""
+    sums = torch.zeros(len(names) + 1)
+    for batch in batches:
+        losses = module(batch)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         optimizer.step()
-        sums += torch.stack([losses[name].detach() for name in names]) * len(rows)
+        values = torch.stack([losses[name].detach() for name in names] + [losses["loss"].new_ones(())])
+        sums = sums.to(values.device) + values * len(batch)
     if world > 1:
         torch.distributed.all_reduce(sums)
-    means = (sums / (share * world)).tolist()
-    return {"epoch": epoch, **dict(zip(names, means, strict=True))}
+    *totals, rows = sums.tolist()
+    return {name: total / rows for name, total in zip(names, totals, strict=True)}
 
 
-def _restarts(settings: RQVAESettings, epoch: int) -> bool:
-    due = settings.restart_every > 0 and epoch % settings.restart_every == 0
-    return due and epoch <= _NO_RESTART_AFTER * settings.epochs
-
-
-def _restart(model: RQVAE, optimizer: torch.optim.Optimizer, vectors: Tensor, seed: int, epoch: int) -> int:
-    moved = model.restart_unused_codes(vectors, _generator(seed, -epoch))
-    for codebook, codes in zip(model.codebooks, moved, strict=True):
-        for moments in optimizer.state[codebook].values():
-            if moments.shape == codebook.shape:
-                moments[codes] = 0
-    return sum(len(codes) for codes in moved)
-
-
-def _agree(model: RQVAE, world: int) -> None:
-    """Give every worker rank 0's codebooks."""
+def _agree(module: Autoencoder, world: int) -> None:
+    """Give every worker rank 0's parameters."""
     if world > 1:
-        for codebook in model.codebooks:
-            torch.distributed.broadcast(codebook.data, 0)
+        for parameter in module.parameters():
+            torch.distributed.broadcast(parameter.data, 0)
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+def _mixed(seed: int, epoch: int) -> int:
+    return (seed * 1_000_003 + epoch) % 2**63

@@ -1,0 +1,183 @@
+"""What tokenizers that learn by gradients share: settings, the module's contract, its quantiser, the recipe's fit."""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from infra.errors import SettingError
+from ray_jobs.tokenizers.base import Codes, FitContext, Fitted, Quantiser, QuantiserSettings
+from ray_jobs.tokenizers.joining import make_codebook
+from ray_jobs.tokenizers.vectors import Floats, Vectors, standardisation
+
+ROWS_AT_ONCE = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSettings(QuantiserSettings, ABC):
+    """Settings of a quantiser that is trained.
+
+    Args:
+        epochs, batch_size, learning_rate, weight_decay: of AdamW; the batch is per worker.
+        checkpoint_every: epochs between checkpoints.
+    """
+
+    epochs: int = 400
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least(1, "epochs", "batch_size", "checkpoint_every")
+        self.require_at_least(0, "weight_decay")
+        if self.learning_rate <= 0:
+            raise SettingError(f"{self.section}.learning_rate is {self.learning_rate}; it must be above 0")
+
+    @abstractmethod
+    def build(self, width: int) -> "Autoencoder":
+        """The untrained module over standardised vectors of that width.
+
+        Raises:
+            SettingError: a setting does not fit the width.
+        """
+
+
+class Autoencoder(nn.Module, ABC):
+    """Encoder, quantiser and decoder over standardised vectors; `forward` gives its losses on float[B, D] by name.
+
+    `losses` names what is reported; ``loss`` is among them and is what is minimised.
+    """
+
+    losses: ClassVar[tuple[str, ...]]
+    level_sizes: tuple[int, ...]
+
+    @torch.no_grad()
+    def quantise(self, vectors: Tensor) -> Tensor:
+        """Codes int64[N, L] of float[N, D]."""
+        parts = [self.quantise_batch(rows) for rows in vectors.split(ROWS_AT_ONCE)]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def reconstruct(self, codes: Tensor) -> Tensor:
+        """What codes int64[N, L] decode to, float[N, D]."""
+        parts = [self.reconstruct_batch(rows) for rows in codes.split(ROWS_AT_ONCE)]
+        return torch.cat(parts)
+
+    @abstractmethod
+    def quantise_batch(self, vectors: Tensor) -> Tensor:
+        """As `quantise`, of few rows."""
+
+    @abstractmethod
+    def reconstruct_batch(self, codes: Tensor) -> Tensor:
+        """As `reconstruct`, of few rows."""
+
+    def last_level_distances(self, vectors: Tensor, codes: Tensor) -> Tensor | None:  # noqa: ARG002
+        """See `ray_jobs.tokenizers.base.Quantiser.last_level_distances`."""
+        return None
+
+    def start(self, sample: Tensor) -> None:
+        """Set what is not learned from nothing, before the first epoch, from training vectors float[n, D]."""
+
+    def end_epoch(self, epoch: int, sample: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, float]:  # noqa: ARG002
+        """Change what gradients do not, after epoch `epoch` (from 1); what is returned joins the epoch's record.
+
+        Every worker then takes rank 0's parameters, if anything is returned.
+        """
+        return {}
+
+
+def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
+    """Linear layers of these widths with ReLU between them."""
+    layers: list[nn.Module] = []
+    for width, following in itertools.pairwise(widths):
+        layers += [nn.Linear(width, following), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class AutoencoderQuantiser:
+    """A trained module with the mean and scale of its inputs."""
+
+    def __init__(self, module: Autoencoder, mean: Floats, scale: Floats) -> None:
+        self.module = module.cpu().eval()
+        self.mean = mean
+        self.scale = scale
+
+    @property
+    def level_sizes(self) -> tuple[int, ...]:
+        """Codes per level."""
+        return self.module.level_sizes
+
+    def encode(self, vectors: Floats) -> Codes:
+        """See `Quantiser.encode`."""
+        return self.module.quantise(self._inputs(vectors)).numpy().astype(np.int32)
+
+    def decode(self, codes: Codes) -> Floats:
+        """See `Quantiser.decode`."""
+        decoded: Floats = self.module.reconstruct(torch.from_numpy(codes.astype(np.int64))).numpy()
+        return decoded * self.scale + self.mean
+
+    @torch.no_grad()
+    def last_level_distances(self, vectors: Floats, codes: Codes) -> Floats | None:
+        """See `Quantiser.last_level_distances`."""
+        picked = torch.from_numpy(codes.astype(np.int64))
+        distances = self.module.last_level_distances(self._inputs(vectors), picked)
+        return None if distances is None else distances.numpy()
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """See `Quantiser.tensors`."""
+        state = {f"module.{name}": value.numpy() for name, value in self.module.state_dict().items()}
+        return {"mean": self.mean, "scale": self.scale, **state}
+
+    def _inputs(self, vectors: Floats) -> Tensor:
+        return torch.from_numpy(((vectors - self.mean) / self.scale).astype(np.float32, copy=False))
+
+
+class AutoencoderTokenizer:
+    """Base of the recipes that train a module on Ray Train."""
+
+    name: ClassVar[str]
+    settings_class: ClassVar[type[AutoencoderSettings]]
+
+    def __init__(self, settings: AutoencoderSettings) -> None:
+        self.settings = settings
+
+    def fit(self, vectors: Vectors, item_ids: list[str], context: FitContext) -> Fitted:
+        """Train on the items of ``context.training``, give codes to all.
+
+        Raises:
+            SettingError: the cluster is too small, a setting does not fit the vectors or the catalogue, or the run's
+                name belongs to a run with other settings or vectors.
+        """
+        from ray_jobs.tokenizers.autoencoder_training import train
+
+        module = self.settings.build(vectors.shape[1])
+        mean, scale = standardisation(vectors, context.training)
+        trained = train(self.settings, vectors, (mean, scale), context)
+        module.load_state_dict(trained.model)
+        quantiser = AutoencoderQuantiser(module, mean, scale)
+        codes = np.empty((vectors.shape[0], len(module.level_sizes)), np.int32)
+        for rows, block in vectors.blocks():
+            codes[rows] = quantiser.encode(block)
+        return Fitted(
+            codebook=make_codebook(codes, item_ids, vectors, quantiser, self.settings, context),
+            quantised_levels=codes.shape[1],
+            quantiser=quantiser,
+            records=trained.records,
+            reused=trained.reused,
+        )
+
+    def restore(self, tensors: Mapping[str, npt.NDArray[Any]]) -> Quantiser:
+        """See `Tokenizer.restore`."""
+        mean, scale = tensors["mean"], tensors["scale"]
+        module = self.settings.build(len(mean))
+        state = {name: torch.from_numpy(value) for name, value in tensors.items()}
+        module.load_state_dict({n.removeprefix("module."): v for n, v in state.items() if n.startswith("module.")})
+        return AutoencoderQuantiser(module, mean, scale)

@@ -1,0 +1,154 @@
+"""Finite scalar quantisation (Mentzer et al. 2024): a few bounded numbers, each rounded to a few values.
+
+A code is a cell of a fixed grid, so that there is no codebook to learn or to collapse.
+
+``form="product"`` is the tokenizer of RecGPT (2025): the vector is cut into chunks of equal width, a linear layer takes
+each chunk to as many numbers as there are `grid` levels, they are rounded, and a linear layer takes them back; a small
+Transformer reads the chunks with their positions and its last state gives the vector back. ``form="residual"`` codes
+one latent vector by a grid that becomes finer from level to level, so that the first codes say the coarse part. Both
+learn from the absolute error of reconstruction. Ours: inputs are standardised on training items.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from vector_quantize_pytorch import FSQ, ResidualFSQ
+
+from infra.errors import SettingError
+from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderSettings, AutoencoderTokenizer, perceptron
+
+
+@dataclass(frozen=True, kw_only=True)
+class FSQSettings(AutoencoderSettings):
+    """Settings of the recipe.
+
+    Args:
+        form: ``product`` or ``residual``.
+        levels: codes per item (chunks of the product), the collision level left out.
+        grid: cells per rounded number, 3 or more; their product is the vocabulary of a level.
+        decoder_layers, decoder_heads: of the Transformer that reads a product's chunks.
+        hidden: widths of the hidden layers around a residual form's latent vector, mirrored by the decoder.
+    """
+
+    section: ClassVar[str] = "fsq"
+
+    form: Literal["product", "residual"] = "product"
+    levels: int = 4
+    grid: tuple[int, ...] = (8, 8, 8, 6, 5)
+    decoder_layers: int = 2
+    decoder_heads: int = 8
+    hidden: tuple[int, ...] = (256, 128)
+    epochs: int = 100
+    batch_size: int = 256
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least(1, "levels", "decoder_layers", "decoder_heads")
+        if not self.grid or min(self.grid) < 3:
+            raise SettingError(f"fsq.grid is {list(self.grid)}; it needs one number or more, each at least 3")
+        if math.prod(self.grid) > 2**24:
+            raise SettingError(f"fsq.grid {list(self.grid)} has {math.prod(self.grid):,} cells; use fewer than 2^24")
+
+    def build(self, width: int) -> Autoencoder:
+        """See `AutoencoderSettings.build`."""
+        return ProductFSQ(width, self) if self.form == "product" else ResidualFSQAutoencoder(width, self)
+
+
+class _GridAutoencoder(Autoencoder):
+    """What both forms share: the loss, and codes as cells of a grid."""
+
+    losses: ClassVar[tuple[str, ...]] = ("loss",)
+
+    def __init__(self, settings: FSQSettings) -> None:
+        super().__init__()
+        self.level_sizes = (math.prod(settings.grid),) * settings.levels
+
+    def quantised(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """What `decoded` reads, with gradients straight through, and codes int32[B, L], of float[B, D]."""
+        raise NotImplementedError
+
+    def decoded(self, quantised: Tensor) -> Tensor:
+        """float[B, D]."""
+        raise NotImplementedError
+
+    def forward(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Absolute error of reconstruction of a batch, float[B, D]."""
+        return {"loss": functional.l1_loss(self.decoded(self.quantised(vectors)[0]), vectors)}
+
+    def quantise_batch(self, vectors: Tensor) -> Tensor:
+        """See `Autoencoder.quantise`."""
+        return self.quantised(vectors)[1].long()
+
+
+class ProductFSQ(_GridAutoencoder):
+    """One grid for all chunks of the vector, and a Transformer over the chunks as the decoder."""
+
+    def __init__(self, width: int, settings: FSQSettings) -> None:
+        super().__init__(settings)
+        chunk, rest = divmod(width, settings.levels)
+        if rest or chunk % settings.decoder_heads:
+            raise SettingError(
+                f"vectors of {width} dimensions cannot be cut into fsq.levels={settings.levels} equal chunks whose "
+                f"width fsq.decoder_heads={settings.decoder_heads} divides: choose other numbers, or fsq.form=residual"
+            )
+        self.chunks = settings.levels
+        self.grid = FSQ(list(settings.grid), dim=chunk)
+        self.positions = nn.Parameter(torch.randn(settings.levels, chunk) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            chunk, settings.decoder_heads, 4 * chunk, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.decoder = nn.TransformerEncoder(layer, settings.decoder_layers, enable_nested_tensor=False)
+        self.head = perceptron((chunk, 4 * chunk, width))
+
+    def quantised(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Chunks float[B, L, D / L] and codes; see the base class."""
+        chunks, codes = self.grid(vectors.unflatten(1, (self.chunks, -1)))
+        return chunks, codes
+
+    def decoded(self, quantised: Tensor) -> Tensor:
+        """See the base class."""
+        states: Tensor = self.decoder(quantised + self.positions)
+        vectors: Tensor = self.head(states[:, -1])
+        return vectors
+
+    def reconstruct_batch(self, codes: Tensor) -> Tensor:
+        """See `Autoencoder.reconstruct`."""
+        return self.decoded(self.grid.indices_to_codes(codes))
+
+
+class ResidualFSQAutoencoder(_GridAutoencoder):
+    """A perceptron to one latent vector, grids that become finer, and a perceptron back."""
+
+    def __init__(self, width: int, settings: FSQSettings) -> None:
+        super().__init__(settings)
+        widths = (width, *settings.hidden, len(settings.grid))
+        self.encoder = perceptron(widths)
+        self.decoder = perceptron(widths[::-1])
+        self.grids = ResidualFSQ(levels=list(settings.grid), num_quantizers=settings.levels, dim=len(settings.grid))
+
+    def quantised(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent vectors float[B, P] and codes; see the base class."""
+        latent, codes = self.grids(self.encoder(vectors).unsqueeze(1))
+        return latent.squeeze(1), codes.squeeze(1)
+
+    def decoded(self, quantised: Tensor) -> Tensor:
+        """See the base class."""
+        vectors: Tensor = self.decoder(quantised)
+        return vectors
+
+    def reconstruct_batch(self, codes: Tensor) -> Tensor:
+        """See `Autoencoder.reconstruct`."""
+        return self.decoded(self.grids.get_output_from_indices(codes.unsqueeze(1)).squeeze(1))
+
+
+class FSQTokenizer(AutoencoderTokenizer):
+    """The recipe ``fsq``."""
+
+    name: ClassVar[str] = "fsq"
+    settings_class: ClassVar[type[AutoencoderSettings]] = FSQSettings

@@ -1,0 +1,148 @@
+"""How items get into a codebook: those it is fitted on first, all others after them, moving nothing that is there."""
+
+import numpy as np
+
+from infra.errors import SettingError
+from ray_jobs.tokenizers.base import Codes, FitContext, Quantiser, QuantiserSettings
+from ray_jobs.tokenizers.codebook import Codebook
+from ray_jobs.tokenizers.collisions import EXTRA_LEVEL, LIST, Distances, collision_groups, counter_level, resolve
+from ray_jobs.tokenizers.vectors import Floats, Rows, Vectors, take
+
+
+def make_codebook(
+    codes: Codes,
+    item_ids: list[str],
+    vectors: Vectors,
+    quantiser: Quantiser,
+    settings: QuantiserSettings,
+    context: FitContext,
+) -> Codebook:
+    """The codebook of quantised `codes` int32[N, L].
+
+    Collisions among training items are resolved without the others, so that no other item changes a training item's
+    codes; the others join as appended items do. A level chosen by itself has room for both.
+
+    Raises:
+        SettingError: the collision policy cannot tell the items apart.
+    """
+    training = np.flatnonzero(context.training)
+    rest = np.flatnonzero(~context.training)
+    policy, setting = settings.collisions, f"{settings.section}.collision_size"
+    size = settings.collision_size
+    if policy != LIST and size == 0:
+        size = counter_level(item_ids, codes, 0, setting)[1]
+    trained, level_sizes = resolve(
+        policy,
+        [item_ids[row] for row in training],
+        codes[training],
+        distances_of(vectors, quantiser, codes, training),
+        quantiser.level_sizes,
+        size,
+        setting,
+    )
+    complete = np.zeros((len(item_ids), len(level_sizes)), np.int32)
+    complete[training] = trained
+    there = Codebook(
+        item_ids=[item_ids[row] for row in training],
+        codes=trained,
+        level_sizes=level_sizes,
+        version=context.version,
+        collision_policy=policy,
+    )
+    complete[rest] = join(
+        there, [item_ids[row] for row in rest], codes[rest], distances_of(vectors, quantiser, codes, rest), setting
+    )
+    return Codebook(
+        item_ids=item_ids,
+        codes=complete,
+        level_sizes=level_sizes,
+        version=context.version,
+        collision_policy=policy,
+    )
+
+
+def distances_of(vectors: Vectors, quantiser: Quantiser, codes: Codes, subset: Rows) -> Distances | None:
+    """For collision policies: distances of given rows of `subset` to the last level's codes, computed when asked for.
+
+    Args:
+        codes: int32[N, L] of all N vectors.
+        subset: positions in `vectors`; the rows that are asked for count within it.
+    """
+    empty = np.empty((0, vectors.shape[1]), np.float32)
+    if quantiser.last_level_distances(empty, codes[:0]) is None:
+        return None
+
+    def distances(rows: Rows) -> Floats:
+        chosen = subset[rows]
+        found = quantiser.last_level_distances(take(vectors, chosen), codes[chosen])
+        assert found is not None
+        return found
+
+    return distances
+
+
+def join(codebook: Codebook, item_ids: list[str], codes: Codes, distances: Distances | None, setting: str) -> Codes:
+    """Complete codes int32[n, H] of items that join `codebook`; items that are in it keep theirs.
+
+    With a counter level, items of a tuple that is taken go on counting where it stopped, in order of item id; where the
+    tuple alone must be unique, a taken one gets the nearest free code of the last level; lists take any.
+
+    Args:
+        codes: int32[n, L], the quantiser's tuples.
+        distances: of rows of `codes`, as for `collisions.resolve`.
+        setting: name of the setting that gives the counter level its size, for the message.
+
+    Raises:
+        SettingError: the last level is full for one of the tuples.
+    """
+    if len(item_ids) == 0:
+        return np.empty((0, len(codebook.level_sizes)), np.int32)
+    if codebook.collision_policy == LIST:
+        return codes
+    if len(codebook.level_sizes) == codes.shape[1] + 1:
+        return _count_on(codebook, item_ids, codes, setting)
+    return _nearest_free(codebook, item_ids, codes, distances)
+
+
+def _count_on(codebook: Codebook, item_ids: list[str], codes: Codes, setting: str) -> Codes:
+    there = codebook.codes
+    groups = collision_groups(np.concatenate([there[:, :-1], codes]))
+    following = np.zeros(groups.max() + 1, np.int64)
+    np.maximum.at(following, groups[: len(there)], there[:, -1].astype(np.int64) + 1)
+    mine = groups[len(there) :]
+    order = np.lexsort((np.asarray(item_ids), mine))
+    counts = np.bincount(mine[order], minlength=len(following))
+    rank = np.arange(len(order)) - (np.cumsum(counts) - counts)[mine[order]]
+    counter = np.empty(len(order), np.int64)
+    counter[order] = following[mine[order]] + rank
+    size = codebook.level_sizes[-1]
+    if counter.max() >= size:
+        row = int(order[np.flatnonzero(counter[order] >= size)[0]])
+        raise SettingError(
+            f"codebook {codebook.version} is full at its last level: {item_ids[row]} would be item number "
+            f"{counter[row] + 1} with the codes {codes[row].tolist()}, and there are {size} places; raise {setting} (0 "
+            "chooses) and fit a new version (--generation)"
+        )
+    return np.column_stack([codes, counter]).astype(np.int32)
+
+
+def _nearest_free(codebook: Codebook, item_ids: list[str], codes: Codes, distances: Distances | None) -> Codes:
+    size, complete = codebook.level_sizes[-1], codes.copy()
+    taken: dict[tuple[int, ...], set[int]] = {}
+    for row in codebook.codes.tolist():
+        taken.setdefault(tuple(row[:-1]), set()).add(row[-1])
+    for row in np.argsort(np.asarray(item_ids), kind="stable"):
+        *prefix, last = codes[row].tolist()
+        used = taken.setdefault(tuple(prefix), set())
+        if last in used:
+            free = np.setdiff1d(np.arange(size), np.fromiter(used, np.int64))
+            if len(free) == 0 or distances is None:
+                raise SettingError(
+                    f"codebook {codebook.version} has no code left for {item_ids[row]} at its last level behind the "
+                    f"codes {prefix}: fit a new version (--generation) with more codes, or with the collision policy "
+                    f"{EXTRA_LEVEL}"
+                )
+            last = int(free[distances(np.array([row]))[0, free].argmin()])
+        used.add(last)
+        complete[row, -1] = last
+    return complete

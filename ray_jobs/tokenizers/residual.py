@@ -1,0 +1,282 @@
+"""Residual k-means: each level codes what the levels before left of a vector; shared by the k-means recipes.
+
+Fits see training items only. Vectors in memory are clustered by faiss; streamed ones start from a uniform sample and go
+on by mini-batches. The work runs in one Ray task, its threads bounded by ``ray.cpus_per_worker``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import ray
+
+from infra.errors import SettingError
+from infra.progress import Progress
+from ray_jobs.cluster import connect
+from ray_jobs.tokenizers.base import Codes, FitContext, Fitted, Quantiser, QuantiserSettings
+from ray_jobs.tokenizers.joining import make_codebook
+from ray_jobs.tokenizers.vectors import Floats, Mask, Rows, Vectors, standardisation
+
+_CELLS = 2**24
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualSettings(QuantiserSettings):
+    """Settings of a residual k-means.
+
+    Args:
+        levels: codes per item, the collision level left out.
+        codebook_size: codes per level.
+        standardise: bring every dimension to mean 0 and variance 1 first, as training items have them.
+        pca: keep this many principal components of the training items; 0 keeps the vectors as they are.
+        iterations: of k-means in memory.
+        sample_per_code: training items per code that k-means reads; with more items, a sample.
+        passes: over the training items per level, when they are streamed.
+    """
+
+    levels: int = 3
+    codebook_size: int = 256
+    standardise: bool = False
+    pca: int = 0
+    iterations: int = 25
+    sample_per_code: int = 256
+    passes: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least(1, "levels", "codebook_size", "iterations", "sample_per_code", "passes")
+        self.require_at_least(0, "pca")
+
+
+def squared_distances(vectors: Floats, centres: Floats) -> Floats:
+    """Squared Euclidean distances, float32[N, K], of float32[N, D] and float32[K, D]."""
+    cross = vectors @ centres.T
+    distances = np.square(vectors).sum(1, keepdims=True) - 2 * cross + np.square(centres).sum(1)
+    return np.maximum(distances, 0).astype(np.float32)
+
+
+def nearest(vectors: Floats, centres: Floats) -> Codes:
+    """Index of the nearest centre, int32[N]; of equally near ones the lowest."""
+    step = max(1, _CELLS // len(centres))
+    parts = [
+        squared_distances(vectors[start : start + step], centres).argmin(1) for start in range(0, len(vectors), step)
+    ]
+    return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualQuantiser:
+    """Centres of each level over vectors that were shifted, scaled and projected.
+
+    Args:
+        mean, scale: float32[D].
+        basis: float32[D, P] with orthonormal columns; None projects nothing.
+        centres: per level float32[K, P].
+    """
+
+    mean: Floats
+    scale: Floats
+    basis: Floats | None = None
+    centres: tuple[Floats, ...] = ()
+
+    @property
+    def level_sizes(self) -> tuple[int, ...]:
+        """Codes per level."""
+        return tuple(len(level) for level in self.centres)
+
+    def projected(self, vectors: Floats) -> Floats:
+        """float32[N, P], what the first level codes."""
+        moved = ((vectors - self.mean) / self.scale).astype(np.float32)
+        return moved if self.basis is None else moved @ self.basis
+
+    def residual(self, vectors: Floats, codes: Codes) -> Floats:
+        """What the levels of `codes` int32[N, l] leave, float32[N, P]."""
+        rest = self.projected(vectors)
+        for centres, picked in zip(self.centres, codes.T, strict=False):
+            rest = rest - centres[picked]
+        return rest
+
+    def encode(self, vectors: Floats) -> Codes:
+        """The nearest centre at each level, int32[N, L]."""
+        rest, codes = self.projected(vectors), []
+        for centres in self.centres:
+            codes.append(nearest(rest, centres))
+            rest = rest - centres[codes[-1]]
+        return np.stack(codes, axis=1)
+
+    def decode(self, codes: Codes) -> Floats:
+        """The sum of the centres, back in the units of the vectors."""
+        sums = sum(centres[picked] for centres, picked in zip(self.centres, codes.T, strict=True))
+        back = sums if self.basis is None else sums @ self.basis.T
+        return (back * self.scale + self.mean).astype(np.float32)
+
+    def last_level_distances(self, vectors: Floats, codes: Codes) -> Floats:
+        """See `Quantiser.last_level_distances`."""
+        return squared_distances(self.residual(vectors, codes[:, :-1]), self.centres[-1])
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """See `Quantiser.tensors`."""
+        basis = {} if self.basis is None else {"basis": self.basis}
+        levels = {f"centres.{level}": centres for level, centres in enumerate(self.centres)}
+        return {"mean": self.mean, "scale": self.scale, **basis, **levels}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> "ResidualQuantiser":
+        """The inverse of `tensors`."""
+        levels = sum(name.startswith("centres.") for name in tensors)
+        centres = tuple(tensors[f"centres.{level}"] for level in range(levels))
+        return cls(tensors["mean"], tensors["scale"], tensors.get("basis"), centres)
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """What the levels before leave of `vectors`, as `Vectors`.
+
+    Args:
+        codes: int32[N, l], codes at the levels of `quantiser`; read at the rows asked for only.
+    """
+
+    vectors: Vectors
+    quantiser: ResidualQuantiser
+    codes: Codes
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and P."""
+        rows, width = self.vectors.shape
+        return rows, width if self.quantiser.basis is None else self.quantiser.basis.shape[1]
+
+    @property
+    def streamed(self) -> bool:
+        """See `Vectors.streamed`."""
+        return self.vectors.streamed
+
+    def blocks(self, only: Mask | None = None) -> Iterator[tuple[Rows, Floats]]:
+        """See `Vectors.blocks`."""
+        for rows, block in self.vectors.blocks(only):
+            yield rows, self.quantiser.residual(block, self.codes[rows])
+
+
+class ResidualTokenizer(ABC):
+    """Base of the k-means recipes; a recipe says how one level is fitted."""
+
+    name: ClassVar[str]
+    settings_class: ClassVar[type[ResidualSettings]]
+
+    def __init__(self, settings: ResidualSettings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def fit_level(self, residuals: Vectors, training: Mask, seed: int) -> tuple[Floats, Callable[[Floats], Codes]]:
+        """Fit one level.
+
+        Returns:
+            Centres float32[K, P], and what gives codes to the training items when it is called on their blocks in
+            order.
+        """
+
+    def fit(self, vectors: Vectors, item_ids: list[str], context: FitContext) -> Fitted:
+        """Fit on the items of ``context.training`` in a Ray task, give codes to all.
+
+        A streamed fit leaves one of the worker's CPUs to Ray Data.
+
+        Raises:
+            SettingError: a setting does not fit the vectors or the catalogue.
+        """
+        settings, width = self.settings, vectors.shape[1]
+        if settings.pca > width:
+            raise SettingError(
+                f"{settings.section}.pca is {settings.pca}, and the vectors have {width} dimensions: lower it, or 0 "
+                "for none"
+            )
+        Progress(context.home, context.stage).update(0, 1, f"k-means over {int(context.training.sum()):,} items")
+        connect()
+        cpus = context.ray.cpus_per_worker
+        task: Any = ray.remote(_fit_in_task)
+        quantiser, codes, records = ray.get(
+            task.options(num_cpus=max(0.0, cpus - 1) if vectors.streamed else cpus).remote(
+                self, vectors, context.training, max(1, int(cpus))
+            )
+        )
+        codebook = make_codebook(codes, item_ids, vectors, quantiser, settings, context)
+        return Fitted(codebook=codebook, quantised_levels=settings.levels, quantiser=quantiser, records=records)
+
+    def restore(self, tensors: Mapping[str, npt.NDArray[Any]]) -> Quantiser:
+        """See `Tokenizer.restore`."""
+        return ResidualQuantiser.from_tensors(tensors)
+
+    def fit_levels(self, vectors: Vectors, training: Mask) -> tuple[ResidualQuantiser, Codes, list[dict[str, float]]]:
+        """Fit level after level on the training items, then give every item its codes.
+
+        Items that are not trained on get the nearest centres; training items what `fit_level` assigns.
+
+        Returns:
+            The quantiser, codes int32[N, L], and per level ``epoch`` (from 1) and ``loss``, the mean squared residual
+            of a dimension after it, over training items.
+        """
+        settings = self.settings
+        quantiser = _start(vectors, training, settings)
+        codes = np.zeros((vectors.shape[0], settings.levels), np.int32)
+        records = []
+        for level in range(settings.levels):
+            residuals = Residuals(vectors, quantiser, codes[:, :level])
+            centres, assign = self.fit_level(residuals, training, settings.seed * 1009 + level)
+            error, count = 0.0, 0
+            for rows, block in residuals.blocks(training):
+                picked = assign(block)
+                codes[rows, level] = picked
+                error += float(np.square(block - centres[picked], dtype=np.float64).sum())
+                count += block.size
+            quantiser = replace(quantiser, centres=(*quantiser.centres, centres))
+            records.append({"epoch": level + 1, "loss": error / count})
+        if not training.all():
+            for rows, block in vectors.blocks(~training):
+                codes[rows] = quantiser.encode(block)
+        return quantiser, codes, records
+
+
+def _start(vectors: Vectors, training: Mask, settings: ResidualSettings) -> ResidualQuantiser:
+    """The quantiser without levels: shift, scale and projection as training items have them."""
+    mean, scale = standardisation(vectors, training)
+    shift = mean if settings.standardise or settings.pca else np.zeros_like(mean)
+    plain = ResidualQuantiser(shift, scale if settings.standardise else np.ones_like(scale))
+    if settings.pca == 0:
+        return plain
+    scatter = np.zeros((len(mean), len(mean)))
+    for _, block in vectors.blocks(training):
+        rows = plain.projected(block).astype(np.float64)
+        scatter += rows.T @ rows
+    basis = np.linalg.eigh(scatter)[1][:, ::-1][:, : settings.pca]
+    signs = np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(settings.pca)])
+    return replace(plain, basis=np.ascontiguousarray(basis * signs, dtype=np.float32))
+
+
+def kmeans_centres(rows: Floats, settings: ResidualSettings, seed: int) -> Floats:
+    """k-means centres of float32[n, P] by faiss, float32[K, P].
+
+    With fewer distinct rows than codes, the codes left over stand where others do, behind them, so that nothing is
+    nearest to them.
+    """
+    clusters = min(settings.codebook_size, len(np.unique(rows, axis=0)))
+    kmeans = faiss.Kmeans(
+        rows.shape[1],
+        clusters,
+        niter=settings.iterations,
+        seed=seed % 2**31,
+        min_points_per_centroid=1,
+        max_points_per_centroid=settings.sample_per_code,
+    )
+    kmeans.train(np.ascontiguousarray(rows, dtype=np.float32))
+    centres = np.asarray(kmeans.centroids, np.float32)
+    return centres[np.minimum(np.arange(settings.codebook_size), clusters - 1)]
+
+
+def _fit_in_task(
+    tokenizer: ResidualTokenizer, vectors: Vectors, training: Mask, threads: int
+) -> tuple[ResidualQuantiser, Codes, list[dict[str, float]]]:
+    faiss.omp_set_num_threads(threads)
+    return tokenizer.fit_levels(vectors, training)

@@ -1,0 +1,48 @@
+"""Residual k-means: k-means on the vectors, again on what the centres leave, and so on, one code per level.
+
+The tokenizer that MiniOneRec (Kong et al. 2025) and others set beside RQ-VAE: nothing is learned but centres, so a fit
+takes seconds and codes do not collapse. PCA and standardisation are ours, off by default.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from sklearn.cluster import MiniBatchKMeans
+
+from ray_jobs.tokenizers.base import Codes
+from ray_jobs.tokenizers.residual import ResidualSettings, ResidualTokenizer, kmeans_centres, nearest
+from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors, sampled_rows, take
+
+
+@dataclass(frozen=True, kw_only=True)
+class RQKMeansSettings(ResidualSettings):
+    """Settings of the recipe: those of every residual k-means."""
+
+    section: ClassVar[str] = "rqkmeans"
+
+
+class RQKMeansTokenizer(ResidualTokenizer):
+    """The recipe ``rqkmeans``."""
+
+    name: ClassVar[str] = "rqkmeans"
+    settings_class: ClassVar[type[ResidualSettings]] = RQKMeansSettings
+
+    def fit_level(self, residuals: Vectors, training: Mask, seed: int) -> tuple[Floats, Callable[[Floats], Codes]]:
+        """k-means of the residuals; an item gets its nearest centre.
+
+        Streamed: centres of a uniform sample, then mini-batch k-means (Sculley 2010) from there.
+        """
+        settings = self.settings
+        size = settings.codebook_size * settings.sample_per_code
+        centres = kmeans_centres(take(residuals, sampled_rows(training, size, seed)), settings, seed)
+        if residuals.streamed:
+            learned = MiniBatchKMeans(
+                len(centres), init=centres, n_init=1, reassignment_ratio=0.0, random_state=seed % 2**32
+            )
+            for _ in range(settings.passes):
+                for _, block in residuals.blocks(training):
+                    learned.partial_fit(block)
+            centres = learned.cluster_centers_.astype("float32")
+        return centres, partial(nearest, centres=centres)

@@ -1,0 +1,93 @@
+"""A fitted tokenizer as a folder, so that a later run gives codes to new items with the codebook's own quantiser.
+
+``quantiser.safetensors`` and ``tokenizer.json`` (recipe, settings, encoder), the latter written last: a folder without
+it holds nothing.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+from safetensors.numpy import load_file, save_file
+
+from ray_jobs.tokenizers import tokenizer_class
+from ray_jobs.tokenizers.base import Quantiser
+from schemas.errors import DataError
+
+FORMAT = 1
+_DESCRIPTION = "tokenizer.json"
+_TENSORS = "quantiser.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTokenizer:
+    """A tokenizer as it was fitted.
+
+    Args:
+        recipe: its name.
+        settings: of the recipe.
+        encoder: whose vectors it reads.
+        quantised_levels: as in `ray_jobs.tokenizers.base.Fitted`.
+        quantiser: None for a recipe that reads no vectors.
+    """
+
+    recipe: str
+    settings: Any
+    encoder: str
+    quantised_levels: int
+    quantiser: Quantiser | None
+
+
+def folder_of(home: str, version: str) -> Path:
+    """Where the tokenizer of a codebook version lies."""
+    return Path(home) / "codebooks" / version
+
+
+def save(folder: Path, stored: StoredTokenizer) -> None:
+    """Write `stored` into `folder`, file by file over what lies there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _DESCRIPTION).unlink(missing_ok=True)
+    if stored.quantiser is not None:
+        tensors = {name: np.ascontiguousarray(value) for name, value in stored.quantiser.tensors().items()}
+        save_file(tensors, folder / _TENSORS)
+    content = {
+        "format": FORMAT,
+        "recipe": stored.recipe,
+        "settings": dataclasses.asdict(stored.settings),
+        "encoder": stored.encoder,
+        "quantised_levels": stored.quantised_levels,
+        "quantiser": stored.quantiser is not None,
+    }
+    temporary = folder / f"{_DESCRIPTION}.tmp"
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
+    temporary.replace(folder / _DESCRIPTION)
+
+
+def load(folder: Path) -> StoredTokenizer | None:
+    """The tokenizer in `folder`; None where there is none.
+
+    Raises:
+        DataError: it was written by another format.
+    """
+    if not (folder / _DESCRIPTION).exists():
+        return None
+    content = json.loads((folder / _DESCRIPTION).read_text())
+    if content["format"] != FORMAT:
+        raise DataError(
+            f"{folder} has tokenizer format {content['format']}, this code reads {FORMAT}; fit the tokenizer again "
+            "(--generation)"
+        )
+    kind = tokenizer_class(content["recipe"])
+    settings = TypeAdapter(kind.settings_class).validate_python(content["settings"])
+    quantiser = kind(settings).restore(load_file(folder / _TENSORS)) if content["quantiser"] else None
+    return StoredTokenizer(
+        recipe=content["recipe"],
+        settings=settings,
+        encoder=content["encoder"],
+        quantised_levels=content["quantised_levels"],
+        quantiser=quantiser,
+    )

@@ -1,0 +1,72 @@
+"""Every quantiser on vectors that Ray Data streams: as good as in memory, the same twice, blind to what is held out."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+import ray.data
+
+from infra.settings import load_settings
+from ray_jobs.cluster import connect
+from ray_jobs.tokenizers import tokenizer_class
+from ray_jobs.tokenizers.base import FitContext
+from ray_jobs.tokenizers.vectors import ArrayVectors, DatasetVectors
+
+TRAINED = {"epochs": 15, "batch_size": 16, "learning_rate": 1e-2, "hidden": (32,)}
+SETTINGS = {
+    "rqkmeans": {"levels": 2, "codebook_size": 6},
+    "balanced_kmeans": {"levels": 2, "codebook_size": 6},
+    "fsq": {"form": "residual", "levels": 2, "grid": (4, 4), **TRAINED},
+    "rqvae": {"levels": 2, "codebook_size": 6, "latent_dim": 4, **TRAINED},
+}
+TRAINING = np.arange(120) % 4 > 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster():
+    connect()
+    yield
+    ray.shutdown()
+
+
+def mixture():
+    random = np.random.default_rng(0)
+    rows = np.repeat(random.normal(size=(6, 12)) * 4, 20, axis=0) + random.normal(size=(120, 12))
+    return rows.astype(np.float32)
+
+
+def streamed(array):
+    order = np.random.default_rng(1).permutation(len(array))
+    blocks = [pa.table({"row": part, "vector": list(array[part])}) for part in np.array_split(order, 4)]
+    return DatasetVectors(ray.data.from_arrow(blocks), array.shape)
+
+
+@pytest.mark.parametrize("recipe", SETTINGS)
+def test_a_streamed_fit_is_as_good_as_one_in_memory_and_does_not_leak(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
+    monkeypatch.setenv("PENCHANT_RAY__STORAGE", str(tmp_path / "ray_results"))
+    settings, kind = load_settings(), tokenizer_class(recipe)
+
+    def fit(vectors, name):
+        context = FitContext(
+            training=TRAINING, version="v", ray=settings.ray, run_name=name, home=settings.home, stage="semantic_ids"
+        )
+        return kind(kind.settings_class(**SETTINGS[recipe])).fit(vectors, [f"i{n:03}" for n in range(120)], context)
+
+    def explained(fitted):
+        decoded = fitted.quantiser.decode(fitted.codebook.codes[:, : fitted.quantised_levels])
+        seen = vectors[TRAINING]
+        return 1 - np.square(seen - decoded[TRAINING]).sum() / np.square(seen - seen.mean(0)).sum()
+
+    vectors = mixture()
+    held, first = fit(ArrayVectors(vectors), "held"), fit(streamed(vectors), "first")
+    assert explained(first) > 0.5
+    assert abs(explained(first) - explained(held)) < 0.15
+    poisoned = np.where(TRAINING[:, None], vectors, np.float32(30))
+    again = fit(streamed(poisoned), "again")
+    assert again.records == first.records
+    assert (again.codebook.codes[TRAINING] == first.codebook.codes[TRAINING]).all()
+    if recipe in ("rqvae", "fsq"):
+        assert fit(streamed(poisoned), "first").reused, "its training items are those of the first run"
+        with pytest.raises(ValueError, match="other settings or item vectors"):
+            fit(streamed(vectors + np.float32(1)), "first")
