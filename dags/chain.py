@@ -178,8 +178,9 @@ EVALUATE = Stage(
     ),
     reads=("items", "sequences", "preferences", "denoised_sequences", "semantic_ids"),
     doc="""
-Ranks the held-out item against the whole catalogue for every user: Recall and NDCG at 5 and 10 beside popularity
-(counted on training positions only) and SASRec. Per-user values are in **evaluations**.
+Ranks the held-out item against the whole catalogue for every user: Recall and NDCG at 5, 10 and 20 and MRR beside
+popularity (counted on training positions only) and SASRec, with intervals and paired differences, by popularity of the
+target and length of the history, and the coverage of the lists. Per-user values are in **evaluations**.
 """,
 )
 REGISTER = Stage(

@@ -143,7 +143,7 @@ def metric_lines(results: Sequence[ModelResult], comparisons: Mapping[str, Paire
     for name, found in comparisons.items():
         gap = found.difference
         lines.append(
-            f"NDCG@10 less {name}'s, user by user: {gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), "
+            f"NDCG@10 minus {name}'s, user by user: {gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), "
             f"p = {found.p_value:.4f}"
         )
     return lines

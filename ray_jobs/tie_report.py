@@ -121,13 +121,13 @@ def render(report: TieReport) -> str:
     """The report for a person, one line per recipe and metric."""
     lines = [
         f"{report.users:,} users; the test item of {report.moved_targets:.1%} is another one when ties are shuffled",
-        f"{'':<24}{'as it is':>24}{'ties shuffled':>24}{'lost, user by user':>28}{'p':>9}",
+        f"{'':<24}{'as it is':>24}{'ties shuffled':>24}{'lost, user by user':>32}{'p':>9}",
     ]
     for row in report.rows:
         cells = "".join(f"{f'{v.mean:.4f} ({v.low:.4f}-{v.high:.4f})':>24}" for v in (row.as_is, row.shuffled))
         gap = row.lost.difference
         lost = f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
-        lines.append(f"{f'{row.recipe} {HEADINGS[row.metric]}':<24}{cells}{lost:>28}{row.lost.p_value:>9.4f}")
+        lines.append(f"{f'{row.recipe} {HEADINGS[row.metric]}':<24}{cells}{lost:>32}{row.lost.p_value:>9.4f}")
     return "\n".join(lines)
 
 

@@ -278,16 +278,20 @@ def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Minus infinity and what is no number are no candidates: their column is -1, as are places beyond N.
     """
     found = min(k, scores.shape[1])
-    # `topk` is fast but takes any of the equals at its end; those are replaced by the first ones.
     values, columns = scores.topk(found, dim=1)
     if values.isnan().any():
         return best(scores.masked_fill(scores.isnan(), float("-inf")), k)
+    # `topk` is fast but takes any of the equals at its end; where it had a choice, they are replaced by the first ones.
     last = values[:, -1:]
-    numbers = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device)
-    firsts = torch.where(scores == last, numbers, scores.shape[1]).topk(found, dim=1, largest=False).values.long()
-    above = values > last
-    place = (numbers[:found] - above.sum(dim=1, keepdim=True)).clamp(min=0)
-    columns = torch.where(above, columns, firsts.gather(1, place)).sort(dim=1).values
+    loose = ((scores >= last).sum(dim=1) > found).nonzero()[:, 0]
+    if len(loose):
+        numbers = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device)
+        level = torch.where(scores[loose] == last[loose], numbers, scores.shape[1])
+        firsts = level.topk(found, dim=1, largest=False).values.long()
+        above = values[loose] > last[loose]
+        place = (numbers[:found] - above.sum(dim=1, keepdim=True)).clamp(min=0)
+        columns[loose] = torch.where(above, columns[loose], firsts.gather(1, place))
+    columns = columns.sort(dim=1).values
     order = torch.sort(scores.gather(1, columns), dim=1, descending=True, stable=True)
     items = torch.full((len(scores), k), -1, dtype=torch.int64, device=scores.device)
     padded = torch.full((len(scores), k), float("-inf"), dtype=scores.dtype, device=scores.device)

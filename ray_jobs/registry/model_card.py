@@ -122,7 +122,7 @@ def _comparisons(comparisons: Mapping[str, Paired]) -> str:
     for name, found in comparisons.items():
         gap = found.difference
         lines.append(
-            f"- NDCG@10 less {name}'s, user by user: **{gap.mean:+.4f}** ({gap.low:+.4f} to {gap.high:+.4f}), "
+            f"- NDCG@10 minus {name}'s, user by user: **{gap.mean:+.4f}** ({gap.low:+.4f} to {gap.high:+.4f}), "
             f"p = {found.p_value:.4f} (random sign flips, {found.users:,} users)"
         )
     return "\n".join(lines)

@@ -16,6 +16,11 @@ from schemas.sequences import SEQUENCES
 DAY = dt.date(2026, 1, 31)
 
 
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MLflow without a server keeps artifacts in the working folder.
+
+
 def histories(tied, users=("u",)):
     length = len(tied)
     moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)

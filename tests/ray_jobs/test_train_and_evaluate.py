@@ -36,6 +36,11 @@ OVERRIDES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MLflow without a server keeps artifacts in the working folder.
+
+
 @pytest.fixture
 def coded(warehouse):
     """The warehouse with a codebook that knows the clusters."""

@@ -126,6 +126,23 @@ def test_rows_from_before_a_metric_are_left_out():
         summarise(pa.Table.from_pylist(rows("sasrec@old", "test", "history", [1])).drop_columns("mrr"))
 
 
+def test_models_of_histories_with_other_targets_are_not_set_beside():
+    table = pa.Table.from_pylist(
+        rows("popularity@p", "test", "history", [7])
+        + rows("popularity@p@ties-shuffled-0", "test", "history", [7])
+        + rows("sasrec@base@ties-shuffled-0", "test", "history", [2])
+        + rows("hstu@one", "test", "history", [1])
+        + rows("hstu@two@ties-shuffled-0", "test", "history", [1])
+    )
+    everything = summarise(table)
+    plain, shuffled = of_model(everything, "one"), of_model(everything, "two")
+    assert [r.model for r in ranked_beside(everything, plain, "base")] == ["popularity@p"]
+    assert [r.model for r in ranked_beside(everything, shuffled, "base")] == [
+        "sasrec@base@ties-shuffled-0",
+        "popularity@p@ties-shuffled-0",
+    ]
+
+
 def test_users_that_only_one_model_saw_are_not_compared():
     table = pa.Table.from_pylist(
         rows("a@1", "test", "history", [1, 20, 1]) + rows("b@1", "test", "history", [2, 1, 1, 1])[1:]

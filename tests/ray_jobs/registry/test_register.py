@@ -187,3 +187,16 @@ def only_own(world, trained):
     uri = bare.settings.table_uri("tiny", "evaluations")
     shutil.rmtree(uri)
     return bare.evaluate({f"sasrec@{trained['run_identity']}": lambda n: 1}).register_request(trained)
+
+
+def test_a_model_of_shuffled_ties_is_registered_and_never_promoted(world):
+    trained = world.train()
+    world = world.evaluate(
+        {
+            f"sasrec@{trained['run_identity']}@ties-shuffled-0": lambda _: 1,
+            "popularity@manual@ties-shuffled-0": lambda n: 2 + n,
+        }
+    )
+    report = register.run(world.register_request(trained))
+    assert report.outputs["decision"].startswith("kept: trained on histories with other targets (ties-shuffled-0)")
+    assert promotion.version_at(MlflowClient(), NAME, "champion") is None
