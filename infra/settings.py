@@ -40,6 +40,7 @@ class RaySettings(BaseModel, extra="forbid"):
     """Where Ray jobs are submitted and how large a training worker group is.
 
     `parallel`: ``ddp`` gives every worker the whole model, ``fsdp`` splits weights and the optimiser's state over them.
+    `stream_rows`: more training examples than this are not held in memory but streamed from files below `storage`.
     `checkpoint_s`: seconds between two checkpoints inside an epoch; what a killed worker loses is less than that.
     """
 
@@ -49,7 +50,8 @@ class RaySettings(BaseModel, extra="forbid"):
     use_gpu: bool = False
     storage: str = str(REPOSITORY / ".penchant" / "ray_results")
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    checkpoint_s: float = 60
+    stream_rows: int = Field(default=20_000_000, ge=0)
+    checkpoint_s: float = Field(default=60, ge=0)
     job_timeout_s: float = 3600
 
 

@@ -17,7 +17,14 @@ import torch
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs import cluster
-from ray_jobs.data.histories import Examples, evaluation_examples, latest_preferences
+from ray_jobs.data.histories import Examples, ExampleSource, evaluation_examples, latest_preferences
+from ray_jobs.data.streamed_examples import (
+    ROWS_PER_FILE,
+    StreamedExamples,
+    example_parts,
+    remove_examples,
+    write_examples,
+)
 from ray_jobs.data.training_data import TrainingData, read_training_data, training_data_settings
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import RecipeSettings, Recommender
@@ -97,7 +104,8 @@ def _train(
         warnings.warn(f"{recipe}.warm_start is ignored: {recipe} learns nothing by training", stacklevel=2)
     if kind.trainable:
         progress.update(0, 1, "building training examples")
-        plan = make_plan(recipe, recommender, data)
+        shards = f"{settings.ray.storage.rstrip('/')}/examples/{request.identity().train_run_name()}"
+        plan = make_plan(recipe, recommender, data, settings.ray.stream_rows, shards)
         if own.warm_start:
             plan, begun = begin_with(settings, plan, recommender, run_id)
         cluster.connect()
@@ -110,11 +118,12 @@ def _train(
             observer=partial(log_live, settings, run_id),
         )
         state = outcome.state
+        remove_examples(shards)
         recommender = build(plan)
         recommender.load_trained_state(state.best)
         counts |= {
             "examples": len(plan.train),
-            "with_preference": sum(bool(preference) for preference in plan.train.preferences),
+            "with_preference": _with_preference(plan.train),
             "steps": state.step,
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
@@ -174,13 +183,18 @@ def log_live(settings: Settings, run_id: str, rows: Sequence[Row]) -> None:
     runs.log_metrics(run_id, rows)
 
 
-def make_plan(recipe: str, recommender: Recommender, data: TrainingData) -> Plan:
+def make_plan(
+    recipe: str, recommender: Recommender, data: TrainingData, stream_rows: int = 10**9, shards: str = ""
+) -> Plan:
     """Examples of the training and validation splits for `recommender`.
+
+    Args:
+        stream_rows: more training examples than this are written to the folder `shards` and streamed from there.
 
     Raises:
         DataError: the histories are too short to train or to validate on.
     """
-    training = recommender.training_examples(data.histories)
+    training = _training_examples(recommender, data, stream_rows, shards)
     valid = validation_examples(recommender, data)
     if not len(training) or not len(valid):
         raise DataError(
@@ -188,6 +202,24 @@ def make_plan(recipe: str, recommender: Recommender, data: TrainingData) -> Plan
             "most histories need at least four items; lower the k-core settings or land more reviews"
         )
     return Plan(recipe, recommender.base_settings, data.catalogue, training, valid)
+
+
+def _training_examples(
+    recommender: Recommender, data: TrainingData, stream_rows: int, shards: str
+) -> Examples | StreamedExamples:
+    lengths = [len(data.histories.training_items(user)) for user in range(len(data.histories))]
+    rows = sum(max(0, length - 1) for length in lengths) if recommender.every_prefix else len(lengths)
+    if rows <= stream_rows:
+        return recommender.training_examples(data.histories)
+    parts = example_parts(recommender, data.histories, ROWS_PER_FILE)
+    return write_examples(shards, parts, -(-rows // ROWS_PER_FILE), recommender.base_settings.seed)
+
+
+def _with_preference(training: Examples | ExampleSource) -> int:
+    if isinstance(training, Examples):
+        return sum(bool(preference) for preference in training.preferences)
+    assert isinstance(training, StreamedExamples)
+    return training.preferences
 
 
 def validation_examples(recommender: Recommender, data: TrainingData) -> Examples:

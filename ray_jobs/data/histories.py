@@ -88,6 +88,18 @@ class Histories:
     def __len__(self) -> int:
         return len(self.user_ids)
 
+    def part(self, start: int, stop: int) -> "Histories":
+        """The histories of users `start` up to `stop`."""
+        cut = slice(start, stop)
+        return Histories(
+            self.user_ids[cut],
+            self.items[cut],
+            self.valid_position[cut],
+            self.test_position[cut],
+            self.preferences[cut],
+            None if self.times is None else self.times[cut],
+        )
+
     def training_items(self, user: int) -> IntArray:
         """Items at the training positions of a user, oldest first."""
         end = int(self.valid_position[user])
@@ -229,12 +241,13 @@ class InMemoryExamples:
         else:
             rng = np.random.default_rng(seed)
             order = rng.permutation(len(self))[: len(self) - len(self) % world]
-            groups = [rows[rank::world] for rows in _bucketed(order, self._lengths, batch_size * world, rng)]
+            groups = [rows[rank::world] for rows in bucketed(order, self._lengths, batch_size * world, rng)]
         for rows in groups[skip:]:
             yield collate(self.examples, rows)
 
 
-def _bucketed(order: IntArray, lengths: IntArray, batch_size: int, rng: np.random.Generator) -> list[IntArray]:
+def bucketed(order: IntArray, lengths: IntArray, batch_size: int, rng: np.random.Generator) -> list[IntArray]:
+    """Cut `order` into batches, with examples of like length side by side within groups of `BUCKET` batches."""
     groups: list[IntArray] = []
     for start in range(0, len(order), BUCKET * batch_size):
         near = order[start : start + BUCKET * batch_size]

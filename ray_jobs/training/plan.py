@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ray_jobs.data.histories import Catalogue, Examples
+from ray_jobs.data.histories import Catalogue, Examples, ExampleSource, InMemoryExamples
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import RecipeSettings, Recommender
 
@@ -22,9 +22,13 @@ class Plan:
     recipe: str
     settings: RecipeSettings
     catalogue: Catalogue
-    train: Examples
+    train: Examples | ExampleSource
     valid: Examples
     start: Mapping[str, Tensor] | None = None
+
+    def training_source(self) -> ExampleSource:
+        """Where a worker gets its batches from."""
+        return InMemoryExamples(self.train) if isinstance(self.train, Examples) else self.train
 
 
 def build(plan: Plan) -> Recommender:

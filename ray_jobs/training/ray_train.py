@@ -21,7 +21,7 @@ from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, 
 from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import RaySettings
-from ray_jobs.data.histories import InMemoryExamples
+from ray_jobs.data.histories import Examples, InMemoryExamples
 from ray_jobs.recommenders.base import Notify, silent
 from ray_jobs.training.curves import Row, metric_rows
 from ray_jobs.training.loop import TrainState, fit
@@ -106,7 +106,8 @@ def _worker(config: dict[str, Any]) -> None:
     hook: Callable[[TrainState], None] | None = config["hook"]
     if state is None or not state.finished:
         for examples in (plan.train, plan.valid):
-            recommender.prepare(examples, notify)
+            if isinstance(examples, Examples):
+                recommender.prepare(examples, notify)
 
     seen = (0, 0) if state is None else (len(state.records), len(state.curve))
 
@@ -121,7 +122,7 @@ def _worker(config: dict[str, Any]) -> None:
 
     fit(
         recommender,
-        InMemoryExamples(plan.train),
+        plan.training_source(),
         InMemoryExamples(plan.valid),
         state=state,
         on_checkpoint=on_checkpoint,

@@ -1,0 +1,222 @@
+"""Training examples that do not fit in memory: dealt at random into Parquet files, streamed from there with Ray Data.
+
+The files are random samples of the whole. An epoch visits them in an order of its own and shuffles the rows of about a
+file's size together, so that no more than some files' rows are in memory at a time.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+from pyarrow import fs
+
+from ray_jobs.data.histories import BUCKET, Batch, Examples, Histories, IntArray, bucketed, make_batch
+from ray_jobs.recommenders.base import Recommender
+from schemas.handoff import read_text, write_text
+
+MANIFEST = "manifest.json"
+ROWS_PER_FILE = 200_000
+READERS = 2
+SCHEMA = pa.schema(
+    [
+        ("history", pa.list_(pa.int64())),
+        ("target", pa.int64()),
+        ("preference", pa.string()),
+        ("times", pa.list_(pa.int64())),
+        ("target_time", pa.int64()),
+    ]
+)
+Slice = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class StreamedExamples:
+    """`ExampleSource` over the files that `write_examples` made.
+
+    Args:
+        folder: a path, or an object store's address, that all workers can read.
+        rows: number of examples in each file.
+        preferences: how many examples have a preference.
+    """
+
+    folder: str
+    rows: tuple[int, ...]
+    preferences: int
+
+    def __len__(self) -> int:
+        return sum(self.rows)
+
+    def batches(
+        self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1, skip: int = 0
+    ) -> Iterator[Batch]:
+        """One pass in an order that depends on `seed` only; None keeps the files' order and gives each worker all.
+
+        A worker's share is a part of the epoch's sequence of files, and all shares are of equal size; the examples
+        left over by an even division are dropped. Skipped batches are not read, but for those of the first group.
+        """
+        order = np.arange(len(self.rows)) if seed is None else np.random.default_rng(seed).permutation(len(self.rows))
+        share = len(self) if seed is None else len(self) // world
+        first = 0 if seed is None else rank * share
+        group = self._batches_per_group(batch_size)
+        starts = range(skip // group * group * batch_size, share, group * batch_size)
+        work = [
+            {
+                "slices": self._slices(order, first + start, first + min(start + group * batch_size, share)),
+                "number": start,
+            }
+            for start in starts
+        ]
+        rest = skip % group
+        for row in self._stream(work, batch_size, seed) if work else ():
+            if rest:
+                rest -= 1
+            else:
+                yield _collate(row)
+
+    def _batches_per_group(self, batch_size: int) -> int:
+        """About a file's worth of batches, in whole buckets."""
+        rows = max(1, len(self) // max(1, len(self.rows)))
+        return max(1, round(rows / (BUCKET * batch_size))) * BUCKET
+
+    def _slices(self, order: IntArray, start: int, stop: int) -> list[Slice]:
+        """Where examples `start` to `stop` of the files in `order` lie: (file, first row, row after the last)."""
+        slices, passed = [], 0
+        for file in order.tolist():
+            begin, end = max(start - passed, 0), min(stop - passed, self.rows[file])
+            if begin < end:
+                slices.append((file, begin, end))
+            passed += self.rows[file]
+        return slices
+
+    def _stream(self, work: Sequence[dict[str, Any]], batch_size: int, seed: int | None) -> Iterator[dict[str, Any]]:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.verbose_stats_logs = False
+        context.execution_options.preserve_order = True
+        groups = ray.data.from_items([{"group": n} for n in range(len(work))], override_num_blocks=len(work))
+        rows = groups.flat_map(
+            lambda row: _group(self.folder, work[row["group"]], batch_size, seed),
+            num_cpus=0,  # the workers may have taken all processors, and would wait for ever
+            concurrency=min(READERS, len(work)),
+        )
+        return iter(rows.iter_rows())
+
+
+def _group(folder: str, work: dict[str, Any], batch_size: int, seed: int | None) -> list[dict[str, Any]]:
+    """The batches of one group, each as a row of flat columns."""
+    filesystem, path = _filesystem(folder)
+    tables = [
+        pq.read_table(f"{path}/{_file(file)}", filesystem=filesystem).slice(start, stop - start)
+        for file, start, stop in work["slices"]
+    ]
+    table = pa.concat_tables(tables)
+    if seed is None:
+        cuts = [np.arange(at, min(at + batch_size, len(table))) for at in range(0, len(table), batch_size)]
+    else:
+        rng = np.random.default_rng((seed, work["number"]))
+        order = rng.permutation(len(table))
+        lengths = table["history"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
+        cuts = bucketed(order, lengths, batch_size, rng)
+    return [_row(table.take(cut)) for cut in cuts]
+
+
+def _row(table: pa.Table) -> dict[str, Any]:
+    def flat(name: str) -> IntArray:
+        return np.asarray(table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False), dtype=np.int64)
+
+    history = table["history"].combine_chunks()
+    timed = table["target_time"].null_count == 0
+    return {
+        "items": flat("history"),
+        "lengths": history.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64),
+        "targets": table["target"].to_numpy(),
+        "preferences": table["preference"].to_pylist(),
+        "times": flat("times") if timed else np.zeros(0, dtype=np.int64),
+        "target_times": table["target_time"].to_numpy() if timed else np.zeros(0, dtype=np.int64),
+    }
+
+
+def _collate(row: dict[str, Any]) -> Batch:
+    cuts = np.cumsum(row["lengths"])[:-1]
+    histories = np.split(np.asarray(row["items"], dtype=np.int64), cuts)
+    targets, preferences = np.array(row["targets"]), tuple(row["preferences"])
+    if not len(row["target_times"]):
+        return make_batch(histories, preferences, targets)
+    times = np.split(np.asarray(row["times"], dtype=np.int64), cuts)
+    return make_batch(histories, preferences, targets, times, np.array(row["target_times"]))
+
+
+def example_parts(recommender: Recommender, histories: Histories, rows: int) -> Iterator[Examples]:
+    """What `recommender` trains on, in parts of some `rows` examples, made of some users each."""
+    start, waiting = 0, 0
+    for user in range(len(histories)):
+        waiting += len(histories.training_items(user)) if recommender.every_prefix else 1
+        if waiting >= rows or user == len(histories) - 1:
+            yield recommender.training_examples(histories.part(start, user + 1))
+            start, waiting = user + 1, 0
+
+
+def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int) -> StreamedExamples:
+    """Deal examples at random into `files` Parquet files; what a complete earlier call left there is used instead.
+
+    Args:
+        folder: a path or an object store's address.
+        parts: the examples, no two parts in memory at a time.
+        files: about one for `ROWS_PER_FILE` examples.
+    """
+    written = read_text(f"{folder}/{MANIFEST}")
+    if written is not None:
+        content = json.loads(written)
+        return StreamedExamples(folder, tuple(content["rows"]), content["preferences"])
+    filesystem, path = _filesystem(folder)
+    filesystem.create_dir(path, recursive=True)
+    rng = np.random.default_rng(seed)
+    counts, preferences = np.zeros(files, dtype=np.int64), 0
+    writers = [pq.ParquetWriter(f"{path}/{_file(n)}", SCHEMA, filesystem=filesystem) for n in range(files)]
+    for part in parts:
+        table, dealt = _table(part), rng.integers(files, size=len(part))
+        for number, writer in enumerate(writers):
+            chosen = np.flatnonzero(dealt == number)
+            if len(chosen):
+                writer.write_table(table.take(chosen))
+        counts += np.bincount(dealt, minlength=files)
+        preferences += sum(bool(preference) for preference in part.preferences)
+    for writer in writers:
+        writer.close()
+    content = {"rows": counts.tolist(), "preferences": preferences}
+    write_text(f"{folder}/{MANIFEST}", json.dumps(content))
+    return StreamedExamples(folder, tuple(content["rows"]), preferences)
+
+
+def remove_examples(folder: str) -> None:
+    """Remove what `write_examples` wrote, if anything."""
+    filesystem, path = _filesystem(folder)
+    if filesystem.get_file_info(path).type != fs.FileType.NotFound:
+        filesystem.delete_dir(path)
+
+
+def _table(examples: Examples) -> pa.Table:
+    timed = examples.times is not None and examples.target_times is not None
+    offsets = pa.array(examples.offsets, pa.int32())
+    columns = {
+        "history": pa.ListArray.from_arrays(offsets, pa.array(examples.items, pa.int64())),
+        "target": pa.array(examples.targets, pa.int64()),
+        "preference": pa.array(examples.preferences, pa.string()),
+        "times": pa.ListArray.from_arrays(offsets, pa.array(examples.times, pa.int64())) if timed else None,
+        "target_time": pa.array(examples.target_times, pa.int64()) if timed else None,
+    }
+    empty = pa.nulls(len(examples))
+    return pa.table({name: empty if column is None else column for name, column in columns.items()}).cast(SCHEMA)
+
+
+def _file(number: int) -> str:
+    return f"examples-{number:05}.parquet"
+
+
+def _filesystem(folder: str) -> tuple[fs.FileSystem, str]:
+    return fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)
