@@ -111,13 +111,13 @@ class Norm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., d] to the same shape."""
-        return super().forward(x) if torch.is_grad_enabled() else normed(x, self.weight, x.new_tensor(1e-6))
+        return super().forward(x) if torch.is_grad_enabled() else normed(x, x.new_tensor(1e-6)) * self.weight
 
 
-def normed(x: Tensor, weight: Tensor, epsilon: Tensor) -> Tensor:
-    """Root-mean-square norm of float[..., d]."""
+def normed(x: Tensor, epsilon: Tensor) -> Tensor:
+    """float[..., d] over its root mean square."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x * torch.addcmul(epsilon, length, length, value=1 / x.shape[-1]).rsqrt_() * weight
+    return x * torch.addcmul(epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
 
 
 class Layer(nn.Module):
@@ -185,32 +185,26 @@ class Memory:
 
 
 class LayerWeights(NamedTuple):
-    """A decoder layer's weights as its steps use them, each to be multiplied from the right."""
+    """A decoder layer's weights as its steps use them: multiplied from the right, those of the norms taken in."""
 
-    self_norm: Tensor
     projection: Tensor
     self_out: Tensor
-    cross_norm: Tensor
     query: Tensor
     cross_out: Tensor
-    feed_norm: Tensor
     into: Tensor
     out: Tensor
 
     @classmethod
     def of(cls, layer: Layer) -> "LayerWeights":
         """The weights of `layer`."""
-        own, cross = layer.self_attention, layer.cross_attention
+        own, cross, feed = layer.self_attention, layer.cross_attention, layer.feed
         return cls(
-            layer.self_norm.weight,
-            torch.cat([own.q.weight, own.k.weight, own.v.weight]).T,
+            (torch.cat([own.q.weight, own.k.weight, own.v.weight]) * layer.self_norm.weight).T,
             own.o.weight.T,
-            layer.cross_norm.weight,
-            cross.q.weight.T,
+            (cross.q.weight * layer.cross_norm.weight).T,
             cross.o.weight.T,
-            layer.feed_norm.weight,
-            layer.feed.into.weight.T,
-            layer.feed.out.weight.T,
+            (feed.into.weight * layer.feed_norm.weight).T,
+            feed.out.weight.T,
         )
 
 
@@ -289,7 +283,7 @@ class Decoder(nn.Module):
         epsilon = x.new_tensor(1e-6)
         grown = []
         for number, (weights, (keys, values)) in enumerate(zip(memory.weights, memory.key_values, strict=True)):
-            projected = (normed(x, weights.self_norm, epsilon) @ weights.projection).view(size, beams, 3, heads, -1)
+            projected = (normed(x, epsilon) @ weights.projection).view(size, beams, 3, heads, -1)
             newest = projected[:, :, 1:]
             grown.append(newest if past is None else torch.cat([past.layers[number], newest], dim=1))
             if bias is None:
@@ -298,13 +292,11 @@ class Decoder(nn.Module):
                 query, own = projected[:, :, 0].transpose(1, 2), grown[number].transpose(1, 3)
                 seen = _attend(query, own[:, :, 0], own[:, :, 1], bias)
             x = torch.addmm(x, seen.reshape(rows, -1), weights.self_out)
-            query = (
-                (normed(x, weights.cross_norm, epsilon) @ weights.query).view(size, beams, heads, -1).transpose(1, 2)
-            )
+            query = (normed(x, epsilon) @ weights.query).view(size, beams, heads, -1).transpose(1, 2)
             x = torch.addmm(x, _attend(query, keys, values, memory.bias).reshape(rows, -1), weights.cross_out)
-            hidden = (normed(x, weights.feed_norm, epsilon) @ weights.into).relu()
+            hidden = (normed(x, epsilon) @ weights.into).relu()
             x = torch.addmm(x, hidden, weights.out)
-        return normed(x, self.norm.weight, epsilon).view(size, beams, width), Cache(grown, paths)
+        return (normed(x, epsilon) * self.norm.weight).view(size, beams, width), Cache(grown, paths)
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
