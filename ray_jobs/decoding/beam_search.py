@@ -68,8 +68,8 @@ def constrained_beam_search(
         exclude: int64[B, E], items that must not come out for each row, padded with -1.
         max_per_prefix: cap on items of one prefix; None for no cap.
         prefix_length: codes of that prefix, 1 up to the trie's depth.
-        tie_key: keys [B, W] of items int64[B, W], by which those of equal score come out in ascending order; the item's index
-            decides if there is none or keys are equal.
+        tie_key: keys [B, W] of items int64[B, W], by which those of equal score come out in ascending order; the item's
+            index decides if there is none or keys are equal.
 
     Returns:
         Item indices int64[B, k] into the rows of the trie's codes, best first, -1 where no item is left; and their
