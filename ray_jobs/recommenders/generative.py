@@ -169,11 +169,18 @@ class GenerativeRecommender(Recommender):
 
     @torch.no_grad()
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
-        """Position of the target in the beam list; an item with its very score counts as ahead of it."""
+        """Position of the target in the beam list; an item with its very score counts as ahead of it.
+
+        So do all items that share its tuple, even where the list ends before them.
+        """
         items, scores = self.topk(batch, self.settings.beams, exclude)
         hit = items == batch.targets[:, None]
         own = torch.where(hit, scores, float("-inf")).amax(dim=1, keepdim=True)
-        return torch.where(hit.any(dim=1), ((scores >= own) & (items >= 0)).sum(dim=1), 0)
+        level = ((scores == own) & (items >= 0)).sum(dim=1)
+        trie = self.trie()
+        if trie.leaf_starts is not None:
+            level = level.maximum(trie.leaf_starts.diff()[trie.leaves(trie.item_slots[batch.targets])])
+        return torch.where(hit.any(dim=1), (scores > own).sum(dim=1) + level, 0)
 
     @torch.no_grad()
     def log_probabilities(self, batch: Batch) -> Tensor:

@@ -111,12 +111,12 @@ class Norm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., d] to the same shape."""
-        return super().forward(x) if torch.is_grad_enabled() else normed(x, x.new_tensor(1e-6)) * self.weight
+        return super().forward(x) if torch.is_grad_enabled() else normed(x, x.new_tensor(1e-6).float()) * self.weight
 
 
 def normed(x: Tensor, epsilon: Tensor) -> Tensor:
-    """float[..., d] over its root mean square."""
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    """float[..., d] over its root mean square, which is float32."""
+    length = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
     return x * torch.addcmul(epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
 
 
@@ -280,7 +280,7 @@ class Decoder(nn.Module):
             bias.scatter_(3, paths.unsqueeze(1).expand(-1, heads, -1, -1), own[:, None].expand(size, -1, beams, -1))
         x = x.reshape(-1, width)
         rows = size * beams
-        epsilon = x.new_tensor(1e-6)
+        epsilon = x.new_tensor(1e-6).float()
         grown = []
         for number, (weights, (keys, values)) in enumerate(zip(memory.weights, memory.key_values, strict=True)):
             projected = (normed(x, epsilon) @ weights.projection).view(size, beams, 3, heads, -1)
