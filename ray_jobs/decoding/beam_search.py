@@ -12,6 +12,9 @@ from ray_jobs.decoding.trie import Trie
 MIN_LOG_PROB = -1e9
 _NO_ITEM = -1
 _CHUNKS = 16
+_BARRED = 1e30
+_DEAD = -1e29
+"""A lower score is that of a prefix that no item has; sums of log-probabilities stay far above."""
 
 TieKey = Callable[[Tensor], Tensor]
 
@@ -65,8 +68,8 @@ def constrained_beam_search(
         exclude: int64[B, E], items that must not come out for each row, padded with -1.
         max_per_prefix: cap on items of one prefix; None for no cap.
         prefix_length: codes of that prefix, 1 up to the trie's depth.
-        tie_key: key of items int64[B, W], by which those of equal score come out in ascending order; the item's index
-            decides if there is none or keys are equal.
+        tie_key: keys [B, W] of items int64[B, W], by which those of equal score come out in ascending order; the item's
+            index decides if there is none or keys are equal.
 
     Returns:
         Item indices int64[B, k] into the rows of the trie's codes, best first, -1 where no item is left; and their
@@ -99,7 +102,7 @@ def _search(
 ) -> tuple[Tensor, Tensor]:
     device = trie.leaf_items.device
     excluded = None if exclude is None or not exclude.shape[1] else _Excluded(trie, exclude.to(device))
-    # A beam whose score is -inf is none, whatever its node.
+    # A beam with a score below _DEAD is none, whatever its node.
     nodes = torch.zeros(batch, 1, dtype=torch.int32, device=device)
     groups = None if max_per_prefix is None else nodes
     scores = torch.zeros(batch, 1, device=device)
@@ -123,22 +126,28 @@ def _search(
         parents = cells // size
         symbols = cells - parents * size
         if found.nodes is None:
-            table = trie.tables[level]
-            assert table is not None
-            nodes = table[nodes.gather(1, parents), symbols]
+            keys = trie.keys[level]
+            assert keys is not None
+            reached = (nodes.gather(1, parents) * size + symbols).int()
+            nodes = torch.searchsorted(keys, reached, out_int32=True).clamp_max_(keys.numel() - 1)
         else:
             nodes = found.nodes.gather(1, picked)
         if groups is not None:
             groups = nodes if level < prefix_length else groups.gather(1, parents)
         earlier = codes.gather(1, parents.unsqueeze(2).expand(-1, -1, level))
         codes = torch.cat([earlier, symbols.unsqueeze(2)], dim=2)
+    scores = scores.masked_fill(scores < _DEAD, -torch.inf)
     items, scores, groups = _items_of(trie, nodes, scores, groups, excluded, None if tie_key else k)
-    return _best_items(items, scores, groups, k, trie.items, max_per_prefix, tie_key)
+    return _best_items(items, scores, groups, k, max_per_prefix, tie_key)
 
 
 class _Extensions(NamedTuple):
-    """Candidates of a level: scores [B, W], -inf for what is none, and per candidate its cell, beam * K + code, and the
-    node it leads to; both None if each cell is a candidate, in order, and the level's table tells the nodes.
+    """Candidates of a level.
+
+    Args:
+        values: scores [B, W], below `_DEAD` for what is none.
+        cells: per candidate beam * K + code; None if each cell is a candidate, in order.
+        nodes: those that the candidates lead to; None where the level's keys tell.
     """
 
     values: Tensor
@@ -149,13 +158,13 @@ class _Extensions(NamedTuple):
 def _extensions(trie: Trie, level: int, nodes: Tensor, totals: Tensor) -> _Extensions:
     """What the trie allows of `totals` [B, n, K]; the caller has no more use for them.
 
-    A level with a table is masked by one addition. Of a larger level the rows of its beams' children are laid end to
+    A level with a mask is masked by one addition. Of a larger level the rows of its beams' children are laid end to
     end, so that work and memory go with the children that there are and not with the most that a node has.
     """
-    barrier = trie.barriers[level]
-    if barrier is not None:
-        rows = barrier.index_select(0, nodes.flatten()).view_as(totals)
-        return _Extensions(totals.add_(rows).flatten(1), None, None)
+    mask = trie.masks[level]
+    if mask is not None:
+        rows = mask.index_select(0, nodes.flatten()).view_as(totals)
+        return _Extensions(totals.add_(rows, alpha=_BARRED).flatten(1), None, None)
     packed = _Packed(trie.offsets[level], nodes)
     cells = packed.beams * totals.shape[2] + trie.symbols[level][packed.places]
     values = totals.flatten(1).gather(1, cells).masked_fill_(packed.none, -torch.inf)
@@ -163,30 +172,31 @@ def _extensions(trie: Trie, level: int, nodes: Tensor, totals: Tensor) -> _Exten
 
 
 class _Packed:
-    """The ranges ``offsets[i]`` up to ``offsets[i + 1]`` of nodes int32[B, n], those of a row end to end.
+    """The ranges ``offsets[i]`` up to ``offsets[i + 1]`` of nodes int32[B, n], none of them empty, end to end by row.
 
     Args:
         longest: ranges are cut to this length; None leaves them whole.
 
     Attributes:
-        beams: [B, W], index of the node that a place belongs to.
+        beams: int64[B, W], index of the node that a place belongs to.
         places: int32[B, W].
         none: bool[B, W], True beyond a row's end, where `beams` and `places` hold something that exists.
     """
 
     def __init__(self, offsets: Tensor, nodes: Tensor, longest: int | None = None) -> None:
-        start, end = offsets[nodes], offsets[nodes + 1]
+        start, end = offsets.unfold(0, 2, 1)[nodes].unbind(2)
         if longest is not None:
             end = torch.minimum(end, start + longest)
         ends = (end - start).cumsum(1)
-        width = int(ends[:, -1].max())
+        total = ends[:, -1:]
+        width = int(total.max())
         width += -width % _CHUNKS
-        marks = ends.new_zeros(nodes.shape[0], width + 1)
-        marks.scatter_add_(1, ends[:, :-1], torch.ones_like(ends[:, :-1]))
-        self.beams = marks.cumsum(1)[:, :-1]
+        self.beams = (
+            ends.new_zeros(nodes.shape[0], width).scatter_add_(1, ends[:, :-1], torch.ones_like(ends)).cumsum(1)
+        )
         here = torch.arange(width, dtype=torch.int32, device=nodes.device)
-        self.none = here >= ends[:, -1:]
-        self.places = (end - ends).int().gather(1, self.beams).add_(here).clamp_max_(offsets[-1] - 1)
+        self.none = here >= total
+        self.places = (end - ends).int().gather(1, self.beams).add_(here).masked_fill_(self.none, 0)
 
 
 def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -214,7 +224,7 @@ def _place_in_group(values: Tensor, groups: Tensor) -> Tensor:
 
 def _top_of_groups(values: Tensor, groups: Tensor, cap: int, count: int) -> tuple[Tensor, Tensor]:
     """`count` large ones per row and where they are: the `cap` largest of each group before all others."""
-    later = (_place_in_group(values, groups) >= cap) | (values == -torch.inf)
+    later = (_place_in_group(values, groups) >= cap) | (values < _DEAD)
     order = values.argsort(dim=1, descending=True, stable=True)
     picked = order.gather(1, later.gather(1, order).to(torch.int8).argsort(dim=1, stable=True)[:, :count])
     return values.gather(1, picked), picked
@@ -255,19 +265,17 @@ class _Excluded:
 def _items_of(
     trie: Trie, leaves: Tensor, scores: Tensor, groups: Tensor | None, excluded: _Excluded | None, wanted: int | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Items, scores and groups of the leaves [B, n]; `trie.items` and -inf for what is no item.
+    """Items, scores and groups of the leaves [B, n]; -inf for what is no item.
 
     Of a leaf the first `wanted` items that are not excluded suffice; None takes all.
     """
     if trie.leaf_starts is None:
-        return trie.leaf_items[leaves].masked_fill_(scores == -torch.inf, trie.items), scores, groups
+        return trie.leaf_items[leaves], scores, groups
     seen = 0 if excluded is None else excluded.slots.shape[1]
     packed = _Packed(trie.leaf_starts, leaves, None if wanted is None else wanted + seen)
     none = packed.none if excluded is None else packed.none | excluded.holds(packed.places)
-    items = trie.leaf_items[packed.places]
-    groups = None if groups is None else groups.gather(1, packed.beams)
     scores = scores.gather(1, packed.beams).masked_fill_(none, -torch.inf)
-    return items.masked_fill_(scores == -torch.inf, trie.items), scores, groups
+    return trie.leaf_items[packed.places], scores, None if groups is None else groups.gather(1, packed.beams)
 
 
 def _best_items(
@@ -275,13 +283,12 @@ def _best_items(
     scores: Tensor,
     groups: Tensor | None,
     k: int,
-    no_item: int,
     max_per_prefix: int | None,
     tie_key: TieKey | None,
 ) -> tuple[Tensor, Tensor]:
     items, order = items.sort(dim=1)
     if tie_key is not None:
-        keyed = tie_key(items.clamp_max(no_item - 1).long()).argsort(dim=1, stable=True)
+        keyed = tie_key(items.long()).argsort(dim=1, stable=True)
         items, order = items.gather(1, keyed), order.gather(1, keyed)
     scores = scores.gather(1, order)
     if groups is not None and max_per_prefix is not None:
@@ -289,6 +296,8 @@ def _best_items(
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     scores = scores[:, :k]
     items = items.gather(1, order[:, :k]).long().masked_fill_(scores == -torch.inf, _NO_ITEM)
-    missing = max(k - items.shape[1], 0)
-    items = torch.nn.functional.pad(items, (0, missing), value=_NO_ITEM)
-    return items, torch.nn.functional.pad(scores, (0, missing), value=-torch.inf)
+    missing = k - items.shape[1]
+    if missing > 0:
+        items = torch.nn.functional.pad(items, (0, missing), value=_NO_ITEM)
+        scores = torch.nn.functional.pad(scores, (0, missing), value=-torch.inf)
+    return items, scores

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TABLE_CELLS = 2**20
-"""A level with up to so many pairs of node and code gets a table of them; a larger one is searched by its rows only."""
+MASK_CELLS = 2**25
+"""A level with up to so many pairs of node and code is given a mask of them, a byte each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +24,9 @@ class Trie:
         offsets: per level t, [n_t + 1]: children of node i at depth t are nodes ``offsets[t][i]`` up to
             ``offsets[t][i + 1]`` at depth t + 1.
         symbols: per level t, [n_(t+1)]: code on the edge into each node at depth t + 1.
-        tables: per level t, [n_t, K_t]: the child that a code leads to, 0 if there is none; None for a level of more
-            than `TABLE_CELLS` cells.
-        barriers: per level t, float[n_t, K_t]: 0 where the table has a child, -inf where it has none; or None.
+        masks: per level t, int8[n_t, K_t]: 0 where a code leads on from a node, -1 where it does not; None for a level
+            of more than `MASK_CELLS` cells.
+        keys: per level t with a mask, [n_(t+1)]: cell of that mask that leads to each node, ascending; or None.
         leaf_items: [N], item at each slot.
         item_slots: [N], the inverse of `leaf_items`.
         leaf_starts: [leaves + 1], slots of leaf i are ``leaf_starts[i]`` up to ``leaf_starts[i + 1]``; None if every
@@ -36,8 +36,8 @@ class Trie:
 
     offsets: tuple[Tensor, ...]
     symbols: tuple[Tensor, ...]
-    tables: tuple[Tensor | None, ...]
-    barriers: tuple[Tensor | None, ...]
+    masks: tuple[Tensor | None, ...]
+    keys: tuple[Tensor | None, ...]
     leaf_items: Tensor
     item_slots: Tensor
     leaf_starts: Tensor | None
@@ -96,33 +96,30 @@ class Trie:
         leaf_starts: Tensor | None,
         known: "Trie | None" = None,
     ) -> "Trie":
-        """A tree with its derived parts; a level whose tensors are those of `known` takes over its table."""
-        tables: list[Tensor | None] = []
-        barriers: list[Tensor | None] = []
+        """A tree with its derived parts; a level whose tensors are those of `known` takes over its mask."""
+        masks: list[Tensor | None] = []
+        keys: list[Tensor | None] = []
         for level, size in enumerate(sizes):
             nodes = offsets[level].numel() - 1
             if known is not None and known.symbols[level] is symbols[level]:
-                tables.append(known.tables[level])
-                barriers.append(known.barriers[level])
-            elif nodes * size > TABLE_CELLS:
-                tables.append(None)
-                barriers.append(None)
+                masks.append(known.masks[level])
+                keys.append(known.keys[level])
+            elif nodes * size > MASK_CELLS:
+                masks.append(None)
+                keys.append(None)
             else:
-                parents = torch.repeat_interleave(offsets[level].diff().long())
-                codes = symbols[level].long()
-                table = torch.zeros(nodes, size, dtype=torch.int32, device=leaf_items.device)
-                table[parents, codes] = torch.arange(parents.numel(), dtype=torch.int32, device=leaf_items.device)
-                barrier = torch.full(table.shape, -torch.inf, device=leaf_items.device)
-                barrier[parents, codes] = 0.0
-                tables.append(table)
-                barriers.append(barrier)
+                key = torch.repeat_interleave(offsets[level].diff()).mul_(size).add_(symbols[level])
+                mask = torch.full((nodes, size), -1, dtype=torch.int8, device=leaf_items.device)
+                mask.view(-1)[key] = 0
+                masks.append(mask)
+                keys.append(key.int())
         slots = torch.empty_like(leaf_items)
         slots[leaf_items] = torch.arange(leaf_items.numel(), dtype=torch.int32, device=leaf_items.device)
         return cls(
             offsets=tuple(offsets),
             symbols=tuple(symbols),
-            tables=tuple(tables),
-            barriers=tuple(barriers),
+            masks=tuple(masks),
+            keys=tuple(keys),
             leaf_items=leaf_items,
             item_slots=slots,
             leaf_starts=leaf_starts,
@@ -211,7 +208,7 @@ class Trie:
 
     def memory_bytes(self) -> int:
         """Bytes held by the tree's tensors."""
-        tensors = (*self.offsets, *self.symbols, *self.tables, *self.barriers, self.leaf_items, self.item_slots)
+        tensors = (*self.offsets, *self.symbols, *self.masks, *self.keys, self.leaf_items, self.item_slots)
         return sum(t.numel() * t.element_size() for t in (*tensors, self.leaf_starts) if t is not None)
 
 

@@ -137,7 +137,7 @@ class GenerativeRecommender(Recommender):
     def trie(self) -> Trie:
         """The prefix tree of the catalogue's tuples, on the model's device."""
         if self._trie is None:
-            self._trie = Trie.from_codes(self.codes, self.catalogue.level_sizes)
+            self._trie = Trie.from_codes(self.codes, self.catalogue.level_sizes, shared_leaves=True)
         return self._trie
 
     def stepper(self, memory: Memory) -> Step:

@@ -111,11 +111,13 @@ class Norm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., d] to the same shape."""
-        if torch.is_grad_enabled():
-            return super().forward(x)
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = torch.addcmul(length.new_tensor(1e-6), length, length, value=1 / x.shape[-1]).rsqrt_()
-        return (x * scale).mul_(self.weight)
+        return super().forward(x) if torch.is_grad_enabled() else normed(x, x.new_tensor(1e-6).float()) * self.weight
+
+
+def normed(x: Tensor, epsilon: Tensor) -> Tensor:
+    """float[..., d] over its root mean square, which is float32."""
+    length = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
+    return x * torch.addcmul(epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
 
 
 class Layer(nn.Module):
@@ -173,12 +175,37 @@ class Encoder(nn.Module):
 class Memory:
     """What a decoder attends to: keys and values per layer, computed once per example, and the bias of its mask.
 
-    Also holds what is the same in every step: per layer the weights of its queries, keys and values in one matrix.
+    Also keeps what is the same in every step of a search: the weights of each layer, its queries, keys and values in
+    one matrix.
     """
 
     def __init__(self, key_values: list[KeyValue], bias: Tensor) -> None:
         self.key_values, self.bias = key_values, bias
-        self.projections: list[Tensor] = []
+        self.weights: list[LayerWeights] = []
+
+
+class LayerWeights(NamedTuple):
+    """A decoder layer's weights as its steps use them: multiplied from the right, those of the norms taken in."""
+
+    projection: Tensor
+    self_out: Tensor
+    query: Tensor
+    cross_out: Tensor
+    into: Tensor
+    out: Tensor
+
+    @classmethod
+    def of(cls, layer: Layer) -> "LayerWeights":
+        """The weights of `layer`."""
+        own, cross, feed = layer.self_attention, layer.cross_attention, layer.feed
+        return cls(
+            (torch.cat([own.q.weight, own.k.weight, own.v.weight]) * layer.self_norm.weight).T,
+            own.o.weight.T,
+            (cross.q.weight * layer.cross_norm.weight).T,
+            cross.o.weight.T,
+            (feed.into.weight * layer.feed_norm.weight).T,
+            feed.out.weight.T,
+        )
 
 
 class Cache(NamedTuple):
@@ -188,7 +215,7 @@ class Cache(NamedTuple):
     runs over all of an example's positions, masked by the paths.
 
     Args:
-        layers: per layer keys and values float[B, P, 2, heads * w] of all positions of all beams of an example.
+        layers: per layer keys and values float[B, P, 2, heads, w] of all positions of all beams of an example.
         paths: int64[B, n, t], the positions of each beam, oldest first.
     """
 
@@ -239,46 +266,42 @@ class Decoder(nn.Module):
         Returns:
             Outputs float[B, n, d] and the cache with the newest position added.
         """
-        layers = self._layers()
-        if not memory.projections:
-            parts = [layer.self_attention for layer in layers]
-            memory.projections = [torch.cat([part.q.weight, part.k.weight, part.v.weight]) for part in parts]
-        size, beams = x.shape[:2]
+        if not memory.weights:
+            memory.weights = [LayerWeights.of(layer) for layer in self._layers()]
+        size, beams, width = x.shape
+        heads = memory.key_values[0][0].shape[1]
         first = 0 if past is None else past.layers[0].shape[1]
         paths = torch.arange(first, first + beams, device=x.device).expand(size, beams).unsqueeze(2)
         bias = None
         if past is not None:
             paths = torch.cat([past.paths, paths], dim=2)
             own = self.bias.newest(paths.shape[2])
-            bias = x.new_full((size, own.shape[0], beams, first + beams), float("-inf"))
-            bias.scatter_(
-                3, paths.unsqueeze(1).expand(-1, own.shape[0], -1, -1), own[:, None].expand(size, -1, beams, -1)
-            )
-        x = x.flatten(0, 1)
+            bias = x.new_full((size, heads, beams, first + beams), float("-inf"))
+            bias.scatter_(3, paths.unsqueeze(1).expand(-1, heads, -1, -1), own[:, None].expand(size, -1, beams, -1))
+        x = x.reshape(-1, width)
+        rows = size * beams
+        epsilon = x.new_tensor(1e-6).float()
         grown = []
-        for number, (layer, memories) in enumerate(zip(layers, memory.key_values, strict=True)):
-            attention = layer.self_attention
-            projected = functional.linear(layer.self_norm(x), memory.projections[number]).view(size, beams, 3, -1)
+        for number, (weights, (keys, values)) in enumerate(zip(memory.weights, memory.key_values, strict=True)):
+            projected = (normed(x, epsilon) @ weights.projection).view(size, beams, 3, heads, -1)
             newest = projected[:, :, 1:]
             grown.append(newest if past is None else torch.cat([past.layers[number], newest], dim=1))
             if bias is None:
                 seen = newest[:, :, 1]
             else:
-                keys, values = (attention.split(grown[number][:, :, part]) for part in (0, 1))
-                seen = _attend(attention.split(projected[:, :, 0]), keys, values, bias)
-            x = torch.addmm(x, seen.flatten(0, 1), attention.o.weight.T)
-            attention = layer.cross_attention
-            queries = attention.split(attention.q(layer.cross_norm(x)).view(size, beams, -1))
-            x = torch.addmm(x, _attend(queries, *memories, memory.bias).flatten(0, 1), attention.o.weight.T)
-            hidden = functional.relu(layer.feed.into(layer.feed_norm(x)))
-            x = torch.addmm(x, hidden, layer.feed.out.weight.T)
-        return self.norm(x).view(size, beams, -1), Cache(grown, paths)
+                query, own = projected[:, :, 0].transpose(1, 2), grown[number].transpose(1, 3)
+                seen = _attend(query, own[:, :, 0], own[:, :, 1], bias)
+            x = torch.addmm(x, seen.reshape(rows, -1), weights.self_out)
+            query = (normed(x, epsilon) @ weights.query).view(size, beams, heads, -1).transpose(1, 2)
+            x = torch.addmm(x, _attend(query, keys, values, memory.bias).reshape(rows, -1), weights.cross_out)
+            hidden = (normed(x, epsilon) @ weights.into).relu()
+            x = torch.addmm(x, hidden, weights.out)
+        return (normed(x, epsilon) * self.norm.weight).view(size, beams, width), Cache(grown, paths)
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """float[B, heads, n, w] over [B, heads, P, w] to [B, n, heads * w]."""
-    seen = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0)
-    return seen.transpose(1, 2).flatten(2)
+    """float[B, heads, n, w] over [B, heads, P, w] to [B, n, heads, w]."""
+    return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0).transpose(1, 2)
 
 
 def select_beams(past: Cache, parents: Tensor) -> Cache:

@@ -37,10 +37,12 @@ from ray_jobs.data.histories import Batch, Catalogue, make_batch
 from ray_jobs.decoding.beam_search import _top, constrained_beam_search
 from ray_jobs.decoding.trie import Trie
 from ray_jobs.recommenders.generative import CodeTokens
+from ray_jobs.recommenders.t5 import Memory
 from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 
 CODES = 256
 Clock = list[float]
+now = time.perf_counter
 
 
 class AllTokens(CodeTokens):
@@ -127,9 +129,9 @@ def allowed_tokens(codes: np.ndarray, offsets: list[int]) -> Callable[[int, Tens
 def clocked(call: Callable[[], object], repeats: int) -> Clock:
     times = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = now()
         call()
-        times.append(time.perf_counter() - started)
+        times.append(now() - started)
     return times
 
 
@@ -215,26 +217,31 @@ def part_generate(given: argparse.Namespace, settings: TigerSettings) -> None:
         pair = Pair(items, settings, given.seed)
         for beams in given.beams:
             for size in given.batches:
-                batch = histories(items, size, given.length, given.seed + 1)
-                rows = min(size, given.hf_rows or size)
-                part = Batch(batch.history[:rows], batch.lengths[:rows], batch.targets[:rows], batch.preferences[:rows])
-                compared, other, explained = pair.differences(part, beams)
-                inner, repeats = (5, given.repeats) if size == 1 else (1, max(2, given.repeats // 4))
-                ours, theirs = in_turns(lambda: pair.ours(batch, beams), lambda: pair.hf(part, beams), repeats, inner)
-                encoded, half = pair.model.encode(batch), pair.model.encode(part)
-                bare_ours, bare_theirs = in_turns(
-                    lambda: pair.ours(batch, beams, encoded), lambda: pair.hf(part, beams, half[0]), repeats, inner
-                )
-                ratios = [(b / rows) / (a / size) for a, b in zip(ours, theirs, strict=True)]
-                bare = [(b / rows) / (a / size) for a, b in zip(bare_ours, bare_theirs, strict=True)]
-                print(
-                    f"{items} | {beams} | {size} | {rows} | {spread(ours, 1e3)} | {spread(theirs, 1e3)} | "
-                    f"{size / statistics.median(ours):.1f} | {rows / statistics.median(theirs):.2f} | "
-                    f"{spread(ratios)} | {spread(bare)} | {other} of {compared}, {explained} explained",
-                    flush=True,
-                )
+                compare(given, pair, beams, histories(items, size, given.length, given.seed + 1))
         del pair
         gc.collect()
+
+
+def compare(given: argparse.Namespace, pair: Pair, beams: int, batch: Batch) -> None:
+    """One line of the table."""
+    size = len(batch)
+    rows = min(size, given.hf_rows or size)
+    part = Batch(batch.history[:rows], batch.lengths[:rows], batch.targets[:rows], batch.preferences[:rows])
+    compared, other, explained = pair.differences(part, beams)
+    inner, repeats = (5, given.repeats) if size == 1 else (1, max(2, given.repeats // 4))
+    ours, theirs = in_turns(lambda: pair.ours(batch, beams), lambda: pair.hf(part, beams), repeats, inner)
+    encoded, half = pair.model.encode(batch), pair.model.encode(part)[0]
+    bare_ours, bare_theirs = in_turns(
+        lambda: pair.ours(batch, beams, encoded), lambda: pair.hf(part, beams, half), repeats, inner
+    )
+    ratios = [(b / rows) / (a / size) for a, b in zip(ours, theirs, strict=True)]
+    bare = [(b / rows) / (a / size) for a, b in zip(bare_ours, bare_theirs, strict=True)]
+    print(
+        f"{len(pair.codes)} | {beams} | {size} | {rows} | {spread(ours, 1e3)} | {spread(theirs, 1e3)} | "
+        f"{size / statistics.median(ours):.1f} | {rows / statistics.median(theirs):.2f} | "
+        f"{spread(ratios)} | {spread(bare)} | {other} of {compared}, {explained} explained",
+        flush=True,
+    )
 
 
 class Recorded:
@@ -278,19 +285,26 @@ def part_constraint(given: argparse.Namespace, settings: TigerSettings) -> None:
         for size in given.batches:
             batch = histories(items, size, given.length, given.seed + 1)
             memory = model.decoder.memory(*model.encode(batch))
-            recorded = Recorded(model.stepper(memory))
-            constrained_beam_search(recorded, trie, size, beams, beams)
-            whole, free, bound = [], [], []
-            for _ in range(given.repeats * (20 if size == 1 else 3)):
-                whole += clocked(lambda: free_search(model.stepper(memory), sizes, size, beams), 1)
-                free += clocked(lambda: free_search(recorded.again, sizes, size, beams), 1)
-                bound += clocked(lambda: constrained_beam_search(recorded.again, trie, size, beams, beams), 1)
-            extra = [(b - f) / statistics.median(whole) for f, b in zip(free, bound, strict=True)]
-            print(
-                f"{beams} | {size} | {spread(whole, 1e3, 2)} | {spread(free, 1e3, 2)} | {spread(bound, 1e3, 2)} | "
-                f"{spread(extra, 100)} %",
-                flush=True,
-            )
+            share(given.repeats * (20 if size == 1 else 3), model, memory, trie, size, beams)
+
+
+def share(repeats: int, model: Tiger, memory: Memory, trie: Trie, size: int, beams: int) -> None:
+    """One line of the table."""
+    sizes = trie.level_sizes
+    recorded = Recorded(model.stepper(memory))
+    constrained_beam_search(recorded, trie, size, beams, beams)
+    whole, free, bound = [], [], []
+    for _ in range(repeats):
+        with torch.inference_mode():
+            whole += clocked(lambda: free_search(model.stepper(memory), sizes, size, beams), 1)
+            free += clocked(lambda: free_search(recorded.again, sizes, size, beams), 1)
+        bound += clocked(lambda: constrained_beam_search(recorded.again, trie, size, beams, beams), 1)
+    extra = [(b - f) / statistics.median(whole) for f, b in zip(free, bound, strict=True)]
+    print(
+        f"{beams} | {size} | {spread(whole, 1e3, 2)} | {spread(free, 1e3, 2)} | {spread(bound, 1e3, 2)} | "
+        f"{spread(extra, 100)} %",
+        flush=True,
+    )
 
 
 def part_build(given: argparse.Namespace) -> None:
@@ -363,11 +377,14 @@ def main() -> None:
     parser.add_argument("--build-items", type=int, default=5_000_000)
     parser.add_argument("--train-steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=12, help="pairs at batch 1; a quarter of them at others")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: seconds of all threads")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as torch chooses")
     parser.add_argument("--seed", type=int, default=0)
     for name in ("width", "layers", "encoder_layers", "heads", "head_width", "inner"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(TigerSettings, name))
     given = parser.parse_args()
+    if given.clock == "cpu":
+        globals()["now"] = time.process_time
     if given.threads:
         torch.set_num_threads(given.threads)
     names = ("width", "layers", "encoder_layers", "heads", "head_width", "inner")

@@ -164,6 +164,29 @@ def test_excluded_items_stay_out_and_beams_below_k_are_refused():
         model.topk(batch, 31)
 
 
+def test_all_items_of_the_targets_tuple_rank_before_it_even_beyond_the_list():
+    catalogue = small_catalogue()
+    codes = catalogue.codes.copy()
+    codes[20:] = codes[20]
+    torch.manual_seed(0)
+    model = Tiger(TigerSettings(**SMALL | {"beams": 10}, encoder_layers=1), replace(catalogue, codes=codes)).eval()
+    batch = make_batch([[1, 7, 12]] * 2, ["", ""], np.array([20, 3]))
+    exact = model.log_probabilities(batch)[0]
+    ahead = [int((exact > exact[target]).sum()) for target in (20, 3)]
+    assert ahead[0] + 10 > 10 > ahead[0] + 1, "the list ends amid the ten items of one tuple"
+    assert model.ranks(batch).tolist() == [ahead[0] + 10, ahead[1] + 1 if ahead[1] < 10 else 0]
+
+
+def test_a_cap_on_first_codes_holds_for_what_is_recommended():
+    batch = _preference_batch()
+    items, _ = _tiger(max_per_first_code=2).topk(batch, 12)
+    for row in items:
+        assert torch.bincount(row // 5, minlength=6).tolist() == [2] * 6
+    assert torch.bincount(_tiger().topk(batch, 12)[0][0] // 5).max() > 2
+    with pytest.raises(SettingError, match="max_per_first_code is -1"):
+        TigerSettings(max_per_first_code=-1)
+
+
 def test_tiger_reads_flattened_codes_with_ranges_per_level_and_an_end():
     model = _tiger()
     tokens, mask = model.input_tokens(make_batch([[7], [0, 29]], ["", ""]))
