@@ -49,7 +49,7 @@ class TwoLosses(SASRec):
     def loss(self, batch):
         goals = batch.history.roll(-1, dims=1).scatter(1, (batch.lengths - 1)[:, None], batch.targets[:, None])
         real = torch.arange(goals.shape[1]) < batch.lengths[:, None]
-        next_item = functional.cross_entropy((self.states(batch.history) @ self.items.weight[1:].T)[real], goals[real])
+        next_item = functional.cross_entropy((self.states(batch) @ self.items.weight[1:].T)[real], goals[real])
         size = self.items.weight.square().mean()
         return {"loss": next_item + 0.1 * size, "next_item": next_item, "size": size, TERMS: real.sum()}
 

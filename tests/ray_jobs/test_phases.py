@@ -102,9 +102,9 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_learns_the_same():
     seen = []
 
     class Watched(TwoLosses):
-        def states(self, history):
-            states = super().states(history)
-            seen.append(self.blocks[0].qkv(states).dtype)
+        def states(self, batch):
+            states = super().states(batch)
+            seen.append(self.blocks[0].projection(states).dtype)
             return states
 
     for precision, dtype in (("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)):

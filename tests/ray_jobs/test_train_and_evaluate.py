@@ -95,7 +95,7 @@ def test_training_and_evaluation_end_to_end_and_again(coded, ray_session):
     assert _logged(baseline).keys() == logged.keys(), "runs of all recipes compare"
     assert {"test.mrr", "valid.recall_20", "test.coverage_10", "test.length.5-9.ndcg_10"} <= logged.keys()
     plots = {f.path for f in MlflowClient().list_artifacts(model.outputs["mlflow_run_id"], "plots")}
-    assert plots == {"plots/recommended_popularity.png"}
+    assert plots == {"plots/recommended_popularity.png", "plots/learning_curve.png"}
 
     version = table_version(coded.uri("evaluations"))
     again = _train(coded, "mendertok")

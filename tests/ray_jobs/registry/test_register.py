@@ -82,7 +82,7 @@ def test_a_version_a_person_can_use(registered):
     assert client.get_registered_model(NAME).tags["penchant.dataset"] == "tiny"
 
     model = mlflow.pyfunc.load_model(f"models:/{NAME}/1")
-    assert [spec.name for spec in model.metadata.signature.inputs] == ["history", "preference"]
+    assert [spec.name for spec in model.metadata.signature.inputs] == ["history", "preference", "times", "asked_at"]
     assert [spec.name for spec in model.metadata.signature.params] == ["k", "exclude_seen"]
     example = model.metadata.load_input_example(model.metadata.get_model_info().model_uri)
     assert example["preference"].tolist() == ["I like jazz. I dislike loud amplifiers"]

@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from infra.errors import SettingError
 from ray_jobs import register
 from ray_jobs.data.histories import Catalogue
+from ray_jobs.data.tables import input_partition
 from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.recommenders.popularity import Popularity
 from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
@@ -67,7 +68,7 @@ def test_a_version_says_what_it_began_with(registered):
     bundle = load_bundle(request.upstream["train_recommender.bundle_uri"])
     began = replace(bundle, provenance={"warm_start": {"version": "penchant-tiny/1"}})
     trained = register.Trained.of(request.upstream)
-    results = register._results(world.settings, request, trained)
+    results = register._results(input_partition(world.settings, request, "evaluations"), request, trained)
     content = register._card_content(request, trained, began, [], results, NAME)
     assert register._tags(request, trained, content, began)["penchant.warm_start"] == "penchant-tiny/1"
     assert "penchant.warm_start" not in register._tags(request, trained, content, bundle)
