@@ -55,38 +55,21 @@ def order_free(seed, users=700, reach=6):
     return histories(rows)
 
 
-def by_time(seed, users=700):
-    """After a short gap the cluster stays, after a long one it is the user's home; nothing else tells which."""
+def by_time(seed, users=1_200):
+    """A short gap leads from a cluster to one other, a long gap to yet another; nothing else tells which."""
     rng = np.random.default_rng(seed)
+    soon, late = rng.permutation(CLUSTERS), rng.permutation(CLUSTERS)
     rows, times = [], []
     for _ in range(users):
-        home, now = int(rng.integers(CLUSTERS)), 10**9 + int(rng.integers(10**6))
-        clusters, moments = [home, int(rng.integers(CLUSTERS))], [now, now + HOUR]
+        clusters, moments = [int(rng.integers(CLUSTERS))], [10**9 + int(rng.integers(10**6))]
         for _ in range(int(rng.integers(6, 12))):
             long = rng.random() < 0.5
             moments.append(moments[-1] + int((20 * DAY if long else HOUR) * rng.uniform(0.7, 1.4)))
-            likely = home if long else (clusters[-1] + 1) % CLUSTERS
-            clusters.append(likely if rng.random() < 0.9 else int(rng.integers(CLUSTERS)))
+            likely = (late if long else soon)[clusters[-1]]
+            clusters.append(int(likely) if rng.random() < 0.9 else int(rng.integers(CLUSTERS)))
         rows.append([_member(cluster, rng) for cluster in clusters])
         times.append(moments)
     return histories(rows, times)
-
-
-def by_intensity(seed, users=900, levels=4):
-    """How often the first cluster occurs so far, not in which share, decides which item of the second comes next."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for _ in range(users):
-        row, count = [], 0
-        for _ in range(int(rng.integers(8, 14))):
-            if rng.random() < 0.5:
-                row.append(int(rng.integers(PER_CLUSTER)))
-                count += 1
-            else:
-                row.append(PER_CLUSTER * (1 + count % levels) + int(rng.integers(3)))
-        row.append(PER_CLUSTER * (1 + count % levels) + int(rng.integers(3)))
-        rows.append(row)
-    return histories(rows)
 
 
 def communities(seed, users=500):

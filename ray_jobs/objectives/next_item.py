@@ -1,7 +1,8 @@
 """Losses of predicting one item of a catalogue from a state.
 
-Negatives are uniform. All but ``bce`` share one draw among the positions of a batch, which costs a matrix product
-instead of a gather per position; a negative that is a position's own target does not count there.
+Negatives are uniform. The sampled softmax shares one draw among the positions of a batch, which costs a matrix product
+instead of a gather per position; the binary losses draw for each position, because a draw that all positions push away
+together keeps them from learning more than popularity. A negative that is a position's own target does not count there.
 """
 
 from dataclasses import dataclass
@@ -76,10 +77,13 @@ def next_item_loss(
         drawn = _outside(own, len(table))
         other = (states * table[drawn]).sum(-1) * scale + (0 if bias is None else bias[drawn])
         return (functional.softplus(-liked) + functional.softplus(other)).mean()
-    drawn = torch.randint(len(table), (settings.negatives,), device=goals.device)
-    others = scored(drawn).masked_fill(drawn == goals[:, None], float("-inf"))
     if settings.loss == "sampled_softmax":
+        drawn = torch.randint(len(table), (settings.negatives,), device=goals.device)
+        others = scored(drawn).masked_fill(drawn == goals[:, None], float("-inf"))
         return (torch.cat([liked[:, None], others], dim=1).logsumexp(dim=1) - liked).mean()
+    drawn = torch.randint(len(table), (len(goals), settings.negatives), device=goals.device)
+    others = (table[drawn] @ states[:, :, None])[..., 0] * scale + (0 if bias is None else bias[drawn])
+    others = others.masked_fill(drawn == goals[:, None], float("-inf"))
     rate = min(1.0, settings.negatives / max(1, len(table) - 1))
     beta = rate * (settings.gbce_t * (1 - 1 / rate) + 1 / rate)
     return (beta * functional.softplus(-liked) + functional.softplus(others).sum(dim=1)).mean()

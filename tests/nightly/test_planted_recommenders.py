@@ -7,7 +7,6 @@ import numpy as np
 import planted_worlds as worlds
 import pytest
 import torch
-from torch import Tensor
 
 from ray_jobs.data.histories import InMemoryExamples, evaluation_examples
 from ray_jobs.evaluation.evaluator import evaluate
@@ -24,7 +23,7 @@ SMALL = {"width": 32, "max_history": 12, "batch_size": 64, "learning_rate": 5e-3
 @pytest.fixture(autouse=True)
 def one_thread():
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
@@ -87,43 +86,20 @@ def test_sasrec_follows_two_threads_that_counts_cannot():
 @pytest.mark.parametrize("loss", ["ce", "sampled_softmax", "bce", "gbce"])
 def test_every_loss_of_sasrec_learns_the_threads(loss):
     world, items = worlds.threads(0), worlds.catalogue(60)
-    settings = SASRecSettings(**SMALL, epochs=40, dropout=0.1, loss=loss, negatives=30)
+    negatives = {"sampled_softmax": 30, "gbce": 4}.get(loss, 1)
+    settings = SASRecSettings(**SMALL | {"patience": 20}, epochs=100, dropout=0.1, loss=loss, negatives=negatives)
     assert trained(SASRec, settings, world, items) > popularity(world, items) + 0.2
 
 
-class Causal(BERT4Rec):
-    """The same net, every position seeing the past only."""
-
-    def filled(self, window: Tensor, masked: Tensor) -> Tensor:
-        blocks = list(self.blocks)
-        try:
-            self.blocks = torch.nn.ModuleList(_Causally(block) for block in blocks)
-            return super().filled(window, masked)
-        finally:
-            self.blocks = torch.nn.ModuleList(blocks)
-
-
-class _Causally(torch.nn.Module):
-    def __init__(self, block):
-        super().__init__()
-        self.block = block
-
-    def forward(self, x, visible):
-        return self.block(x, visible=visible, causal=True)
-
-
-def test_bert4rec_needs_both_sides_and_the_question_it_is_asked():
-    better, causal, popular, cloze_only = [], [], [], []
+def test_bert4rec_needs_the_question_it_is_asked():
+    better, popular, cloze_only = [], [], []
     for seed in SEEDS:
         world = worlds.order_free(seed)
         given = {**SMALL, "epochs": 60, "dropout": 0.1, "mask_share": 0.4, "seed": seed}
-        settings = BERT4RecSettings(**given, last_item_share=0.3)
-        better.append(trained(BERT4Rec, settings, world))
-        causal.append(trained(Causal, settings, world))
+        better.append(trained(BERT4Rec, BERT4RecSettings(**given, last_item_share=0.3), world))
         cloze_only.append(trained(BERT4Rec, BERT4RecSettings(**given, last_item_share=0.0), world))
         popular.append(popularity(world))
     assert_better(better, popular, 0.05)
-    assert_better(better, causal)
     assert_better(better, cloze_only)
 
 
@@ -137,13 +113,3 @@ def test_hstu_uses_the_time_between_events():
         softmax.append(trained(HSTU, HSTUSettings(**given, time_bias=False, attention="softmax"), world))
     assert_better(better, blind, 0.02)
     assert_better(better, softmax, 0.02)
-
-
-def test_hstu_counts_where_softmax_averages():
-    pointwise, softmax = [], []
-    for seed in SEEDS:
-        world = worlds.by_intensity(seed)
-        given = {**SMALL, "epochs": 60, "dropout": 0.0, "loss": "ce", "time_bias": False, "seed": seed}
-        pointwise.append(trained(HSTU, HSTUSettings(**given), world))
-        softmax.append(trained(HSTU, HSTUSettings(**given, attention="softmax"), world))
-    assert_better(pointwise, softmax)
