@@ -12,7 +12,7 @@ from ray_jobs.registry.results import BY_LENGTH, BY_TARGET, HEADINGS, ModelResul
 COLOURS = ("#2a6f97", "#e07a1f", "#8a8f98", "#5b8c5a", "#9c4f8c", "#c9a227")
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def one_axes(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     _clean(axes)
@@ -56,7 +56,7 @@ def loss_curve(
 
 def metric_comparison(results: Sequence[ModelResult], title: str = "") -> Figure:
     """Metrics of each model side by side, with 95 % confidence intervals over users."""
-    figure, axes = _axes(12, 4.6)
+    figure, axes = one_axes(12, 4.6)
     names = list(HEADINGS)
     width = 0.8 / max(1, len(results))
     highest = 0.0
@@ -127,7 +127,7 @@ def list_popularity(shown: Mapping[str, npt.NDArray[np.float64]], title: str = "
     Args:
         shown: by name the popularity percentiles, 0 to 1, of all places of the lists or of the targets.
     """
-    figure, axes = _axes(8, 4.2)
+    figure, axes = one_axes(8, 4.2)
     edges = np.linspace(0, 1, 11)
     middles = (edges[:-1] + edges[1:]) / 2 * 100
     for colour, (name, values) in zip(COLOURS, shown.items(), strict=False):
@@ -151,7 +151,7 @@ def codebook_use(codes: npt.NDArray[np.int_], level_sizes: Sequence[int], title:
         level_sizes: codes per level; those that no item carries count as unused.
     """
     assert codes.shape[1] == len(level_sizes)
-    figure, axes = _axes(8, 4.2)
+    figure, axes = one_axes(8, 4.2)
     for level, size in enumerate(level_sizes):
         counts = np.sort(np.bincount(codes[:, level], minlength=size))[::-1]
         share = counts[counts > 0] / len(codes)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from ray_jobs.registry.plots import COLOURS, _axes, codebook_use
+from ray_jobs.registry.plots import COLOURS, codebook_use, one_axes
 from ray_jobs.tokenizers.collisions import collision_groups
 
 _BARS = 30
@@ -41,7 +41,7 @@ def figures(
 
 def perplexity(level_sizes: Sequence[int], measures: Mapping[str, float]) -> Figure:
     """Per level: codes there are, codes in use, and codes there would be if all were used alike (perplexity)."""
-    figure, axes = _axes(8, 4.2)
+    figure, axes = one_axes(8, 4.2)
     levels = np.arange(len(level_sizes))
     used = [size - measures[f"dead_codes_{level}"] for level, size in enumerate(level_sizes)]
     spread = [measures[f"perplexity_{level}"] for level in levels]
@@ -60,7 +60,7 @@ def perplexity(level_sizes: Sequence[int], measures: Mapping[str, float]) -> Fig
 
 def collisions(codes: npt.NDArray[np.int_]) -> Figure:
     """How many tuples stand for one item, for two, and so on; where many do, for 1, for 2 to 3, for 4 to 7, ..."""
-    figure, axes = _axes(8, 4.2)
+    figure, axes = one_axes(8, 4.2)
     sizes = np.bincount(collision_groups(codes.astype(np.int32)))
     largest = int(sizes.max())
     shared = sizes[sizes > 1].sum() / len(codes)
@@ -87,7 +87,7 @@ def by_depth(values: Sequence[float], random: Sequence[float], label: str, rando
         values, random: shares from 0 to 1 for 1, 2, ... first codes.
         label, random_label: what is counted, and what chance means.
     """
-    figure, axes = _axes(8, 4.2)
+    figure, axes = one_axes(8, 4.2)
     depths = np.arange(1, len(values) + 1)
     axes.plot(depths, values, color=COLOURS[0], marker="o", lw=1.8, label=label)
     axes.plot(depths, random, color=COLOURS[2], marker="o", lw=1.8, ls="--", label=f"by chance: {random_label}")

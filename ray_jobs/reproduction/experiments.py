@@ -49,7 +49,7 @@ CPU: dict[str, dict[str, Any]] = {
         "weight_decay": 0.1,
         "mask_share": 0.4,
         "last_item_share": 0.3,
-        "epochs": 80,
+        "epochs": 40,
         "evaluate_every": 10,
         "patience": 3,
         "validate_unseen": True,
