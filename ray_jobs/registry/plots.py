@@ -13,6 +13,7 @@ COLOURS = ("#2a6f97", "#e07a1f", "#8a8f98", "#5b8c5a", "#9c4f8c", "#c9a227")
 
 
 def one_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of that size in inches with one set of axes in the house's style."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     _clean(axes)
