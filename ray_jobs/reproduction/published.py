@@ -23,7 +23,10 @@ class Published:
 _RPG = "RPG (arXiv 2506.05781), table 2"
 _ESASREC = "README of the eSASRec benchmark (sampled softmax)"
 
+_GATES = "S3-Rec's popularity row"
+
 ROWS = (
+    Published("popularity-leaky", "beauty", (None, None, 0.0152, None), _GATES),
     Published("bert4rec", "beauty", (0.0203, 0.0124, 0.0347, 0.0170), _RPG),
     Published("bert4rec", "sports", (0.0115, 0.0075, 0.0191, 0.0099), _RPG),
     Published("bert4rec", "toys", (0.0116, 0.0071, 0.0203, 0.0099), _RPG),
@@ -41,7 +44,7 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Gate:
-    """What a reproduction has to reach."""
+    """What a reproduction has to reach, the items of the history left out of the ranking."""
 
     recipe: str
     dataset: str
