@@ -14,7 +14,7 @@ _HEAD = (
     "N@5",
     "R@10",
     "N@10",
-    "R@10, N@10 of all items",
+    "R@10, N@10, all items",
     "seeds",
     "epochs",
     "minutes",
