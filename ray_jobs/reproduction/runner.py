@@ -23,6 +23,7 @@ from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.vectors import ArrayVectors
 from ray_jobs.training.loop import TrainState
 from ray_jobs.training.ray_train import Plan, build, train
+from schemas.run_identity import config_hash
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Runner:
 
     def _trained(self, experiment: Experiment, budget_s: float | None) -> tuple[Recommender, TrainState, bool]:
         started = time.monotonic()
-        catalogue = self._coded() if experiment.needs_codes else self.catalogue
+        catalogue = self._coded(experiment.dataset) if experiment.needs_codes else self.catalogue
         recommender = recipe_class(experiment.recipe)(experiment.settings, catalogue)
         if not recommender.trainable:
             recommender.fit_counts(self._counted(experiment))
@@ -171,7 +172,7 @@ class Runner:
             metrics[protocol] |= {name: [round(value, 5)] * 3 for name, value in ranked.exposure().measures().items()}
         return metrics
 
-    def _coded(self) -> Catalogue:
+    def _coded(self, dataset: str) -> Catalogue:
         """The catalogue with the codes of its texts; vectors are kept on disk, a finished tokenizer run is reused."""
         if self._with_codes is not None:
             return self._with_codes
@@ -180,7 +181,7 @@ class Runner:
         for user in range(len(self.histories)):
             training[self.histories.training_items(user)] = True
         kind = tokenizer_class(TOKENIZER)
-        name = f"reproduce--{self.folder.name}--{len(item_ids)}--{TOKENIZER}"
+        name = f"reproduce--{dataset}--{TOKENIZER}--{config_hash(TOKENIZER_SETTINGS)}"
         fitted = kind(kind.settings_class(**TOKENIZER_SETTINGS)).fit(
             ArrayVectors(self._vectors()),
             item_ids,

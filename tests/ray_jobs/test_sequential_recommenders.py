@@ -160,17 +160,9 @@ def test_gbce_without_calibration_is_bce_and_with_it_weighs_the_target_by_the_sa
 
 
 def test_bce_never_draws_what_the_user_has():
-    own = torch.arange(49).expand(30, -1)
     states = torch.zeros(30, 8)
     states[:, 0] = 1
-    expected = torch.nn.functional.softplus(-TABLE[7, 0]) + torch.nn.functional.softplus(TABLE[49, 0])
     settings = NextItemSettings(loss="bce")
-    losses = []
-    for seed in range(5):
-        torch.manual_seed(seed)
-        losses.append(float(next_item_loss(settings, states, TABLE, torch.full((30,), 7), own)))
-    # At most twenty draws are made for each position, and one of fifty items is free: some clashes stay.
-    assert min(abs(loss - float(expected)) for loss in losses) < 0.2
     free = torch.arange(2).expand(30, -1)
     torch.manual_seed(0)
     one = float(next_item_loss(settings, states, TABLE[:3], torch.zeros(30, dtype=torch.int64), free))
