@@ -47,6 +47,8 @@ _STAGE_OF = {
     "interactions": "sequences",
     "llm_responses": "review_summaries",
     "evaluations": "evaluate",
+    "steering_probes": "preference_benchmark",
+    "preference_evaluations": "steerability",
 }
 
 T = TypeVar("T")

@@ -7,14 +7,19 @@ from schemas.item_descriptions import ITEM_DESCRIPTIONS
 from schemas.item_vectors import ITEM_VECTORS
 from schemas.items import ITEMS
 from schemas.llm_responses import LLM_RESPONSES
+from schemas.preference_benchmark import PREFERENCE_BENCHMARK
+from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
 from schemas.preferences import PREFERENCES
 from schemas.quarantine import QUARANTINE
 from schemas.recommendations import RECOMMENDATIONS
+from schemas.review_sentiments import REVIEW_SENTIMENTS
 from schemas.review_summaries import REVIEW_SUMMARIES
 from schemas.reviews import REVIEWS
 from schemas.semantic_ids import SEMANTIC_IDS
 from schemas.sequences import SEQUENCES
+from schemas.steering_probes import STEERING_PROBES
 from schemas.table import Table
+from schemas.text_vectors import TEXT_VECTORS
 
 TABLES: dict[str, Table] = {
     table.name: table
@@ -32,6 +37,11 @@ TABLES: dict[str, Table] = {
         SEMANTIC_IDS,
         EVALUATIONS,
         RECOMMENDATIONS,
+        TEXT_VECTORS,
+        REVIEW_SENTIMENTS,
+        PREFERENCE_BENCHMARK,
+        STEERING_PROBES,
+        PREFERENCE_EVALUATIONS,
         QUARANTINE,
     )
 }

@@ -29,7 +29,14 @@ from schemas.table import Table
 from schemas.tables import TABLES
 
 _ATTEMPTS = 12
-_STAGE_OF = {"reviews": "ingest", "items": "ingest", "interactions": "sequences", "evaluations": "evaluate"}
+_STAGE_OF = {
+    "reviews": "ingest",
+    "items": "ingest",
+    "interactions": "sequences",
+    "evaluations": "evaluate",
+    "steering_probes": "preference_benchmark",
+    "preference_evaluations": "steerability",
+}
 
 T = TypeVar("T")
 
