@@ -146,12 +146,22 @@ TRAIN_RECOMMENDER = Stage(
     task_id="train_recommender",
     stage="train",
     engine="ray",
-    after=("ingest", "sequences", "preferences", "denoised_sequences", "item_vectors", "semantic_ids"),
-    reads=("items", "sequences", "preferences", "denoised_sequences", "semantic_ids"),
+    after=(
+        "ingest",
+        "sequences",
+        "preferences",
+        "denoised_sequences",
+        "item_vectors",
+        "semantic_ids",
+        "preference_benchmark",
+    ),
+    reads=("items", "sequences", "preferences", "denoised_sequences", "semantic_ids", "preference_benchmark"),
     recipe_param="recommender",
+    may_fuse=True,
     doc="""
 Trains the chosen recommender on Ray Train; parameters, losses and curves are in the MLflow run. With
-`training_data.corrections` it sees the histories as **denoised_sequences** would have them.
+`training_data.corrections` it sees the histories as **denoised_sequences** would have them; with the recipe's setting
+`fuse` it also learns from the training split of **preference_benchmark**.
 """,
 )
 TRAIN_BASELINE = Stage(
@@ -221,6 +231,49 @@ TUNE_DENOISER = Stage(
     doc="""
 Tunes a language model with LoRA on histories in which one item was swapped, so that it names what does not belong and
 what might have stood there. The MLflow run has the adapter and a report beside co-occurrence and chance.
+""",
+)
+
+TEXT_VECTORS = Stage(
+    task_id="text_vectors",
+    stage="text_vectors",
+    engine="ray",
+    after=("ingest", "sequences", "preferences"),
+    reads=("reviews", "sequences", "preferences"),
+    doc="Encodes preferences and reviews into **text_vectors**; a text that was encoded once is not encoded again.",
+)
+REVIEW_SENTIMENTS = Stage(
+    task_id="review_sentiments",
+    stage="review_sentiments",
+    engine="ray",
+    after=("ingest", "sequences", "text_vectors"),
+    reads=("reviews", "sequences", "text_vectors"),
+    doc="""
+Says of each review whether its tone is positive or negative, from its text alone: **review_sentiments**. The run in
+MLflow has the accuracy against the stars that came with it.
+""",
+)
+PREFERENCE_BENCHMARK = Stage(
+    task_id="preference_benchmark",
+    stage="preference_benchmark",
+    engine="spark",
+    after=("ingest", "sequences", "preferences", "item_vectors", "text_vectors", "review_sentiments"),
+    reads=("items", "sequences", "preferences", "item_vectors", "text_vectors", "review_sentiments"),
+    doc="""
+Builds the questions of the five axes for each split: whose history is read, which preference is given, which item is
+right: **preference_benchmark**, and the properties that users are steered towards: **steering_probes**.
+""",
+)
+STEERABILITY = Stage(
+    task_id="steerability",
+    stage="steerability",
+    engine="ray",
+    after=("sequences", "preference_benchmark", "versions"),
+    reads=("sequences", "preference_benchmark", "steering_probes"),
+    doc="""
+Asks each model version every question with the preference, with the latest one, another user's, none, and without the
+history: **preference_evaluations**. Each version gets an MLflow run with tables, plots and examples, and tags in the
+registry.
 """,
 )
 

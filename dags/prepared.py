@@ -8,10 +8,10 @@ from airflow.sdk.exceptions import AirflowFailException
 from dags.chain import LANGUAGE
 from dags.operators.stages import partition_of
 from infra.settings import load_settings
-from schemas.handoff import read_report
+from schemas.handoff import StageReport, read_report
 
 REQUIRED = ("ingest", "sequences")
-OPTIONAL = tuple(stage.task_id for stage in LANGUAGE)
+OPTIONAL = (*(stage.task_id for stage in LANGUAGE), "preference_benchmark")
 
 
 @task(doc_md="Looks up the tables that `daily_retrain` published for the partition, at their versions.")
@@ -29,3 +29,28 @@ def inputs() -> dict[str, Any]:
                 f"daily_retrain has not finished {task_id!r} for data set {dataset!r} on {partition}; run it first"
             )
     return {task_id: report.to_dict() for task_id, report in reports.items() if report is not None}
+
+
+@task(doc_md="Looks up which model versions are meant, so that an alias that moves is other work.")
+def versions() -> dict[str, Any]:
+    """The versions that the run's parameter ``models`` names, the data set's champion where it names none."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    context = get_current_context()
+    uri = load_settings().mlflow.tracking_uri
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found = []
+    for reference in context["params"]["models"] or [f"penchant-{context['params']['dataset']}@champion"]:
+        name, at, alias = reference.removeprefix("models:/").partition("@")
+        try:
+            version = client.get_model_version_by_alias(name, alias).version if at else name.rpartition("/")[2]
+            name = name if at else name.rpartition("/")[0]
+            client.get_model_version(name, version)
+        except MlflowException as error:
+            raise AirflowFailException(
+                f"MLflow at {uri} has no model version {reference!r} ({error.error_code}): write <name>/<version> or "
+                "<name>@<alias>, and train one with daily_retrain or train_recipe first"
+            ) from error
+        found.append(f"{name}/{version}")
+    return StageReport(stage="versions", status="done", outputs={"models": ",".join(found)}).to_dict()

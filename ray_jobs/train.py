@@ -4,6 +4,7 @@ The same request never trains twice: a bundle that is there is reused with the s
 on from its last checkpoint. Parameters and learning curves go to the MLflow run of the request's identity.
 """
 
+import itertools
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -14,10 +15,13 @@ from typing import Any
 
 import torch
 
+from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs import cluster
-from ray_jobs.data.histories import Examples, ExampleSource, evaluation_examples, latest_preferences
+from ray_jobs.data.corrections import Corrections
+from ray_jobs.data.fusion import fused_examples
+from ray_jobs.data.histories import Examples, ExampleSource, evaluation_examples, join_examples, latest_preferences
 from ray_jobs.data.streamed_examples import (
     ROWS_PER_FILE,
     StreamedExamples,
@@ -25,10 +29,12 @@ from ray_jobs.data.streamed_examples import (
     remove_examples,
     write_examples,
 )
+from ray_jobs.data.tables import input_partition
 from ray_jobs.data.training_data import TrainingData, read_training_data, training_data_settings
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import RecipeSettings, Recommender
 from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
+from ray_jobs.recommenders.conditioning import ConditionedSettings
 from ray_jobs.registry import runs, versions
 from ray_jobs.registry.learning_curve import learning_curve
 from ray_jobs.training.curves import Row, metric_rows
@@ -38,6 +44,7 @@ from ray_jobs.training.ray_train import train
 from ray_jobs.training.warm_start import carry_over
 from schemas.errors import DataError
 from schemas.handoff import StageReport
+from schemas.preference_benchmark import PREFERENCE_BENCHMARK
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
@@ -105,7 +112,8 @@ def _train(
     if kind.trainable:
         progress.update(0, 1, "building training examples")
         shards = f"{settings.ray.storage.rstrip('/')}/examples/{request.identity().train_run_name()}"
-        plan = make_plan(recipe, recommender, data, settings.ray.stream_rows, shards)
+        added = fused(settings, request, own, data)
+        plan = make_plan(recipe, recommender, data, settings.ray.stream_rows, shards, added)
         if own.warm_start:
             plan, begun = begin_with(settings, plan, recommender, run_id)
         cluster.connect()
@@ -124,6 +132,7 @@ def _train(
         counts |= {
             "examples": len(plan.train),
             "with_preference": _with_preference(plan.train),
+            **({} if added is None else {"fused": len(added)}),
             "steps": state.step,
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
@@ -148,6 +157,26 @@ def _train(
     save_bundle(bundle, recommender, provenance)
     progress.update(1, 1, f"valid NDCG@10 {counts['valid_ndcg_10']:.4f}" if state.records else "counted")
     return provenance
+
+
+def fused(settings: Settings, request: StageRequest, own: RecipeSettings, data: TrainingData) -> Examples | None:
+    """What the recipe's setting ``fuse`` adds from the preference benchmark's training split, repeated as it says.
+
+    Raises:
+        SettingError: the histories are not those that the benchmark was built from.
+        DataError: the benchmark is missing or does not fit.
+    """
+    if not isinstance(own, ConditionedSettings) or not own.fuse:
+        return None
+    how = training_data_settings(settings, request)
+    if how.corrections is not Corrections.NONE or how.version:
+        raise SettingError(
+            "fuse needs the histories as they are, which preference_benchmark was built from: set "
+            "training_data.corrections to none and training_data.ties to as_is, or fuse to []"
+        )
+    samples = input_partition(settings, request, PREFERENCE_BENCHMARK.name)
+    once = fused_examples(samples, data.histories, data.catalogue, own.fuse, own.max_history)
+    return join_examples([once] * own.fuse_repeats)
 
 
 def begin_with(settings: Settings, plan: Plan, recommender: Recommender, run_id: str) -> tuple[Plan, dict[str, Any]]:
@@ -184,17 +213,23 @@ def log_live(settings: Settings, run_id: str, rows: Sequence[Row]) -> None:
 
 
 def make_plan(
-    recipe: str, recommender: Recommender, data: TrainingData, stream_rows: int = 10**9, shards: str = ""
+    recipe: str,
+    recommender: Recommender,
+    data: TrainingData,
+    stream_rows: int = 10**9,
+    shards: str = "",
+    added: Examples | None = None,
 ) -> Plan:
     """Examples of the training and validation splits for `recommender`.
 
     Args:
         stream_rows: more training examples than this are written to the folder `shards` and streamed from there.
+        added: examples to train on besides those of the histories.
 
     Raises:
         DataError: the histories are too short to train or to validate on.
     """
-    training = _training_examples(recommender, data, stream_rows, shards)
+    training = _training_examples(recommender, data, stream_rows, shards, added)
     valid = validation_examples(recommender, data)
     if not len(training) or not len(valid):
         raise DataError(
@@ -205,13 +240,16 @@ def make_plan(
 
 
 def _training_examples(
-    recommender: Recommender, data: TrainingData, stream_rows: int, shards: str
+    recommender: Recommender, data: TrainingData, stream_rows: int, shards: str, added: Examples | None
 ) -> Examples | StreamedExamples:
+    more = [] if added is None else [added]
     lengths = [len(data.histories.training_items(user)) for user in range(len(data.histories))]
     rows = sum(max(0, length - 1) for length in lengths) if recommender.every_prefix else len(lengths)
+    rows += sum(map(len, more))
     if rows <= stream_rows:
-        return recommender.training_examples(data.histories)
-    parts = example_parts(recommender, data.histories, ROWS_PER_FILE)
+        own = recommender.training_examples(data.histories)
+        return join_examples([own, *more]) if more else own
+    parts = itertools.chain(example_parts(recommender, data.histories, ROWS_PER_FILE), more)
     return write_examples(shards, parts, -(-rows // ROWS_PER_FILE), recommender.base_settings.seed)
 
 

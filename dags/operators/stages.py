@@ -2,15 +2,19 @@
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
 from infra.settings import Settings, load_settings
 from schemas.handoff import StageReport, error_uri, read_report, read_text, remove, write_report
+from schemas.preference_benchmark import PREFERENCE_BENCHMARK
 from schemas.recipes import RECOMMENDERS
 from schemas.stage_request import StageRequest
+
+PREPARING = ("daily_retrain", "preference_benchmark")
+"""DAGs whose tables other DAGs start from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,7 @@ class Stage:
         reads: tables to read at the version that an earlier task published.
         recipe: fixed recipe, or
         recipe_param: the DAG parameter that names it.
+        may_fuse: reads the preference benchmark, too, where the recipe's setting ``fuse`` asks for it.
         doc: what the task does, in Markdown, for the DAG page.
     """
 
@@ -35,7 +40,8 @@ class Stage:
     reads: tuple[str, ...] = ()
     recipe: str = ""
     recipe_param: str = ""
-    only_with_codes: bool = field(default=False)
+    only_with_codes: bool = False
+    may_fuse: bool = False
 
 
 def partition_of(context: Mapping[str, Any]) -> str:
@@ -63,6 +69,9 @@ def overrides_of(params: Mapping[str, Any]) -> dict[str, Any]:
 def request_for(stage: Stage, context: Mapping[str, Any], settings: Settings) -> StageRequest:
     """Build the request of `stage`: parameters of the run, and what the tasks before it published."""
     params = context["params"]
+    recipe = stage.recipe or (params[stage.recipe_param] if stage.recipe_param else "")
+    overrides = overrides_of(params)
+    unread = {PREFERENCE_BENCHMARK.name} if stage.may_fuse and not _fuses(settings, overrides, recipe) else set()
     handoffs: dict[str, Any] = {}
     upstream: dict[str, str] = {}
     for task_id in stage.after:
@@ -70,23 +79,29 @@ def request_for(stage: Stage, context: Mapping[str, Any], settings: Settings) ->
         if raw is None:
             continue
         for name, report in raw.items() if task_id == "inputs" else [(task_id, raw)]:
-            parsed = StageReport.from_dict(report)
-            handoffs.update(parsed.handoffs)
-            upstream.update({f"{name}.{key}": value for key, value in parsed.outputs.items()})
+            if name in stage.after and name not in unread:
+                parsed = StageReport.from_dict(report)
+                handoffs.update(parsed.handoffs)
+                upstream.update({f"{name}.{key}": value for key, value in parsed.outputs.items()})
     request = StageRequest(
         stage=stage.stage,
         dataset=params["dataset"],
         partition=partition_of(context),
-        recipe=stage.recipe or (params[stage.recipe_param] if stage.recipe_param else ""),
+        recipe=recipe,
         dag=context["dag"].dag_id,
         generation=params.get("generation", 0),
-        overrides=overrides_of(params),
+        overrides=overrides,
         inputs={name: handoffs[name] for name in stage.reads if name in handoffs},
         upstream=upstream,
         profile_hash=settings.stages_hash(),
     )
     uri = settings.report_uri(request.dataset, request.partition, request.identity().key())
     return StageRequest(**{**vars(request), "report_uri": uri})
+
+
+def _fuses(settings: Settings, overrides: Mapping[str, Any], recipe: str) -> bool:
+    """Whether the recipe's setting ``fuse`` names something."""
+    return bool(overrides.get(f"{recipe}.fuse", settings.stages.get(recipe, {}).get("fuse")))
 
 
 def needs_codes(context: Mapping[str, Any]) -> bool:
@@ -111,7 +126,7 @@ def refuse_if_user_error(request: StageRequest) -> None:
 
 
 def finish(request: StageRequest, task_id: str) -> dict[str, Any]:
-    """The stage's report, as the task's XCom; the daily chain also leaves it where ad-hoc runs look.
+    """The stage's report, as the task's XCom; the DAGs of `PREPARING` also leave it where ad-hoc runs look.
 
     Raises:
         AirflowFailException: the stage ended without a report, which is a bug in the stage, or it was a dry run, and
@@ -123,6 +138,6 @@ def finish(request: StageRequest, task_id: str) -> dict[str, Any]:
     if report.status == "dry_run":
         counts = ", ".join(f"{name} {count}" for name, count in report.counts.items())
         raise AirflowFailException(f"llm.dry_run is set, so nothing was sent or published: {counts}")
-    if request.dag == "daily_retrain":
+    if request.dag in PREPARING:
         write_report(load_settings().latest_report_uri(request.dataset, request.partition, task_id), report)
     return report.to_dict()

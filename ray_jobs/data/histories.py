@@ -128,6 +128,7 @@ class Examples:
         preferences: one string per example, empty where none is given.
         times: seconds since 1970, int64, parallel to `items`; None where nobody knows them.
         target_times: int64[E], when the target was chosen; None as `times`.
+        negative: bool[E], True where the preference rejects the target; None where it never does.
     """
 
     items: IntArray
@@ -138,6 +139,7 @@ class Examples:
     preferences: tuple[str, ...]
     times: IntArray | None = None
     target_times: IntArray | None = None
+    negative: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -167,6 +169,7 @@ class Batch:
         preferences: B strings, empty where none is given.
         times: int64[B, L], seconds since 1970 of the history, 0 at pads; None where nobody knows them.
         asked_at: int64[B], when the recommendation is wanted (the target's time where it is known); None as `times`.
+        negative: bool[B], True where the preference rejects the target; None where it never does.
     """
 
     history: torch.Tensor
@@ -175,6 +178,7 @@ class Batch:
     preferences: tuple[str, ...]
     times: torch.Tensor | None = None
     asked_at: torch.Tensor | None = None
+    negative: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.preferences)
@@ -189,6 +193,7 @@ class Batch:
             self.preferences[cut],
             None if self.times is None else self.times[cut],
             None if self.asked_at is None else self.asked_at[cut],
+            None if self.negative is None else self.negative[cut],
         )
 
     def to(self, device: torch.device) -> "Batch":
@@ -200,6 +205,7 @@ class Batch:
             self.preferences,
             None if self.times is None else self.times.to(device),
             None if self.asked_at is None else self.asked_at.to(device),
+            None if self.negative is None else self.negative.to(device),
         )
 
 
@@ -261,10 +267,11 @@ def collate(examples: Examples, rows: IntArray) -> Batch:
     """The examples at `rows` as one padded batch."""
     histories = [examples.history(int(row)) for row in rows]
     preferences = tuple(examples.preferences[int(row)] for row in rows)
+    negative = None if examples.negative is None else examples.negative[rows]
     if examples.times is None or examples.target_times is None:
-        return make_batch(histories, preferences, examples.targets[rows])
+        return make_batch(histories, preferences, examples.targets[rows], negative=negative)
     times = [examples.times[examples.offsets[row] : examples.offsets[row + 1]] for row in rows]
-    return make_batch(histories, preferences, examples.targets[rows], times, examples.target_times[rows])
+    return make_batch(histories, preferences, examples.targets[rows], times, examples.target_times[rows], negative)
 
 
 def make_batch(
@@ -273,6 +280,7 @@ def make_batch(
     targets: IntArray | None = None,
     times: Sequence[IntArray | Sequence[int]] | None = None,
     asked_at: IntArray | None = None,
+    negative: npt.NDArray[np.bool_] | None = None,
 ) -> Batch:
     """Pad `histories` (catalogue indices, oldest first) and their `times` on the right."""
     lengths = np.array([len(h) for h in histories], dtype=np.int64)
@@ -284,6 +292,7 @@ def make_batch(
         tuple(preferences),
         None if times is None else torch.from_numpy(_padded(times, lengths, 0)),
         None if asked_at is None else torch.from_numpy(asked_at),
+        None if negative is None else torch.from_numpy(negative),
     )
 
 
@@ -316,6 +325,28 @@ def examples_at(histories: Histories, rows: Sequence[tuple[int, int]], max_histo
         preferences=("",) * len(rows),
         times=None if histories.times is None else joined(histories.times),
         target_times=None if histories.times is None else at_target(histories.times),
+    )
+
+
+def join_examples(parts: Sequence[Examples]) -> Examples:
+    """The examples of all `parts` (at least one), in order; times are kept only where every part has them."""
+
+    def joined(values: Sequence[IntArray | None]) -> IntArray | None:
+        known = [value for value in values if value is not None]
+        return np.concatenate(known) if len(known) == len(parts) else None
+
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    rejected = [np.zeros(len(part), dtype=np.bool_) if part.negative is None else part.negative for part in parts]
+    return Examples(
+        items=np.concatenate([part.items for part in parts]),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        targets=np.concatenate([part.targets for part in parts]),
+        users=np.concatenate([part.users for part in parts]),
+        positions=np.concatenate([part.positions for part in parts]),
+        preferences=tuple(preference for part in parts for preference in part.preferences),
+        times=joined([part.times for part in parts]),
+        target_times=joined([part.target_times for part in parts]),
+        negative=np.concatenate(rejected) if any(part.negative is not None for part in parts) else None,
     )
 
 

@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         ("preference", pa.string()),
         ("times", pa.list_(pa.int64())),
         ("target_time", pa.int64()),
+        ("negative", pa.bool_()),
     ]
 )
 Slice = tuple[int, int, int]
@@ -138,6 +139,7 @@ def _row(table: pa.Table) -> dict[str, Any]:
         "preferences": table["preference"].to_pylist(),
         "times": flat("times") if timed else np.zeros(0, dtype=np.int64),
         "target_times": table["target_time"].to_numpy() if timed else np.zeros(0, dtype=np.int64),
+        "negative": table["negative"].fill_null(False).to_numpy(),
     }
 
 
@@ -145,10 +147,11 @@ def _collate(row: dict[str, Any]) -> Batch:
     cuts = np.cumsum(row["lengths"])[:-1]
     histories = np.split(np.asarray(row["items"], dtype=np.int64), cuts)
     targets, preferences = np.array(row["targets"]), tuple(row["preferences"])
+    negative = np.array(row["negative"]) if np.any(row["negative"]) else None
     if not len(row["target_times"]):
-        return make_batch(histories, preferences, targets)
+        return make_batch(histories, preferences, targets, negative=negative)
     times = np.split(np.asarray(row["times"], dtype=np.int64), cuts)
-    return make_batch(histories, preferences, targets, times, np.array(row["target_times"]))
+    return make_batch(histories, preferences, targets, times, np.array(row["target_times"]), negative)
 
 
 def example_parts(recommender: Recommender, histories: Histories, rows: int) -> Iterator[Examples]:
@@ -209,6 +212,7 @@ def _table(examples: Examples) -> pa.Table:
         "preference": pa.array(examples.preferences, pa.string()),
         "times": pa.ListArray.from_arrays(offsets, pa.array(examples.times, pa.int64())) if timed else None,
         "target_time": pa.array(examples.target_times, pa.int64()) if timed else None,
+        "negative": None if examples.negative is None else pa.array(examples.negative),
     }
     empty = pa.nulls(len(examples))
     return pa.table({name: empty if column is None else column for name, column in columns.items()}).cast(SCHEMA)

@@ -3,15 +3,19 @@
 The one that fits the target best among those known then (an oracle, in training only), all known ones as at evaluation,
 or none, in shares given by settings; each example's draw is fixed by the seed, so that what a frozen encoder says of
 the texts stays the same over all epochs.
+
+The settings also name what is added from the training split of the preference benchmark (data fusion, Paischer et al.,
+2025); `ray_jobs.data.fusion` makes those examples.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from infra.errors import SettingError
-from ray_jobs.data.histories import Examples, Histories, join_preferences
+from ray_jobs.data.fusion import Fused
+from ray_jobs.data.histories import Catalogue, Examples, Histories, join_preferences
 from ray_jobs.encoders.text import PACKAGED, TextEncoder
 from ray_jobs.recommenders.generative import GenerativeSettings
 
@@ -23,24 +27,37 @@ class ConditionedSettings(GenerativeSettings):
     Args:
         encoder: name for `ray_jobs.encoders.text.load_text_encoder`.
         preference_dropout: share of training examples that are given no preference.
-        matched_share: of the others, share that is given the single best-fitting preference; the rest get all.
+        matched_share: of the others, share that is given the single best-fitting preference; the rest get all of them
+            (the paper's accumulated preferences).
+        swap_share: of the examples with a preference, share that takes over preference and target of another example
+            and keeps its history, so that the text decides against the history. In turns one whose target shares the
+            most codes with its own and one that shares none.
+        fuse: samples of the table preference_benchmark to train on as well: ``fine_steering``, ``coarse_steering``,
+            ``positive`` and ``negative`` (sentiment following; a negative one teaches what not to recommend).
+        fuse_repeats: how often each of those samples stands in an epoch; there are only few of them.
     """
 
     encoder: str = PACKAGED
     preference_dropout: float = 0.3
     matched_share: float = 0.5
+    swap_share: float = 0.0
+    fuse: tuple[Fused, ...] = ()
+    fuse_repeats: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("preference_dropout", "matched_share"):
+        for name in ("preference_dropout", "matched_share", "swap_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingError(f"{name} is {getattr(self, name)}: a share from 0 to 1")
+        if self.fuse_repeats < 1:
+            raise SettingError(f"fuse_repeats is {self.fuse_repeats}: at least 1 is needed")
 
 
 def conditioned(
-    examples: Examples, histories: Histories, settings: ConditionedSettings, encoder: TextEncoder, titles: Sequence[str]
+    examples: Examples, histories: Histories, settings: ConditionedSettings, encoder: TextEncoder, catalogue: Catalogue
 ) -> Examples:
     """`examples` of training positions with the preference that the settings' shares and the seed give each."""
+    titles = catalogue.titles
     draws = np.random.default_rng(settings.seed).random((len(examples), 2))
     known = [
         histories.latest_preferences(int(user), int(position))
@@ -52,7 +69,25 @@ def conditioned(
     chosen = [join_preferences(known[row]) if given[row] else "" for row in range(len(examples))]
     for row, preference in zip(matched, best, strict=True):
         chosen[row] = preference
-    return examples.with_preferences(chosen)
+    return _swapped(examples.with_preferences(chosen), settings, catalogue)
+
+
+def _swapped(examples: Examples, settings: ConditionedSettings, catalogue: Catalogue) -> Examples:
+    """`examples`, a share of which have preference and target of another one."""
+    assert catalogue.codes is not None
+    rng = np.random.default_rng((settings.seed, 1))
+    givers = np.flatnonzero([bool(preference) for preference in examples.preferences])
+    takers = givers[rng.random(len(givers)) < settings.swap_share]
+    codes = catalogue.codes[examples.targets[givers]]
+    source = np.arange(len(examples))
+    for turn, row in enumerate(takers.tolist()):
+        shared = np.cumprod(codes == catalogue.codes[examples.targets[row]], axis=1).sum(axis=1)
+        shared = np.where(examples.targets[givers] == examples.targets[row], -1, shared)
+        wanted = max(int(shared.max(initial=0)), 1) if turn % 2 == 0 else 0
+        if len(like := givers[shared == wanted]):
+            source[row] = like[rng.integers(len(like))]
+    swapped = replace(examples, targets=examples.targets[source])
+    return swapped.with_preferences([examples.preferences[row] for row in source])
 
 
 def _matched(candidates: Sequence[Sequence[str]], titles: Sequence[str], encoder: TextEncoder) -> list[str]:

@@ -27,6 +27,7 @@ class GenerativeSettings(RecipeSettings):
         beams: kept at every level when decoding; at least as many as items asked for.
         max_per_first_code: cap on recommended items that share their first code; 0 for no cap.
         label_smoothing: share of probability spread over a level's codes in the training loss.
+        negative_weight: of examples whose preference rejects the target, against those of the others.
     """
 
     width: int = 128
@@ -38,6 +39,7 @@ class GenerativeSettings(RecipeSettings):
     beams: int = 20
     max_per_first_code: int = 0
     label_smoothing: float = 0.1
+    negative_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,6 +47,8 @@ class GenerativeSettings(RecipeSettings):
             raise SettingError(f"beams is {self.beams}: at least 10 are needed for metrics at 10")
         if self.max_per_first_code < 0:
             raise SettingError(f"max_per_first_code is {self.max_per_first_code}: a cap from 1, or 0 for none")
+        if self.negative_weight < 0:
+            raise SettingError(f"negative_weight is {self.negative_weight}: 0 or more is needed")
 
 
 class CodeTokens(nn.Module):
@@ -119,20 +123,30 @@ class GenerativeRecommender(Recommender):
         return self.decoder.memory(*self.encode(batch))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Negative log-likelihood of the targets' tuples (label smoothing included), mean over the batch."""
+        """Negative log-likelihood of the targets' tuples (label smoothing included), mean over the batch.
+
+        A target that the preference rejects adds its unlikelihood, ``-log(1 - p(tuple))`` (Welleck et al., 2020): it
+        is bounded below, where the subtracted likelihood of Paischer et al. (2025) is not.
+        """
         goals = self.codes[batch.targets]
         start = torch.zeros_like(goals[:, :1])
         inputs = torch.cat([start, self.tokens.ids(goals[:, :-1])], dim=1)
         states = self.decoder(self.tokens.table(inputs), self._memory(batch))
-        parts = [
-            functional.cross_entropy(
-                self.tokens.scores(states[:, level], level),
-                goals[:, level],
-                label_smoothing=self.settings.label_smoothing,
-            )
-            for level in range(self.levels)
-        ]
-        return {"loss": torch.stack(parts).sum()}
+        scores = [self.tokens.scores(states[:, level], level) for level in range(self.levels)]
+
+        def surprise(smoothing: float, reduction: str) -> Tensor:
+            parts = [
+                functional.cross_entropy(score, goals[:, level], label_smoothing=smoothing, reduction=reduction)
+                for level, score in enumerate(scores)
+            ]
+            return torch.stack(parts).sum(0)
+
+        if batch.negative is None:
+            return {"loss": surprise(self.settings.label_smoothing, "mean")}
+        wanted = surprise(self.settings.label_smoothing, "none").masked_fill(batch.negative, 0.0)
+        certain = surprise(0.0, "none").clamp(min=1e-6)
+        rejected = -torch.log(-torch.expm1(-certain)).masked_fill(~batch.negative, 0.0)
+        return {"loss": (wanted + self.settings.negative_weight * rejected).mean()}
 
     def trie(self) -> Trie:
         """The prefix tree of the catalogue's tuples, on the model's device."""

@@ -59,7 +59,7 @@ class MenderEmb(GenerativeRecommender):
     def training_examples(self, histories: Histories) -> Examples:
         """Every training position, with a preference as `ray_jobs.recommenders.conditioning` says."""
         examples = super().training_examples(histories)
-        return conditioned(examples, histories, self.mender, self.text_encoder, self.catalogue.titles)
+        return conditioned(examples, histories, self.mender, self.text_encoder, self.catalogue)
 
     def prepare(self, examples: Examples, notify: Notify = silent) -> None:
         """Encode the catalogue's titles and the distinct preferences of `examples`."""

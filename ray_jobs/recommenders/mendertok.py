@@ -259,7 +259,7 @@ class MenderTok(GenerativeRecommender):
     def training_examples(self, histories: Histories) -> Examples:
         """Every training position, with a preference as `ray_jobs.recommenders.conditioning` says."""
         examples = super().training_examples(histories)
-        return conditioned(examples, histories, self.mender, self.encoder, self.catalogue.titles)
+        return conditioned(examples, histories, self.mender, self.encoder, self.catalogue)
 
     def trained_state(self) -> dict[str, Tensor]:
         """Decoder, projection, embeddings and adapters; never the encoder's own weights."""

@@ -219,6 +219,11 @@ def log_json(run_id: str, content: Mapping[str, Any], artifact_file: str) -> Non
     MlflowClient().log_dict(run_id, dict(content), artifact_file)
 
 
+def log_text(run_id: str, text: str, artifact_file: str) -> None:
+    """Store a text, such as a page or a table, as an artifact of the run; the same name is replaced."""
+    MlflowClient().log_text(run_id, text, artifact_file)
+
+
 def finish(run_id: str, status: str = "FINISHED") -> None:
     """End the run.
 

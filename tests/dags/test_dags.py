@@ -7,7 +7,7 @@ import pytest
 
 from infra.settings import REPOSITORY
 
-DAGS = ("daily_retrain", "train_recipe", "tune_denoiser")
+DAGS = ("daily_retrain", "preference_benchmark", "train_recipe", "tune_denoiser")
 ENGINES = ("pyspark", "ray", "torch", "great_expectations", "mlflow", "openai", "transformers")
 
 
@@ -54,6 +54,14 @@ def test_the_chain_runs_in_the_order_of_the_data(dags):
     ]:
         assert before in dag.get_task(after).get_flat_relative_ids(upstream=True)
         assert order.index(before) < order.index(after)
+
+
+def test_the_benchmark_is_built_before_a_model_is_asked(dags):
+    dag = dags["preference_benchmark"]
+    upstream = {task.task_id: task.get_flat_relative_ids(upstream=True) for task in dag.tasks}
+    assert upstream["steerability"] == set(upstream) - {"steerability"}
+    assert {"inputs", "item_vectors", "review_sentiments", "text_vectors"} <= upstream["preference_benchmark"]
+    assert "versions" not in upstream["preference_benchmark"], "its questions do not depend on who is asked"
 
 
 def test_nothing_is_registered_or_scored_past_a_failed_gate(dags):

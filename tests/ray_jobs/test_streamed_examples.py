@@ -22,22 +22,26 @@ def _histories(users=60):
     return replace(histories, times=times)
 
 
+def _share(histories, start):
+    """Rows of the examples of the users `start` up to `start + 20`."""
+    first, last = (len(training_examples(histories.part(0, end), 20, True)) for end in (start, start + 20))
+    return slice(first, last)
+
+
 @pytest.fixture(scope="module")
 def streamed(ray_session, tmp_path_factory):
     """Some 200 examples in nine files, and the same in memory."""
     histories = _histories()
     whole = training_examples(histories, 20, True)
     whole = whole.with_preferences([f"example {n}" * (n % 3 == 0) for n in range(len(whole))])
+    whole = replace(whole, negative=np.arange(len(whole)) % 4 == 0)
     parts = [
         replace(
             training_examples(histories.part(start, start + 20), 20, True),
-            preferences=whole.preferences[
-                len(training_examples(histories.part(0, start), 20, True)) : len(
-                    training_examples(histories.part(0, start + 20), 20, True)
-                )
-            ],
+            preferences=whole.preferences[share],
+            negative=whole.negative[share],
         )
-        for start in (0, 20, 40)
+        for start, share in ((start, _share(histories, start)) for start in (0, 20, 40))
     ]
     folder = str(tmp_path_factory.mktemp("streamed") / "examples")
     return write_examples(folder, parts, files=9, seed=3), InMemoryExamples(whole)
@@ -45,15 +49,16 @@ def streamed(ray_session, tmp_path_factory):
 
 def _rows(batches):
     return [
-        (tuple(history[:length]), target, preference, tuple(times[:length]), asked)
+        (tuple(history[:length]), target, preference, tuple(times[:length]), asked, negative)
         for b in batches
-        for history, length, target, preference, times, asked in zip(
+        for history, length, target, preference, times, asked, negative in zip(
             b.history.tolist(),
             b.lengths.tolist(),
             b.targets.tolist(),
             b.preferences,
             b.times.tolist(),
             b.asked_at.tolist(),
+            [False] * len(b) if b.negative is None else b.negative.tolist(),
             strict=True,
         )
     ]

@@ -1,0 +1,273 @@
+"""Ask a model the questions of the preference benchmark, under conditions that tell what the answers rest on.
+
+Given is what the benchmark's axis prescribes. On the axis recommendation that preference was matched to the target, an
+oracle, as in Paischer et al. (2025); the other conditions say how much of the answer is due to it. A model that does
+not read text answers the same whatever it is given, and its lifts are exactly zero.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from ray_jobs.data.histories import IntArray, make_batch
+from ray_jobs.evaluation.exposure import LIST_LENGTH
+from ray_jobs.evaluation.metrics import Interval, Paired, bootstrap_each, ndcg, paired, recall
+from ray_jobs.recommenders.base import Notify, Recommender, silent
+from ray_jobs.recommenders.bundle import Bundle
+from schemas.preference_benchmark import AXES, SENTIMENT
+
+GIVEN, LATEST, RANDOM, NONE = "given", "latest", "random", "none"
+PREFERENCE_ONLY, WITH_HISTORY = "preference_only", "with_history"
+_CONDITIONS = (GIVEN, LATEST, RANDOM, NONE, PREFERENCE_ONLY)
+CONDITIONS: Mapping[str, tuple[str, ...]] = {
+    axis: (GIVEN, RANDOM, NONE, WITH_HISTORY) if axis == SENTIMENT else _CONDITIONS for axis in AXES
+}
+"""What each axis is asked under. Sentiment following is asked without a history, but for `WITH_HISTORY`."""
+CUTOFFS = (5, 10)
+Sample = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Past:
+    """A user's items and their times, oldest first.
+
+    Args:
+        items: ids, those that a model may not know included.
+        times: seconds since 1970.
+    """
+
+    items: tuple[str, ...]
+    times: tuple[int, ...]
+
+
+def read_pasts(sequences: pa.Table) -> dict[str, Past]:
+    """Users' histories by user, from one partition of the table `sequences`."""
+    return {
+        row["user_id"]: Past(tuple(row["item_ids"]), tuple(int(moment.timestamp()) for moment in row["occurred_at"]))
+        for row in sequences.select(["user_id", "item_ids", "occurred_at"]).to_pylist()
+    }
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to ask a model: a history up to a position, a sentence that may be empty."""
+
+    past: Past
+    end: int
+    preference: str
+    with_history: bool = True
+
+
+def ask(
+    bundle: Bundle, questions: Sequence[Question], targets: Sequence[str] | None = None, exclude_seen: bool = False
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Put `questions` to a model, batch by batch.
+
+    Args:
+        targets: right answers, one for each question; an item that the model does not know is not placed.
+        exclude_seen: leave the items of the history out of the answer.
+
+    Yields:
+        Ranks int64[B] of the targets from 1, ties against the model and 0 where not placed (all 0 without targets),
+        and the lists int64[B, 10] of catalogue indices, -1 where fewer were found.
+    """
+    recommender, index = bundle.recommender, bundle.catalogue.index
+    size, reach = recommender.base_settings.evaluation_batch_size, recommender.base_settings.max_history
+    for start in range(0, len(questions), size):
+        part = questions[start : start + size]
+        known = [_known(question, index) for question in part]
+        goals = [index.get(target, -1) for target in targets[start : start + size]] if targets else [-1] * len(part)
+        goal = np.array(goals, dtype=np.int64)
+        recent = [items[-reach:] for items, _ in known]
+        batch = make_batch(
+            recent,
+            [question.preference for question in part],
+            np.maximum(goal, 0),
+            [times[-reach:] for _, times in known],
+            np.array([question.past.times[min(question.end, len(question.past.times) - 1)] for question in part]),
+        ).to(recommender.device)
+        seen = _seen(recommender, [items for items, _ in known]) if exclude_seen else None
+        ranks, lists = recommender.ranks_and_topk(batch, LIST_LENGTH, seen)
+        yield np.where(goal < 0, 0, ranks.cpu().numpy()), lists.cpu().numpy()
+
+
+def _known(question: Question, index: Mapping[str, int]) -> tuple[list[int], list[int]]:
+    """Items that the model knows, and their times."""
+    if not question.with_history:
+        return [], []
+    past = zip(question.past.items[: question.end], question.past.times[: question.end], strict=True)
+    kept = [(index[item], moment) for item, moment in past if item in index]
+    return [item for item, _ in kept], [moment for _, moment in kept]
+
+
+def _seen(recommender: Recommender, known: Sequence[Sequence[int]]) -> torch.Tensor:
+    return make_batch(known, [""] * len(known)).history.to(recommender.device)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered to the samples of one axis and split under one condition.
+
+    Args:
+        samples: rows of `preference_benchmark`, sorted by sample_id.
+        ranks: int64[S], see `ask`.
+        opposite_ranks: int64[S], of the target when the opposite preference was given; sentiment following only.
+        lists: int64[S, 10].
+    """
+
+    axis: str
+    split: str
+    condition: str
+    samples: Sequence[Sample] = field(repr=False)
+    ranks: IntArray = field(repr=False)
+    opposite_ranks: IntArray | None = field(repr=False)
+    lists: IntArray = field(repr=False)
+
+    def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Metrics by name, float64[S] each, the axis's own first.
+
+        m@k is 1 where the target is among the first k of the positive list and not among those of the negative one;
+        ``positive_recall_k`` and ``negative_miss_k`` are its two parts.
+        """
+        found: dict[str, npt.NDArray[np.float64]] = {}
+        if self.opposite_ranks is not None:
+            missed = {k: 1.0 - recall(self.opposite_ranks, k) for k in CUTOFFS}
+            found |= {f"m_{k}": recall(self.ranks, k) * missed[k] for k in reversed(CUTOFFS)}
+            found |= {f"negative_miss_{k}": missed[k] for k in CUTOFFS}
+        ordinary = {
+            f"{name}_{k}": f(self.ranks, k) for k in CUTOFFS for name, f in (("ndcg", ndcg), ("recall", recall))
+        }
+        if self.axis == SENTIMENT:
+            return found | {f"positive_recall_{k}": ordinary[f"recall_{k}"] for k in CUTOFFS} | ordinary
+        return {"ndcg_10": ordinary["ndcg_10"]} | ordinary
+
+
+def main_metric(axis: str) -> str:
+    """The metric that an axis is summed up by."""
+    return "m_10" if axis == SENTIMENT else "ndcg_10"
+
+
+def answer(
+    bundle: Bundle,
+    samples: Sequence[Sample],
+    pasts: Mapping[str, Past],
+    exclude_seen: bool = False,
+    notify: Notify = silent,
+) -> list[Answers]:
+    """Put every sample to a model under every condition of its axis.
+
+    Samples without a control (nobody else's preference is there) are left out under `RANDOM` only; a user without a
+    latest preference is asked without one, as when served.
+    """
+    grouped: dict[tuple[str, str], list[Sample]] = {}
+    for sample in sorted(samples, key=lambda row: (AXES.index(row["axis"]), row["split"], row["sample_id"])):
+        grouped.setdefault((sample["axis"], sample["split"]), []).append(sample)
+    total = sum(len(rows) * len(CONDITIONS[axis]) for (axis, _), rows in grouped.items())
+    done, answers = 0, []
+    for (axis, split), rows in grouped.items():
+        for condition in CONDITIONS[axis]:
+            asked = [row for row in rows if condition != RANDOM or row["random"] is not None]
+            ranks, lists = _put(bundle, asked, pasts, condition, "preference", exclude_seen)
+            opposite = None
+            if axis == SENTIMENT:
+                opposite, _ = _put(bundle, asked, pasts, condition, "opposite", exclude_seen)
+            answers.append(Answers(axis, split, condition, asked, ranks, opposite, lists))
+            done += len(rows)
+            notify(done, total, f"{bundle.recipe}, {axis}, {condition}")
+    return answers
+
+
+def _put(
+    bundle: Bundle, samples: Sequence[Sample], pasts: Mapping[str, Past], condition: str, side: str, exclude_seen: bool
+) -> tuple[IntArray, IntArray]:
+    column = {
+        LATEST: "latest",
+        RANDOM: "random" if side == "preference" else "random_opposite",
+        NONE: "",
+    }.get(condition, side)
+    questions = [
+        Question(
+            past=pasts[row["history_user_id"]],
+            end=row["history_end"],
+            preference=(row[column] or "") if column else "",
+            with_history=condition == WITH_HISTORY if row["axis"] == SENTIMENT else condition != PREFERENCE_ONLY,
+        )
+        for row in samples
+    ]
+    parts = list(ask(bundle, questions, [row["target_item_id"] for row in samples], exclude_seen))
+    none = (np.zeros(0, dtype=np.int64), np.zeros((0, LIST_LENGTH), dtype=np.int64))
+    ranks, lists = zip(none, *parts, strict=True)
+    return np.concatenate(ranks), np.concatenate(lists)
+
+
+@dataclass(frozen=True)
+class AxisResult:
+    """What a model reached on one axis and split.
+
+    Args:
+        samples: how many, and
+        labels: how many labels they would be spread over evenly (exponential of their entropy).
+        conditions: intervals of each metric by condition.
+        lift: by condition (`NONE`, `RANDOM`) what `GIVEN` has over it in the axis's main metric, sample by sample.
+    """
+
+    axis: str
+    split: str
+    samples: int
+    labels: float
+    conditions: Mapping[str, Mapping[str, Interval]]
+    lift: Mapping[str, Paired]
+
+
+def summarise(answers: Sequence[Answers]) -> list[AxisResult]:
+    """Intervals and lifts per axis and split, in the order of `answers`; an axis without a sample has no result."""
+    results = []
+    for given in (found for found in answers if found.condition == GIVEN and len(found.samples)):
+        same = {a.condition: a for a in answers if (a.axis, a.split) == (given.axis, given.split) and len(a.samples)}
+        metric = main_metric(given.axis)
+        own = dict(zip((row["sample_id"] for row in given.samples), given.metrics()[metric], strict=True))
+        lift = {
+            name: paired([own[row["sample_id"]] for row in same[name].samples], same[name].metrics()[metric])
+            for name in (NONE, RANDOM)
+            if name in same
+        }
+        counts = np.unique([row["target_item_id"] for row in given.samples], return_counts=True)[1]
+        share = counts / counts.sum()
+        results.append(
+            AxisResult(
+                given.axis,
+                given.split,
+                len(given.samples),
+                float(np.exp(-(share * np.log(share)).sum())),
+                {name: bootstrap_each(found.metrics()) for name, found in same.items()},
+                lift,
+            )
+        )
+    return results
+
+
+def evaluation_rows(answers: Sequence[Answers]) -> list[dict[str, Any]]:
+    """Rows of the table `preference_evaluations`, its partition columns left out."""
+    rows = []
+    for found in answers:
+        metrics = found.metrics()
+        columns = {name: metrics.get(name) for name in ("recall_5", "recall_10", "ndcg_5", "ndcg_10", "m_5", "m_10")}
+        for number, sample in enumerate(found.samples):
+            opposite = None if found.opposite_ranks is None else int(found.opposite_ranks[number])
+            rows.append(
+                {
+                    "axis": found.axis,
+                    "split": found.split,
+                    "sample_id": sample["sample_id"],
+                    "condition": found.condition,
+                    "rank": int(found.ranks[number]) or None,
+                    "opposite_rank": opposite or None,
+                    **{name: None if values is None else float(values[number]) for name, values in columns.items()},
+                }
+            )
+    return rows

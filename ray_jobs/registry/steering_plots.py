@@ -1,0 +1,106 @@
+"""Figures of the preference benchmark: an axis under its conditions, and properties that users are steered towards."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ray_jobs.evaluation.probes import ProbeResult
+from ray_jobs.evaluation.steering import AxisResult
+from ray_jobs.registry.plots import COLOURS, one_axes
+from schemas.preference_benchmark import RECOMMENDATION, SENTIMENT
+
+AXIS_TITLES = {
+    "recommendation": "Preference-based recommendation",
+    "fine_steering": "Fine-grained steering",
+    "coarse_steering": "Coarse-grained steering",
+    "sentiment_following": "Sentiment following",
+    "history_consolidation": "History consolidation",
+}
+CONDITION_TITLES = {
+    "given": "as the axis asks",
+    "latest": "latest of the user's own",
+    "random": "another user's (control)",
+    "none": "no preference",
+    "preference_only": "preference, no history",
+    "with_history": "with the history",
+}
+METRIC_TITLES = {
+    **{
+        f"{short}_{k}": f"{name}@{k}"
+        for short, name in (("ndcg", "NDCG"), ("recall", "Recall"), ("m", "m"))
+        for k in (5, 10)
+    },
+    **{f"positive_recall_{k}": f"hit, positive @{k}" for k in (5, 10)},
+    **{f"negative_miss_{k}": f"miss, negative @{k}" for k in (5, 10)},
+}
+_SHOWN = ("ndcg_10", "recall_10")
+_SHOWN_SENTIMENT = ("m_10", "positive_recall_10", "negative_miss_10")
+_MOST_PROBES = 40
+
+
+def condition_title(axis: str, condition: str) -> str:
+    """What a model was given, for people."""
+    if axis == RECOMMENDATION and condition == "given":
+        return "matched to the target (oracle)"
+    return CONDITION_TITLES[condition]
+
+
+def shown_metrics(axis: str) -> tuple[str, ...]:
+    """The metrics of an axis that are looked at first."""
+    return _SHOWN_SENTIMENT if axis == SENTIMENT else _SHOWN
+
+
+def axis_figure(result: AxisResult, title: str) -> Figure:
+    """Bars of the axis's metrics by condition, with 95 % intervals over samples."""
+    figure, axes = one_axes(9, 4.4)
+    names = shown_metrics(result.axis)
+    width = 0.8 / len(result.conditions)
+    for number, (condition, metrics) in enumerate(result.conditions.items()):
+        found = [metrics[name] for name in names]
+        means = np.array([interval.mean for interval in found])
+        errors = np.array([[i.mean - i.low for i in found], [i.high - i.mean for i in found]]).clip(min=0)
+        x = np.arange(len(names)) + (number - (len(result.conditions) - 1) / 2) * width
+        label = condition_title(result.axis, condition)
+        axes.bar(x, means, width * 0.9, yerr=errors, capsize=3, color=COLOURS[number], ecolor="#333333", label=label)
+        for place, interval in zip(x, found, strict=True):
+            axes.annotate(
+                f"{interval.mean:.3f}",
+                (place, interval.high),
+                ha="center",
+                va="bottom",
+                fontsize=7.5,
+                xytext=(0, 2),
+                textcoords="offset points",
+            )
+    axes.set_xticks(range(len(names)), [METRIC_TITLES[name] for name in names])
+    axes.set_ylim(0, max(1e-3, 1.15 * max(m[name].high for m in result.conditions.values() for name in names)))
+    axes.set_ylabel(f"mean over {result.samples:,} samples (0 to 1)")
+    axes.set_xlabel(f"{result.split} split; labels as many as {result.labels:.0f} equally frequent items")
+    figure.legend(frameon=False, ncols=3, loc="outside lower center", fontsize=8.5)
+    axes.set_title(f"{AXIS_TITLES[result.axis]}: {title}")
+    return figure
+
+
+def probe_figure(results: Sequence[ProbeResult], title: str) -> Figure:
+    """Share of a property's items in the lists: without a preference, with one for it, with one against it."""
+    shown = sorted(results, key=lambda r: -(r.wanted.mean() - r.before.mean()))
+    dropped = len(shown) - _MOST_PROBES
+    shown = shown[:_MOST_PROBES]
+    figure, axes = one_axes(9, 1.6 + 0.26 * len(shown))
+    rows = np.arange(len(shown))[::-1]
+    before, wanted, rejected = (
+        np.array([100 * getattr(result, name).mean() for result in shown]) for name in ("before", "wanted", "rejected")
+    )
+    axes.hlines(rows, before, wanted, color="#bbbbbb", lw=2, zorder=1)
+    axes.scatter(before, rows, color=COLOURS[2], zorder=2, label="no preference")
+    axes.scatter(wanted, rows, color=COLOURS[0], zorder=3, label="preference for it")
+    axes.scatter(rejected, rows, color=COLOURS[1], marker="x", zorder=3, label="preference against it")
+    axes.set_yticks(rows, [result.preference for result in shown], fontsize=8)
+    axes.grid(axis="x", color="#dddddd", lw=0.8)
+    axes.set_xlim(left=0)
+    more = f" ({dropped} properties that moved less are left out)" if dropped > 0 else ""
+    axes.set_xlabel(f"share of the property's items in the first ten (%){more}")
+    figure.legend(frameon=False, ncols=3, loc="outside lower center", fontsize=8.5)
+    axes.set_title(f"What a preference moves: {title}")
+    return figure

@@ -1,0 +1,178 @@
+"""Ask registered models the questions of the preference benchmark, and say in the registry how steerable each is.
+
+Per-sample rows go to the table ``preference_evaluations``, one partition per day and model version. Each version gets
+an MLflow run with a table and a plot per axis, a page with examples, and the numbers; and tags in the registry.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from mlflow.entities.model_registry import ModelVersion
+
+from infra.errors import SettingError
+from infra.progress import Progress
+from infra.settings import Settings, load_settings, stage_settings
+from ray_jobs.data.tables import input_partition, input_table, publish, table_exists, table_version
+from ray_jobs.evaluation.probes import probe, summarise_probes
+from ray_jobs.evaluation.steering import Past, Sample, answer, evaluation_rows, read_pasts, summarise
+from ray_jobs.recommenders.bundle import Bundle, load_bundle
+from ray_jobs.registry import runs, steering_plots, steering_report, versions
+from schemas.handoff import Handoff, StageReport
+from schemas.preference_benchmark import PREFERENCE_BENCHMARK
+from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+from schemas.steering_probes import STEERING_PROBES
+
+STAGE = "steerability"
+MODELS = "versions.models"
+"""Upstream output that names the versions, separated by commas."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteerabilitySettings:
+    """Settings of the stage.
+
+    Args:
+        models: versions to ask, ``<name>/<version>`` or ``<name>@<alias>``; none for the data set's champion, or for
+            what an earlier task named.
+        splits: of the benchmark.
+        exclude_seen: leave out items of the history. The paper ranks all items.
+        probe_users: users that are steered towards each property.
+        seed: of who they are.
+    """
+
+    models: tuple[str, ...] = ()
+    splits: tuple[Literal["valid", "test"], ...] = ("test",)
+    exclude_seen: bool = False
+    probe_users: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.splits:
+            raise SettingError(f"{STAGE}.splits is empty: give test, valid or both")
+        if self.probe_users < 1:
+            raise SettingError(f"{STAGE}.probe_users is {self.probe_users}: at least 1 is needed")
+
+
+def run(request: StageRequest) -> StageReport:
+    """Ask every version and report it.
+
+    Raises:
+        SettingError: a version does not exist.
+        DataError: the benchmark is missing, or has no sample in the splits.
+    """
+    settings = load_settings()
+    own = stage_settings(SteerabilitySettings, STAGE, settings, request.overrides)
+    progress = Progress(settings.home, STAGE)
+    progress.update(0, 1, "reading tables")
+    wanted = pc.field("split").isin(own.splits)
+    samples = input_partition(settings, request, PREFERENCE_BENCHMARK.name).filter(wanted).to_pylist()
+    if not samples:
+        raise SettingError(
+            f"preference_benchmark has no sample of the split {', '.join(own.splits)} on {request.partition}: ask the "
+            "language model about more users (review_lines.max_users) and build it again"
+        )
+    day = pc.field("partition_date") == request.partition_date()
+    probes = input_table(settings, request, STEERING_PROBES.name, None, day).to_pylist()
+    pasts = read_pasts(input_partition(settings, request, "sequences"))
+    client = runs.connect(settings)
+    named = own.models or tuple(filter(None, request.upstream.get(MODELS, "").split(",")))
+    chosen = [versions.resolve(client, name) for name in named or (f"{versions.model_name(request.dataset)}@champion",)]
+    uri = settings.table_uri(request.dataset, PREFERENCE_EVALUATIONS.name)
+    before = table_version(uri) if table_exists(uri) else None
+    counts: dict[str, int | float] = {"samples": len(samples), "probes": len(probes), "models": len(chosen)}
+    handoff: Handoff | None = None
+    rows = 0
+    for found in chosen:
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = load_bundle(versions.download_bundle(found, folder))
+        report = judge(bundle, found, request, own, samples, probes, pasts, progress)
+        handoff = _publish(report, request, uri)
+        rows += handoff.rows
+        _record(settings, request, own, found, report, pasts)
+        label = bundle.recipe if len(chosen) == 1 else f"{bundle.recipe} {found.version}"
+        counts |= {
+            f"{label}.{name}": value for name, value in steering_report.metric_rows(report).items() if "lift" in name
+        }
+        counts |= {f"{label}.success.{s.kind}": round(s.success, 4) for s in report.steered}
+    assert handoff is not None
+    progress.update(1, 1, f"{len(chosen)} models")
+    return StageReport(
+        stage=STAGE,
+        status="reused" if handoff.version == before else "done",
+        handoffs={PREFERENCE_EVALUATIONS.name: replace(handoff, rows=rows)},
+        counts={**counts, "rows": rows},
+        outputs={"models": ",".join(f"{found.name}/{found.version}" for found in chosen)},
+    )
+
+
+def judge(
+    bundle: Bundle,
+    found: ModelVersion,
+    request: StageRequest,
+    own: SteerabilitySettings,
+    samples: Sequence[Sample],
+    probes: Sequence[Sample],
+    pasts: dict[str, Past],
+    progress: Progress,
+) -> steering_report.Report:
+    """Everything that is to be said about one version."""
+    answers = answer(bundle, samples, pasts, own.exclude_seen, progress.update)
+    probed = probe(bundle, probes, pasts, own.probe_users, own.seed, own.exclude_seen, progress.update)
+    bundle.recommender.release()
+    return steering_report.Report(
+        model=f"{found.name}/{found.version}",
+        recipe=bundle.recipe,
+        dataset=request.dataset,
+        partition=request.partition,
+        catalogue=bundle.catalogue,
+        results=summarise(answers),
+        answers=answers,
+        probes=probed,
+        steered=summarise_probes(probed),
+        unknown_targets=sum(sample["target_item_id"] not in bundle.catalogue.index for sample in samples),
+    )
+
+
+def _publish(report: steering_report.Report, request: StageRequest, uri: str) -> Handoff:
+    schema = pa.schema(
+        field for field in PREFERENCE_EVALUATIONS.arrow_schema() if field.name not in ("partition_date", "model")
+    )
+    rows = pa.Table.from_pylist(evaluation_rows(report.answers), schema)
+    partition = {"partition_date": request.partition_date(), "model": report.model}
+    return publish(rows, PREFERENCE_EVALUATIONS, uri, partition, request.identity())
+
+
+def _record(
+    settings: Settings,
+    request: StageRequest,
+    own: SteerabilitySettings,
+    found: ModelVersion,
+    report: steering_report.Report,
+    pasts: dict[str, Past],
+) -> None:
+    """The version's own run, which a retry finds again, and the version's tags."""
+    mine = replace(request, recipe=f"{report.recipe}-{found.version}")
+    run_id = runs.find_or_start(settings, mine, f"steering {report.model} {request.partition}", asdict(own))
+    runs.log_metrics(run_id, [(name, value, 0) for name, value in steering_report.metric_rows(report).items()])
+    for result in report.results:
+        name = result.axis if len(own.splits) == 1 else f"{result.axis}_{result.split}"
+        title = f"{report.model}, {request.partition}"
+        runs.log_figure(run_id, steering_plots.axis_figure(result, title), f"plots/{name}.png")
+        runs.log_text(run_id, steering_report.axis_table(result).to_csv(), f"tables/{name}.csv")
+    if report.probes:
+        title = f"{report.model}, {request.partition}"
+        runs.log_figure(run_id, steering_plots.probe_figure(report.probes, title), "plots/properties.png")
+    runs.log_text(run_id, steering_report.page(report, pasts), "report.html")
+    runs.finish(run_id)
+    tags = steering_report.tags(report, run_id, own.splits[-1])
+    versions.tag_version(runs.connect(settings), found, tags)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

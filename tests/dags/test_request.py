@@ -1,0 +1,65 @@
+"""What a task asks of its stage, from the run's parameters and what the tasks before it published."""
+
+import datetime as dt
+from types import SimpleNamespace
+
+import pytest
+
+from schemas.handoff import Handoff, StageReport
+
+
+def report(stage, *tables, **outputs):
+    handoffs = {t: Handoff(table=t, uri=f"/w/{t}", version=1, rows=1, schema_hash="h") for t in tables}
+    return StageReport(stage=stage, status="done", handoffs=handoffs, outputs=outputs).to_dict()
+
+
+@pytest.fixture
+def request_of(monkeypatch, tmp_path, airflow_home):
+    monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
+
+    def make(name, published, **params):
+        from dags import chain
+        from dags.operators.stages import request_for
+        from infra.settings import load_settings
+
+        stage = chain._reading_from(getattr(chain, name), "inputs")
+        context = {
+            "params": {"dataset": "d", "partition": "2026-01-31", "recommender": "mendertok"} | params,
+            "dag": SimpleNamespace(dag_id="train_recipe"),
+            "ti": SimpleNamespace(xcom_pull=lambda task_ids: published.get(task_ids)),
+            "dag_run": SimpleNamespace(data_interval_start=dt.datetime(2026, 2, 1), run_after=None),
+        }
+        return request_for(stage, context, load_settings())
+
+    return make
+
+
+PREPARED = {
+    "sequences": report("sequences", "sequences", "interactions"),
+    "preferences": report("preferences", "preferences", mlflow_run="r1"),
+    "preference_benchmark": report("preference_benchmark", "preference_benchmark", "steering_probes", note="n"),
+}
+
+
+def test_a_recipe_reads_the_benchmark_only_where_its_setting_asks_for_it(request_of):
+    plain = request_of("TRAIN_RECOMMENDER", {"inputs": PREPARED})
+    assert set(plain.inputs) == {"sequences", "preferences"}
+    other = request_of("TRAIN_RECOMMENDER", {"inputs": PREPARED}, overrides={"menderemb.fuse": ["positive"]})
+    assert set(other.inputs) == set(plain.inputs)
+    fused = request_of("TRAIN_RECOMMENDER", {"inputs": PREPARED}, overrides={"mendertok.fuse": ["positive"]})
+    assert set(fused.inputs) == {"sequences", "preferences", "preference_benchmark"}
+
+
+def test_a_new_benchmark_is_no_new_training_for_recipes_that_do_not_read_it(request_of):
+    without = {name: found for name, found in PREPARED.items() if name != "preference_benchmark"}
+    identities = {request_of("TRAIN_RECOMMENDER", {"inputs": given}).identity().key() for given in (PREPARED, without)}
+    assert len(identities) == 1
+
+
+def test_the_versions_that_are_asked_are_part_of_the_work(request_of):
+    def asked(models):
+        return request_of("STEERABILITY", {"inputs": PREPARED, "versions": report("versions", models=models)})
+
+    assert asked("penchant-d/3").upstream["versions.models"] == "penchant-d/3"
+    assert asked("penchant-d/3").identity() != asked("penchant-d/4").identity()
+    assert set(asked("penchant-d/3").inputs) == {"sequences", "preference_benchmark", "steering_probes"}
