@@ -1,0 +1,198 @@
+"""Can a model be steered by words? Planted worlds, where every preference has a right answer, under several seeds.
+
+    python -m tests.bench.bench_steering --seeds 0,1,2
+
+Grows a world per seed, runs the chain's stages on it (a scripted model without mistakes reads the reviews), builds the
+preference benchmark, trains four models with the same budget of epochs, and asks them the test split:
+
+    fused       MenderTok with preferences and with fusion
+    unfused     MenderTok with preferences, without fusion
+    untold      MenderTok that never was given a preference, and is given none
+    tiger       reads no text, and is given the preferences all the same
+
+Finished stages are found again under --out, so that a run can be interrupted.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from infra.progress import Progress
+from infra.settings import REPOSITORY, load_settings
+from pipelines.landing.planted_world.scripted_model import serving
+from ray_jobs import item_vectors, review_sentiments, semantic_ids, text_vectors, train
+from ray_jobs.data.tables import input_partition, input_table
+from ray_jobs.evaluation.probes import probe, summarise_probes
+from ray_jobs.evaluation.steering import GIVEN, LATEST, NONE, RANDOM, answer, main_metric, read_pasts, summarise
+from ray_jobs.recommenders.bundle import load_bundle
+from schemas.handoff import read_report
+from schemas.preference_benchmark import AXES
+from schemas.stage_request import StageRequest
+
+DATASET, PARTITION = "steered", "2026-01-31"
+FUSE = ["fine_steering", "coarse_steering", "positive", "negative"]
+READING = {"review_lines.max_users": 0, "review_lines.prompt": "review_opinions", "review_lines.topics": ["price"]}
+ARMS = {
+    "fused": ("mendertok", {"mendertok.fuse": FUSE, "mendertok.fuse_repeats": 4, "mendertok.preference_dropout": 0.2}),
+    "unfused": ("mendertok", {"mendertok.preference_dropout": 0.2}),
+    "untold": ("mendertok", {"mendertok.preference_dropout": 1.0}),
+    "tiger": ("tiger", {}),
+}
+
+
+def environment(home: Path, llm: str) -> dict[str, str]:
+    """Variables under which the stages of one world run."""
+    return {
+        "PENCHANT_HOME": str(home),
+        "PENCHANT_SPARK__JARS_DIR": str(REPOSITORY / ".penchant" / "jars"),
+        "PENCHANT_RAY__STORAGE": str(home / "ray"),
+        "PENCHANT_MLFLOW__TRACKING_URI": f"sqlite:///{home}/mlflow.db",
+        "PENCHANT_LLM__BASE_URL": llm,
+        "PENCHANT_LLM__MODEL": "scripted",
+        "PENCHANT_LLM__CONCURRENCY": "8",
+        "PENCHANT_LLM__SCORING": "none",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
+
+
+def spark(stage: str, home: Path, overrides: dict) -> None:
+    """Run a Spark stage in a process of its own, unless its report is there."""
+    report = home / "reports" / f"{stage}.json"
+    if read_report(str(report)) is None:
+        given = ["--dataset", DATASET, "--partition", PARTITION, "--overrides", json.dumps(overrides)]
+        command = [sys.executable, "-m", f"pipelines.{stage}", *given, "--report-uri", str(report)]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{stage}: {done.stdout[-3000:]}{done.stderr[-6000:]}")
+    print(f"    {stage}: {dict(read_report(str(report)).counts)}", flush=True)
+
+
+def request(stage: str, overrides: dict, recipe: str = "", **upstream: str) -> StageRequest:
+    """A request for a Ray stage."""
+    return StageRequest(
+        stage=stage, dataset=DATASET, partition=PARTITION, recipe=recipe, overrides=overrides, upstream=upstream
+    )
+
+
+def prepare(home: Path, world: list[str], epochs: int) -> str:
+    """World, tables, codebook and benchmark; gives the codebook's version."""
+    landing = home / "landing"
+    if not (landing / "truth").exists():
+        subprocess.run(
+            [sys.executable, "-m", "pipelines.landing.planted_world", f"--out={landing}", *world], check=True
+        )
+        files = [f"--reviews={landing}/reviews.jsonl.gz", f"--items={landing}/meta.jsonl.gz"]
+        subprocess.run([sys.executable, "-m", "pipelines.landing.register", f"--name={DATASET}", *files], check=True)
+    with serving(landing / "truth") as llm:
+        os.environ.update(environment(home, llm.base_url))
+        for stage in ("ingest", "sequences", "preferences"):
+            spark(stage, home, READING)
+    item_vectors.run(request("item_vectors", {}))
+    codebook = semantic_ids.run(request("semantic_ids", {}, "rqvae")).outputs["codebook"]
+    text_vectors.run(request("text_vectors", {}))
+    print(f"    sentiments: {dict(review_sentiments.run(request('review_sentiments', {})).counts)}", flush=True)
+    spark("preference_benchmark", home, {"preference_benchmark.truth": str(landing / "truth")})
+    return codebook
+
+
+def judge(home: Path, bundle_uri: str, probe_users: int) -> dict:
+    """Numbers of one model on the test split."""
+    settings = load_settings()
+    asked = request("steerability", {})
+    samples = [r for r in input_partition(settings, asked, "preference_benchmark").to_pylist() if r["split"] == "test"]
+    probes = input_table(settings, asked, "steering_probes").to_pylist()
+    pasts = read_pasts(input_partition(settings, asked, "sequences"))
+    bundle = load_bundle(bundle_uri)
+    progress = Progress(settings.home, "bench_steering")
+    results = summarise(answer(bundle, samples, pasts, notify=progress.update))
+    steered = summarise_probes(probe(bundle, probes, pasts, probe_users, notify=progress.update))
+    return {
+        "axes": {
+            result.axis: {
+                "samples": result.samples,
+                **{name: found[main_metric(result.axis)].mean for name, found in result.conditions.items()},
+                **{f"lift_over_{name}": lift.difference.mean for name, lift in result.lift.items()},
+            }
+            for result in results
+        },
+        "steered": {found.kind: vars(found) for found in steered},
+    }
+
+
+def run_seed(seed: int, out: Path, world: list[str], epochs: int, probe_users: int) -> dict:
+    """All arms of one world."""
+    home = out / f"seed-{seed}"
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ.update(environment(home, "http://127.0.0.1:9"))
+    codebook = prepare(home, [*world, f"--seed={100 + seed}"], epochs)
+    found = {}
+    for arm, (recipe, overrides) in ARMS.items():
+        given = {**overrides, f"{recipe}.epochs": epochs, f"{recipe}.seed": seed}
+        report = train.run(request("train", given, recipe, **{"semantic_ids.codebook": codebook}))
+        found[arm] = judge(home, report.outputs["bundle_uri"], probe_users)
+        found[arm]["training"] = dict(report.counts)
+        print(f"  seed {seed} {arm}: {json.dumps(found[arm])}", flush=True)
+    return found
+
+
+def table(by_seed: dict[int, dict]) -> str:
+    """Mean and spread over seeds of each axis's main metric."""
+    lines = [
+        "| axis | fused, given | fused, latest | fused, random | fused, none | unfused, given | untold, none | "
+        "tiger, given | tiger's lift | given > untold, > random (seeds) |",
+        "|---|" + "---|" * 9,
+    ]
+
+    def cell(axis: str, arm: str, condition: str) -> str:
+        values = [found[arm]["axes"][axis].get(condition) for found in by_seed.values()]
+        return "" if None in values else f"{np.mean(values):.3f} ± {np.std(values):.3f}"
+
+    for axis in AXES:
+        rows = [found for found in by_seed.values() if axis in found["fused"]["axes"]]
+        if len(rows) < len(by_seed):
+            lines.append(f"| {axis} | no samples |")
+            continue
+        wins = sum(r["fused"]["axes"][axis][GIVEN] > r["untold"]["axes"][axis][NONE] for r in rows)
+        controls = sum(r["fused"]["axes"][axis][GIVEN] > r["fused"]["axes"][axis][RANDOM] for r in rows)
+        lift = max(abs(r["tiger"]["axes"][axis][f"lift_over_{name}"]) for r in rows for name in (NONE, RANDOM))
+        cells = [cell(axis, "fused", name) for name in (GIVEN, LATEST, RANDOM, NONE)]
+        cells += [cell(axis, arm, name) for arm, name in (("unfused", GIVEN), ("untold", NONE), ("tiger", GIVEN))]
+        lines.append(f"| {axis} | {' | '.join(cells)} | {lift:.6f} | {wins}, {controls} of {len(rows)} |")
+    lines += ["", "| steering success | properties | fused | its control | unfused | tiger |", "|---|" + "---|" * 5]
+    for kind in sorted(next(iter(by_seed.values()))["fused"]["steered"]):
+
+        def success(arm: str, name: str = "success", kind: str = kind) -> str:
+            values = [found[arm]["steered"][kind][name] for found in by_seed.values()]
+            return f"{np.mean(values):.3f} ± {np.std(values):.3f}"
+
+        properties = next(iter(by_seed.values()))["fused"]["steered"][kind]["properties"]
+        cells = [success("fused"), success("fused", "control"), success("unfused"), success("tiger")]
+        lines.append(f"| {kind} | {properties} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0", help="e.g. 0,1,2")
+    parser.add_argument("--users", type=int, default=600)
+    parser.add_argument("--items", type=int, default=160)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--probe-users", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path(".penchant/bench_steering"))
+    given = parser.parse_args()
+    world = [f"--users={given.users}", f"--items={given.items}"]
+    by_seed = {
+        seed: run_seed(seed, given.out.resolve(), world, given.epochs, given.probe_users)
+        for seed in map(int, given.seeds.split(","))
+    }
+    (given.out / "results.json").write_text(json.dumps(by_seed, indent=1))
+    print(table(by_seed))
+
+
+if __name__ == "__main__":
+    main()
