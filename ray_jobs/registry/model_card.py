@@ -161,8 +161,9 @@ def _usage(name: str, version: str) -> str:
 ```python
 import mlflow, pandas as pd
 model = mlflow.pyfunc.load_model("models:/{name}{f"/{version}" if version else "@champion"}")
-readers = pd.DataFrame({{"history": [["<item id>", "<item id>"]], "preference": ["I want ..."]}})
-model.predict(readers, params={{"k": 10}})
+history = ["<item id>", "<item id>"]
+readers = pd.DataFrame({{"history": [history, history], "preference": ["Prefers ...", "Avoids ..."]}})
+model.predict(readers, params={{"k": 10}})["titles"]
 ```
 
 One row in gives one row out: `item_ids`, `titles`, `scores` (lists, best first). `exclude_seen` (default true) \
