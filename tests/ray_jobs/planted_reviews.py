@@ -23,10 +23,11 @@ def tone_of(text):
     return next(tone for tone, texts in starts.items() if any(t.split("{}")[0] in text for t in texts))
 
 
-def plant_reviews(warehouse, users=80, written=0.9, seed=0, stars_follow_tone=True):
+def plant_reviews(warehouse, users=80, written=0.9, seed=0, wordless=False):
     """Stars for every position of the first `users` histories and, at a share `written` of them, a review.
 
-    The others have no review. Every third review was delivered the day before, too, with other words.
+    The others have no review. Every third review was delivered the day before, too, with other words; `wordless` ones
+    have the stars as their headline and no words.
     """
     rng = np.random.default_rng(seed)
     day = dt.date.fromisoformat(PARTITION)
@@ -39,21 +40,22 @@ def plant_reviews(warehouse, users=80, written=0.9, seed=0, stars_follow_tone=Tr
         for item, at, stars in zip(row["item_ids"], row["occurred_at"], row["ratings"], strict=True):
             if rng.random() > written:
                 continue
-            tone = stars if stars_follow_tone else rng.choice([1, 5])
-            texts = PLAIN if tone == 3 else GLAD if tone > 3 else SORRY
+            texts = PLAIN if stars == 3 else GLAD if stars > 3 else SORRY
             words = WORDS[cluster_of(item)]
             review = {
                 "user_id": row["user_id"],
                 "item_id": item,
                 "reviewed_at": at,
                 "rating": stars,
-                "title": TITLES[int(tone)],
+                "title": TITLES[int(stars)],
                 "text": texts[rng.integers(len(texts))].format(words[rng.integers(len(words))]),
                 "source_line": len(reviews) + 1,
             }
+            if wordless:
+                review |= {"title": "Five Stars", "text": " "}
             reviews.append(review)
             if len(reviews) % 3 == 0:
-                older.append({**review, "text": "words of another day"})
+                older.append({**review, "text": " " if wordless else "words of another day"})
     before = day - dt.timedelta(days=1)
     for table, rows, when in ((SEQUENCES, sequences, day), (REVIEWS, older, before), (REVIEWS, reviews, day)):
         content = pa.Table.from_pylist([{**row, "partition_date": when} for row in rows], schema=table.arrow_schema())
