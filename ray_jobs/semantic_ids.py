@@ -30,7 +30,6 @@ from ray_jobs.data.tables import (
 )
 from ray_jobs.data.training_data import input_sequences
 from ray_jobs.encoders.text import PACKAGED
-from ray_jobs.item_vectors import content_hash
 from ray_jobs.registry import runs, tokenizer_plots
 from ray_jobs.tokenizers import stored, tokenizer_class
 from ray_jobs.tokenizers.base import CategoryPaths, FitContext
@@ -45,6 +44,7 @@ from schemas.handoff import StageReport
 from schemas.semantic_ids import SEMANTIC_IDS
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
+from schemas.text_vectors import text_hash
 
 STAGE = "semantic_ids"
 APPEND_KEY = "semantic_ids.append_to"
@@ -163,7 +163,7 @@ def item_vectors(
     """
     items = newest_items(settings, request).select(["item_id", "text"])
     item_ids = items["item_id"].to_pylist()
-    hashes = pa.array([content_hash(text) for text in items["text"].to_pylist()], pa.string())
+    hashes = pa.array([text_hash(text) for text in items["text"].to_pylist()], pa.string())
     streamed = len(item_ids) > in_memory_rows
     columns = ["item_id", "content_hash", *(() if streamed else ("vector",))]
     there = input_table(settings, request, "item_vectors", columns, [("encoder", "=", encoder)])

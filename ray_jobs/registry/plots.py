@@ -166,3 +166,33 @@ def codebook_use(codes: npt.NDArray[np.int_], level_sizes: Sequence[int], title:
     axes.legend(frameon=False)
     axes.set_title(title or f"Use of the codes by {len(codes):,} items")
     return figure
+
+
+def sentiment_by_stars(scores: npt.NDArray[np.floating], stars: npt.NDArray[np.floating], title: str = "") -> Figure:
+    """How a classifier's scores spread at each number of stars, half stars counted with the ones below.
+
+    Args:
+        scores: probability of positive: float[N].
+        stars: float[N].
+    """
+    figure, axes = one_axes(8, 4.2)
+    whole = np.maximum(1, np.floor(stars)).astype(int)
+    shown = np.unique(whole)
+    drawn = axes.boxplot(
+        [scores[whole == each] for each in shown],
+        positions=shown,
+        widths=0.6,
+        whis=(5, 95),
+        showfliers=False,
+        patch_artist=True,
+        medianprops={"color": "#333333"},
+    )
+    for box in drawn["boxes"]:
+        box.set(facecolor=COLOURS[0], alpha=0.7)
+    axes.axhline(0.5, color=COLOURS[1], lw=1.2, ls="--")
+    axes.set_xticks(shown, [f"{each}\n{(whole == each).sum():,} reviews" for each in shown])
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("stars that came with the review")
+    axes.set_ylabel("probability of positive, from the text")
+    axes.set_title(title or "Sentiment by stars (boxes: quartiles; whiskers: 5 % and 95 %)", fontsize=11)
+    return figure

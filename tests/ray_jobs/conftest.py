@@ -2,6 +2,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from mlflow import MlflowClient
 from planted_warehouse import Warehouse, make_warehouse
 
 from infra.settings import load_settings
@@ -40,3 +41,14 @@ def warehouse(planted, tmp_path, monkeypatch) -> Warehouse:
         for name, handoff in planted.handoffs.items()
     }
     return Warehouse(load_settings(), environment, moved)
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory):
+    """MLflow's database with its tables made once; each test works on a copy."""
+    path = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    uri = f"sqlite:///{path}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path.parent)
+        MlflowClient(uri, uri).search_experiments()
+    return path

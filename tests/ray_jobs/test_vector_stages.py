@@ -23,6 +23,7 @@ from ray_jobs.tokenizers.vectors import ArrayVectors, standardisation
 from schemas.errors import DataError
 from schemas.item_vectors import ITEM_VECTORS
 from schemas.items import ITEMS
+from schemas.text_vectors import text_hash
 
 OVERRIDES = {
     "rqvae.codebook_size": 8,
@@ -98,7 +99,7 @@ def plant_vectors(warehouse, request):
     rows = [
         {
             "item_id": item["item_id"],
-            "content_hash": item_vectors.content_hash(item["text"]),
+            "content_hash": text_hash(item["text"]),
             "vector": (np.eye(16)[cluster_of(item["item_id"])] + random.normal(size=16) * 0.2).tolist(),
         }
         for item in items

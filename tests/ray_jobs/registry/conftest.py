@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
-from mlflow import MlflowClient
 
 from infra.settings import Settings, load_settings
 from ray_jobs.data.histories import Catalogue
@@ -25,17 +24,6 @@ from schemas.tables import TABLES
 DAY = "2026-01-31"
 ITEMS = tuple(f"i{n:02}" for n in range(30))
 USERS = tuple(f"u{n:02}" for n in range(24))
-
-
-@pytest.fixture(scope="session")
-def empty_registry(tmp_path_factory):
-    """MLflow's database with its tables made once; each test works on a copy."""
-    path = tmp_path_factory.mktemp("registry") / "mlflow.db"
-    uri = f"sqlite:///{path}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path.parent)
-        MlflowClient(uri, uri).search_experiments()
-    return path
 
 
 @pytest.fixture

@@ -1,0 +1,92 @@
+"""What users wrote at the positions of their histories."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.settings import Settings
+from ray_jobs.data.tables import input_partition, input_table
+from schemas.reviews import REVIEWS
+from schemas.sequences import SEQUENCES
+from schemas.stage_request import StageRequest
+
+_EVENT = ["user_id", "item_id", "occurred_at"]
+_ONLY_STARS = re.compile(r"(one|two|three|four|five|[1-5])\W*stars?\W*", re.IGNORECASE)
+
+
+def reviewed_positions(settings: Settings, request: StageRequest, max_words: int) -> pa.Table:
+    """The positions of the day's histories at which something was written, by user and position.
+
+    A position's review is the one by that user of that item at that time; of repeated deliveries up to the request's
+    day the newest counts, as in the language stages.
+
+    Args:
+        max_words: a text is cut after so many.
+
+    Returns:
+        user_id, position, item_id, rating, text (see `review_text`; never empty).
+
+    Raises:
+        DataError: a table is missing, or the day has no histories.
+    """
+    sequences = input_partition(settings, request, SEQUENCES.name, ["user_id", "item_ids", "occurred_at", "ratings"])
+    reviews = input_table(
+        settings,
+        request,
+        REVIEWS.name,
+        ["user_id", "item_id", "reviewed_at", "title", "text", "partition_date", "source_line"],
+        pc.field("partition_date") <= request.partition_date(),
+    ).rename_columns([*_EVENT, "title", "text", "partition_date", "source_line"])
+    found = _positions(sequences).join(_newest(reviews), _EVENT, join_type="inner")
+    texts = [
+        review_text(title, text, max_words)
+        for title, text in zip(found["title"].to_pylist(), found["text"].to_pylist(), strict=True)
+    ]
+    found = found.select(["user_id", "position", "item_id", "rating"]).append_column(
+        "text", pa.array(texts, pa.string())
+    )
+    return found.filter(pc.not_equal(found["text"], "")).sort_by([("user_id", "ascending"), ("position", "ascending")])
+
+
+def review_text(title: str | None, text: str | None, max_words: int) -> str:
+    """Headline and body as one text of at most `max_words` words; empty where nothing was written.
+
+    A headline that only repeats the stars (``Five Stars``, which some shops fill in) is left out: it is the rating, and
+    what reads a text is meant to know the text.
+    """
+    headline = (title or "").strip()
+    if _ONLY_STARS.fullmatch(headline):
+        headline = ""
+    body = (text or "").strip()
+    if headline and body and headline[-1] not in ".!?":
+        headline += "."
+    return " ".join(f"{headline} {body}".split()[:max_words])
+
+
+def _positions(sequences: pa.Table) -> pa.Table:
+    """One row per position: user_id, position, item_id, occurred_at, rating."""
+    sequences = sequences.combine_chunks()
+    lengths = pc.list_value_length(sequences["item_ids"]).to_numpy()
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return pa.table(
+        {
+            "user_id": sequences["user_id"].take(pa.array(np.repeat(np.arange(len(lengths)), lengths))),
+            "position": pa.array(np.arange(lengths.sum()) - starts, pa.int32()),
+            "item_id": pc.list_flatten(sequences["item_ids"]),
+            "occurred_at": pc.list_flatten(sequences["occurred_at"]),
+            "rating": pc.list_flatten(sequences["ratings"]),
+        }
+    )
+
+
+def _newest(reviews: pa.Table) -> pa.Table:
+    """The newest delivery of each event."""
+    order = [*((name, "ascending") for name in _EVENT), ("partition_date", "descending"), ("source_line", "descending")]
+    reviews = reviews.sort_by(order).combine_chunks()
+    first = np.ones(reviews.num_rows, bool)
+    if reviews.num_rows > 1:
+        same = [pc.equal(reviews[name][1:], reviews[name][:-1]).to_numpy() for name in _EVENT]
+        first[1:] = ~np.logical_and.reduce(same)
+    return reviews.filter(pa.array(first))

@@ -1,0 +1,122 @@
+"""Review sentiments: judges the tone of the review at each position of a history, and says how far to trust that."""
+
+from dataclasses import asdict
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from infra.progress import Progress
+from infra.settings import Settings, load_settings, stage_settings
+from ray_jobs import text_vectors
+from ray_jobs.data.reviews import reviewed_positions
+from ray_jobs.data.tables import publish, table_exists, table_version
+from ray_jobs.registry import runs
+from ray_jobs.registry.plots import sentiment_by_stars
+from ray_jobs.sentiment.hub import hub_scores
+from ray_jobs.sentiment.probe import cross_fitted
+from ray_jobs.sentiment.quality import THRESHOLD, agreement
+from ray_jobs.sentiment.settings import PROBE, STAGE, ReviewSentimentsSettings
+from ray_jobs.text_vectors import TextVectorsSettings, encoder_of, vectors_of
+from schemas.handoff import StageReport
+from schemas.review_sentiments import NEGATIVE, POSITIVE, REVIEW_SENTIMENTS
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+from schemas.text_vectors import text_hash
+
+_DECIMALS = 4
+
+
+def run(request: StageRequest) -> StageReport:
+    """Publish ``review_sentiments`` for the request's day.
+
+    Texts are read and cut as the stage text_vectors does, whose settings count here, too.
+
+    Raises:
+        SettingError: the classifier cannot be had.
+        DataError: a table is missing, or there are too few reviews of a class for the probe.
+    """
+    settings = load_settings()
+    own = stage_settings(ReviewSentimentsSettings, STAGE, settings, request.overrides)
+    reading = stage_settings(TextVectorsSettings, text_vectors.STAGE, settings, request.overrides)
+    encoder = request.upstream.get("text_vectors.encoder") or encoder_of(request, reading)
+    classifier = f"{PROBE}:{encoder}" if own.classifier == PROBE else own.classifier
+    uri = settings.table_uri(request.dataset, REVIEW_SENTIMENTS.name)
+    before = table_version(uri) if table_exists(uri) else None
+    progress = Progress(settings.home, STAGE)
+    progress.update(0, 1, "reading tables")
+    rows = reviewed_positions(settings, request, reading.max_review_words)
+
+    params = {**asdict(own), "encoder": encoder, "max_review_words": reading.max_review_words}
+    run_id = runs.find_or_start(settings, request, f"review sentiments {request.partition}", params)
+    try:
+        scores = _scores(rows, own, encoder, settings, request, progress).round(_DECIMALS)
+        handoff = publish(
+            _published(rows, scores, classifier),
+            REVIEW_SENTIMENTS,
+            uri,
+            {"partition_date": request.partition_date()},
+            request.identity(),
+        )
+        stars = rows["rating"].to_numpy()
+        positive = int((scores >= THRESHOLD).sum())
+        counts = {"reviews": len(scores), "positive": positive, "negative": len(scores) - positive}
+        measured = {name: round(value, 6) for name, value in agreement(scores, stars).items()}
+        runs.log_metrics(run_id, [(name, float(value), 0) for name, value in (counts | measured).items()])
+        if len(scores):
+            runs.log_figure(run_id, sentiment_by_stars(scores, stars), "plots/sentiment_by_stars.png")
+    except BaseException:
+        runs.finish(run_id, "FAILED")
+        raise
+    runs.finish(run_id)
+    accuracy = f", accuracy {measured['accuracy']:.3f}" if "accuracy" in measured else ""
+    progress.update(1, 1, f"{len(scores):,} reviews judged{accuracy}")
+    return StageReport(
+        stage=STAGE,
+        status="reused" if handoff.version == before else "done",
+        handoffs={REVIEW_SENTIMENTS.name: handoff},
+        counts={**counts, **measured},
+        outputs={"classifier": classifier, "mlflow_run_id": run_id},
+    )
+
+
+def _scores(
+    rows: pa.Table,
+    own: ReviewSentimentsSettings,
+    encoder: str,
+    settings: Settings,
+    request: StageRequest,
+    progress: Progress,
+) -> npt.NDArray[np.float64]:
+    """Probability of positive per row."""
+    texts = rows["text"].to_pylist()
+    if not texts:
+        return np.zeros(0)
+    if own.classifier == PROBE:
+        vectors = vectors_of(settings, request, encoder, texts)
+        stars, users = rows["rating"].to_numpy(), rows["user_id"].to_pylist()
+
+        def fitted(done: int, total: int) -> None:
+            progress.update(done, total + 1, "probes fitted")
+
+        return cross_fitted(vectors, stars, users, own, fitted)
+    hashes = [text_hash(text) for text in texts]
+    distinct = dict(zip(hashes, texts, strict=True))
+    found: dict[str, float] = {}
+    for scores in hub_scores(distinct, own, settings.ray.use_gpu):
+        found |= scores
+        progress.update(len(found), len(distinct) + 1, "texts judged")
+    return np.array([found[each] for each in hashes])
+
+
+def _published(rows: pa.Table, scores: npt.NDArray[np.float64], classifier: str) -> pa.Table:
+    """Rows of the table, its partition column left out."""
+    columns = {name: rows[name] for name in ("user_id", "position", "item_id", "rating")}
+    tone = np.where(scores >= THRESHOLD, POSITIVE, NEGATIVE)
+    schema = pa.schema([field for field in REVIEW_SENTIMENTS.arrow_schema() if field.name != "partition_date"])
+    columns |= {"sentiment": tone.tolist(), "score": scores, "classifier": [classifier] * len(scores)}
+    return pa.table({field.name: columns[field.name] for field in schema}).cast(schema)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

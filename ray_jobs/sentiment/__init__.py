@@ -1,0 +1,1 @@
+"""Classifiers of the tone of a review, which see its text only."""

@@ -1,0 +1,44 @@
+"""How well a classifier of texts agrees with the stars that came with them."""
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+LEAST_POSITIVE, MOST_NEGATIVE = 4.0, 2.0
+THRESHOLD = 0.5
+
+
+def rated(stars: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    """Which reviews have stars that say positive or negative: those between are neither. bool[N]."""
+    return (stars >= LEAST_POSITIVE) | (stars <= MOST_NEGATIVE)
+
+
+def agreement(scores: npt.NDArray[np.floating], stars: npt.NDArray[np.floating]) -> dict[str, float]:
+    """Agreement on the reviews that `rated` chooses.
+
+    Args:
+        scores: probability of positive: float[N].
+        stars: float[N].
+
+    Returns:
+        rated (how many they are), accuracy and, beside it, majority_share (of the larger class); balanced_accuracy and
+        auc; negative_precision (of those judged negative, how many have few stars) and negative_recall. What has no
+        meaning is left out: everything without such reviews, the latter four without both classes, and a precision
+        where nothing is judged negative.
+
+    """
+    chosen = rated(stars)
+    truth, score = stars[chosen] >= LEAST_POSITIVE, scores[chosen]
+    judged = score >= THRESHOLD
+    found = {"rated": float(chosen.sum())}
+    if len(truth) == 0:
+        return found
+    positive = float(truth.mean())
+    found |= {"accuracy": float((judged == truth).mean()), "majority_share": max(positive, 1 - positive)}
+    if 0 < positive < 1:
+        found["balanced_accuracy"] = float(balanced_accuracy_score(truth, judged))
+        found["auc"] = float(roc_auc_score(truth, score))
+        found["negative_recall"] = float((~judged[~truth]).mean())
+        if not judged.all():
+            found["negative_precision"] = float((~truth[~judged]).mean())
+    return found

@@ -1,0 +1,139 @@
+"""Text vectors: encodes preferences and reviews, each distinct text once ever, in the space of the item vectors."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from infra.errors import SettingError
+from infra.progress import Progress
+from infra.settings import Settings, load_settings, stage_settings
+from ray_jobs.data.reviews import reviewed_positions
+from ray_jobs.data.tables import input_files, input_partition, read_table, table_exists, upsert
+from ray_jobs.encoders.streaming import EncodingSettings, encoded
+from schemas.errors import DataError
+from schemas.handoff import StageReport
+from schemas.preferences import PREFERENCES
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+from schemas.text_vectors import TEXT_VECTORS, text_hash
+
+STAGE = "text_vectors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextVectorsSettings(EncodingSettings):
+    """Settings of the stage; ``encoder`` counts where the request does not say what encoded the items.
+
+    Args:
+        max_review_words: longer reviews are cut.
+    """
+
+    section: ClassVar[str] = STAGE
+
+    max_review_words: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_review_words < 1:
+            raise SettingError(f"{STAGE}.max_review_words is {self.max_review_words}; it must be at least 1")
+
+
+def run(request: StageRequest) -> StageReport:
+    """Bring ``text_vectors`` up to date for the day's preferences and the reviews at the day's positions.
+
+    Raises:
+        SettingError: the encoder cannot be had.
+        DataError: a table is missing, or the day has no histories or preferences.
+    """
+    settings = load_settings()
+    own = stage_settings(TextVectorsSettings, STAGE, settings, request.overrides)
+    encoder = encoder_of(request, own)
+    progress = Progress(settings.home, STAGE)
+    progress.update(0, 1, "reading tables")
+    uri = settings.table_uri(request.dataset, TEXT_VECTORS.name)
+
+    lists = input_partition(settings, request, PREFERENCES.name, ["preferences"])["preferences"].combine_chunks()
+    preferences = _by_hash(pc.list_flatten(lists).to_pylist())
+    reviews = _by_hash(reviewed_positions(settings, request, own.max_review_words)["text"].to_pylist())
+    wanted = preferences | reviews
+    known = _known(uri, encoder)
+    texts = {key: text for key, text in wanted.items() if key not in known}
+
+    schema = pa.schema([TEXT_VECTORS.arrow_schema().field(name) for name in ("content_hash", "vector")])
+    partition, identity = {"encoder": encoder}, request.identity()
+    handoff = upsert(schema.empty_table(), TEXT_VECTORS, uri, partition, identity)
+    done = 0
+    for vectors in encoded(texts, encoder, own, settings.ray.use_gpu):
+        handoff = upsert(vectors.cast(schema), TEXT_VECTORS, uri, partition, identity)
+        done += vectors.num_rows
+        progress.update(done, len(texts), "texts encoded")
+    assert done == len(texts), f"{len(texts)} texts went into the encoder and {done} came out"
+    progress.update(1, 1, f"{len(wanted):,} texts have a vector")
+    return StageReport(
+        stage=STAGE,
+        status="done" if texts else "reused",
+        handoffs={TEXT_VECTORS.name: handoff},
+        counts={
+            "preferences": len(preferences),
+            "reviews": len(reviews),
+            "texts": len(wanted),
+            "encoded": len(texts),
+            "cached": len(wanted) - len(texts),
+        },
+        outputs={"encoder": encoder},
+    )
+
+
+def encoder_of(request: StageRequest, own: TextVectorsSettings) -> str:
+    """The encoder of the texts: that of the items where the request says it, because the two are compared."""
+    return request.upstream.get("item_vectors.encoder") or own.encoder
+
+
+def vectors_of(
+    settings: Settings, request: StageRequest, encoder: str, texts: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """Stored vectors of `texts`, one row each: float32[N, D].
+
+    Raises:
+        DataError: there is no table, or some texts have no vector.
+    """
+    if not texts:
+        return np.zeros((0, 0), np.float32)
+    hashes = pa.array([text_hash(text) for text in texts], pa.string())
+    schema = pa.schema([TEXT_VECTORS.arrow_schema().field(name) for name in ("content_hash", "vector")])
+    files, filesystem = input_files(settings, request, TEXT_VECTORS.name, {"encoder": encoder})
+    stored = ds.dataset(files, schema, format="parquet", filesystem=filesystem).to_batches()
+    distinct = hashes.unique()
+    held = pa.Table.from_batches([batch.filter(pc.is_in(batch["content_hash"], distinct)) for batch in stored], schema)
+    rows = pc.index_in(hashes, held["content_hash"].combine_chunks())
+    if rows.null_count:
+        example = texts[int(np.flatnonzero(pc.is_null(rows).to_numpy(zero_copy_only=False))[0])]
+        raise DataError(
+            f"{rows.null_count} of {len(texts)} texts have no {encoder} vector, e.g. {example[:60]!r}; run the stage "
+            f"{STAGE!r} for {request.partition} first, with the same {STAGE}.max_review_words and encoder"
+        )
+    flat = pc.list_flatten(held["vector"].combine_chunks()).to_numpy()
+    vectors: npt.NDArray[np.float32] = flat.reshape(held.num_rows, -1)[rows.to_numpy()]
+    return vectors
+
+
+def _by_hash(texts: Iterable[str]) -> dict[str, str]:
+    return {text_hash(text): text for text in texts if text.strip()}
+
+
+def _known(uri: str, encoder: str) -> set[str]:
+    if not table_exists(uri):
+        return set()
+    return set(
+        read_table(uri, columns=["content_hash"], filters=[("encoder", "=", encoder)])["content_hash"].to_pylist()
+    )
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)
