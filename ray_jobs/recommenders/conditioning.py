@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from infra.errors import SettingError
-from ray_jobs.data.histories import Examples, Histories, join_preferences
+from ray_jobs.data.histories import Examples, Histories
 from ray_jobs.encoders.text import PACKAGED, TextEncoder
 from ray_jobs.recommenders.generative import GenerativeSettings
+from schemas.preferences import join_preferences
 
 
 @dataclass(frozen=True, kw_only=True)
