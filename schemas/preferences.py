@@ -1,5 +1,7 @@
 """Short natural-language preferences per user and position."""
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from schemas.table import Check, Column, Table
@@ -42,3 +44,8 @@ PREFERENCES = Table(
         ),
     ),
 )
+
+
+def join_preferences(preferences: Sequence[str]) -> str:
+    """Several preferences as one condition, newest first; empty where there is none."""
+    return ". ".join(p.strip().rstrip(".") for p in preferences if p.strip())

@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 
 from schemas.errors import DataError
+from schemas.preferences import join_preferences
 
 PAD = -1
 BUCKET = 16
@@ -370,11 +371,6 @@ def evaluation_examples(histories: Histories, split: Split, max_history: int) ->
     """One example per user that has a held-out target in `split`; users in order."""
     positions = [histories.target_position(user, split) for user in range(len(histories))]
     return examples_at(histories, [(user, target) for user, target in enumerate(positions) if target >= 1], max_history)
-
-
-def join_preferences(preferences: Sequence[str]) -> str:
-    """Several preferences as one condition, newest first; empty where there is none."""
-    return ". ".join(p.strip().rstrip(".") for p in preferences if p.strip())
 
 
 def latest_preferences(histories: Histories, examples: Examples) -> list[str]:

@@ -15,9 +15,10 @@ import numpy as np
 
 from infra.errors import SettingError
 from ray_jobs.data.fusion import Fused
-from ray_jobs.data.histories import Catalogue, Examples, Histories, join_preferences
+from ray_jobs.data.histories import Catalogue, Examples, Histories
 from ray_jobs.encoders.text import PACKAGED, TextEncoder
 from ray_jobs.recommenders.generative import GenerativeSettings
+from schemas.preferences import join_preferences
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from infra.settings import Settings
-from ray_jobs.data.histories import join_preferences
 from ray_jobs.data.tables import input_partition, input_table, table_exists
+from schemas.preferences import join_preferences
 from schemas.stage_request import StageRequest
 
 

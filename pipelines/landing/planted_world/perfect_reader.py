@@ -165,6 +165,26 @@ class PerfectReader:
         return PER_MATCH * self._truth.match(place.taste, item_id)
 
 
+def attribute_line(sentiment: str, name: str) -> str | None:
+    """How the reader words what a review says of one attribute, by the first phrase that the stage would accept.
+
+    Args:
+        sentiment: ``like`` or ``dislike``.
+
+    Returns:
+        The line; None for an attribute that is spoken of in words of price only, which the stage refuses.
+    """
+    attribute = ATTRIBUTES[name]
+    for phrase in attribute.praised if sentiment == LIKE else attribute.complained:
+        line = f"{VERBS[sentiment]} {_compressed(phrase)}"
+        problem = line_problem(
+            line, sentiment=sentiment, review=phrase, title=None, brand=None, examples=(), limits=LineLimits()
+        )
+        if problem is None:
+            return line
+    return None
+
+
 def _plain(text: str) -> str:
     return " ".join(word.lower() for word in words(text))
 
