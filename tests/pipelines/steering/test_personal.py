@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from hand_made import history, line, on_circle
 
+from pipelines.steering.histories import read_histories
 from pipelines.steering.personal import (
     answered,
     consolidation_samples,
@@ -192,3 +193,19 @@ def test_entropy_of_labels():
     assert label_entropy("abcd") == pytest.approx((1.386294, 1.0), abs=1e-6)
     assert label_entropy("aaab") == pytest.approx((0.562335, 0.811278), abs=1e-6)
     assert label_entropy("aa") == (0.0, 1.0)
+
+
+def test_histories_come_in_the_order_of_users_whatever_the_rows_order():
+    sequences = [
+        {"user_id": user, "item_ids": list("cab"), "valid_position": 1, "test_position": 2} for user in ("v", "u")
+    ]
+    sequences.append({"user_id": "w", "item_ids": ["a", "b"], "valid_position": None, "test_position": None})
+    told = {"preferences": ["Prefers x"], "sentiments": ["like"], "evidence": [[0, 1]]}
+    preferences = [{"user_id": "u", "position": 1, **told}, {"user_id": "u", "position": 0, **told}]
+    u, v, w = read_histories(sequences, preferences)
+    assert [one.user_id for one in (u, v, w)] == ["u", "v", "w"]
+    assert read_histories(sequences[::-1], preferences[::-1]) == [u, v, w]
+    assert u.known_before(2) == (line("Prefers x", [0, 1]),)
+    assert (u.known_before(0), list(u.known_in_training())) == ((), [])
+    assert [u.split_of(p) for p in range(3)] == ["train", "valid", "test"]
+    assert (list(w.targets("train")), w.targets("test"), w.held_out) == ([1], (), frozenset())
