@@ -238,7 +238,7 @@ TEXT_VECTORS = Stage(
     task_id="text_vectors",
     stage="text_vectors",
     engine="ray",
-    after=("ingest", "sequences", "preferences"),
+    after=("ingest", "sequences", "preferences", "item_vectors"),
     reads=("reviews", "sequences", "preferences"),
     doc="Encodes preferences and reviews into **text_vectors**; a text that was encoded once is not encoded again.",
 )

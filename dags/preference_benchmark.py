@@ -5,7 +5,7 @@ its five axes: preference-based recommendation, fine and coarse steering, sentim
 Each is asked with the preference, with the user's latest one, with another user's, with none, and without the history,
 because a number alone does not say whether the words mattered. A model that reads no text is welcome: its lift is zero.
 
-`text_vectors` -> `review_sentiments` -> `preference_benchmark` -> `steerability`
+`item_vectors` -> `text_vectors` -> `review_sentiments` -> `preference_benchmark` -> `steerability`
 
 Name the versions in **models** (`penchant-shop@champion`, `penchant-shop/3`); none means the champion. Results: the
 MLflow runs *steering ...* with tables, plots and a page of examples, tags on the versions, and the table
@@ -63,6 +63,5 @@ with DAG(
     prepared = inputs()
     vectors = replace(ITEM_VECTORS, only_with_codes=False)
     tasks = make_tasks(vectors, TEXT_VECTORS, REVIEW_SENTIMENTS, PREFERENCE_BENCHMARK, STEERABILITY, source="inputs")
-    for first in ("item_vectors", "text_vectors"):
-        prepared >> tasks[first]
+    prepared >> tasks["item_vectors"]
     versions() >> tasks["steerability"]
