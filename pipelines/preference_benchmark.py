@@ -41,7 +41,7 @@ from schemas.item_vectors import ITEM_VECTORS
 from schemas.items import ITEMS
 from schemas.preference_benchmark import COARSE, CONSOLIDATION, FINE, PREFERENCE_BENCHMARK, RECOMMENDATION, SENTIMENT
 from schemas.preferences import PREFERENCES
-from schemas.review_sentiments import NEGATIVE, REVIEW_SENTIMENTS
+from schemas.review_sentiments import REVIEW_SENTIMENTS
 from schemas.sequences import SEQUENCES
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
@@ -57,7 +57,9 @@ class BenchmarkSettings:
     """How samples are made.
 
     Args:
-        encoder: whose vectors say which preference is near which item.
+        encoder: whose vectors say which preference is near which item, where no earlier stage of the run names one.
+        negative_below: probability of a positive tone under which a review counts as negative; lower takes fewer and
+            surer ones.
         coarse_label_cap: an item is the coarse partner of so many others at most.
         unseen_targets: steer towards held-out items only that nobody has at a training position.
         max_targets: targets per axis and split at most, by hash; pairing them takes time and memory on the driver
@@ -69,6 +71,7 @@ class BenchmarkSettings:
     """
 
     encoder: str = "minilm-l6-v2"
+    negative_below: float = 0.5
     coarse_label_cap: int = 5
     unseen_targets: bool = False
     max_targets: int = 20_000
@@ -81,6 +84,8 @@ class BenchmarkSettings:
         for name in ("coarse_label_cap", "max_targets", "probe_min_items"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{STAGE}.{name} is {getattr(self, name)}, but must be at least 1")
+        if not 0 < self.negative_below <= 1:
+            raise ValueError(f"{STAGE}.negative_below is {self.negative_below}: a probability above 0, at most 1")
         if self.max_pool < 3:
             raise ValueError(f"{STAGE}.max_pool is {self.max_pool}, but must be at least 3: steering takes rank 3")
 
@@ -264,12 +269,12 @@ def run(request: StageRequest) -> StageReport:
         known = of_day(PREFERENCES).where("status = 'ok'")
         columns = ("user_id", "position", "preferences", "sentiments", "evidence")
         histories = read_histories(sequences, _rows(known, *columns))
-        judged = of_day(REVIEW_SENTIMENTS).where(sf.col("sentiment") == sf.lit(NEGATIVE))
+        judged = of_day(REVIEW_SENTIMENTS).where(sf.col("score") < sf.lit(chosen.negative_below))
         negative = negative_positions(_rows(judged, "user_id", "position", "item_id"), histories)
         progress.update(1, 3, f"{len(histories):,} histories")
         stored = Stored(
             spark=spark,
-            encoder=chosen.encoder,
+            encoder=request.upstream.get("item_vectors.encoder", chosen.encoder),
             texts=publisher.read(TEXT_VECTORS),
             items=publisher.read(ITEM_VECTORS),
         )
