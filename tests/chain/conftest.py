@@ -69,8 +69,9 @@ def local(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run_dag(local):
-    def trigger(dag_id, **conf):
-        conf = {"dataset": "tiny", "partition": PARTITION, "overrides": OVERRIDES} | conf
+    def trigger(dag_id, more_overrides=None, **conf):
+        overrides = OVERRIDES | (more_overrides or {})
+        conf = {"dataset": "tiny", "partition": PARTITION, "overrides": overrides} | conf
         out = local.run("-c", RUN_DAG, dag_id, str(REPOSITORY / "dags"), json.dumps(conf))
         line = next(text for text in out.splitlines() if text.startswith("RESULT "))
         return json.loads(line.removeprefix("RESULT ")) | {"log": out}

@@ -28,7 +28,16 @@ TASKS = {
     "recommendations",
 }
 MODEL = "penchant-tiny"
-MADE = {name: contract for name, contract in TABLES.items() if name != "item_descriptions"}  # off unless a profile asks
+BENCHMARK = {
+    "text_vectors",
+    "review_sentiments",
+    "preference_benchmark",
+    "steering_probes",
+    "preference_evaluations",
+}  # made by the DAG preference_benchmark
+MADE = {  # item_descriptions is off unless a profile asks
+    name: contract for name, contract in TABLES.items() if name not in BENCHMARK | {"item_descriptions"}
+}
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +174,38 @@ def test_an_ad_hoc_recipe_starts_from_the_prepared_tables(run_dag, warehouse, re
     version = registry.get_model_version_by_alias(MODEL, "challenger")
     assert version.tags["penchant.recipe"].endswith("sasrec")
     assert len(registry.get_metric_history(version.run_id, "loss")) == 2
+
+
+def test_a_version_is_asked_whether_words_steer_it_and_again_at_no_cost(local, run_dag, warehouse, registry, reports):
+    def state():
+        tables = {name: warehouse(name) for name in BENCHMARK}
+        return {name: (table.version(), table.to_pyarrow_table().num_rows) for name, table in tables.items()}
+
+    run = run_dag("preference_benchmark", models=[f"{MODEL}@champion"])
+    assert run["state"] == "success", run["tasks"]
+    champion = registry.get_model_version_by_alias(MODEL, "champion")
+    assert "NDCG@10" in champion.tags["penchant.steering.recommendation"]
+    asked = registry.get_run(champion.tags["penchant.steering.run"])
+    assert asked.data.metrics["test.recommendation.samples"] > 0
+    rows = warehouse("preference_evaluations").to_pyarrow_table().to_pylist()
+    assert {row["model"] for row in rows} == {f"{MODEL}/{champion.version}"}
+    before, encoded = state(), reports()["text_vectors"]["counts"]
+    assert encoded["encoded"] > 0
+
+    again = run_dag("preference_benchmark", models=[f"{MODEL}/{champion.version}"])
+    assert again["state"] == "success"
+    assert state() == before
+    assert reports()["steerability"]["status"] == "reused"
+
+
+def test_a_recipe_learns_from_the_benchmark_where_it_is_asked_to(run_dag, registry):
+    more = {"menderemb.fuse": ["fine_steering"], "menderemb.epochs": 1}
+    run = run_dag("train_recipe", recommender="menderemb", more_overrides=more)
+    assert run["state"] == "success", run["tasks"]
+    version = registry.get_model_version_by_alias(MODEL, "challenger")
+    assert registry.get_run(version.run_id).data.params["fuse"] == "('fine_steering',)"
+    tables = {dataset.dataset.name for dataset in registry.get_run(version.run_id).inputs.dataset_inputs}
+    assert "preference_benchmark" in tables
 
 
 def test_a_partition_that_was_not_prepared_is_refused_before_anything_is_spent(run_dag):
