@@ -1,5 +1,6 @@
 """Short natural-language preferences per user and position."""
 
+import re
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -44,6 +45,18 @@ PREFERENCES = Table(
         ),
     ),
 )
+
+
+_REJECTION = re.compile(r"(?:avoids?|excludes?|no)\s+(\S.*)", re.IGNORECASE | re.DOTALL)
+
+
+def positive_twin(line: str) -> str | None:
+    """``Prefers x`` for ``Avoids x``, ``Excludes x`` or ``No x``; None for a line that starts with no such word.
+
+    The word must stand alone: "Non-stick" and "No-frills" reject nothing.
+    """
+    found = _REJECTION.fullmatch(line.strip())
+    return f"Prefers {found[1]}" if found else None
 
 
 def join_preferences(preferences: Sequence[str]) -> str:

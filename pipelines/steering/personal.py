@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pipelines.language.validation import DISLIKE, LIKE
 from pipelines.steering.histories import History, Line, Split
 from pipelines.steering.samples import Sample
-from pipelines.steering.twins import positive_twin
 from pipelines.steering.vectors import Vectors, cosines
 from schemas.preference_benchmark import CONSOLIDATION, RECOMMENDATION, SENTIMENT
-from schemas.preferences import join_preferences
+from schemas.preferences import join_preferences, positive_twin
 
 HELD_OUT: tuple[Split, ...] = ("valid", "test")
 NO_KNOWN = "no_known_preference"
@@ -165,16 +164,19 @@ def answered(questions: Iterable[Question], lines: Vectors, items: Vectors) -> l
 def first_of_each(samples: Iterable[Sample]) -> tuple[list[Sample], Counter[str]]:
     """Of the samples of a split that ask for the same the first by user and position.
 
+    In training that is the same preference for the same item: there a repeated sentence teaches of more items.
+
     Returns:
         The samples kept, and how many were not, by split and reason.
     """
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     found, skipped = [], Counter[str]()
     for sample in sorted(samples, key=lambda sample: (sample.history.user_id, sample.history_end)):
-        if (sample.split, sample.preference) in seen:
+        asked = (sample.split, sample.preference, sample.target if sample.split == "train" else "")
+        if asked in seen:
             skipped[f"{sample.split}.{SAME_PREFERENCE}"] += 1
         else:
-            seen.add((sample.split, sample.preference))
+            seen.add(asked)
             found.append(sample)
     return found, skipped
 

@@ -1,8 +1,8 @@
 """Which preference a training example is given, for the recipes that read preferences.
 
-The one that fits the target best among those known then (an oracle, in training only), all known ones as at evaluation,
-or none, in shares given by settings; each example's draw is fixed by the seed, so that what a frozen encoder says of
-the texts stays the same over all epochs.
+The wish that fits the target best among those known then (an oracle, in training only), all known lines as at
+evaluation, or none, in shares given by settings; each example's draw is fixed by the seed, so that what a frozen
+encoder says of the texts stays the same over all epochs.
 
 The settings also name what is added from the training split of the preference benchmark (data fusion, Paischer et al.,
 2025); `ray_jobs.data.fusion` makes those examples.
@@ -18,7 +18,7 @@ from ray_jobs.data.fusion import Fused
 from ray_jobs.data.histories import Catalogue, Examples, Histories
 from ray_jobs.encoders.text import PACKAGED, TextEncoder
 from ray_jobs.recommenders.generative import GenerativeSettings
-from schemas.preferences import join_preferences
+from schemas.preferences import join_preferences, positive_twin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ class ConditionedSettings(GenerativeSettings):
     Args:
         encoder: name for `ray_jobs.encoders.text.load_text_encoder`.
         preference_dropout: share of training examples that are given no preference.
-        matched_share: of the others, share that is given the single best-fitting preference; the rest get all of them
-            (the paper's accumulated preferences).
+        matched_share: of the others, share that is given the single best-fitting wish (where only dislikes are known,
+            one turned round); the rest get all lines (the paper's accumulated preferences).
         swap_share: of the examples with a preference, share that takes over preference and target of another example
             and keeps its history, so that the text decides against the history. In turns one whose target shares the
             most codes with its own and one that shares none.
@@ -65,12 +65,20 @@ def conditioned(
         for user, position in zip(examples.users, examples.positions, strict=True)
     ]
     given = draws[:, 0] >= settings.preference_dropout
-    matched = [row for row in np.flatnonzero(given & (draws[:, 1] < settings.matched_share)) if len(known[row]) > 1]
-    best = _matched([known[row] for row in matched], [titles[int(examples.targets[row])] for row in matched], encoder)
+    matched = [row for row in np.flatnonzero(given & (draws[:, 1] < settings.matched_share)) if known[row]]
+    best = _matched(
+        [_wishes(known[row]) for row in matched], [titles[int(examples.targets[row])] for row in matched], encoder
+    )
     chosen = [join_preferences(known[row]) if given[row] else "" for row in range(len(examples))]
     for row, preference in zip(matched, best, strict=True):
         chosen[row] = preference
     return _swapped(examples.with_preferences(chosen), settings, catalogue)
+
+
+def _wishes(known: Sequence[str]) -> list[str]:
+    """What is liked among `known`, or else what is disliked, turned round."""
+    twins = [positive_twin(line) for line in known]
+    return [line for line, twin in zip(known, twins, strict=True) if twin is None] or [twin for twin in twins if twin]
 
 
 def _swapped(examples: Examples, settings: ConditionedSettings, catalogue: Catalogue) -> Examples:

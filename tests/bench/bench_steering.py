@@ -3,10 +3,10 @@
     python -m tests.bench.bench_steering --seeds 0,1,2
 
 Grows a world per seed, runs the chain's stages on it (a scripted model without mistakes reads the reviews), builds the
-preference benchmark, trains four models with the same budget of epochs, and asks them the test split:
+preference benchmark, trains models with the same budget of epochs, and asks them the test split:
 
     fused       MenderTok with preferences and with fusion
-    unfused     MenderTok with preferences, without fusion
+    unfused     MenderTok with preferences, without fusion (not by default)
     untold      MenderTok that never was given a preference, and is given none
     tiger       reads no text, and is given the preferences all the same
 
@@ -79,7 +79,7 @@ def request(stage: str, overrides: dict, recipe: str = "", **upstream: str) -> S
     )
 
 
-def prepare(home: Path, world: list[str], epochs: int) -> str:
+def prepare(home: Path, world: list[str]) -> str:
     """World, tables, codebook and benchmark; gives the codebook's version."""
     landing = home / "landing"
     if not (landing / "truth").exists():
@@ -124,14 +124,15 @@ def judge(home: Path, bundle_uri: str, probe_users: int) -> dict:
     }
 
 
-def run_seed(seed: int, out: Path, world: list[str], epochs: int, probe_users: int) -> dict:
-    """All arms of one world."""
+def run_seed(seed: int, out: Path, world: list[str], epochs: int, probe_users: int, arms: list[str]) -> dict:
+    """The arms of one world."""
     home = out / f"seed-{seed}"
     home.mkdir(parents=True, exist_ok=True)
     os.environ.update(environment(home, "http://127.0.0.1:9"))
-    codebook = prepare(home, [*world, f"--seed={100 + seed}"], epochs)
+    codebook = prepare(home, [*world, f"--seed={100 + seed}"])
     found = {}
-    for arm, (recipe, overrides) in ARMS.items():
+    for arm in arms:
+        recipe, overrides = ARMS[arm]
         given = {**overrides, f"{recipe}.epochs": epochs, f"{recipe}.seed": seed}
         report = train.run(request("train", given, recipe, **{"semantic_ids.codebook": codebook}))
         found[arm] = judge(home, report.outputs["bundle_uri"], probe_users)
@@ -142,43 +143,55 @@ def run_seed(seed: int, out: Path, world: list[str], epochs: int, probe_users: i
 
 def table(by_seed: dict[int, dict]) -> str:
     """Mean and spread over seeds of each axis's main metric."""
-    lines = [
-        "| axis | fused, given | fused, latest | fused, random | fused, none | unfused, given | untold, none | "
-        "tiger, given | tiger's lift | given > untold, > random (seeds) |",
-        "|---|" + "---|" * 9,
-    ]
+    arms = list(next(iter(by_seed.values())))
+    columns = [("fused", name) for name in (GIVEN, LATEST, RANDOM, NONE)]
+    columns += [(arm, NONE if arm == "untold" else GIVEN) for arm in arms if arm != "fused"]
+    heads = [f"{arm}, {name}" for arm, name in columns]
+    lines = [f"| axis | metric | samples | {' | '.join(heads)} | seeds won over untold, random |"]
+    lines.append("|---|" + "---|" * (len(heads) + 3))
 
-    def cell(axis: str, arm: str, condition: str) -> str:
-        values = [found[arm]["axes"][axis].get(condition) for found in by_seed.values()]
+    def spread(values: list[float | None]) -> str:
         return "" if None in values else f"{np.mean(values):.3f} ± {np.std(values):.3f}"
 
     for axis in AXES:
         rows = [found for found in by_seed.values() if axis in found["fused"]["axes"]]
         if len(rows) < len(by_seed):
-            lines.append(f"| {axis} | no samples |")
+            lines.append(f"| {axis} | | no samples |")
             continue
-        wins = sum(r["fused"]["axes"][axis][GIVEN] > r["untold"]["axes"][axis][NONE] for r in rows)
-        controls = sum(r["fused"]["axes"][axis][GIVEN] > r["fused"]["axes"][axis][RANDOM] for r in rows)
-        lift = max(abs(r["tiger"]["axes"][axis][f"lift_over_{name}"]) for r in rows for name in (NONE, RANDOM))
-        cells = [cell(axis, "fused", name) for name in (GIVEN, LATEST, RANDOM, NONE)]
-        cells += [cell(axis, arm, name) for arm, name in (("unfused", GIVEN), ("untold", NONE), ("tiger", GIVEN))]
-        lines.append(f"| {axis} | {' | '.join(cells)} | {lift:.6f} | {wins}, {controls} of {len(rows)} |")
-    lines += ["", "| steering success | properties | fused | its control | unfused | tiger |", "|---|" + "---|" * 5]
+        fused = [row["fused"]["axes"][axis] for row in rows]
+        untold = [row["untold"]["axes"][axis][NONE] for row in rows]
+        won = sum(own[GIVEN] > other for own, other in zip(fused, untold, strict=True))
+        control = sum(own[GIVEN] > own[RANDOM] for own in fused)
+        cells = [spread([row[arm]["axes"][axis].get(name) for row in rows]) for arm, name in columns]
+        samples = round(np.mean([own["samples"] for own in fused]))
+        lines.append(
+            f"| {axis} | {main_metric(axis)} | {samples} | {' | '.join(cells)} | {won}, {control} of {len(rows)} |"
+        )
+    for arm in (arm for arm in arms if arm == "tiger"):
+        lifts = [
+            abs(found[arm]["axes"][axis][f"lift_over_{name}"])
+            for found in by_seed.values()
+            for axis in found[arm]["axes"]
+            for name in (NONE, RANDOM)
+        ]
+        lines += ["", f"Largest lift of {arm}, any axis, seed and control: {max(lifts)}"]
+    lines += [
+        "",
+        f"| steering success | properties | {' | '.join(arms)} | fused, control |",
+        "|---|" + "---|" * (len(arms) + 2),
+    ]
     for kind in sorted(next(iter(by_seed.values()))["fused"]["steered"]):
-
-        def success(arm: str, name: str = "success", kind: str = kind) -> str:
-            values = [found[arm]["steered"][kind][name] for found in by_seed.values()]
-            return f"{np.mean(values):.3f} ± {np.std(values):.3f}"
-
-        properties = next(iter(by_seed.values()))["fused"]["steered"][kind]["properties"]
-        cells = [success("fused"), success("fused", "control"), success("unfused"), success("tiger")]
-        lines.append(f"| {kind} | {properties} | {' | '.join(cells)} |")
+        steered = {arm: [found[arm]["steered"][kind] for found in by_seed.values()] for arm in arms}
+        cells = [spread([s["success"] for s in steered[arm]]) for arm in arms]
+        cells.append(spread([s["control"] for s in steered["fused"]]))
+        lines.append(f"| {kind} | {steered['fused'][0]['properties']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0", help="e.g. 0,1,2")
+    parser.add_argument("--arms", default="fused,untold,tiger", help=f"of {', '.join(ARMS)}; fused and untold needed")
     parser.add_argument("--users", type=int, default=600)
     parser.add_argument("--items", type=int, default=160)
     parser.add_argument("--epochs", type=int, default=20)
@@ -187,7 +200,7 @@ def main() -> None:
     given = parser.parse_args()
     world = [f"--users={given.users}", f"--items={given.items}"]
     by_seed = {
-        seed: run_seed(seed, given.out.resolve(), world, given.epochs, given.probe_users)
+        seed: run_seed(seed, given.out.resolve(), world, given.epochs, given.probe_users, given.arms.split(","))
         for seed in map(int, given.seeds.split(","))
     }
     (given.out / "results.json").write_text(json.dumps(by_seed, indent=1))

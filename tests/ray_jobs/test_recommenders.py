@@ -258,8 +258,16 @@ def test_training_gives_matched_joined_or_no_preference_in_the_shares_set(mender
         assert joined.preferences[row] == ". ".join(known)
         if known:
             title = mendertok.catalogue.titles[joined.targets[row]]
-            assert matched.preferences[row] == known[int((encoder.encode(known) @ encoder.encode([title])[0]).argmax())]
-    assert len({p for p in matched.preferences if p.startswith("Find")}) == 6
+            wishes = [line for line in known if not line.startswith("Avoid")]
+            best = int((encoder.encode(wishes) @ encoder.encode([title])[0]).argmax())
+            assert matched.preferences[row] == wishes[best]
+    assert len({p for p in matched.preferences if p}) == 6
+    turned = replace(
+        histories, preferences=tuple(dict.fromkeys(range(9), ("Avoids tents", "Avoids lamps")) for _ in range(60))
+    )
+    given_dislikes = MenderTokSettings(**SMALL, preference_dropout=0.0, matched_share=1.0)
+    monkeypatch.setattr(mendertok, "mender", given_dislikes)
+    assert set(mendertok.training_examples(turned).preferences) == {"Prefers tents", "Prefers lamps"}
     half = given(preference_dropout=0.5)
     assert half.preferences == given(preference_dropout=0.5).preferences
     wanted = sum(bool(p) for p in joined.preferences) / 2

@@ -14,7 +14,7 @@ from pipelines.steering.personal import (
     sentiment_questions,
 )
 from pipelines.steering.samples import Sample, at_most, benchmark_rows, known_in_training, label_entropy
-from pipelines.steering.twins import positive_twin
+from schemas.preferences import positive_twin
 
 ITEMS = on_circle(a=0, b=90, c=180)
 
@@ -136,6 +136,10 @@ def test_of_equal_wishes_the_first_user_and_position_stays_in_each_split():
     kept, skipped = first_of_each(samples)
     assert [(s.history.user_id, s.history_end) for s in kept] == [("u", 1), ("w", 0)]
     assert skipped == {"test.same_preference": 2}
+    training = [sample("u", 1, "x", "train"), sample("v", 0, "x", "train", target="b"), sample("v", 2, "x", "train")]
+    kept, skipped = first_of_each(training)
+    assert [(s.history.user_id, s.target) for s in kept] == [("u", "a"), ("v", "b")], "training keeps one per item"
+    assert skipped == {"train.same_preference": 1}
 
 
 def test_the_random_control_is_anothers_and_says_another_thing():
