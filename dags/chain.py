@@ -6,7 +6,7 @@ from airflow.sdk import BaseOperator, Param
 
 from dags.operators.ray_stage import RayStageOperator
 from dags.operators.spark_stage import SparkStageOperator
-from dags.operators.stages import Stage
+from dags.operators.stages import STANDS_IN, Stage
 from infra.settings import load_settings
 from schemas.recipes import RECOMMENDERS, TOKENIZERS
 
@@ -142,6 +142,29 @@ SEMANTIC_IDS = Stage(
     only_with_codes=True,
     doc="Trains the tokenizer on Ray Train and gives each item a unique code tuple: **semantic_ids**.",
 )
+CONTINUATION = Stage(
+    task_id="continuation",
+    stage="continuation",
+    engine="ray",
+    after=("ingest", "sequences", "item_vectors"),
+    reads=("items", "item_vectors", "sequences"),
+    recipe_param="recommender",
+    passes=("tokenizer",),
+    doc="""
+Finds the version that earlier days left in production, measures how far the items have drifted from its codebook, and
+decides what goes on and what is made anew. The reason is in the report and in the log of the next task.
+""",
+)
+APPEND_ITEMS = Stage(
+    task_id="append_items",
+    stage="semantic_ids",
+    engine="ray",
+    after=("ingest", "sequences", "item_vectors", "continuation"),
+    reads=("items", "item_vectors", "sequences"),
+    recipe_param="tokenizer",
+    only_with_codes=True,
+    doc="Gives new items codes of the codebook in use; no code that is there moves. Nothing is trained.",
+)
 TRAIN_RECOMMENDER = Stage(
     task_id="train_recommender",
     stage="train",
@@ -154,14 +177,15 @@ TRAIN_RECOMMENDER = Stage(
         "item_vectors",
         "semantic_ids",
         "preference_benchmark",
+        "continuation",
     ),
     reads=("items", "sequences", "preferences", "denoised_sequences", "semantic_ids", "preference_benchmark"),
     recipe_param="recommender",
     may_fuse=True,
     doc="""
-Trains the chosen recommender on Ray Train; parameters, losses and curves are in the MLflow run. With
-`training_data.corrections` it sees the histories as **denoised_sequences** would have them; with the recipe's setting
-`fuse` it also learns from the training split of **preference_benchmark**.
+Trains the chosen recommender on Ray Train, beginning with the version that `continuation` names; parameters, losses
+and curves are in the MLflow run. With `training_data.corrections` it sees the histories as **denoised_sequences** would
+have them; with the recipe's setting `fuse` it also learns from the training split of **preference_benchmark**.
 """,
 )
 TRAIN_BASELINE = Stage(
@@ -300,8 +324,9 @@ def make_tasks(*stages: Stage, source: str | None = None) -> dict[str, BaseOpera
         )
     for stage in stages:
         for before in stage.after:
-            if before in tasks:
-                tasks[before] >> tasks[stage.task_id]
+            for task_id in (before, STANDS_IN.get(before)):
+                if task_id in tasks:
+                    tasks[task_id] >> tasks[stage.task_id]
     return tasks
 
 

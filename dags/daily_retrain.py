@@ -4,7 +4,11 @@ One run works on one partition, a day of landing files. The colours say which en
 jobs, blue ones Ray jobs; nothing is computed in Airflow itself.
 
 `ingest` -> `sequences` -> language (`preferences`, `review_summaries`, `denoised_sequences`) -> `item_vectors` ->
-`semantic_ids` -> `train_recommender`, `train_baseline` -> `evaluate` -> `register` -> `recommendations`
+`continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` -> `evaluate` ->
+`register` -> `recommendations`
+
+**Work follows change.** New items are appended to the codebook in use; the tokenizer is trained again only when the
+items have drifted from it, and `choose_codebook` says why. The recommender goes on from the version in production.
 
 **Rerunning is safe.** Tables are replaced by partition, answers of the language model come from the ledger, a Ray
 job that already ran for the same inputs and settings is attached to, and the registry gets no second version of the
@@ -18,7 +22,10 @@ import datetime as dt
 
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
+from dags.branching import choose_codebook
 from dags.chain import (
+    APPEND_ITEMS,
+    CONTINUATION,
     DATASET,
     DEFAULT_ARGS,
     GENERATION,
@@ -55,4 +62,7 @@ with DAG(
     },
     tags=["penchant", "daily", "impact:high"],
 ) as dag:
-    make_tasks(INGEST, SEQUENCES, *LANGUAGE, *MODEL, TRAIN_BASELINE, RECOMMENDATIONS)
+    tasks = make_tasks(
+        INGEST, SEQUENCES, *LANGUAGE, *MODEL, CONTINUATION, APPEND_ITEMS, TRAIN_BASELINE, RECOMMENDATIONS
+    )
+    tasks["continuation"] >> choose_codebook() >> [tasks["append_items"], tasks["semantic_ids"]]

@@ -48,6 +48,7 @@ from schemas.text_vectors import text_hash
 
 STAGE = "semantic_ids"
 APPEND_KEY = "semantic_ids.append_to"
+APPEND_KEYS = (APPEND_KEY, "continuation.append_to")
 _DEFAULT_RECIPE = "rqvae"
 _MEASURED_ROWS = 20_000
 
@@ -72,7 +73,7 @@ class SemanticIdsSettings:
 
 
 @dataclass(frozen=True)
-class _Known:
+class Known:
     """A version in the table, and its tokenizer."""
 
     codebook: Codebook
@@ -80,7 +81,7 @@ class _Known:
 
 
 @dataclass(frozen=True)
-class _Result:
+class Result:
     """A version as it is to stand in the table.
 
     Args:
@@ -103,11 +104,11 @@ def run(request: StageRequest) -> StageReport:
     """
     settings = load_settings()
     own = stage_settings(SemanticIdsSettings, STAGE, settings, request.overrides)
-    append_to = request.upstream.get(APPEND_KEY, "") or own.append_to
+    append_to = next(filter(None, map(request.upstream.get, APPEND_KEYS)), own.append_to)
     version = append_to or codebook_version(request, request.recipe or _DEFAULT_RECIPE)
     progress = Progress(settings.home, STAGE)
     progress.update(0, 1, "reading item vectors")
-    known = _published(settings, request, version)
+    known = published(settings, request, version)
     if known is None and append_to:
         raise DataError(
             f"there is no codebook {append_to!r} with a tokenizer in {stored.folder_of(settings.home, append_to)} to "
@@ -129,11 +130,11 @@ def run(request: StageRequest) -> StageReport:
         changed = not result.reused or handoff.version != before
         counts: dict[str, float] = {"training_items": training, "epochs": len(result.records)}
     else:
-        result, fresh = _appended(known, item_ids, vectors)
+        result, fresh = with_items(known, item_ids, vectors)
         rows = result.codebook.to_table()
         handoff = upsert(rows.slice(rows.num_rows - fresh), SEMANTIC_IDS, uri, partition, identity)
         changed, counts = fresh > 0, {"new_items": fresh}
-    quality = _quality(result, item_ids, vectors, categories)
+    quality = quality_of(result, item_ids, vectors, categories)
     counts = {"items": len(item_ids), **counts, **quality}
     run_id = _record(settings, request, result, append_to, counts)
     shared = f"{quality['collision_rate']:.1%} shared theirs"
@@ -228,7 +229,7 @@ def category_paths(settings: Settings, request: StageRequest) -> CategoryPaths |
     return paths if any(paths) else None
 
 
-def _published(settings: Settings, request: StageRequest, version: str) -> _Known | None:
+def published(settings: Settings, request: StageRequest, version: str) -> Known | None:
     """The version as it stands in the table, with its tokenizer; None where one of them is not there.
 
     Raises:
@@ -247,7 +248,7 @@ def _published(settings: Settings, request: StageRequest, version: str) -> _Know
             f"codebook {version} has appended items, and its tokenizer is missing in {folder}: fitting it again would "
             "drop them; bring the folder back, or raise --generation to fit a new version"
         )
-    return None if tokenizer is None else _Known(codebook, tokenizer)
+    return None if tokenizer is None else Known(codebook, tokenizer)
 
 
 def _require_same(version: str, what: str, asked: str | None, there: str) -> None:
@@ -266,7 +267,7 @@ def _fit(
     item_ids: list[str],
     vectors: Vectors,
     categories: CategoryPaths | None,
-) -> tuple[_Result, int]:
+) -> tuple[Result, int]:
     """A new version, its tokenizer stored; and how many items it was fitted on."""
     recipe = request.recipe or _DEFAULT_RECIPE
     kind = tokenizer_class(recipe)
@@ -295,17 +296,17 @@ def _fit(
         quantiser=fitted.quantiser,
     )
     stored.save(stored.folder_of(settings.home, version), tokenizer)
-    return _Result(fitted.codebook, tokenizer, fitted.records, fitted.reused), int(training.sum())
+    return Result(fitted.codebook, tokenizer, fitted.records, fitted.reused), int(training.sum())
 
 
-def _appended(known: _Known, item_ids: list[str], vectors: Vectors) -> tuple[_Result, int]:
+def with_items(known: Known, item_ids: list[str], vectors: Vectors) -> tuple[Result, int]:
     """The version with the items it lacked behind those it had, and how many they are."""
     codebook, tokenizer = known.codebook, known.tokenizer
     there = set(codebook.item_ids)
     lacking = np.fromiter((item not in there for item in item_ids), bool, len(item_ids))
     fresh = np.flatnonzero(lacking)
     if len(fresh) == 0:
-        return _Result(codebook, tokenizer), 0
+        return Result(codebook, tokenizer), 0
     quantiser = tokenizer.quantiser
     if quantiser is None:
         raise SettingError(
@@ -324,11 +325,11 @@ def _appended(known: _Known, item_ids: list[str], vectors: Vectors) -> tuple[_Re
         codes=np.concatenate([codebook.codes, joined]),
         appended=np.concatenate([codebook.appended, np.ones(len(fresh), bool)]),
     )
-    return _Result(grown, tokenizer), len(fresh)
+    return Result(grown, tokenizer), len(fresh)
 
 
-def _quality(
-    result: _Result, item_ids: list[str], vectors: Vectors, categories: CategoryPaths | None
+def quality_of(
+    result: Result, item_ids: list[str], vectors: Vectors, categories: CategoryPaths | None
 ) -> dict[str, float]:
     """Quality on the catalogue (a sample of streamed vectors), collisions among all, and drift of what was appended."""
     codebook, quantiser = result.codebook, result.tokenizer.quantiser
@@ -359,9 +360,7 @@ def _quality(
     return {name: round(value, 6) for name, value in measures.items()}
 
 
-def _record(
-    settings: Settings, request: StageRequest, result: _Result, append_to: str, counts: dict[str, float]
-) -> str:
+def _record(settings: Settings, request: StageRequest, result: Result, append_to: str, counts: dict[str, float]) -> str:
     """Settings, learning curves, quality, a picture of code use and the tokenizer in MLflow; a retry adds nothing."""
     codebook, tokenizer = result.codebook, result.tokenizer
     appending = {"append_to": append_to} if append_to else {}

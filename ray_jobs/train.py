@@ -50,6 +50,8 @@ from schemas.stage_request import StageRequest
 
 STAGE = "train"
 DEFAULT_RECIPE = "mendertok"
+CONTINUED = "continuation.warm_start"
+"""Upstream output: the version to begin with where settings name none; a version that does not fit is left."""
 
 
 def task_id(recipe: str) -> str:
@@ -114,8 +116,14 @@ def _train(
         shards = f"{settings.ray.storage.rstrip('/')}/examples/{request.identity().train_run_name()}"
         added = fused(settings, request, own, data)
         plan = make_plan(recipe, recommender, data, settings.ray.stream_rows, shards, added)
-        if own.warm_start:
-            plan, begun = begin_with(settings, plan, recommender, run_id)
+        reference = own.warm_start or request.upstream.get(CONTINUED, "")
+        if reference:
+            try:
+                plan, begun = begin_with(settings, plan, recommender, run_id, reference)
+            except DataError as error:
+                if own.warm_start:
+                    raise
+                runs.set_tags(run_id, {"penchant.cold_start": str(error)})
         cluster.connect()
         outcome = train(
             plan,
@@ -179,8 +187,10 @@ def fused(settings: Settings, request: StageRequest, own: RecipeSettings, data: 
     return join_examples([once] * own.fuse_repeats)
 
 
-def begin_with(settings: Settings, plan: Plan, recommender: Recommender, run_id: str) -> tuple[Plan, dict[str, Any]]:
-    """`plan` with the weights of the version that ``warm_start`` names, and what is kept about that.
+def begin_with(
+    settings: Settings, plan: Plan, recommender: Recommender, run_id: str, reference: str
+) -> tuple[Plan, dict[str, Any]]:
+    """`plan` with the weights of the version that `reference` names, and what is kept about that.
 
     The version is recorded in the run, and a retry takes the same one, wherever an alias has gone since.
 
@@ -190,7 +200,7 @@ def begin_with(settings: Settings, plan: Plan, recommender: Recommender, run_id:
     """
     client = runs.connect(settings)
     recorded = client.get_run(run_id).data.tags.get(versions.WARM_START_TAG)
-    version = versions.resolve(client, recorded or plan.settings.warm_start)
+    version = versions.resolve(client, recorded or reference)
     with tempfile.TemporaryDirectory() as folder:
         old = load_bundle(versions.download_bundle(version, folder))
     carried = carry_over(old.recommender, recommender)

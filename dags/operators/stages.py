@@ -13,6 +13,8 @@ from schemas.preference_benchmark import PREFERENCE_BENCHMARK
 from schemas.recipes import RECOMMENDERS
 from schemas.stage_request import StageRequest
 
+STANDS_IN = {"semantic_ids": "append_items"}
+"""Tasks on another branch whose result is read where the first one was skipped."""
 PREPARING = ("daily_retrain", "preference_benchmark")
 """DAGs whose tables other DAGs start from."""
 
@@ -29,6 +31,7 @@ class Stage:
         recipe: fixed recipe, or
         recipe_param: the DAG parameter that names it.
         may_fuse: reads the preference benchmark, too, where the recipe's setting ``fuse`` asks for it.
+        passes: parameters of the run that the stage is told, as outputs of earlier tasks are.
         doc: what the task does, in Markdown, for the DAG page.
     """
 
@@ -42,6 +45,7 @@ class Stage:
     recipe_param: str = ""
     only_with_codes: bool = False
     may_fuse: bool = False
+    passes: tuple[str, ...] = ()
 
 
 def partition_of(context: Mapping[str, Any]) -> str:
@@ -73,9 +77,11 @@ def request_for(stage: Stage, context: Mapping[str, Any], settings: Settings) ->
     overrides = overrides_of(params)
     unread = {PREFERENCE_BENCHMARK.name} if stage.may_fuse and not _fuses(settings, overrides, recipe) else set()
     handoffs: dict[str, Any] = {}
-    upstream: dict[str, str] = {}
+    upstream = {name: str(params[name]) for name in stage.passes}
     for task_id in stage.after:
         raw = context["ti"].xcom_pull(task_ids=task_id)
+        if raw is None and task_id in STANDS_IN:
+            raw = context["ti"].xcom_pull(task_ids=STANDS_IN[task_id])
         if raw is None:
             continue
         for name, report in raw.items() if task_id == "inputs" else [(task_id, raw)]:

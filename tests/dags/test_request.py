@@ -63,3 +63,19 @@ def test_the_versions_that_are_asked_are_part_of_the_work(request_of):
     assert asked("penchant-d/3").upstream["versions.models"] == "penchant-d/3"
     assert asked("penchant-d/3").identity() != asked("penchant-d/4").identity()
     assert set(asked("penchant-d/3").inputs) == {"sequences", "preference_benchmark", "steering_probes"}
+
+
+def test_the_branch_that_ran_gives_the_codebook(request_of):
+    published = {"append_items": report("semantic_ids", "semantic_ids", codebook="rq-1")}
+    assert request_of("TRAIN_RECOMMENDER", published).upstream["semantic_ids.codebook"] == "rq-1"
+    assert "semantic_ids" in request_of("EVALUATE", published).inputs
+    published["semantic_ids"] = report("semantic_ids", "semantic_ids", codebook="rq-2")
+    assert request_of("TRAIN_RECOMMENDER", published).upstream["semantic_ids.codebook"] == "rq-2"
+
+
+def test_what_a_day_goes_on_from_is_handed_to_training_but_not_to_the_tokenizer(request_of):
+    found = {"continuation": report("continuation", append_to="rq-1", warm_start="penchant-d/3")}
+    assert request_of("TRAIN_RECOMMENDER", found).upstream["continuation.warm_start"] == "penchant-d/3"
+    assert request_of("APPEND_ITEMS", found, tokenizer="rqvae").upstream["continuation.append_to"] == "rq-1"
+    assert request_of("SEMANTIC_IDS", found, tokenizer="rqvae").upstream == {}
+    assert request_of("CONTINUATION", {}, tokenizer="fsq").upstream == {"tokenizer": "fsq"}

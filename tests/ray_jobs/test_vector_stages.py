@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from planted_warehouse import IDENTITY, PARTITION, cluster_of
 
 from infra.errors import SettingError
-from ray_jobs import item_vectors, semantic_ids
+from ray_jobs import continuation, item_vectors, semantic_ids
 from ray_jobs.data.tables import newest_items, publish, read_table, upsert
 from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 from ray_jobs.tokenizers.base import FitContext
@@ -241,6 +241,13 @@ def test_a_version_takes_new_items_and_moves_no_code(warehouse, ray_session):
 
     land(warehouse, request, "I999", like="I001")
     plant_vectors(warehouse, request)
+    asked = warehouse.request("continuation", recipe="mendertok", upstream={"tokenizer": "rqkmeans"})
+    measures = continuation.drift(warehouse.settings, asked, version)
+    assert (measures["new_items"], measures["appended_share"]) == (1, pytest.approx(1 / 61, abs=1e-6))
+    assert continuation.outgrown(measures, continuation.ContinuationSettings(max_appended_share=0.0)).startswith("1.6%")
+    assert read_table(warehouse.uri("semantic_ids")).num_rows == 60, "measuring writes nothing"
+    other = dataclasses.replace(asked, upstream={"tokenizer": "fsq"})
+    assert continuation.drift(warehouse.settings, other, version) == {}
     append = warehouse.request("semantic_ids", upstream={"semantic_ids.append_to": version})
     appended = semantic_ids.run(append)
     assert (appended.status, appended.counts["new_items"], appended.outputs["codebook"]) == ("done", 1, version)

@@ -44,7 +44,7 @@ def test_a_run_begins_with_a_registered_version_and_a_retry_with_the_same(regist
     items = ["a0", *old.catalogue.item_ids[5:], "z9"]
     plan = Plan("sasrec", replace(SETTINGS, warm_start=f"models:/{NAME}@champion"), _catalogue(items), None, None)
     run_id = runs.find_or_start(world.settings, request_of(generation=9), "again", {})
-    plan, begun = begin_with(world.settings, plan, build(plan), run_id)
+    plan, begun = begin_with(world.settings, plan, build(plan), run_id, plan.settings.warm_start)
     assert begun["version"] == f"{NAME}/{report.outputs['version']}"
     assert begun["items"] == 25
     model, untrained = build(plan), build(replace(plan, start=None))
@@ -60,7 +60,9 @@ def test_a_run_begins_with_a_registered_version_and_a_retry_with_the_same(regist
     client = MlflowClient()
     assert client.get_run(run_id).data.tags["penchant.warm_start"] == begun["version"]
     client.delete_registered_model_alias(NAME, "champion")
-    assert begin_with(world.settings, plan, build(plan), run_id)[1] == begun, "an alias that moved moves no retry"
+    assert begin_with(world.settings, plan, build(plan), run_id, plan.settings.warm_start)[1] == begun, (
+        "an alias that moved moves no retry"
+    )
 
 
 def test_a_version_says_what_it_began_with(registered):
