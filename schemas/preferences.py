@@ -47,6 +47,7 @@ PREFERENCES = Table(
 )
 
 
+_WISH = re.compile(r"prefers?\s+(\S.*)", re.IGNORECASE | re.DOTALL)
 _REJECTION = re.compile(r"(?:avoids?|excludes?|no)\s+(\S.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -57,6 +58,12 @@ def positive_twin(line: str) -> str | None:
     """
     found = _REJECTION.fullmatch(line.strip())
     return f"Prefers {found[1]}" if found else None
+
+
+def negative_twin(line: str) -> str | None:
+    """``Avoids x`` for ``Prefers x``; None for a line that starts otherwise."""
+    found = _WISH.fullmatch(line.strip())
+    return f"Avoids {found[1]}" if found else None
 
 
 def join_preferences(preferences: Sequence[str]) -> str:

@@ -149,6 +149,23 @@ class Examples:
         """The history of one example, oldest first."""
         return self.items[self.offsets[row] : self.offsets[row + 1]]
 
+    def at(self, rows: IntArray, with_history: bool = True) -> "Examples":
+        """The examples at `rows`, in that order, with their histories or with empty ones."""
+        lengths = np.diff(self.offsets)[rows] * with_history
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Examples(
+            items=self.items[places],
+            offsets=offsets,
+            targets=self.targets[rows],
+            users=self.users[rows],
+            positions=self.positions[rows],
+            preferences=tuple(self.preferences[row] for row in rows.tolist()),
+            times=None if self.times is None else self.times[places],
+            target_times=None if self.target_times is None else self.target_times[rows],
+            negative=None if self.negative is None else self.negative[rows],
+        )
+
     def with_preferences(self, preferences: Sequence[str]) -> "Examples":
         """The same examples, conditioned on `preferences`."""
         assert len(preferences) == len(self)

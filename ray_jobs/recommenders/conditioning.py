@@ -15,10 +15,10 @@ import numpy as np
 
 from infra.errors import SettingError
 from ray_jobs.data.fusion import Fused
-from ray_jobs.data.histories import Catalogue, Examples, Histories
+from ray_jobs.data.histories import Catalogue, Examples, Histories, IntArray, join_examples
 from ray_jobs.encoders.text import PACKAGED, TextEncoder
 from ray_jobs.recommenders.generative import GenerativeSettings
-from schemas.preferences import join_preferences, positive_twin
+from schemas.preferences import join_preferences, negative_twin, positive_twin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,10 @@ class ConditionedSettings(GenerativeSettings):
         swap_share: of the examples with a preference, share that takes over preference and target of another example
             and keeps its history, so that the text decides against the history. In turns one whose target shares the
             most codes with its own and one that shares none.
+        alone_share: of the examples that are given a fitting wish, share that also stands without its history, so that
+            the text alone can tell.
+        twin_share: of those with a fitting wish, share that also stands with the wish turned round and its target
+            rejected, so that the model learns what "avoids" means.
         fuse: samples of the table preference_benchmark to train on as well: ``fine_steering``, ``coarse_steering``,
             ``positive`` and ``negative`` (sentiment following; a negative one teaches what not to recommend).
         fuse_repeats: how often each of those samples stands in an epoch; there are only few of them.
@@ -42,12 +46,14 @@ class ConditionedSettings(GenerativeSettings):
     preference_dropout: float = 0.3
     matched_share: float = 0.5
     swap_share: float = 0.0
+    alone_share: float = 0.0
+    twin_share: float = 0.0
     fuse: tuple[Fused, ...] = ()
     fuse_repeats: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("preference_dropout", "matched_share", "swap_share"):
+        for name in ("preference_dropout", "matched_share", "swap_share", "alone_share", "twin_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingError(f"{name} is {getattr(self, name)}: a share from 0 to 1")
         if self.fuse_repeats < 1:
@@ -72,7 +78,23 @@ def conditioned(
     chosen = [join_preferences(known[row]) if given[row] else "" for row in range(len(examples))]
     for row, preference in zip(matched, best, strict=True):
         chosen[row] = preference
-    return _swapped(examples.with_preferences(chosen), settings, catalogue)
+    given_all = examples.with_preferences(chosen)
+    return join_examples(
+        [_swapped(given_all, settings, catalogue), *_added(given_all, np.array(matched, dtype=np.int64), settings)]
+    )
+
+
+def _added(examples: Examples, matched: IntArray, settings: ConditionedSettings) -> list[Examples]:
+    """Examples with a fitting wish once more: without their histories, and with the wish turned round."""
+    rng = np.random.default_rng((settings.seed, 2))
+    alone = matched[rng.random(len(matched)) < settings.alone_share]
+    wishes = [part for part in (examples.at(alone, with_history=False),) if len(part)]
+    both = join_examples([examples.at(matched), *wishes]) if len(matched) else examples.at(matched)
+    twins = [negative_twin(preference) for preference in both.preferences]
+    turned = np.array([row for row, twin in enumerate(twins) if twin], dtype=np.int64)
+    turned = turned[rng.random(len(turned)) < settings.twin_share]
+    rejected = both.at(turned).with_preferences([str(twins[row]) for row in turned])
+    return [*wishes, *([replace(rejected, negative=np.full(len(turned), True))] if len(turned) else [])]
 
 
 def _wishes(known: Sequence[str]) -> list[str]:

@@ -125,8 +125,9 @@ class GenerativeRecommender(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Negative log-likelihood of the targets' tuples (label smoothing included), mean over the batch.
 
-        A target that the preference rejects adds its unlikelihood, ``-log(1 - p(tuple))`` (Welleck et al., 2020): it
-        is bounded below, where the subtracted likelihood of Paischer et al. (2025) is not.
+        A target that the preference rejects adds the unlikelihood of its codes instead, ``-log(1 - p(code))`` summed
+        over levels (Welleck et al., 2020): it is bounded below, where the subtracted likelihood of Paischer et al.
+        (2025) is not, and by level because a whole tuple is too unlikely to push against.
         """
         goals = self.codes[batch.targets]
         start = torch.zeros_like(goals[:, :1])
@@ -134,19 +135,19 @@ class GenerativeRecommender(Recommender):
         states = self.decoder(self.tokens.table(inputs), self._memory(batch))
         scores = [self.tokens.scores(states[:, level], level) for level in range(self.levels)]
 
-        def surprise(smoothing: float, reduction: str) -> Tensor:
-            parts = [
+        def surprise(smoothing: float, reduction: str) -> list[Tensor]:
+            return [
                 functional.cross_entropy(score, goals[:, level], label_smoothing=smoothing, reduction=reduction)
                 for level, score in enumerate(scores)
             ]
-            return torch.stack(parts).sum(0)
 
         if batch.negative is None:
-            return {"loss": surprise(self.settings.label_smoothing, "mean")}
-        wanted = surprise(self.settings.label_smoothing, "none").masked_fill(batch.negative, 0.0)
-        certain = surprise(0.0, "none").clamp(min=1e-6)
-        rejected = -torch.log(-torch.expm1(-certain)).masked_fill(~batch.negative, 0.0)
-        return {"loss": (wanted + self.settings.negative_weight * rejected).mean()}
+            return {"loss": torch.stack(surprise(self.settings.label_smoothing, "mean")).sum()}
+        wanted = torch.stack(surprise(self.settings.label_smoothing, "none")).sum(0)
+        certain = torch.stack(surprise(0.0, "none")).clamp(min=1e-6)
+        rejected = -torch.log(-torch.expm1(-certain)).sum(0)
+        losses = torch.where(batch.negative, self.settings.negative_weight * rejected, wanted)
+        return {"loss": losses.mean()}
 
     def trie(self) -> Trie:
         """The prefix tree of the catalogue's tuples, on the model's device."""

@@ -35,10 +35,16 @@ from schemas.preference_benchmark import AXES
 from schemas.stage_request import StageRequest
 
 DATASET, PARTITION = "steered", "2026-01-31"
-FUSE = ["fine_steering", "coarse_steering", "positive", "negative"]
 READING = {"review_lines.max_users": 0, "review_lines.prompt": "review_opinions", "review_lines.topics": ["price"]}
+FUSION = {
+    "mendertok.fuse": ["fine_steering", "coarse_steering", "positive", "negative"],
+    "mendertok.fuse_repeats": 4,
+    "mendertok.alone_share": 0.3,
+    "mendertok.twin_share": 0.5,
+    "mendertok.preference_dropout": 0.2,
+}
 ARMS = {
-    "fused": ("mendertok", {"mendertok.fuse": FUSE, "mendertok.fuse_repeats": 4, "mendertok.preference_dropout": 0.2}),
+    "fused": ("mendertok", FUSION),
     "unfused": ("mendertok", {"mendertok.preference_dropout": 0.2}),
     "untold": ("mendertok", {"mendertok.preference_dropout": 1.0}),
     "tiger": ("tiger", {}),

@@ -123,8 +123,40 @@ def test_the_loss_of_a_rejected_target_is_its_unlikelihood():
     histories, texts, goals = [[3, 4], [7]], ["Prefers lamps", "Avoids lamps"], np.array([20, 21])
     plain = model.loss(make_batch(histories[:1], texts[:1], goals[:1]))["loss"]
     both = model.loss(make_batch(histories, texts, goals, negative=np.array([False, True])))["loss"]
-    p = model.log_probabilities(make_batch(histories, texts, goals))[1, 21].exp()
-    assert both.item() == pytest.approx((plain.item() - 0.5 * torch.log1p(-p).item()) / 2, rel=1e-5)
+    scores = model.log_probabilities(make_batch(histories, texts, goals))[1].exp().reshape(len(CLUSTERS), PER_CLUSTER)
+    first = scores.sum(dim=1)[21 // PER_CLUSTER]
+    second = scores[21 // PER_CLUSTER, 21 % PER_CLUSTER] / first
+    unlikelihood = -(torch.log1p(-first) + torch.log1p(-second)).item()
+    assert both.item() == pytest.approx((plain.item() + 0.5 * unlikelihood) / 2, rel=1e-5)
+
+
+def test_fitting_wishes_stand_again_alone_and_turned_round():
+    prefers = dict.fromkeys(range(9), ("Prefers lamps", "Avoids noise"))
+    histories = small_histories(users=20)
+    histories = replace(histories, preferences=(prefers,) * len(histories))
+    examples = training_examples(histories, 20, True)
+    model = MenderEmb(MenderEmbSettings(**TINY), CATALOGUE)
+
+    def given(**shares):
+        settings = ConditionedSettings(preference_dropout=0.0, matched_share=1.0, **shares)
+        return conditioned(examples, histories, settings, model.text_encoder, CATALOGUE)
+
+    plain, alone, twins = given(), given(alone_share=1.0), given(twin_share=1.0)
+    n = len(examples)
+    assert len(plain) == n
+    assert plain.negative is None
+    assert len(alone) == len(twins) == 2 * n
+    assert set(alone.preferences[n:]) == {"Prefers lamps"}
+    assert all(len(alone.history(row)) == 0 for row in range(n, 2 * n))
+    assert twins.negative.tolist() == [False] * n + [True] * n
+    assert set(twins.preferences[n:]) == {"Avoids lamps"}
+    for row in range(n):
+        assert alone.targets[n + row] == twins.targets[n + row] == plain.targets[row]
+        assert twins.history(n + row).tolist() == plain.history(row).tolist()
+    both = given(alone_share=1.0, twin_share=0.5)
+    assert both.negative[: 2 * n].sum() == 0
+    assert 0.3 * 2 * n < both.negative.sum() == len(both) - 2 * n < 0.7 * 2 * n
+    assert given(twin_share=0.5).preferences == given(twin_share=0.5).preferences
 
 
 def test_swapped_examples_keep_their_history_and_take_preference_and_target_together():
