@@ -4,7 +4,7 @@ One run works on one partition, a day of landing files. The colours say which en
 jobs, blue ones Ray jobs; nothing is computed in Airflow itself.
 
 `ingest` -> `sequences` -> language (`preferences`, `review_summaries`, `denoised_sequences`) -> `item_vectors` ->
-`semantic_ids` -> `train_recommender`, `train_baseline` -> `evaluate` -> `register` -> `recommendations`
+`semantic_ids` -> `train_recommender`, `train_baseline` -> `champion` -> `evaluate` -> `register` -> `recommendations`
 
 **Rerunning is safe.** Tables are replaced by partition, answers of the language model come from the ledger, a Ray
 job that already ran for the same inputs and settings is attached to, and the registry gets no second version of the
@@ -34,6 +34,7 @@ from dags.chain import (
     TRAIN_BASELINE,
     make_tasks,
 )
+from dags.prepared import champion
 
 with DAG(
     dag_id="daily_retrain",
@@ -55,4 +56,5 @@ with DAG(
     },
     tags=["penchant", "daily", "impact:high"],
 ) as dag:
-    make_tasks(INGEST, SEQUENCES, *LANGUAGE, *MODEL, TRAIN_BASELINE, RECOMMENDATIONS)
+    tasks = make_tasks(INGEST, SEQUENCES, *LANGUAGE, *MODEL, TRAIN_BASELINE, RECOMMENDATIONS)
+    tasks["train_recommender"] >> champion() >> tasks["evaluate"]
