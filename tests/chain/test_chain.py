@@ -23,6 +23,7 @@ TASKS = {
     "semantic_ids",
     "train_recommender",
     "train_baseline",
+    "champion",
     "evaluate",
     "register",
     "recommendations",

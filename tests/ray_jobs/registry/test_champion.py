@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from ray_jobs import evaluate, register
 from ray_jobs.data.histories import Catalogue
 from ray_jobs.data.tables import read_table
+from ray_jobs.data.training_data import read_training_data
 from ray_jobs.recommenders.bundle import save_bundle
 from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 from ray_jobs.registry import runs
@@ -91,16 +92,23 @@ def _run(request):
     return request.upstream["train_recommender.mlflow_run_id"]
 
 
-def test_nobody_is_compared_with_itself_or_with_one_that_has_seen_more(tomorrow):
+def test_nobody_is_compared_with_itself_or_with_one_that_has_seen_more(tomorrow, tmp_path):
     world, request = tomorrow
-    alone = evaluate.run(request)
-    assert alone.outputs == {}
-    asked = replace(request, upstream={**request.upstream, "champion.model": f"{NAME}/1"})
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    data = read_training_data(world.settings, request, codes=False, preferences=False)
+
+    def compared(data=data, **upstream):
+        asked = replace(request, upstream={**request.upstream, **upstream})
+        return [found.model for found in evaluate._champion(world.settings, asked, data, folder)]
+
+    champion = {"champion.model": f"{NAME}/1"}
+    assert compared() == []
+    assert compared(**champion) == [f"champion@{NAME}/1"]
+    assert compared(replace(data, version="ties-shuffled-0"), **champion) == []
     client = MlflowClient()
     client.set_model_version_tag(NAME, "1", "penchant.partition", "2026-02-02")
-    assert evaluate.run(asked).outputs == {}
+    assert compared(**champion) == []
     client.set_model_version_tag(NAME, "1", "penchant.partition", "2026-01-31")
     client.set_model_version_tag(NAME, "1", "penchant.run_identity", request.upstream["train_recommender.run_identity"])
-    assert evaluate.run(asked).outputs == {}
-    models = {row["model"].partition("@")[0] for row in _rows(world, "evaluations")}
-    assert models == {"popularity", "sasrec"}
+    assert compared(**champion) == []
