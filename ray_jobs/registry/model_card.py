@@ -82,7 +82,7 @@ def markdown(content: CardContent, version: str = "") -> str:
     )
     lines = _lineage(content)
     card = f"{head}\n\n" + "\n".join(lines)
-    while len(card) > LONGEST and lines:
+    while len(card) > LONGEST and len(lines) > 1:
         lines = [*lines[:-2], "... (the rest is in the run's inputs)"]
         card = f"{head}\n\n" + "\n".join(lines)
     return card[:LONGEST]
@@ -139,8 +139,8 @@ def _promotion(decision: Decision | None) -> str:
     for check in decision.checks:
         numbers = ("-" if n is None else f"{n:.4g}" for n in (check.challenger, check.champion, check.bar))
         rows.append(f"| {check.name} | {' | '.join(numbers)} | {check.verdict} |")
-    failed = [check.note for check in decision.checks if check.blocks]
-    return "\n".join([*rows, *(f"\n{note}." for note in failed)])
+    untold = [check.note for check in decision.checks if check.blocks and (check.bar is None or check.by_interval)]
+    return "\n".join([*rows, *(f"\n{note}." for note in untold)])
 
 
 def _slices(result: ModelResult) -> str:

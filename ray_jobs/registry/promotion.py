@@ -63,10 +63,11 @@ class Check:
     Args:
         name: what is compared.
         challenger, champion: their numbers; None where there is none.
-        bar: what `challenger` (or the interval that `note` names) is held against; None where nothing is asked.
+        bar: what `challenger` is held against, or the end of its interval; None where nothing is asked.
         verdict: ``passed``, ``failed``, ``not measured`` or ``reported``.
         note: the numbers as a sentence without its full stop.
         required: a verdict ``not measured`` blocks, too.
+        by_interval: the lower end of the paired difference's interval decides, as `note` says.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Check:
     verdict: str
     note: str
     required: bool = False
+    by_interval: bool = False
 
     @property
     def blocks(self) -> bool:
@@ -133,6 +135,8 @@ def above_popularity(own: float, popularity: float) -> Check:
 def quality(new: FloatArray, old: FloatArray, margin: float, named: str) -> Check:
     """NDCG@10 not worse than the champion's on the same day, by a paired bootstrap over the same users.
 
+    A champion that finds nothing has nothing to lose.
+
     Args:
         new, old: NDCG@10 per user, [U] each, in one order.
         margin: share of the champion's mean.
@@ -140,6 +144,7 @@ def quality(new: FloatArray, old: FloatArray, margin: float, named: str) -> Chec
     """
     before = float(np.mean(old))
     holds, found = non_inferior(new, old, margin * before)
+    holds = holds or before == 0
     gap, bar = found.difference, -margin * before
     note = (
         f"NDCG@10 {float(np.mean(new)):.4f} against {before:.4f} of {named}, {found.users:,} users: the difference "
@@ -152,6 +157,7 @@ def quality(new: FloatArray, old: FloatArray, margin: float, named: str) -> Chec
         bar=before + bar,
         verdict=_verdict(holds),
         note=note,
+        by_interval=True,
     )
 
 
@@ -234,6 +240,7 @@ def steering(new: FloatArray | None, old: FloatArray | None, margin: float, requ
         verdict=_verdict(holds),
         note=note,
         required=required,
+        by_interval=True,
     )
 
 

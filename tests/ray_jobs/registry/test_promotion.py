@@ -69,6 +69,7 @@ def test_a_better_mean_over_few_users_is_no_proof():
     assert check.verdict == "failed"
     assert "8 users: the difference +0.1250 may be as low as -0." in check.note
     assert quality(np.tile(new, 200), np.tile(old, 200), 0.1, NAMED).verdict == "passed"
+    assert quality(new, np.zeros(8), 0.1, NAMED).verdict == "passed", "there is nothing to lose"
 
 
 def test_one_slice_that_collapses_is_named_and_small_ones_are_not_looked_at():
