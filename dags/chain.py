@@ -209,12 +209,14 @@ EVALUATE = Stage(
         "semantic_ids",
         "train_recommender",
         "train_baseline",
+        "champion",
     ),
     reads=("items", "sequences", "preferences", "denoised_sequences", "semantic_ids"),
     doc="""
 Ranks the held-out item against the whole catalogue for every user: Recall and NDCG at 5, 10 and 20 and MRR beside
-popularity (counted on training positions only) and SASRec, with intervals and paired differences, by popularity of the
-target and length of the history, and the coverage of the lists. Per-user values are in **evaluations**.
+popularity (counted on training positions only), SASRec and the champion, with intervals and paired differences, by
+popularity of the target and length of the history, and the coverage of the lists. Per-user values are in
+**evaluations**.
 """,
 )
 REGISTER = Stage(
@@ -234,7 +236,8 @@ REGISTER = Stage(
     reads=("reviews", "items", "sequences", "preferences", "item_vectors", "semantic_ids", "evaluations"),
     doc="""
 Registers the model in MLflow as `challenger`, with its card, signature, lineage and plots, and as `champion` when it
-passes the gate. The same work never makes a second version.
+passes the gate: above popularity, and beside the champion on the same day not worse, in no group of users and in no
+limit. The card says each number and its bar. The same work never makes a second version.
 """,
 )
 RECOMMENDATIONS = Stage(
@@ -244,6 +247,14 @@ RECOMMENDATIONS = Stage(
     after=("ingest", "sequences", "preferences", "register"),
     reads=("items", "sequences", "preferences"),
     doc="Scores every user with the registered version: **recommendations**.",
+)
+
+ROLLBACK = Stage(
+    task_id="rollback",
+    stage="rollback",
+    engine="ray",
+    after=("target",),
+    doc="Points the alias `champion` at an earlier version, reads it back, and tags both versions with the reason.",
 )
 
 TUNE_DENOISER = Stage(

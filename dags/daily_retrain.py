@@ -4,8 +4,8 @@ One run works on one partition, a day of landing files. The colours say which en
 jobs, blue ones Ray jobs; nothing is computed in Airflow itself.
 
 `ingest` -> `sequences` -> language (`preferences`, `review_summaries`, `denoised_sequences`) -> `item_vectors` ->
-`continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` -> `evaluate` ->
-`register` -> `recommendations`
+`continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` -> `champion` ->
+`evaluate` -> `register` -> `recommendations`
 
 **Work follows change.** New items are appended to the codebook in use; the tokenizer is trained again only when the
 items have drifted from it, and `choose_codebook` says why. The recommender goes on from the version in production.
@@ -41,6 +41,7 @@ from dags.chain import (
     TRAIN_BASELINE,
     make_tasks,
 )
+from dags.prepared import champion
 
 with DAG(
     dag_id="daily_retrain",
@@ -66,3 +67,4 @@ with DAG(
         INGEST, SEQUENCES, *LANGUAGE, *MODEL, CONTINUATION, APPEND_ITEMS, TRAIN_BASELINE, RECOMMENDATIONS
     )
     tasks["continuation"] >> choose_codebook() >> [tasks["append_items"], tasks["semantic_ids"]]
+    tasks["train_recommender"] >> champion() >> tasks["evaluate"]

@@ -1,4 +1,4 @@
-"""What ad-hoc DAGs start from: the tables that the daily chain prepared."""
+"""What is looked up before a stage runs: tables that the daily chain prepared, and versions in the registry."""
 
 from typing import Any
 
@@ -9,6 +9,16 @@ from dags.chain import LANGUAGE
 from dags.operators.stages import partition_of
 from infra.settings import load_settings
 from schemas.handoff import StageReport, read_report
+from schemas.model_versions import (
+    BEFORE_TAG,
+    CHAMPION,
+    CHAMPION_KEY,
+    DECISION_TAG,
+    IDENTITY_TAG,
+    NONE,
+    SINCE_TAG,
+    WAITING,
+)
 
 REQUIRED = ("ingest", "sequences")
 OPTIONAL = (*(stage.task_id for stage in LANGUAGE), "preference_benchmark")
@@ -31,15 +41,71 @@ def inputs() -> dict[str, Any]:
     return {task_id: report.to_dict() for task_id, report in reports.items() if report is not None}
 
 
+def _registry() -> Any:
+    from mlflow import MlflowClient
+
+    uri = load_settings().mlflow.tracking_uri
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _champion_now(client: Any, name: str) -> Any:
+    """The version that is champion, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+@task(
+    trigger_rule="none_failed",
+    doc_md="Looks up which champion the trained model has to stand beside: on a rerun the one that it was judged with.",
+)
+def champion() -> dict[str, Any]:
+    """The champion that the run's model is compared with; nothing where there is none, or it is the model itself."""
+    context = get_current_context()
+    name = f"penchant-{context['params']['dataset']}"
+    report = context["ti"].xcom_pull(task_ids="train_recommender")
+    trained = report["outputs"]["run_identity"] if report else NONE
+    client = _registry()
+    now = _champion_now(client, name)
+    own = client.search_model_versions(
+        f"name = '{name}' and tags.`{IDENTITY_TAG}` = '{trained}'", order_by=["version_number ASC"], max_results=1
+    )
+    number = "" if now is None else str(now.version)
+    if own and (own[0].tags.get(DECISION_TAG, WAITING) != WAITING or str(own[0].version) == number):
+        recorded = own[0].tags.get(BEFORE_TAG, NONE)
+        number = "" if recorded == NONE else recorded
+    outputs = {CHAMPION_KEY.partition(".")[2]: f"{name}/{number}"} if number else {}
+    return StageReport(stage="champion", status="done", outputs=outputs).to_dict()
+
+
+@task(doc_md="Looks up who is champion and since when, so that each roll-back is work of its own.")
+def target() -> dict[str, Any]:
+    """The present champion, and the version and reason of the run's parameters."""
+    context = get_current_context()
+    params = context["params"]
+    now = _champion_now(_registry(), f"penchant-{params['dataset']}")
+    outputs = {
+        "champion": "" if now is None else str(now.version),
+        "since": "" if now is None else now.tags.get(SINCE_TAG, ""),
+        "to": str(params["version"] or ""),
+        "reason": params["reason"] or "",
+    }
+    return StageReport(stage="target", status="done", outputs=outputs).to_dict()
+
+
 @task(doc_md="Looks up which model versions are meant, so that an alias that moves is other work.")
 def versions() -> dict[str, Any]:
     """The versions that the run's parameter ``models`` names, the data set's champion where it names none."""
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     context = get_current_context()
     uri = load_settings().mlflow.tracking_uri
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client = _registry()
     found = []
     for reference in context["params"]["models"] or [f"penchant-{context['params']['dataset']}@champion"]:
         name, at, alias = reference.removeprefix("models:/").partition("@")

@@ -22,7 +22,7 @@ from dags.chain import (
     TOKENIZER,
     make_tasks,
 )
-from dags.prepared import inputs
+from dags.prepared import champion, inputs
 
 with DAG(
     dag_id="train_recipe",
@@ -55,3 +55,4 @@ with DAG(
     tasks = make_tasks(*MODEL, source="inputs")
     for first in ("item_vectors", "semantic_ids", "train_recommender"):
         prepared >> tasks[first]
+    tasks["train_recommender"] >> champion() >> tasks["evaluate"]

@@ -19,6 +19,7 @@ from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs import semantic_ids
 from ray_jobs.registry import runs, versions
 from schemas.handoff import StageReport
+from schemas.model_versions import DECISION_TAG, ROLLED_BACK_TAG
 from schemas.recipes import RECOMMENDERS
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
@@ -109,10 +110,17 @@ def run(request: StageRequest) -> StageReport:
 
 
 def version_before(client: MlflowClient, request: StageRequest) -> ModelVersion | None:
-    """The version that was promoted on the newest day before the request's; of one day the newest version."""
+    """The version that was promoted on the newest day before the request's; of one day the newest version.
+
+    One that was rolled back does not count.
+    """
     name = versions.model_name(request.dataset)
-    found = client.search_model_versions(f"name = '{name}' and tags.`{versions.DECISION_TAG}` = 'promoted'")
-    earlier = [v for v in found if v.tags.get(versions.PARTITION_TAG, "9") < request.partition]
+    found = client.search_model_versions(f"name = '{name}' and tags.`{DECISION_TAG}` = 'promoted'")
+    earlier = [
+        version
+        for version in found
+        if version.tags.get(versions.PARTITION_TAG, "9") < request.partition and ROLLED_BACK_TAG not in version.tags
+    ]
     return max(earlier, key=lambda v: (v.tags[versions.PARTITION_TAG], int(v.version)), default=None)
 
 

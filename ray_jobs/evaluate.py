@@ -1,18 +1,22 @@
-"""Rank every user's held-out item against the whole catalogue: the trained model, the baseline and popularity.
+"""Rank every user's held-out item against the whole catalogue: trained model, baseline, popularity and champion.
+
+The champion is the registered version that the request names; it may be of an earlier day and lack items of this one.
 
 Per-user rows go to the table ``evaluations``, one partition per day and model. The models' MLflow runs get means with
 95 % bootstrap intervals, the paired difference to popularity, coverage and popularity of what is recommended, and the
 slices: under the same names for every recipe, so that runs compare. Models run in this process.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from infra.errors import SettingError
 from infra.progress import Progress
-from infra.settings import load_settings, stage_settings
+from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.tables import publish, table_exists, table_version
 from ray_jobs.data.training_data import TrainingData, read_training_data
 from ray_jobs.evaluation.evaluator import HISTORY, Ranked, evaluate, evaluate_sampled, evaluation_rows
@@ -22,16 +26,19 @@ from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
-from ray_jobs.registry import plots, runs
+from ray_jobs.registry import plots, runs, versions
 from ray_jobs.registry.results import model_name
 from schemas.errors import DataError
 from schemas.evaluations import EVALUATIONS
 from schemas.handoff import StageReport
+from schemas.model_versions import CHAMPION, CHAMPION_KEY, IDENTITY_TAG
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
 STAGE = "evaluate"
 TRAINERS = ("train_recommender", "train_baseline")
+CHAMPION_COVERAGE, UNKNOWN_TARGETS = "champion_coverage_10", "champion_unknown_targets"
+"""Outputs about the champion, beside ``champion``, its ``<name>/<version>``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +68,18 @@ class Candidate:
     Args:
         model: name in `evaluations`, ``<recipe>@<run identity>``, and ``@<version>`` of histories with other targets.
         run_id: MLflow run that gets the numbers, empty for none.
+        version: ``<name>/<version>`` of a registered version that the trained model is compared with.
     """
 
     model: str
     recommender: Recommender
-    run_id: str
+    run_id: str = ""
+    version: str = ""
+
+    @property
+    def label(self) -> str:
+        """What its numbers are called."""
+        return CHAMPION if self.version else self.recommender.name
 
 
 def run(request: StageRequest) -> StageReport:
@@ -76,10 +90,13 @@ def run(request: StageRequest) -> StageReport:
     progress.update(0, 1, "reading tables")
     data = read_training_data(settings, request, codes=False, preferences=True)
     candidates = [_popularity(request, data), *_trained(request, data)]
+    with tempfile.TemporaryDirectory() as folder:
+        candidates += _champion(settings, request, data, Path(folder))
     uri = settings.table_uri(request.dataset, EVALUATIONS.name)
     before = table_version(uri) if table_exists(uri) else None
     counts: dict[str, float] = {"users": len(data.histories), "items": len(data.catalogue)}
     reference: dict[str, Ranked] = {}
+    outputs: dict[str, str] = {}
     rows = 0
     if any(candidate.run_id for candidate in candidates):
         runs.connect(settings)
@@ -88,7 +105,8 @@ def run(request: StageRequest) -> StageReport:
         def notify(done: int, total: int, note: str, number: int = number) -> None:
             progress.update(number * total + done, len(candidates) * total, note)
 
-        results = evaluate(candidate.recommender, data.histories, exclude_seen=own.exclude_seen, notify=notify)
+        known = data.catalogue if candidate.version else None
+        results = evaluate(candidate.recommender, data.histories, ("valid", "test"), own.exclude_seen, notify, known)
         if not all(len(result.ranks) for result in results):
             raise DataError("no history is long enough (three items) to hold out a validation and a test item")
         if not reference:
@@ -98,14 +116,17 @@ def run(request: StageRequest) -> StageReport:
         handoff = publish(table, EVALUATIONS, uri, partition, request.identity())
         rows += handoff.rows
         summary = summarise(results, reference)
-        if own.sampled_negatives:
+        if own.sampled_negatives and not candidate.version:
             sampled = evaluate_sampled(
                 candidate.recommender, data.histories, negatives=own.sampled_negatives, seed=own.seed
             )
             summary |= means(sampled)
         candidate.recommender.release()
         shown = {name: value for name, value in summary.items() if f".{HISTORY}." not in name}
-        counts = {f"{candidate.recommender.name}.{name}": value for name, value in shown.items()} | counts
+        counts = {f"{candidate.label}.{name}": value for name, value in shown.items()} | counts
+        if candidate.version:
+            outputs = beside_champion(candidate, results, data)
+            counts["champion.unknown_targets"] = int(outputs[UNKNOWN_TARGETS])
         if candidate.run_id:
             logged = summary | slice_means(results)
             runs.log_metrics(candidate.run_id, [(name, value, 0) for name, value in logged.items()])
@@ -116,14 +137,14 @@ def run(request: StageRequest) -> StageReport:
         status="reused" if handoff.version == before else "done",
         handoffs={EVALUATIONS.name: replace(handoff, rows=rows)},
         counts={**counts, "rows": rows},
-        outputs={},
+        outputs=outputs,
     )
 
 
 def _popularity(request: StageRequest, data: TrainingData) -> Candidate:
     recommender = Popularity(PopularitySettings(), data.catalogue)
     recommender.fit_counts(data.histories)
-    return Candidate(model_name("popularity", f"{request.dataset}--{request.partition}", data.version), recommender, "")
+    return Candidate(model_name("popularity", f"{request.dataset}--{request.partition}", data.version), recommender)
 
 
 def _trained(request: StageRequest, data: TrainingData) -> list[Candidate]:
@@ -160,6 +181,35 @@ def _trained(request: StageRequest, data: TrainingData) -> list[Candidate]:
             "run the train stage first"
         )
     return candidates
+
+
+def _champion(settings: Settings, request: StageRequest, data: TrainingData, folder: Path) -> list[Candidate]:
+    """The registered version that the request names, to be ranked on this day's histories.
+
+    None where it is of a newer day, whose training has seen what this day holds out; where it is the trained model; and
+    where the targets here are not the table's, because such models are for comparison only.
+    """
+    reference = request.upstream.get(CHAMPION_KEY)
+    if not reference or data.version:
+        return []
+    found = versions.resolve(runs.connect(settings), reference)
+    trained = {request.upstream.get(f"{task}.run_identity") for task in TRAINERS}
+    if found.tags.get(versions.PARTITION_TAG, "") > request.partition or found.tags.get(IDENTITY_TAG) in trained:
+        return []
+    bundle = load_bundle(versions.download_bundle(found, folder))
+    return [Candidate(model_name(CHAMPION, reference), bundle.recommender, version=reference)]
+
+
+def beside_champion(candidate: Candidate, results: Sequence[Ranked], data: TrainingData) -> dict[str, str]:
+    """What the register stage needs beside the champion's rows."""
+    served = next(result for result in reversed(results) if result.split == "test")
+    known = candidate.recommender.catalogue.index
+    unknown = sum(data.catalogue.item_ids[target] not in known for target in served.examples.targets.tolist())
+    return {
+        CHAMPION: candidate.version,
+        CHAMPION_COVERAGE: f"{served.exposure().coverage:.6f}",
+        UNKNOWN_TARGETS: str(unknown),
+    }
 
 
 def means(results: Sequence[Ranked]) -> dict[str, float]:

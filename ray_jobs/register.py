@@ -1,7 +1,8 @@
 """Register the trained model in MLflow as challenger, and as champion when it passes the gate.
 
 Reads the per-user metrics of the evaluate stage, logs the model, plots and card to the training run, makes one
-version per trained model (a second run adds nothing), and moves the aliases.
+version per trained model (a second run adds nothing), and moves the aliases. Every number of the gate is in the card,
+in ``promotion.json`` of the run, and the deciding ones in the version's tags.
 """
 
 import tempfile
@@ -16,15 +17,18 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from infra.progress import Progress
-from infra.settings import load_settings
+from infra.settings import load_settings, stage_settings
 from ray_jobs.data.tables import input_partition
+from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.evaluation.metrics import METRICS, Paired
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
-from ray_jobs.registry import plots, promotion, runs, versions
+from ray_jobs.registry import aliases, plots, promotion, runs, versions
 from ray_jobs.registry.audience import Reader, audience_of
+from ray_jobs.registry.judging import Case, judge
 from ray_jobs.registry.lineage import git_revision
 from ray_jobs.registry.model import input_example, log_model
 from ray_jobs.registry.model_card import EXPOSURE, CardContent, markdown
+from ray_jobs.registry.promotion import PromotionSettings
 from ray_jobs.registry.results import (
     BASELINES,
     ModelResult,
@@ -32,11 +36,21 @@ from ray_jobs.registry.results import (
     of_model,
     ranked_beside,
     summarise,
-    version_of,
     with_slices,
 )
 from schemas.errors import DataError
 from schemas.handoff import StageReport
+from schemas.model_versions import (
+    BEFORE_TAG,
+    CHALLENGER,
+    CHAMPION,
+    DECISION_TAG,
+    IDENTITY_TAG,
+    NONE,
+    PROMOTED,
+    ROLLED_BACK_TAG,
+    WAITING,
+)
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
@@ -71,35 +85,63 @@ class Trained:
 def run(request: StageRequest) -> StageReport:
     """Register the model of `request.upstream` and decide about its aliases."""
     settings = load_settings()
+    own = stage_settings(PromotionSettings, "promotion", settings, request.overrides)
     progress = Progress(settings.home, STAGE)
     trained = Trained.of(request.upstream)
     client = runs.connect(settings)
     name = versions.model_name(request.dataset)
     found = versions.find_version(client, name, trained.identity)
-    if found is not None and versions.DECISION_TAG in found.tags:
+    if found is not None and found.tags.get(DECISION_TAG, WAITING) != WAITING:
         return _report(client, found, "reused", {"versions_made": 0})
+    with aliases.one_promoter(settings, name):
+        champion = aliases.champion_of(client, name)
+        if found is not None and champion == str(found.version):
+            if BEFORE_TAG in found.tags:
+                return _completed(client, found)
+            champion = None
 
-    progress.update(0, STEPS, "reading metrics")
-    evaluations = input_partition(settings, request, "evaluations")
-    results = _results(evaluations, request, trained)
-    bundle = load_bundle(trained.bundle_uri)
-    audience = audience_of(settings, request)
-    comparisons = _comparisons(evaluations, results, trained)
-    training_run = client.get_run(trained.run_id)
-    exposures = _exposures(client, training_run, request)
-    content = _card_content(request, trained, bundle, audience, results, name)
-    content = replace(content, comparisons=comparisons, exposures=exposures)
-    progress.update(1, STEPS, "plots")
-    _log_plots(client, training_run, content, bundle)
-    tags = _tags(request, trained, content, bundle)
-    made = found is None
-    if found is None:
-        progress.update(2, STEPS, "logging the model")
-        found = _make_version(client, training_run, trained, bundle, audience, name, tags, request)
-    progress.update(3, STEPS, "model card")
-    _describe(client, found, content, tags)
-    progress.update(4, STEPS, "promotion")
-    decision = _promote(client, found, request, results)
+        progress.update(0, STEPS, "reading metrics")
+        evaluations = input_partition(settings, request, "evaluations")
+        results = _results(evaluations, request, trained)
+        bundle = load_bundle(trained.bundle_uri)
+        audience = audience_of(settings, request)
+        training_run = client.get_run(trained.run_id)
+        decision = judge(
+            Case(
+                settings=settings,
+                request=request,
+                own=own,
+                evaluations=evaluations,
+                results=results,
+                coverage=training_run.data.metrics.get(f"test.coverage_{LIST_LENGTH}"),
+                bundle=bundle,
+                bundle_uri=trained.bundle_uri,
+                audience=audience,
+                champion=None if champion is None else client.get_model_version(name, champion),
+                version="" if found is None else str(found.version),
+            )
+        )
+        if found is not None and ROLLED_BACK_TAG in found.tags:
+            note = f"it was rolled back {found.tags[ROLLED_BACK_TAG]}"
+            decision = promotion.Decision((*decision.checks, promotion.refused("rolled back", note)))
+        content = replace(
+            _card_content(request, trained, bundle, audience, results, name),
+            comparisons=_comparisons(evaluations, results, trained),
+            exposures=_exposures(client, training_run, request),
+            decision=decision,
+        )
+        progress.update(1, STEPS, "plots")
+        _log_plots(client, training_run, content, bundle)
+        tags = _tags(request, trained, content, bundle)
+        made = found is None
+        if found is None:
+            progress.update(2, STEPS, "logging the model")
+            found = _make_version(client, training_run, trained, bundle, audience, name, tags, request)
+        progress.update(3, STEPS, "model card")
+        _describe(client, found, content, tags)
+        runs.log_json(trained.run_id, decision.to_dict(), "promotion.json")
+        progress.update(4, STEPS, "promotion")
+        _settle(client, found, decision, champion)
     progress.update(STEPS, STEPS, decision.word)
     counts = {"versions_made": int(made), **_counts(results, decision)}
     return _report(client, client.get_model_version(name, str(found.version)), "done", counts)
@@ -205,7 +247,7 @@ def _tags(request: StageRequest, trained: Trained, content: CardContent, bundle:
     own = content.results[0]
     begun = bundle.provenance.get("warm_start", {}).get("version")
     return {
-        runs.IDENTITY_TAG: trained.identity,
+        IDENTITY_TAG: trained.identity,
         "penchant.dataset": content.dataset,
         versions.PARTITION_TAG: content.partition,
         "penchant.recipe": content.recipe,
@@ -264,41 +306,31 @@ def _describe(client: MlflowClient, found: ModelVersion, content: CardContent, t
     runs.set_tags(content.run_id, {"penchant.model_version": link, "mlflow.note.content": card})
 
 
-def _promote(
-    client: MlflowClient, found: ModelVersion, request: StageRequest, results: list[ModelResult]
-) -> promotion.Decision:
-    """Decide, move the aliases, and only then record the decision: its tag says that all of it is done."""
+def _settle(client: MlflowClient, found: ModelVersion, decision: promotion.Decision, champion: str | None) -> None:
+    """Move the aliases, and only then record the decision: its tag says that all of it is done."""
     name, version = found.name, str(found.version)
-    popularity = next((r for r in results if r.recipe == "popularity"), None)
-    if popularity is None:
-        raise DataError(
-            "table evaluations has no test rows of popularity for this partition, which the promotion gate compares "
-            "with; run the evaluate stage again"
-        )
-    own = promotion.Standing(version=version, partition=request.partition, ndcg_10=results[0].metrics["ndcg_10"].mean)
-    champion = promotion.version_at(client, name, promotion.CHAMPION)
-    decision = promotion.decide(
-        own, popularity.metrics["ndcg_10"].mean, None if champion is None else _standing(client, name, champion)
-    )
-    other = version_of(results[0].model)
-    if other:
-        decision = promotion.Decision(False, f"trained on histories with other targets ({other}), for comparison only")
-    promotion.point_alias(client, name, promotion.CHALLENGER, version)
+    aliases.point_alias(client, name, CHALLENGER, version)
+    versions.tag_version(client, found, {BEFORE_TAG: champion or NONE, versions.REASON_TAG: decision.reason})
     if decision.promote:
-        promotion.point_alias(client, name, promotion.CHAMPION, version)
-    client.set_model_version_tag(name, version, versions.REASON_TAG, decision.reason)
-    client.set_model_version_tag(name, version, versions.DECISION_TAG, decision.word)
-    return decision
+        now = aliases.champion_of(client, name)
+        if now not in (champion, version):
+            raise aliases.AliasConflict(
+                f"version {version} of {name} was compared with champion {champion or NONE}, and {now or NONE} became "
+                "champion meanwhile: run evaluate and register again"
+            )
+        aliases.point_alias(client, name, CHAMPION, version)
+        aliases.record_change(client, name, champion, version)
+    client.set_model_version_tag(name, version, DECISION_TAG, decision.word)
 
 
-def _standing(client: MlflowClient, name: str, version: str) -> promotion.Standing:
-    tags = client.get_model_version(name, version).tags
-    recorded = tags.get(versions.NDCG_TAG)
-    return promotion.Standing(
-        version=version,
-        partition=tags.get(versions.PARTITION_TAG, ""),
-        ndcg_10=None if recorded is None else float(recorded),
-    )
+def _completed(client: MlflowClient, found: ModelVersion) -> StageReport:
+    """What an earlier try left undone that was killed after it had moved the alias."""
+    name, version = found.name, str(found.version)
+    before = found.tags[BEFORE_TAG]
+    aliases.record_change(client, name, None if before == NONE else before, version)
+    client.set_model_version_tag(name, version, DECISION_TAG, PROMOTED)
+    counts = {"versions_made": 0, "promoted": 1}
+    return _report(client, client.get_model_version(name, version), "done", counts)
 
 
 def _counts(results: list[ModelResult], decision: promotion.Decision) -> dict[str, int | float]:
@@ -310,7 +342,10 @@ def _counts(results: list[ModelResult], decision: promotion.Decision) -> dict[st
 
 def _report(client: MlflowClient, found: ModelVersion, status: str, counts: Mapping[str, int | float]) -> StageReport:
     name, version = found.name, str(found.version)
-    held = [a for a in (promotion.CHAMPION, promotion.CHALLENGER) if promotion.version_at(client, name, a) == version]
+    held = [alias for alias in (CHAMPION, CHALLENGER) if aliases.version_at(client, name, alias) == version]
+    decision = f"{found.tags[DECISION_TAG]}: {found.tags[versions.REASON_TAG]}"
+    if ROLLED_BACK_TAG in found.tags:
+        decision = f"rolled back {found.tags[ROLLED_BACK_TAG]} (it was {decision})"
     return StageReport(
         stage=STAGE,
         status=status,
@@ -319,7 +354,7 @@ def _report(client: MlflowClient, found: ModelVersion, status: str, counts: Mapp
             "model_name": name,
             "version": version,
             "alias": held[0] if held else "",
-            "decision": f"{found.tags[versions.DECISION_TAG]}: {found.tags[versions.REASON_TAG]}",
+            "decision": decision,
         },
     )
 

@@ -18,10 +18,12 @@ from mlflow.entities.model_registry import ModelVersion
 from infra.settings import Settings, load_settings
 from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
 from ray_jobs.evaluation.metrics import Paired
-from ray_jobs.registry import promotion, runs, versions
+from ray_jobs.registry import runs, versions
+from ray_jobs.registry.aliases import version_at
 from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult, compare, of_model, ranked_beside, summarise
 from schemas.errors import DataError
 from schemas.handoff import read_report
+from schemas.model_versions import CHALLENGER, CHAMPION, DECISION_TAG, IDENTITY_TAG
 from schemas.stage_request import StageRequest
 
 WIDTH = 100
@@ -152,14 +154,14 @@ def metric_lines(results: Sequence[ModelResult], comparisons: Mapping[str, Paire
 def version_lines(client: MlflowClient, version: ModelVersion) -> list[str]:
     """The registered version, its aliases and why it has them."""
     name, number, tags = version.name, str(version.version), version.tags
-    held = [a for a in (promotion.CHAMPION, promotion.CHALLENGER) if promotion.version_at(client, name, a) == number]
+    held = [alias for alias in (CHAMPION, CHALLENGER) if version_at(client, name, alias) == number]
     revision = tags.get("penchant.git_revision", "unknown")
     dirty = " with uncommitted changes" if tags.get("penchant.git_dirty") == "true" else ""
     codebook = f", codebook {tags['penchant.codebook']}" if "penchant.codebook" in tags else ""
     return [
         _rule("Registered model"),
         _wrapped("version", f"{name} version {number} ({', '.join(held) or 'no alias'})"),
-        _wrapped("decision", f"{tags.get(versions.DECISION_TAG, 'none yet')}: {tags.get(versions.REASON_TAG, '')}"),
+        _wrapped("decision", f"{tags.get(DECISION_TAG, 'none yet')}: {tags.get(versions.REASON_TAG, '')}"),
         _wrapped("made of", f"recipe {tags.get('penchant.recipe', '?')}{codebook}, code {revision[:12]}{dirty}"),
     ]
 
@@ -202,7 +204,7 @@ def report(settings: Settings, dataset: str, partition: str, users: int = 3) -> 
     titles = {row["item_id"]: row["title"] or row["item_id"] for row in newest_items(settings, request).to_pylist()}
     evaluations = input_partition(settings, request, "evaluations")
     everything = summarise(evaluations)
-    own = of_model(everything, version.tags[runs.IDENTITY_TAG])
+    own = of_model(everything, version.tags[IDENTITY_TAG])
     beside = ranked_beside(everything, own, source.outputs("train_baseline").get("run_identity", ""))
     comparisons = {result.label: compare(evaluations, own[0], result) for result in beside}
 

@@ -9,6 +9,7 @@ import torch
 
 from ray_jobs.data.histories import (
     Batch,
+    Catalogue,
     Examples,
     Histories,
     InMemoryExamples,
@@ -21,6 +22,7 @@ from ray_jobs.data.histories import (
 from ray_jobs.evaluation.exposure import LIST_LENGTH, Exposure, exposure
 from ray_jobs.evaluation.metrics import per_user
 from ray_jobs.evaluation.slices import length_bands, popularity_bands, training_counts
+from ray_jobs.evaluation.translation import Translation
 from ray_jobs.recommenders.base import Notify, Recommender, rank_of, silent
 from schemas.evaluations import EVALUATIONS
 
@@ -70,6 +72,7 @@ def evaluate(
     splits: tuple[Split, ...] = ("valid", "test"),
     exclude_seen: bool = False,
     notify: Notify = silent,
+    catalogue: Catalogue | None = None,
 ) -> list[Ranked]:
     """Rank the targets of `splits` under every condition of the recipe.
 
@@ -77,24 +80,35 @@ def evaluate(
 
     Args:
         exclude_seen: leave the items of the history out of the ranking. The published protocol ranks all items.
+        catalogue: of `histories`, where it is not the recommender's own; ranks are among the recommender's items, and
+            a target that is none of them is not placed.
     """
     recommender.eval()
+    between = None if catalogue is None else Translation.between(recommender.catalogue, catalogue)
     jobs = _jobs(recommender, histories, splits)
-    counts = training_counts(histories, len(recommender.catalogue))
+    counts = training_counts(histories, len(catalogue or recommender.catalogue))
     total, done, results = sum(len(job[2]) for job in jobs), 0, []
     for split, condition, examples in jobs:
         ranks, lists = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, LIST_LENGTH, dtype=torch.int64)]
-        start = 0
-        for batch in InMemoryExamples(examples).batches(recommender.base_settings.evaluation_batch_size, None):
+        start, asked = 0, examples
+        if between is not None:
+            examples = between.histories(histories, examples, recommender.base_settings.max_history)
+            asked = between.targets(examples)
+        for batch in InMemoryExamples(asked).batches(recommender.base_settings.evaluation_batch_size, None):
             placed = batch.to(recommender.device)
-            seen = _seen(histories, examples, start, batch).to(recommender.device) if exclude_seen else None
+            seen = _seen(histories, examples, start, batch, between) if exclude_seen else None
+            seen = None if seen is None else seen.to(recommender.device)
             found, best = recommender.ranks_and_topk(placed, LIST_LENGTH, seen)
             ranks.append(found.cpu())
             lists.append(best.cpu())
             start += len(batch)
             done += len(batch)
             notify(done, total, f"{recommender.name}, {split}, {condition}")
-        results.append(Ranked(split, condition, examples, torch.cat(ranks).numpy(), torch.cat(lists).numpy(), counts))
+        found_ranks, found_lists = torch.cat(ranks).numpy(), torch.cat(lists).numpy()
+        if between is not None:
+            found_ranks = np.where(between.unknown(examples), 0, found_ranks)
+            found_lists = between.lists(found_lists)
+        results.append(Ranked(split, condition, examples, found_ranks, found_lists, counts))
     return results
 
 
@@ -156,10 +170,14 @@ def _jobs(
     return jobs
 
 
-def _seen(histories: Histories, examples: Examples, start: int, batch: Batch) -> torch.Tensor:
+def _seen(
+    histories: Histories, examples: Examples, start: int, batch: Batch, between: Translation | None
+) -> torch.Tensor:
     """Every item before the target's position, the window of the model or not, padded with -1."""
     rows = range(start, start + len(batch))
     before = [histories.items[int(examples.users[row])][: int(examples.positions[row])] for row in rows]
+    if between is not None:
+        before = [own[own >= 0] for own in (between.to_own[items] for items in before)]
     return make_batch(before, [""] * len(before)).history
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.evaluation.metrics import Interval, Paired
+from ray_jobs.registry.promotion import Decision
 from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult
 from schemas.handoff import Handoff
 from schemas.recipes import RECOMMENDERS
@@ -36,6 +37,7 @@ class CardContent:
         codebook: version of the semantic ids, empty where the recipe uses none.
         inputs: tables at the versions they were read.
         settings: the recipe's settings.
+        decision: of the promotion gate, None before it.
     """
 
     model_name: str
@@ -55,6 +57,7 @@ class CardContent:
     codebook: str = ""
     inputs: Mapping[str, Handoff] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
+    decision: Decision | None = None
 
 
 def markdown(content: CardContent, version: str = "") -> str:
@@ -69,6 +72,7 @@ def markdown(content: CardContent, version: str = "") -> str:
             _opening(content),
             _metrics(content.results),
             _comparisons(content.comparisons),
+            _promotion(content.decision),
             _slices(content.results[0]),
             _exposures(content.exposures),
             _usage(content.model_name, version),
@@ -78,7 +82,7 @@ def markdown(content: CardContent, version: str = "") -> str:
     )
     lines = _lineage(content)
     card = f"{head}\n\n" + "\n".join(lines)
-    while len(card) > LONGEST and lines:
+    while len(card) > LONGEST and len(lines) > 1:
         lines = [*lines[:-2], "... (the rest is in the run's inputs)"]
         card = f"{head}\n\n" + "\n".join(lines)
     return card[:LONGEST]
@@ -126,6 +130,17 @@ def _comparisons(comparisons: Mapping[str, Paired]) -> str:
             f"p = {found.p_value:.4f} (random sign flips, {found.users:,} users)"
         )
     return "\n".join(lines)
+
+
+def _promotion(decision: Decision | None) -> str:
+    if decision is None:
+        return ""
+    rows = [f"## Promotion: {decision.word}\n", "| check | this | champion | bar | verdict |", "|---|---|---|---|---|"]
+    for check in decision.checks:
+        numbers = ("-" if n is None else f"{n:.4g}" for n in (check.challenger, check.champion, check.bar))
+        rows.append(f"| {check.name} | {' | '.join(numbers)} | {check.verdict} |")
+    untold = [check.note for check in decision.checks if check.blocks and (check.bar is None or check.by_interval)]
+    return "\n".join([*rows, *(f"\n{note}." for note in untold)])
 
 
 def _slices(result: ModelResult) -> str:

@@ -1,90 +1,260 @@
-"""Champion or challenger: a pure decision, and an alias move that is read back."""
+"""Champion or challenger: checks with a number, a bar and a verdict each, and the decision that follows from them.
 
-from dataclasses import dataclass
+Pure: what is measured comes in, nothing is read or written here.
+"""
 
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-CHALLENGER = "challenger"
-CHAMPION = "champion"
+import numpy as np
 
+from infra.errors import SettingError
+from ray_jobs.evaluation.metrics import FloatArray, non_inferior
+from schemas.model_versions import KEPT, PROMOTED, WAITING
 
-class AliasConflict(RuntimeError):
-    """Another promoter moved the alias at the same time; the stage may be run again."""
+PASSED, FAILED, UNKNOWN, REPORTED = "passed", "failed", "not measured", "reported"
+QUALITY, STEERING = "NDCG@10 beside the champion", "steerability"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """What is recorded about a model version.
+class PromotionSettings:
+    """Settings of the gate, section ``promotion``.
 
     Args:
-        ndcg_10: on the test split, under the condition the version is served with; None where not recorded.
+        margin: share of the champion's NDCG@10 that the lower end of the 95 % interval of the paired difference may
+            lie below zero; 0 asks for a challenger that is better beyond doubt.
+        coverage_share: share of the champion's coverage of the catalogue that may be lost.
+        slice_share: share of the champion's NDCG@10 that must be kept in every group of users.
+        slice_users: groups of fewer users are not looked at.
+        steering_margin: what may be lost of the mean lift by the preference, in units of the axes' metrics.
+        require_steering: leave a challenger waiting until the steerability of both was measured for its day.
+        latency_ms: most milliseconds of one request, the median; 0 only reports them.
+        latency_requests: requests that are timed.
+        size_mb: largest bundle in megabytes; 0 only reports it.
     """
 
-    version: str
-    partition: str
-    ndcg_10: float | None
+    margin: float = 0.1
+    coverage_share: float = 0.2
+    slice_share: float = 0.5
+    slice_users: int = 100
+    steering_margin: float = 0.05
+    require_steering: bool = False
+    latency_ms: float = 0.0
+    latency_requests: int = 9
+    size_mb: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("margin", "coverage_share", "slice_share", "steering_margin"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingError(f"promotion.{name} is {getattr(self, name)}: a number from 0 to 1 is needed")
+        for name in ("slice_users", "latency_requests"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"promotion.{name} is {getattr(self, name)}: at least 1 is needed")
+        for name in ("latency_ms", "size_mb"):
+            if getattr(self, name) < 0:
+                raise SettingError(f"promotion.{name} is {getattr(self, name)}: 0 (no limit) or more is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One condition of a promotion.
+
+    Args:
+        name: what is compared.
+        challenger, champion: their numbers; None where there is none.
+        bar: what `challenger` is held against, or the end of its interval; None where nothing is asked.
+        verdict: ``passed``, ``failed``, ``not measured`` or ``reported``.
+        note: the numbers as a sentence without its full stop.
+        required: a verdict ``not measured`` blocks, too.
+        by_interval: the lower end of the paired difference's interval decides, as `note` says.
+    """
+
+    name: str
+    challenger: float | None = None
+    champion: float | None = None
+    bar: float | None = None
+    verdict: str
+    note: str
+    required: bool = False
+    by_interval: bool = False
+
+    @property
+    def blocks(self) -> bool:
+        """Whether there is no promotion because of it."""
+        return self.verdict == FAILED or (self.required and self.verdict == UNKNOWN)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the challenger becomes champion, and the number that decided."""
+    """Whether the challenger becomes champion, and every number that was looked at."""
 
-    promote: bool
-    reason: str
+    checks: tuple[Check, ...]
+
+    @property
+    def promote(self) -> bool:
+        """Whether no check blocks."""
+        return not any(check.blocks for check in self.checks)
 
     @property
     def word(self) -> str:
-        """``promoted`` or ``kept``, for tags and counts."""
-        return "promoted" if self.promote else "kept"
+        """``promoted``, ``kept``, or ``waiting`` where only what was not measured yet is in the way."""
+        if self.promote:
+            return PROMOTED
+        return KEPT if any(check.verdict == FAILED for check in self.checks) else WAITING
+
+    @property
+    def reason(self) -> str:
+        """The numbers that failed; where none did, those that passed."""
+        chosen = [check for check in self.checks if check.blocks] or [
+            check for check in self.checks if check.verdict == PASSED
+        ]
+        return "; ".join(check.note for check in chosen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {"decision": self.word, "reason": self.reason, "checks": [asdict(check) for check in self.checks]}
 
 
-def decide(challenger: Standing, popularity: float, champion: Standing | None) -> Decision:
-    """Decide by NDCG@10 on the test split of the challenger's partition.
+def _verdict(holds: bool) -> str:
+    return PASSED if holds else FAILED
 
-    The challenger must be above popularity, must not be of an older day than the champion, and must not be worse
-    than the champion where both were measured on the same day. A champion measured on another day is no bar: its
-    number says nothing about this day's users.
+
+def refused(name: str, note: str) -> Check:
+    """A check that cannot be passed, whatever is measured."""
+    return Check(name=name, verdict=FAILED, note=note)
+
+
+def above_popularity(own: float, popularity: float) -> Check:
+    """NDCG@10 of the challenger against that of recommending what is popular."""
+    holds = own > popularity
+    note = f"NDCG@10 {own:.4f} is {'' if holds else 'not '}above popularity's {popularity:.4f}"
+    return Check(name="NDCG@10 above popularity", challenger=own, bar=popularity, verdict=_verdict(holds), note=note)
+
+
+def quality(new: FloatArray, old: FloatArray, margin: float, named: str) -> Check:
+    """NDCG@10 not worse than the champion's on the same day, by a paired bootstrap over the same users.
+
+    A champion that finds nothing has nothing to lose.
+
+    Args:
+        new, old: NDCG@10 per user, [U] each, in one order.
+        margin: share of the champion's mean.
+        named: how the champion is called in the note.
     """
-    assert challenger.ndcg_10 is not None
-    own = challenger.ndcg_10
-    if not own > popularity:
-        return Decision(False, f"NDCG@10 {own:.4f} is not above popularity's {popularity:.4f}")
-    above = f"NDCG@10 {own:.4f} is above popularity's {popularity:.4f}"
-    if champion is None or champion.version == challenger.version:
-        return Decision(True, f"{above}; there was no champion")
-    named = f"champion version {champion.version}"
-    if champion.partition > challenger.partition:
-        return Decision(False, f"{named} is of the newer day {champion.partition}")
-    if champion.ndcg_10 is None or champion.partition != challenger.partition:
-        return Decision(True, f"{above}; {named} has no result for {challenger.partition} to compare with")
-    if own < champion.ndcg_10:
-        return Decision(False, f"NDCG@10 {own:.4f} is below {champion.ndcg_10:.4f} of {named}")
-    return Decision(True, f"{above} and not below {champion.ndcg_10:.4f} of {named}")
+    before = float(np.mean(old))
+    holds, found = non_inferior(new, old, margin * before)
+    holds = holds or before == 0
+    gap, bar = found.difference, -margin * before
+    note = (
+        f"NDCG@10 {float(np.mean(new)):.4f} against {before:.4f} of {named}, {found.users:,} users: the difference "
+        f"{gap.mean:+.4f} may be as low as {gap.low:+.4f}, {'above' if holds else 'not above'} {bar:+.4f}"
+    )
+    return Check(
+        name=QUALITY,
+        challenger=float(np.mean(new)),
+        champion=before,
+        bar=before + bar,
+        verdict=_verdict(holds),
+        note=note,
+        by_interval=True,
+    )
 
 
-def version_at(client: MlflowClient, name: str, alias: str) -> str | None:
-    """The version that `alias` points at, or None."""
-    try:
-        return str(client.get_model_version_by_alias(name, alias).version)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+def coverage(own: float | None, champion: float | None, share: float) -> Check:
+    """Share of the catalogue in some list against the champion's.
 
-
-def point_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
-    """Move `alias` to `version` and read it back; the registry has no compare-and-set.
-
-    Raises:
-        AliasConflict: it points elsewhere after the move.
+    Args:
+        share: of the champion's, that may be lost.
     """
-    if version_at(client, name, alias) == version:
-        return
-    client.set_registered_model_alias(name, alias, version)
-    found = version_at(client, name, alias)
-    if found != version:
-        raise AliasConflict(
-            f"alias {alias!r} of {name} was set to version {version} and now points at {found}: another promoter is at "
-            "work. Let one register stage run at a time, then run this one again."
-        )
+    name = "coverage of ten"
+    if own is None or champion is None:
+        return Check(name=name, challenger=own, champion=champion, verdict=UNKNOWN, note="coverage was not measured")
+    bar = (1 - share) * champion
+    holds = own >= bar
+    note = f"coverage {own:.4f} is {'not below' if holds else 'below'} {bar:.4f} (champion {champion:.4f})"
+    return Check(name=name, challenger=own, champion=champion, bar=bar, verdict=_verdict(holds), note=note)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Mean NDCG@10 of both models over a group of users."""
+
+    name: str
+    users: int
+    challenger: float
+    champion: float
+
+
+def slices(groups: Sequence[Slice], share: float, users: int) -> Check:
+    """No group of users that collapses; the check's numbers are those of the weakest.
+
+    Args:
+        share: of the champion's NDCG@10, that must be kept in each group.
+        users: groups of fewer are not looked at.
+    """
+    looked_at = [group for group in groups if group.users >= users and group.champion > 0]
+    if not looked_at:
+        note = f"no group of {users:,} users or more in which the champion finds anything"
+        return Check(name="weakest slice", verdict=UNKNOWN, note=note)
+    weakest = min(looked_at, key=lambda group: group.challenger / group.champion)
+    bar = share * weakest.champion
+    holds = weakest.challenger >= bar
+    note = (
+        f"the weakest slice ({weakest.name}, {weakest.users:,} users) has NDCG@10 {weakest.challenger:.4f}, "
+        f"{'not below' if holds else 'below'} {bar:.4f} (champion {weakest.champion:.4f})"
+    )
+    return Check(
+        name=f"slice {weakest.name}",
+        challenger=weakest.challenger,
+        champion=weakest.champion,
+        bar=bar,
+        verdict=_verdict(holds),
+        note=note,
+    )
+
+
+def steering(new: FloatArray | None, old: FloatArray | None, margin: float, required: bool) -> Check:
+    """Lift by the preference against the champion's, by a paired bootstrap over the same samples of the benchmark.
+
+    Args:
+        new, old: metric with the preference less that without, per sample, [S] each; None where not measured.
+        margin: what may be lost of the mean.
+        required: not measured is a reason not to promote.
+    """
+    if new is None or old is None:
+        note = "the steerability of both was not measured for this day (run the DAG preference_benchmark for them)"
+        return Check(name=STEERING, verdict=UNKNOWN, note=note, required=required)
+    holds, found = non_inferior(new, old, margin)
+    own, before = float(np.mean(new)), float(np.mean(old))
+    note = (
+        f"lift by the preference {own:+.4f} against {before:+.4f}, {found.users:,} samples: the difference may be as "
+        f"low as {found.difference.low:+.4f}, {'above' if holds else 'not above'} {-margin:+.4f}"
+    )
+    bar = before - margin
+    return Check(
+        name=STEERING,
+        challenger=own,
+        champion=before,
+        bar=bar,
+        verdict=_verdict(holds),
+        note=note,
+        required=required,
+        by_interval=True,
+    )
+
+
+def within(name: str, value: float, limit: float, unit: str) -> Check:
+    """A number against a limit; a limit of 0 asks nothing."""
+    if not limit:
+        return Check(name=name, challenger=value, verdict=REPORTED, note=f"{name} {value:.1f} {unit}")
+    holds = value <= limit
+    note = f"{name} {value:.1f} {unit} is {'within' if holds else 'above'} the limit {limit:.1f} {unit}"
+    return Check(name=name, challenger=value, bar=limit, verdict=_verdict(holds), note=note)
+
+
+def day(partition: str, champion: str, named: str) -> Check:
+    """The challenger must not be of an older day than the champion, who has seen what that day holds out."""
+    if champion > partition:
+        return refused("day", f"{named} is of the newer day {champion}")
+    return Check(name="day", verdict=PASSED, note=f"{partition} is not older than {champion} of {named}")

@@ -167,6 +167,24 @@ def compare(
     return paired(_values(both, metric), _values(theirs, metric))
 
 
+def same_users(
+    evaluations: pa.Table, own: ModelResult, other: ModelResult, split: str = "test"
+) -> tuple[pa.Table, pa.Table]:
+    """Rows of both models by user, where both were asked for the same items of the same users.
+
+    Raises:
+        DataError: they were not, because the histories have changed between the evaluations.
+    """
+    mine, theirs = (_rows(evaluations, result.model, result.condition, split) for result in (own, other))
+    asked = ["user_id", "target_item_id"]
+    if not mine.select(asked).equals(theirs.select(asked)):
+        raise DataError(
+            f"{own.model} and {other.model} were evaluated on other users or targets: run the evaluate stage for both "
+            "on the same sequences"
+        )
+    return mine, theirs
+
+
 def of_model(results: Sequence[ModelResult], identity: str) -> list[ModelResult]:
     """Results of the model that was trained under `identity`, the condition it is served with first.
 

@@ -18,9 +18,8 @@ from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAM_VAL_LENGTH,
 from infra.errors import SettingError
 from infra.settings import Settings
 from ray_jobs.registry.lineage import dataset_inputs, git_revision
+from schemas.model_versions import IDENTITY_TAG
 from schemas.stage_request import StageRequest
-
-IDENTITY_TAG = "penchant.run_identity"
 
 
 def connect(settings: Settings) -> MlflowClient:

@@ -10,9 +10,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from infra.errors import SettingError
-from ray_jobs.registry.runs import IDENTITY_TAG
+from schemas.model_versions import IDENTITY_TAG
 
-DECISION_TAG = "penchant.decision"
 REASON_TAG = "penchant.decision_reason"
 NDCG_TAG = "penchant.test.ndcg_10"
 PARTITION_TAG = "penchant.partition"

@@ -26,6 +26,7 @@ TASKS = {
     "append_items",
     "train_recommender",
     "train_baseline",
+    "champion",
     "evaluate",
     "register",
     "recommendations",

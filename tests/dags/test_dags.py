@@ -7,7 +7,7 @@ import pytest
 
 from infra.settings import REPOSITORY
 
-DAGS = ("daily_retrain", "preference_benchmark", "train_recipe", "tune_denoiser")
+DAGS = ("daily_retrain", "preference_benchmark", "rollback", "train_recipe", "tune_denoiser")
 ENGINES = ("pyspark", "ray", "torch", "great_expectations", "mlflow", "openai", "transformers")
 
 
@@ -28,7 +28,8 @@ def test_a_dag_explains_itself_and_is_governed(dags, name):
         assert task.retries >= 1
         assert task.execution_timeout is not None
         assert task.owner == "penchant"
-    assert {"dataset", "partition", "overrides", "generation"} <= set(dag.params)
+    work = {"version", "reason"} if name == "rollback" else {"partition", "overrides", "generation"}
+    assert {"dataset", *work} <= set(dag.params)
     for param in dag.params:
         form = dag.params.get_param(param)
         assert form.schema["title"]
@@ -53,6 +54,8 @@ def test_the_chain_runs_in_the_order_of_the_data(dags):
         ("preferences", "train_recommender"),
         ("train_recommender", "evaluate"),
         ("train_baseline", "evaluate"),
+        ("train_recommender", "champion"),
+        ("champion", "evaluate"),
         ("evaluate", "register"),
         ("register", "recommendations"),
     ]:

@@ -79,3 +79,21 @@ def test_what_a_day_goes_on_from_is_handed_to_training_but_not_to_the_tokenizer(
     assert request_of("APPEND_ITEMS", found, tokenizer="rqvae").upstream["continuation.append_to"] == "rq-1"
     assert request_of("SEMANTIC_IDS", found, tokenizer="rqvae").upstream == {}
     assert request_of("CONTINUATION", {}, tokenizer="fsq").upstream == {"tokenizer": "fsq"}
+
+
+def test_the_champion_is_part_of_the_work_and_none_leaves_it_as_it_was(request_of):
+    published = {"inputs": PREPARED, "train_recommender": report("train", bundle_uri="/b")}
+    alone = request_of("EVALUATE", published).identity()
+    assert request_of("EVALUATE", published | {"champion": report("champion")}).identity() == alone
+    beside = request_of("EVALUATE", published | {"champion": report("champion", model="penchant-d/3")})
+    assert beside.upstream["champion.model"] == "penchant-d/3"
+    assert beside.identity() != alone
+
+
+def test_a_rollback_of_another_reign_is_other_work(request_of):
+    def asked(since):
+        looked_up = report("target", champion="4", since=since, to="3", reason="")
+        return request_of("ROLLBACK", {"target": looked_up}).identity()
+
+    assert asked("2026-02-01T03:00:00+00:00") == asked("2026-02-01T03:00:00+00:00")
+    assert asked("2026-02-01T03:00:00+00:00") != asked("2026-02-02T03:00:00+00:00")

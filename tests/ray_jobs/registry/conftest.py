@@ -139,8 +139,11 @@ class World:
             stage=stage, dataset="tiny", partition=DAY, inputs=self.handoffs, upstream=upstream, **changes
         )
 
-    def register_request(self, trained, **changes):
-        return self.request("register", {f"train_recommender.{k}": v for k, v in trained.items()}, **changes)
+    def register_request(self, trained, champion=None, **changes):
+        """The request, with what evaluate says of the `champion` it compared with."""
+        upstream = {f"train_recommender.{k}": v for k, v in trained.items()}
+        upstream |= {f"evaluate.{k}": v for k, v in (champion or {}).items()}
+        return self.request("register", upstream, **changes)
 
 
 @pytest.fixture

@@ -98,6 +98,8 @@ def test_a_day_goes_on_from_the_newest_promoted_version_of_an_earlier_day(regist
     assert report.outputs["warm_start"] == f"{NAME}/2"
     registry.add("2026-01-05")
     assert continuation.run(request(recipe="sasrec")).outputs == report.outputs, "the day's own versions change nothing"
+    registry.client.set_model_version_tag(NAME, "2", "penchant.rolled_back", "it was bad")
+    assert continuation.run(request(recipe="sasrec")).outputs["warm_start"] == f"{NAME}/4", "nobody goes on from that"
     off = continuation.run(request(recipe="sasrec", overrides={"continuation.enabled": False}))
     assert (off.outputs["warm_start"], off.outputs["reason"]) == ("", "continuation.enabled is false")
 

@@ -8,6 +8,7 @@ import pytest
 from ray_jobs.evaluation.metrics import METRICS, Interval, Paired, per_user
 from ray_jobs.registry import plots
 from ray_jobs.registry.model_card import EXPOSURE, LONGEST, CardContent, markdown
+from ray_jobs.registry.promotion import Decision, coverage, quality, refused
 from ray_jobs.registry.results import (
     BY_LENGTH,
     BY_TARGET,
@@ -201,3 +202,20 @@ def test_a_long_card_fits_the_database():
     assert len(text) <= LONGEST
     assert text.endswith("(the rest is in the run's inputs)")
     assert "| table000 | 0 | 1,000,000 |" in text
+
+
+def test_the_card_has_every_check_and_a_sentence_where_the_bar_does_not_tell():
+    new, old = np.array([1.0, 1, 1, 0, 0, 0]), np.array([0.0, 0, 0, 1, 1, 0])
+    checks = (quality(new, old, 0.1, "champion version 3"), coverage(0.1, 0.5, 0.2), refused("day", "it is older"))
+    text = markdown(card(decision=Decision(checks)))
+    assert "## Promotion: kept" in text
+    assert "| NDCG@10 beside the champion | 0.5 | 0.3333 | 0.3 | failed |" in text, "above the bar, but not for sure"
+    assert "of champion version 3, 6 users: the difference +0.1667 may be as low as -" in text
+    assert "| coverage of ten | 0.1 | 0.5 | 0.4 | failed |\n| day | - | - | - | failed |" in text
+    assert "coverage 0.1000 is below" not in text
+    assert "\nit is older." in text
+
+
+def test_a_card_whose_head_alone_is_too_long_is_cut():
+    comparisons = {f"model {n}": Paired(Interval(0.01, -0.002, 0.03), 0.0123, 1429) for n in range(60)}
+    assert len(markdown(card(comparisons=comparisons))) == LONGEST

@@ -1,51 +1,115 @@
+import json
+
+import numpy as np
 import pytest
-from mlflow import MlflowClient
 
-from ray_jobs.registry import promotion, runs
-from ray_jobs.registry.promotion import AliasConflict, Standing, decide
+from infra.errors import SettingError
+from infra.settings import stage_settings
+from ray_jobs.registry.promotion import (
+    Check,
+    Decision,
+    PromotionSettings,
+    Slice,
+    above_popularity,
+    coverage,
+    day,
+    quality,
+    slices,
+    steering,
+    within,
+)
 
-DAY = "2026-01-31"
+NAMED = "champion version 3"
 
 
-def standing(version, ndcg, partition=DAY):
-    return Standing(version=version, partition=partition, ndcg_10=ndcg)
+def draws(users, mean, seed=0):
+    """NDCG@10 of users whose target is found at rank 1 or not at all."""
+    return (np.random.default_rng(seed).random(users) < mean).astype(float)
 
 
 @pytest.mark.parametrize(
-    ("own", "champion", "promote", "words"),
+    ("check", "verdict", "words"),
     [
-        (0.04, None, True, "no champion"),
-        (0.02, None, False, "not above popularity's 0.0200"),
-        (0.04, standing("1", 0.04), True, "not below 0.0400 of champion version 1"),
-        (0.04, standing("1", 0.041), False, "is below 0.0410 of champion version 1"),
-        (0.04, standing("1", 0.9, "2026-01-30"), True, "no result for 2026-01-31"),
-        (0.04, standing("1", None), True, "no result for 2026-01-31"),
-        (0.9, standing("1", 0.04, "2026-02-01"), False, "newer day 2026-02-01"),
-        (0.04, standing("2", 0.04), True, "no champion"),
+        (above_popularity(0.04, 0.02), "passed", "NDCG@10 0.0400 is above popularity's 0.0200"),
+        (above_popularity(0.02, 0.02), "failed", "NDCG@10 0.0200 is not above popularity's 0.0200"),
+        (day("2026-01-31", "2026-01-31", NAMED), "passed", "not older than 2026-01-31 of champion version 3"),
+        (day("2026-01-31", "2026-02-01", NAMED), "failed", "champion version 3 is of the newer day 2026-02-01"),
+        (coverage(0.4, 0.5, 0.2), "passed", "coverage 0.4000 is not below 0.4000 (champion 0.5000)"),
+        (coverage(0.39, 0.5, 0.2), "failed", "coverage 0.3900 is below 0.4000 (champion 0.5000)"),
+        (coverage(0.39, None, 0.2), "not measured", "coverage was not measured"),
+        (within("latency", 30.0, 50.0, "ms"), "passed", "latency 30.0 ms is within the limit 50.0 ms"),
+        (within("latency", 50.1, 50.0, "ms"), "failed", "latency 50.1 ms is above the limit 50.0 ms"),
+        (within("size", 50.1, 0.0, "MB"), "reported", "size 50.1 MB"),
     ],
 )
-def test_the_rule(own, champion, promote, words):
-    decision = decide(standing("2", own), 0.02, champion)
-    assert decision.promote is promote
-    assert words in decision.reason
-    assert decision.word == ("promoted" if promote else "kept")
+def test_a_number_against_its_bar(check, verdict, words):
+    assert check.verdict == verdict
+    assert check.blocks is (verdict == "failed")
+    assert words in check.note
 
 
-def test_an_alias_is_read_back(settings, tmp_path):
-    client = runs.connect(settings)
-    client.create_registered_model("m")
-    for _ in range(2):
-        client.create_model_version("m", str(tmp_path))
-    assert promotion.version_at(client, "m", "champion") is None
-    assert promotion.version_at(client, "nobody", "champion") is None
-    promotion.point_alias(client, "m", "champion", "1")
-    assert promotion.version_at(client, "m", "champion") == "1"
+def test_a_challenger_that_is_as_good_passes_where_there_are_users_enough_to_tell():
+    old = draws(4000, 0.3)
+    assert quality(old, old, 0.0001, NAMED).verdict == "passed"
+    swapped = old.copy()
+    swapped[:400] = draws(400, 0.3, seed=1)
+    assert quality(swapped, old, 0.1, NAMED).verdict == "passed"
+    worse = old * draws(4000, 0.8, seed=2)
+    check = quality(worse, old, 0.1, NAMED)
+    assert check.verdict == "failed"
+    assert check.challenger == pytest.approx(worse.mean())
+    assert check.bar == pytest.approx(0.9 * old.mean())
+    assert f"NDCG@10 {worse.mean():.4f} against {old.mean():.4f} of champion version 3, 4,000 users" in check.note
 
-    class Rival(MlflowClient):
-        def set_registered_model_alias(self, name, alias, version):
-            super().set_registered_model_alias(name, alias, version)
-            super().set_registered_model_alias(name, alias, "1")
 
-    rival = Rival(settings.mlflow.tracking_uri, settings.mlflow.tracking_uri)
-    with pytest.raises(AliasConflict, match="set to version 2 and now points at 1"):
-        promotion.point_alias(rival, "m", "champion", "2")
+def test_a_better_mean_over_few_users_is_no_proof():
+    new, old = np.array([1.0, 1, 1, 0, 0, 0, 0, 0]), np.array([0.0, 0, 0, 1, 1, 0, 0, 0])
+    assert new.mean() > old.mean(), "a comparison of means would promote"
+    check = quality(new, old, 0.1, NAMED)
+    assert check.verdict == "failed"
+    assert "8 users: the difference +0.1250 may be as low as -0." in check.note
+    assert quality(np.tile(new, 200), np.tile(old, 200), 0.1, NAMED).verdict == "passed"
+    assert quality(new, np.zeros(8), 0.1, NAMED).verdict == "passed", "there is nothing to lose"
+
+
+def test_one_slice_that_collapses_is_named_and_small_ones_are_not_looked_at():
+    fine = [Slice("target cold", 300, 0.05, 0.06), Slice("length 1-4", 900, 0.2, 0.2)]
+    check = slices([*fine, Slice("length 20 and more", 9, 0.0, 0.5)], share=0.5, users=100)
+    assert (check.verdict, check.name, check.champion) == ("passed", "slice target cold", 0.06)
+    check = slices([*fine, Slice("target tail", 100, 0.09, 0.2)], share=0.5, users=100)
+    assert check.verdict == "failed"
+    assert "(target tail, 100 users) has NDCG@10 0.0900, below 0.1000 (champion 0.2000)" in check.note
+    assert slices([Slice("target cold", 300, 0.0, 0.0)], 0.5, 100).verdict == "not measured"
+
+
+def test_steerability_blocks_when_it_is_lost_and_only_then_when_unknown_if_required():
+    old = draws(500, 0.4)
+    assert steering(old, old, 0.05, False).verdict == "passed"
+    lost = steering(old * 0.5, old, 0.05, False)
+    assert lost.verdict == "failed"
+    assert f"lift by the preference {old.mean() / 2:+.4f} against {old.mean():+.4f}, 500 samples" in lost.note
+    unknown = steering(None, old, 0.05, False)
+    assert (unknown.verdict, unknown.blocks) == ("not measured", False)
+    assert steering(None, old, 0.05, True).blocks
+
+
+def test_the_decision_names_what_failed():
+    good, bad = above_popularity(0.4, 0.2), coverage(0.1, 0.5, 0.2)
+    assert Decision((good,)).word == "promoted"
+    assert Decision((good,)).reason == good.note
+    kept = Decision((good, bad, within("size", 3, 2, "MB")))
+    assert (kept.promote, kept.word) == (False, "kept")
+    assert kept.reason == f"{bad.note}; size 3.0 MB is above the limit 2.0 MB"
+    assert json.loads(json.dumps(kept.to_dict()))["checks"][1]["bar"] == 0.4
+    unknown = Check(name="s", verdict="not measured", note="s was not measured", required=True)
+    assert (Decision((good, unknown)).word, Decision((good, unknown)).reason) == ("waiting", unknown.note)
+    assert Decision((unknown, bad)).word == "kept", "what was not measured cannot save it"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("margin", -0.1), ("coverage_share", 1.1), ("slice_users", 0), ("latency_ms", -1), ("latency_requests", 0)],
+)
+def test_a_wrong_setting_is_named(settings, name, value):
+    with pytest.raises(SettingError, match=rf"promotion\.{name} is {value}"):
+        stage_settings(PromotionSettings, "promotion", settings, {f"promotion.{name}": value})

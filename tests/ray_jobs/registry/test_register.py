@@ -1,8 +1,10 @@
+import datetime as dt
 import json
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 import pandas as pd
@@ -11,10 +13,11 @@ from mlflow import MlflowClient
 
 from infra.settings import REPOSITORY
 from ray_jobs import register
-from ray_jobs.registry import promotion
+from ray_jobs.registry import aliases, runs
 from schemas.errors import DataError
 
 NAME = "penchant-tiny"
+DATE = dt.date(2026, 1, 31)
 
 CLEAN = """
 import json, sys
@@ -49,8 +52,8 @@ def test_a_version_a_person_can_use(registered):
 
     client = MlflowClient()
     version = client.get_model_version_by_alias(NAME, "champion")
-    assert promotion.version_at(client, NAME, "champion") == "1"
-    assert promotion.version_at(client, NAME, "challenger") == "1"
+    assert aliases.version_at(client, NAME, "champion") == "1"
+    assert aliases.version_at(client, NAME, "challenger") == "1"
     for key, value in {
         "penchant.run_identity": request.upstream["train_recommender.run_identity"],
         "penchant.dataset": "tiny",
@@ -113,17 +116,28 @@ def test_a_retry_makes_nothing(registered):
     assert len(MlflowClient().search_model_versions(f"name = '{NAME}'")) == 1
 
 
-@pytest.mark.parametrize("moment", ["create_model_version", "set_registered_model_alias", "set_model_version_tag"])
-def test_a_crash_leaves_what_the_next_try_completes(world, monkeypatch, moment):
+MOMENTS = [
+    ("create_model_version", 1),
+    ("set_registered_model_alias", 2),
+    ("set_model_version_tag", 4),
+]
+
+
+@pytest.mark.parametrize(("moment", "time"), MOMENTS)
+def test_a_crash_leaves_what_the_next_try_completes(world, monkeypatch, moment, time):
     trained = world.train()
     world = world.evaluate({f"sasrec@{trained['run_identity']}": lambda n: 1, "popularity@m": lambda n: 2 + n})
     request = world.register_request(trained)
+    real, calls = getattr(MlflowClient, moment), []
 
     class Killed(BaseException):
         pass
 
     def die(*args, **kwargs):
-        raise Killed
+        calls.append(args)
+        if len(calls) == time:
+            raise Killed
+        return real(*args, **kwargs)
 
     with monkeypatch.context() as crash:
         crash.setattr(MlflowClient, moment, die)
@@ -133,28 +147,133 @@ def test_a_crash_leaves_what_the_next_try_completes(world, monkeypatch, moment):
     client = MlflowClient()
     assert report.status == "done"
     assert report.outputs["alias"] == "champion"
+    assert report.outputs["decision"].startswith("promoted: NDCG@10 1.0000 is above")
     assert [str(v.version) for v in client.search_model_versions(f"name = '{NAME}'")] == ["1"]
+    tags = client.get_model_version(NAME, "1").tags
+    assert {"penchant.champion_since", "penchant.champion_before"} <= set(tags)
     experiment = client.get_experiment_by_name("penchant/tiny").experiment_id
     assert len(client.search_logged_models([experiment])) == 1
+    assert register.run(request).status == "reused"
 
 
-def test_a_worse_model_stays_challenger(registered):
+def challenge(world, seed, own, champion, version="1", coverage="0.5", **changes):
+    """Train and register a challenger whose ranks are `own`, beside those of the champion on the same day."""
+    trained = world.train(generation=seed, seed=seed)
+    name = f"{NAME}/{version}"
+    world = world.evaluate({f"sasrec@{trained['run_identity']}": own, f"champion@{name}": champion})
+    runs.log_metrics(trained["mlflow_run_id"], [("test.coverage_10", 0.5, 0)])
+    beside = {"champion": name, "champion_coverage_10": coverage, "champion_unknown_targets": "2"}
+    return register.run(world.register_request(trained, beside, **changes)), trained, world
+
+
+def test_a_worse_model_stays_challenger_and_a_better_one_takes_over(registered):
     world, _, _ = registered
-    worse = world.train(generation=1, seed=1)
-    world = world.evaluate({f"sasrec@{worse['run_identity']}": lambda n: 2 + n % 6})
-    report = register.run(world.register_request(worse))
+    client = MlflowClient()
+    assert client.get_model_version(NAME, "1").tags["penchant.champion_before"] == "none"
+    report, trained, _ = challenge(world, 1, own=lambda n: 2 + n % 6, champion=lambda n: 1 + n % 6)
     assert report.outputs["version"] == "2"
     assert report.outputs["alias"] == "challenger"
-    assert "is below" in report.outputs["decision"]
-    assert "champion version 1" in report.outputs["decision"]
-    client = MlflowClient()
-    assert promotion.version_at(client, NAME, "champion") == "1"
-    assert client.get_model_version(NAME, "2").tags["penchant.decision"] == "kept"
+    decision = report.outputs["decision"]
+    assert decision.startswith("kept: NDCG@10 0.4397 against 0.5508 of champion version 1 (which misses 2 targets")
+    assert aliases.version_at(client, NAME, "champion") == "1"
+    version = client.get_model_version(NAME, "2")
+    assert version.tags["penchant.decision"] == "kept"
+    assert f"kept: {version.tags['penchant.decision_reason']}" == decision
+    assert "penchant.champion_since" not in version.tags
+    assert len(version.description) <= 5000
+    for row in (
+        "| NDCG@10 beside the champion | 0.4397 | 0.5508 | 0.4957 | failed |",
+        "| coverage of ten | 0.5 | 0.5 | 0.4 | passed |",
+        "| steerability | - | - | - | not measured |",
+    ):
+        assert row in version.description
+    folder = client.download_artifacts(trained["mlflow_run_id"], "promotion.json", str(world.home))
+    checks = {check["name"]: check for check in json.loads(Path(folder).read_text())["checks"]}
+    assert checks["latency"]["verdict"] == checks["size"]["verdict"] == "reported"
+    assert checks["latency"]["challenger"] > 0
 
-    better = world.train(generation=2, seed=2)
-    world = world.evaluate({f"sasrec@{better['run_identity']}": lambda n: 1})
-    report = register.run(world.register_request(better))
+    report, _, _ = challenge(world, 2, own=lambda n: 1, champion=lambda n: 1 + n % 6)
     assert (report.outputs["version"], report.outputs["alias"]) == ("3", "champion")
+    new, old = (client.get_model_version(NAME, number).tags for number in ("3", "1"))
+    assert new["penchant.champion_before"] == "1"
+    assert new["penchant.champion_since"] == old["penchant.champion_until"] >= old["penchant.champion_since"]
+
+
+def test_failed_checks_are_all_named_and_leave_the_champion_untouched(registered):
+    world, _, _ = registered
+    limits = {"promotion.latency_ms": 0.0001, "promotion.size_mb": 0.0001, "promotion.slice_users": 8}
+    uneven = {"own": lambda n: 1 if n % 3 else 10, "champion": lambda n: 2 + n % 3 * 5}
+    report, _, _ = challenge(world, 1, **uneven, coverage="0.7", overrides=limits)
+    assert report.outputs["alias"] == "challenger"
+    kept, *reasons = report.outputs["decision"].split("; ")
+    assert kept == "kept: coverage 0.5000 is below 0.5600 (champion 0.7000)"
+    assert reasons[0].startswith("the weakest slice (target's popularity cold, 8 users) has NDCG@10 0.2891, below")
+    assert reasons[1].endswith("ms is above the limit 0.0 ms")
+    assert reasons[2].endswith("MB is above the limit 0.0 MB")
+    assert aliases.version_at(MlflowClient(), NAME, "champion") == "1"
+
+
+def test_a_champion_that_was_not_compared_with_is_never_replaced(registered):
+    world, _, _ = registered
+    trained = world.train(generation=1, seed=1)
+    world = world.evaluate({f"sasrec@{trained['run_identity']}": lambda n: 1})
+    for beside, said in (({}, "evaluate was told of none"), ({"champion": f"{NAME}/7"}, f"compared with {NAME}/7")):
+        with pytest.raises(DataError, match=f"the champion is {NAME}/1, and .*{said}.*clearing the task"):
+            register.run(world.register_request(trained, beside))
+    beside = {"champion": f"{NAME}/1"}
+    with pytest.raises(DataError, match=f"no rows of champion@{NAME}/1 for this partition"):
+        register.run(world.register_request(trained, beside))
+    client = MlflowClient()
+    assert aliases.version_at(client, NAME, "champion") == "1"
+    client.set_model_version_tag(NAME, "1", "penchant.partition", "2026-02-03")
+    report = register.run(world.register_request(trained))
+    assert report.outputs["decision"] == "kept: champion version 1 is of the newer day 2026-02-03"
+    assert aliases.version_at(client, NAME, "champion") == "1"
+
+
+def test_a_promoter_that_was_overtaken_moves_nothing(registered, monkeypatch):
+    world, _, _ = registered
+    challenge(world, 1, own=lambda n: 2 + n % 6, champion=lambda n: 1)
+    real = register._describe
+
+    def overtaken(client, *args):
+        real(client, *args)
+        client.set_registered_model_alias(NAME, "champion", "2")
+
+    monkeypatch.setattr(register, "_describe", overtaken)
+    with pytest.raises(aliases.AliasConflict, match="compared with champion 1, and 2 became champion meanwhile"):
+        challenge(world, 2, own=lambda n: 1, champion=lambda n: 2 + n % 6)
+    assert aliases.version_at(MlflowClient(), NAME, "champion") == "2"
+
+
+def test_steerability_is_compared_where_both_were_asked_and_can_be_waited_for(registered):
+    world, _, _ = registered
+    required = {"promotion.require_steering": True}
+    ranks = {"own": lambda n: 1, "champion": lambda n: 2 + n % 6}
+    report, trained, world = challenge(world, 1, **ranks, overrides=required)
+    assert report.outputs["decision"].startswith("waiting: the steerability of both was not measured")
+    for version, lift in (("1", 0.4), ("2", 0.1)):
+        partition = {"partition_date": DATE, "model": f"{NAME}/{version}"}
+        world = world.publish("preference_evaluations", list(asked(lift)), partition)
+    beside = {"champion": f"{NAME}/1", "champion_coverage_10": "0.5"}
+    report = register.run(world.register_request(trained, beside, overrides=required))
+    assert report.counts["versions_made"] == 0
+    assert "kept: lift by the preference +0.1000 against +0.4000, 30 samples" in report.outputs["decision"]
+    assert register.run(world.register_request(trained, beside, overrides=required)).status == "reused"
+    assert aliases.version_at(MlflowClient(), NAME, "champion") == "1"
+
+
+def asked(lift):
+    for number in range(30):
+        for condition, gain in (("none", 0.2), ("given", 0.2 + lift)):
+            zero = dict.fromkeys(("recall_5", "recall_10", "ndcg_5"), 0.0)
+            yield zero | {
+                "axis": "recommendation",
+                "split": "test",
+                "sample_id": f"{number}",
+                "condition": condition,
+                "ndcg_10": gain,
+            }
 
 
 def test_below_popularity_there_is_no_champion(world):
@@ -163,7 +282,7 @@ def test_below_popularity_there_is_no_champion(world):
     report = register.run(world.register_request(trained))
     assert report.outputs["alias"] == "challenger"
     assert "not above popularity" in report.outputs["decision"]
-    assert promotion.version_at(MlflowClient(), NAME, "champion") is None
+    assert aliases.version_at(MlflowClient(), NAME, "champion") is None
 
 
 def test_what_is_missing_is_named(world):
@@ -178,7 +297,7 @@ def test_what_is_missing_is_named(world):
     with pytest.raises(DataError, match="no test rows of popularity"):
         register.run(only_own(world, trained))
     client = MlflowClient()
-    assert promotion.version_at(client, NAME, "champion") is None
+    assert aliases.version_at(client, NAME, "champion") is None
 
 
 def only_own(world, trained):
@@ -199,4 +318,4 @@ def test_a_model_of_shuffled_ties_is_registered_and_never_promoted(world):
     )
     report = register.run(world.register_request(trained))
     assert report.outputs["decision"].startswith("kept: trained on histories with other targets (ties-shuffled-0)")
-    assert promotion.version_at(MlflowClient(), NAME, "champion") is None
+    assert aliases.version_at(MlflowClient(), NAME, "champion") is None

@@ -3,10 +3,11 @@ import datetime as dt
 import pytest
 
 from ray_jobs import report
+from ray_jobs.registry.aliases import point_alias
 from ray_jobs.registry.audience import audience_of
-from ray_jobs.registry.promotion import CHAMPION, point_alias
 from ray_jobs.registry.runs import connect
 from schemas.errors import DataError
+from schemas.model_versions import CHAMPION
 
 DAY = "2026-01-31"
 

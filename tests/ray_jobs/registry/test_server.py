@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from infra.settings import load_settings
 from ray_jobs import register
-from ray_jobs.registry import promotion, runs
+from ray_jobs.registry import aliases, runs
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def wait_for(address, process, log):
 def test_registering_over_http(server):
     trained = server.train()
     client = runs.connect(server.settings)
-    assert promotion.version_at(client, "penchant-tiny", "champion") is None
+    assert aliases.version_at(client, "penchant-tiny", "champion") is None
     made = server.evaluate({f"sasrec@{trained['run_identity']}": lambda n: 1, "popularity@m": lambda n: 2 + n})
     request = made.register_request(trained)
     report = register.run(request)

@@ -1,0 +1,72 @@
+"""Aliases of registered models, moved and read back, and since when and until when each version was champion."""
+
+import datetime as dt
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from infra.settings import Settings
+from schemas.model_versions import CHAMPION, SINCE_TAG, UNTIL_TAG
+
+
+class AliasConflict(RuntimeError):
+    """Another promoter moved the alias at the same time; the stage may be run again."""
+
+
+@contextmanager
+def one_promoter(settings: Settings, name: str) -> Iterator[None]:
+    """Wait until no other process of this home moves aliases of the model `name`; a killed one holds nothing.
+
+    Homes that are not shared do not see each other: there `point_alias` notices.
+    """
+    folder = Path(settings.home) / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def version_at(client: MlflowClient, name: str, alias: str) -> str | None:
+    """The version that `alias` points at, or None."""
+    try:
+        return str(client.get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def point_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
+    """Move `alias` to `version` and read it back; the registry has no compare-and-set.
+
+    Raises:
+        AliasConflict: it points elsewhere after the move.
+    """
+    if version_at(client, name, alias) == version:
+        return
+    client.set_registered_model_alias(name, alias, version)
+    found = version_at(client, name, alias)
+    if found != version:
+        raise AliasConflict(
+            f"alias {alias!r} of {name} was set to version {version} and now points at {found}: another promoter is at "
+            "work. Let one register stage run at a time, then run this one again."
+        )
+
+
+def record_change(client: MlflowClient, name: str, before: str | None, after: str) -> None:
+    """Tag `before` with the moment that it stopped being champion, and `after` with the one that it became it."""
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    if before is not None and before != after:
+        client.set_model_version_tag(name, before, UNTIL_TAG, now)
+    if UNTIL_TAG in client.get_model_version(name, after).tags:
+        client.delete_model_version_tag(name, after, UNTIL_TAG)
+    client.set_model_version_tag(name, after, SINCE_TAG, now)
+
+
+def champion_of(client: MlflowClient, name: str) -> str | None:
+    """The version that is champion, or None."""
+    return version_at(client, name, CHAMPION)

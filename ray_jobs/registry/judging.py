@@ -1,0 +1,197 @@
+"""What the promotion gate asks of a challenger, measured: from tables, the bundle and what evaluate handed on."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from mlflow.entities.model_registry import ModelVersion
+
+from infra.settings import Settings
+from ray_jobs.data.tables import read_table, table_exists
+from ray_jobs.evaluation.metrics import FloatArray
+from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS, length_bands
+from ray_jobs.evaluation.steering import GIVEN, NONE, main_metric
+from ray_jobs.recommenders.bundle import Bundle
+from ray_jobs.registry import promotion, versions
+from ray_jobs.registry.audience import Reader
+from ray_jobs.registry.promotion import Check, Decision, PromotionSettings, Slice
+from ray_jobs.registry.results import (
+    BY_LENGTH,
+    BY_TARGET,
+    PREFERENCE,
+    ModelResult,
+    model_name,
+    same_users,
+    summarise,
+    version_of,
+)
+from schemas.errors import DataError
+from schemas.model_versions import CHAMPION, CHAMPION_KEY
+from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
+from schemas.stage_request import StageRequest
+
+METRIC = "ndcg_10"
+LIST_LENGTH = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A challenger with everything that is known about it.
+
+    Args:
+        evaluations: the day's rows.
+        results: the challenger's result first, then its other one and the baselines'.
+        coverage: of the challenger's lists, None where nobody measured it.
+        bundle_uri: where `bundle` lies.
+        champion: the version that is champion and not the challenger, None where there is none.
+        version: of the challenger, empty before it is made.
+    """
+
+    settings: Settings
+    request: StageRequest
+    own: PromotionSettings
+    evaluations: pa.Table
+    results: Sequence[ModelResult]
+    coverage: float | None
+    bundle: Bundle
+    bundle_uri: str
+    audience: Sequence[Reader]
+    champion: ModelVersion | None
+    version: str = ""
+
+
+def judge(case: Case) -> Decision:
+    """Every check of the gate.
+
+    Raises:
+        DataError: popularity or the champion was not evaluated on the challenger's day.
+    """
+    popularity = next((result for result in case.results if result.recipe == "popularity"), None)
+    if popularity is None:
+        raise DataError(
+            "table evaluations has no test rows of popularity for this partition, which the promotion gate compares "
+            "with; run the evaluate stage again"
+        )
+    checks = [promotion.above_popularity(_mean(case.results[0]), _mean(popularity))]
+    other = version_of(case.results[0].model)
+    if other:
+        note = f"trained on histories with other targets ({other}), for comparison only"
+        checks.append(promotion.refused("histories", note))
+    elif case.champion is None:
+        checks.append(Check(name=promotion.QUALITY, verdict=promotion.PASSED, note="there was no champion"))
+    else:
+        checks += _beside(case, case.champion)
+    latency = latency_ms(case.bundle, case.audience, case.own.latency_requests)
+    size = sum(file.stat().st_size for file in Path(case.bundle_uri).rglob("*") if file.is_file()) / 1e6
+    return Decision(
+        (
+            *checks,
+            promotion.within("latency", latency, case.own.latency_ms, "ms"),
+            promotion.within("size", size, case.own.size_mb, "MB"),
+        )
+    )
+
+
+def _mean(result: ModelResult) -> float:
+    return result.metrics[METRIC].mean
+
+
+def _beside(case: Case, champion: ModelVersion) -> list[Check]:
+    """The checks that compare with the champion on the challenger's day."""
+    reference = f"{champion.name}/{champion.version}"
+    named = f"champion version {champion.version}"
+    older = promotion.day(case.request.partition, champion.tags.get(versions.PARTITION_TAG, ""), named)
+    if older.blocks:
+        return [older]
+    result = _result_of(case, reference)
+    mine, theirs = same_users(case.evaluations, case.results[0], result)
+    new, old = _numbers(mine), _numbers(theirs)
+    unknown = int(case.request.upstream.get("evaluate.champion_unknown_targets", 0))
+    if unknown:
+        named += f" (which misses {unknown:,} targets that it does not know)"
+    coverage = case.request.upstream.get("evaluate.champion_coverage_10")
+    own = case.own
+    return [
+        older,
+        promotion.quality(new, old, own.margin, named),
+        promotion.coverage(case.coverage, float(coverage) if coverage else None, own.coverage_share),
+        promotion.slices(_groups(mine, new, old), own.slice_share, own.slice_users),
+        promotion.steering(*_lifts(case, reference), own.steering_margin, own.require_steering),
+    ]
+
+
+def _result_of(case: Case, reference: str) -> ModelResult:
+    """The champion's result on the challenger's day, under the condition that it is served with."""
+    compared = case.request.upstream.get("evaluate.champion")
+    if compared != reference:
+        said = f"evaluate compared with {compared}" if compared else "evaluate was told of none"
+        raise DataError(
+            f"the champion is {reference}, and {said}: run evaluate and register again with the champion that is "
+            f'there, in Airflow by clearing the task "champion", else with --upstream \'{{"{CHAMPION_KEY}": '
+            f'"{reference}"}}\' for evaluate'
+        )
+    name = model_name(CHAMPION, reference)
+    found = [result for result in summarise(case.evaluations) if result.model == name]
+    if not found:
+        raise DataError(f"table evaluations has no rows of {name} for this partition; run the evaluate stage again")
+    return max(found, key=lambda result: result.condition == PREFERENCE)
+
+
+def _numbers(rows: pa.Table) -> FloatArray:
+    return rows.column(METRIC).to_numpy().astype(np.float64)
+
+
+def _groups(rows: pa.Table, new: FloatArray, old: FloatArray) -> list[Slice]:
+    kinds = (
+        (BY_TARGET, TARGET_BANDS, rows.column("target_band").to_numpy(zero_copy_only=False)),
+        (BY_LENGTH, LENGTH_BANDS, length_bands(rows.column("items_before").to_numpy())),
+    )
+    return [
+        Slice(f"{kind} {name}", int(inside.sum()), float(new[inside].mean()), float(old[inside].mean()))
+        for kind, names, bands in kinds
+        for name in names
+        if (inside := bands == name).any()
+    ]
+
+
+def _lifts(case: Case, champion: str) -> tuple[FloatArray | None, FloatArray | None]:
+    """Lift by the preference of challenger and champion over the samples that both were asked on the day."""
+    uri = case.settings.table_uri(case.request.dataset, PREFERENCE_EVALUATIONS.name)
+    if not case.version or not table_exists(uri):
+        return None, None
+    own = f"{versions.model_name(case.request.dataset)}/{case.version}"
+    wanted = (
+        (pc.field("partition_date") == case.request.partition_date())
+        & pc.field("model").isin([own, champion])
+        & pc.field("condition").isin([GIVEN, NONE])
+        & (pc.field("split") == "test")
+    )
+    found: dict[str, dict[tuple[str, str], dict[str, float]]] = {own: {}, champion: {}}
+    for row in read_table(uri, filters=wanted).to_pylist():
+        sample = found[row["model"]].setdefault((row["axis"], row["sample_id"]), {})
+        sample[row["condition"]] = row[main_metric(row["axis"])]
+    lifts = [
+        {key: values[GIVEN] - values[NONE] for key, values in found[model].items() if len(values) == 2}
+        for model in (own, champion)
+    ]
+    shared = sorted(lifts[0].keys() & lifts[1].keys())
+    if not shared:
+        return None, None
+    new, old = (np.array([lift[key] for key in shared]) for lift in lifts)
+    return new, old
+
+
+def latency_ms(bundle: Bundle, audience: Sequence[Reader], requests: int) -> float:
+    """Median milliseconds of recommending ten items to one reader, over `requests` readers spread over `audience`."""
+    chosen = [audience[number] for number in np.linspace(0, len(audience) - 1, requests + 1).astype(int)]
+    taken = []
+    for reader in chosen:
+        started = time.perf_counter()
+        bundle.recommend([reader.history], [reader.preference], LIST_LENGTH, True, [reader.times], [reader.asked_at])
+        taken.append(1000 * (time.perf_counter() - started))
+    return statistics.median(taken[1:])

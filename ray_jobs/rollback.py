@@ -1,0 +1,128 @@
+"""Make an earlier version of a data set's model champion again.
+
+Without a version it is the one that was champion before. The version that is left is tagged with the reason, and a
+rerun of its register stage does not promote it. ``python -m ray_jobs.rollback --dataset shop --to 12 --reason "..."``
+"""
+
+import argparse
+import datetime as dt
+import json
+import sys
+from collections.abc import Sequence
+
+from mlflow import MlflowClient
+
+from infra.errors import SettingError
+from infra.settings import load_settings
+from ray_jobs.registry import aliases, runs, versions
+from schemas.handoff import StageReport
+from schemas.model_versions import BEFORE_TAG, CHAMPION, NONE, ROLLED_BACK_TAG
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "rollback"
+
+
+def run(request: StageRequest) -> StageReport:
+    """Move the alias to ``target.to`` of `request.upstream`, from ``target.champion`` where that is given.
+
+    Raises:
+        SettingError: there is no champion, no such version of this data set, no version before, or the champion is
+            neither the one that was to be left nor the one wanted.
+    """
+    settings = load_settings()
+    client = runs.connect(settings)
+    name = versions.model_name(request.dataset)
+    wanted, reason = (request.upstream.get(f"target.{key}", "") for key in ("to", "reason"))
+    with aliases.one_promoter(settings, name):
+        now = aliases.champion_of(client, name)
+        if now is None:
+            raise SettingError(f"{name} has no champion to roll back from; promote a version first")
+        left = request.upstream.get("target.champion") or now
+        to = _version(client, name, request.dataset, wanted) if wanted else _before(client, name, left)
+        outputs = {"model_name": name, "from": left, "to": to}
+        if now == to:
+            outputs["decision"] = f"nothing to do: version {to} is champion already"
+            return StageReport(stage=STAGE, status="reused", counts={"moved": 0}, outputs=outputs)
+        if now != left:
+            raise SettingError(
+                f"version {now} of {name} is champion now, not {left} as when this roll-back was asked for; look at it "
+                "and trigger again if it is to go, too"
+            )
+        _roll_back(client, name, left, to, reason)
+    outputs["decision"] = f"version {to} is champion again in place of {left}"
+    return StageReport(stage=STAGE, status="done", counts={"moved": 1}, outputs=outputs)
+
+
+def _version(client: MlflowClient, name: str, dataset: str, wanted: str) -> str:
+    """The number in `wanted`, ``12`` or ``<name>/12``.
+
+    Raises:
+        SettingError: it is of another data set, or does not exist.
+    """
+    model, slash, number = wanted.removeprefix("models:/").rpartition("/")
+    if slash and model != name:
+        raise SettingError(f"{wanted} is no version of {name}: name a version of the data set {dataset}")
+    found = versions.resolve(client, f"{name}/{number}")
+    of = found.tags.get("penchant.dataset", "")
+    if of != dataset:
+        raise SettingError(
+            f"{name}/{number} was not made by the register stage for data set {dataset} (its tag penchant.dataset is "
+            f"{of!r}); name another version"
+        )
+    return str(found.version)
+
+
+def _before(client: MlflowClient, name: str, version: str) -> str:
+    """The version that was champion before `version`.
+
+    Raises:
+        SettingError: none was, or it is gone.
+    """
+    recorded = client.get_model_version(name, version).tags.get(BEFORE_TAG, NONE)
+    if recorded == NONE:
+        raise SettingError(f"no version was champion before {name}/{version}; say which is wanted with --to <version>")
+    return str(versions.resolve(client, f"{name}/{recorded}").version)
+
+
+def _roll_back(client: MlflowClient, name: str, left: str, to: str, reason: str) -> None:
+    """Tag first, move last: a try that was killed is repeated whole."""
+    moment = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    note = f"to version {to} on {moment}" + (f": {reason}" if reason else "")
+    client.set_model_version_tag(name, left, ROLLED_BACK_TAG, note)
+    if ROLLED_BACK_TAG in client.get_model_version(name, to).tags:
+        client.delete_model_version_tag(name, to, ROLLED_BACK_TAG)
+    aliases.record_change(client, name, left, to)
+    aliases.point_alias(client, name, CHAMPION, to)
+
+
+def main(argv: Sequence[str] | None = None) -> StageReport:
+    """Run the stage from its own arguments, or from the short ones for people."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", required=True, help="name of a registered data set")
+    parser.add_argument("--to", default="", help="number of the version; the one that was champion before by default")
+    parser.add_argument("--reason", default="", help="why, for those who find it in the registry")
+    parser.add_argument("--partition", default=str(dt.datetime.now(dt.UTC).date()), help="day of the report, today")
+    parser.add_argument(
+        "--upstream", type=json.loads, default={}, metavar="JSON", help="what an earlier task looked up"
+    )
+    given, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    upstream = {**given.upstream}
+    for key in ("to", "reason"):
+        if getattr(given, key):
+            upstream[f"target.{key}"] = getattr(given, key)
+    whole = [
+        f"--dataset={given.dataset}",
+        f"--partition={given.partition}",
+        f"--upstream={json.dumps(upstream)}",
+        *rest,
+    ]
+    report = run_stage(STAGE, __doc__, run, whole)
+    print(report.outputs["decision"])  # noqa: T201
+    return report
+
+
+if __name__ == "__main__":
+    main()

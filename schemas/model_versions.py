@@ -1,0 +1,19 @@
+"""What the orchestrator and the stages both read in the registry: tags of model versions, and aliases."""
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+
+IDENTITY_TAG = "penchant.run_identity"
+DECISION_TAG = "penchant.decision"
+BEFORE_TAG = "penchant.champion_before"
+"""Number of the version that was champion when this one was judged, or `NONE`."""
+SINCE_TAG = "penchant.champion_since"
+UNTIL_TAG = "penchant.champion_until"
+ROLLED_BACK_TAG = "penchant.rolled_back"
+NONE = "none"
+
+PROMOTED, KEPT, WAITING = "promoted", "kept", "waiting"
+"""Decisions; a version that waits is judged again when its register stage runs again."""
+
+CHAMPION_KEY = "champion.model"
+"""Upstream output that names the champion which a run's model is compared with, ``<name>/<version>``."""

@@ -1,0 +1,76 @@
+"""Look-ups in the registry before a stage runs, against a double of it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+NAME = "penchant-d"
+
+
+def version(number, **tags):
+    return SimpleNamespace(version=number, tags={f"penchant.{key}": value for key, value in tags.items()})
+
+
+class Registry:
+    def __init__(self, champion, *versions):
+        self.at, self.versions = champion, versions
+
+    def get_model_version_by_alias(self, name, alias):
+        from mlflow.exceptions import RestException
+
+        assert (name, alias) == (NAME, "champion")
+        for found in self.versions:
+            if found.version == self.at:
+                return found
+        raise RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no alias"})
+
+    def search_model_versions(self, query, order_by, max_results):
+        wanted = query.rpartition("= ")[2].strip("'")
+        return [found for found in self.versions if found.tags.get("penchant.run_identity") == wanted][:max_results]
+
+
+@pytest.fixture
+def look_up(monkeypatch, airflow_home):
+    def run(task_id, registry, **params):
+        from dags import prepared
+
+        trained = {"outputs": {"run_identity": "mine"}}
+        context = {
+            "params": {"dataset": "d", **params},
+            "ti": SimpleNamespace(xcom_pull=lambda task_ids: trained if task_ids == "train_recommender" else None),
+        }
+        monkeypatch.setattr(prepared, "get_current_context", lambda: context)
+        monkeypatch.setattr(prepared, "_registry", lambda: registry)
+        return getattr(prepared, task_id).function()["outputs"]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("champion", "own", "found"),
+    [
+        (None, {}, {}),
+        (2, {}, {"model": f"{NAME}/2"}),
+        (2, {"decision": "waiting", "champion_before": "1"}, {"model": f"{NAME}/2"}),
+        (3, {"decision": "promoted", "champion_before": "2"}, {"model": f"{NAME}/2"}),
+        (3, {"decision": "promoted", "champion_before": "none"}, {}),
+        (4, {"decision": "promoted", "champion_before": "2"}, {"model": f"{NAME}/2"}),
+        (4, {"decision": "kept", "champion_before": "2"}, {"model": f"{NAME}/2"}),
+        (2, {"champion_before": "1"}, {"model": f"{NAME}/2"}),
+        (3, {"champion_before": "2"}, {"model": f"{NAME}/2"}),
+        (3, {}, {}),
+    ],
+)
+def test_a_rerun_stands_beside_the_champion_that_its_model_was_judged_with(look_up, champion, own, found):
+    others = [version(1), version(2), version(4, run_identity="another")]
+    mine = [version(3, run_identity="mine", **own)] if own or champion == 3 else []
+    assert look_up("champion", Registry(champion, *others, *mine)) == found
+
+
+def test_each_rollback_is_work_of_its_own(look_up):
+    registry = Registry(2, version(2, champion_since="2026-02-01T03:00:00+00:00"))
+    asked = look_up("target", registry, version=1, reason="slow")
+    since = "2026-02-01T03:00:00+00:00"
+    assert asked == {"champion": "2", "since": since, "to": "1", "reason": "slow"}
+    nobody = look_up("target", Registry(None), version=None, reason="")
+    assert nobody == {"champion": "", "since": "", "to": "", "reason": ""}
