@@ -4,9 +4,10 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,11 @@ def free_port() -> int:
 @contextmanager
 def running(command: list[str], health: str, log: Path) -> Iterator[None]:
     """A server in a process of its own, ready when `health` answers 200; gone afterwards."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, env={**os.environ, "PATH": path}, start_new_session=True
+        )
     try:
         end = time.monotonic() + 240
         while not _answers(health):
@@ -65,12 +69,12 @@ def running(command: list[str], health: str, log: Path) -> Iterator[None]:
             time.sleep(0.3)
         yield
     finally:
-        os.kill(process.pid, signal.SIGTERM)
+        process.terminate()
         try:
             process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _answers(address: str) -> bool:
