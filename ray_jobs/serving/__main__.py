@@ -19,7 +19,7 @@ from infra.settings import load_settings, stage_settings
 from ray_jobs import cluster
 from ray_jobs.registry import runs
 from ray_jobs.registry.versions import model_name, resolve
-from ray_jobs.serving.deployment import application
+from ray_jobs.serving.deployment import QUIET, application
 from ray_jobs.serving.settings import SECTION, ServingSettings
 
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     cluster.connect(math.ceil(chosen.replicas * chosen.cpus_per_replica))
     try:
-        serve.start(http_options={"host": chosen.host, "port": chosen.port})
+        serve.start(http_options={"host": chosen.host, "port": chosen.port}, logging_config=QUIET)
         serve.run(application(settings.mlflow.tracking_uri, name, chosen), name=name)
         sys.stdout.write(f"{name}@{chosen.alias} answers at http://{chosen.host}:{chosen.port}/recommend\n")
         sys.stdout.flush()

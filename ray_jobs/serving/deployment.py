@@ -22,6 +22,7 @@ from ray_jobs.serving.asks import Ask, Refused, parse
 from ray_jobs.serving.hot_swap import HotSwap, RegistrySource, watch
 from ray_jobs.serving.settings import ServingSettings
 
+QUIET = {"enable_access_log": False}
 _METHODS = {"/recommend": "POST", "/health": "GET", "/version": "GET"}
 
 
@@ -99,5 +100,6 @@ def application(tracking_uri: str, model_name: str, chosen: ServingSettings) -> 
         num_replicas=chosen.replicas,
         max_ongoing_requests=chosen.queue,
         ray_actor_options={"num_cpus": chosen.cpus_per_replica},
+        logging_config=QUIET,
     )(Replica)
     return deployed.bind(tracking_uri, model_name, chosen)
