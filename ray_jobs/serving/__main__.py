@@ -6,6 +6,7 @@ Joins the Ray cluster in RAY_ADDRESS, or starts a Ray of its own. Runs until it 
 import argparse
 import inspect
 import math
+import os
 import signal
 import sys
 import threading
@@ -15,6 +16,8 @@ from dataclasses import fields
 import ray
 from ray import serve
 
+from infra.doctor import port_is_free
+from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from ray_jobs import cluster
 from ray_jobs.registry import runs
@@ -38,21 +41,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_settings()
         chosen = stage_settings(ServingSettings, SECTION, settings, overrides)
         resolve(runs.connect(settings), f"{name}@{chosen.alias}")
+        if not os.environ.get("RAY_ADDRESS") and not port_is_free(chosen.port):
+            raise SettingError(f"{SECTION}.port {chosen.port} is busy: end what listens there, or choose another")
     except ValueError as error:
         sys.stderr.write(f"{SECTION}: {type(error).__name__}: {error}\n")
         return 2
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     cluster.connect(math.ceil(chosen.replicas * chosen.cpus_per_replica))
     try:
         serve.start(http_options={"host": chosen.host, "port": chosen.port}, logging_config=QUIET)
         serve.run(application(settings.mlflow.tracking_uri, name, chosen), name=name)
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
         sys.stdout.write(f"{name}@{chosen.alias} answers at http://{chosen.host}:{chosen.port}/recommend\n")
         sys.stdout.flush()
         stop.wait()
-    finally:
         serve.delete(name)
+    finally:
         ray.shutdown()
     return 0
 

@@ -1,5 +1,7 @@
 """What `mlflow models serve` answers, asked of its app without a process around it, and the alias that is served."""
 
+import socket
+
 import mlflow
 import pytest
 from mlflow import MlflowClient
@@ -7,6 +9,8 @@ from mlflow.pyfunc import scoring_server
 from starlette.testclient import TestClient
 
 from infra.errors import SettingError
+from ray_jobs.registry import runs
+from ray_jobs.serving.__main__ import main
 from ray_jobs.serving.hot_swap import HotSwap, RegistrySource
 
 
@@ -49,3 +53,21 @@ def test_the_server_follows_the_alias_of_the_registry(registered):
     assert "no model version 'penchant-tiny@champion'" in swap.problem
     with pytest.raises(SettingError, match="no model version"):
         HotSwap(RegistrySource(uri, "penchant-tiny", "nobody"), retry_s=60)
+
+
+def test_a_server_that_cannot_start_says_why(settings, tmp_path, capsys):
+    client = runs.connect(settings)
+    client.create_registered_model("penchant-tiny")
+    client.create_model_version("penchant-tiny", f"{tmp_path}/model")
+    client.set_registered_model_alias("penchant-tiny", "champion", "1")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for flags, words in (
+            (["--alias", "nobody"], "no model version 'penchant-tiny@nobody'"),
+            (["--replicas", "0"], "serving.replicas is 0"),
+            (["--port", port], f"serving.port {port} is busy"),
+        ):
+            assert main(["--dataset", "tiny", *flags]) == 2
+            assert words in capsys.readouterr().err
