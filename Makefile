@@ -35,7 +35,7 @@ status: ## Which services are running
 test: setup ## All tests
 	@$(BIN)/python -m pytest
 
-nightly: setup ## Slow checks: planted worlds under three seeds with their controls, streamed and split training
+nightly: setup ## Slow checks: planted worlds under three seeds with their controls, streamed and split training, servers
 	@$(BIN)/python -m pytest tests/nightly
 
 reproduce: setup ## Published results measured again: BENCHMARK=<folder> [ARGS="--recipes sasrec --seeds 0,1,2 --minutes 10"]

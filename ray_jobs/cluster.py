@@ -11,11 +11,14 @@ LOCAL_CPUS = 2
 _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 
 
-def connect() -> None:
+def connect(cpus: int = LOCAL_CPUS) -> None:
     """Connect to the cluster in ``RAY_ADDRESS`` (a submitted job has it), or start a small Ray in this process.
 
     Without the variable a cluster that happens to run on this machine is left alone. Nothing happens when the process
     is connected already.
+
+    Args:
+        cpus: logical cores of a Ray that is started.
     """
     if ray.is_initialized():
         return
@@ -26,7 +29,7 @@ def connect() -> None:
         return
     ray.init(
         address="local",
-        num_cpus=LOCAL_CPUS,
+        num_cpus=cpus,
         include_dashboard=False,
         object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
         logging_level=logging.WARNING,

@@ -1,0 +1,66 @@
+"""Serve a registered model over HTTP: `python -m ray_jobs.serving --dataset planted-world`.
+
+Joins the Ray cluster in RAY_ADDRESS, or starts a Ray of its own. Runs until it is interrupted.
+"""
+
+import argparse
+import inspect
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import fields
+
+import ray
+from ray import serve
+
+from infra.doctor import port_is_free
+from infra.errors import SettingError
+from infra.settings import load_settings, stage_settings
+from ray_jobs import cluster
+from ray_jobs.registry import runs
+from ray_jobs.registry.versions import model_name, resolve
+from ray_jobs.serving.deployment import QUIET, application
+from ray_jobs.serving.settings import SECTION, ServingSettings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; status 2 for a wrong setting or an alias that is not there."""
+    text = f"{__doc__}\n{inspect.getdoc(ServingSettings)}"
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, help="data set whose registered model is served")
+    for field in fields(ServingSettings):
+        flag = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(flag, type=type(field.default), help=f"default {field.default}")
+    given = vars(parser.parse_args(argv))
+    name = model_name(given.pop("dataset"))
+    overrides = {f"{SECTION}.{key}": value for key, value in given.items() if value is not None}
+    try:
+        settings = load_settings()
+        chosen = stage_settings(ServingSettings, SECTION, settings, overrides)
+        resolve(runs.connect(settings), f"{name}@{chosen.alias}")
+        if not os.environ.get("RAY_ADDRESS") and not port_is_free(chosen.port):
+            raise SettingError(f"{SECTION}.port {chosen.port} is busy: end what listens there, or choose another")
+    except ValueError as error:
+        sys.stderr.write(f"{SECTION}: {type(error).__name__}: {error}\n")
+        return 2
+    cluster.connect(math.ceil(chosen.replicas * chosen.cpus_per_replica))
+    try:
+        serve.start(http_options={"host": chosen.host, "port": chosen.port}, logging_config=QUIET)
+        serve.run(application(settings.mlflow.tracking_uri, name, chosen), name=name)
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        sys.stdout.write(f"{name}@{chosen.alias} answers at http://{chosen.host}:{chosen.port}/recommend\n")
+        sys.stdout.flush()
+        stop.wait()
+        serve.delete(name)
+    finally:
+        ray.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

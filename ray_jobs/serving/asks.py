@@ -1,0 +1,82 @@
+"""What a client may ask, read strictly: every error names the field it is in."""
+
+import json
+from typing import Annotated
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+
+from ray_jobs.registry.served import DEFAULT_EXCLUDE_SEEN, DEFAULT_K
+
+MOST_ASKS = 1000
+MOST_ITEMS = 10_000
+
+
+class Ask(BaseModel, extra="forbid", frozen=True, strict=True):
+    """One request for recommendations; the fields are those of the model's MLflow interface.
+
+    Args:
+        history: item ids, oldest first; unknown ids are skipped, and it may be empty.
+        preference: a sentence; None and "" mean none.
+        k: items wanted.
+        exclude_seen: leave out items of the history.
+        times: second since 1970 of each item of the history, for recipes that read times.
+        asked_at: the second the recommendation is wanted at; now where it is not given.
+    """
+
+    history: Annotated[tuple[str, ...], Field(max_length=MOST_ITEMS)]
+    preference: str | None = None
+    k: Annotated[int, Field(ge=1, le=1000)] = DEFAULT_K
+    exclude_seen: bool = DEFAULT_EXCLUDE_SEEN
+    times: tuple[int, ...] | None = None
+    asked_at: int | None = None
+
+    @field_validator("times")
+    @classmethod
+    def _one_for_each_item(cls, times: tuple[int, ...] | None, info: ValidationInfo) -> tuple[int, ...] | None:
+        history = info.data.get("history", ())
+        if times is not None and len(times) != len(history):
+            raise ValueError(f"{len(times)} times came for {len(history)} items of the history")
+        return times
+
+
+class Refused(ValueError):
+    """A request that cannot be answered.
+
+    Args:
+        field: where the problem is, e.g. ``history.2``, or ``3.k`` in a list of requests; "" for the whole.
+    """
+
+    def __init__(self, field: str, problem: str, status: int = 422) -> None:
+        super().__init__(f"{field}: {problem}" if field else problem)
+        self.field = field
+        self.problem = problem
+        self.status = status
+
+    def within(self, place: int) -> "Refused":
+        """The same problem as that of the request at `place` of a list."""
+        return Refused(f"{place}.{self.field}".rstrip("."), self.problem, self.status)
+
+
+_ONE = TypeAdapter(Ask)
+_MANY = TypeAdapter(Annotated[list[Ask], Field(max_length=MOST_ASKS)])
+
+
+def parse(body: bytes) -> Ask | list[Ask]:
+    """One request, or a list of them.
+
+    Raises:
+        Refused: the body is not JSON (status 400), or a field is missing, unknown or of the wrong kind (status 422).
+    """
+    try:
+        return _MANY.validate_json(body) if body.lstrip()[:1] == b"[" else _ONE.validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field, problem = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        if first["type"] == "json_invalid":
+            raise Refused("", f"the body is no JSON: {problem}", 400) from error
+        raise Refused(field, f"{problem}; {_shown(first['input'])} was given") from error
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,105 @@
+"""The Ray Serve deployment.
+
+Every replica watches the alias itself and exchanges its version by one assignment, so that no replica is stopped and no
+request is moved or sent again, however many replicas there are. Serve's own way, a rolling update of `user_config`,
+takes replicas out of service in turn while they load, and with one replica there is nobody left to answer.
+"""
+
+import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ray_jobs.serving.answering import Answer, Job, Live, answer
+from ray_jobs.serving.asks import Ask, Refused, parse
+from ray_jobs.serving.hot_swap import HotSwap, RegistrySource, watch
+from ray_jobs.serving.settings import ServingSettings
+
+QUIET = {"enable_access_log": False}
+_METHODS = {"/recommend": "POST", "/health": "GET", "/version": "GET"}
+
+
+class Replica:
+    """Answers ``POST /recommend`` with batches of what comes in together, ``GET /health`` and ``GET /version``."""
+
+    def __init__(self, tracking_uri: str, model_name: str, chosen: ServingSettings) -> None:
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        # A registry that is down is asked again at the next poll; MLflow's own retries take minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        self._alias = chosen.alias
+        self._swap = HotSwap(RegistrySource(tracking_uri, model_name, chosen.alias), chosen.retry_s)
+        self._watcher = watch(self._swap, chosen.poll_s)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._together.set_max_batch_size(chosen.max_batch_size)  # type: ignore[attr-defined]
+        self._together.set_batch_wait_timeout_s(chosen.batch_wait_ms / 1000)  # type: ignore[attr-defined]
+
+    async def __call__(self, request: Request) -> Response:
+        """Route a request; what is wrong with it is answered with the field it is in."""
+        path = request.url.path.rstrip("/")
+        if path not in _METHODS:
+            return _problem(HTTPStatus.NOT_FOUND, "", f"there is no {path or '/'}; there are {', '.join(_METHODS)}")
+        if request.method != _METHODS[path]:
+            return _problem(HTTPStatus.METHOD_NOT_ALLOWED, "", f"{path} is asked with {_METHODS[path]}")
+        if path == "/health":
+            return JSONResponse(self._health())
+        if path == "/version":
+            return JSONResponse(self._version())
+        try:
+            return JSONResponse(await self._recommend(await request.body()))
+        except Refused as refused:
+            return _problem(refused.status, refused.field, refused.problem)
+
+    async def _recommend(self, body: bytes) -> Answer | list[Answer]:
+        asked = parse(body)
+        live = self._swap.live
+        if isinstance(asked, Ask):
+            return await self._one(live, asked)
+        return list(await asyncio.gather(*(self._one(live, ask, place) for place, ask in enumerate(asked))))
+
+    async def _one(self, live: Live, ask: Ask, place: int | None = None) -> Answer:
+        found: Answer | Exception = await self._together(Job(live, ask))
+        if isinstance(found, Refused) and place is not None:
+            raise found.within(place)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    @serve.batch
+    async def _together(self, jobs: list[Job]) -> list[Answer | Exception]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, answer, jobs)
+
+    def _version(self) -> dict[str, Any]:
+        live = self._swap.live
+        return {
+            "model_version": live.version,
+            "alias": self._alias,
+            "serving_for_s": round(time.time() - live.since, 1),
+        }
+
+    def _health(self) -> dict[str, Any]:
+        problem = self._swap.problem
+        checked = {"status": "stale" if problem else "ok", "problem": problem}
+        return {**checked, **self._version(), "alias_read_s_ago": round(time.time() - self._swap.checked, 1)}
+
+
+def _problem(status: int, field: str, problem: str) -> JSONResponse:
+    return JSONResponse({"field": field, "problem": problem}, status_code=status)
+
+
+def application(tracking_uri: str, model_name: str, chosen: ServingSettings) -> Application:
+    """The deployment of a registered model, for ``serve.run``."""
+    deployed = serve.deployment(
+        name=model_name,
+        num_replicas=chosen.replicas,
+        max_ongoing_requests=chosen.queue,
+        ray_actor_options={"num_cpus": chosen.cpus_per_replica},
+        logging_config=QUIET,
+    )(Replica)
+    return deployed.bind(tracking_uri, model_name, chosen)

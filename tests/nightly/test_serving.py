@@ -1,0 +1,131 @@
+"""Servers in processes of their own: MLflow's, and Ray Serve's while the alias moves under load."""
+
+import collections
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from served_registry import free_port, make_registry, running
+
+from ray_jobs.recommenders.tiger import TigerSettings
+
+ITEMS, CLIENTS = 48, 8
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch):
+    """Two versions that work, and a third that is no model."""
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
+    for name in ("PENCHANT_MLFLOW__TRACKING_URI", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, uri)
+    sizes = TigerSettings(width=16, layers=1, encoder_layers=1, heads=1, head_width=16, inner=16)
+    client = make_registry("penchant-tiny", ITEMS, sizes)
+    client.create_model_version("penchant-tiny", f"{tmp_path}/nothing-here")
+    return client
+
+
+def test_mlflow_serves_a_registered_model(registry, tmp_path):
+    port = free_port()
+    command = [
+        *(str(Path(sys.executable).with_name("mlflow")), "models", "serve", "--model-uri"),
+        *("models:/penchant-tiny@champion", "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)),
+    ]
+    address = f"http://127.0.0.1:{port}"
+    rows = {"columns": ["history", "preference"], "data": [[["i1", "i2"], "Prefers quiet gear"], [[], None]]}
+    with running(command, f"{address}/ping", tmp_path / "mlflow.log"):
+        found = requests.post(f"{address}/invocations", json={"dataframe_split": rows, "params": {"k": 3}}, timeout=60)
+        answers = found.json()["predictions"]
+        assert [len(answer["item_ids"]) for answer in answers] == [3, 3]
+        assert not {"i1", "i2"} & set(answers[0]["item_ids"])
+        inputs = [dict(zip(rows["columns"], values, strict=True)) for values in rows["data"]]
+        again = requests.post(f"{address}/invocations", json={"inputs": inputs, "params": {"k": 3}}, timeout=60)
+        assert [answer["item_ids"] for answer in again.json()["predictions"]] == [a["item_ids"] for a in answers]
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_promotion_under_load_loses_no_request(registry, tmp_path, replicas):
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "ray_jobs.serving", "--dataset", "tiny", "--port", str(port)),
+        *("--replicas", str(replicas), "--cpus-per-replica", "0.5", "--poll-s", "0.3"),
+    ]
+    address = f"http://127.0.0.1:{port}"
+    with running(command, f"{address}/health", tmp_path / "serving.log"):
+        one_request_and_a_list(address)
+        stop, answers, failures = threading.Event(), collections.deque(), []
+        threads = [threading.Thread(target=ask_on, args=(address, n, stop, answers, failures)) for n in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for version in ("1", "2", "3", "1"):
+            registry.set_registered_model_alias("penchant-tiny", "champion", version)
+            served = "2" if version == "3" else version
+            wait_until_served(address, served, version == "3", answers)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert len(answers) > 100
+    count = collections.Counter(found["model_version"] for found in answers)
+    assert set(count) == {"penchant-tiny/1", "penchant-tiny/2"}
+    for found in answers:
+        assert all(title.endswith(f"version {found['model_version'][-1]}") for title in found["titles"])
+
+
+def one_request_and_a_list(address):
+    def ask(body):
+        return requests.post(f"{address}/recommend", json=body, timeout=60)
+
+    one = ask({"history": ["i1", "i2"], "preference": "Prefers quiet gear", "k": 4}).json()
+    assert (one["model_version"], len(one["item_ids"]), len(one["scores"])) == ("penchant-tiny/1", 4, 4)
+    assert not {"i1", "i2"} & set(one["item_ids"])
+    several = ask([{"history": ["i1", "i2"], "k": k, "exclude_seen": k == 4} for k in (4, 7)]).json()
+    assert several[0]["item_ids"] == one["item_ids"]
+    assert len(several[1]["item_ids"]) == 7
+    refused = ask([{"history": ["i1"]}, {"history": ["i1"], "k": 21}])
+    assert (refused.status_code, refused.json()["field"]) == (422, "1.k")
+    refused = ask({"history": [7]})
+    assert (refused.status_code, refused.json()["field"]) == (422, "history.0")
+    assert requests.get(f"{address}/recommend", timeout=60).status_code == 405
+    assert requests.get(f"{address}/nowhere", timeout=60).status_code == 404
+    assert requests.get(f"{address}/version", timeout=60).json()["model_version"] == "penchant-tiny/1"
+    health = requests.get(f"{address}/health", timeout=60).json()
+    assert (health["status"], health["alias"]) == ("ok", "champion")
+
+
+def ask_on(address, number, stop, answers, failures):
+    with requests.Session() as session:
+        step = 0
+        while not stop.is_set():
+            step += 1
+            k = 1 + (number + step) % 5
+            history = [f"i{(number * 5 + step) % ITEMS}"]
+            try:
+                found = session.post(f"{address}/recommend", json={"history": history, "k": k}, timeout=120)
+            except requests.RequestException as error:
+                failures.append(error)
+                continue
+            if found.status_code != 200 or len(found.json()["item_ids"]) != k:
+                failures.append((found.status_code, found.text))
+            else:
+                answers.append(found.json())
+
+
+def wait_until_served(address, version, broken, answers):
+    """Until 40 health checks in a row, spread over the replicas, say so, and answers came after."""
+    end, row = time.monotonic() + 90, 0
+    while row < 40:
+        assert time.monotonic() < end
+        health = requests.get(f"{address}/health", timeout=60).json()
+        good = health["model_version"] == f"penchant-tiny/{version}"
+        good = good and (health["status"] == "stale") == broken
+        row = row + 1 if good else 0
+    before = len(answers)
+    while len(answers) < before + CLIENTS:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return before

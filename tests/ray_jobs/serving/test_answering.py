@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+from small_versions import bundle_of
+
+from ray_jobs.data.histories import Catalogue
+from ray_jobs.recommenders.bundle import Bundle
+from ray_jobs.recommenders.hstu import HSTU, HSTUSettings
+from ray_jobs.recommenders.tiger import Tiger, TigerSettings
+from ray_jobs.serving.answering import Job, Live, answer
+from ray_jobs.serving.asks import Ask, Refused
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    seen = []
+    plain = Bundle.recommend
+
+    def recording(self, histories, preferences, k, exclude_seen=True, times=None, asked_at=None):
+        seen.append((len(histories), k, exclude_seen))
+        return plain(self, histories, preferences, k, exclude_seen, times, asked_at)
+
+    monkeypatch.setattr(Bundle, "recommend", recording)
+    return seen
+
+
+def live(version=1):
+    return Live(f"m/{version}", bundle_of(version), 0.0)
+
+
+def test_requests_of_a_kind_go_through_the_model_together(calls):
+    one, two = live(1), live(2)
+    asks = [Ask(history=(f"i{n}",), k=2 + n % 2, exclude_seen=n % 3 > 0) for n in range(12)]
+    jobs = [Job(two if n >= 9 else one, ask) for n, ask in enumerate(asks)]
+    together = answer(jobs)
+    of_one = [(2, 2, False), (3, 3, True), (3, 2, True), (1, 3, False)]
+    of_two = [(1, 3, False), (1, 2, True), (1, 3, True)]
+    assert calls == of_one + of_two
+    assert together == [answer([job])[0] for job in jobs]
+    for job, found in zip(jobs, together, strict=True):
+        assert found["model_version"] == job.live.version
+        assert all(title.endswith(f"of v{job.live.version[-1]}") for title in found["titles"])
+        assert len(found["item_ids"]) == len(found["scores"]) == job.ask.k
+    assert "i11" in together[0]["item_ids"]
+    assert "i11" not in together[11]["item_ids"]
+
+
+def test_a_group_that_cannot_be_answered_fails_alone():
+    items = tuple(f"i{n}" for n in range(30))
+    codes = np.stack([np.arange(30) // 6, np.arange(30) % 6], axis=1)
+    torch.manual_seed(0)
+    settings = TigerSettings(width=8, layers=1, encoder_layers=1, heads=1, head_width=8, inner=8, beams=10)
+    tiger = Live("m/1", Bundle(Tiger(settings, Catalogue(items, items, items, codes, (5, 6))).eval(), {}), 0.0)
+    good, greedy = answer([Job(tiger, Ask(history=("i1",), k=k)) for k in (10, 11)])
+    assert len(good["item_ids"]) == 10
+    assert isinstance(greedy, Refused)
+    assert (greedy.field, str(greedy.within(4))) == ("k", f"4.{greedy}")
+    assert "10 beams" in greedy.problem
+
+
+def test_requests_with_times_and_without_are_not_mixed(calls):
+    names = ("a", "b", "c")
+    torch.manual_seed(0)
+    model = HSTU(HSTUSettings(max_history=2, width=8, layers=1), Catalogue(names, names, names)).eval()
+    hstu = Live("m/1", Bundle(model, {}), 0.0)
+    timed, untimed = answer([Job(hstu, Ask(history=("a",), times=times)) for times in ((5,), None)])
+    assert sorted(timed["item_ids"]) == ["b", "c"]
+    assert isinstance(untimed, Refused)
+    assert untimed.field == "times"
+
+
+def test_a_fault_of_the_model_is_no_fault_of_the_client(monkeypatch):
+    broken = live()
+    monkeypatch.setattr(broken.bundle.recommender, "topk", lambda *_: 1 / 0)
+    (found,) = answer([Job(broken, Ask(history=("i1",)))])
+    assert isinstance(found, ZeroDivisionError)

@@ -1,0 +1,56 @@
+import pytest
+
+from infra.errors import SettingError
+from ray_jobs.serving.asks import Ask, Refused, parse
+from ray_jobs.serving.settings import ServingSettings
+
+
+def test_one_request_or_a_list():
+    assert parse(b'{"history": ["a"]}') == Ask(history=("a",), preference=None, k=10, exclude_seen=True)
+    body = b' [{"history": [], "preference": "Jazz", "k": 3, "exclude_seen": false}, {"history": ["a"], "times": [5]}]'
+    assert parse(body) == [
+        Ask(history=(), preference="Jazz", k=3, exclude_seen=False),
+        Ask(history=("a",), times=(5,)),
+    ]
+    assert parse(b"[]") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field", "words"),
+    [
+        (b"", 400, "", "no JSON"),
+        (b'{"history": ["a"', 400, "", "no JSON"),
+        (b"7", 422, "", "7 was given"),
+        (b"{}", 422, "history", "required"),
+        (b'{"history": "a"}', 422, "history", '"a" was given'),
+        (b'{"history": ["a", 7]}', 422, "history.1", "string; 7 was given"),
+        (b'{"history": ["a"], "preference": 3}', 422, "preference", "3 was given"),
+        (b'{"history": ["a"], "k": 0}', 422, "k", "greater than or equal to 1"),
+        (b'{"history": ["a"], "k": true}', 422, "k", "true was given"),
+        (b'{"history": ["a"], "exclude_seen": "no"}', 422, "exclude_seen", '"no" was given'),
+        (b'{"history": ["a"], "times": [1, 2]}', 422, "times", "2 times came for 1 items"),
+        (b'{"history": ["a"], "top": 3}', 422, "top", "not permitted"),
+        (b'[{"history": ["a"]}, {"history": ["a"], "k": 10.5}]', 422, "1.k", "10.5 was given"),
+        (b"[" + b",".join([b'{"history": []}'] * 1001) + b"]", 422, "", "at most 1000 items"),
+    ],
+)
+def test_what_is_wrong_is_named(body, status, field, words):
+    with pytest.raises(Refused) as refused:
+        parse(body)
+    assert (refused.value.status, refused.value.field) == (status, field)
+    assert words in refused.value.problem
+    assert len(refused.value.problem) < 250
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"replicas": 0}, "serving.replicas is 0"),
+        ({"poll_s": 0}, "serving.poll_s is 0"),
+        ({"batch_wait_ms": -1}, "serving.batch_wait_ms is -1"),
+        ({"queue": 8}, "serving.queue is 8, below serving.max_batch_size 16"),
+    ],
+)
+def test_settings_that_cannot_work(changes, words):
+    with pytest.raises(SettingError, match=words):
+        ServingSettings(**changes)

@@ -1,0 +1,96 @@
+"""The deployment's own code, without a Ray cluster around it."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+from ray import serve
+from small_versions import FakeRegistry
+from starlette.requests import Request
+
+from ray_jobs.recommenders.bundle import Bundle
+from ray_jobs.serving import deployment
+from ray_jobs.serving.settings import ServingSettings
+
+
+@pytest.fixture(scope="module")
+def loop():
+    """One for all: the queue of batches belongs to the class and to the event loop it was first used in."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture
+def served(monkeypatch, loop):
+    """A way to ask a replica, the replica, the sizes of its batches, and its registry."""
+    registry, sizes = FakeRegistry(), []
+    plain = Bundle.recommend
+
+    def recording(self, histories, *values, **named):
+        sizes.append(len(histories))
+        return plain(self, histories, *values, **named)
+
+    monkeypatch.setattr(Bundle, "recommend", recording)
+    context = SimpleNamespace(_deployment_config=SimpleNamespace(max_ongoing_requests=256))
+    monkeypatch.setattr(serve, "get_replica_context", lambda: context)
+    monkeypatch.setattr(deployment, "RegistrySource", lambda *_: registry)
+    replica = deployment.Replica("", "m", ServingSettings(max_batch_size=4, batch_wait_ms=50, poll_s=600))
+    sizes.clear()
+
+    def ask(*requests):
+        async def all_at_once():
+            return await asyncio.gather(*(replica(request_of(*request)) for request in requests))
+
+        return [(found.status_code, json.loads(found.body)) for found in loop.run(all_at_once())]
+
+    yield ask, replica, sizes, registry
+    replica._watcher.set()
+
+
+def request_of(method, path, body=b""):
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return Request({"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}, receive)
+
+
+def test_requests_that_come_together_are_answered_together(served):
+    ask, _, sizes, _ = served
+    bodies = [json.dumps({"history": [f"i{n}"], "k": 2}).encode() for n in range(6)]
+    found = ask(*(("POST", "/recommend", body) for body in bodies))
+    assert [status for status, _ in found] == [200] * 6
+    assert [answer["item_ids"] for _, answer in found] == [["i11", "i10"]] * 6
+    assert sizes == [4, 2]
+
+
+def test_a_list_is_answered_in_order_and_by_one_version(served):
+    ask, replica, _, registry = served
+    registry.alias = "m/2"
+    replica._swap.refresh()
+    body = json.dumps([{"history": [f"i{11 - n % 2}"], "k": 1 + n % 3} for n in range(7)]).encode()
+    ((status, answers),) = ask(("POST", "/recommend/", body))
+    assert status == 200
+    assert [answer["item_ids"][0] for answer in answers] == [("i10", "i11")[n % 2] for n in range(7)]
+    assert [len(answer["item_ids"]) for answer in answers] == [1 + n % 3 for n in range(7)]
+    assert {answer["model_version"] for answer in answers} == {"m/2"}
+
+
+def test_problems_are_named(served):
+    ask, replica, sizes, registry = served
+    registry.alias = "m/9"
+    replica._swap.refresh()
+    found = ask(
+        ("POST", "/recommend", b'{"history": [7]}'),
+        ("POST", "/recommend", b"{"),
+        ("GET", "/recommend"),
+        ("GET", "/"),
+        ("GET", "/version"),
+        ("GET", "/health"),
+    )
+    assert [status for status, _ in found] == [422, 400, 405, 404, 200, 200]
+    assert found[0][1]["field"] == "history.0"
+    assert found[4][1]["model_version"] == found[5][1]["model_version"] == "m/1"
+    assert found[5][1]["status"] == "stale"
+    assert "version m/9 does not load" in found[5][1]["problem"]
+    assert sizes == []
