@@ -311,6 +311,15 @@ history: **preference_evaluations**. Each version gets an MLflow run with tables
 registry.
 """,
 )
+ERASURE = Stage(
+    task_id="erasure",
+    stage="erasure",
+    engine="spark",
+    doc="""
+Puts the users on the list that every ingest reads (**erasures**), deletes what is theirs from every table, and recounts
+with another reader. An id that is still found fails the task.
+""",
+)
 
 DESCRIBED = bool(load_settings().stages.get("item_vectors", {}).get("descriptions"))
 LANGUAGE = (PREFERENCES, REVIEW_SUMMARIES, DENOISED_SEQUENCES, *((ITEM_DESCRIPTIONS,) if DESCRIBED else ()))

@@ -49,6 +49,7 @@ _STAGE_OF = {
     "evaluations": "evaluate",
     "steering_probes": "preference_benchmark",
     "preference_evaluations": "steerability",
+    "erasures": "erasure",
 }
 
 T = TypeVar("T")
@@ -117,9 +118,9 @@ def newest_version(spark: SparkSession, uri: str) -> int:
     return int(row.version)
 
 
-def user_metadata(identity: RunIdentity) -> str:
+def user_metadata(identity: RunIdentity, notes: Mapping[str, str] | None = None) -> str:
     """What a commit says of the run that made it, as JSON."""
-    return json.dumps(identity.mlflow_tags(), sort_keys=True)
+    return json.dumps(identity.mlflow_tags() | dict(notes or {}), sort_keys=True)
 
 
 def write_partition(
@@ -202,6 +203,27 @@ def append_rows(spark: SparkSession, frame: DataFrame, table: Table, uri: str, i
     return int(seen.get["rows"])
 
 
+def delete_rows(
+    spark: SparkSession, uri: str, condition: Column, identity: RunIdentity, notes: Mapping[str, str]
+) -> int:
+    """Delete the rows of the table at `uri` for which `condition` holds, and return how many there were.
+
+    No such rows make no commit. The condition stands in the table's log as it is written: build it from hashes where
+    its values may not be read there.
+
+    Args:
+        notes: more that the commit says of itself, beside the run's identity.
+    """
+
+    def attempt() -> int:
+        found = read_table(spark, uri).where(condition).count()
+        if found:
+            DeltaTable.forPath(_session(spark, identity, notes), uri).delete(condition)
+        return found
+
+    return _retrying(attempt)
+
+
 def _checked_count(rows: DataFrame, table: Table, partition: Mapping[str, Any]) -> int:
     keys = rows.groupBy(*table.key).agg(
         sf.count(sf.lit(1)).alias("_copies"), sf.sum((~_within(partition)).cast("int")).alias("_strays")
@@ -267,10 +289,10 @@ def _changes(target: DataFrame, rows: DataFrame, table: Table, partition: Mappin
     )
 
 
-def _session(spark: SparkSession, identity: RunIdentity) -> SparkSession:
+def _session(spark: SparkSession, identity: RunIdentity, notes: Mapping[str, str] | None = None) -> SparkSession:
     """A session of its own, because the commit's metadata is a session property and writers may run side by side."""
     session = spark.newSession()
-    session.conf.set(_USER_METADATA, user_metadata(identity))
+    session.conf.set(_USER_METADATA, user_metadata(identity, notes))
     return session
 
 

@@ -1,11 +1,12 @@
 """Ingest: landing files of a day into `reviews` and `items`, and every refused line into `quarantine`.
 
-Nothing is lost: lines read = rows ingested + lines quarantined + duplicates, counted apart from each other and
-asserted for both files.
+Nothing is lost: lines read = rows ingested + lines quarantined + duplicates + lines of erased users, counted apart from
+each other and asserted for both files. Lines of users who asked to be forgotten are counted and go nowhere.
 """
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
@@ -16,7 +17,9 @@ from infra.settings import Settings, load_settings, stage_settings
 from pipelines import items as item_table
 from pipelines import reviews as review_table
 from pipelines.delta_tables import read_table, table_exists
+from pipelines.forgetting.requests import erased_keys, without
 from pipelines.landing.readers import Landed, read_items, read_reviews
+from pipelines.landing.readers.placed import RAW_CHARS
 from pipelines.publisher import Publisher
 from pipelines.spark import spark_session
 from schemas.dataset import Dataset
@@ -27,6 +30,7 @@ from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
 STAGE = "ingest"
+_USER_CHARS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,8 @@ class IngestSettings:
         days_after_partition: where set, a review later than the partition's day by more than so many days is
             refused; for feeds that bring each day's reviews. A file of many years needs none.
         description_words: how much of an item's description goes into its text.
+        empty_day: what a day without a single line of reviews is: ``fail`` (the gate stops it), or ``accept`` (it is
+            recorded as empty, and later stages see what they saw the day before).
     """
 
     max_line_bytes: int = 524_288
@@ -46,6 +52,7 @@ class IngestSettings:
     latest: str = "2099-12-31"
     days_after_partition: int | None = None
     description_words: int = 60
+    empty_day: Literal["fail", "accept"] = "fail"
 
     def rules(self, partition: dt.date) -> review_table.ReviewRules:
         """The rules for reviews of a partition.
@@ -87,8 +94,9 @@ def run(request: StageRequest) -> StageReport:
         progress.update(1, 4, "reading reviews")
         landed = read_reviews(spark, dataset, request.partition, ours.max_line_bytes)
         must_be_known = known if dataset.unknown_items == "quarantine" else None
-        checked = publisher.cache(review_table.check_reviews(landed, rules, must_be_known))
-        counts = _tally("reviews", landed, checked)
+        every = publisher.cache(review_table.check_reviews(landed, rules, must_be_known))
+        checked, erased = without(every, erased_keys(spark, settings, request.dataset))
+        counts = _tally("reviews", landed, checked, erased.count())
         reviews = review_table.winners(checked)
         pairs = reviews.select("user_id", "item_id").distinct().count()
         counts["reviews.repeated_pairs"] = counts["reviews.ingested"] - pairs
@@ -109,12 +117,17 @@ def run(request: StageRequest) -> StageReport:
         progress.update(2, 4, "publishing quarantine and items")
         handoff, _ = publisher.quarantine(refused, STAGE)
         assert handoff.rows == counts["reviews.quarantined"] + counts.get("items.quarantined", 0)
-        handoff = publisher.publish(items, ITEMS)
+        accepted = ours.empty_day == "accept"
+        nothing = landed.lines == counts["reviews.erased"]  # of nobody else
+        empty = nothing and (accepted or landed.lines > 0)
+        no_items = accepted and not counts.get("items.lines_read", 0)
+        handoff = publisher.publish(items, replace(ITEMS, may_be_empty=empty or no_items))
         assert handoff.rows == counts["items.stubs"] + counts.get("items.ingested", 0)
         progress.update(3, 4, "publishing reviews")
-        handoff = publisher.publish(reviews, REVIEWS)
+        handoff = publisher.publish(reviews, replace(REVIEWS, may_be_empty=empty))
         assert handoff.rows == counts["reviews.ingested"]
         progress.update(4, 4, f"{handoff.rows} reviews")
+        counts["empty_day"] = int(nothing)
         counts |= publisher.warning_counts()
         return StageReport(stage=STAGE, status="done", handoffs=publisher.handoffs, counts=counts)
 
@@ -139,7 +152,7 @@ def _unknown(reviews: DataFrame, known: DataFrame | None) -> DataFrame:
     return seen if known is None else seen.join(known, "item_id", "left_anti")
 
 
-def _tally(name: str, landed: Landed, checked: DataFrame) -> dict[str, int | float]:
+def _tally(name: str, landed: Landed, checked: DataFrame, erased: int = 0) -> dict[str, int | float]:
     """Counts of one file, with the proof that no line was lost."""
     junk = sf.col("junk_title") if "junk_title" in checked.columns else sf.lit(False)
     groups = checked.groupBy(sf.col("problem.reason").alias("reason"), (sf.col("copy") > 1).alias("is_copy"))
@@ -148,27 +161,34 @@ def _tally(name: str, landed: Landed, checked: DataFrame) -> dict[str, int | flo
     duplicates = sum(row.rows for row in rows if not row.reason and row.is_copy)
     ingested = sum(row.rows for row in rows if not row.reason and not row.is_copy)
     quarantined = sum(reasons.values())
-    assert ingested + quarantined + duplicates == landed.lines, (name, ingested, quarantined, duplicates, landed.lines)
+    told = ingested, quarantined, duplicates, erased
+    assert sum(told) == landed.lines, (name, *told, landed.lines)
     titles = {"items.junk_titles": sum(row.junk for row in rows if not row.reason and not row.is_copy)}
     return {
         f"{name}.lines_read": landed.lines,
         f"{name}.ingested": ingested,
         f"{name}.quarantined": quarantined,
         f"{name}.duplicates": duplicates,
+        **({"reviews.erased": erased} if name == "reviews" else {}),
         **{f"{name}.quarantined.{reason}": count for reason, count in sorted(reasons.items())},
         **(titles if name == "items" else {}),
     }
 
 
 def _refused(checked: DataFrame, name: str) -> DataFrame:
-    """Rows of the quarantine table."""
+    """Rows of the quarantine table; a line that was cut ends with its user, so that an erasure finds it."""
+    raw = sf.coalesce("raw", sf.lit(""))
+    if "user_id" in checked.columns:
+        tail = sf.concat(sf.lit(" ... "), sf.left("user_id", sf.lit(_USER_CHARS)))
+        cut = sf.concat(sf.left(raw, sf.lit(RAW_CHARS - _USER_CHARS - 5)), tail)
+        raw = sf.when((sf.length(raw) >= RAW_CHARS) & sf.col("user_id").isNotNull(), cut).otherwise(raw)
     return checked.where(sf.col("problem").isNotNull()).select(
         sf.concat(sf.lit(f"{name} "), sf.col("source_file"), sf.lit(":"), sf.col("source_line").cast("string")).alias(
             "row_key"
         ),
         "problem.reason",
         "problem.detail",
-        sf.coalesce("raw", sf.lit("")).alias("raw"),
+        raw.alias("raw"),
     )
 
 

@@ -21,7 +21,7 @@ from schemas.handoff import StageReport
 from schemas.preferences import PREFERENCES
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
-from schemas.text_vectors import TEXT_VECTORS, text_hash
+from schemas.text_vectors import MAX_REVIEW_WORDS, TEXT_VECTORS, text_hash
 
 STAGE = "text_vectors"
 
@@ -36,7 +36,7 @@ class TextVectorsSettings(EncodingSettings):
 
     section: ClassVar[str] = STAGE
 
-    max_review_words: int = 128
+    max_review_words: int = MAX_REVIEW_WORDS
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,6 +1,7 @@
 """Every table of the warehouse by name."""
 
 from schemas.denoised_sequences import DENOISED_SEQUENCES
+from schemas.erasures import ERASURES
 from schemas.evaluations import EVALUATIONS
 from schemas.interactions import INTERACTIONS
 from schemas.item_descriptions import ITEM_DESCRIPTIONS
@@ -43,5 +44,6 @@ TABLES: dict[str, Table] = {
         STEERING_PROBES,
         PREFERENCE_EVALUATIONS,
         QUARANTINE,
+        ERASURES,
     )
 }

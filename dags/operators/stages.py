@@ -63,8 +63,13 @@ def partition_of(context: Mapping[str, Any]) -> str:
 
 
 def overrides_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings overrides of a run; the ``epochs`` parameter is short for ``<recommender>.epochs``."""
+    """Settings overrides of a run.
+
+    The parameter ``epochs`` is short for ``<recommender>.epochs``, and ``users`` for ``erasure.users``.
+    """
     overrides = dict(params.get("overrides") or {})
+    if params.get("users"):
+        overrides["erasure.users"] = list(params["users"])
     if params.get("epochs"):
         overrides[f"{params['recommender']}.epochs"] = params["epochs"]
     return overrides

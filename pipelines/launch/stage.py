@@ -8,7 +8,16 @@ import importlib
 import sys
 from pathlib import Path
 
-STAGES = ("ingest", "sequences", "review_summaries", "preferences", "denoised_sequences")
+STAGES = (
+    "ingest",
+    "sequences",
+    "review_summaries",
+    "preferences",
+    "denoised_sequences",
+    "item_descriptions",
+    "preference_benchmark",
+    "erasure",
+)
 
 
 def main() -> None:

@@ -1,7 +1,5 @@
 """What users wrote at the positions of their histories."""
 
-import re
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,9 +9,9 @@ from ray_jobs.data.tables import input_partition, input_table
 from schemas.reviews import REVIEWS
 from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
+from schemas.text_vectors import review_text
 
 _EVENT = ["user_id", "item_id", "occurred_at"]
-_ONLY_STARS = re.compile(r"(one|two|three|four|five|[1-5])\W*stars?\W*", re.IGNORECASE)
 
 
 def reviewed_positions(settings: Settings, request: StageRequest, max_words: int) -> pa.Table:
@@ -48,21 +46,6 @@ def reviewed_positions(settings: Settings, request: StageRequest, max_words: int
         "text", pa.array(texts, pa.string())
     )
     return found.filter(pc.not_equal(found["text"], "")).sort_by([("user_id", "ascending"), ("position", "ascending")])
-
-
-def review_text(title: str | None, text: str | None, max_words: int) -> str:
-    """Headline and body as one text of at most `max_words` words; empty where nothing was written.
-
-    A headline that only repeats the stars (``Five Stars``, which some shops fill in) is left out: it is the rating, and
-    what reads a text is meant to know the text.
-    """
-    headline = (title or "").strip()
-    if _ONLY_STARS.fullmatch(headline):
-        headline = ""
-    body = (text or "").strip()
-    if headline and body and headline[-1] not in ".!?":
-        headline += "."
-    return " ".join(f"{headline} {body}".split()[:max_words])
 
 
 def _positions(sequences: pa.Table) -> pa.Table:

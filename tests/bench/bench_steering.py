@@ -72,7 +72,7 @@ def spark(stage: str, home: Path, overrides: dict) -> None:
     if read_report(str(report)) is None:
         given = ["--dataset", DATASET, "--partition", PARTITION, "--overrides", json.dumps(overrides)]
         command = [sys.executable, "-m", f"pipelines.{stage}", *given, "--report-uri", str(report)]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{stage}: {done.stdout[-3000:]}{done.stderr[-6000:]}")
     print(f"    {stage}: {dict(read_report(str(report)).counts)}", flush=True)
@@ -134,6 +134,7 @@ def run_seed(seed: int, out: Path, world: list[str], epochs: int, probe_users: i
     """The arms of one world."""
     home = out / f"seed-{seed}"
     home.mkdir(parents=True, exist_ok=True)
+    os.chdir(home)  # MLflow without a server keeps artifacts below the working directory
     os.environ.update(environment(home, "http://127.0.0.1:9"))
     codebook = prepare(home, [*world, f"--seed={100 + seed}"])
     found = {}

@@ -7,7 +7,7 @@ import pytest
 
 from infra.settings import REPOSITORY
 
-DAGS = ("daily_retrain", "preference_benchmark", "rollback", "train_recipe", "tune_denoiser")
+DAGS = ("daily_retrain", "erase_users", "preference_benchmark", "rollback", "train_recipe", "tune_denoiser")
 ENGINES = ("pyspark", "ray", "torch", "great_expectations", "mlflow", "openai", "transformers")
 
 

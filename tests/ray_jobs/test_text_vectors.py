@@ -11,13 +11,13 @@ from planted_warehouse import IDENTITY, PARTITION
 
 from infra.errors import SettingError
 from ray_jobs import text_vectors
-from ray_jobs.data.reviews import review_text, reviewed_positions
+from ray_jobs.data.reviews import reviewed_positions
 from ray_jobs.data.tables import publish, read_table
 from ray_jobs.encoders.text import PACKAGED, load_text_encoder
 from schemas.errors import DataError
 from schemas.preferences import PREFERENCES
 from schemas.reviews import REVIEWS
-from schemas.text_vectors import text_hash
+from schemas.text_vectors import review_text, text_hash
 
 
 def preference_lines(warehouse):

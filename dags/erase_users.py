@@ -1,0 +1,49 @@
+"""### Forget users
+
+Deletes everything of the users from every table of the data set: reviews, histories, preferences, answers of language
+models, vectors, benchmark samples, quarantined lines. Every later ingest, of whatever day, refuses them. The proof is a
+page in the data docs (*erasure ...*): per table rows before, deleted and now, recounted by a second reader.
+
+Old versions of the tables hold the rows until their retention has passed; the page says until when. The override
+`{"erasure.purge_history": true}` removes them at once, and with them what rests on them: time travel of the touched
+tables, and training a registered version again from its recorded tables.
+
+Models trained before still know what they learned, and landing files are not touched. Airflow keeps what is typed into
+this form: rather name a file with one id a line, `{"erasure.users_file": "..."}`.
+
+No language stage of the data set may run meanwhile. Rerunning is safe: it finishes what a crash left and else does
+nothing.
+"""
+
+import datetime as dt
+
+from airflow.sdk import DAG, Param
+
+from dags.chain import DATASET, DEFAULT_ARGS, ERASURE, GENERATION, OVERRIDES, PARTITION, make_tasks
+
+with DAG(
+    dag_id="erase_users",
+    dag_display_name="Erase users",
+    description="Ad hoc: forget users in every table of a data set, with a proof",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    params={
+        "dataset": DATASET,
+        "partition": PARTITION,
+        "users": Param(
+            [],
+            type="array",
+            items={"type": "string"},
+            title="Users",
+            description="Ids, one a line. Empty: those of the file in the override `erasure.users_file`.",
+        ),
+        "overrides": OVERRIDES,
+        "generation": GENERATION,
+    },
+    tags=["penchant", "ad hoc", "impact:high"],
+) as dag:
+    make_tasks(ERASURE)

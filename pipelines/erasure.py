@@ -1,0 +1,264 @@
+"""Erasure: forgets users in every table of a data set, keeps later deliveries out, and proves it by a recount.
+
+Give the users with ``--users`` (ids, or a file with one a line), or as the setting ``erasure.users_file``. No language
+stage of the data set may run meanwhile.
+
+A deletion writes new files; versions of before keep the old ones until a VACUUM after the table's retention, and the
+report says until when. ``erasure.purge_history: true`` removes them at once, with their log. That breaks what rests
+on them: earlier versions of the touched tables can no longer be read, so a model registered before cannot be trained
+again from its recorded versions, and a job that has such a version open fails.
+"""
+
+import argparse
+import datetime as dt
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as sf
+
+from infra.errors import SettingError
+from infra.progress import Progress
+from infra.settings import Settings, load_settings, stage_settings
+from pipelines.delta_tables import delete_rows, read_table, table_exists
+from pipelines.forgetting.history import NOTE, deletions, held_until, purge
+from pipelines.forgetting.proof import Proof, Proved, Search, clean_data_docs, read_proof, write_proof
+from pipelines.forgetting.requests import enter
+from pipelines.forgetting.traces import find_traces, in_order
+from pipelines.language.journal import journal_dir
+from pipelines.language.ledger import Ledger
+from pipelines.language.review_lines import ReviewLineSettings
+from pipelines.spark import spark_session
+from schemas.erasures import ERASURES, user_key
+from schemas.errors import DataError
+from schemas.handoff import Handoff, StageReport, read_report, write_report
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+from schemas.table import Table
+from schemas.tables import TABLES
+from schemas.text_vectors import MAX_REVIEW_WORDS
+
+STAGE = "erasure"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasureSettings:
+    """Who is forgotten, and how far back.
+
+    Args:
+        users: ids. They stand in clear in whatever keeps the request, such as Airflow's database; rather use
+        users_file: a file with one id a line, both may be given.
+        reason: goes into the list of erasures and the report; name nobody in it.
+        purge_history: remove old versions of the touched tables at once, see the module's documentation.
+    """
+
+    users: tuple[str, ...] = ()
+    users_file: str = ""
+    reason: str = "request of the user"
+    purge_history: bool = False
+
+    def ids(self) -> frozenset[str]:
+        """The ids without blanks around them.
+
+        Raises:
+            SettingError: there are none, or the file cannot be read.
+        """
+        lines: Sequence[str] = ()
+        if self.users_file:
+            try:
+                lines = Path(self.users_file).read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingError(f"{STAGE}.users_file {self.users_file!r} cannot be read: {error}") from error
+        found = frozenset(user.strip() for user in (*self.users, *lines)) - {""}
+        if not found:
+            raise SettingError(f"{STAGE}.users and {STAGE}.users_file name nobody; give at least one user id")
+        return found
+
+
+def run(request: StageRequest) -> StageReport:
+    """Forget the users that the settings of `request` name.
+
+    The list of erasures comes first and the sources of all other traces last, so that a rerun after a crash finishes
+    the work; when there is nothing left to do it makes no commit.
+
+    Raises:
+        SettingError: nobody is named.
+        DataError: a language stage is running, or the recount finds an id in the newest version of a table.
+    """
+    settings = load_settings()
+    chosen = stage_settings(ErasureSettings, STAGE, settings, request.overrides)
+    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request.overrides)
+    users = chosen.ids()
+    keys = frozenset(user_key(user) for user in users)
+    erasure = hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()[:12]
+    identity = request.identity()
+    docs_dir = settings.data_docs_dir(request.dataset)
+    spark = spark_session(f"penchant {STAGE}", settings)
+    progress = Progress(settings.home, STAGE)
+
+    added = enter(spark, settings, request.dataset, users, request.partition_date(), chosen.reason, identity)
+    _take_over_journals(spark, settings, request)
+    tables = [t for t in in_order() if table_exists(spark, settings.table_uri(request.dataset, t.name))]
+    steps = len(tables) + 1
+    progress.update(0, steps, "looking for traces")
+    words = settings.stages.get("text_vectors", {}).get("max_review_words", MAX_REVIEW_WORDS)
+    words = request.overrides.get("text_vectors.max_review_words", words)
+    traces = find_traces(spark, settings, request.dataset, keys, reading, words)
+
+    before: dict[str, int] = {}
+    deleted: dict[str, int] = {}
+    for number, table in enumerate(tables, 1):
+        condition = traces.condition(table)
+        uri = settings.table_uri(request.dataset, table.name)
+        before[table.name] = read_table(spark, uri).count()
+        if condition is not None:
+            deleted[table.name] = delete_rows(spark, uri, condition, identity, {NOTE: erasure})
+        progress.update(number, steps, f"{table.name}: {deleted.get(table.name, 0)} rows deleted")
+    search = Search(users)
+    examples = clean_data_docs(docs_dir, search)
+
+    earlier = read_proof(docs_dir, erasure)
+    known = {proved.table: proved for proved in earlier.tables} if earlier else {}
+    proved = []
+    for table in (*tables, ERASURES):
+        uri = settings.table_uri(request.dataset, table.name)
+        now = deleted.get(table.name, 0)
+        proved.append(_prove(spark, table, uri, before.get(table.name), now, known.get(table.name), erasure, search))
+    proof = Proof(
+        erasure=erasure,
+        dataset=request.dataset,
+        requested_on=earlier.requested_on if earlier else request.partition,
+        reason=earlier.reason if earlier else chosen.reason,
+        users=tuple(sorted(keys)),
+        searched_as_words=search.distinctive,
+        checked_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        tables=tuple(proved),
+    )
+    page = write_proof(docs_dir, proof)
+    if chosen.purge_history:
+        proof = replace(proof, tables=tuple(_purge(spark, settings, request, one, search) for one in proof.tables))
+        write_proof(docs_dir, proof)
+    _repoint(spark, settings, request.dataset, proof)
+    progress.update(steps, steps, f"{proof.deleted} rows deleted")
+    left = [f"{p.table}.{name} ({count})" for p in proof.tables for name, count in p.found.items()]
+    if left:
+        raise DataError(
+            f"erasure {erasure} of data set {request.dataset}: after the deletion the recount still finds an id in "
+            f"{', '.join(left)}; look at those rows, delete or correct them and run the stage again. See {page}"
+        )
+    return StageReport(
+        stage=STAGE,
+        status="done" if sum(deleted.values()) or added else "reused",
+        counts={
+            "users": len(keys),
+            "users_added": added,
+            "deleted": sum(deleted.values()),
+            **{f"deleted.{name}": count for name, count in deleted.items() if count},
+            "examples_removed": examples,
+            "tables_with_history": sum(bool(p.history_until) for p in proof.tables),
+            "files_removed": sum(p.files_removed for p in proof.tables),
+        },
+        outputs={"erasure": erasure, "proof": str(page)},
+    )
+
+
+def _take_over_journals(spark: SparkSession, settings: Settings, request: StageRequest) -> None:
+    """Bring answers that lie in journals into the ledger, from where they are deleted.
+
+    Raises:
+        DataError: a job that runs holds some.
+    """
+    folder = journal_dir(settings.home, request.dataset)
+    if not any(folder.glob("*.jsonl")):
+        return
+    Ledger(spark, settings, request, STAGE)
+    held = sorted(path.name for path in folder.glob("*.jsonl"))
+    if held:
+        raise DataError(
+            f"a language stage of data set {request.dataset} is running (it holds {folder / held[0]}); its answers may "
+            "be about the users to forget: run the erasure when it has ended. Ingest refuses the users already"
+        )
+
+
+def _prove(
+    spark: SparkSession,
+    table: Table,
+    uri: str,
+    before: int | None,
+    deleted_now: int,
+    known: Proved | None,
+    erasure: str,
+    search: Search,
+) -> Proved:
+    """Recount one table; earlier tries count with what the table's history and their record say."""
+    rows, version, found = search.of_table(uri)
+    made = deletions(spark, uri, erasure)
+    deleted = max(made.rows, (known.deleted if known else 0) + deleted_now)
+    until = held_until(table, made.last).isoformat(timespec="seconds") if made.last else ""
+    return Proved(
+        table=table.name,
+        rows_before=known.rows_before if known else (rows if before is None else before) + deleted - deleted_now,
+        deleted=deleted,
+        rows_now=rows,
+        version=version,
+        files_removed=known.files_removed if known else 0,
+        history_until=until,
+        found=found,
+    )
+
+
+def _purge(spark: SparkSession, settings: Settings, request: StageRequest, one: Proved, search: Search) -> Proved:
+    """The table without its old versions, where these hold something."""
+    if not one.history_until:
+        return one
+    uri = settings.table_uri(request.dataset, one.table)
+    removed = purge(spark, uri, request.identity())
+    rows, version, found = search.of_table(uri)
+    files = one.files_removed + removed
+    return replace(one, files_removed=files, history_until="", rows_now=rows, version=version, found=found)
+
+
+def _repoint(spark: SparkSession, settings: Settings, dataset: str, proof: Proof) -> None:
+    """Let ad-hoc runs start from the versions without the users: a table's older version still has them."""
+    newest = {proved.table: proved.version for proved in proof.tables if proved.deleted}
+    for path in sorted(Path(settings.home, "stages", dataset).glob("*/latest/*.json")):
+        report = read_report(str(path))
+        assert report is not None
+        moved = {name: h for name, h in report.handoffs.items() if h.version < newest.get(h.table, 0)}
+        if moved:
+            day = dt.date.fromisoformat(path.parent.parent.name)
+            handoffs = {n: _at(spark, h, newest[h.table], day) for n, h in moved.items()}
+            write_report(str(path), replace(report, handoffs={**report.handoffs, **handoffs}))
+
+
+def _at(spark: SparkSession, handoff: Handoff, version: int, day: dt.date) -> Handoff:
+    rows = read_table(spark, handoff.uri, version)
+    if "partition_date" in TABLES[handoff.table].partition_by:
+        rows = rows.where(sf.col("partition_date") == sf.lit(day))
+    return replace(handoff, version=version, rows=rows.count())
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the stage for a command line that may name users with ``--users`` and leave the day out."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--users", nargs="+", default=[])
+    given, rest = parser.parse_known_args(argv)
+    named: dict[str, object] = {}
+    if len(given.users) == 1 and Path(given.users[0]).is_file():
+        named = {f"{STAGE}.users_file": given.users[0]}
+    elif given.users:
+        named = {f"{STAGE}.users": given.users}
+    if not any(argument.split("=")[0] == "--partition" for argument in rest):
+        rest = [*rest, f"--partition={dt.datetime.now(dt.UTC).date()}"]
+    run_stage(STAGE, __doc__ or "", lambda request: run(_with(request, named)), rest)
+
+
+def _with(request: StageRequest, named: dict[str, object]) -> StageRequest:
+    return replace(request, overrides={**request.overrides, **named})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
