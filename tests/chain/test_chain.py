@@ -39,8 +39,8 @@ BENCHMARK = {
     "steering_probes",
     "preference_evaluations",
 }  # made by the DAG preference_benchmark
-MADE = {  # item_descriptions is off unless a profile asks
-    name: contract for name, contract in TABLES.items() if name not in BENCHMARK | {"item_descriptions"}
+MADE = {  # item_descriptions is off unless a profile asks, and nobody asks to be erased
+    name: contract for name, contract in TABLES.items() if name not in BENCHMARK | {"item_descriptions", "erasures"}
 }
 
 

@@ -21,7 +21,6 @@ from schemas.stage_request import StageRequest
 from schemas.table import Table
 from schemas.tables import TABLES
 from schemas.text_vectors import text_hash
-from tests.pipelines.conftest import jars_dir, settings, spark  # noqa: F401
 
 DAY = "2026-01-02"
 GONE, STAYS = "A1GONEGONE", "A2STAYSHERE"
