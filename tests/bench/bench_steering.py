@@ -38,7 +38,7 @@ DATASET, PARTITION = "steered", "2026-01-31"
 READING = {"review_lines.max_users": 0, "review_lines.prompt": "review_opinions", "review_lines.topics": ["price"]}
 FUSION = {
     "mendertok.fuse": ["fine_steering", "coarse_steering", "positive", "negative"],
-    "mendertok.fuse_repeats": 4,
+    "mendertok.fuse_repeats": 1,
     "mendertok.alone_share": 0.3,
     "mendertok.twin_share": 0.5,
     "mendertok.preference_dropout": 0.2,

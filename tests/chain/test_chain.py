@@ -180,7 +180,7 @@ def test_an_ad_hoc_recipe_starts_from_the_prepared_tables(run_dag, warehouse, re
     assert len(registry.get_metric_history(version.run_id, "loss")) == 2
 
 
-def test_a_version_is_asked_whether_words_steer_it_and_again_at_no_cost(local, run_dag, warehouse, registry, reports):
+def test_a_version_is_asked_whether_words_steer_it_and_again_at_no_cost(run_dag, warehouse, registry, reports):
     def state():
         tables = {name: warehouse(name) for name in BENCHMARK}
         return {name: (table.version(), table.to_pyarrow_table().num_rows) for name, table in tables.items()}
@@ -199,7 +199,8 @@ def test_a_version_is_asked_whether_words_steer_it_and_again_at_no_cost(local, r
     again = run_dag("preference_benchmark", models=[f"{MODEL}/{champion.version}"])
     assert again["state"] == "success"
     assert state() == before
-    assert reports()["steerability"]["status"] == "reused"
+    runs = registry.search_runs([asked.info.experiment_id], "attributes.run_name LIKE 'steering %'")
+    assert [run.info.run_id for run in runs] == [asked.info.run_id], "the same question is asked once"
 
 
 def test_a_recipe_learns_from_the_benchmark_where_it_is_asked_to(run_dag, registry):
