@@ -121,7 +121,7 @@ def page(report: Report, pasts: dict[str, Past]) -> str:
         parts += ["<h2>More of what is asked for?</h2>", _steered(report.steered)]
     for result in report.results:
         parts.append(f"<h2>{AXIS_TITLES[result.axis]} <small>{result.split}, {result.samples:,} samples</small></h2>")
-        parts.append(axis_table(result).to_html(border=0))
+        parts.append(axis_table(result).reset_index().to_html(border=0, index=False))
         metric = METRIC_TITLES[main_metric(result.axis)]
         lines = [
             f"<li>{metric} beyond <i>{condition_title(result.axis, name)}</i>, sample by sample: {_gap(found)}</li>"
