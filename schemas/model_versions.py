@@ -4,6 +4,9 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 
 IDENTITY_TAG = "penchant.run_identity"
+PARTITION_TAG = "penchant.partition"
+WORK_TAG = "penchant.work"
+"""What the day's data said and how it was worked on; the same key on another day is the same work."""
 DECISION_TAG = "penchant.decision"
 BEFORE_TAG = "penchant.champion_before"
 """Number of the version that was champion when this one was judged, or `NONE`."""
@@ -17,3 +20,8 @@ PROMOTED, KEPT, WAITING = "promoted", "kept", "waiting"
 
 CHAMPION_KEY = "champion.model"
 """Upstream output that names the champion which a run's model is compared with, ``<name>/<version>``."""
+
+
+def registered_name(dataset: str) -> str:
+    """Name under which the models of a data set are registered."""
+    return f"penchant-{dataset}"

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
-from dags.operators.stages import Stage, finish, forget_error, needs_codes, refuse_if_user_error, request_for
+from dags.operators.stages import (
+    Stage,
+    finish,
+    forget_error,
+    needs_codes,
+    refuse_if_user_error,
+    request_for,
+    skip_if_left_out,
+)
 from infra.settings import load_settings
 from schemas.handoff import read_report
 from schemas.stage_request import StageRequest
@@ -37,6 +45,7 @@ class RayStageOperator(BaseOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         """Submit or attach, follow the job's log, return the stage's report."""
+        skip_if_left_out(self.task_id, context)
         if self.stage.only_with_codes and not needs_codes(context):
             raise AirflowSkipException(f"{context['params']['recommender']} does not use semantic ids")
         settings = load_settings()
