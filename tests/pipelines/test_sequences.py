@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sf
 
 from infra.errors import SettingError
 from infra.settings import Settings
@@ -160,6 +161,14 @@ def test_the_stage_publishes_twice_the_same(
     columns = "reviewed_at timestamp, rating float, text string, source_line bigint, partition_date date"
     frame = spark.createDataFrame(rows, f"user_id string, item_id string, {columns}")
     frame.write.format("delta").partitionBy("partition_date").save(settings.table_uri("world", "reviews"))
+    items = spark.createDataFrame(
+        [("i1", "text", dt.date(2026, 1, 1))], "item_id string, text string, partition_date date"
+    )
+    names = [
+        sf.lit(None).cast("string").alias(name) for name in ("title", "brand", "categories", "price", "description")
+    ]
+    items = items.select("*", *names)
+    items.write.format("delta").partitionBy("partition_date").save(settings.table_uri("world", "items"))
 
     first = stage.run(request)
     again = stage.run(request)
