@@ -1,13 +1,15 @@
 """The environment that every local service and job runs in: one place, so that all of them agree."""
 
+import json
 import os
 import secrets
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from infra.errors import SettingError
-from infra.settings import REPOSITORY
+from infra.settings import REPOSITORY, LineageSettings, load_settings
 
 TELEMETRY_OFF = {
     "GX_ANALYTICS_ENABLED": "false",
@@ -63,6 +65,24 @@ def _ray_token(home: Path) -> Path:
     return path
 
 
+def lineage_environment(lineage: LineageSettings, home: Path) -> dict[str, str]:
+    """Settings of Airflow's OpenLineage provider; none where no events are wanted, so that the provider stays off."""
+    if lineage.transport == "none":
+        return {}
+    if lineage.transport == "file":
+        path = Path(lineage.path) if lineage.path else home / "lineage" / "events.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        transport: dict[str, Any] = {"type": "file", "log_file_path": str(path), "append": True}
+    else:
+        transport = {"type": "http", "url": lineage.url, "endpoint": lineage.endpoint}
+        if lineage.api_key:
+            transport["auth"] = {"type": "api_key", "apiKey": lineage.api_key}
+    return {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+        "AIRFLOW__OPENLINEAGE__NAMESPACE": lineage.namespace,
+    }
+
+
 def local_environment(home: Path, ports: Ports) -> dict[str, str]:
     """Environment variables for local services and jobs.
 
@@ -108,5 +128,6 @@ def local_environment(home: Path, ports: Ports) -> dict[str, str]:
         "AIRFLOW__API__EXPOSE_CONFIG": "False",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+        **lineage_environment(load_settings().lineage, home),
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": os.environ.get("AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE", "False"),
     }

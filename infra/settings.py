@@ -133,6 +133,27 @@ class AlertSettings(BaseModel, extra="forbid"):
         return self
 
 
+class LineageSettings(BaseModel, extra="forbid"):
+    """Where OpenLineage events about tasks and their tables go; nowhere by default.
+
+    `path`: of the file that events are appended to, a line each; ``<home>/lineage/events.jsonl`` when empty. `url` and
+    `endpoint`: of a server that takes events by POST.
+    """
+
+    transport: Literal["none", "file", "http"] = "none"
+    namespace: str = "penchant"
+    path: str = ""
+    url: str = ""
+    endpoint: str = "api/v1/lineage"
+    api_key: str = ""
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> "LineageSettings":
+        if self.transport == "http" and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"transport http needs url, which is {self.url!r}; it begins with http:// or https://")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything that differs between a laptop and a cluster."""
 
@@ -145,6 +166,7 @@ class Settings(BaseSettings):
     mlflow: MLflowSettings = MLflowSettings()
     llm: LLMSettings = LLMSettings()
     alerts: AlertSettings = AlertSettings()
+    lineage: LineageSettings = LineageSettings()
     stages: dict[str, dict[str, Any]] = {}
 
     @classmethod

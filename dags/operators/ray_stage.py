@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
+from dags.operators.lineage import TellsLineage
 from dags.operators.stages import (
     Stage,
     finish,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 2.0
 
 
-class RayStageOperator(BaseOperator):
+class RayStageOperator(TellsLineage, BaseOperator):
     """Submit a stage of `ray_jobs/` and wait for it.
 
     The same work has the same submission id, and Ray refuses a second submit of one id. So a retry, a double
@@ -51,12 +52,14 @@ class RayStageOperator(BaseOperator):
             raise AirflowSkipException(f"{context['params']['recommender']} does not use semantic ids")
         settings = load_settings()
         request = request_for(self.stage, context, settings)
+        self.read = request.inputs
         self._page = run_page(context)
         self._client = _client(settings.ray.dashboard_address)
         self._submission_id, finished_before = self._submit_or_attach(self._client, request)
         self._wait(self._client, self._submission_id, request, settings.ray.job_timeout_s)
         report = finish(request, self.task_id)
-        return {**report, "status": "reused"} if finished_before else report
+        self.written = report.handoffs
+        return {**report.to_dict(), "status": "reused"} if finished_before else report.to_dict()
 
     def on_kill(self) -> None:
         """Stop the job when a person clears or fails the task."""

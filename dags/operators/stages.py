@@ -169,8 +169,8 @@ def refuse_if_user_error(request: StageRequest) -> None:
         raise AirflowFailException(message)
 
 
-def finish(request: StageRequest, task_id: str) -> dict[str, Any]:
-    """The stage's report, as the task's XCom; the DAGs of `PREPARING` also leave it where ad-hoc runs look.
+def finish(request: StageRequest, task_id: str) -> StageReport:
+    """The stage's report; the DAGs of `PREPARING` also leave it where ad-hoc runs look.
 
     Raises:
         AirflowFailException: the stage ended without a report, which is a bug in the stage, or it was a dry run, and
@@ -184,4 +184,4 @@ def finish(request: StageRequest, task_id: str) -> dict[str, Any]:
         raise AirflowFailException(f"llm.dry_run is set, so nothing was sent or published: {counts}")
     if request.dag in PREPARING:
         write_report(load_settings().latest_report_uri(request.dataset, request.partition, task_id), report)
-    return report.to_dict()
+    return report
