@@ -54,7 +54,7 @@ class Demo:
         self._lap("run")
         self._module("ray_jobs.report", f"--dataset={dataset}", f"--partition={self.partition}")
         self._lap("report")
-        self._addresses(dataset)
+        self._addresses(dataset, api.report(DAG, run_id, "day_report"))
 
     def _lap(self, name: str) -> None:
         now = time.monotonic()
@@ -153,10 +153,12 @@ class Demo:
             lines.append(f"the task {task['task_id']} failed; see {page}\n{tail}")
         return "\n".join(lines) or f"the run {run_id} failed; see {api.address}/dags/{DAG}/runs/{run_id}"
 
-    def _addresses(self, dataset: str) -> None:
+    def _addresses(self, dataset: str, day: dict[str, Any] | None) -> None:
         docs = load_settings().data_docs_dir(dataset) / "index.html"
         print(f"\nAirflow    http://127.0.0.1:{self.ports.airflow}/dags/{DAG}")
         print(f"MLflow     http://127.0.0.1:{self.ports.mlflow}/#/models/penchant-{dataset}")
+        if day:
+            print(f"The day    {day['outputs']['page']}")
         print(f"Ray        http://127.0.0.1:{self.ports.ray_dashboard}  (token: {self.home}/ray_token)")
         print(f"Data docs  file://{docs}")
         print("Time       " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self._spent.items()))

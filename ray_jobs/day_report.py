@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from infra.progress import Progress
 from infra.settings import Settings, load_settings
-from ray_jobs.days.content import Pages, assemble, experiment_name, prompts_of, registered_by
+from ray_jobs.days.content import REGISTERED_PROMPT, Pages, assemble, experiment_name, prompts_of, registered_by
 from ray_jobs.days.facts import outcomes_of
 from ray_jobs.days.page import Content, render, status_of
 from ray_jobs.registry import runs, versions
@@ -22,6 +22,9 @@ from schemas.stage_request import StageRequest
 STAGE = "day_report"
 PROMPTS_TAG = "penchant.prompts"
 REPORT_TAG = "penchant.day_report"
+PROMPT_VERSION_TAG = "penchant.prompt_version"
+NEWEST_TAG = "penchant.newest_model_version"
+"""On a version of a prompt: the newest model version that rests on its answers."""
 
 
 def run(request: StageRequest) -> StageReport:
@@ -36,8 +39,8 @@ def run(request: StageRequest) -> StageReport:
     run_id = _run(settings, request)
     _log(run_id, content)
     experiment = client.get_run(run_id).info.experiment_id
-    page = Pages(settings, client, request.dataset).run(run_id, experiment)
-    _tag_version(client, content, page or run_id)
+    page = Pages(settings, client, request.dataset).report(run_id, experiment)
+    _lead_back(client, content, page or run_id)
     word = status_of(outcomes)
     progress.update(2, 2, word)
     return StageReport(
@@ -77,13 +80,21 @@ def _log(run_id: str, content: Content) -> None:
     runs.finish(run_id)
 
 
-def _tag_version(client: MlflowClient, content: Content, report: str) -> None:
-    """The way back from the day's version: its report, and the prompts whose answers it rests on."""
+def _lead_back(client: MlflowClient, content: Content, report: str) -> None:
+    """From the day's version to its report and to the prompts whose answers it rests on, and from these to it."""
     registered = registered_by(content.outcomes)
-    if registered:
-        found = client.get_model_version(registered["model_name"], registered["version"])
-        prompts = {PROMPTS_TAG: prompts_of(content.paid)} if content.paid else {}
-        versions.tag_version(client, found, {REPORT_TAG: report, **prompts})
+    if not registered:
+        return
+    found = client.get_model_version(registered["model_name"], registered["version"])
+    prompts = {PROMPTS_TAG: prompts_of(content.paid)} if content.paid else {}
+    versions.tag_version(client, found, {REPORT_TAG: report, **prompts})
+    for paid in content.paid:
+        name = REGISTERED_PROMPT.format(paid.prompt)
+        prompt = client.load_prompt(name, allow_missing=True)
+        if prompt is not None and prompt.tags.get(PROMPT_VERSION_TAG) == paid.version:
+            if found.run_id:
+                client.link_prompt_version_to_run(found.run_id, prompt)
+            client.set_prompt_version_tag(name, prompt.version, NEWEST_TAG, f"{found.name}/{found.version}")
 
 
 if __name__ == "__main__":

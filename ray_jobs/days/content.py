@@ -20,6 +20,9 @@ _FACTS = ("recipe", "codebook", "overrides", "profile", "code", "prompts")
 """Tags of a day's run that are compared with the day before."""
 _NUMBERS = {"data.reviews_ingested": "reviews", "data.users": "users", "rows.semantic_ids": "items with codes"}
 
+REGISTERED_PROMPT = "penchant-{}"
+"""Name of a prompt in MLflow's registry, by the name in the ledger."""
+
 Reports = Mapping[str, StageReport]
 
 
@@ -71,13 +74,17 @@ class Pages:
         """Of a run of the data set's experiment, or of another one."""
         return f"{self._base}/experiments/{experiment_id or self._experiment}/runs/{run_id}" if self._base else ""
 
+    def report(self, run_id: str, experiment_id: str) -> str:
+        """Of the report of a day, as MLflow shows it."""
+        return f"{self.run(run_id, experiment_id)}/artifacts/report.html" if self._base else ""
+
     def version(self, name: str, number: str) -> str:
         """Of a model version."""
         return f"{self._base}/models/{name}/versions/{number}" if self._base else ""
 
     def prompt(self, name: str) -> str:
         """Of a prompt in the registry."""
-        return f"{self._base}/prompts/penchant-{name}" if self._base else ""
+        return f"{self._base}/prompts/{REGISTERED_PROMPT.format(name)}" if self._base else ""
 
 
 def registered_by(outcomes: Sequence[Outcome]) -> Mapping[str, str]:

@@ -71,6 +71,9 @@ def test_the_page_says_what_changed_what_was_decided_and_links_to_all_of_it(days
     days.whole(FIRST)
     day_report.run(days.request(FIRST))
     days.whole(SECOND, seed=3, quarantined=7)
+    prompt = days.client.register_prompt(
+        "penchant-review_preference", "Read {{review}}", tags={"penchant.prompt_version": "3"}
+    )
     report = day_report.run(days.request(SECOND, overrides={"mendertok.epochs": 3}))
     assert report.counts["earlier_days"] == 1
     assert report.counts["versions"] == 2
@@ -85,6 +88,10 @@ def test_the_page_says_what_changed_what_was_decided_and_links_to_all_of_it(days
     version = MlflowClient().get_model_version(NAME, "2")
     assert version.tags["penchant.prompts"] == "review_preference 3"
     assert version.tags["penchant.day_report"] == report.outputs["mlflow_run_id"], "no server, so no page"
+    training = MlflowClient().get_run(version.run_id)
+    assert "penchant-review_preference" in training.data.tags["mlflow.linkedPrompts"]
+    again = MlflowClient().get_prompt_version("penchant-review_preference", prompt.version)
+    assert again.tags["penchant.newest_model_version"] == f"{NAME}/2"
 
 
 def test_a_failed_day_has_a_page_with_the_message_and_no_old_numbers(days, tmp_path):
