@@ -14,7 +14,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk.exceptions import AirflowException
 from ray.job_submission import JobStatus
 
-from dags.operators import ray_stage
+from dags.operators import ray_stage, spark_stage
 from infra.settings import REPOSITORY
 from schemas.handoff import Handoff, StageReport, error_uri, write_report, write_text
 from schemas.stage_request import StageRequest
@@ -79,6 +79,7 @@ class Jobs:
 
 
 SparkSubmitOperator.execute = spark
+spark_stage.spark_conf = lambda settings: {}
 ray_stage._client = lambda address: Jobs()
 ray_stage.POLL_SECONDS = 0
 dag = DagBag(str(REPOSITORY / "dags")).dags["daily_retrain"]
