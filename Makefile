@@ -7,7 +7,7 @@ EXTRAS := airflow,spark,ray,llm,test
 export BENCHMARK
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo down status test nightly reproduce lint format constraints clean
+.PHONY: help setup demo down status test simulate nightly reproduce lint format constraints clean
 
 help: ## Show this list
 	@awk -F ":.*## " '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ status: ## Which services are running
 
 test: setup ## All tests
 	@$(BIN)/python -m pytest
+
+simulate: setup ## DAYS=14 days of a planted world through Airflow, with everything that a feed brings; a table at the end
+	@$(BIN)/python -m infra.simulation
 
 nightly: setup ## Slow checks: planted worlds under three seeds with their controls, streamed and split training, servers
 	@$(BIN)/python -m pytest tests/nightly

@@ -1,9 +1,69 @@
 """Tasks that choose between branches by what a stage decided; the decision itself is the stage's."""
 
 import logging
+from typing import Any
 
 from airflow.sdk import get_current_context, task
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
+
+from dags.operators.stages import overrides_of, partition_of
+from dags.prepared import CHANGES, registry
+from infra.settings import load_settings
+from schemas.handoff import StageReport, write_report
+from schemas.model_versions import DECISION_TAG, PARTITION_TAG, WAITING, WORK_TAG, registered_name
+from schemas.run_identity import config_hash
+
+
+@task(
+    trigger_rule="none_failed",
+    doc_md="""
+Ends the day here when reviews and items say what they said on an earlier day whose model was judged, under the same
+settings: nothing is asked, encoded or trained, and that day's model and recommendations stay. The reason is in this
+task's log and in its XCom `reason`.
+""",
+)
+def changes() -> dict[str, Any]:
+    """The key of the day's work, under which its version is found on a later day."""
+    context = get_current_context()
+    report = context["ti"].xcom_pull(task_ids="sequences")
+    if report is None:
+        raise AirflowFailException("sequences left no report: clear it and run it again")
+    settings, params, partition = load_settings(), context["params"], partition_of(context)
+    work = config_hash(
+        {
+            "content": report["outputs"]["content"],
+            "overrides": overrides_of(params),
+            "profile": settings.stages_hash(),
+            "leave_out": sorted(params["leave_out"]),
+            **{name: params[name] for name in ("tokenizer", "recommender", "generation")},
+        }
+    )
+    same = _judged_before(registered_name(params["dataset"]), work, partition)
+    if same is None:
+        reason = "reviews, items or settings differ from those of every version before"
+    else:
+        reason = f"nothing changed since {same.tags[PARTITION_TAG]}, whose version {same.version} stays as judged"
+    made = StageReport(
+        stage=CHANGES, status="done", outputs={"work": work, "reason": reason, "changed": str(same is None).lower()}
+    )
+    write_report(settings.latest_report_uri(params["dataset"], partition, CHANGES), made)
+    logging.getLogger(__name__).info("%s", reason)
+    context["ti"].xcom_push(key="reason", value=reason)
+    if same is not None:
+        later = context["task"].get_flat_relatives(upstream=False)
+        raise DownstreamTasksSkipped(tasks=[t.task_id for t in later if not t.is_teardown])
+    return made.to_dict()
+
+
+def _judged_before(name: str, work: str, partition: str) -> Any:
+    """A version of the same work that was judged on an earlier day, the newest, or None."""
+    found = registry().search_model_versions(f"name = '{name}' and tags.`{WORK_TAG}` = '{work}'")
+    judged = [
+        version
+        for version in found
+        if version.tags.get(PARTITION_TAG, "9") < partition and version.tags.get(DECISION_TAG, WAITING) != WAITING
+    ]
+    return max(judged, key=lambda version: int(version.version), default=None)
 
 
 @task.branch(

@@ -56,6 +56,15 @@ RECOMMENDER = Param(
     title="Recommender",
     description="; ".join(f"**{name}**: {r.summary}" for name, r in RECOMMENDERS.items()),
 )
+OPTIONAL = ("preferences", "review_summaries", "denoised_sequences", "train_baseline", "recommendations")
+LEAVE_OUT = Param(
+    [],
+    type="array",
+    items={"type": "string", "enum": list(OPTIONAL)},
+    title="Leave out",
+    description="Tasks to skip. What they would have made is missing in what comes after.",
+    examples=list(OPTIONAL),
+)
 TOKENIZER = Param(
     "rqvae",
     enum=sorted(TOKENIZERS),
@@ -228,6 +237,7 @@ REGISTER = Stage(
     after=(
         "ingest",
         "sequences",
+        "changes",
         "preferences",
         "item_vectors",
         "semantic_ids",

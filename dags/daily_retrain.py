@@ -3,12 +3,15 @@
 One run works on one partition, a day of landing files. The colours say which engine works: orange tasks are Spark
 jobs, blue ones Ray jobs; nothing is computed in Airflow itself.
 
-`ingest` -> `sequences` -> language (`preferences`, `review_summaries`, `denoised_sequences`) -> `item_vectors` ->
-`continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` -> `champion` ->
-`evaluate` -> `register` -> `recommendations`; and `day_report` after all of them, whatever became of them
+`ingest` -> `sequences` -> `changes` -> language (`preferences`, `review_summaries`, `denoised_sequences`) ->
+`item_vectors` -> `continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` ->
+`champion` -> `evaluate` -> `register` -> `recommendations`; and `day_report` after all of them,
+whatever became of them
 
-**Work follows change.** New items are appended to the codebook in use; the tokenizer is trained again only when the
-items have drifted from it, and `choose_codebook` says why. The recommender goes on from the version in production.
+**Work follows change.** A day on which nothing changed ends at `changes`: nothing is asked, trained or scored. New
+items are appended to the codebook in use; the tokenizer is trained again only when the items have drifted from it, and
+`choose_codebook` says why. The recommender goes on from the version in production. A day that comes after newer ones
+brings their tables up to date, too.
 
 **Rerunning is safe.** Tables are replaced by partition, answers of the language model come from the ledger, a Ray
 job that already ran for the same inputs and settings is attached to, and the registry gets no second version of the
@@ -24,7 +27,7 @@ import datetime as dt
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from dags.alerts import watched
-from dags.branching import choose_codebook
+from dags.branching import changes, choose_codebook
 from dags.chain import (
     APPEND_ITEMS,
     CONTINUATION,
@@ -33,6 +36,7 @@ from dags.chain import (
     GENERATION,
     INGEST,
     LANGUAGE,
+    LEAVE_OUT,
     MODEL,
     OVERRIDES,
     PARTITION,
@@ -63,6 +67,7 @@ with DAG(
         "recommender": RECOMMENDER,
         "generation": GENERATION,
         "overrides": OVERRIDES,
+        "leave_out": LEAVE_OUT,
     },
     tags=["penchant", "daily", "impact:high"],
     **watched(deadline=True),
@@ -70,6 +75,12 @@ with DAG(
     tasks = make_tasks(
         INGEST, SEQUENCES, *LANGUAGE, *MODEL, CONTINUATION, APPEND_ITEMS, TRAIN_BASELINE, RECOMMENDATIONS
     )
+    changed = changes()
+    tasks["sequences"] >> changed
+    for task in tasks.values():
+        if task.task_id not in ("ingest", "sequences") and task.upstream_task_ids <= {"ingest", "sequences"}:
+            changed >> task
+    changed >> tasks["register"]
     tasks["continuation"] >> choose_codebook() >> [tasks["append_items"], tasks["semantic_ids"]]
     tasks["train_recommender"] >> champion() >> tasks["evaluate"]
     report_on(dag)

@@ -18,9 +18,11 @@ from schemas.model_versions import (
     NONE,
     SINCE_TAG,
     WAITING,
+    registered_name,
 )
 
 REQUIRED = ("ingest", "sequences")
+CHANGES = "changes"
 OPTIONAL = (*(stage.task_id for stage in LANGUAGE), "preference_benchmark")
 
 
@@ -33,6 +35,9 @@ def inputs() -> dict[str, Any]:
         task_id: read_report(settings.latest_report_uri(dataset, partition, task_id))
         for task_id in (*REQUIRED, *OPTIONAL)
     }
+    changes = read_report(settings.latest_report_uri(dataset, partition, CHANGES))
+    if changes is not None and changes.outputs["changed"] == "false":
+        raise AirflowFailException(f"on {partition} {changes.outputs['reason']}: start from that day's partition")
     for task_id in REQUIRED:
         if reports[task_id] is None:
             raise AirflowFailException(
@@ -41,7 +46,8 @@ def inputs() -> dict[str, Any]:
     return {task_id: report.to_dict() for task_id, report in reports.items() if report is not None}
 
 
-def _registry() -> Any:
+def registry() -> Any:
+    """A client of the model registry."""
     from mlflow import MlflowClient
 
     uri = load_settings().mlflow.tracking_uri
@@ -67,10 +73,10 @@ def _champion_now(client: Any, name: str) -> Any:
 def champion() -> dict[str, Any]:
     """The champion that the run's model is compared with; nothing where there is none, or it is the model itself."""
     context = get_current_context()
-    name = f"penchant-{context['params']['dataset']}"
+    name = registered_name(context["params"]["dataset"])
     report = context["ti"].xcom_pull(task_ids="train_recommender")
     trained = report["outputs"]["run_identity"] if report else NONE
-    client = _registry()
+    client = registry()
     now = _champion_now(client, name)
     own = client.search_model_versions(
         f"name = '{name}' and tags.`{IDENTITY_TAG}` = '{trained}'", order_by=["version_number ASC"], max_results=1
@@ -88,7 +94,7 @@ def target() -> dict[str, Any]:
     """The present champion, and the version and reason of the run's parameters."""
     context = get_current_context()
     params = context["params"]
-    now = _champion_now(_registry(), f"penchant-{params['dataset']}")
+    now = _champion_now(registry(), registered_name(params["dataset"]))
     outputs = {
         "champion": "" if now is None else str(now.version),
         "since": "" if now is None else now.tags.get(SINCE_TAG, ""),
@@ -105,9 +111,9 @@ def versions() -> dict[str, Any]:
 
     context = get_current_context()
     uri = load_settings().mlflow.tracking_uri
-    client = _registry()
+    client = registry()
     found = []
-    for reference in context["params"]["models"] or [f"penchant-{context['params']['dataset']}@champion"]:
+    for reference in context["params"]["models"] or [f"{registered_name(context['params']['dataset'])}@{CHAMPION}"]:
         name, at, alias = reference.removeprefix("models:/").partition("@")
         try:
             version = client.get_model_version_by_alias(name, alias).version if at else name.rpartition("/")[2]

@@ -71,13 +71,19 @@ class AirflowAPI:
         return list(self._call("GET", path)["task_instances"])
 
     def report(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any] | None:
-        """What a task returned, or None."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        """The stage report that a task returned, or None."""
+        value = self.xcom(dag_id, run_id, task_id, "return_value")
+        if isinstance(value, str) and value.startswith("{"):
+            value = json.loads(value)
+        return value if isinstance(value, dict) else None
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str) -> Any:
+        """What a task left under `key`, or None."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         try:
-            value = self._call("GET", path)["value"]
+            return self._call("GET", path)["value"]
         except SettingError:
             return None
-        return json.loads(value) if isinstance(value, str) else value
 
     def log_tail(self, dag_id: str, run_id: str, task_id: str, try_number: int, lines: int = 12) -> str:
         """Last messages of a task's log."""

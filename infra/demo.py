@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from infra.airflow_api import AirflowAPI
+from infra.dag_runs import DagRuns
 from infra.errors import SettingError
 from infra.local_environment import Ports, local_environment
-from infra.progress import read_progress
 from infra.services import Supervisor
 from infra.settings import REPOSITORY, load_settings
 
@@ -46,11 +46,12 @@ class Demo:
         self.supervisor.up()
         self._lap("services")
         api = AirflowAPI(f"http://127.0.0.1:{self.ports.airflow}")
-        self._wait_for_dag(api)
+        runs = DagRuns(api, self.home)
+        runs.wait_for_dag(DAG)
         api.ensure_pool("heavy", 1, POOL_NOTE)
         run_id = api.trigger(DAG, {"dataset": dataset, "partition": self.partition})
         print(f"Run {run_id} of {DAG} on {dataset}, partition {self.partition}")
-        self._follow(api, run_id)
+        runs.follow(DAG, run_id)
         self._lap("run")
         self._module("ray_jobs.report", f"--dataset={dataset}", f"--partition={self.partition}")
         self._lap("report")
@@ -90,69 +91,6 @@ class Demo:
         self._module("pipelines.landing.register", "--name=planted-world", *files)
         return "planted-world"
 
-    def _wait_for_dag(self, api: AirflowAPI) -> None:
-        deadline = time.monotonic() + 120
-        while not api.knows(DAG):
-            errors = api.import_errors()
-            if errors or time.monotonic() > deadline:
-                raise SettingError(f"Airflow cannot load {DAG}: {errors[0] if errors else 'not parsed within 120 s'}")
-            time.sleep(1)
-
-    def _follow(self, api: AirflowAPI, run_id: str) -> None:
-        """Print a line per finished task and the progress of the running one until the run ends."""
-        started: dict[str, float] = {}
-        finished: set[str] = set()
-        shown = ""
-        while True:
-            state = api.run_state(DAG, run_id)
-            for task in sorted(api.tasks(DAG, run_id), key=lambda t: t["end_date"] or "9"):
-                task_id = task["task_id"]
-                if task["state"] == "running":
-                    since = started.setdefault(task_id, time.time())
-                    shown = self._show_running(task_id, since, shown)
-                elif task["state"] in ("success", "failed", "skipped", "upstream_failed") and task_id not in finished:
-                    finished.add(task_id)
-                    self._show_finished(task, api.report(DAG, run_id, task_id))
-                    shown = ""
-            if state in ("success", "failed"):
-                break
-            time.sleep(1)
-        if state == "failed":
-            raise SettingError(self._why(api, run_id))
-
-    def _show_running(self, task_id: str, since: float, shown: str) -> str:
-        progress = read_progress(str(self.home), task_id, since)
-        elapsed = int(time.time() - since)
-        text = f"  {task_id:<20} {elapsed:>4} s"
-        if progress:
-            done, total, note = progress
-            filled = round(20 * done / total) if total else 0
-            text += f"  [{'#' * filled}{'.' * (20 - filled)}] {done}/{total} {note}"
-        if sys.stdout.isatty():
-            print(f"\r{text:<100}", end="", flush=True)
-            return text
-        key = f"{task_id} {elapsed // 15}"
-        if key != shown:
-            print(text, flush=True)
-        return key
-
-    def _show_finished(self, task: dict[str, Any], report: dict[str, Any] | None) -> None:
-        mark = {"success": "done", "skipped": "skipped"}.get(task["state"], task["state"].upper())
-        text = f"  {task['task_id']:<20} {task['duration'] or 0:>4.0f} s  {mark}"
-        if report:
-            counts = [f"{name} {_short(value)}" for name, value in list(report["counts"].items())[:6]]
-            text += f" ({report['status']}; own work {report['seconds']:.0f} s): " + ", ".join(counts)
-        print(("\r" if sys.stdout.isatty() else "") + f"{text:<100}", flush=True)
-
-    def _why(self, api: AirflowAPI, run_id: str) -> str:
-        failed = [task for task in api.tasks(DAG, run_id) if task["state"] == "failed"]
-        lines = []
-        for task in failed:
-            page = f"{api.address}/dags/{DAG}/runs/{run_id}/tasks/{task['task_id']}"
-            tail = api.log_tail(DAG, run_id, task["task_id"], task["try_number"])
-            lines.append(f"the task {task['task_id']} failed; see {page}\n{tail}")
-        return "\n".join(lines) or f"the run {run_id} failed; see {api.address}/dags/{DAG}/runs/{run_id}"
-
     def _addresses(self, dataset: str, day: dict[str, Any] | None) -> None:
         docs = load_settings().data_docs_dir(dataset) / "index.html"
         print(f"\nAirflow    http://127.0.0.1:{self.ports.airflow}/dags/{DAG}")
@@ -162,10 +100,6 @@ class Demo:
         print(f"Ray        http://127.0.0.1:{self.ports.ray_dashboard}  (token: {self.home}/ray_token)")
         print(f"Data docs  file://{docs}")
         print("Time       " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self._spent.items()))
-
-
-def _short(value: float) -> str:
-    return f"{value:.4f}" if isinstance(value, float) and not value.is_integer() else f"{value:.0f}"
 
 
 def main() -> int:

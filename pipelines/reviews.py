@@ -13,6 +13,7 @@ from pipelines.landing.readers.placed import first_problem, problem
 from schemas.reviews import REVIEWS
 
 MIN_RATING, MAX_RATING = 0.5, 5.0
+UNKNOWN_ITEM = "unknown_item"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def check_reviews(landed: Landed, rules: ReviewRules, known_items: DataFrame | N
     if known_items is not None:
         known = known_items.select("item_id").distinct().withColumn("_known", sf.lit(True))
         unknown = problem(
-            "unknown_item",
+            UNKNOWN_ITEM,
             sf.concat(
                 sf.lit("no metadata for item "),
                 sf.left("item_id", sf.lit(60)),

@@ -9,6 +9,7 @@ from pyspark.sql import functions as sf
 
 from infra.progress import Progress
 from infra.settings import load_settings, stage_settings
+from pipelines.day_content import day_content
 from pipelines.interactions import CoreSize, k_core, newest_reviews
 from pipelines.order_report import order_report, write_order_report
 from pipelines.publisher import Publisher
@@ -16,6 +17,7 @@ from pipelines.spark import spark_session
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.interactions import INTERACTIONS
+from schemas.items import ITEMS
 from schemas.reviews import REVIEWS
 from schemas.sequences import SEQUENCES
 from schemas.stage import run_stage
@@ -154,6 +156,7 @@ def run(request: StageRequest) -> StageReport:
         counts |= {"interactions": interactions.rows, "sequences": published.rows}
         counts |= publisher.warning_counts()
         handoffs = dict(publisher.handoffs)
+        content = day_content(reviews, publisher.read(ITEMS), request.partition_date())
     progress.update(4, 4, f"{published.rows} histories")
     return StageReport(
         stage=STAGE,
@@ -164,6 +167,7 @@ def run(request: StageRequest) -> StageReport:
             "time_valid_cut": cuts.valid.isoformat(),
             "time_test_cut": cuts.test.isoformat(),
             "tie_rule": chosen.tie_rule,
+            "content": content,
             "order_report": str(page),
         },
     )

@@ -19,7 +19,7 @@ from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs import semantic_ids
 from ray_jobs.registry import runs, versions
 from schemas.handoff import StageReport
-from schemas.model_versions import DECISION_TAG, ROLLED_BACK_TAG
+from schemas.model_versions import DECISION_TAG, PARTITION_TAG, ROLLED_BACK_TAG, registered_name
 from schemas.recipes import RECOMMENDERS
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
@@ -114,14 +114,14 @@ def version_before(client: MlflowClient, request: StageRequest) -> ModelVersion 
 
     One that was rolled back does not count.
     """
-    name = versions.model_name(request.dataset)
+    name = registered_name(request.dataset)
     found = client.search_model_versions(f"name = '{name}' and tags.`{DECISION_TAG}` = 'promoted'")
     earlier = [
         version
         for version in found
-        if version.tags.get(versions.PARTITION_TAG, "9") < request.partition and ROLLED_BACK_TAG not in version.tags
+        if version.tags.get(PARTITION_TAG, "9") < request.partition and ROLLED_BACK_TAG not in version.tags
     ]
-    return max(earlier, key=lambda v: (v.tags[versions.PARTITION_TAG], int(v.version)), default=None)
+    return max(earlier, key=lambda v: (v.tags[PARTITION_TAG], int(v.version)), default=None)
 
 
 def drift(settings: Settings, request: StageRequest, codebook: str) -> dict[str, float]:
@@ -174,7 +174,7 @@ def days_since_cold(client: MlflowClient, version: ModelVersion, request: StageR
     first = version
     while begun := first.tags.get(versions.WARM_START_TAG):
         first = versions.resolve(client, begun)
-    return (request.partition_date() - dt.date.fromisoformat(first.tags[versions.PARTITION_TAG])).days
+    return (request.partition_date() - dt.date.fromisoformat(first.tags[PARTITION_TAG])).days
 
 
 def decide(

@@ -31,7 +31,7 @@ from ray_jobs.registry.results import model_name
 from schemas.errors import DataError
 from schemas.evaluations import EVALUATIONS
 from schemas.handoff import StageReport
-from schemas.model_versions import CHAMPION, CHAMPION_KEY, IDENTITY_TAG
+from schemas.model_versions import CHAMPION, CHAMPION_KEY, IDENTITY_TAG, PARTITION_TAG
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
@@ -194,7 +194,7 @@ def _champion(settings: Settings, request: StageRequest, data: TrainingData, fol
         return []
     found = versions.resolve(runs.connect(settings), reference)
     trained = {request.upstream.get(f"{task}.run_identity") for task in TRAINERS}
-    if found.tags.get(versions.PARTITION_TAG, "") > request.partition or found.tags.get(IDENTITY_TAG) in trained:
+    if found.tags.get(PARTITION_TAG, "") > request.partition or found.tags.get(IDENTITY_TAG) in trained:
         return []
     bundle = load_bundle(versions.download_bundle(found, folder))
     return [Candidate(model_name(CHAMPION, reference), bundle.recommender, version=reference)]

@@ -47,9 +47,12 @@ from schemas.model_versions import (
     DECISION_TAG,
     IDENTITY_TAG,
     NONE,
+    PARTITION_TAG,
     PROMOTED,
     ROLLED_BACK_TAG,
     WAITING,
+    WORK_TAG,
+    registered_name,
 )
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
@@ -89,7 +92,7 @@ def run(request: StageRequest) -> StageReport:
     progress = Progress(settings.home, STAGE)
     trained = Trained.of(request.upstream)
     client = runs.connect(settings)
-    name = versions.model_name(request.dataset)
+    name = registered_name(request.dataset)
     found = versions.find_version(client, name, trained.identity)
     if found is not None and found.tags.get(DECISION_TAG, WAITING) != WAITING:
         return _report(client, found, "reused", {"versions_made": 0})
@@ -249,7 +252,7 @@ def _tags(request: StageRequest, trained: Trained, content: CardContent, bundle:
     return {
         IDENTITY_TAG: trained.identity,
         "penchant.dataset": content.dataset,
-        versions.PARTITION_TAG: content.partition,
+        PARTITION_TAG: content.partition,
         "penchant.recipe": content.recipe,
         "penchant.dag": request.dag,
         "penchant.generation": str(request.generation),
@@ -259,6 +262,7 @@ def _tags(request: StageRequest, trained: Trained, content: CardContent, bundle:
         **({"penchant.codebook": content.codebook} if content.codebook else {}),
         **({versions.WARM_START_TAG: begun} if begun else {}),
         **runs.run_page_tag(),
+        **({WORK_TAG: request.upstream["changes.work"]} if "changes.work" in request.upstream else {}),
         **{f"penchant.test.{metric}": f"{own.metrics[metric].mean:.6f}" for metric in METRICS},
     }
 

@@ -23,7 +23,7 @@ from ray_jobs.registry.aliases import version_at
 from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult, compare, of_model, ranked_beside, summarise
 from schemas.errors import DataError
 from schemas.handoff import read_report
-from schemas.model_versions import CHALLENGER, CHAMPION, DECISION_TAG, IDENTITY_TAG
+from schemas.model_versions import CHALLENGER, CHAMPION, DECISION_TAG, IDENTITY_TAG, PARTITION_TAG, registered_name
 from schemas.stage_request import StageRequest
 
 WIDTH = 100
@@ -59,12 +59,12 @@ class Source:
         Raises:
             DataError: the day has no version.
         """
-        name = versions.model_name(self.request.dataset)
+        name = registered_name(self.request.dataset)
         registered = self.outputs("register")
         if registered:
             return self.client.get_model_version(registered["model_name"], registered["version"])
         found = self.client.search_model_versions(
-            f"name = '{name}' and tags.`{versions.PARTITION_TAG}` = '{self.request.partition}'",
+            f"name = '{name}' and tags.`{PARTITION_TAG}` = '{self.request.partition}'",
             order_by=["version_number DESC"],
             max_results=1,
         )

@@ -16,7 +16,7 @@ from infra.errors import SettingError
 from infra.settings import load_settings
 from ray_jobs.registry import aliases, runs, versions
 from schemas.handoff import StageReport
-from schemas.model_versions import BEFORE_TAG, CHAMPION, NONE, ROLLED_BACK_TAG
+from schemas.model_versions import BEFORE_TAG, CHAMPION, NONE, ROLLED_BACK_TAG, registered_name
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
@@ -32,7 +32,7 @@ def run(request: StageRequest) -> StageReport:
     """
     settings = load_settings()
     client = runs.connect(settings)
-    name = versions.model_name(request.dataset)
+    name = registered_name(request.dataset)
     wanted, reason = (request.upstream.get(f"target.{key}", "") for key in ("to", "reason"))
     with aliases.one_promoter(settings, name):
         now = aliases.champion_of(client, name)

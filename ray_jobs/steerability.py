@@ -22,6 +22,7 @@ from ray_jobs.evaluation.steering import Past, Sample, answer, evaluation_rows, 
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import runs, steering_plots, steering_report, versions
 from schemas.handoff import Handoff, StageReport
+from schemas.model_versions import registered_name
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
 from schemas.stage import run_stage
@@ -82,7 +83,7 @@ def run(request: StageRequest) -> StageReport:
     pasts = read_pasts(input_partition(settings, request, "sequences"))
     client = runs.connect(settings)
     named = own.models or tuple(filter(None, request.upstream.get(MODELS, "").split(",")))
-    chosen = [versions.resolve(client, name) for name in named or (f"{versions.model_name(request.dataset)}@champion",)]
+    chosen = [versions.resolve(client, name) for name in named or (f"{registered_name(request.dataset)}@champion",)]
     uri = settings.table_uri(request.dataset, PREFERENCE_EVALUATIONS.name)
     before = table_version(uri) if table_exists(uri) else None
     counts: dict[str, int | float] = {"samples": len(samples), "probes": len(probes), "models": len(chosen)}

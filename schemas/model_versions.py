@@ -4,6 +4,9 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 
 IDENTITY_TAG = "penchant.run_identity"
+PARTITION_TAG = "penchant.partition"
+WORK_TAG = "penchant.work"
+"""What the day's data said and how it was worked on; the same key on another day is the same work."""
 DECISION_TAG = "penchant.decision"
 BEFORE_TAG = "penchant.champion_before"
 """Number of the version that was champion when this one was judged, or `NONE`."""
@@ -22,3 +25,8 @@ CHAMPION_KEY = "champion.model"
 
 RUN_PAGE_VARIABLE = "PENCHANT_AIRFLOW_RUN"
 """Environment variable by which a stage is told the address for `RUN_PAGE_TAG`."""
+
+
+def registered_name(dataset: str) -> str:
+    """Name under which the models of a data set are registered."""
+    return f"penchant-{dataset}"

@@ -17,6 +17,7 @@ from dags.operators.stages import (
     refuse_if_user_error,
     request_for,
     run_page,
+    skip_if_left_out,
 )
 from infra.settings import load_settings
 from schemas.handoff import read_report
@@ -48,6 +49,7 @@ class RayStageOperator(TellsLineage, BaseOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         """Submit or attach, follow the job's log, return the stage's report."""
+        skip_if_left_out(self.task_id, context)
         if self.stage.only_with_codes and not needs_codes(context):
             raise AirflowSkipException(f"{context['params']['recommender']} does not use semantic ids")
         settings = load_settings()

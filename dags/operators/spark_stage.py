@@ -6,7 +6,7 @@ from typing import Any
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
 from dags.operators.lineage import TellsLineage
-from dags.operators.stages import Stage, finish, forget_error, refuse_if_user_error, request_for
+from dags.operators.stages import Stage, finish, forget_error, refuse_if_user_error, request_for, skip_if_left_out
 from infra.settings import REPOSITORY, load_settings
 from infra.spark_conf import spark_conf
 
@@ -29,6 +29,7 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         """Run the stage; a message that the stage leaves for a person fails the task without a retry."""
+        skip_if_left_out(self.task_id, context)
         settings = load_settings()
         request = request_for(self.stage, context, settings)
         self.read = request.inputs

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from infra.settings import Settings, load_settings
 from schemas.handoff import StageReport, error_uri, read_report, read_text, remove, write_report
@@ -146,6 +146,16 @@ def facts_of(context: Mapping[str, Any]) -> dict[str, str]:
 def _fuses(settings: Settings, overrides: Mapping[str, Any], recipe: str) -> bool:
     """Whether the recipe's setting ``fuse`` names something."""
     return bool(overrides.get(f"{recipe}.fuse", settings.stages.get(recipe, {}).get("fuse")))
+
+
+def skip_if_left_out(task_id: str, context: Mapping[str, Any]) -> None:
+    """Skip a task that the run's parameter ``leave_out`` names.
+
+    Raises:
+        AirflowSkipException: it does.
+    """
+    if task_id in (context["params"].get("leave_out") or ()):
+        raise AirflowSkipException(f"leave_out names {task_id}")
 
 
 def needs_codes(context: Mapping[str, Any]) -> bool:

@@ -28,9 +28,10 @@ def main() -> None:
         named = sys.argv[1] if len(sys.argv) > 1 else "nothing"
         raise SystemExit(f"usage: stage.py STAGE [arguments], with STAGE one of {', '.join(STAGES)}; got {named}")
     module = importlib.import_module(f"pipelines.{sys.argv.pop(1)}")
+    from pipelines.later_days import with_later_days
     from schemas.stage import run_stage
 
-    run_stage(module.STAGE, module.__doc__ or "", module.run)
+    run_stage(module.STAGE, module.__doc__ or "", with_later_days(module.STAGE, module.run))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ TASKS, RUN_ID, PAGE = "run.tasks", "run.id", "run.page"
 KNOWN = (
     "ingest",
     "sequences",
+    "changes",
     "preferences",
     "review_summaries",
     "denoised_sequences",
@@ -86,7 +87,7 @@ def outcomes_of(settings: Settings, request: StageRequest) -> list[Outcome]:
             task_id=task_id,
             state=state,
             status=status,
-            report=report(task_id) if state == "success" and status else None,
+            report=report(task_id) if state == "success" else None,
             failure=read_failure(settings.failure_uri(request.dag, run_id, task_id)) if state == "failed" else None,
         )
         for task_id, state, status in json.loads(request.upstream[TASKS])

@@ -17,7 +17,7 @@ from ray_jobs.evaluation.metrics import FloatArray
 from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS, length_bands
 from ray_jobs.evaluation.steering import GIVEN, NONE, main_metric
 from ray_jobs.recommenders.bundle import Bundle
-from ray_jobs.registry import promotion, versions
+from ray_jobs.registry import promotion
 from ray_jobs.registry.audience import Reader
 from ray_jobs.registry.promotion import Check, Decision, PromotionSettings, Slice
 from ray_jobs.registry.results import (
@@ -31,7 +31,7 @@ from ray_jobs.registry.results import (
     version_of,
 )
 from schemas.errors import DataError
-from schemas.model_versions import CHAMPION, CHAMPION_KEY
+from schemas.model_versions import CHAMPION, CHAMPION_KEY, PARTITION_TAG, registered_name
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
 from schemas.stage_request import StageRequest
 
@@ -105,7 +105,7 @@ def _beside(case: Case, champion: ModelVersion) -> list[Check]:
     """The checks that compare with the champion on the challenger's day."""
     reference = f"{champion.name}/{champion.version}"
     named = f"champion version {champion.version}"
-    older = promotion.day(case.request.partition, champion.tags.get(versions.PARTITION_TAG, ""), named)
+    older = promotion.day(case.request.partition, champion.tags.get(PARTITION_TAG, ""), named)
     if older.blocks:
         return [older]
     result = _result_of(case, reference)
@@ -164,7 +164,7 @@ def _lifts(case: Case, champion: str) -> tuple[FloatArray | None, FloatArray | N
     uri = case.settings.table_uri(case.request.dataset, PREFERENCE_EVALUATIONS.name)
     if not case.version or not table_exists(uri):
         return None, None
-    own = f"{versions.model_name(case.request.dataset)}/{case.version}"
+    own = f"{registered_name(case.request.dataset)}/{case.version}"
     wanted = (
         (pc.field("partition_date") == case.request.partition_date())
         & pc.field("model").isin([own, champion])

@@ -14,13 +14,7 @@ from schemas.model_versions import IDENTITY_TAG
 
 REASON_TAG = "penchant.decision_reason"
 NDCG_TAG = "penchant.test.ndcg_10"
-PARTITION_TAG = "penchant.partition"
 WARM_START_TAG = "penchant.warm_start"
-
-
-def model_name(dataset: str) -> str:
-    """Name under which the models of a data set are registered."""
-    return f"penchant-{dataset}"
 
 
 def find_version(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:

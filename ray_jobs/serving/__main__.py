@@ -21,9 +21,10 @@ from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from ray_jobs import cluster
 from ray_jobs.registry import runs
-from ray_jobs.registry.versions import model_name, resolve
+from ray_jobs.registry.versions import resolve
 from ray_jobs.serving.deployment import QUIET, application
 from ray_jobs.serving.settings import SECTION, ServingSettings
+from schemas.model_versions import registered_name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flag = f"--{field.name.replace('_', '-')}"
         parser.add_argument(flag, type=type(field.default), help=f"default {field.default}")
     given = vars(parser.parse_args(argv))
-    name = model_name(given.pop("dataset"))
+    name = registered_name(given.pop("dataset"))
     overrides = {f"{SECTION}.{key}": value for key, value in given.items() if value is not None}
     try:
         settings = load_settings()

@@ -40,7 +40,7 @@ def look_up(monkeypatch, airflow_home):
             "ti": SimpleNamespace(xcom_pull=lambda task_ids: trained if task_ids == "train_recommender" else None),
         }
         monkeypatch.setattr(prepared, "get_current_context", lambda: context)
-        monkeypatch.setattr(prepared, "_registry", lambda: registry)
+        monkeypatch.setattr(prepared, "registry", lambda: registry)
         return getattr(prepared, task_id).function()["outputs"]
 
     return run

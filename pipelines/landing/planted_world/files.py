@@ -4,7 +4,7 @@ import gzip
 import html
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,21 @@ def write_world(world: World, folder: Path) -> tuple[Path, Path]:
     """
     rng = random.Random(f"planted-files/{world.settings.seed}")
     reviews, meta = folder / "reviews.jsonl.gz", folder / "meta.jsonl.gz"
-    (folder / "truth").mkdir(parents=True, exist_ok=True)
-    _write(reviews, _review_lines(rng, world))
-    _write(meta, [_item_line(rng, item, world.settings.markup) for item in world.items])
-    _write(
-        folder / "truth" / "users.jsonl",
+    write_lines(reviews, _review_lines(rng, world))
+    write_lines(meta, item_lines(rng, world.items, world.settings.markup))
+    write_truth(world, folder / "truth")
+    return reviews, meta
+
+
+def write_truth(world: World, folder: Path) -> None:
+    """Write ``users.jsonl``, ``positions.jsonl`` and ``items.jsonl`` into `folder`."""
+    write_lines(
+        folder / "users.jsonl",
         ({"user_id": u.user_id, "tastes": [asdict(t) for t in u.tastes], "switch": u.switch} for u in world.users),
     )
-    _write(folder / "truth" / "positions.jsonl", (_position_truth(p) for p in world.positions))
-    _write(
-        folder / "truth" / "items.jsonl",
+    write_lines(folder / "positions.jsonl", (_position_truth(p) for p in world.positions))
+    write_lines(
+        folder / "items.jsonl",
         (
             {
                 "item_id": item.item_id,
@@ -43,7 +48,11 @@ def write_world(world: World, folder: Path) -> tuple[Path, Path]:
             for item in world.items
         ),
     )
-    return reviews, meta
+
+
+def item_lines(rng: random.Random, items: Sequence[Item], markup: float = 0.0) -> list[dict[str, Any]]:
+    """Lines of the item file; `markup` is the share of titles with HTML entities."""
+    return [_item_line(rng, item, markup) for item in items]
 
 
 def _review_lines(rng: random.Random, world: World) -> list[dict[str, Any]]:
@@ -51,7 +60,7 @@ def _review_lines(rng: random.Random, world: World) -> list[dict[str, Any]]:
     share = world.settings.duplicates
     lines: list[dict[str, Any]] = []
     for position in sorted(world.positions, key=lambda p: p.at):
-        line = _review_line(rng, position, world.settings.markup)
+        line = review_line(rng, position, world.settings.markup)
         lines.append(line)
         if rng.random() < share:
             shorter = line["text"].rsplit(" ", 3)[0]
@@ -59,7 +68,8 @@ def _review_lines(rng: random.Random, world: World) -> list[dict[str, Any]]:
     return lines
 
 
-def _review_line(rng: random.Random, position: Position, markup: float) -> dict[str, Any]:
+def review_line(rng: random.Random, position: Position, markup: float) -> dict[str, Any]:
+    """A line of the review file; `markup` is the share of texts with HTML entities and tags."""
     text = position.review.text
     if rng.random() < markup:
         text = html.escape(text).replace("&quot;", "&#34;").replace(". ", ".<br />", 1)
@@ -117,7 +127,8 @@ def _position_truth(position: Position) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, records: Iterable[dict[str, Any]]) -> None:
+def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines, compressed where the name ends in ``.gz``; the same records give the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
-    # No name and no time in the gzip header: the same world gives the same bytes.
     path.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)

@@ -1,0 +1,279 @@
+"""Days of a planted world through `daily_retrain`, as a year brings them: ``DAYS`` (14), ``OUT`` (a copy of the table).
+
+`pipelines.landing.planted_world.days` says what each day is. A scripted language model answers from the world's truth,
+so that calls can be counted and cost nothing. After each day the champion is asked about a fixed probe of users who are
+in no delivery. Ends with a table, and with status 1 where a promise of the chain was not kept: a bad day promoted, a
+champion that got worse, a day without changes that cost calls, training or two minutes.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infra.airflow_api import AirflowAPI
+from infra.dag_runs import DagRuns
+from infra.errors import SettingError
+from infra.local_environment import Ports, local_environment
+from infra.services import Supervisor
+from infra.settings import REPOSITORY, load_settings
+
+DAG, ERASE = "daily_retrain", "erase_users"
+DATASET = "simulation"
+MODEL = f"penchant-{DATASET}"
+MARGIN = 0.1
+UNCHANGED_WITHIN_S = 120
+FILES = {"reviews": "reviews.jsonl.gz", "items": "meta.jsonl.gz"}
+ENDPOINT = "PENCHANT_LLM__BASE_URL"
+LEFT_OUT = ("review_summaries", "denoised_sequences", "train_baseline")
+OVERRIDES: Mapping[str, Any] = {
+    "ingest.empty_day": "accept",
+    "rqvae.epochs": 100,
+    "mendertok.epochs": 8,
+    "promotion.margin": MARGIN,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one run did.
+
+    Args:
+        calls: of the language model.
+        steps: of training the recommender.
+        probe: NDCG@10 of the champion after the run.
+        challenger_probe: of the run's own version.
+    """
+
+    partition: str
+    kind: str
+    seconds: float
+    rows: int
+    users: int
+    calls: int
+    steps: int
+    work: str
+    challenger: float | None
+    champion: float | None
+    decision: str
+    reason: str
+    probe: float | None
+    challenger_probe: float | None = None
+    later_days: int = 0
+    reports: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Simulation:
+    """Days in one home folder of their own."""
+
+    def __init__(self, home: Path, ports: Ports, days: int, sizes: Sequence[str] = ()) -> None:
+        self.home = home
+        self.landing = home / "landing" / DATASET
+        self.ports = ports
+        self.days = days
+        self.sizes = sizes
+        self._probe: float | None = None
+
+    def run(self) -> list[Outcome]:
+        """All days; services are started before and stopped after."""
+        if self.home.exists():
+            raise SettingError(f"{self.home} is there already; remove it, or give another --home")
+        self._module(
+            "pipelines.landing.planted_world.days", f"--out={self.landing}", f"--days={self.days}", *self.sizes
+        )
+        plan = json.loads((self.landing / "plan.json").read_text())
+        with self._scripted_model():
+            supervisor = Supervisor(self.home, self.ports)
+            try:
+                supervisor.up()
+                files = [f"--{kind}={self.landing}/{{partition}}/{name}" for kind, name in FILES.items()]
+                self._module("pipelines.landing.register", f"--name={DATASET}", "--format=amazon-2023", *files)
+                api = AirflowAPI(f"http://127.0.0.1:{self.ports.airflow}")
+                runs = DagRuns(api, self.home)
+                runs.wait_for_dag(DAG)
+                api.ensure_pool("heavy", 1, "Stages that want the whole machine")
+                outcomes: list[Outcome] = []
+                for day in plan:
+                    outcomes.append(self._day(runs, day))
+                    self._write(outcomes)
+                return outcomes
+            finally:
+                supervisor.down()
+
+    def _day(self, runs: DagRuns, day: Mapping[str, Any]) -> Outcome:
+        partition = day["partition"]
+        print(f"{partition}  {day['kind']}", flush=True)
+        if day["replaces"]:
+            shutil.copytree(self.landing / partition / "again", self.landing / partition, dirs_exist_ok=True)
+        started = time.monotonic()
+        conf = {"dataset": DATASET, "partition": partition}
+        if day["erase"]:
+            erased = runs.api.trigger(ERASE, {**conf, "users": list(day["erase"])})
+            runs.follow(ERASE, erased)
+        run_id = runs.api.trigger(DAG, {**conf, "overrides": dict(OVERRIDES), "leave_out": list(LEFT_OUT)})
+        tasks = runs.follow(DAG, run_id)
+        seconds = time.monotonic() - started
+        reports = {
+            task["task_id"]: runs.api.report(DAG, run_id, task["task_id"]) or {}
+            for task in tasks
+            if task["state"] == "success"
+        }
+        return self._outcome(day, seconds, reports, runs.api.xcom(DAG, run_id, "changes", "reason"))
+
+    def _outcome(self, day: Mapping[str, Any], seconds: float, reports: Mapping[str, Any], changes: str) -> Outcome:
+        def count(task: str, name: str) -> Any:
+            return reports.get(task, {}).get("counts", {}).get(name, 0)
+
+        def output(task: str, name: str) -> str:
+            return str(reports.get(task, {}).get("outputs", {}).get(name, ""))
+
+        judged, version = output("register", "decision"), output("register", "version")
+        own = self._ask(f"{MODEL}/{version}") if version else None
+        if output("register", "alias") == "champion":
+            self._probe = own
+        return Outcome(
+            partition=day["partition"],
+            kind=day["kind"],
+            seconds=round(seconds, 1),
+            rows=count("ingest", "reviews.ingested"),
+            users=count("sequences", "sequences"),
+            calls=sum(count(task, "llm_calls") for task in reports),
+            steps=count("train_recommender", "steps"),
+            work=output("continuation", "reason") or changes,
+            challenger=count("register", "mendertok.test.ndcg_10") or None,
+            champion=count("register", "champion.test.ndcg_10") or None,
+            decision=judged.partition(":")[0] if judged else "unchanged",
+            reason=judged.partition(": ")[2],
+            probe=self._probe,
+            challenger_probe=own,
+            later_days=count("sequences", "later_days"),
+            reports=reports,
+        )
+
+    def _ask(self, reference: str) -> float:
+        """NDCG@10 of a version on the probe."""
+        argv = [sys.executable, "-m", "ray_jobs.probe", f"--model={reference}", f"--probe={self.landing}/probe.jsonl"]
+        environment = local_environment(self.home, self.ports)
+        done = subprocess.run(argv, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SettingError(f"the probe of {reference} failed:\n{done.stderr[-2000:]}")
+        return float(json.loads(done.stdout.splitlines()[-1])["ndcg_10"])
+
+    def _module(self, module: str, *arguments: str) -> None:
+        environment = local_environment(self.home, self.ports)
+        done = subprocess.run([sys.executable, "-m", module, *arguments], env=environment, cwd=REPOSITORY, check=False)
+        if done.returncode:
+            raise SettingError(f"{module} ended with status {done.returncode}; its message is above")
+
+    @contextmanager
+    def _scripted_model(self) -> Iterator[None]:
+        """Serve the truth as a language model, and name it as the endpoint of everything that is started."""
+        module = "pipelines.landing.planted_world.scripted_model"
+        argv = [sys.executable, "-m", module, f"--truth={self.landing}/truth", f"--port={self.ports.llm}"]
+        server = subprocess.Popen(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        before = os.environ.get(ENDPOINT)
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().strip()
+            if not address:
+                raise SettingError(f"the scripted language model did not start on port {self.ports.llm}")
+            os.environ[ENDPOINT] = address
+            yield
+        finally:
+            server.terminate()
+            server.wait()
+            if before is None:
+                os.environ.pop(ENDPOINT, None)
+            else:
+                os.environ[ENDPOINT] = before
+
+    def _write(self, outcomes: Sequence[Outcome]) -> None:
+        (self.home / "simulation.json").write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Markdown, a row per run."""
+    heads = (
+        "day",
+        "what it is",
+        "rows",
+        "users",
+        "LLM calls",
+        "steps",
+        "s",
+        "work",
+        "challenger / champion",
+        "decision",
+        "probe",
+    )
+    rows = [
+        (
+            one.partition[5:],
+            one.kind,
+            f"{one.rows:,}",
+            f"{one.users:,}",
+            f"{one.calls:,}",
+            f"{one.steps:,}",
+            f"{one.seconds:.0f}",
+            one.work,
+            f"{_number(one.challenger)} / {_number(one.champion)}",
+            f"{one.decision}: {one.reason}" if one.reason else one.decision,
+            f"{_number(one.probe)} / {_number(one.challenger_probe)}",
+        )
+        for one in outcomes
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ("---",) * len(heads), *rows))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def broken(outcomes: Sequence[Outcome]) -> list[str]:
+    """Promises that were not kept, in words."""
+    found = []
+    best = 0.0
+    for one in outcomes:
+        named = f"{one.partition} ({one.kind})"
+        if one.kind == "bad" and one.decision == "promoted":
+            found.append(f"{named} was promoted")
+        if one.probe is not None:
+            if one.probe < (1 - MARGIN) * best:
+                found.append(f"{named}: the champion's probe fell to {one.probe:.4f} from {best:.4f}")
+            best = max(best, one.probe)
+        if one.kind in ("empty", "repeated"):
+            if one.calls or one.steps:
+                found.append(f"{named} cost {one.calls} calls and {one.steps} steps")
+            if one.seconds > UNCHANGED_WITHIN_S:
+                found.append(f"{named} took {one.seconds:.0f} s, more than {UNCHANGED_WITHIN_S}")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Simulate, print the table and what was not kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--days", type=int, default=int(os.environ.get("DAYS") or 14))
+    parser.add_argument("--home", type=Path, default=Path(load_settings().home) / "simulation", help="made anew")
+    given = parser.parse_args(argv)
+    started = time.monotonic()
+    try:
+        outcomes = Simulation(given.home.resolve(), Ports.from_environment(), given.days).run()
+    except SettingError as error:
+        print(f"\npenchant: {error}", file=sys.stderr)
+        return 1
+    print(f"\n{table(outcomes)}\n\n{len(outcomes)} runs in {(time.monotonic() - started) / 60:.1f} min")
+    for promise in broken(outcomes):
+        print(f"NOT KEPT: {promise}")
+    return int(bool(broken(outcomes)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

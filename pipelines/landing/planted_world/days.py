@@ -1,0 +1,262 @@
+"""A planted world delivered day by day: ``python -m pipelines.landing.planted_world.days --out DIR --days 14``.
+
+Landing files ``DIR/<day>/{reviews,meta}.jsonl.gz``, the truth in ``DIR/truth``, ``DIR/probe.jsonl`` with histories of
+users who are in no delivery, and ``DIR/plan.json``: what each day is. Besides ordinary days there are those that a feed
+brings in a year: reviews that come late or are corrected, a day without any, one with accounts that review at random,
+its second delivery without them, a catalogue that is merged in, a day ten times as large, users who want to be
+forgotten, and a file that comes twice.
+"""
+
+import argparse
+import dataclasses
+import datetime as dt
+import json
+import random
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.landing.planted_world.files import item_lines, review_line, write_lines, write_truth
+from pipelines.landing.planted_world.world import Position, World, WorldSettings, grow_world
+from schemas.errors import DataError
+
+Kind = Literal[
+    "first load",
+    "ordinary",
+    "late",
+    "empty",
+    "corrected",
+    "bad",
+    "repaired",
+    "merged",
+    "spike",
+    "erasure",
+    "repeated",
+]
+LONG: Sequence[Kind] = (
+    "first load",
+    "ordinary",
+    "late",
+    "empty",
+    "corrected",
+    "bad",
+    "repaired",
+    "merged",
+    "ordinary",
+    "spike",
+    "erasure",
+    "repeated",
+    "ordinary",
+    "ordinary",
+)
+SHORT: Sequence[Kind] = ("first load", "late", "repeated", "bad")
+REVIEWS_FILE, META_FILE = "reviews.jsonl.gz", "meta.jsonl.gz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedSettings:
+    """How a world is cut into days.
+
+    Args:
+        days: of deliveries; up to four days follow a plan of their own.
+        start: the first day, ISO format.
+        ordinary: reviews of an ordinary day.
+        merged_share: share of the items that come late, with all their reviews until then; only where a day merges.
+        accounts: of the bad day, that review at random, each as often as `reviews_each` says.
+        probes: users of the probe.
+    """
+
+    days: int = 14
+    start: str = "2026-03-01"
+    ordinary: int = 50
+    merged_share: float = 0.35
+    accounts: int = 600
+    reviews_each: int = 8
+    probes: int = 100
+    seed: int = 11
+
+    def __post_init__(self) -> None:
+        if self.days < 1 or self.ordinary < 10:
+            raise DataError(f"days is {self.days} and ordinary {self.ordinary}: at least 1 and 10 are needed")
+
+    def kinds(self) -> list[Kind]:
+        """What each day is; after the plan's end days are ordinary."""
+        plan = SHORT if self.days <= len(SHORT) else LONG
+        return [plan[i] if i < len(plan) else "ordinary" for i in range(self.days)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """One run of the daily chain.
+
+    Args:
+        partition: the day, ISO format.
+        erase: users to forget before the run.
+        replaces: the day's files were delivered before, and come again.
+    """
+
+    partition: str
+    kind: Kind
+    erase: tuple[str, ...] = ()
+    replaces: bool = False
+
+
+def write_days(world: World, chosen: FeedSettings, folder: Path) -> list[Day]:
+    """Write the landing files of every day; of a bad day's second delivery into ``<day>/again``.
+
+    Returns:
+        The runs, in the order in which they come.
+    """
+    rng = random.Random(f"planted-days/{chosen.seed}")
+    kinds = chosen.kinds()
+    users = [user.user_id for user in world.users]
+    probes = frozenset(rng.sample(users, chosen.probes))
+    late_items = _late_items(world, chosen, kinds, rng)
+    deliveries = _deliveries(world, chosen, kinds, probes, late_items, rng)
+    start = dt.date.fromisoformat(chosen.start)
+    runs: list[Day] = []
+    for number, kind in enumerate(kinds):
+        day = (start + dt.timedelta(days=number)).isoformat()
+        lines, erase = deliveries[number], ()
+        if kind == "erasure":
+            named = sorted({line["user_id"] for before in deliveries[:number] for line in before})
+            erase = tuple(rng.sample(named, 3))
+        if kind == "bad":
+            write_lines(folder / day / "again" / REVIEWS_FILE, lines)
+            write_lines(folder / day / "again" / META_FILE, [])
+            lines = lines + _accounts(world, chosen, late_items, lines, rng)
+        new = [item for item in world.items if (item.item_id in late_items) == (kind == "merged")]
+        write_lines(folder / day / REVIEWS_FILE, lines)
+        write_lines(folder / day / META_FILE, item_lines(rng, new) if kind in ("first load", "merged") else [])
+        if kind == "repaired":
+            runs.append(Day(partition=runs[-1].partition, kind="repaired", replaces=True))
+        runs.append(Day(partition=day, kind="ordinary" if kind == "repaired" else kind, erase=erase))
+    write_truth(world, folder / "truth")
+    write_lines(folder / "probe.jsonl", _probe_lines(world, probes, late_items))
+    (folder / "plan.json").write_text(json.dumps([asdict(run) for run in runs], indent=1))
+    return runs
+
+
+def _late_items(world: World, chosen: FeedSettings, kinds: Sequence[Kind], rng: random.Random) -> frozenset[str]:
+    if "merged" not in kinds:
+        return frozenset()
+    ids = [item.item_id for item in world.items]
+    return frozenset(rng.sample(ids, round(chosen.merged_share * len(ids))))
+
+
+def _deliveries(
+    world: World,
+    chosen: FeedSettings,
+    kinds: Sequence[Kind],
+    probes: frozenset[str],
+    late_items: frozenset[str],
+    rng: random.Random,
+) -> list[list[dict[str, Any]]]:
+    """Review lines of each day, by time; the first load takes what the others leave."""
+    known = [p for p in sorted(world.positions, key=lambda p: p.at) if p.user_id not in probes]
+    sizes = [{"spike": 10, "empty": 0, "repeated": 0}.get(kind, 1) * chosen.ordinary for kind in kinds]
+    first = len(known) - sum(sizes[1:])
+    if first < sum(sizes[1:]):
+        raise DataError(
+            f"{len(known)} reviews are too few for {chosen.days} days of {chosen.ordinary}: more users, or a smaller "
+            "ordinary"
+        )
+    sizes[0] = first
+    merging = kinds.index("merged") if "merged" in kinds else 0
+    days: list[list[Position]] = []
+    held: list[Position] = []
+    for number, size in enumerate(sizes):
+        here, known = known[:size], known[size:]
+        if number < merging:
+            held += [p for p in here if p.item.item_id in late_items]
+            here = [p for p in here if p.item.item_id not in late_items]
+        elif number == merging:
+            here = held + here
+        days.append(here)
+    for number, kind in enumerate(kinds):
+        if kind == "late":  # a part of the day before, or of the first load, comes with this day
+            split = len(days[number - 1]) - chosen.ordinary // 3
+            days[number] = days[number - 1][split:] + days[number]
+            days[number - 1] = days[number - 1][:split]
+    lines = [[review_line(rng, position, world.settings.markup) for position in day] for day in days]
+    for number, kind in enumerate(kinds):
+        if kind == "corrected":
+            chosen_lines = rng.sample(lines[number - 1] or lines[0], min(10, len(lines[number - 1] or lines[0])))
+            lines[number] = lines[number] + [_corrected(line) for line in chosen_lines]
+        if kind == "repeated":
+            lines[number] = list(lines[number - 1])
+    return lines
+
+
+def _corrected(line: Mapping[str, Any]) -> dict[str, Any]:
+    rating = line["rating"]
+    return {**line, "rating": rating - 1 if rating > 1 else rating + 1}
+
+
+def _accounts(
+    world: World,
+    chosen: FeedSettings,
+    late_items: frozenset[str],
+    lines: Sequence[Mapping[str, Any]],
+    rng: random.Random,
+) -> list[dict[str, Any]]:
+    """Lines of accounts that give five stars to items at random, without a word."""
+    items = [item for item in world.items if item.item_id not in late_items]
+    last = max(line["timestamp"] for line in lines)
+    made = []
+    for number in range(chosen.accounts):
+        user_id = f"B{number:05d}" + "".join(rng.choices("ABCDEFGHJKLMNPQRSTUVWXYZ23456789", k=8))
+        for step, item in enumerate(rng.sample(items, chosen.reviews_each)):
+            made.append(
+                {
+                    **lines[0],
+                    "user_id": user_id,
+                    "asin": item.item_id,
+                    "parent_asin": item.item_id,
+                    "rating": 5.0,
+                    "title": "",
+                    "text": "",
+                    "timestamp": last + 1000 * step + number,
+                }
+            )
+    return made
+
+
+def _probe_lines(world: World, probes: frozenset[str], late_items: frozenset[str]) -> list[dict[str, Any]]:
+    """History and next item of each user of the probe, among the items that are there from the start."""
+    histories: dict[str, list[str]] = defaultdict(list)
+    for position in world.positions:
+        if position.user_id in probes and position.item.item_id not in late_items:
+            histories[position.user_id].append(position.item.item_id)
+    return [
+        {"user_id": user_id, "history": items[:-1], "next": items[-1]}
+        for user_id, items in sorted(histories.items())
+        if len(items) > 2
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, grow the world and deliver it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the deliveries")
+    parser.add_argument("--users", type=int, default=WorldSettings.users)
+    parser.add_argument("--items", type=int, default=WorldSettings.items)
+    for field in dataclasses.fields(FeedSettings):
+        default: Any = field.default
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(default), default=default)
+    given = vars(parser.parse_args(argv))
+    folder, users, items = given.pop("out"), given.pop("users"), given.pop("items")
+    try:
+        chosen = FeedSettings(**given)
+        world = grow_world(WorldSettings(users=users, items=items, seed=chosen.seed, duplicates=0.0))
+        runs = write_days(world, chosen, folder)
+    except ValueError as error:
+        parser.error(str(error))
+    sys.stdout.write("".join(f"{run.partition}  {run.kind}\n" for run in runs))
+
+
+if __name__ == "__main__":
+    main()

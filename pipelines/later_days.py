@@ -1,0 +1,81 @@
+"""A day that arrives after newer ones: what those days published is brought up to date in the same run.
+
+Tables of a day hold what was known on that day, so an older day that is filled in late changes those after it. They end
+as they would have, had the days come in order. Answers of the language model come from its ledger, and a day whose
+content does not change gets no new table version.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as sf
+
+from infra.settings import Settings, load_settings
+from pipelines.delta_tables import read_table, table_exists
+from pipelines.reviews import UNKNOWN_ITEM
+from pipelines.spark import spark_session
+from schemas.denoised_sequences import DENOISED_SEQUENCES
+from schemas.handoff import StageReport
+from schemas.preferences import PREFERENCES
+from schemas.quarantine import QUARANTINE
+from schemas.review_summaries import REVIEW_SUMMARIES
+from schemas.sequences import SEQUENCES
+from schemas.stage_request import StageRequest
+from schemas.table import Table
+
+INGEST = "ingest"
+SNAPSHOTS: Mapping[str, Table] = {
+    "sequences": SEQUENCES,
+    "preferences": PREFERENCES,
+    "review_summaries": REVIEW_SUMMARIES,
+    "denoised_sequences": DENOISED_SEQUENCES,
+}
+"""The table that says, by stage, for which days it has run."""
+
+Work = Callable[[StageRequest], StageReport]
+
+
+def with_later_days(stage: str, work: Work) -> Work:
+    """`work` for a request's day, and then for each later day that depends on it.
+
+    The report is that of the request's day; its hand-offs name the table versions that hold the later days, too, and
+    ``later_days`` counts them where there are any.
+    """
+    if stage != INGEST and stage not in SNAPSHOTS:
+        return work
+
+    def run(request: StageRequest) -> StageReport:
+        report = work(request)
+        if report.status == "dry_run":
+            return report
+        settings = load_settings()
+        days = later_days(spark_session(f"penchant {stage}", settings), settings, request, stage)
+        handoffs, calls = dict(report.handoffs), report.counts.get("llm_calls")
+        for day in days:
+            again = work(replace(request, partition=day.isoformat(), report_uri=""))
+            for name, handoff in again.handoffs.items():
+                if name in handoffs:
+                    handoffs[name] = replace(handoffs[name], version=handoff.version)
+            if calls is not None:
+                calls += again.counts.get("llm_calls", 0)
+        counts = dict(report.counts) if calls is None else {**report.counts, "llm_calls": calls}
+        return replace(report, handoffs=handoffs, counts={**counts, **({"later_days": len(days)} if days else {})})
+
+    return run
+
+
+def later_days(spark: SparkSession, settings: Settings, request: StageRequest, stage: str) -> list[dt.date]:
+    """Days after the request's that `stage` has to look at again, oldest first.
+
+    For ingest those that refused reviews of items unknown then; for the other stages all that they have published.
+    """
+    table = QUARANTINE if stage == INGEST else SNAPSHOTS[stage]
+    uri = settings.table_uri(request.dataset, table.name)
+    if not table_exists(spark, uri):
+        return []
+    rows = read_table(spark, uri).where(sf.col("partition_date") > sf.lit(request.partition_date()))
+    if stage == INGEST:
+        rows = rows.where((sf.col("stage") == INGEST) & (sf.col("reason") == UNKNOWN_ITEM))
+    return [row.partition_date for row in rows.select("partition_date").distinct().orderBy("partition_date").collect()]

@@ -1,0 +1,80 @@
+"""A model version on a fixed probe: ``python -m ray_jobs.probe --model penchant-shop@champion --probe probe.jsonl``.
+
+The probe has a line per user, ``{"history": [item ids], "next": item id}``. It stays the same while days go by, so that
+versions of different days can be compared. The last line printed is JSON.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+
+from infra.settings import load_settings
+from ray_jobs.registry import runs, versions
+from schemas.errors import DataError
+
+CUT = 10
+
+
+def ndcg(lists: Sequence[Sequence[str]], nexts: Sequence[str]) -> float:
+    """Mean NDCG@10 with one relevant item per list."""
+    gains = [
+        1 / math.log2(2 + list(items[:CUT]).index(wanted)) if wanted in items[:CUT] else 0.0
+        for items, wanted in zip(lists, nexts, strict=True)
+    ]
+    return sum(gains) / len(gains)
+
+
+def read_probe(path: Path) -> tuple[list[list[str]], list[str]]:
+    """Histories and next items.
+
+    Raises:
+        DataError: the file is not there, is empty, or a line lacks something.
+    """
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        found = [list(map(str, line["history"])) for line in lines], [str(line["next"]) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f'{path} is no probe ({error}); a line is {{"history": [...], "next": ...}}') from error
+    if not lines:
+        raise DataError(f"{path} has no line; a probe needs at least one user")
+    return found
+
+
+def measure(reference: str, path: Path) -> dict[str, str | float | int]:
+    """NDCG@10 of the version that `reference` names (``<name>/<version>`` or ``<name>@<alias>``).
+
+    Raises:
+        SettingError: there is no such version.
+        DataError: the probe cannot be read.
+    """
+    histories, nexts = read_probe(path)
+    found = versions.resolve(runs.connect(load_settings()), reference)
+    model = mlflow.pyfunc.load_model(f"models:/{found.name}/{found.version}")
+    answers = model.predict(pd.DataFrame({"history": histories, "preference": [None] * len(histories)}))
+    return {
+        "model": f"{found.name}/{found.version}",
+        "users": len(nexts),
+        "ndcg_10": round(ndcg([list(items) for items in answers["item_ids"]], nexts), 6),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and print the measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="<name>/<version> or <name>@<alias>")
+    parser.add_argument("--probe", type=Path, required=True, help="JSON lines of history and next")
+    given = parser.parse_args(argv)
+    try:
+        sys.stdout.write(json.dumps(measure(given.model, given.probe)) + "\n")
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
