@@ -175,4 +175,4 @@ def _links(
         if run_id:
             links.append(Link(name=f"MLflow run of {task_id}", address=pages.run(run_id)))
     docs = settings.data_docs_dir(request.dataset) / "index.html"
-    return [*links, Link(name="data docs", address=docs.resolve().as_uri() if docs.exists() else "")]
+    return [*links, Link(name=f"data docs ({docs})", address=docs.resolve().as_uri() if docs.exists() else "")]
