@@ -8,7 +8,7 @@ from mlflow.entities import ViewType
 from mlflow.entities.model_registry import ModelVersion
 
 from ray_jobs.registry import versions
-from schemas.model_versions import DECISION_TAG, ROLLED_BACK_TAG, SINCE_TAG, UNTIL_TAG
+from schemas.model_versions import DECISION_TAG, PARTITION_TAG, ROLLED_BACK_TAG, SINCE_TAG, UNTIL_TAG, registered_name
 
 DAYS = 30
 VERSIONS = 30
@@ -61,11 +61,11 @@ def days_before(client: MlflowClient, experiment: str, partition: str, limit: in
             [known.experiment_id],
             run_view_type=ViewType.ACTIVE_ONLY,
             max_results=_PAGE,
-            order_by=[f"tags.`{versions.PARTITION_TAG}` DESC"],
+            order_by=[f"tags.`{PARTITION_TAG}` DESC"],
             page_token=token,
         )
         for run in page:
-            day = run.data.tags.get(versions.PARTITION_TAG, "")
+            day = run.data.tags.get(PARTITION_TAG, "")
             if day and day < partition:
                 found.append(Day(partition=day, metrics=run.data.metrics, tags=run.data.tags))
         token = page.token
@@ -76,7 +76,7 @@ def days_before(client: MlflowClient, experiment: str, partition: str, limit: in
 
 def newest_versions(client: MlflowClient, dataset: str, limit: int = VERSIONS) -> list[Version]:
     """The newest versions of the data set's model, oldest first."""
-    name = versions.model_name(dataset)
+    name = registered_name(dataset)
     found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"], max_results=limit)
     if not found:
         return []
@@ -89,7 +89,7 @@ def _version(found: ModelVersion, aliases: Mapping[str, str]) -> Version:
     numbers = {name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)}
     return Version(
         number=int(found.version),
-        partition=tags.get(versions.PARTITION_TAG, ""),
+        partition=tags.get(PARTITION_TAG, ""),
         recipe=tags.get("penchant.recipe", ""),
         metrics={name: float(value) for name, value in numbers.items()},
         decision="rolled back" if ROLLED_BACK_TAG in tags else tags.get(DECISION_TAG, ""),

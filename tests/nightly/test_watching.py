@@ -12,6 +12,7 @@ from receivers import mailbox, webhook
 
 from infra.local_environment import Ports, local_environment
 from infra.settings import REPOSITORY
+from schemas.model_versions import DECISION_TAG, PARTITION_TAG, PROMOTED, WORK_TAG
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +98,22 @@ def test_a_whole_day_succeeds_quietly_and_its_lineage_is_written(watched):
     assert [each["name"] for each in told["daily_retrain.evaluate"]["outputs"]] == ["/w/evaluations"]
     failed = [e for e in events if e["eventType"] == "FAIL" and e["job"]["name"] == "daily_retrain.sequences"]
     assert len(failed) == 1
+
+
+def test_a_day_without_changes_is_skipped_and_has_a_page(watched):
+    latest = watched.home / "stages" / "shop" / "2026-01-31" / "latest" / "changes.json"
+    client = watched.client
+    client.create_registered_model("penchant-shop")
+    run = client.create_run(client.create_experiment("earlier")).info
+    client.create_model_version("penchant-shop", source=f"{run.artifact_uri}/model", run_id=run.run_id)
+    tags = {WORK_TAG: json.loads(latest.read_text())["outputs"]["work"], PARTITION_TAG: "2026-01-30"}
+    for key, value in (tags | {DECISION_TAG: PROMOTED}).items():
+        client.set_model_version_tag("penchant-shop", "1", key, value)
+    found = watched.run("none")
+    assert found["state"] == "success", found
+    assert found["tasks"]["changes"] == found["tasks"]["day_report"] == "success"
+    assert found["tasks"]["register"] == found["tasks"]["recommendations"] == "skipped"
+    (day,) = days(client)
+    assert day.data.tags["day"] == "nothing new"
+    page = Path(client.download_artifacts(day.info.run_id, "report.html", str(watched.home))).read_text()
+    assert "nothing changed since 2026-01-30, whose version 1 stays as judged" in page

@@ -27,6 +27,7 @@ WRITES = {
     "evaluate": ("evaluations",),
 }
 OUTPUTS = {
+    "sequences": {"content": "c"},
     "continuation": {"codebook": "append", "append_to": "rq-1", "reason": "codebook rq-1 still fits"},
     "train": {"run_identity": "r", "bundle_uri": "/b", "mlflow_run_id": ""},
     "semantic_ids": {"codebook": "rq-1"},
@@ -67,6 +68,9 @@ class Jobs:
         else:
             ended = work(stage, words[words.index("-m") + 2 :])
         self.done[submission_id] = JobStatus.SUCCEEDED if ended else JobStatus.FAILED
+
+    def delete_job(self, submission_id):
+        del self.done[submission_id]
 
     def get_job_status(self, submission_id):
         return self.done[submission_id]
