@@ -26,7 +26,8 @@ def note_failure(context: Mapping[str, Any]) -> None:
     ti = context["ti"]
     error = context.get("exception")
     message = str(error).strip() or type(error).__name__ if error is not None else "it ended without a message"
-    failure = Failure(task_id=ti.task_id, message=message[:_LONGEST], page=ti.log_url)
+    message = message.removeprefix(f"{ti.task_id}: ")[:_LONGEST]
+    failure = Failure(task_id=ti.task_id, message=message, page=ti.log_url)
     write_failure(load_settings().failure_uri(ti.dag_id, ti.run_id, ti.task_id), failure)
 
 

@@ -39,7 +39,7 @@ def failed_run(**more):
 def test_one_message_names_every_failed_task_what_it_said_and_where_its_log_is(receivers):
     from dags import alerts
 
-    alerts.note_failure(failing("preferences", ValueError("llm.budget_cost 5 is spent")))
+    alerts.note_failure(failing("preferences", ValueError("preferences: llm.budget_cost 5 is spent")))
     alerts.note_failure(failing("item_vectors", RuntimeError("no Ray cluster answers")))
     alerts.note_failure(failing("register", KeyError()))
     alerts.forget_failure(failing("register", None))  # cleared, and it went well then

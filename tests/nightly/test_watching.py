@@ -59,7 +59,7 @@ def test_a_failed_task_fails_the_run_is_told_once_and_is_on_the_days_page(watche
 
     ((_, _, posted),) = watched.posted
     assert [f["task_id"] for f in posted["failures"]] == ["sequences"]
-    assert posted["failures"][0]["message"] == "sequences: GateFailed: 12 rows are too short"
+    assert posted["failures"][0]["message"] == "GateFailed: 12 rows are too short"
     assert f"/runs/{found['run_id'].split(':')[0]}" in posted["page"]
     assert "/tasks/sequences" in posted["failures"][0]["page"]
     assert "(shop, 2026-01-31): sequences" in watched.mailed[0][1]["Subject"]
