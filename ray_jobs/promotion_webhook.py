@@ -14,6 +14,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.webhook import Webhook
@@ -37,7 +38,8 @@ def ensure(settings: Settings, name: str, url: str, secret: str = "") -> Webhook
     """
     client = _client(settings)
     found = next((hook for hook in _all(client) if hook.name == name), None)
-    values = {"name": name, "url": url, "events": list(EVENTS), "description": _DESCRIPTION, "secret": secret or None}
+    values: dict[str, Any] = {"name": name, "url": url, "events": list(EVENTS), "secret": secret or None}
+    values["description"] = _DESCRIPTION
     try:
         if found is None:
             return client.create_webhook(**values, status="ACTIVE")
