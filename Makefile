@@ -21,6 +21,7 @@ setup: .venv/.ready ## Environment, pinned packages, compiled bytecode, Delta JA
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[$(EXTRAS)]"
 	@$(BIN)/python -m infra.jars
+	@$(BIN)/python -m pipelines.launch.class_archive
 	@touch $@
 
 demo: setup ## The whole chain on generated reviews (or REVIEWS=, META=; DATASET=); WAIT=0 returns at the end

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -33,7 +34,7 @@ MARGIN = 0.1
 UNCHANGED_WITHIN_S = 120
 FILES = {"reviews": "reviews.jsonl.gz", "items": "meta.jsonl.gz"}
 ENDPOINT = "PENCHANT_LLM__BASE_URL"
-LEFT_OUT = ("review_summaries", "denoised_sequences", "train_baseline")
+LEFT_OUT = ("review_summaries", "denoised_sequences", "train_baseline", "recommendations")
 OVERRIDES: Mapping[str, Any] = {
     "ingest.empty_day": "accept",
     "rqvae.epochs": 100,
@@ -264,6 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, default=Path(load_settings().home) / "simulation", help="made anew")
     given = parser.parse_args(argv)
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are stopped
     try:
         outcomes = Simulation(given.home.resolve(), Ports.from_environment(), given.days).run()
     except SettingError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from infra.errors import SettingError
 from infra.settings import Settings
 
-_LOCAL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+LOCAL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 def spark_home() -> Path:
@@ -53,6 +53,11 @@ def delta_jars(settings: Settings) -> list[Path]:
     return jars
 
 
+def class_archive(settings: Settings) -> Path:
+    """Where `pipelines.launch.class_archive` leaves Java's class archive, beside the Delta JARs."""
+    return settings.spark.jars_dir.resolve() / "classes.jsa"
+
+
 def spark_conf(settings: Settings) -> dict[str, str]:
     """Every Spark property of a stage, for the session builder or for ``spark-submit --conf``.
 
@@ -82,9 +87,11 @@ def spark_conf(settings: Settings) -> dict[str, str]:
         "spark.executorEnv.TZ": "UTC",
     }
     if size.master.startswith("local"):
+        archive = class_archive(settings)
+        archived = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
         conf |= {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
-            "spark.driver.extraJavaOptions": _LOCAL_JVM,
+            "spark.driver.extraJavaOptions": " ".join((LOCAL_JVM, *archived)),
         }
     return conf | size.extra_conf
