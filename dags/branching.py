@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from airflow.sdk import TriggerRule, get_current_context, task
+from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from dags.operators.stages import overrides_of, partition_of
@@ -51,7 +51,7 @@ def changes() -> dict[str, Any]:
     context["ti"].xcom_push(key="reason", value=reason)
     if same is not None:
         later = context["task"].get_flat_relatives(upstream=False)
-        raise DownstreamTasksSkipped(tasks=[t.task_id for t in later if t.trigger_rule != TriggerRule.ALL_DONE])
+        raise DownstreamTasksSkipped(tasks=[t.task_id for t in later if not t.is_teardown])
     return made.to_dict()
 
 

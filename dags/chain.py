@@ -2,8 +2,9 @@
 
 import datetime as dt
 
-from airflow.sdk import BaseOperator, Param
+from airflow.sdk import DAG, BaseOperator, Param
 
+from dags.alerts import TASK_CALLBACKS
 from dags.operators.ray_stage import RayStageOperator
 from dags.operators.spark_stage import SparkStageOperator
 from dags.operators.stages import STANDS_IN, Stage
@@ -19,6 +20,7 @@ DEFAULT_ARGS = {
     "retry_delay": dt.timedelta(seconds=15),
     "execution_timeout": dt.timedelta(hours=3),
     "pool": POOL,
+    **TASK_CALLBACKS,
 }
 
 DATASET = Param(
@@ -259,6 +261,19 @@ RECOMMENDATIONS = Stage(
     doc="Scores every user with the registered version: **recommendations**.",
 )
 
+DAY_REPORT = Stage(
+    task_id="day_report",
+    stage="day_report",
+    engine="ray",
+    recipe_param="recommender",
+    told_of_run=True,
+    doc="""
+Writes the day's page: what changed, data quality, costs, drift, challenger beside champion, the decision, and the last
+30 days and versions. It is `report.html` of the day's run in the MLflow experiment *penchant/&lt;data set&gt;/days*. It
+runs whatever became of the other tasks, and does not change what the run counts as: a failed day stays a failed run.
+""",
+)
+
 ROLLBACK = Stage(
     task_id="rollback",
     stage="rollback",
@@ -358,6 +373,16 @@ def make_tasks(*stages: Stage, source: str | None = None) -> dict[str, BaseOpera
                 if task_id in tasks:
                     tasks[task_id] >> tasks[stage.task_id]
     return tasks
+
+
+def report_on(dag: DAG) -> None:
+    """Add the day's report behind every task of `dag`.
+
+    As a teardown it runs in any case, is not skipped by a short circuit, and does not count for the run's state.
+    """
+    others = list(dag.tasks)
+    report = make_tasks(DAY_REPORT)[DAY_REPORT.task_id]
+    others >> report.as_teardown()
 
 
 def _reading_from(stage: Stage, source: str | None) -> Stage:

@@ -5,7 +5,8 @@ jobs, blue ones Ray jobs; nothing is computed in Airflow itself.
 
 `ingest` -> `sequences` -> `changes` -> language (`preferences`, `review_summaries`, `denoised_sequences`) ->
 `item_vectors` -> `continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` ->
-`champion` -> `evaluate` -> `register` -> `recommendations`
+`champion` -> `evaluate` -> `register` -> `recommendations`; and `day_report` after all of them,
+whatever became of them
 
 **Work follows change.** A day on which nothing changed ends at `changes`: nothing is asked, trained or scored. New
 items are appended to the codebook in use; the tokenizer is trained again only when the items have drifted from it, and
@@ -17,13 +18,15 @@ job that already ran for the same inputs and settings is attached to, and the re
 same work. To train once more on purpose, trigger with a higher **generation**.
 
 **When a task fails**, its log ends with one message that says what is wrong and how to mend it. A failed quality
-gate names the expectation and shows example rows; the data docs page has the rest.
+gate names the expectation and shows example rows; the data docs page has the rest. The report of the day, in the MLflow
+experiment *penchant/&lt;data set&gt;/days*, is there for failed and skipped days, too.
 """
 
 import datetime as dt
 
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
+from dags.alerts import watched
 from dags.branching import changes, choose_codebook
 from dags.chain import (
     APPEND_ITEMS,
@@ -43,6 +46,7 @@ from dags.chain import (
     TOKENIZER,
     TRAIN_BASELINE,
     make_tasks,
+    report_on,
 )
 from dags.prepared import champion
 
@@ -66,6 +70,7 @@ with DAG(
         "leave_out": LEAVE_OUT,
     },
     tags=["penchant", "daily", "impact:high"],
+    **watched(deadline=True),
 ) as dag:
     tasks = make_tasks(
         INGEST, SEQUENCES, *LANGUAGE, *MODEL, CONTINUATION, APPEND_ITEMS, TRAIN_BASELINE, RECOMMENDATIONS
@@ -78,3 +83,4 @@ with DAG(
     changed >> tasks["register"]
     tasks["continuation"] >> choose_codebook() >> [tasks["append_items"], tasks["semantic_ids"]]
     tasks["train_recommender"] >> champion() >> tasks["evaluate"]
+    report_on(dag)

@@ -19,6 +19,7 @@ import datetime as dt
 
 from airflow.sdk import DAG, Param
 
+from dags.alerts import watched
 from dags.chain import DATASET, DEFAULT_ARGS, ERASURE, GENERATION, OVERRIDES, PARTITION, make_tasks
 
 with DAG(
@@ -45,5 +46,6 @@ with DAG(
         "generation": GENERATION,
     },
     tags=["penchant", "ad hoc", "impact:high"],
+    **watched(),
 ) as dag:
     make_tasks(ERASURE)

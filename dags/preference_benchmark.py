@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from airflow.sdk import DAG, Param
 
+from dags.alerts import watched
 from dags.chain import (
     DATASET,
     DEFAULT_ARGS,
@@ -59,6 +60,7 @@ with DAG(
         "overrides": OVERRIDES,
     },
     tags=["penchant", "ad hoc", "impact:low"],
+    **watched(),
 ) as dag:
     prepared = inputs()
     vectors = replace(ITEM_VECTORS, only_with_codes=False)

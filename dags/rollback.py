@@ -13,6 +13,7 @@ import datetime as dt
 
 from airflow.sdk import DAG, Param
 
+from dags.alerts import watched
 from dags.chain import DATASET, DEFAULT_ARGS, ROLLBACK, make_tasks
 from dags.prepared import target
 
@@ -44,5 +45,6 @@ with DAG(
         ),
     },
     tags=["penchant", "ad hoc", "impact:high"],
+    **watched(),
 ) as dag:
     target() >> make_tasks(ROLLBACK)["rollback"]

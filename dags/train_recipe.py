@@ -11,6 +11,7 @@ import datetime as dt
 
 from airflow.sdk import DAG, Param
 
+from dags.alerts import watched
 from dags.chain import (
     DATASET,
     DEFAULT_ARGS,
@@ -50,6 +51,7 @@ with DAG(
         "overrides": OVERRIDES,
     },
     tags=["penchant", "ad hoc", "impact:low"],
+    **watched(),
 ) as dag:
     prepared = inputs()
     tasks = make_tasks(*MODEL, source="inputs")

@@ -12,6 +12,7 @@ import datetime as dt
 
 from airflow.sdk import DAG
 
+from dags.alerts import watched
 from dags.chain import DATASET, DEFAULT_ARGS, GENERATION, OVERRIDES, PARTITION, TUNE_DENOISER, make_tasks
 from dags.prepared import inputs
 
@@ -27,5 +28,6 @@ with DAG(
     default_args=DEFAULT_ARGS,
     params={"dataset": DATASET, "partition": PARTITION, "generation": GENERATION, "overrides": OVERRIDES},
     tags=["penchant", "ad hoc", "impact:low"],
+    **watched(),
 ) as dag:
     inputs() >> make_tasks(TUNE_DENOISER, source="inputs")["tune_denoiser"]

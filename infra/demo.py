@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from infra.airflow_api import AirflowAPI
 from infra.dag_runs import DagRuns
@@ -54,7 +55,7 @@ class Demo:
         self._lap("run")
         self._module("ray_jobs.report", f"--dataset={dataset}", f"--partition={self.partition}")
         self._lap("report")
-        self._addresses(dataset)
+        self._addresses(dataset, api.report(DAG, run_id, "day_report"))
 
     def _lap(self, name: str) -> None:
         now = time.monotonic()
@@ -90,10 +91,12 @@ class Demo:
         self._module("pipelines.landing.register", "--name=planted-world", *files)
         return "planted-world"
 
-    def _addresses(self, dataset: str) -> None:
+    def _addresses(self, dataset: str, day: dict[str, Any] | None) -> None:
         docs = load_settings().data_docs_dir(dataset) / "index.html"
         print(f"\nAirflow    http://127.0.0.1:{self.ports.airflow}/dags/{DAG}")
         print(f"MLflow     http://127.0.0.1:{self.ports.mlflow}/#/models/penchant-{dataset}")
+        if day:
+            print(f"The day    {day['outputs']['page']}")
         print(f"Ray        http://127.0.0.1:{self.ports.ray_dashboard}  (token: {self.home}/ray_token)")
         print(f"Data docs  file://{docs}")
         print("Time       " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self._spent.items()))

@@ -1,13 +1,16 @@
 """The environment that every local service and job runs in: one place, so that all of them agree."""
 
+import base64
+import json
 import os
 import secrets
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from infra.errors import SettingError
-from infra.settings import REPOSITORY
+from infra.settings import REPOSITORY, LineageSettings, load_settings
 
 TELEMETRY_OFF = {
     "GX_ANALYTICS_ENABLED": "false",
@@ -53,14 +56,42 @@ def foreign_llm() -> str | None:
     return os.environ.get("PENCHANT_LLM__BASE_URL")
 
 
-def _ray_token(home: Path) -> Path:
-    """File with the token of the local Ray cluster; made when it is not there."""
-    path = home / "ray_token"
+def _kept_secret(path: Path, value: str) -> Path:
+    """File with a secret of this home folder; `value` is written when it is not there."""
     if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(32))
+        path.write_text(value)
     return path
+
+
+def _ray_token(home: Path) -> Path:
+    """File with the token of the local Ray cluster."""
+    return _kept_secret(home / "ray_token", secrets.token_hex(32))
+
+
+def _webhook_key(home: Path) -> str:
+    """Key with which MLflow keeps the secrets of webhooks; it makes a new one at every start where it is given none."""
+    key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    return _kept_secret(home / "mlflow_webhook_key", key).read_text()
+
+
+def lineage_environment(lineage: LineageSettings, home: Path) -> dict[str, str]:
+    """Settings of Airflow's OpenLineage provider; none where no events are wanted, so that the provider stays off."""
+    if lineage.transport == "none":
+        return {}
+    if lineage.transport == "file":
+        path = Path(lineage.path) if lineage.path else home / "lineage" / "events.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        transport: dict[str, Any] = {"type": "file", "log_file_path": str(path), "append": True}
+    else:
+        transport = {"type": "http", "url": lineage.url, "endpoint": lineage.endpoint}
+        if lineage.api_key:
+            transport["auth"] = {"type": "api_key", "apiKey": lineage.api_key}
+    return {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+        "AIRFLOW__OPENLINEAGE__NAMESPACE": lineage.namespace,
+    }
 
 
 def local_environment(home: Path, ports: Ports) -> dict[str, str]:
@@ -89,6 +120,9 @@ def local_environment(home: Path, ports: Ports) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(_ray_token(home)),
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": os.environ.get(
+            "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY", _webhook_key(home)
+        ),
         "PENCHANT_HOME": str(home),
         "PENCHANT_RAY__DASHBOARD_ADDRESS": f"http://127.0.0.1:{ports.ray_dashboard}",
         "PENCHANT_RAY__STORAGE": str(home / "ray_results"),
@@ -108,5 +142,6 @@ def local_environment(home: Path, ports: Ports) -> dict[str, str]:
         "AIRFLOW__API__EXPOSE_CONFIG": "False",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+        **lineage_environment(load_settings().lineage, home),
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": os.environ.get("AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE", "False"),
     }

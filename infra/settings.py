@@ -9,11 +9,12 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -94,6 +95,65 @@ class LLMSettings(BaseModel, extra="forbid"):
     batch_window: str = "24h"
 
 
+class AlertSettings(BaseModel, extra="forbid"):
+    """Who is told of runs that failed or are late; nobody by default.
+
+    `webhook_url` gets a JSON document by POST, with a field ``text`` as chat services read it. `smtp_security`: whether
+    the connection to the mail server is encrypted from the start (``ssl``), after a hello (``starttls``) or not.
+    `deadline_minutes`: a daily run that is not finished so long after it was queued is late; 0 for never.
+    """
+
+    webhook_url: str = ""
+    email_to: list[str] = []
+    email_from: str = "penchant@localhost"
+    smtp_host: str = ""
+    smtp_port: int = Field(default=25, ge=1, le=65535)
+    smtp_security: Literal["none", "starttls", "ssl"] = "none"
+    smtp_user: str = ""
+    smtp_password: str = ""
+    timeout_s: float = Field(default=10, gt=0)
+    deadline_minutes: float = Field(default=0, ge=0)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is somebody to tell."""
+        return bool(self.webhook_url or self.email_to)
+
+    @model_validator(mode="after")
+    def _can_be_delivered(self) -> "AlertSettings":
+        if self.webhook_url and not self.webhook_url.startswith(("http://", "https://")):
+            raise ValueError(f"webhook_url {self.webhook_url!r} must begin with http:// or https://")
+        wrong = [address for address in self.email_to if address.count("@") != 1]
+        if wrong:
+            raise ValueError(f"email_to has {wrong[0]!r}, which is no e-mail address")
+        if self.email_to and not self.smtp_host:
+            raise ValueError("email_to needs smtp_host, the mail server that takes the messages")
+        if self.deadline_minutes and not self.enabled:
+            raise ValueError("deadline_minutes needs somebody to tell: set webhook_url or email_to")
+        return self
+
+
+class LineageSettings(BaseModel, extra="forbid"):
+    """Where OpenLineage events about tasks and their tables go; nowhere by default.
+
+    `path`: of the file that events are appended to, a line each; ``<home>/lineage/events.jsonl`` when empty. `url` and
+    `endpoint`: of a server that takes events by POST.
+    """
+
+    transport: Literal["none", "file", "http"] = "none"
+    namespace: str = "penchant"
+    path: str = ""
+    url: str = ""
+    endpoint: str = "api/v1/lineage"
+    api_key: str = ""
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> "LineageSettings":
+        if self.transport == "http" and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"transport http needs url, which is {self.url!r}; it begins with http:// or https://")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything that differs between a laptop and a cluster."""
 
@@ -105,6 +165,8 @@ class Settings(BaseSettings):
     ray: RaySettings = RaySettings()
     mlflow: MLflowSettings = MLflowSettings()
     llm: LLMSettings = LLMSettings()
+    alerts: AlertSettings = AlertSettings()
+    lineage: LineageSettings = LineageSettings()
     stages: dict[str, dict[str, Any]] = {}
 
     @classmethod
@@ -135,6 +197,10 @@ class Settings(BaseSettings):
     def latest_report_uri(self, dataset: str, partition: str, task_id: str) -> str:
         """Where the newest successful report of a task of the daily chain lies, for ad-hoc runs to start from."""
         return f"{self.home}/stages/{dataset}/{partition}/latest/{task_id}.json"
+
+    def failure_uri(self, dag_id: str, run_id: str, task_id: str) -> str:
+        """Where a task of a run that failed for good leaves what it said."""
+        return f"{self.home}/failures/{dag_id}/{re.sub(r'[^A-Za-z0-9_.-]', '-', run_id)}/{task_id}.json"
 
     def data_docs_dir(self, dataset: str) -> Path:
         """Folder of the data docs pages of a data set."""

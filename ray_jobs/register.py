@@ -261,6 +261,7 @@ def _tags(request: StageRequest, trained: Trained, content: CardContent, bundle:
         "penchant.condition": own.condition,
         **({"penchant.codebook": content.codebook} if content.codebook else {}),
         **({versions.WARM_START_TAG: begun} if begun else {}),
+        **runs.run_page_tag(),
         **({WORK_TAG: request.upstream["changes.work"]} if "changes.work" in request.upstream else {}),
         **{f"penchant.test.{metric}": f"{own.metrics[metric].mean:.6f}" for metric in METRICS},
     }

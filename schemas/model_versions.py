@@ -13,6 +13,8 @@ BEFORE_TAG = "penchant.champion_before"
 SINCE_TAG = "penchant.champion_since"
 UNTIL_TAG = "penchant.champion_until"
 ROLLED_BACK_TAG = "penchant.rolled_back"
+RUN_PAGE_TAG = "penchant.airflow_run"
+"""Address of the Airflow run that made a version or an MLflow run."""
 NONE = "none"
 
 PROMOTED, KEPT, WAITING = "promoted", "kept", "waiting"
@@ -20,6 +22,9 @@ PROMOTED, KEPT, WAITING = "promoted", "kept", "waiting"
 
 CHAMPION_KEY = "champion.model"
 """Upstream output that names the champion which a run's model is compared with, ``<name>/<version>``."""
+
+RUN_PAGE_VARIABLE = "PENCHANT_AIRFLOW_RUN"
+"""Environment variable by which a stage is told the address for `RUN_PAGE_TAG`."""
 
 
 def registered_name(dataset: str) -> str:

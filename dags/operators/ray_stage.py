@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
+from dags.operators.lineage import TellsLineage
 from dags.operators.stages import (
     Stage,
     finish,
@@ -15,10 +16,12 @@ from dags.operators.stages import (
     needs_codes,
     refuse_if_user_error,
     request_for,
+    run_page,
     skip_if_left_out,
 )
 from infra.settings import load_settings
 from schemas.handoff import read_report
+from schemas.model_versions import RUN_PAGE_VARIABLE
 from schemas.stage_request import StageRequest
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 2.0
 
 
-class RayStageOperator(BaseOperator):
+class RayStageOperator(TellsLineage, BaseOperator):
     """Submit a stage of `ray_jobs/` and wait for it.
 
     The same work has the same submission id, and Ray refuses a second submit of one id. So a retry, a double
@@ -41,6 +44,7 @@ class RayStageOperator(BaseOperator):
         super().__init__(**kwargs)
         self.stage = stage
         self._submission_id: str | None = None
+        self._page = ""
         self._client: JobSubmissionClient | None = None
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
@@ -50,11 +54,14 @@ class RayStageOperator(BaseOperator):
             raise AirflowSkipException(f"{context['params']['recommender']} does not use semantic ids")
         settings = load_settings()
         request = request_for(self.stage, context, settings)
+        self.read = request.inputs
+        self._page = run_page(context)
         self._client = _client(settings.ray.dashboard_address)
         self._submission_id, finished_before = self._submit_or_attach(self._client, request)
         self._wait(self._client, self._submission_id, request, settings.ray.job_timeout_s)
         report = finish(request, self.task_id)
-        return {**report, "status": "reused"} if finished_before else report
+        self.written = report.handoffs
+        return {**report.to_dict(), "status": "reused"} if finished_before else report.to_dict()
 
     def on_kill(self) -> None:
         """Stop the job when a person clears or fails the task."""
@@ -77,7 +84,9 @@ class RayStageOperator(BaseOperator):
             self.log.info("Attaching to job %s, which is %s", submission_id, status)
             return submission_id, status == JobStatus.SUCCEEDED
         forget_error(request)
-        entrypoint = shlex.join(["python", "-m", f"ray_jobs.{self.stage.stage}", *request.to_argv()])
+        # In front of the command, as no part of the work: the page that runs and versions in MLflow link to.
+        page = ["env", f"{RUN_PAGE_VARIABLE}={self._page}"] if self._page else []
+        entrypoint = shlex.join([*page, "python", "-m", f"ray_jobs.{self.stage.stage}", *request.to_argv()])
         try:
             client.submit_job(entrypoint=entrypoint, submission_id=submission_id)
         except RuntimeError:

@@ -5,12 +5,13 @@ from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
+from dags.operators.lineage import TellsLineage
 from dags.operators.stages import Stage, finish, forget_error, refuse_if_user_error, request_for, skip_if_left_out
 from infra.settings import REPOSITORY, load_settings
 from infra.spark_conf import spark_conf
 
 
-class SparkStageOperator(SparkSubmitOperator):
+class SparkStageOperator(TellsLineage, SparkSubmitOperator):
     """Submit a stage of `pipelines/` with spark-submit and return its report.
 
     A stage is idempotent (its tables are merged by partition), so a retry simply submits again.
@@ -31,6 +32,7 @@ class SparkStageOperator(SparkSubmitOperator):
         skip_if_left_out(self.task_id, context)
         settings = load_settings()
         request = request_for(self.stage, context, settings)
+        self.read = request.inputs
         forget_error(request)
         self.conf = spark_conf(settings)
         self._driver_memory = settings.spark.driver_memory
@@ -40,4 +42,6 @@ class SparkStageOperator(SparkSubmitOperator):
         except Exception:
             refuse_if_user_error(request)
             raise
-        return finish(request, self.task_id)
+        report = finish(request, self.task_id)
+        self.written = report.handoffs
+        return report.to_dict()

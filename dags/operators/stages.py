@@ -1,10 +1,13 @@
 """From an Airflow context to a stage request, and from a finished stage to its report."""
 
 import datetime as dt
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from infra.settings import Settings, load_settings
@@ -32,6 +35,7 @@ class Stage:
         recipe_param: the DAG parameter that names it.
         may_fuse: reads the preference benchmark, too, where the recipe's setting ``fuse`` asks for it.
         passes: parameters of the run that the stage is told, as outputs of earlier tasks are.
+        told_of_run: the stage is told what became of every other task of the run, see `facts_of`.
         doc: what the task does, in Markdown, for the DAG page.
     """
 
@@ -46,6 +50,7 @@ class Stage:
     only_with_codes: bool = False
     may_fuse: bool = False
     passes: tuple[str, ...] = ()
+    told_of_run: bool = False
 
 
 def partition_of(context: Mapping[str, Any]) -> str:
@@ -94,6 +99,8 @@ def request_for(stage: Stage, context: Mapping[str, Any], settings: Settings) ->
                 parsed = StageReport.from_dict(report)
                 handoffs.update(parsed.handoffs)
                 upstream.update({f"{name}.{key}": value for key, value in parsed.outputs.items()})
+    if stage.told_of_run:
+        upstream |= facts_of(context)
     request = StageRequest(
         stage=stage.stage,
         dataset=params["dataset"],
@@ -108,6 +115,32 @@ def request_for(stage: Stage, context: Mapping[str, Any], settings: Settings) ->
     )
     uri = settings.report_uri(request.dataset, request.partition, request.identity().key())
     return StageRequest(**{**vars(request), "report_uri": uri})
+
+
+def run_page(context: Mapping[str, Any]) -> str:
+    """Address of the run's page in Airflow, empty where Airflow's settings do not say where its pages are."""
+    base = conf.get("api", "base_url", fallback="") or ""
+    run = context["dag_run"]
+    return f"{base.rstrip('/')}/dags/{run.dag_id}/runs/{quote(run.run_id)}" if base else ""
+
+
+def facts_of(context: Mapping[str, Any]) -> dict[str, str]:
+    """The run, for a stage that reports on it.
+
+    Returns:
+        ``run.id``, ``run.page``, and ``run.tasks``: a JSON list of the other tasks in the order of the data, each as
+        its id, its state and the status that its report has.
+    """
+    ti, run = context["ti"], context["dag_run"]
+    states = ti.get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])[run.run_id]
+    tasks = []
+    for task in context["dag"].topological_sort():
+        if task.task_id == context["task"].task_id:
+            continue
+        state = str(states.get(task.task_id) or "")
+        report = ti.xcom_pull(task_ids=task.task_id) if state == "success" else None
+        tasks.append([task.task_id, state, report.get("status", "") if isinstance(report, Mapping) else ""])
+    return {"run.id": run.run_id, "run.page": run_page(context), "run.tasks": json.dumps(tasks)}
 
 
 def _fuses(settings: Settings, overrides: Mapping[str, Any], recipe: str) -> bool:
@@ -146,8 +179,8 @@ def refuse_if_user_error(request: StageRequest) -> None:
         raise AirflowFailException(message)
 
 
-def finish(request: StageRequest, task_id: str) -> dict[str, Any]:
-    """The stage's report, as the task's XCom; the DAGs of `PREPARING` also leave it where ad-hoc runs look.
+def finish(request: StageRequest, task_id: str) -> StageReport:
+    """The stage's report; the DAGs of `PREPARING` also leave it where ad-hoc runs look.
 
     Raises:
         AirflowFailException: the stage ended without a report, which is a bug in the stage, or it was a dry run, and
@@ -161,4 +194,4 @@ def finish(request: StageRequest, task_id: str) -> dict[str, Any]:
         raise AirflowFailException(f"llm.dry_run is set, so nothing was sent or published: {counts}")
     if request.dag in PREPARING:
         write_report(load_settings().latest_report_uri(request.dataset, request.partition, task_id), report)
-    return report.to_dict()
+    return report

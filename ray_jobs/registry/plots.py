@@ -16,11 +16,12 @@ def one_axes(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of that size in inches with one set of axes in the house's style."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
-    _clean(axes)
+    clean(axes)
     return figure, axes
 
 
-def _clean(axes: Axes) -> None:
+def clean(axes: Axes) -> None:
+    """The house's style: no box, horizontal lines behind what is drawn."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -42,7 +43,7 @@ def loss_curve(
     figure = Figure(figsize=(8, 6.4 if quality else 4), layout="constrained")
     panels = figure.subplots(2 if quality else 1, 1, sharex=True, squeeze=False)[:, 0]
     for axes, curves, label in zip(panels, (losses, quality), ("loss (nats per target)", "validation"), strict=False):
-        _clean(axes)
+        clean(axes)
         for colour, (name, points) in zip(COLOURS, curves.items(), strict=False):
             ordered = sorted(points)
             marker = "o" if len(ordered) <= 40 else None
@@ -100,7 +101,7 @@ def slice_comparison(results: Sequence[ModelResult], metric: str = "ndcg_10", ti
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     panels = figure.subplots(1, max(1, len(kinds)), sharey=True, squeeze=False)[0]
     for axes, kind in zip(panels, kinds, strict=False):
-        _clean(axes)
+        clean(axes)
         groups = [(s.name, s.users) for s in results[0].slices if s.kind == kind]
         place = {name: number for number, (name, _) in enumerate(groups)}
         for row, result in enumerate(results):

@@ -18,7 +18,7 @@ from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAM_VAL_LENGTH,
 from infra.errors import SettingError
 from infra.settings import Settings
 from ray_jobs.registry.lineage import dataset_inputs, git_revision
-from schemas.model_versions import IDENTITY_TAG
+from schemas.model_versions import IDENTITY_TAG, RUN_PAGE_TAG, RUN_PAGE_VARIABLE
 from schemas.stage_request import StageRequest
 
 
@@ -101,6 +101,7 @@ def find_or_start(
     name: str,
     params: Mapping[str, Any],
     tags: Mapping[str, str] | None = None,
+    experiment: str = "",
 ) -> str:
     """The MLflow run of `request`'s identity: a new one, or the one that an earlier try left.
 
@@ -112,6 +113,7 @@ def find_or_start(
         name: the run's name on the pages.
         params: settings; values longer than MLflow takes are cut and say so.
         tags: more tags, on top of the ones above.
+        experiment: name of the experiment, the data set's own by default.
 
     Returns:
         The run id.
@@ -120,7 +122,7 @@ def find_or_start(
         SettingError: MLflow does not answer, or the earlier try recorded other parameters under this identity.
     """
     client = connect(settings)
-    experiment_id = _experiment_id(client, experiment_name(request.dataset))
+    experiment_id = _experiment_id(client, experiment or experiment_name(request.dataset))
     identity = request.identity()
     run = _search(client, experiment_id, identity.key())
     if run is None:
@@ -145,8 +147,15 @@ def _tags(request: StageRequest, tags: Mapping[str, str] | None) -> dict[str, st
         "mlflow.source.name": f"ray_jobs.{request.stage}",
         "mlflow.source.type": "JOB",
         **({} if revision == "unknown" else {"mlflow.source.git.commit": revision}),
+        **run_page_tag(),
         **(tags or {}),
     }
+
+
+def run_page_tag() -> dict[str, str]:
+    """The tag that links to the Airflow run which this process works for; none where it works for nobody."""
+    page = os.environ.get(RUN_PAGE_VARIABLE)
+    return {RUN_PAGE_TAG: page} if page else {}
 
 
 def _shortened(value: Any) -> str:

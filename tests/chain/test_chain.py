@@ -30,6 +30,7 @@ TASKS = {
     "evaluate",
     "register",
     "recommendations",
+    "day_report",
 }
 MODEL = "penchant-tiny"
 BENCHMARK = {
@@ -155,6 +156,18 @@ def test_the_report_shows_a_person_what_came_out(local, warehouse):
     assert MODEL in out
 
 
+def test_the_day_has_a_page_and_its_version_leads_to_it_and_to_the_run(registry, warehouse):
+    version = registry.get_model_version_by_alias(MODEL, "challenger")
+    (day,) = registry.search_runs([registry.get_experiment_by_name("penchant/tiny/days").experiment_id])
+    assert day.data.tags["day"] == "complete"
+    assert day.info.run_id in version.tags["penchant.day_report"]
+    assert "review_preference" in version.tags["penchant.prompts"]
+    assert "/dags/daily_retrain/runs/" in version.tags["penchant.airflow_run"]
+    assert day.data.metrics["data.users"] == warehouse("sequences").to_pyarrow_table().num_rows
+    assert day.data.metrics["llm.calls"] > 0
+    assert "report.html" in {file.path for file in registry.list_artifacts(day.info.run_id)}
+
+
 def test_a_second_run_changes_nothing_and_costs_nothing(run_dag, warehouse, registry, reports):
     def state():
         tables = {name: warehouse(name) for name in MADE}
@@ -167,6 +180,7 @@ def test_a_second_run_changes_nothing_and_costs_nothing(run_dag, warehouse, regi
     assert len(registry.search_model_versions(f"name='{MODEL}'")) == len(versions) == 1
     for task in ("preferences", "review_summaries", "denoised_sequences"):
         assert reports()[task]["counts"]["llm_calls"] == 0, task
+    assert len(registry.search_runs([registry.get_experiment_by_name("penchant/tiny/days").experiment_id])) == 1
 
 
 def test_an_ad_hoc_recipe_starts_from_the_prepared_tables(run_dag, warehouse, registry):

@@ -16,6 +16,7 @@ class JobServer:
         self.outcomes = list(outcomes)
         self.jobs = {}
         self.submits = []
+        self.entrypoints = []
         self.lose_next_answer = False
 
     def list_jobs(self):
@@ -25,6 +26,7 @@ class JobServer:
         if submission_id in self.jobs:
             raise RuntimeError(f"Job with submission_id {submission_id} already exists")
         self.submits.append(submission_id)
+        self.entrypoints.append(entrypoint)
         report_uri = next(a for a in entrypoint.split() if a.startswith("--report-uri=")).split("=", 1)[1]
         outcome = self.outcomes.pop(0)
         self.jobs[submission_id] = outcome
@@ -58,7 +60,7 @@ def run_task(monkeypatch, tmp_path, airflow_home):
     """Execute the `train_baseline` task once against a server; returns its XCom."""
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
 
-    def execute(server, **params):
+    def execute(server, run_id="r", **params):
         from dags.chain import TRAIN_BASELINE
         from dags.operators import ray_stage
 
@@ -69,7 +71,9 @@ def run_task(monkeypatch, tmp_path, airflow_home):
             "params": {"dataset": "d", "partition": "2026-01-31", "recommender": "mendertok"} | params,
             "dag": SimpleNamespace(dag_id="daily_retrain"),
             "ti": SimpleNamespace(xcom_pull=lambda task_ids: None),
-            "dag_run": SimpleNamespace(data_interval_start=dt.datetime(2026, 2, 1), run_after=None),
+            "dag_run": SimpleNamespace(
+                dag_id="daily_retrain", run_id=run_id, data_interval_start=dt.datetime(2026, 2, 1), run_after=None
+            ),
         }
         return operator.execute(context)
 
@@ -81,6 +85,20 @@ def test_a_second_run_attaches_and_says_reused(run_task):
     assert run_task(server)["status"] == "done"
     assert run_task(server)["status"] == "reused"
     assert len(server.submits) == 1
+
+
+def test_the_page_of_the_run_is_told_beside_the_work_and_is_no_part_of_it(run_task, monkeypatch):
+    from schemas.model_versions import RUN_PAGE_VARIABLE
+
+    server = JobServer(JobStatus.SUCCEEDED)
+    run_task(server)
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow:8080")
+    again = JobServer(JobStatus.SUCCEEDED)
+    run_task(again, run_id="manual__2026-02-01T03:00:00+00:00")
+    assert again.submits == server.submits
+    assert not server.entrypoints[0].startswith("env")
+    page = "http://airflow:8080/dags/daily_retrain/runs/manual__2026-02-01T03%3A00%3A00%2B00%3A00"
+    assert again.entrypoints[0].startswith(f"env {RUN_PAGE_VARIABLE}={page} python -m ray_jobs.train --dataset=d ")
 
 
 def test_other_work_is_another_job(run_task):

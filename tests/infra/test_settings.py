@@ -1,3 +1,4 @@
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -23,6 +24,24 @@ def test_an_unknown_setting_is_named(monkeypatch, tmp_path):
     profile.write_text("[llm]\nbase_ulr = 'x'\n")
     monkeypatch.setenv("PENCHANT_PROFILE", str(profile))
     with pytest.raises(SettingError, match=r"llm\.base_ulr"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("alerts", "message"),
+    [
+        ({"webhook_url": "hooks.example.org/x"}, "must begin with http"),
+        ({"email_to": ["ops"], "smtp_host": "mail"}, "'ops', which is no e-mail address"),
+        ({"email_to": ["ops@example.org"]}, "email_to needs smtp_host"),
+        ({"deadline_minutes": 60}, "deadline_minutes needs somebody to tell"),
+        ({"smtp_port": 0}, r"alerts\.smtp_port"),
+        ({"webhok_url": "http://x"}, r"alerts\.webhok_url"),
+    ],
+)
+def test_alerts_that_could_not_be_delivered_are_refused(monkeypatch, alerts, message):
+    for name, value in alerts.items():
+        monkeypatch.setenv(f"PENCHANT_ALERTS__{name.upper()}", json.dumps(value) if name == "email_to" else str(value))
+    with pytest.raises(SettingError, match=message):
         load_settings()
 
 

@@ -12,6 +12,7 @@ from infra.errors import SettingError
 from infra.settings import Settings
 from ray_jobs.registry import runs
 from ray_jobs.registry.lineage import git_revision
+from schemas.model_versions import RUN_PAGE_TAG, RUN_PAGE_VARIABLE
 
 matplotlib.use("Agg")
 
@@ -38,6 +39,14 @@ def test_a_retry_attaches_and_adds_nothing(settings, request_of):
     assert json.loads(logged["sequences"].dataset.source) == {"path": "/w/sequences", "delta_table_version": 0}
     assert json.loads(logged["items"].dataset.source)["delta_table_version"] == 3
     assert {tag.key: tag.value for tag in logged["items"].tags}["rows"] == "9"
+
+
+def test_a_run_links_to_the_airflow_run_that_made_it_and_not_to_a_later_one(settings, request_of, monkeypatch):
+    monkeypatch.setenv(RUN_PAGE_VARIABLE, "http://airflow/dags/d/runs/1")
+    made = runs.find_or_start(settings, request_of(), "a", {})
+    monkeypatch.setenv(RUN_PAGE_VARIABLE, "http://airflow/dags/d/runs/2")
+    assert runs.find_or_start(settings, request_of(), "a", {}) == made
+    assert MlflowClient().get_run(made).data.tags[RUN_PAGE_TAG] == "http://airflow/dags/d/runs/1"
 
 
 def test_another_generation_is_another_run(settings, request_of):

@@ -1,0 +1,62 @@
+"""What the OpenLineage provider is told of a stage: the tables it read and wrote, at their versions."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from schemas.handoff import Handoff
+from schemas.tables import TABLES
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+
+class TellsLineage:
+    """For operators of stages; `read` and `written` are the hand-offs of what they run."""
+
+    read: Mapping[str, Handoff] = {}
+    written: Mapping[str, Handoff] = {}
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> "OperatorLineage":  # noqa: ARG002
+        """Called by the provider when the task has ended, whether it went well or not."""
+        from airflow.providers.openlineage.extractors import OperatorLineage
+        from openlineage.client.event_v2 import InputDataset, OutputDataset
+        from openlineage.client.facet_v2 import input_statistics_input_dataset, output_statistics_output_dataset
+
+        inputs, outputs = [], []
+        for handoff in self.read.values():
+            read = input_statistics_input_dataset.InputStatisticsInputDatasetFacet(rowCount=handoff.rows)
+            facets = _described(handoff)
+            inputs.append(InputDataset(*place(handoff.uri), facets=facets, inputFacets={"inputStatistics": read}))
+        for handoff in self.written.values():
+            wrote = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rowCount=handoff.rows)
+            facets = _described(handoff)
+            outputs.append(OutputDataset(*place(handoff.uri), facets=facets, outputFacets={"outputStatistics": wrote}))
+        return OperatorLineage(inputs=inputs, outputs=outputs)
+
+
+def _described(handoff: Handoff) -> dict[str, Any]:
+    """Version of a table, and its columns and description where it has a contract."""
+    from openlineage.client.facet_v2 import dataset_version_dataset, documentation_dataset, schema_dataset
+
+    version = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(handoff.version))
+    contract = TABLES.get(handoff.table)
+    if contract is None:
+        return {"version": version}
+    fields = [
+        schema_dataset.SchemaDatasetFacetFields(name=column.name, type=str(column.type), description=column.description)
+        for column in contract.columns
+    ]
+    return {
+        "version": version,
+        "schema": schema_dataset.SchemaDatasetFacet(fields=fields),
+        "documentation": documentation_dataset.DocumentationDatasetFacet(description=contract.description),
+    }
+
+
+def place(uri: str) -> tuple[str, str]:
+    """Namespace and name of a table's address by OpenLineage's naming rules."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("", "file"):
+        return "file", parts.path
+    return f"{parts.scheme}://{parts.netloc}", parts.path.lstrip("/")

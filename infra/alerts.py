@@ -1,0 +1,84 @@
+"""Alerts about runs, delivered to a webhook and by e-mail."""
+
+import json
+import smtplib
+import ssl
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from http.client import HTTPException
+from typing import Any
+
+from infra.settings import AlertSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """One message.
+
+    Args:
+        event: ``run_failed`` or ``run_late``.
+        subject: one line.
+        text: the rest, for people.
+        facts: the same for programs; JSON-ready.
+    """
+
+    event: str
+    subject: str
+    text: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def deliver(alert: Alert, settings: AlertSettings) -> list[str]:
+    """Send `alert` wherever `settings` say.
+
+    Returns:
+        What went wrong, a sentence per receiver that was not reached; nothing is raised for them.
+    """
+    problems = []
+    for wanted, receiver, send in (
+        (settings.webhook_url, f"the webhook {_host(settings.webhook_url)}", _post),
+        (settings.email_to, f"the mail server {settings.smtp_host}:{settings.smtp_port}", _mail),
+    ):
+        if wanted:
+            try:
+                send(alert, settings)
+            except (OSError, HTTPException, ValueError) as error:
+                problems.append(f"{receiver} did not take the alert {alert.subject!r}: {type(error).__name__}: {error}")
+    return problems
+
+
+def _host(url: str) -> str:
+    """Without the path, which is a secret at many services."""
+    return "/".join(url.split("/")[:3])
+
+
+def _post(alert: Alert, settings: AlertSettings) -> None:
+    document = {"text": f"{alert.subject}\n{alert.text}", "event": alert.event, **alert.facts}
+    request = urllib.request.Request(
+        settings.webhook_url, json.dumps(document).encode(), {"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=settings.timeout_s):
+        pass
+
+
+def _mail(alert: Alert, settings: AlertSettings) -> None:
+    message = EmailMessage()
+    message["Subject"] = " ".join(alert.subject.split())
+    message["From"] = settings.email_from
+    message["To"] = ", ".join(settings.email_to)
+    message.set_content(alert.text)
+    where = settings.smtp_host, settings.smtp_port
+    if settings.smtp_security == "ssl":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(
+            *where, timeout=settings.timeout_s, context=ssl.create_default_context()
+        )
+    else:
+        server = smtplib.SMTP(*where, timeout=settings.timeout_s)
+    with server:
+        if settings.smtp_security == "starttls":
+            server.starttls(context=ssl.create_default_context())
+        if settings.smtp_user:
+            server.login(settings.smtp_user, settings.smtp_password)
+        server.send_message(message)

@@ -1,0 +1,107 @@
+"""Have MLflow tell an address when a version is registered, and when an alias such as `champion` moves.
+
+python -m ray_jobs.promotion_webhook --url https://hooks.example.org/penchant
+
+MLflow's server sends a JSON document by POST, with its own retries. With a secret in PENCHANT_WEBHOOK_SECRET each is
+signed (header `X-MLflow-Signature`: ``v1,`` and the base64 of the HMAC-SHA256 of ``<delivery id>.<timestamp>.<body>``).
+The same name is brought up to date, never registered twice. The server must know MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY
+where there is a secret, or it cannot read it after a restart (the local services do); it takes https and public
+addresses only, unless MLFLOW_WEBHOOK_ALLOWED_SCHEMES and MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS say otherwise. It tells of
+every model in the registry: look at `data.name`.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.webhook import Webhook
+from mlflow.exceptions import MlflowException
+
+from infra.errors import SettingError
+from infra.settings import Settings, load_settings
+from ray_jobs.registry import runs
+
+NAME = "penchant-promotions"
+EVENTS = ("model_version.created", "model_version_alias.created", "model_version_alias.deleted")
+SECRET_VARIABLE = "PENCHANT_WEBHOOK_SECRET"
+_DESCRIPTION = "Registered versions and moved aliases, made by ray_jobs.promotion_webhook"
+
+
+def ensure(settings: Settings, name: str, url: str, secret: str = "") -> Webhook:
+    """Register the webhook, or bring the one of that name up to date; a secret that is not given stays as it was.
+
+    Raises:
+        SettingError: there is no server, or it refuses the address; with its reason.
+    """
+    client = _client(settings)
+    found = next((hook for hook in _all(client) if hook.name == name), None)
+    values: dict[str, Any] = {"name": name, "url": url, "events": list(EVENTS), "secret": secret or None}
+    values["description"] = _DESCRIPTION
+    try:
+        if found is None:
+            return client.create_webhook(**values, status="ACTIVE")
+        return client.update_webhook(found.webhook_id, **values, status="ACTIVE")
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        raise SettingError(f"MLflow refuses the webhook: {error.message}") from error
+
+
+def remove(settings: Settings, name: str) -> int:
+    """Remove the webhook of that name; gives how many there were."""
+    client = _client(settings)
+    mine = [hook for hook in _all(client) if hook.name == name]
+    for hook in mine:
+        client.delete_webhook(hook.webhook_id)
+    return len(mine)
+
+
+def _client(settings: Settings) -> MlflowClient:
+    if not settings.mlflow.tracking_uri.startswith(("http://", "https://")):
+        raise SettingError(
+            f"webhooks are sent by MLflow's server, and mlflow.tracking_uri={settings.mlflow.tracking_uri} is none"
+        )
+    return runs.connect(settings)
+
+
+def _all(client: MlflowClient) -> Iterator[Webhook]:
+    token = None
+    while True:
+        page = client.list_webhooks(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; the exit status is 2, with one message, when the server or the receiver refuses."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default="", help="address that gets the events")
+    parser.add_argument("--name", default=NAME, help="name of the webhook; another one for another receiver")
+    parser.add_argument("--remove", action="store_true", help="remove it instead")
+    given = parser.parse_args(argv)
+    if bool(given.url) == given.remove:
+        parser.error("give --url, or --remove")
+    try:
+        settings = load_settings()
+        if given.remove:
+            sys.stdout.write(f"{remove(settings, given.name)} removed\n")
+            return 0
+        hook = ensure(settings, given.name, given.url, os.environ.get(SECRET_VARIABLE, ""))
+        tried = _client(settings).test_webhook(hook.webhook_id)
+        if not tried.success:
+            answer = tried.error_message or f"it answered {tried.response_status}: {tried.response_body}"
+            raise SettingError(f"the webhook is registered, and a test message did not arrive: {answer}")
+    except SettingError as error:
+        sys.stderr.write(f"promotion_webhook: {error}\n")
+        return 2
+    sys.stdout.write(f"{hook.name} is registered and took a test message; it is told of {', '.join(EVENTS)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

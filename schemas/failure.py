@@ -1,0 +1,31 @@
+"""What a task that failed for good leaves behind, for the alert about its run and for the day's report."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from schemas.handoff import read_text, write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One failed task.
+
+    Args:
+        message: what the task said, for people.
+        page: address of its log in Airflow.
+    """
+
+    task_id: str
+    message: str
+    page: str
+
+
+def write_failure(uri: str, failure: Failure) -> None:
+    """Leave `failure` at `uri`."""
+    write_text(uri, json.dumps(asdict(failure)))
+
+
+def read_failure(uri: str) -> Failure | None:
+    """The failure at `uri`, or None."""
+    text = read_text(uri)
+    return None if text is None else Failure(**json.loads(text))

@@ -1,0 +1,53 @@
+"""Real receivers on loopback for what is sent out: an HTTP server and a mail server that keep what they get."""
+
+import json
+import socket
+import threading
+from contextlib import contextmanager
+from email import message_from_bytes, policy
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from aiosmtpd.controller import Controller
+
+
+@contextmanager
+def webhook(status=200):
+    """Gives the address, and the list that each request's headers, bytes and document are put on."""
+    got = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((dict(self.headers), body, json.loads(body)))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/hook/secret", got
+    server.shutdown()
+    server.server_close()
+
+
+@contextmanager
+def mailbox():
+    """Gives host, port and the list that each message's recipients and content are put on."""
+    got = []
+
+    class Keeper:
+        async def handle_DATA(self, server, session, envelope):  # noqa: N802
+            got.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=policy.default)))
+            return "250 OK"
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    controller = Controller(Keeper(), hostname="127.0.0.1", port=port)
+    controller.start()
+    yield "127.0.0.1", port, got
+    controller.stop()
