@@ -58,7 +58,7 @@ def problem(handoff: Handoff, partition: Mapping[str, Any]) -> str:
     try:
         opened = open_table(handoff.uri, handoff.version)
     except DataError as error:
-        return f"{where}: {error}"
+        return str(error)
     rows = opened.to_pyarrow_dataset(filesystem=table_files(opened))
     there = table_files(opened).get_file_info(rows.files) if rows.files else []
     gone = sorted(file.path for file in there if file.type == fs.FileType.NotFound)

@@ -12,7 +12,7 @@ from ray_jobs.registry.audience import Reader
 
 LISTED = 10
 """Items of a list of recommendations that is compared."""
-_CLOCK = ("seconds",)
+_APART = {"seconds", "epoch"}
 
 
 class Verdict(StrEnum):
@@ -97,7 +97,8 @@ def compare_curves(
         gap = float(abs(len(before) - len(after)))
         return [Compared(what="epochs", before=counts[0], after=counts[1], difference=gap, verdict=Verdict.DIFFERS)]
     last = (before[-1]["loss"], after[-1]["loss"])
-    names = sorted({n for record in (*before, *after) for n in record} - set(_CLOCK))
+    numbers = {n for record in (*before, *after) for n, value in record.items() if isinstance(value, int | float)}
+    names = sorted(numbers - _APART)
     lines = [_judged("final loss", f"{last[0]:.6f}", f"{last[1]:.6f}", _largest([last]), tolerance)]
     for name in names:
         pairs = [(float(a.get(name, "nan")), float(b.get(name, "nan"))) for a, b in zip(before, after, strict=True)]

@@ -119,7 +119,10 @@ def test_differences_are_found(world):
     found = compare_weights(bundle, other, 0.5)
     assert (found.difference, found.verdict) == (2.0, Verdict.DIFFERS)
     assert compare_weights(bundle, other, 2.5).verdict is Verdict.WITHIN
-    curve = [{"epoch": 1, "loss": 2.0, "seconds": 3.0}, {"epoch": 2, "loss": 1.0, "seconds": 3.0}]
+    curve = [
+        {"epoch": 1, "phase": "train", "loss": 2.0, "seconds": 3.0},
+        {"epoch": 2, "phase": "train", "loss": 1.0, "seconds": 3.0},
+    ]
     later = [curve[0], {**curve[1], "seconds": 9.0}]
     assert {line.verdict for line in compare_curves(curve, later, 0.0)} == {Verdict.EQUAL}
     assert compare_curves(curve, [curve[0], {**curve[1], "loss": 1.5}], 0.1)[0].difference == 0.5
