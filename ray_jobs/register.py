@@ -49,6 +49,7 @@ from schemas.model_versions import (
     NONE,
     PROMOTED,
     ROLLED_BACK_TAG,
+    VERSION_TAG,
     WAITING,
 )
 from schemas.stage import run_stage
@@ -303,7 +304,7 @@ def _describe(client: MlflowClient, found: ModelVersion, content: CardContent, t
         path.write_text(card)
         client.log_artifact(content.run_id, str(path))
     link = f"{found.name}/{found.version}"
-    runs.set_tags(content.run_id, {"penchant.model_version": link, "mlflow.note.content": card})
+    runs.set_tags(content.run_id, {VERSION_TAG: link, "mlflow.note.content": card})
 
 
 def _settle(client: MlflowClient, found: ModelVersion, decision: promotion.Decision, champion: str | None) -> None:

@@ -25,7 +25,7 @@ from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
 from schemas.stage_request import StageRequest
-from schemas.table import Table
+from schemas.table import KEPT_LOG, Table
 from schemas.tables import TABLES
 
 _ATTEMPTS = 12
@@ -261,6 +261,7 @@ def _opened_or_created(table: Table, uri: str, identity: RunIdentity) -> DeltaTa
             "delta.enableDeletionVectors": "false",
             "delta.deletedFileRetentionDuration": days,
             "delta.logRetentionDuration": days,
+            KEPT_LOG[0]: KEPT_LOG[1],
         },
         commit_properties=_commit_properties(identity),
     )
@@ -288,6 +289,18 @@ def _with_new_columns(target: DeltaTable, table: Table, identity: RunIdentity) -
         fields = pa.schema([table.arrow_schema().field(column.name) for column in missing])
         target.alter.add_columns(Schema.from_arrow(fields).fields, commit_properties=_commit_properties(identity))
     return target
+
+
+def keeps_log(table: DeltaTable) -> bool:
+    """Whether writers leave the table's log alone."""
+    return bool(table.metadata().configuration.get(KEPT_LOG[0]) == KEPT_LOG[1])
+
+
+def keep_log(uri: str) -> None:
+    """Have writers of the table at `uri` leave its log alone, where it was made by an earlier release."""
+    table = DeltaTable(uri)
+    if not keeps_log(table):
+        table.alter.set_table_properties(dict([KEPT_LOG]))
 
 
 def rows_within(partition: Mapping[str, Any]) -> pc.Expression:

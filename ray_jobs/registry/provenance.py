@@ -23,7 +23,7 @@ from ray_jobs.data.tables import table_exists
 from ray_jobs.data.training_data import CODEBOOK_KEY, TrainingDataSettings
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import RecipeSettings, Recommender
-from ray_jobs.recommenders.bundle import Bundle
+from ray_jobs.recommenders.bundle import Bundle, read_provenance
 from ray_jobs.recommenders.conditioning import ConditionedSettings
 from ray_jobs.registry import versions
 from ray_jobs.registry.lineage import changed_files, git_revision
@@ -198,6 +198,22 @@ def tables_read(run: Run) -> dict[str, Handoff]:
                 schema_hash=dataset.digest.partition("-")[2],
             )
     return found
+
+
+def tables_of_version(client: MlflowClient, found: ModelVersion) -> dict[str, Handoff]:
+    """The tables at the versions that a model version was trained on; from its bundle where its run is gone."""
+    if found.run_id:
+        try:
+            return tables_read(client.get_run(found.run_id))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            inputs = (read_provenance(bundle_of(found, folder)) or {}).get("inputs", {})
+        except SettingError:
+            return {}
+    return {name: Handoff(table=name, **raw) for name, raw in inputs.items() if "rows" in raw}
 
 
 def gone(client: MlflowClient, made: Made) -> list[str]:
