@@ -156,10 +156,10 @@ def compare_lists(before: Bundle, after: Bundle, readers: Sequence[Reader], tole
     other = len(pairs) - len(same)
     verdict = Verdict.DIFFERS if other else Verdict.EQUAL
     shown = f"{len(pairs)} lists of {LISTED}"
-    gap = _largest((x, y) for a, b in same for (_, x), (_, y) in zip(a, b, strict=True))
-    return [
-        Compared(
-            what="recommendations", before=shown, after=f"{len(same)} the same", difference=other, verdict=verdict
-        ),
-        _judged("their scores", shown, shown, gap, tolerance),
+    lines = [
+        Compared(what="recommendations", before=shown, after=f"{len(same)} the same", difference=other, verdict=verdict)
     ]
+    if same:
+        gap = _largest((x, y) for a, b in same for (_, x), (_, y) in zip(a, b, strict=True))
+        lines.append(_judged("scores of the same lists", f"{len(same)} lists", f"{len(same)} lists", gap, tolerance))
+    return lines

@@ -74,6 +74,7 @@ class World:
             warehouse.handoffs["sequences"] = handoff
             name, trained = registered_version(warehouse)
             assert name == f"{NAME}/{number}"
+            self.client.delete_registered_model_alias(NAME, "champion")  # judging beside one takes time
             self.read[number] = (handoff.version, fewer.num_rows)
             self.identities[number] = trained.outputs["run_identity"]
             self.tag(number, "penchant.decision", "promoted" if number == 3 else "kept")
@@ -209,7 +210,6 @@ def test_what_nothing_needs_goes_and_what_a_version_needs_stays(world, capsys):
     assert {run.data.tags["penchant.model_version"] for run in deleted} == {f"{NAME}/4", f"{NAME}/5"}
     assert len(world.client.search_logged_models([experiment])) == 4
 
-    assert retrain.main(["--model", f"{NAME}/3"]) == 0, "all that it was made of is there"
     again = world.clean()
     assert again.status == "reused"
     assert [again.counts[name] for name in ("versions_deleted", "run_files", "table_files", "log_files", "bytes")] == [
@@ -219,6 +219,7 @@ def test_what_nothing_needs_goes_and_what_a_version_needs_stays(world, capsys):
     assert kept.tags["penchant.cold_since"] == "2026-01-31"
     request = StageRequest(stage="continuation", dataset="planted", partition="2026-02-03")
     assert continuation.days_since_cold(world.client, world.client.get_model_version(NAME, "3"), request) == 3
+    assert retrain.main(["--model", f"{NAME}/3"]) == 0, "all that it was made of is there"
 
 
 @pytest.mark.parametrize("moment", ["delete_logged_model", "delete_run", "vacuum"])

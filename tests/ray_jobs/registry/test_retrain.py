@@ -54,7 +54,9 @@ def test_a_version_is_trained_again_from_what_it_records_and_is_equal(world, cap
     document = json.loads(Path(client.download_artifacts(made.info.run_id, "reproduction.json")).read_text())
     verdicts = {line["what"]: line["verdict"] for line in document["lines"]}
     assert set(verdicts.values()) == {"equal"}
-    assert {"weights", "recommendations", "their scores", "test.ndcg_10", "valid.recall_20"} <= set(verdicts)
+    assert {"weights", "recommendations", "scores of the same lists", "test.ndcg_10", "valid.recall_20"} <= set(
+        verdicts
+    )
 
 
 def test_the_record_is_complete(world):
