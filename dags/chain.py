@@ -345,6 +345,16 @@ Puts the users on the list that every ingest reads (**erasures**), deletes what 
 with another reader. An id that is still found fails the task.
 """,
 )
+CLEAN_UP = Stage(
+    task_id="clean_up",
+    stage="clean_up",
+    engine="ray",
+    after=("this_run",),
+    doc="""
+Works out who needs what, shows it, removes the rest (model versions with their files, bundles, checkpoints, old
+versions of tables), and looks every kept version up again: one that lost something fails the task.
+""",
+)
 
 DESCRIBED = bool(load_settings().stages.get("item_vectors", {}).get("descriptions"))
 LANGUAGE = (PREFERENCES, REVIEW_SUMMARIES, DENOISED_SEQUENCES, *((ITEM_DESCRIPTIONS,) if DESCRIBED else ()))

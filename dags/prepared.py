@@ -104,6 +104,12 @@ def target() -> dict[str, Any]:
     return StageReport(stage="target", status="done", outputs=outputs).to_dict()
 
 
+@task(doc_md="Names the run, so that each is work of its own and a retry attaches to it.")
+def this_run() -> dict[str, Any]:
+    """The id of the DAG run."""
+    return StageReport(stage="this_run", status="done", outputs={"id": get_current_context()["run_id"]}).to_dict()
+
+
 @task(doc_md="Looks up which model versions are meant, so that an alias that moves is other work.")
 def versions() -> dict[str, Any]:
     """The versions that the run's parameter ``models`` names, the data set's champion where it names none."""

@@ -26,7 +26,7 @@ from pyspark.sql.types import StructType
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
-from schemas.table import Table
+from schemas.table import KEPT_LOG, Table
 
 _CONFLICTS = (
     ConcurrentAppendException,
@@ -257,6 +257,7 @@ def _create(spark: SparkSession, table: Table, uri: str) -> None:
         .property("delta.enableDeletionVectors", "false")
         .property("delta.deletedFileRetentionDuration", f"interval {table.retention_days} days")
         .property("delta.logRetentionDuration", f"interval {table.retention_days} days")
+        .property(*KEPT_LOG)
     )
     try:
         create.execute()

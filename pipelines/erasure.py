@@ -24,7 +24,7 @@ from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from pipelines.delta_tables import delete_rows, read_table, table_exists
-from pipelines.forgetting.history import NOTE, deletions, held_until, purge
+from pipelines.forgetting.history import deletions, held_until, purge
 from pipelines.forgetting.proof import Proof, Proved, Search, clean_data_docs, read_proof, write_proof
 from pipelines.forgetting.requests import enter
 from pipelines.forgetting.traces import find_traces, in_order
@@ -32,7 +32,7 @@ from pipelines.language.journal import journal_dir
 from pipelines.language.ledger import Ledger
 from pipelines.language.review_lines import ReviewLineSettings
 from pipelines.spark import spark_session
-from schemas.erasures import ERASURES, user_key
+from schemas.erasures import ERASURES, NOTE, user_key
 from schemas.errors import DataError
 from schemas.handoff import Handoff, StageReport, read_report, write_report
 from schemas.stage import run_stage

@@ -171,10 +171,7 @@ def outgrown(measures: Mapping[str, float], own: ContinuationSettings) -> str:
 
 def days_since_cold(client: MlflowClient, version: ModelVersion, request: StageRequest) -> int:
     """Days from the version at which the chain of warm starts that ends in `version` began, to the request's day."""
-    first = version
-    while begun := first.tags.get(versions.WARM_START_TAG):
-        first = versions.resolve(client, begun)
-    return (request.partition_date() - dt.date.fromisoformat(first.tags[PARTITION_TAG])).days
+    return (request.partition_date() - dt.date.fromisoformat(versions.cold_since(client, version))).days
 
 
 def decide(

@@ -7,9 +7,10 @@ Per-user rows go to the table ``evaluations``, one partition per day and model. 
 slices: under the same names for every recipe, so that runs compare. Models run in this process.
 """
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
 from ray_jobs.registry import plots, runs, versions
+from ray_jobs.registry.provenance import EVALUATION_TAG
 from ray_jobs.registry.results import model_name
 from schemas.errors import DataError
 from schemas.evaluations import EVALUATIONS
@@ -130,6 +132,7 @@ def run(request: StageRequest) -> StageReport:
         if candidate.run_id:
             logged = summary | slice_means(results)
             runs.log_metrics(candidate.run_id, [(name, value, 0) for name, value in logged.items()])
+            runs.set_tags(candidate.run_id, {EVALUATION_TAG: json.dumps(asdict(own))})
             _log_lists(candidate, results)
     progress.update(1, 1, f"{len(candidates)} models")
     return StageReport(

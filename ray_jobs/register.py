@@ -50,6 +50,7 @@ from schemas.model_versions import (
     PARTITION_TAG,
     PROMOTED,
     ROLLED_BACK_TAG,
+    VERSION_TAG,
     WAITING,
     WORK_TAG,
     registered_name,
@@ -308,7 +309,7 @@ def _describe(client: MlflowClient, found: ModelVersion, content: CardContent, t
         path.write_text(card)
         client.log_artifact(content.run_id, str(path))
     link = f"{found.name}/{found.version}"
-    runs.set_tags(content.run_id, {"penchant.model_version": link, "mlflow.note.content": card})
+    runs.set_tags(content.run_id, {VERSION_TAG: link, "mlflow.note.content": card})
 
 
 def _settle(client: MlflowClient, found: ModelVersion, decision: promotion.Decision, champion: str | None) -> None:

@@ -7,7 +7,7 @@ on from its last checkpoint. Parameters and learning curves go to the MLflow run
 import itertools
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from ray_jobs import cluster
 from ray_jobs.data.corrections import Corrections
 from ray_jobs.data.fusion import fused_examples
 from ray_jobs.data.histories import Examples, ExampleSource, evaluation_examples, join_examples, latest_preferences
+from ray_jobs.data.recorded import at_versions
 from ray_jobs.data.streamed_examples import (
     ROWS_PER_FILE,
     StreamedExamples,
@@ -35,7 +36,7 @@ from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import RecipeSettings, Recommender
 from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
 from ray_jobs.recommenders.conditioning import ConditionedSettings
-from ray_jobs.registry import runs, versions
+from ray_jobs.registry import provenance, runs, versions
 from ray_jobs.registry.learning_curve import learning_curve
 from ray_jobs.training.curves import Row, metric_rows
 from ray_jobs.training.loop import TrainState
@@ -61,23 +62,35 @@ def task_id(recipe: str) -> str:
 
 def run(request: StageRequest) -> StageReport:
     """Train what the request asks for, or find that it is there."""
-    settings = load_settings()
+    return train_as(load_settings(), request)
+
+
+def train_as(
+    settings: Settings, request: StageRequest, task: str = "", name: str = "", tags: Mapping[str, str] | None = None
+) -> StageReport:
+    """`run` with given settings.
+
+    Args:
+        task: under which its progress is followed.
+        name, tags: of the MLflow run, instead of and beside the usual ones.
+    """
     recipe = request.recipe or DEFAULT_RECIPE
     kind = recipe_class(recipe)
     own = stage_settings(kind.settings_class, recipe, settings, request.overrides)
     bundle = Path(settings.home) / "bundles" / request.identity().key()
-    provenance = read_provenance(bundle)
-    status = "done" if provenance is None else "reused"
+    known = read_provenance(bundle)
+    status = "done" if known is None else "reused"
     data = {f"training_data.{k}": str(v) for k, v in asdict(training_data_settings(settings, request)).items()}
     params = {**asdict(own), **data}
-    run_id = runs.find_or_start(settings, request, f"{recipe} {request.partition}", params, {"recipe": recipe})
-    if provenance is None:
+    shown = name or f"{recipe} {request.partition}"
+    run_id = runs.find_or_start(settings, request, shown, params, {"recipe": recipe, **(tags or {})})
+    if known is None:
         try:
-            provenance = _train(settings, request, recipe, kind, own, bundle, run_id)
+            known = _train(settings, request, kind, own, bundle, run_id, task or task_id(recipe))
         except BaseException:
             runs.finish(run_id, "FAILED")
             raise
-    records, curve = provenance["records"], provenance.get("curve", [])
+    records, curve = known["records"], known.get("curve", [])
     runs.log_metrics(run_id, metric_rows(records, curve))
     if curve:
         title = f"Training of {recipe}, {request.dataset}, {request.partition}"
@@ -86,7 +99,7 @@ def run(request: StageRequest) -> StageReport:
     return StageReport(
         stage=STAGE,
         status=status,
-        counts=provenance["counts"],
+        counts=known["counts"],
         outputs={"bundle_uri": str(bundle), "mlflow_run_id": run_id, "run_identity": request.identity().key()},
     )
 
@@ -94,15 +107,20 @@ def run(request: StageRequest) -> StageReport:
 def _train(
     settings: Settings,
     request: StageRequest,
-    recipe: str,
     kind: type[Recommender],
     own: RecipeSettings,
     bundle: Path,
     run_id: str,
+    task: str,
 ) -> dict[str, Any]:
-    progress = Progress(settings.home, task_id(recipe))
+    recipe = kind.name
+    progress = Progress(settings.home, task)
     progress.update(0, 1, "reading tables")
-    data = read_training_data(settings, request, kind.signals.codes, kind.signals.preferences)
+    how = training_data_settings(settings, request)
+    names = provenance.tables_of(settings, request, kind, own, how)
+    reading = at_versions(settings, request, names, provenance.partition_values(request))
+    runs.log_inputs(run_id, reading.inputs)
+    data = read_training_data(settings, reading, kind.signals.codes, kind.signals.preferences)
     torch.manual_seed(own.seed)
     recommender = kind(own, data.catalogue)
     recommender.fit_counts(data.histories)
@@ -114,7 +132,7 @@ def _train(
     if kind.trainable:
         progress.update(0, 1, "building training examples")
         shards = f"{settings.ray.storage.rstrip('/')}/examples/{request.identity().train_run_name()}"
-        added = fused(settings, request, own, data)
+        added = fused(settings, reading, own, data)
         plan = make_plan(recipe, recommender, data, settings.ray.stream_rows, shards, added)
         reference = own.warm_start or request.upstream.get(CONTINUED, "")
         if reference:
@@ -130,7 +148,7 @@ def _train(
             settings.ray,
             run_name=request.identity().train_run_name(),
             home=settings.home,
-            stage=task_id(recipe),
+            stage=task,
             observer=partial(log_live, settings, run_id),
         )
         state = outcome.state
@@ -150,21 +168,21 @@ def _train(
         if begun:
             counts |= {"warm_start_items": begun["items"], "warm_start_numbers": begun["numbers"]}
     counts["parameters"] = sum(p.numel() for p in recommender.parameters() if p.requires_grad)
-    provenance = {
+    made = {
         "run_identity": request.identity().key(),
         "dataset": request.dataset,
         "partition": request.partition,
         "codebook": data.codebook,
         "data_version": data.version,
-        "inputs": {name: {"uri": h.uri, "version": h.version} for name, h in request.inputs.items()},
+        **provenance.recorded(settings, reading, how),
         "counts": counts,
         "records": state.records,
         "curve": state.curve,
         **({"warm_start": begun} if begun else {}),
     }
-    save_bundle(bundle, recommender, provenance)
+    save_bundle(bundle, recommender, made)
     progress.update(1, 1, f"valid NDCG@10 {counts['valid_ndcg_10']:.4f}" if state.records else "counted")
-    return provenance
+    return made
 
 
 def fused(settings: Settings, request: StageRequest, own: RecipeSettings, data: TrainingData) -> Examples | None:

@@ -25,6 +25,9 @@ ERASURES = Table(
     may_be_empty=True,
 )
 
+NOTE = "penchant.erasure"
+"""Key in what a commit says of itself, by which deletions of an erasure are known."""
+
 
 def user_key(user_id: str) -> str:
     """What the list knows a user by."""

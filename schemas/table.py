@@ -13,6 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
+KEPT_LOG = ("delta.enableExpiredLogCleanup", "false")
+"""Property of every Delta table: writers do not clear its log, which would take old versions that a registered model
+was trained on. The clean-up does, which knows them."""
+
 
 class Severity(StrEnum):
     """`FAIL` stops everything downstream; `WARN` is reported and lets the run go on."""

@@ -70,11 +70,14 @@ def partition_of(context: Mapping[str, Any]) -> str:
 def overrides_of(params: Mapping[str, Any]) -> dict[str, Any]:
     """Settings overrides of a run.
 
-    The parameter ``epochs`` is short for ``<recommender>.epochs``, and ``users`` for ``erasure.users``.
+    The parameter ``epochs`` is short for ``<recommender>.epochs``, ``users`` for ``erasure.users``, and ``dry_run`` for
+    ``clean_up.dry_run``.
     """
     overrides = dict(params.get("overrides") or {})
     if params.get("users"):
         overrides["erasure.users"] = list(params["users"])
+    if params.get("dry_run"):
+        overrides["clean_up.dry_run"] = True
     if params.get("epochs"):
         overrides[f"{params['recommender']}.epochs"] = params["epochs"]
     return overrides

@@ -11,10 +11,10 @@ from pyarrow import fs
 from pyspark.sql import SparkSession
 
 from pipelines.delta_tables import newest_version, user_metadata
+from schemas.erasures import NOTE
 from schemas.run_identity import RunIdentity
 from schemas.table import Table
 
-NOTE = "penchant.erasure"
 _UNCHECKED = "spark.databricks.delta.retentionDurationCheck.enabled"
 _LISTING_TASKS = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"

@@ -25,7 +25,7 @@ from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
 from schemas.stage_request import StageRequest
-from schemas.table import Table
+from schemas.table import KEPT_LOG, Table
 from schemas.tables import TABLES
 
 _ATTEMPTS = 12
@@ -50,8 +50,8 @@ def read_table(uri: str, version: int | None = None, columns: list[str] | None =
     Raises:
         DataError: there is no such table or version; the message names the stage to run.
     """
-    table = _open(uri, version)
-    return table.to_pyarrow_table(columns=columns, filters=filters, filesystem=_files(table))
+    table = open_table(uri, version)
+    return table.to_pyarrow_table(columns=columns, filters=filters, filesystem=table_files(table))
 
 
 def table_version(uri: str) -> int:
@@ -60,7 +60,7 @@ def table_version(uri: str) -> int:
     Raises:
         DataError: there is no table.
     """
-    return int(_open(uri).version())
+    return int(open_table(uri).version())
 
 
 def table_exists(uri: str) -> bool:
@@ -90,9 +90,9 @@ def input_files(
     Raises:
         DataError: as `input_table`.
     """
-    table = _open(*_input(settings, request, name))
-    files = table.to_pyarrow_dataset(filesystem=_files(table)).get_fragments(filter=_within(partition))
-    return sorted(file.path for file in files), _files(table)
+    table = open_table(*_input(settings, request, name))
+    files = table.to_pyarrow_dataset(filesystem=table_files(table)).get_fragments(filter=rows_within(partition))
+    return sorted(file.path for file in files), table_files(table)
 
 
 def _input(settings: Settings, request: StageRequest, name: str) -> tuple[str, int | None]:
@@ -214,7 +214,12 @@ def _handoff(table: Table, uri: str, version: int, rows: int) -> Handoff:
     return Handoff(table=table.name, uri=uri, version=version, rows=rows, schema_hash=table.schema_hash())
 
 
-def _open(uri: str, version: int | None = None) -> DeltaTable:
+def open_table(uri: str, version: int | None = None) -> DeltaTable:
+    """The table at `uri`, at `version` or at its newest.
+
+    Raises:
+        DataError: there is no such table or version; the message names the stage to run.
+    """
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     stage = _STAGE_OF.get(name, name)
     try:
@@ -232,7 +237,7 @@ def _open(uri: str, version: int | None = None) -> DeltaTable:
         ) from error
 
 
-def _files(table: DeltaTable) -> fs.FileSystem:
+def table_files(table: DeltaTable) -> fs.FileSystem:
     """Arrow's own file system, rooted at the table.
 
     delta-rs would hand Arrow a file system written in Python. Arrow's reading threads then need the interpreter's
@@ -256,6 +261,7 @@ def _opened_or_created(table: Table, uri: str, identity: RunIdentity) -> DeltaTa
             "delta.enableDeletionVectors": "false",
             "delta.deletedFileRetentionDuration": days,
             "delta.logRetentionDuration": days,
+            KEPT_LOG[0]: KEPT_LOG[1],
         },
         commit_properties=_commit_properties(identity),
     )
@@ -285,12 +291,27 @@ def _with_new_columns(target: DeltaTable, table: Table, identity: RunIdentity) -
     return target
 
 
-def _within(partition: Mapping[str, Any]) -> pc.Expression:
+def keeps_log(table: DeltaTable) -> bool:
+    """Whether writers leave the table's log alone."""
+    return bool(table.metadata().configuration.get(KEPT_LOG[0]) == KEPT_LOG[1])
+
+
+def keep_log(uri: str) -> None:
+    """Have writers of the table at `uri` leave its log alone, where it was made by an earlier release."""
+    table = DeltaTable(uri)
+    if not keeps_log(table):
+        table.alter.set_table_properties(dict([KEPT_LOG]))
+
+
+def rows_within(partition: Mapping[str, Any]) -> pc.Expression:
+    """The condition that a row is of the partition with those values."""
     return functools.reduce(operator.and_, (pc.field(name) == pa.scalar(value) for name, value in partition.items()))
 
 
 def _partition_rows(target: DeltaTable, table: Table, partition: Mapping[str, Any]) -> pa.Table:
-    rows = target.to_pyarrow_table(columns=table.column_names(), filters=_within(partition), filesystem=_files(target))
+    rows = target.to_pyarrow_table(
+        columns=table.column_names(), filters=rows_within(partition), filesystem=table_files(target)
+    )
     return rows.cast(table.arrow_schema())
 
 
@@ -299,15 +320,15 @@ def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], 
 
     Batches are filtered here, because a dataset filter with ``isin`` fails on the text statistics of delta-rs.
     """
-    scanned = target.to_pyarrow_dataset(filesystem=_files(target)).scanner(
-        columns=table.column_names(), filter=_within(partition)
+    scanned = target.to_pyarrow_dataset(filesystem=table_files(target)).scanner(
+        columns=table.column_names(), filter=rows_within(partition)
     )
     batches = [batch.filter(pc.is_in(batch[key], values)) for batch in scanned.to_batches()]
     return pa.Table.from_batches(batches, scanned.projected_schema).cast(table.arrow_schema())
 
 
 def _partition_count(target: DeltaTable, partition: Mapping[str, Any]) -> int:
-    return int(target.to_pyarrow_dataset(filesystem=_files(target)).count_rows(filter=_within(partition)))
+    return int(target.to_pyarrow_dataset(filesystem=table_files(target)).count_rows(filter=rows_within(partition)))
 
 
 def _checked(rows: pa.Table, table: Table, partition: Mapping[str, Any], may_be_empty: bool | None = None) -> pa.Table:

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +62,9 @@ def git_revision(folder: Path = REPOSITORY) -> tuple[str, bool]:
     if revision is None:
         return "unknown", False
     return revision, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+
+
+def changed_files(revision: str, rooms: Sequence[str], folder: Path = REPOSITORY) -> list[str] | None:
+    """Tracked files of `rooms` that are not now as they were at `revision`, sorted; None where git cannot say."""
+    named = _git(folder, "diff", "--name-only", revision, "--", *rooms)
+    return None if named is None else sorted(named.split())

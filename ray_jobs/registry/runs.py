@@ -18,6 +18,7 @@ from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAM_VAL_LENGTH,
 from infra.errors import SettingError
 from infra.settings import Settings
 from ray_jobs.registry.lineage import dataset_inputs, git_revision
+from schemas.handoff import Handoff
 from schemas.model_versions import IDENTITY_TAG, RUN_PAGE_TAG, RUN_PAGE_VARIABLE
 from schemas.stage_request import StageRequest
 
@@ -210,6 +211,11 @@ def log_metrics(run_id: str, rows: Sequence[tuple[str, float, int]]) -> int:
 def set_tags(run_id: str, tags: Mapping[str, Any]) -> None:
     """Set tags of a run in one request; an existing value is replaced."""
     MlflowClient().log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+
+
+def log_inputs(run_id: str, inputs: Mapping[str, Handoff]) -> None:
+    """Record the tables that a run reads; what is recorded already is not recorded twice."""
+    MlflowClient().log_inputs(run_id, datasets=dataset_inputs(inputs))
 
 
 def log_figure(run_id: str, figure: Figure, artifact_file: str) -> None:

@@ -15,6 +15,8 @@ from schemas.model_versions import IDENTITY_TAG
 REASON_TAG = "penchant.decision_reason"
 NDCG_TAG = "penchant.test.ndcg_10"
 WARM_START_TAG = "penchant.warm_start"
+COLD_TAG = "penchant.cold_since"
+"""Day at which a version's chain of warm starts began, where versions of the chain were removed."""
 
 
 def find_version(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:
@@ -78,6 +80,17 @@ def resolve(client: MlflowClient, reference: str) -> ModelVersion:
             raise
         have = ", ".join(f"{m.name} {sorted(m.aliases)}" for m in client.search_registered_models())
         raise SettingError(f"MLflow has no model version {reference!r}; it has: {have or 'none'}") from error
+
+
+def cold_since(client: MlflowClient, found: ModelVersion) -> str:
+    """Day of the version at which the chain of warm starts that ends in `found` began, as far as it is there."""
+    first = found
+    while COLD_TAG not in first.tags and (begun := first.tags.get(WARM_START_TAG)):
+        try:
+            first = resolve(client, begun)
+        except SettingError:
+            break
+    return first.tags.get(COLD_TAG) or first.tags[PARTITION_TAG]
 
 
 def download_bundle(found: ModelVersion, folder: str | Path) -> Path:

@@ -7,7 +7,15 @@ import pytest
 
 from infra.settings import REPOSITORY
 
-DAGS = ("daily_retrain", "erase_users", "preference_benchmark", "rollback", "train_recipe", "tune_denoiser")
+DAGS = (
+    "clean_up",
+    "daily_retrain",
+    "erase_users",
+    "preference_benchmark",
+    "rollback",
+    "train_recipe",
+    "tune_denoiser",
+)
 ENGINES = ("pyspark", "ray", "torch", "great_expectations", "mlflow", "openai", "transformers")
 
 
@@ -28,7 +36,8 @@ def test_a_dag_explains_itself_and_is_governed(dags, name):
         assert task.retries >= 1
         assert task.execution_timeout is not None
         assert task.owner == "penchant"
-    work = {"version", "reason"} if name == "rollback" else {"partition", "overrides", "generation"}
+    own = {"rollback": {"version", "reason"}, "clean_up": {"dry_run", "overrides"}}
+    work = own.get(name, {"partition", "overrides", "generation"})
     assert {"dataset", *work} <= set(dag.params)
     for param in dag.params:
         form = dag.params.get_param(param)
@@ -112,6 +121,13 @@ def test_the_schedule_is_daily_by_data_interval(dags):
     assert type(timetable).__name__ == "CronDataIntervalTimetable"
     assert dags["daily_retrain"].max_active_runs == 1
     assert type(dags["train_recipe"].timetable).__name__ == "NullTimetable"
+
+
+def test_the_clean_up_is_weekly_and_names_its_run(dags):
+    dag = dags["clean_up"]
+    assert type(dag.timetable).__name__ == "CronDataIntervalTimetable"
+    assert dag.max_active_runs == 1
+    assert dag.get_task("clean_up").get_flat_relative_ids(upstream=True) == {"this_run"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""### Clean up what nothing needs any more
+
+Once a week: model versions that are neither in use, nor new, nor protected, with their files; bundles and checkpoints
+of runs that have ended; old versions of tables, and their logs.
+
+**What a kept version needs never goes.** Kept are versions with an alias, with the tag `penchant.keep` = `true`, the
+newest ten, those of the last 30 days, the one that was champion before the champion, and the files of those that a kept
+version began with. The tables that a kept version was trained on stay readable at those versions, so that
+`python -m ray_jobs.retrain` can train it again. Afterwards all of that is looked up again, and what is missing fails
+the task. A run that goes on keeps what it reads. The one exception is an erasure: versions of tables that still hold
+erased users go when their retention has passed.
+
+**dry_run** shows the plan and removes nothing: who needs what, how many files and bytes go. It is in the log and in the
+data docs (*clean-up ...*). Overrides: `{"clean_up.keep_versions": 5, "clean_up.keep_days": 7}`, `work_days`,
+`history_days`.
+
+**Rerunning is safe**: what is done is not found again, and a killed run is completed by the next. Deleted MLflow runs
+keep their numbers until somebody with access to the database runs `mlflow gc --older-than 30d`.
+"""
+
+import datetime as dt
+
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param
+
+from dags.chain import CLEAN_UP, DATASET, DEFAULT_ARGS, OVERRIDES, make_tasks
+from dags.prepared import this_run
+
+with DAG(
+    dag_id="clean_up",
+    dag_display_name="Clean up",
+    description="Weekly: remove old versions, checkpoints and table history that no kept version needs",
+    doc_md=__doc__,
+    schedule=CronDataIntervalTimetable("0 5 * * 0", timezone="UTC"),
+    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    params={
+        "dataset": DATASET,
+        "dry_run": Param(
+            False,
+            type="boolean",
+            title="Dry run",
+            description="Show what would go, and remove nothing.",
+        ),
+        "overrides": OVERRIDES,
+    },
+    tags=["penchant", "weekly", "impact:high"],
+) as dag:
+    this_run() >> make_tasks(CLEAN_UP)["clean_up"]

@@ -1,0 +1,183 @@
+"""Remove old model versions, checkpoints and table history, and nothing that a kept version needs.
+
+Kept are versions with an alias or the tag ``penchant.keep``, the newest, the young, the one to roll back to, and what
+these began with. The tables they were trained on stay readable at their versions. The plan says what is needed by whom;
+after the deletion every kept version is looked up again, and one that has lost something fails the stage.
+``python -m ray_jobs.clean_up --dataset shop --dry-run`` only shows the plan.
+"""
+
+import argparse
+import datetime as dt
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.artifacts import list_artifacts
+from mlflow.exceptions import MlflowException
+
+from infra.progress import Progress
+from infra.settings import Settings, load_settings, stage_settings
+from ray_jobs.cleaning.history import History, clean, pins, plan_histories
+from ray_jobs.cleaning.keeping import CleanUpSettings, Kept, Registry, sort_registry
+from ray_jobs.cleaning.leftovers import find_leftovers, remove
+from ray_jobs.cleaning.page import Plan, markdown, write
+from ray_jobs.data.recorded import problem
+from ray_jobs.registry import aliases, runs, versions
+from ray_jobs.registry.provenance import tables_of_version
+from schemas.errors import DataError
+from schemas.handoff import StageReport
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "clean_up"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What kept versions lack, by name; an empty tuple where training one again finds all that it needs."""
+
+    lacks: Mapping[str, tuple[str, ...]]
+    tables: int
+
+    def lost_since(self, before: "Standing") -> list[str]:
+        """What is lacking now and was not before."""
+        return [
+            f"{name}: {one}" for name, found in self.lacks.items() for one in found if one not in before.lacks[name]
+        ]
+
+
+def run(request: StageRequest) -> StageReport:
+    """Plan, show, remove, look again.
+
+    Raises:
+        DataError: a kept version has lost something by it.
+    """
+    settings = load_settings()
+    own = stage_settings(CleanUpSettings, STAGE, settings, request.overrides)
+    return clean_up(settings, request, own, dt.datetime.now(dt.UTC))
+
+
+def clean_up(settings: Settings, request: StageRequest, own: CleanUpSettings, now: dt.datetime) -> StageReport:
+    """`run` with given settings, at the time `now`."""
+    progress = Progress(settings.home, STAGE)
+    progress.update(0, 1, "who needs what")
+    client = runs.connect(settings)
+    plan = make_plan(client, settings, request.dataset, own, now)
+    before = standing(client, plan.registry, request, plan.histories)
+    plan_page = write(settings, request, plan, before.lacks, own.dry_run)
+    sys.stdout.write(f"{markdown(plan, before.lacks)}\n")
+    counts = {**plan.counts(), "tables_verified": before.tables}
+    outputs = {"plan": str(plan_page), "dry_run": str(own.dry_run).lower()}
+    if own.dry_run or plan.is_empty:
+        progress.update(1, 1, "nothing removed")
+        status = "done" if own.dry_run else "reused"
+        return StageReport(stage=STAGE, status=status, counts=counts, outputs=outputs)
+    steps = 1 + len(plan.leftovers) + len(plan.histories)
+    with aliases.one_promoter(settings, plan.registry.name):
+        again = sort_registry(client, request.dataset, own, now)
+        wanted = {str(version.version) for version in plan.registry.dropped}
+        for version in again.dropped:
+            if str(version.version) in wanted:
+                _note_cold_starts(client, again, f"{version.name}/{version.version}")
+                client.delete_model_version(version.name, str(version.version))
+    progress.update(1, steps, f"{len(wanted)} versions deleted")
+    needed = {kept.version.run_id for kept in again.kept.values()}
+    for number, leftover in enumerate(plan.leftovers, 2):
+        if leftover.run_id not in needed:
+            remove(client, settings, request.dataset, leftover)
+        progress.update(number, steps, f"files of {leftover.identity}")
+    histories = plan_histories(settings, request.dataset, pins(client, again, own, now), own)
+    for number, history in enumerate(histories, 2 + len(plan.leftovers)):
+        clean(history)
+        progress.update(number, steps, f"history of {history.table}")
+    after = standing(client, again, request, histories)
+    lost = after.lost_since(before)
+    if lost:
+        raise DataError(f"the clean-up of {request.dataset} took what kept versions need: {'; '.join(lost)}")
+    progress.update(steps, steps, f"{counts['bytes']:,} bytes")
+    return StageReport(stage=STAGE, status="done", counts=counts, outputs=outputs)
+
+
+def make_plan(client: MlflowClient, settings: Settings, dataset: str, own: CleanUpSettings, now: dt.datetime) -> Plan:
+    """What would go, and what stays for whom."""
+    registry = sort_registry(client, dataset, own, now)
+    return Plan(
+        registry=registry,
+        leftovers=tuple(find_leftovers(client, settings, registry, own, now)),
+        histories=tuple(plan_histories(settings, dataset, pins(client, registry, own, now), own)),
+    )
+
+
+def standing(client: MlflowClient, registry: Registry, request: StageRequest, histories: Sequence[History]) -> Standing:
+    """Look up everything that the kept versions need: their files, tables at their versions, what they began with.
+
+    Args:
+        histories: which say what may not be kept because users in it were erased.
+    """
+    released = {(history.table, version) for history in histories for version in history.released}
+    lacks: dict[str, tuple[str, ...]] = {}
+    tables = 0
+    seen: dict[tuple[object, ...], str] = {}
+    for kept in registry.kept.values():
+        found = [_files_lack(kept.name)]
+        if kept.whole:
+            values = _partition(kept, request)
+            begun = kept.version.tags.get(versions.WARM_START_TAG)
+            found += [_files_lack(begun)] if begun else []
+            read = tables_of_version(client, kept.version)
+            found += [] if read else ["the tables that it was trained on are not recorded"]
+            for handoff in read.values():
+                tables += 1
+                key = (handoff.uri, handoff.version, handoff.rows, *values.values())
+                if (handoff.table, handoff.version) in released:
+                    seen[key] = f"table {handoff.table}, version {handoff.version}: users in it were erased"
+                elif key not in seen:
+                    seen[key] = problem(handoff, values)
+                found.append(seen[key])
+        lacks[kept.name] = tuple(one for one in found if one)
+    return Standing(lacks, tables)
+
+
+def _partition(kept: Kept, request: StageRequest) -> dict[str, object]:
+    day = kept.version.tags.get(versions.PARTITION_TAG, request.partition)
+    codebook = kept.version.tags.get("penchant.codebook")
+    return {"partition_date": dt.date.fromisoformat(day), **({"codebook": codebook} if codebook else {})}
+
+
+def _files_lack(name: str) -> str:
+    try:
+        there = list_artifacts(artifact_uri=f"models:/{name}")
+    except (MlflowException, OSError) as error:
+        return f"the files of {name}: {error}"
+    return "" if there else f"the files of {name} are gone"
+
+
+def _note_cold_starts(client: MlflowClient, registry: Registry, going: str) -> None:
+    """Versions that began with one that goes keep the day at which their chain began."""
+    for kept in registry.kept.values():
+        if kept.version.tags.get(versions.WARM_START_TAG) == going:
+            found = client.get_model_version(kept.version.name, str(kept.version.version))
+            versions.tag_version(client, found, {versions.COLD_TAG: versions.cold_since(client, found)})
+
+
+def main(argv: Sequence[str] | None = None) -> StageReport:
+    """Run the stage from its own arguments, or from the short ones for people."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", required=True, help="name of a registered data set")
+    parser.add_argument("--dry-run", action="store_true", help="show what would go, and remove nothing")
+    parser.add_argument("--partition", default=str(dt.datetime.now(dt.UTC).date()), help="day of the report, today")
+    parser.add_argument(
+        "--overrides", type=json.loads, default={}, metavar="JSON", help="e.g. '{\"clean_up.keep_versions\": 5}'"
+    )
+    given, rest = parser.parse_known_args(argv)
+    overrides = {**given.overrides, **({f"{STAGE}.dry_run": True} if given.dry_run else {})}
+    whole = [f"--dataset={given.dataset}", f"--partition={given.partition}", f"--overrides={json.dumps(overrides)}"]
+    return run_stage(STAGE, __doc__ or "", run, [*whole, *rest])
+
+
+if __name__ == "__main__":
+    main()

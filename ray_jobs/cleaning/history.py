@@ -1,0 +1,155 @@
+"""Old versions of Delta tables: which are needed by whom, and how the files of the others are removed."""
+
+import datetime as dt
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from mlflow import MlflowClient
+from pyarrow import fs
+
+from infra.settings import Settings
+from ray_jobs.cleaning.keeping import CleanUpSettings, Registry
+from ray_jobs.data.tables import keep_log, keeps_log, open_table, table_exists, table_files
+from ray_jobs.registry.provenance import tables_of_version, tables_read
+from schemas.erasures import NOTE
+from schemas.errors import DataError
+from schemas.table import Table
+from schemas.tables import TABLES
+
+_COMMIT = re.compile(r"(\d{20})\.json$")
+Pins = Mapping[str, Mapping[int, list[str]]]
+"""By table and version: who needs it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What goes of one table's history.
+
+    Args:
+        version: newest version; `pinned`: versions that are kept, and who needs them.
+        lost: pinned versions that are not there any more; `released`: those that erased users forbid to keep.
+        retention_days: younger versions stay anyway.
+        files, bytes: data files that go; `log_files`: entries of the log below version `floor` that go.
+        unguarded: writers clear its log by themselves so far, as an earlier release had it.
+    """
+
+    table: str
+    uri: str
+    version: int
+    pinned: Mapping[int, list[str]]
+    lost: Mapping[int, list[str]]
+    released: Mapping[int, list[str]]
+    retention_days: int
+    files: int
+    bytes: int
+    floor: int
+    log_files: int
+    unguarded: bool
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.files or self.log_files or self.unguarded)
+
+
+def pins(client: MlflowClient, registry: Registry, own: CleanUpSettings, now: dt.datetime) -> Pins:
+    """Versions of tables that kept versions were trained on, and that runs read which go on or ended lately."""
+    found: dict[str, dict[int, list[str]]] = {}
+    limit = (now - dt.timedelta(days=own.work_days)).timestamp() * 1000
+    whole = [kept for kept in registry.kept.values() if kept.whole]
+    readers = [(kept.name, tables_of_version(client, kept.version)) for kept in whole]
+    known = {kept.version.run_id for kept in whole}
+    for run in registry.runs:
+        if run.info.run_id not in known and (run.info.status == "RUNNING" or (run.info.end_time or 0) >= limit):
+            readers.append((f"run {run.info.run_name}", tables_read(run)))
+    for who, read in readers:
+        for name, handoff in read.items():
+            found.setdefault(name, {}).setdefault(handoff.version, []).append(who)
+    return found
+
+
+def plan_histories(settings: Settings, dataset: str, needed: Pins, own: CleanUpSettings) -> list[History]:
+    """What may go of each table of the data set."""
+    return [
+        _plan(table, uri, needed.get(table.name, {}), own)
+        for table in TABLES.values()
+        if table_exists(uri := settings.table_uri(dataset, table.name))
+    ]
+
+
+def _plan(table: Table, uri: str, needed: Mapping[int, list[str]], own: CleanUpSettings) -> History:
+    newest = DeltaTable(uri)
+    days = max(table.retention_days, own.history_days)
+    oldest = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
+    limit = oldest.timestamp() * 1000
+    commits = [commit for commit in newest.history() if commit.get("timestamp", limit) < limit]
+    erased = max((commit["version"] for commit in commits if _erases(commit)), default=0)
+    released = {version: who for version, who in needed.items() if version < erased}
+    lost = {v: who for v, who in needed.items() if v not in released and not _opens(uri, v)}
+    pinned = {v: who for v, who in needed.items() if v not in released and v not in lost}
+    # The version in force at the start of the retention is still asked for by its time.
+    floor = min([*pinned, max((commit["version"] for commit in commits), default=0)])
+    files = _vacuum(newest, days, sorted(pinned), dry_run=True)
+    sizes = table_files(newest).get_file_info(files) if files else []
+    return History(
+        table=table.name,
+        uri=uri,
+        version=int(newest.version()),
+        pinned=pinned,
+        lost=lost,
+        released=released,
+        retention_days=days,
+        files=len(files),
+        bytes=sum(file.size or 0 for file in sizes),
+        floor=floor,
+        log_files=len(_expired(newest, floor, oldest)),
+        unguarded=not keeps_log(newest),
+    )
+
+
+def _erases(commit: Mapping[str, object]) -> bool:
+    noted = commit.get("userMetadata")
+    return isinstance(noted, str) and noted.startswith("{") and NOTE in json.loads(noted)
+
+
+def _opens(uri: str, version: int) -> bool:
+    try:
+        open_table(uri, version)
+    except DataError:
+        return False
+    return True
+
+
+def _vacuum(table: DeltaTable, days: int, keep: list[int], dry_run: bool) -> list[str]:
+    try:
+        return table.vacuum(retention_hours=24 * days, dry_run=dry_run, full=True, keep_versions=keep or None)
+    except DeltaError as error:
+        raise DataError(f"table {table.table_uri} cannot be cleaned: {error}") from error
+
+
+def _expired(table: DeltaTable, floor: int, oldest: dt.datetime) -> list[str]:
+    """Commits in the log below version `floor` that are older than `oldest`."""
+    listed = table_files(table).get_file_info(fs.FileSelector("_delta_log"))
+    return [
+        found.path
+        for found in listed
+        if (named := _COMMIT.search(found.path)) and int(named[1]) < floor and found.mtime < oldest
+    ]
+
+
+def clean(history: History) -> None:
+    """Remove the files and the entries of the log; a table with nothing to remove gets no commit.
+
+    Entries of the log go with their data only: a writer's own clearing of the log, which knows no pins, is turned off.
+    """
+    keep_log(history.uri)
+    if history.files:
+        _vacuum(DeltaTable(history.uri), history.retention_days, sorted(history.pinned), dry_run=False)
+    if history.log_files:
+        DeltaTable(history.uri, version=history.floor).create_checkpoint()
+        DeltaTable(history.uri, version=history.floor).cleanup_metadata()
+        DeltaTable(history.uri).create_checkpoint()

@@ -1,0 +1,149 @@
+"""What runs leave behind: files of their models, artifacts, bundles, checkpoints, reports."""
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, Run
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from pyarrow import fs
+
+from infra.settings import Settings
+from ray_jobs.cleaning.keeping import CleanUpSettings, Registry
+from schemas.model_versions import IDENTITY_TAG, VERSION_TAG
+
+_ENDED = ("FINISHED", "FAILED", "KILLED")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leftover:
+    """What goes of one run.
+
+    Args:
+        version: ``<name>/<version>`` of the dropped version that it is of; then its artifacts and logged models go,
+            too, and the run is deleted. Empty: bundle and checkpoints only.
+        folders: addresses that go; a bundle and Ray Train's checkpoints.
+        files, bytes: how much that is.
+    """
+
+    run_id: str
+    identity: str
+    version: str
+    why: str
+    folders: tuple[str, ...]
+    files: int
+    bytes: int
+
+
+def find_leftovers(
+    client: MlflowClient, settings: Settings, registry: Registry, own: CleanUpSettings, now: dt.datetime
+) -> list[Leftover]:
+    """What may go: nothing of a kept version, of a run that goes on, or of one that ended lately and made no version.
+
+    A run of a version that is gone already is found by its tag, so that a killed clean-up is completed by the next.
+    """
+    needed = {kept.version.tags.get(IDENTITY_TAG) for kept in registry.kept.values()}
+    needed_runs = {kept.version.run_id for kept in registry.kept.values()}
+    dropped = {version.run_id: f"{version.name}/{version.version}" for version in registry.dropped}
+    there = {f"{registry.name}/{number}" for number in registry.kept} | set(dropped.values())
+    limit = (now - dt.timedelta(days=own.work_days)).timestamp() * 1000
+    found = []
+    for run in registry.runs:
+        identity = run.data.tags.get(IDENTITY_TAG, "")
+        if not identity or identity in needed or run.info.run_id in needed_runs or run.info.status not in _ENDED:
+            continue
+        link = run.data.tags.get(VERSION_TAG, "")
+        gone = link if link.startswith(f"{registry.name}/") and link not in there else ""
+        version = dropped.get(run.info.run_id, gone)
+        if not version and (run.info.end_time or now.timestamp() * 1000) >= limit:
+            continue
+        folders = [(address, *_size(address)) for address in _folders(settings, identity)]
+        folders = [folder for folder in folders if folder[1]]
+        sizes = [folder[1:] for folder in folders]
+        if version:
+            sizes += [_artifacts_size(repository) for repository in _repositories(client, run)]
+        elif not folders:
+            continue
+        ended = dt.datetime.fromtimestamp((run.info.end_time or 0) / 1000, dt.UTC).date()
+        found.append(
+            Leftover(
+                run_id=run.info.run_id,
+                identity=identity,
+                version=version,
+                why=f"{version} is not kept" if version else f"ended on {ended}, no kept version is of it",
+                folders=tuple(folder[0] for folder in folders),
+                files=sum(files for files, _ in sizes),
+                bytes=sum(size for _, size in sizes),
+            )
+        )
+    return found
+
+
+def remove(client: MlflowClient, settings: Settings, dataset: str, leftover: Leftover) -> None:
+    """Remove it; the run is deleted last, so that what a killed try has left is found again."""
+    if leftover.version:
+        run = client.get_run(leftover.run_id)
+        for model in _logged_models(client, run):
+            get_artifact_repository(model.artifact_location).delete_artifacts()
+            client.delete_logged_model(model.model_id)
+        get_artifact_repository(run.info.artifact_uri).delete_artifacts()
+    for address in leftover.folders:
+        filesystem, path = _open(address)
+        filesystem.delete_dir(path)
+    _forget_reports(settings, dataset, leftover)
+    if leftover.version:
+        client.delete_run(leftover.run_id)
+
+
+def _forget_reports(settings: Settings, dataset: str, leftover: Leftover) -> None:
+    """Remove stage reports that name what is gone, so that running the day again does the work anew."""
+    name, _, number = leftover.version.rpartition("/")
+    for path in sorted(Path(settings.home, "stages", dataset).glob("*/*.json")):
+        outputs = json.loads(path.read_text()).get("outputs", {})
+        of_run = outputs.get("run_identity") == leftover.identity
+        of_version = bool(number) and (outputs.get("model_name"), outputs.get("version")) == (name, number)
+        if of_run or of_version:
+            path.unlink()
+
+
+def _folders(settings: Settings, identity: str) -> tuple[str, ...]:
+    storage = settings.ray.storage.rstrip("/")
+    return (f"{settings.home}/bundles/{identity}", f"{storage}/{identity}", f"{storage}/examples/{identity}")
+
+
+def _open(address: str) -> tuple[fs.FileSystem, str]:
+    return fs.FileSystem.from_uri(address) if "://" in address else (fs.LocalFileSystem(), address)
+
+
+def _size(address: str) -> tuple[int, int]:
+    """Files below `address`, and their bytes."""
+    filesystem, path = _open(address)
+    below = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    sizes = [found.size for found in below if found.is_file]
+    return len(sizes), sum(sizes)
+
+
+def _logged_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
+    return list(
+        client.search_logged_models(
+            [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'", max_results=100
+        )
+    )
+
+
+def _repositories(client: MlflowClient, run: Run) -> Iterator[ArtifactRepository]:
+    yield get_artifact_repository(run.info.artifact_uri)
+    for model in _logged_models(client, run):
+        yield get_artifact_repository(model.artifact_location)
+
+
+def _artifacts_size(repository: ArtifactRepository, path: str | None = None) -> tuple[int, int]:
+    files = size = 0
+    for found in repository.list_artifacts(path):
+        more = _artifacts_size(repository, found.path) if found.is_dir else (1, found.file_size or 0)
+        files, size = files + more[0], size + more[1]
+    return files, size

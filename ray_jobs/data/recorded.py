@@ -1,0 +1,79 @@
+"""Tables at recorded versions: which one a reader takes, and whether all of it is still there."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pyarrow import fs
+
+from infra.settings import Settings
+from ray_jobs.data.tables import open_table, rows_within, table_files
+from schemas.errors import DataError
+from schemas.handoff import Handoff
+from schemas.stage_request import StageRequest
+from schemas.tables import TABLES
+
+
+def at_versions(
+    settings: Settings, request: StageRequest, names: Collection[str], partition: Mapping[str, Any]
+) -> StageRequest:
+    """`request` with every table of `names` in its inputs; one that it does not name is taken as it is newest now.
+
+    Args:
+        partition: values of partition columns, for the row counts.
+
+    Raises:
+        DataError: there is no such table.
+    """
+    found = {}
+    for name in names:
+        if name not in request.inputs:
+            table = TABLES[name]
+            uri = settings.table_uri(request.dataset, name)
+            opened = open_table(uri)
+            within = {column: partition[column] for column in table.partition_by if column in partition}
+            rows = opened.to_pyarrow_dataset(filesystem=table_files(opened)).count_rows(
+                filter=rows_within(within) if within else None
+            )
+            version = int(opened.version())
+            found[name] = Handoff(table=name, uri=uri, version=version, rows=rows, schema_hash=table.schema_hash())
+    return replace(request, inputs={**request.inputs, **found}) if found else request
+
+
+def problem(handoff: Handoff, partition: Mapping[str, Any]) -> str:
+    """What keeps the table of `handoff` from being read as it was then; empty where nothing does.
+
+    Its version has to open, its contract to be the present one, every file to be there, and the rows to be as many.
+
+    Args:
+        partition: values of partition columns, for the rows that `handoff` counts.
+    """
+    table = TABLES[handoff.table]
+    where = f"table {handoff.table} at {handoff.uri}, version {handoff.version}"
+    if handoff.schema_hash != table.schema_hash():
+        return (
+            f"{where}: it was published with schema {handoff.schema_hash}, and this code reads {table.schema_hash()} "
+            f"(schemas/{handoff.table}.py); use the code of that time"
+        )
+    try:
+        opened = open_table(handoff.uri, handoff.version)
+    except DataError as error:
+        return str(error)
+    rows = opened.to_pyarrow_dataset(filesystem=table_files(opened))
+    there = table_files(opened).get_file_info(rows.files) if rows.files else []
+    gone = sorted(file.path for file in there if file.type == fs.FileType.NotFound)
+    if gone:
+        return (
+            f"{where}: {len(gone)} of its {len(there)} files are gone, e.g. {gone[0]}; the version was vacuumed, and "
+            "nothing but a copy of the table brings it back"
+        )
+    if set(table.partition_by) <= set(partition):
+        within = {column: partition[column] for column in table.partition_by}
+        count = rows.count_rows(filter=rows_within(within))
+        if count != handoff.rows:
+            return f"{where}: {count:,} rows are in it for {_shown(within)}, and {handoff.rows:,} were when it was read"
+    return ""
+
+
+def _shown(partition: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in partition.items())

