@@ -3,16 +3,17 @@
 One run works on one partition, a day of landing files. The colours say which engine works: orange tasks are Spark
 jobs, blue ones Ray jobs; nothing is computed in Airflow itself.
 
-`ingest` -> `sequences` -> language (`preferences`, `review_summaries`, `denoised_sequences`) -> `item_vectors` ->
-`continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` -> `champion` ->
-`evaluate` -> `register` -> `recommendations`
+`turn` -> `ingest` -> `sequences` -> language (`preferences`, `review_summaries`, `denoised_sequences`) ->
+`item_vectors` -> `continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` ->
+`champion` -> `evaluate` -> `register` -> `recommendations`
 
 **Work follows change.** New items are appended to the codebook in use; the tokenizer is trained again only when the
 items have drifted from it, and `choose_codebook` says why. The recommender goes on from the version in production.
 
 **Rerunning is safe.** Tables are replaced by partition, answers of the language model come from the ledger, a Ray
 job that already ran for the same inputs and settings is attached to, and the registry gets no second version of the
-same work. To train once more on purpose, trigger with a higher **generation**.
+same work. To train once more on purpose, trigger with a higher **generation**. A second run of the data set, or a
+backfill, waits in `turn` until the first has ended.
 
 **When a task fails**, its log ends with one message that says what is wrong and how to mend it. A failed quality
 gate names the expectation and shows example rows; the data docs page has the rest.
@@ -42,6 +43,7 @@ from dags.chain import (
     make_tasks,
 )
 from dags.prepared import champion
+from dags.turns import turn
 
 with DAG(
     dag_id="daily_retrain",
@@ -66,5 +68,6 @@ with DAG(
     tasks = make_tasks(
         INGEST, SEQUENCES, *LANGUAGE, *MODEL, CONTINUATION, APPEND_ITEMS, TRAIN_BASELINE, RECOMMENDATIONS
     )
+    turn() >> tasks["ingest"]
     tasks["continuation"] >> choose_codebook() >> [tasks["append_items"], tasks["semantic_ids"]]
     tasks["train_recommender"] >> champion() >> tasks["evaluate"]

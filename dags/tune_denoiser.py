@@ -14,6 +14,7 @@ from airflow.sdk import DAG
 
 from dags.chain import DATASET, DEFAULT_ARGS, GENERATION, OVERRIDES, PARTITION, TUNE_DENOISER, make_tasks
 from dags.prepared import inputs
+from dags.turns import turn
 
 with DAG(
     dag_id="tune_denoiser",
@@ -28,4 +29,4 @@ with DAG(
     params={"dataset": DATASET, "partition": PARTITION, "generation": GENERATION, "overrides": OVERRIDES},
     tags=["penchant", "ad hoc", "impact:low"],
 ) as dag:
-    inputs() >> make_tasks(TUNE_DENOISER, source="inputs")["tune_denoiser"]
+    turn() >> inputs() >> make_tasks(TUNE_DENOISER, source="inputs")["tune_denoiser"]

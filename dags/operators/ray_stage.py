@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from dags.operators.stages import Stage, finish, forget_error, needs_codes, refuse_if_user_error, request_for
+from dags.turns import wait_for_turn
 from infra.settings import load_settings
 from schemas.handoff import read_report
 from schemas.stage_request import StageRequest
@@ -39,6 +40,7 @@ class RayStageOperator(BaseOperator):
         """Submit or attach, follow the job's log, return the stage's report."""
         if self.stage.only_with_codes and not needs_codes(context):
             raise AirflowSkipException(f"{context['params']['recommender']} does not use semantic ids")
+        wait_for_turn(context)
         settings = load_settings()
         request = request_for(self.stage, context, settings)
         self._client = _client(settings.ray.dashboard_address)

@@ -76,9 +76,20 @@ def test_nothing_is_registered_or_scored_past_a_failed_gate(dags):
     dag = dags["daily_retrain"]
     for task in dag.tasks:
         assert str(task.trigger_rule) in ("none_failed", "TriggerRule.NONE_FAILED")
-        if task.task_id != "ingest":
+        if task.task_id not in ("turn", "ingest"):
             assert "ingest" in task.get_flat_relative_ids(upstream=True)
     assert {"evaluate", "train_recommender"} <= dag.get_task("register").get_flat_relative_ids(upstream=True)
+
+
+@pytest.mark.parametrize("name", DAGS)
+def test_a_run_waits_for_its_turn_before_it_looks_at_a_table(dags, name):
+    from dags.turns import USES
+
+    assert (name in USES) == (name != "rollback")
+    for task in dags[name].tasks:
+        if name in USES and task.task_id not in ("turn", "versions"):
+            assert "turn" in task.get_flat_relative_ids(upstream=True)
+            assert task.pool == "heavy"
 
 
 def test_the_schedule_is_daily_by_data_interval(dags):

@@ -58,7 +58,7 @@ def run_task(monkeypatch, tmp_path, airflow_home):
     """Execute the `train_baseline` task once against a server; returns its XCom."""
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
 
-    def execute(server, **params):
+    def execute(server, run_id="manual__1", **params):
         from dags.chain import TRAIN_BASELINE
         from dags.operators import ray_stage
 
@@ -68,8 +68,10 @@ def run_task(monkeypatch, tmp_path, airflow_home):
         context = {
             "params": {"dataset": "d", "partition": "2026-01-31", "recommender": "mendertok"} | params,
             "dag": SimpleNamespace(dag_id="daily_retrain"),
-            "ti": SimpleNamespace(xcom_pull=lambda task_ids: None),
-            "dag_run": SimpleNamespace(data_interval_start=dt.datetime(2026, 2, 1), run_after=None),
+            "ti": SimpleNamespace(xcom_pull=lambda task_ids: None, get_dr_count=lambda **query: 1),
+            "dag_run": SimpleNamespace(
+                dag_id="daily_retrain", run_id=run_id, data_interval_start=dt.datetime(2026, 2, 1), run_after=None
+            ),
         }
         return operator.execute(context)
 
@@ -116,6 +118,16 @@ def test_a_lost_report_is_made_again(run_task, tmp_path):
         report.unlink()
     assert run_task(server)["status"] == "done"
     assert len(server.submits) == 2
+
+
+def test_a_stage_submits_nothing_while_the_data_set_is_with_another_run(run_task):
+    from airflow.sdk.exceptions import AirflowRescheduleException
+
+    server = JobServer(JobStatus.SUCCEEDED)
+    run_task(server)
+    with pytest.raises(AirflowRescheduleException):
+        run_task(server, run_id="backfill__1", generation=1)
+    assert len(server.submits) == 1
 
 
 def test_a_user_error_fails_without_retry_and_with_its_message(run_task):
