@@ -111,6 +111,31 @@ def test_a_failed_job_is_submitted_again_under_the_same_id(run_task):
     assert server.submits[0] == server.submits[1]
 
 
+def test_a_try_goes_on_when_the_one_before_stops_the_job_that_both_wait_for(run_task):
+    """A scheduler was killed: the new try attaches, and only then does the old one notice that it was given up."""
+    from airflow.sdk.exceptions import AirflowException
+
+    server = JobServer(JobStatus.RUNNING, JobStatus.SUCCEEDED)
+    looks = []
+
+    def status(submission_id):
+        looks.append(submission_id)
+        if len(looks) == 2:
+            server.stop_job(submission_id)
+        return server.jobs[submission_id]
+
+    server.get_job_status = status
+    server.lose_next_answer = False
+    with pytest.raises(AirflowException, match="STOPPED"):
+        run_task(server)
+    assert len(server.submits) == 1, "who submitted it and sees it stopped does not begin again: a person may have"
+
+    looks.clear()
+    server.jobs[server.submits[0]] = JobStatus.RUNNING
+    assert run_task(server)["status"] == "done"
+    assert server.submits == [server.submits[0]] * 2
+
+
 def test_a_lost_report_is_made_again(run_task, tmp_path):
     server = JobServer(JobStatus.SUCCEEDED, JobStatus.SUCCEEDED)
     run_task(server)
