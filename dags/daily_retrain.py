@@ -3,7 +3,7 @@
 One run works on one partition, a day of landing files. The colours say which engine works: orange tasks are Spark
 jobs, blue ones Ray jobs; nothing is computed in Airflow itself.
 
-`ingest` -> `sequences` -> `changes` -> language (`preferences`, `review_summaries`, `denoised_sequences`) ->
+`turn` -> `ingest` -> `sequences` -> `changes` -> language (`preferences`, `review_summaries`, `denoised_sequences`) ->
 `item_vectors` -> `continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` ->
 `champion` -> `evaluate` -> `register` -> `recommendations`; and `day_report` after all of them,
 whatever became of them
@@ -15,7 +15,8 @@ brings their tables up to date, too.
 
 **Rerunning is safe.** Tables are replaced by partition, answers of the language model come from the ledger, a Ray
 job that already ran for the same inputs and settings is attached to, and the registry gets no second version of the
-same work. To train once more on purpose, trigger with a higher **generation**.
+same work. To train once more on purpose, trigger with a higher **generation**. A second run of the data set, or a
+backfill, waits in `turn` until the first has ended.
 
 **When a task fails**, its log ends with one message that says what is wrong and how to mend it. A failed quality
 gate names the expectation and shows example rows; the data docs page has the rest. The report of the day, in the MLflow
@@ -49,6 +50,7 @@ from dags.chain import (
     report_on,
 )
 from dags.prepared import champion
+from dags.turns import turn
 
 with DAG(
     dag_id="daily_retrain",
@@ -75,6 +77,7 @@ with DAG(
     tasks = make_tasks(
         INGEST, SEQUENCES, *LANGUAGE, *MODEL, CONTINUATION, APPEND_ITEMS, TRAIN_BASELINE, RECOMMENDATIONS
     )
+    turn() >> tasks["ingest"]
     changed = changes()
     tasks["sequences"] >> changed
     for task in tasks.values():

@@ -11,7 +11,8 @@ tables, and training a registered version again from its recorded tables.
 Models trained before still know what they learned, and landing files are not touched. Airflow keeps what is typed into
 this form: rather name a file with one id a line, `{"erasure.users_file": "..."}`.
 
-No language stage of the data set may run meanwhile. Rerunning is safe: it finishes what a crash left and else does
+It waits in `turn` for runs that work on the data set, and later ones wait for it; a stage that is started from a shell
+must not run meanwhile. Rerunning is safe: it finishes what a crash left and else does
 nothing.
 """
 
@@ -21,6 +22,7 @@ from airflow.sdk import DAG, Param
 
 from dags.alerts import watched
 from dags.chain import DATASET, DEFAULT_ARGS, ERASURE, GENERATION, OVERRIDES, PARTITION, make_tasks
+from dags.turns import turn
 
 with DAG(
     dag_id="erase_users",
@@ -48,4 +50,4 @@ with DAG(
     tags=["penchant", "ad hoc", "impact:high"],
     **watched(),
 ) as dag:
-    make_tasks(ERASURE)
+    turn() >> make_tasks(ERASURE)["erasure"]

@@ -35,6 +35,7 @@ from dags.chain import (
     make_tasks,
 )
 from dags.prepared import inputs, versions
+from dags.turns import turn
 
 with DAG(
     dag_id="preference_benchmark",
@@ -65,5 +66,5 @@ with DAG(
     prepared = inputs()
     vectors = replace(ITEM_VECTORS, only_with_codes=False)
     tasks = make_tasks(vectors, TEXT_VECTORS, REVIEW_SENTIMENTS, PREFERENCE_BENCHMARK, STEERABILITY, source="inputs")
-    prepared >> tasks["item_vectors"]
+    turn() >> prepared >> tasks["item_vectors"]
     versions() >> tasks["steerability"]

@@ -24,6 +24,7 @@ from dags.chain import (
     make_tasks,
 )
 from dags.prepared import champion, inputs
+from dags.turns import turn
 
 with DAG(
     dag_id="train_recipe",
@@ -54,6 +55,7 @@ with DAG(
     **watched(),
 ) as dag:
     prepared = inputs()
+    turn() >> prepared
     tasks = make_tasks(*MODEL, source="inputs")
     for first in ("item_vectors", "semantic_ids", "train_recommender"):
         prepared >> tasks[first]

@@ -15,6 +15,7 @@ from airflow.sdk import DAG
 from dags.alerts import watched
 from dags.chain import DATASET, DEFAULT_ARGS, GENERATION, OVERRIDES, PARTITION, TUNE_DENOISER, make_tasks
 from dags.prepared import inputs
+from dags.turns import turn
 
 with DAG(
     dag_id="tune_denoiser",
@@ -30,4 +31,4 @@ with DAG(
     tags=["penchant", "ad hoc", "impact:low"],
     **watched(),
 ) as dag:
-    inputs() >> make_tasks(TUNE_DENOISER, source="inputs")["tune_denoiser"]
+    turn() >> inputs() >> make_tasks(TUNE_DENOISER, source="inputs")["tune_denoiser"]

@@ -1,15 +1,19 @@
 """Airflow for the local profile: database, API server, scheduler and DAG processor under one parent.
 
 It stands in for ``airflow standalone``, whose scheduler and triggerer serve log files on every network interface, and
-it leaves out the triggerer, because no task here defers. When one part ends, all end.
+it leaves out the triggerer, because no task here defers. When one part ends, all end, and workers that a killed
+scheduler has left behind.
 """
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from infra.services import group_members
 
 PARTS = (("api-server",), ("scheduler", "--skip-serve-logs"), ("dag-processor",))
 
@@ -34,6 +38,10 @@ def main() -> int:
             child.terminate()
         for child in children:
             child.wait()
+        if os.getpgrp() == os.getpid():
+            # Workers ignore every gentler signal, and nobody is left who would tell them to end.
+            for pid in group_members(os.getpid()) - {os.getpid()}:
+                os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

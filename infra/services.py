@@ -162,10 +162,10 @@ class Supervisor:
             else:
                 _signal_group(pid, signal.SIGTERM)
         deadline = time.monotonic() + STOP_LIMIT_S
-        while time.monotonic() < deadline and any(_group_alive(pid) for pid in alive.values()):
+        while time.monotonic() < deadline and any(group_members(pid) for pid in alive.values()):
             time.sleep(0.3)
         for name, pid in alive.items():
-            if _group_alive(pid):
+            if group_members(pid):
                 _signal_group(pid, signal.SIGKILL)
             say(f"  {name} stopped")
         self._state_path.unlink(missing_ok=True)
@@ -216,8 +216,9 @@ def _signal_group(pid: int, number: int) -> None:
         return
 
 
-def _group_alive(group: int) -> bool:
-    """Whether a process of the group is still there, zombies left out."""
+def group_members(group: int) -> set[int]:
+    """Process ids of a process group, zombies left out."""
+    members = set()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
@@ -225,8 +226,8 @@ def _group_alive(group: int) -> bool:
             except OSError:
                 continue
             if int(fields[2]) == group and fields[0] != "Z":
-                return True
-    return False
+                members.add(int(folder.name))
+    return members
 
 
 def _answers(address: str) -> bool:

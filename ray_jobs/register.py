@@ -297,7 +297,11 @@ def _make_version(
             bundle.recommender.signals.titles or bundle.recommender.signals.preferences,
             tags,
         )
-    return client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id, tags=dict(tags))
+    source = f"models:/{model_id}"
+    return runs.create_once(
+        lambda: client.create_model_version(name, source, run_id=run_id, model_id=model_id, tags=dict(tags)),
+        lambda: versions.find_version(client, name, trained.identity),
+    )
 
 
 def _describe(client: MlflowClient, found: ModelVersion, content: CardContent, tags: Mapping[str, str]) -> None:

@@ -2,11 +2,14 @@
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from schemas.handoff import StageReport, error_uri, write_report, write_text
 from schemas.stage_request import StageRequest
+
+DISK_FULL = "No space left on device"
 
 
 def run_stage(
@@ -16,7 +19,7 @@ def run_stage(
 
     User errors (`ValueError` and its kin: bad data, bad settings) end the process with status 2 and one clear
     message, which is also left beside the report for whoever submitted the stage; anything else is a bug and keeps
-    its traceback.
+    its traceback. A full disk, which another try may find freed, has its traceback and then one message.
     """
     request = StageRequest.parse(stage, description, argv)
     started = time.monotonic()
@@ -28,6 +31,13 @@ def run_stage(
         if request.report_uri:
             write_text(error_uri(request.report_uri), message)
         raise SystemExit(2) from error
+    except Exception as error:
+        if DISK_FULL not in str(error):
+            raise
+        traceback.print_exc()
+        message = f"{stage}: {DISK_FULL}. Tables keep what they had: free space, and run the stage again"
+        print(message, file=sys.stderr, flush=True)  # noqa: T201
+        raise SystemExit(1) from error
     report = replace(report, seconds=round(time.monotonic() - started, 3))
     if request.report_uri:
         write_report(request.report_uri, report)

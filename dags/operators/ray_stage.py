@@ -19,13 +19,14 @@ from dags.operators.stages import (
     run_page,
     skip_if_left_out,
 )
+from dags.turns import wait_for_turn
 from infra.settings import load_settings
 from schemas.handoff import read_report
 from schemas.model_versions import RUN_PAGE_VARIABLE
 from schemas.stage_request import StageRequest
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from ray.job_submission import JobStatus, JobSubmissionClient
 
 POLL_SECONDS = 2.0
 
@@ -52,23 +53,35 @@ class RayStageOperator(TellsLineage, BaseOperator):
         skip_if_left_out(self.task_id, context)
         if self.stage.only_with_codes and not needs_codes(context):
             raise AirflowSkipException(f"{context['params']['recommender']} does not use semantic ids")
+        wait_for_turn(context)
         settings = load_settings()
         request = request_for(self.stage, context, settings)
         self.read = request.inputs
         self._page = run_page(context)
         self._client = _client(settings.ray.dashboard_address)
-        self._submission_id, finished_before = self._submit_or_attach(self._client, request)
-        self._wait(self._client, self._submission_id, request, settings.ray.job_timeout_s)
+        from ray.job_submission import JobStatus
+
+        self._submission_id, found = self._submit_or_attach(self._client, request)
+        ended = self._wait(self._client, self._submission_id, settings.ray.job_timeout_s)
+        if found is not None and ended == JobStatus.STOPPED:
+            self.log.info("Job %s was stopped by another try, which has been given up", self._submission_id)
+            self._submission_id, found = self._submit_or_attach(self._client, request)
+            ended = self._wait(self._client, self._submission_id, settings.ray.job_timeout_s)
+        if ended != JobStatus.SUCCEEDED:
+            refuse_if_user_error(request)
+            message = self._client.get_job_info(self._submission_id).message
+            raise AirflowException(f"Ray job {self._submission_id} ended as {ended}: {message}")
         report = finish(request, self.task_id)
         self.written = report.handoffs
-        return {**report.to_dict(), "status": "reused"} if finished_before else report.to_dict()
+        return {**report.to_dict(), "status": "reused"} if found == JobStatus.SUCCEEDED else report.to_dict()
 
     def on_kill(self) -> None:
-        """Stop the job when a person clears or fails the task."""
+        """Stop the job when a person clears or fails the task, or Airflow has given this try up."""
         if self._client is not None and self._submission_id is not None:
             self._client.stop_job(self._submission_id)
 
-    def _submit_or_attach(self, client: "JobSubmissionClient", request: StageRequest) -> tuple[str, bool]:
+    def _submit_or_attach(self, client: "JobSubmissionClient", request: StageRequest) -> tuple[str, "JobStatus | None"]:
+        """Submission id, and the status of the job that was there; None where this try has submitted it."""
         from ray.job_submission import JobStatus
 
         submission_id = request.identity().submission_id()
@@ -82,7 +95,7 @@ class RayStageOperator(TellsLineage, BaseOperator):
             status = None
         if status is not None:
             self.log.info("Attaching to job %s, which is %s", submission_id, status)
-            return submission_id, status == JobStatus.SUCCEEDED
+            return submission_id, status
         forget_error(request)
         # In front of the command, as no part of the work: the page that runs and versions in MLflow link to.
         page = ["env", f"{RUN_PAGE_VARIABLE}={self._page}"] if self._page else []
@@ -93,11 +106,9 @@ class RayStageOperator(TellsLineage, BaseOperator):
             if submission_id not in {job.submission_id for job in client.list_jobs()}:
                 raise
             self.log.info("Somebody else submitted job %s first; attaching", submission_id)
-        return submission_id, False
+        return submission_id, None
 
-    def _wait(self, client: "JobSubmissionClient", submission_id: str, request: StageRequest, limit_s: float) -> None:
-        from ray.job_submission import JobStatus
-
+    def _wait(self, client: "JobSubmissionClient", submission_id: str, limit_s: float) -> "JobStatus":
         deadline = time.monotonic() + limit_s
         shown = 0
         while True:
@@ -107,18 +118,13 @@ class RayStageOperator(TellsLineage, BaseOperator):
                 self.log.info("%s", line)
             shown = len(log)
             if status.is_terminal():
-                break
+                return status
             if time.monotonic() > deadline:
                 client.stop_job(submission_id)
                 raise AirflowException(
                     f"Ray job {submission_id} ran past ray.job_timeout_s={limit_s:.0f} and was stopped"
                 )
             time.sleep(POLL_SECONDS)
-        if status != JobStatus.SUCCEEDED:
-            refuse_if_user_error(request)
-            raise AirflowException(
-                f"Ray job {submission_id} ended as {status}: {client.get_job_info(submission_id).message}"
-            )
 
 
 def _client(address: str) -> "JobSubmissionClient":

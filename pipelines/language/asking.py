@@ -12,7 +12,7 @@ import pyarrow as pa
 from infra.settings import LLMSettings
 from pipelines.language.batch import BatchPort
 from pipelines.language.errors import EndpointError
-from pipelines.language.journal import Journal
+from pipelines.language.journal import Journal, answers_of
 from pipelines.language.port import Port
 from pipelines.language.requests import BAD_ANSWERS, TRUNCATED, Answer, ChatRequest, Request, from_json
 
@@ -43,19 +43,22 @@ Batches = Iterator[pa.RecordBatch]
 def asking(llm: LLMSettings, journals: Path, *, bad_attempts: int, first_alone: bool) -> Callable[[Batches], Batches]:
     """The function for ``mapInArrow``: batches of request_key and request in, batches of `ANSWERED` out.
 
-    A fatal error is a row of its own, after the answers had so far.
+    A fatal error is a row of its own, after the answers had so far. A task that Spark starts again because its executor
+    was lost does not ask for what the lost one has in its journal.
 
     Args:
-        journals: path of the journals, to which each asking process adds a name of its own.
+        journals: path of the chunk's journals, to which each asking process adds a name of its own.
         bad_attempts: how often a request is asked in all while its answer is refused, truncated or malformed.
     """
 
     def ask(batches: Batches) -> Batches:
         with Port(llm, first_alone=first_alone) as port:
             for batch in batches:
-                asked = batch.to_pylist()
+                asked, had = batch.to_pylist(), answers_of(journals)
+                rows = [had[row["request_key"]] for row in asked if row["request_key"] in had]
+                unasked = [row for row in asked if row["request_key"] not in had]
                 with Journal(journals.with_name(f"{journals.name}-{uuid4().hex}.jsonl")) as journal:
-                    rows = list(_answered(asked, port, journal, bad_attempts))
+                    rows += _answered(unasked, port, journal, bad_attempts) if unasked else []
                 yield pa.RecordBatch.from_pylist(rows, schema=ANSWERED)
 
     return ask

@@ -51,6 +51,15 @@ class Journal:
         self._file.flush()
 
 
+def answers_of(journals: Path) -> dict[str, dict[str, Any]]:
+    """Answers by request key in the journals ``<journals>-*.jsonl``, whoever holds them."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in journals.parent.glob(f"{journals.name}-*.jsonl"):
+        with path.open(encoding="utf-8") as file:
+            found |= {row["request_key"]: row for row in (_read(line) for line in file if line.endswith("\n"))}
+    return found
+
+
 @contextmanager
 def held(folder: Path, job: str) -> Iterator[None]:
     """Keep others from taking over the journals ``<job>-*.jsonl`` in `folder`."""

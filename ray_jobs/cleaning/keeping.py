@@ -21,6 +21,7 @@ from schemas.model_versions import (
     PROMOTED,
     ROLLED_BACK_TAG,
     WAITING,
+    registered_name,
 )
 
 LOWEST_HISTORY_DAYS = 7
@@ -89,7 +90,7 @@ class Registry:
 
 def sort_registry(client: MlflowClient, dataset: str, own: CleanUpSettings, now: dt.datetime) -> Registry:
     """What is kept of a data set's versions at the time `now`, and what is not."""
-    name = versions.model_name(dataset)
+    name = registered_name(dataset)
     everything = _all(lambda token: client.search_model_versions(page_token=token))
     found = sorted((v for v in everything if v.name == name), key=lambda v: int(v.version))
     try:

@@ -3,15 +3,17 @@
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlflow
 import requests
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 
@@ -21,6 +23,8 @@ from ray_jobs.registry.lineage import dataset_inputs, git_revision
 from schemas.handoff import Handoff
 from schemas.model_versions import IDENTITY_TAG, RUN_PAGE_TAG, RUN_PAGE_VARIABLE
 from schemas.stage_request import StageRequest
+
+T = TypeVar("T")
 
 
 def connect(settings: Settings) -> MlflowClient:
@@ -96,6 +100,36 @@ def _search(client: MlflowClient, experiment_id: str, identity_key: str) -> Run 
     return runs[0] if runs else None
 
 
+def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
+    """What `create` makes in MLflow, made once although the answer may be lost.
+
+    MLflow's client sends every request again that was not answered, those that create something, too. So `create` is
+    sent once, and when it fails, `find` looks for what it has made; that waits until the server answers again.
+
+    Raises:
+        MlflowException: nothing was made.
+    """
+    try:
+        with _sent_once():
+            return create()
+    except MlflowException:
+        found = find()
+        if found is None:
+            raise
+        return found
+
+
+@contextmanager
+def _sent_once() -> Iterator[None]:
+    retries = MLFLOW_HTTP_REQUEST_MAX_RETRIES
+    before = retries.get_raw()
+    retries.set(0)
+    try:
+        yield
+    finally:
+        retries.unset() if before is None else retries.set(before)
+
+
 def find_or_start(
     settings: Settings,
     request: StageRequest,
@@ -127,7 +161,10 @@ def find_or_start(
     identity = request.identity()
     run = _search(client, experiment_id, identity.key())
     if run is None:
-        run = client.create_run(experiment_id, tags=_tags(request, tags), run_name=name)
+        run = create_once(
+            lambda: client.create_run(experiment_id, tags=_tags(request, tags), run_name=name),
+            lambda: _search(client, experiment_id, identity.key()),
+        )
     elif run.info.status in ("FAILED", "KILLED"):
         client.update_run(run.info.run_id, status="RUNNING")
     run_id = run.info.run_id

@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from infra.errors import SettingError
-from schemas.model_versions import IDENTITY_TAG
+from schemas.model_versions import IDENTITY_TAG, PARTITION_TAG
 
 REASON_TAG = "penchant.decision_reason"
 NDCG_TAG = "penchant.test.ndcg_10"

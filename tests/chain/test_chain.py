@@ -14,6 +14,7 @@ from infra.settings import REPOSITORY
 from schemas.tables import TABLES
 
 TASKS = {
+    "turn",
     "ingest",
     "sequences",
     "preferences",

@@ -87,7 +87,7 @@ def test_nothing_is_registered_or_scored_past_a_failed_gate(dags):
         if task.task_id == "day_report":
             continue
         assert str(task.trigger_rule) in ("none_failed", "TriggerRule.NONE_FAILED")
-        if task.task_id != "ingest":
+        if task.task_id not in ("turn", "ingest"):
             assert "ingest" in task.get_flat_relative_ids(upstream=True)
     assert {"evaluate", "train_recommender"} <= dag.get_task("register").get_flat_relative_ids(upstream=True)
 
@@ -114,6 +114,17 @@ def test_every_failed_task_leaves_its_message(dags):
         for task in dag.tasks:
             assert task.on_failure_callback == [note_failure], task.task_id
             assert task.on_execute_callback == [forget_failure], task.task_id
+
+
+@pytest.mark.parametrize("name", DAGS)
+def test_a_run_waits_for_its_turn_before_it_looks_at_a_table(dags, name):
+    from dags.turns import USES
+
+    assert (name in USES) == (name != "rollback")
+    for task in dags[name].tasks:
+        if name in USES and task.task_id not in ("turn", "versions"):
+            assert "turn" in task.get_flat_relative_ids(upstream=True)
+            assert task.pool == "heavy"
 
 
 def test_the_schedule_is_daily_by_data_interval(dags):

@@ -60,7 +60,7 @@ def run_task(monkeypatch, tmp_path, airflow_home):
     """Execute the `train_baseline` task once against a server; returns its XCom."""
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
 
-    def execute(server, run_id="r", **params):
+    def execute(server, run_id="manual__1", **params):
         from dags.chain import TRAIN_BASELINE
         from dags.operators import ray_stage
 
@@ -70,7 +70,7 @@ def run_task(monkeypatch, tmp_path, airflow_home):
         context = {
             "params": {"dataset": "d", "partition": "2026-01-31", "recommender": "mendertok"} | params,
             "dag": SimpleNamespace(dag_id="daily_retrain"),
-            "ti": SimpleNamespace(xcom_pull=lambda task_ids: None),
+            "ti": SimpleNamespace(xcom_pull=lambda task_ids: None, get_dr_count=lambda **query: 1),
             "dag_run": SimpleNamespace(
                 dag_id="daily_retrain", run_id=run_id, data_interval_start=dt.datetime(2026, 2, 1), run_after=None
             ),
@@ -127,6 +127,31 @@ def test_a_failed_job_is_submitted_again_under_the_same_id(run_task):
     assert server.submits[0] == server.submits[1]
 
 
+def test_a_try_goes_on_when_the_one_before_stops_the_job_that_both_wait_for(run_task):
+    """A scheduler was killed: the new try attaches, and only then does the old one notice that it was given up."""
+    from airflow.sdk.exceptions import AirflowException
+
+    server = JobServer(JobStatus.RUNNING, JobStatus.SUCCEEDED)
+    looks = []
+
+    def status(submission_id):
+        looks.append(submission_id)
+        if len(looks) == 2:
+            server.stop_job(submission_id)
+        return server.jobs[submission_id]
+
+    server.get_job_status = status
+    server.lose_next_answer = False
+    with pytest.raises(AirflowException, match="STOPPED"):
+        run_task(server)
+    assert len(server.submits) == 1, "who submitted it and sees it stopped does not begin again: a person may have"
+
+    looks.clear()
+    server.jobs[server.submits[0]] = JobStatus.RUNNING
+    assert run_task(server)["status"] == "done"
+    assert server.submits == [server.submits[0]] * 2
+
+
 def test_a_lost_report_is_made_again(run_task, tmp_path):
     server = JobServer(JobStatus.SUCCEEDED, JobStatus.SUCCEEDED)
     run_task(server)
@@ -134,6 +159,16 @@ def test_a_lost_report_is_made_again(run_task, tmp_path):
         report.unlink()
     assert run_task(server)["status"] == "done"
     assert len(server.submits) == 2
+
+
+def test_a_stage_submits_nothing_while_the_data_set_is_with_another_run(run_task):
+    from airflow.sdk.exceptions import AirflowRescheduleException
+
+    server = JobServer(JobStatus.SUCCEEDED)
+    run_task(server)
+    with pytest.raises(AirflowRescheduleException):
+        run_task(server, run_id="backfill__1", generation=1)
+    assert len(server.submits) == 1
 
 
 def test_a_user_error_fails_without_retry_and_with_its_message(run_task):

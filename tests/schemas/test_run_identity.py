@@ -101,3 +101,17 @@ def test_a_bug_keeps_its_traceback():
 
     with pytest.raises(KeyError):
         run_stage("ingest", "", break_down, ["--dataset=d", "--partition=2026-01-31"])
+
+
+def test_a_full_disk_is_one_message_after_its_traceback_and_no_refusal(tmp_path, capsys):
+    def write(request):
+        raise OSError(28, "No space left on device", "/w/part-0.parquet")
+
+    uri = str(tmp_path / "report.json")
+    with pytest.raises(SystemExit) as stopped:
+        run_stage("ingest", "", write, ["--dataset=d", "--partition=2026-01-31", f"--report-uri={uri}"])
+    assert stopped.value.code == 1
+    *trace, last = capsys.readouterr().err.splitlines()
+    assert "/w/part-0.parquet" in trace[-1]
+    assert last.startswith("ingest: No space left on device. Tables keep what they had: free space")
+    assert not list(tmp_path.iterdir()), "another try may find it freed"

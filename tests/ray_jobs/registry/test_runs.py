@@ -145,3 +145,21 @@ def test_git_revision(tmp_path):
     assert git_revision(tmp_path)[1] is True
     (tmp_path / "inside").mkdir()
     assert git_revision(tmp_path / "inside") == ("unknown", False)
+
+
+def test_what_was_made_although_its_answer_was_lost_is_found_and_not_made_again():
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+    from mlflow.exceptions import MlflowException
+
+    made, usual = [], MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()
+
+    def create():
+        assert MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 0, "the client sends it once"
+        made.append("version 1")
+        raise MlflowException("connection reset")
+
+    assert runs.create_once(create, lambda: made[0]) == "version 1"
+    assert made == ["version 1"]
+    with pytest.raises(MlflowException, match="connection reset"):
+        runs.create_once(create, lambda: None)
+    assert MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == usual > 0

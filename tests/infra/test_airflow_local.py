@@ -1,0 +1,42 @@
+"""Airflow's parts end together, whoever of them ends first, on stand-ins for its commands."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from infra.services import group_members
+from infra.settings import REPOSITORY
+
+AIRFLOW = """#!/bin/bash
+case $1 in
+  db) exit 0 ;;
+  scheduler) bash -c 'trap "" TERM INT; echo worker >> "$0"; while true; do sleep 1; done' "$FOLDER/started" & ;;
+esac
+echo $1 $$ >> "$FOLDER/started"
+exec sleep 300
+"""
+START = "import sys; sys.executable = sys.argv.pop(1); from infra.airflow_local import main; sys.exit(main())"
+
+
+def test_a_killed_scheduler_takes_its_workers_and_all_other_parts_along(tmp_path):
+    (tmp_path / "airflow").write_text(AIRFLOW)
+    (tmp_path / "airflow").chmod(0o755)
+    service = subprocess.Popen(
+        [sys.executable, "-c", START, str(tmp_path / "python")],
+        env={**os.environ, "FOLDER": str(tmp_path)}, cwd=REPOSITORY, start_new_session=True,
+    )  # fmt: skip
+    started = tmp_path / "started"
+    deadline = time.monotonic() + 30
+    while not started.exists() or len(started.read_text().splitlines()) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert len(group_members(service.pid)) >= 5
+    parts = dict(line.split() for line in started.read_text().splitlines() if " " in line)
+    os.kill(int(parts["scheduler"]), signal.SIGKILL)
+    assert service.wait(30) == 1
+    deadline = time.monotonic() + 10
+    while group_members(service.pid):
+        assert time.monotonic() < deadline, group_members(service.pid)
+        time.sleep(0.1)
