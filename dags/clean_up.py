@@ -24,6 +24,7 @@ from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 
 from dags.chain import CLEAN_UP, DATASET, DEFAULT_ARGS, OVERRIDES, make_tasks
 from dags.prepared import this_run
+from dags.turns import turn
 
 with DAG(
     dag_id="clean_up",
@@ -47,4 +48,4 @@ with DAG(
     },
     tags=["penchant", "weekly", "impact:high"],
 ) as dag:
-    this_run() >> make_tasks(CLEAN_UP)["clean_up"]
+    turn() >> this_run() >> make_tasks(CLEAN_UP)["clean_up"]

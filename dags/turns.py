@@ -22,18 +22,19 @@ from airflow.sdk.exceptions import AirflowRescheduleException
 
 from infra.settings import load_settings
 
-PREPARES, READS, ERASES = "prepares", "reads", "erases"
+PREPARES, READS, REMOVES = "prepares", "reads", "removes"
 USES = {
     "daily_retrain": PREPARES,
     "preference_benchmark": PREPARES,
     "train_recipe": READS,
     "tune_denoiser": READS,
-    "erase_users": ERASES,
+    "erase_users": REMOVES,
+    "clean_up": REMOVES,
 }
 """What the runs of a DAG do to a data set; a DAG that is not here (`rollback`) touches no table and never waits."""
 BESIDE = ({READS}, {READS, PREPARES})
 """Uses that may go on side by side. Who reads does so at fixed versions, and adds rows under an identity of its own.
-Those rows name users, too, so that an erasure is beside nobody."""
+Those rows name users, too, and need what a clean-up might take, so that who removes is beside nobody."""
 LOOK_AGAIN = dt.timedelta(seconds=20)
 
 Run = tuple[str, str]

@@ -138,7 +138,7 @@ def test_the_clean_up_is_weekly_and_names_its_run(dags):
     dag = dags["clean_up"]
     assert type(dag.timetable).__name__ == "CronDataIntervalTimetable"
     assert dag.max_active_runs == 1
-    assert dag.get_task("clean_up").get_flat_relative_ids(upstream=True) == {"this_run"}
+    assert dag.get_task("clean_up").get_flat_relative_ids(upstream=True) == {"turn", "this_run"}
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ def run_task(monkeypatch, tmp_path, airflow_home):
         context = {
             "params": {"dataset": "d", "partition": "2026-01-31", "recommender": "mendertok"} | params,
             "dag": SimpleNamespace(dag_id="daily_retrain"),
-            "ti": SimpleNamespace(xcom_pull=lambda task_ids: None, get_dr_count=lambda **query: 1),
+            "ti": SimpleNamespace(
+                xcom_pull=lambda task_ids: None, get_dr_count=lambda **query: int(query["run_ids"] == [run_id])
+            ),
             "dag_run": SimpleNamespace(
                 dag_id="daily_retrain", run_id=run_id, data_interval_start=dt.datetime(2026, 2, 1), run_after=None
             ),
