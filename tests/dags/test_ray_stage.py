@@ -60,7 +60,7 @@ def run_task(monkeypatch, tmp_path, airflow_home):
     """Execute the `train_baseline` task once against a server; returns its XCom."""
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
 
-    def execute(server, run_id="manual__1", **params):
+    def execute(server, run_id="manual__1", ended=(), **params):
         from dags.chain import TRAIN_BASELINE
         from dags.operators import ray_stage
 
@@ -71,7 +71,7 @@ def run_task(monkeypatch, tmp_path, airflow_home):
             "params": {"dataset": "d", "partition": "2026-01-31", "recommender": "mendertok"} | params,
             "dag": SimpleNamespace(dag_id="daily_retrain"),
             "ti": SimpleNamespace(
-                xcom_pull=lambda task_ids: None, get_dr_count=lambda **query: int(query["run_ids"] == [run_id])
+                xcom_pull=lambda task_ids: None, get_dr_count=lambda **query: int(query["run_ids"][0] not in ended)
             ),
             "dag_run": SimpleNamespace(
                 dag_id="daily_retrain", run_id=run_id, data_interval_start=dt.datetime(2026, 2, 1), run_after=None
@@ -96,7 +96,7 @@ def test_the_page_of_the_run_is_told_beside_the_work_and_is_no_part_of_it(run_ta
     run_task(server)
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow:8080")
     again = JobServer(JobStatus.SUCCEEDED)
-    run_task(again, run_id="manual__2026-02-01T03:00:00+00:00")
+    run_task(again, run_id="manual__2026-02-01T03:00:00+00:00", ended=["manual__1"])
     assert again.submits == server.submits
     assert not server.entrypoints[0].startswith("env")
     page = "http://airflow:8080/dags/daily_retrain/runs/manual__2026-02-01T03%3A00%3A00%2B00%3A00"
