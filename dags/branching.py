@@ -10,7 +10,15 @@ from dags.operators.stages import overrides_of, partition_of
 from dags.prepared import CHANGES, registry
 from infra.settings import load_settings
 from schemas.handoff import StageReport, write_report
-from schemas.model_versions import DECISION_TAG, PARTITION_TAG, WAITING, WORK_TAG, registered_name
+from schemas.model_versions import (
+    DECISION_TAG,
+    PARTITION_TAG,
+    PROMOTED,
+    ROLLED_BACK_TAG,
+    WAITING,
+    WORK_TAG,
+    registered_name,
+)
 from schemas.run_identity import config_hash
 
 
@@ -56,14 +64,20 @@ def changes() -> dict[str, Any]:
 
 
 def _judged_before(name: str, work: str, partition: str) -> Any:
-    """A version of the same work that was judged on an earlier day, the newest, or None."""
-    found = registry().search_model_versions(f"name = '{name}' and tags.`{WORK_TAG}` = '{work}'")
-    judged = [
-        version
-        for version in found
-        if version.tags.get(PARTITION_TAG, "9") < partition and version.tags.get(DECISION_TAG, WAITING) != WAITING
-    ]
-    return max(judged, key=lambda version: int(version.version), default=None)
+    """A version of the same work that was judged on an earlier day, the newest, or None.
+
+    None also where a version of other work was promoted after it and is still trusted: data that went back to what they
+    said before are a change for production.
+    """
+    judged, promoted_since = None, False
+    for version in sorted(registry().search_model_versions(f"name = '{name}'"), key=lambda one: int(one.version)):
+        tags = version.tags
+        decision = tags.get(DECISION_TAG, WAITING)
+        if tags.get(WORK_TAG) == work and tags.get(PARTITION_TAG, "9") < partition and decision != WAITING:
+            judged, promoted_since = version, False
+        elif decision == PROMOTED and ROLLED_BACK_TAG not in tags:
+            promoted_since = True
+    return None if promoted_since else judged
 
 
 @task.branch(

@@ -1,0 +1,101 @@
+"""A day on which nothing changed ends early, and only such a day; against a double of the registry."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+
+class Registry:
+    """Versions in any order, as (partition, work, decision, more tags)."""
+
+    def __init__(self, *rows):
+        self.rows = rows
+
+    def search_model_versions(self, query):
+        assert query == "name = 'penchant-d'"
+        made = []
+        for number, (partition, work, decision, *more) in enumerate(self.rows, 1):
+            tags = {"penchant.partition": partition, "penchant.work": work, "penchant.decision": decision}
+            made.append(SimpleNamespace(version=str(number), tags=tags | dict(more)))
+        return made[::-1]
+
+
+LATER = [SimpleNamespace(task_id="preferences", is_teardown=False), SimpleNamespace(task_id="r", is_teardown=True)]
+PARAMS = {"dataset": "d", "partition": "2026-03-04", "tokenizer": "rqvae", "recommender": "sasrec", "generation": 0,
+          "overrides": {}, "leave_out": []}  # fmt: skip
+
+
+@pytest.fixture
+def ask(monkeypatch, airflow_home, tmp_path):
+    """The task's answer, or the tasks that it skips; and what it left."""
+    from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+    from dags import branching
+
+    monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
+
+    def run(registry, content="c", **params):
+        left = {}
+        context = {
+            "params": PARAMS | params,
+            "ti": SimpleNamespace(
+                xcom_pull=lambda task_ids: {"outputs": {"content": content}},
+                xcom_push=lambda key, value: left.__setitem__(key, value),
+            ),
+            "task": SimpleNamespace(get_flat_relatives=lambda upstream: LATER),
+        }
+        monkeypatch.setattr(branching, "get_current_context", lambda: context)
+        monkeypatch.setattr(branching, "registry", lambda: registry)
+        try:
+            answer = branching.changes.function()["outputs"]
+        except DownstreamTasksSkipped as skipped:
+            answer = skipped.tasks
+        day = context["params"]["partition"]
+        (report,) = (path for path in tmp_path.rglob("changes.json") if day in path.parts)
+        assert json.loads(report.read_text())["outputs"]["reason"] == left["reason"]
+        return answer, left["reason"]
+
+    return run
+
+
+@pytest.fixture
+def work(ask):
+    return ask(Registry())[0]["work"]
+
+
+def test_the_key_depends_on_content_and_settings_and_not_on_the_day(ask, work):
+    assert ask(Registry(), partition="2026-03-09")[0]["work"] == work
+    others = [{"content": "x"}, {"generation": 1}, {"recommender": "tiger"}, {"overrides": {"sasrec.epochs": 2}},
+              {"leave_out": ["preferences"]}]  # fmt: skip
+    assert len({work, *(ask(Registry(), **other)[0]["work"] for other in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize("decision", ["promoted", "kept"])
+def test_a_day_that_says_the_same_as_a_judged_one_skips_all_but_the_report(ask, work, decision):
+    skipped, reason = ask(Registry(("2026-03-02", "other", "promoted"), ("2026-03-03", work, decision)))
+    assert skipped == ["preferences"]
+    assert reason == "nothing changed since 2026-03-03, whose version 2 stays as judged"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [("2026-03-03", "other", "promoted")],
+        [("2026-03-03", None, "waiting")],
+        [("2026-03-04", None, "promoted")],
+        [("2026-03-02", None, "promoted"), ("2026-03-03", "other", "promoted")],
+    ],
+    ids=["no version", "other work", "not judged yet", "the day itself", "production has moved on since"],
+)
+def test_any_other_day_goes_on(ask, work, rows):
+    registry = Registry(*((partition, key or work, decision) for partition, key, decision in rows))
+    assert ask(registry)[0]["changed"] == "true"
+
+
+def test_data_that_went_back_are_no_change_where_what_came_between_is_not_trusted(ask, work):
+    between = [("kept",), ("promoted", ("penchant.rolled_back", "yesterday"))]
+    for decision, *tags in between:
+        rows = ("2026-03-02", work, "promoted"), ("2026-03-03", "other", decision, *tags)
+        assert ask(Registry(*rows))[0] == ["preferences"]

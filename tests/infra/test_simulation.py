@@ -1,0 +1,45 @@
+"""What a simulation reports, and which promises it sees broken."""
+
+import pytest
+
+from infra.simulation import Outcome, broken, table
+
+
+def outcome(partition="2026-03-02", kind="ordinary", **more):
+    usual = {
+        "seconds": 60.0, "rows": 50, "users": 300, "calls": 4, "steps": 200, "work": "goes on from version 1",
+        "challenger": 0.12, "champion": 0.11, "decision": "promoted", "reason": "0.12 is above", "probe": 0.2,
+        "challenger_probe": 0.2,
+    }  # fmt: skip
+    return Outcome(partition=partition, kind=kind, **(usual | more))
+
+
+UNCHANGED = {"kind": "repeated", "calls": 0, "steps": 0, "decision": "unchanged", "challenger_probe": None}
+
+
+def test_kept_promises_are_not_told():
+    refused = outcome(kind="bad", decision="kept", challenger_probe=0.05)
+    assert broken([outcome(), outcome(**UNCHANGED), refused, outcome(probe=0.181)]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "bad"}, "(bad) was promoted"),
+        ({"probe": 0.17}, "probe fell to 0.1700 from 0.2000"),
+        (UNCHANGED | {"calls": 1}, "cost 1 calls and 0 steps"),
+        (UNCHANGED | {"steps": 7}, "cost 0 calls and 7 steps"),
+        (UNCHANGED | {"seconds": 121.0}, "took 121 s"),
+    ],
+)
+def test_a_broken_promise_is_told_with_its_number(change, said):
+    (found,) = broken([outcome(), outcome(**change)])
+    assert said in found
+
+
+def test_the_table_has_a_row_per_run():
+    rows = table([outcome(), outcome(**UNCHANGED)]).splitlines()
+    assert len(rows) == 4
+    assert len({row.count("|") for row in rows}) == 1
+    assert "0.1200 / 0.1100" in rows[2]
+    assert "0.2000 / -" in rows[3]
