@@ -34,9 +34,12 @@ MARGIN = 0.1
 UNCHANGED_WITHIN_S = 120
 FILES = {"reviews": "reviews.jsonl.gz", "items": "meta.jsonl.gz"}
 ENDPOINT = "PENCHANT_LLM__BASE_URL"
+WORLD = ("--users=500",)
 LEFT_OUT = ("review_summaries", "denoised_sequences", "train_baseline", "recommendations")
 OVERRIDES: Mapping[str, Any] = {
     "ingest.empty_day": "accept",
+    "sequences.user_core": 3,
+    "sequences.item_core": 3,
     "rqvae.epochs": 100,
     "mendertok.epochs": 8,
     "promotion.margin": MARGIN,
@@ -263,11 +266,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=int, default=int(os.environ.get("DAYS") or 14))
     parser.add_argument("--home", type=Path, default=Path(load_settings().home) / "simulation", help="made anew")
+    parser.add_argument(
+        "sizes", nargs="*", help="after --: options of pipelines.landing.planted_world.days", default=[]
+    )
     given = parser.parse_args(argv)
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are stopped
     try:
-        outcomes = Simulation(given.home.resolve(), Ports.from_environment(), given.days).run()
+        outcomes = Simulation(given.home.resolve(), Ports.from_environment(), given.days, given.sizes or WORLD).run()
     except SettingError as error:
         print(f"\npenchant: {error}", file=sys.stderr)
         return 1
