@@ -1,8 +1,8 @@
 """Archive the classes that stages load: ``python -m pipelines.launch.class_archive``; run by the set-up.
 
 Java spends half of a short stage on loading and checking classes. With the archive beside the Delta JARs every later
-start of Spark maps them instead (class data sharing). An archive of another Java or another Spark is not used by Java,
-and none is needed: without it stages start more slowly.
+start of Spark maps them instead (class data sharing). Java passes over an archive of another Java or Spark, and none is
+needed: without it stages start more slowly.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pyspark import SparkContext
 
+from infra.errors import SettingError
 from infra.settings import load_settings
 from infra.spark_conf import LOCAL_JVM, class_archive
 from pipelines import ingest, sequences
@@ -25,7 +26,11 @@ DAY = "2026-01-01"
 
 
 def make(path: Path) -> None:
-    """Run ingest and sequences on a tiny world, and archive at `path` what Java loaded for them."""
+    """Run ingest and sequences on a tiny world, and archive at `path` what Java loaded for them.
+
+    Raises:
+        SettingError: Java wrote no archive.
+    """
     made = path.with_suffix(".new")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PENCHANT_HOME"] = folder
@@ -46,16 +51,21 @@ def make(path: Path) -> None:
         gateway.shutdown()
         gateway.proc.stdin.close()
         gateway.proc.wait()
+    if not made.exists():
+        raise SettingError(f"Java ended without writing {made}; stages work without it, and start more slowly")
     made.replace(path)
 
 
 def main() -> None:
-    """Make the archive where there is none."""
+    """Make the archive anew."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     path = class_archive(load_settings())
-    if not path.exists():
+    try:
         make(path)
-        sys.stdout.write(f"classes archived in {path}\n")
+    except SettingError as error:
+        sys.stderr.write(f"no class archive: {error}\n")
+    else:
+        sys.stdout.write(f"Java's classes archived in {path}\n")
 
 
 if __name__ == "__main__":
