@@ -17,6 +17,7 @@ TASKS = {
     "turn",
     "ingest",
     "sequences",
+    "changes",
     "preferences",
     "review_summaries",
     "denoised_sequences",
