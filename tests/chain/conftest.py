@@ -1,12 +1,12 @@
 """The whole chain on a tiny planted world: real services on free ports and the DAG through `dag.test()`, once."""
 
 import json
-import socket
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+from free_ports import free_ports
 
 from infra.local_environment import Ports, local_environment
 from infra.services import Supervisor
@@ -28,16 +28,6 @@ run = DagBag(folder).dags[dag_id].test(logical_date=None, run_conf=conf)
 states = {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
 print("RESULT " + json.dumps({"state": str(run.state), "tasks": states}))
 """
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for made in sockets:
-        made.bind(("127.0.0.1", 0))
-    ports = [made.getsockname()[1] for made in sockets]
-    for made in sockets:
-        made.close()
-    return ports
 
 
 @pytest.fixture(scope="session")

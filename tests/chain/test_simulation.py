@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import free_ports
+from free_ports import free_ports
 
 from infra.settings import REPOSITORY
 
