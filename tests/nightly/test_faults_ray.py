@@ -16,7 +16,7 @@ from planted_warehouse import DATASET, PARTITION, make_warehouse
 from infra.local_environment import Ports, local_environment
 from infra.services import Supervisor
 from infra.settings import REPOSITORY
-from tests.chain.conftest import free_ports
+from tests.chain.free_ports import free_ports
 from tests.nightly.test_overlapping_runs import JOBS
 
 EPOCHS = 40

@@ -19,7 +19,7 @@ from pipelines.landing.planted_world import WorldSettings, grow_world, write_wor
 from pipelines.landing.register import register
 from schemas.handoff import StageReport, read_report
 from schemas.tables import TABLES
-from tests.chain.conftest import free_ports
+from tests.chain.free_ports import free_ports
 
 DAY, DATASET = "2026-01-31", "tiny"
 CONCURRENCY = 4

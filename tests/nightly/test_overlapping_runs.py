@@ -23,7 +23,7 @@ from infra.services import Supervisor, group_members
 from infra.settings import REPOSITORY
 from pipelines.landing.planted_world.scripted_model import serving
 from schemas.tables import TABLES
-from tests.chain.conftest import free_ports
+from tests.chain.free_ports import free_ports
 
 DAG, DATASET, DAY = "daily_retrain", "tiny", "2026-01-31"
 CONF = {
