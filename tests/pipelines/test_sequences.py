@@ -160,6 +160,7 @@ def test_the_stage_publishes_twice_the_same(
     ]
     columns = "reviewed_at timestamp, rating float, text string, source_line bigint, partition_date date"
     frame = spark.createDataFrame(rows, f"user_id string, item_id string, {columns}")
+    frame = frame.selectExpr("*", "null :: string title", "null :: boolean verified", "null :: int helpful_votes")
     frame.write.format("delta").partitionBy("partition_date").save(settings.table_uri("world", "reviews"))
     items = spark.createDataFrame(
         [("i1", "text", dt.date(2026, 1, 1))], "item_id string, text string, partition_date date"
