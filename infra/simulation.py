@@ -153,7 +153,7 @@ class Simulation:
             steps=count("train_recommender", "steps"),
             work=output("continuation", "reason") or changes,
             challenger=count("register", "mendertok.test.ndcg_10") or None,
-            champion=count("register", "champion.test.ndcg_10") or None,
+            champion=count("evaluate", "champion.test.ndcg_10") or None,
             decision=judged.partition(":")[0] if judged else "unchanged",
             reason=judged.partition(": ")[2],
             probe=self._probe,
