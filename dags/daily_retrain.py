@@ -83,7 +83,6 @@ with DAG(
     for task in tasks.values():
         if task.task_id not in ("ingest", "sequences") and task.upstream_task_ids <= {"ingest", "sequences"}:
             changed >> task
-    changed >> tasks["register"]
     tasks["continuation"] >> choose_codebook() >> [tasks["append_items"], tasks["semantic_ids"]]
     tasks["train_recommender"] >> champion() >> tasks["evaluate"]
     report_on(dag)

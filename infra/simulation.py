@@ -71,7 +71,6 @@ class Outcome:
     reason: str
     probe: float | None
     challenger_probe: float | None = None
-    later_days: int = 0
     reports: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -158,7 +157,6 @@ class Simulation:
             reason=judged.partition(": ")[2],
             probe=self._probe,
             challenger_probe=own,
-            later_days=count("sequences", "later_days"),
             reports=reports,
         )
 

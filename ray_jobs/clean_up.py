@@ -28,6 +28,7 @@ from ray_jobs.registry import aliases, runs, versions
 from ray_jobs.registry.provenance import tables_of_version
 from schemas.errors import DataError
 from schemas.handoff import StageReport
+from schemas.model_versions import PARTITION_TAG
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
@@ -141,7 +142,7 @@ def standing(client: MlflowClient, registry: Registry, request: StageRequest, hi
 
 
 def _partition(kept: Kept, request: StageRequest) -> dict[str, object]:
-    day = kept.version.tags.get(versions.PARTITION_TAG, request.partition)
+    day = kept.version.tags.get(PARTITION_TAG, request.partition)
     codebook = kept.version.tags.get("penchant.codebook")
     return {"partition_date": dt.date.fromisoformat(day), **({"codebook": codebook} if codebook else {})}
 

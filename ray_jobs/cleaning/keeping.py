@@ -18,6 +18,7 @@ from schemas.model_versions import (
     DECISION_TAG,
     IDENTITY_TAG,
     KEEP_TAG,
+    PARTITION_TAG,
     PROMOTED,
     ROLLED_BACK_TAG,
     WAITING,
@@ -164,7 +165,7 @@ def _kept(
         for version in found
         if version.tags.get(DECISION_TAG) == PROMOTED and ROLLED_BACK_TAG not in version.tags
     ]
-    newest = max(promoted, key=lambda v: (v.tags.get(versions.PARTITION_TAG, ""), int(v.version)), default=None)
+    newest = max(promoted, key=lambda v: (v.tags.get(PARTITION_TAG, ""), int(v.version)), default=None)
     if newest is not None:
         keep(str(newest.version), "promoted last: the next day goes on from it")
     return kept

@@ -17,26 +17,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipelines.landing.planted_world.files import item_lines, review_line, write_lines, write_truth
 from pipelines.landing.planted_world.world import Position, World, WorldSettings, grow_world
 from schemas.errors import DataError
 
-Kind = Literal[
-    "first load",
-    "ordinary",
-    "late",
-    "empty",
-    "corrected",
-    "bad",
-    "repaired",
-    "merged",
-    "spike",
-    "erasure",
-    "repeated",
-]
-LONG: Sequence[Kind] = (
+LONG: Sequence[str] = (
     "first load",
     "ordinary",
     "late",
@@ -52,7 +39,7 @@ LONG: Sequence[Kind] = (
     "ordinary",
     "ordinary",
 )
-SHORT: Sequence[Kind] = ("first load", "late", "repeated", "bad")
+SHORT: Sequence[str] = ("first load", "late", "repeated", "bad")
 REVIEWS_FILE, META_FILE = "reviews.jsonl.gz", "meta.jsonl.gz"
 
 
@@ -82,7 +69,7 @@ class FeedSettings:
         if self.days < 1 or self.ordinary < 10:
             raise DataError(f"days is {self.days} and ordinary {self.ordinary}: at least 1 and 10 are needed")
 
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[str]:
         """What each day is; after the plan's end days are ordinary."""
         plan = SHORT if self.days <= len(SHORT) else LONG
         return [plan[i] if i < len(plan) else "ordinary" for i in range(self.days)]
@@ -99,7 +86,7 @@ class Day:
     """
 
     partition: str
-    kind: Kind
+    kind: str
     erase: tuple[str, ...] = ()
     replaces: bool = False
 
@@ -140,7 +127,7 @@ def write_days(world: World, chosen: FeedSettings, folder: Path) -> list[Day]:
     return runs
 
 
-def _late_items(world: World, chosen: FeedSettings, kinds: Sequence[Kind], rng: random.Random) -> frozenset[str]:
+def _late_items(world: World, chosen: FeedSettings, kinds: Sequence[str], rng: random.Random) -> frozenset[str]:
     if "merged" not in kinds:
         return frozenset()
     ids = [item.item_id for item in world.items]
@@ -150,7 +137,7 @@ def _late_items(world: World, chosen: FeedSettings, kinds: Sequence[Kind], rng: 
 def _deliveries(
     world: World,
     chosen: FeedSettings,
-    kinds: Sequence[Kind],
+    kinds: Sequence[str],
     probes: frozenset[str],
     late_items: frozenset[str],
     rng: random.Random,
