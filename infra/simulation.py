@@ -34,7 +34,7 @@ MARGIN = 0.1
 UNCHANGED_WITHIN_S = 120
 FILES = {"reviews": "reviews.jsonl.gz", "items": "meta.jsonl.gz"}
 ENDPOINT = "PENCHANT_LLM__BASE_URL"
-WORLD = ("--users=500",)
+WORLD = ("--users=700", "--probes=300")
 LEFT_OUT = ("review_summaries", "denoised_sequences", "train_baseline", "recommendations")
 OVERRIDES: Mapping[str, Any] = {
     "ingest.empty_day": "accept",
@@ -247,6 +247,8 @@ def broken(outcomes: Sequence[Outcome]) -> list[str]:
         named = f"{one.partition} ({one.kind})"
         if one.kind == "bad" and one.decision == "promoted":
             found.append(f"{named} was promoted")
+        elif one.kind == "bad" and (one.challenger_probe or 0) >= (1 - MARGIN) * (one.probe or 0):
+            found.append(f"{named} does no harm, its probe is {_number(one.challenger_probe)}: it shows nothing")
         if one.probe is not None:
             if one.probe < (1 - MARGIN) * best:
                 found.append(f"{named}: the champion's probe fell to {one.probe:.4f} from {best:.4f}")

@@ -1,5 +1,6 @@
 """What the promotion gate asks of a challenger, measured: from tables, the bundle and what evaluate handed on."""
 
+import datetime as dt
 import statistics
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 from mlflow.entities.model_registry import ModelVersion
 
 from infra.settings import Settings
-from ray_jobs.data.tables import read_table, table_exists
+from ray_jobs.data.tables import input_table, read_table, table_exists
 from ray_jobs.evaluation.metrics import FloatArray
 from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS, length_bands
 from ray_jobs.evaluation.steering import GIVEN, NONE, main_metric
@@ -31,6 +32,7 @@ from ray_jobs.registry.results import (
     version_of,
 )
 from schemas.errors import DataError
+from schemas.evaluations import EVALUATIONS
 from schemas.model_versions import CHAMPION, CHAMPION_KEY, PARTITION_TAG, registered_name
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
 from schemas.stage_request import StageRequest
@@ -119,10 +121,21 @@ def _beside(case: Case, champion: ModelVersion) -> list[Check]:
     return [
         older,
         promotion.quality(new, old, own.margin, named),
+        *_among_known(case, champion, mine, new, old, named),
         promotion.coverage(case.coverage, float(coverage) if coverage else None, own.coverage_share),
         promotion.slices(_groups(mine, new, old), own.slice_share, own.slice_users),
         promotion.steering(*_lifts(case, reference), own.steering_margin, own.require_steering),
     ]
+
+
+def _among_known(
+    case: Case, champion: ModelVersion, rows: pa.Table, new: FloatArray, old: FloatArray, named: str
+) -> list[Check]:
+    """The check of the users whom the champion's day had, too; none where that is everybody."""
+    day = dt.date.fromisoformat(champion.tags.get(PARTITION_TAG, case.request.partition))
+    found = input_table(case.settings, case.request, EVALUATIONS.name, ["user_id"], pc.field("partition_date") == day)
+    known = pc.is_in(rows.column("user_id"), found.column("user_id").unique()).to_numpy(zero_copy_only=False)
+    return [] if known.all() else [promotion.known_users(new, old, known, case.own.margin, named)]
 
 
 def _result_of(case: Case, reference: str) -> ModelResult:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from infra.errors import SettingError
 from ray_jobs.evaluation.metrics import FloatArray, non_inferior
@@ -15,6 +16,7 @@ from schemas.model_versions import KEPT, PROMOTED, WAITING
 
 PASSED, FAILED, UNKNOWN, REPORTED = "passed", "failed", "not measured", "reported"
 QUALITY, STEERING = "NDCG@10 beside the champion", "steerability"
+KNOWN_USERS = "NDCG@10 of users from the champion's day"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,8 @@ class PromotionSettings:
 
     Args:
         margin: share of the champion's NDCG@10 that the lower end of the 95 % interval of the paired difference may
-            lie below zero; 0 asks for a challenger that is better beyond doubt.
+            lie below zero, over all users and over those from the champion's day; 0 asks for a challenger that is
+            better beyond doubt.
         coverage_share: share of the champion's coverage of the catalogue that may be lost.
         slice_share: share of the champion's NDCG@10 that must be kept in every group of users.
         slice_users: groups of fewer users are not looked at.
@@ -132,7 +135,7 @@ def above_popularity(own: float, popularity: float) -> Check:
     return Check(name="NDCG@10 above popularity", challenger=own, bar=popularity, verdict=_verdict(holds), note=note)
 
 
-def quality(new: FloatArray, old: FloatArray, margin: float, named: str) -> Check:
+def quality(new: FloatArray, old: FloatArray, margin: float, named: str, name: str = QUALITY) -> Check:
     """NDCG@10 not worse than the champion's on the same day, by a paired bootstrap over the same users.
 
     A champion that finds nothing has nothing to lose.
@@ -151,7 +154,7 @@ def quality(new: FloatArray, old: FloatArray, margin: float, named: str) -> Chec
         f"{gap.mean:+.4f} may be as low as {gap.low:+.4f}, {'above' if holds else 'not above'} {bar:+.4f}"
     )
     return Check(
-        name=QUALITY,
+        name=name,
         challenger=float(np.mean(new)),
         champion=before,
         bar=before + bar,
@@ -159,6 +162,20 @@ def quality(new: FloatArray, old: FloatArray, margin: float, named: str) -> Chec
         note=note,
         by_interval=True,
     )
+
+
+def known_users(new: FloatArray, old: FloatArray, known: npt.NDArray[np.bool_], margin: float, named: str) -> Check:
+    """`quality` over the users whom the champion's day had, too.
+
+    Accounts that came since, of a campaign for some items, say, may be served so well that the mean over everybody
+    rises while the others are served worse.
+
+    Args:
+        known: whether the champion's day had the user, bool[U].
+    """
+    if not known.any():
+        return Check(name=KNOWN_USERS, verdict=UNKNOWN, note="no evaluation of the champion's day has one of the users")
+    return quality(new[known], old[known], margin, f"{named}, among users from its day", KNOWN_USERS)
 
 
 def coverage(own: float | None, champion: float | None, share: float) -> Check:

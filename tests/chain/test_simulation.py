@@ -10,7 +10,7 @@ from free_ports import free_ports
 
 from infra.settings import REPOSITORY
 
-SIZES = ["--users=220", "--items=60", "--accounts=300", "--probes=50"]
+SIZES = ["--users=370", "--items=60", "--accounts=500", "--probes=200"]
 
 
 @pytest.fixture(scope="module")
@@ -47,5 +47,7 @@ def test_the_bad_day_is_refused_with_the_number_that_failed(outcomes):
     bad = outcomes["bad"]
     assert bad["rows"] > 10 * outcomes["late"]["rows"]
     assert bad["decision"] == "kept"
-    assert bad["reason"]
+    assert "among users from its day" in bad["reason"]
+    assert bad["challenger"] > bad["champion"], "over everybody, the accounts included, it looks better"
+    assert bad["challenger_probe"] < 0.9 * bad["probe"], "and would have done harm"
     assert bad["probe"] == outcomes["repeated"]["probe"], "the champion stayed"

@@ -26,6 +26,7 @@ def test_kept_promises_are_not_told():
     ("change", "said"),
     [
         ({"kind": "bad"}, "(bad) was promoted"),
+        ({"kind": "bad", "decision": "kept", "challenger_probe": 0.19}, "its probe is 0.1900: it shows nothing"),
         ({"probe": 0.17}, "probe fell to 0.1700 from 0.2000"),
         (UNCHANGED | {"calls": 1}, "cost 1 calls and 0 steps"),
         (UNCHANGED | {"steps": 7}, "cost 0 calls and 7 steps"),

@@ -2,7 +2,7 @@
 
 Landing files ``DIR/<day>/{reviews,meta}.jsonl.gz``, the truth in ``DIR/truth``, ``DIR/probe.jsonl`` with histories of
 users who are in no delivery, and ``DIR/plan.json``: what each day is. Besides ordinary days there are those that a feed
-brings in a year: reviews that come late or are corrected, a day without any, one with accounts that review at random,
+brings in a year: reviews that come late or are corrected, a day without any, one with accounts that push items,
 its second delivery without them, a catalogue that is merged in, a day ten times as large, users who want to be
 forgotten, and a file that comes twice.
 """
@@ -40,6 +40,8 @@ LONG: Sequence[str] = (
     "ordinary",
 )
 SHORT: Sequence[str] = ("first load", "late", "repeated", "bad")
+COPIED, PRAISED = 2, 3
+"""Items of an account of the bad day: a customer's, then pushed ones."""
 REVIEWS_FILE, META_FILE = "reviews.jsonl.gz", "meta.jsonl.gz"
 
 
@@ -52,7 +54,8 @@ class FeedSettings:
         start: the first day, ISO format.
         ordinary: reviews of an ordinary day.
         merged_share: share of the items that come late, with all their reviews until then; only where a day merges.
-        accounts: of the bad day, that review at random, each as often as `reviews_each` says.
+        accounts: of the bad day, that push items.
+        pushed: items that they push.
         probes: users of the probe.
     """
 
@@ -60,8 +63,8 @@ class FeedSettings:
     start: str = "2026-03-01"
     ordinary: int = 50
     merged_share: float = 0.35
-    accounts: int = 600
-    reviews_each: int = 8
+    accounts: int = 1200
+    pushed: int = 10
     probes: int = 100
     seed: int = 11
 
@@ -114,7 +117,8 @@ def write_days(world: World, chosen: FeedSettings, folder: Path) -> list[Day]:
         if kind == "bad":
             write_lines(folder / day / "again" / REVIEWS_FILE, lines)
             write_lines(folder / day / "again" / META_FILE, [])
-            lines = lines + _accounts(world, chosen, late_items, lines, rng)
+            before = [line for delivery in deliveries[:number] for line in delivery]
+            lines = lines + _accounts(chosen, before, lines, rng)
         new = [item for item in world.items if (item.item_id in late_items) == (kind == "merged")]
         write_lines(folder / day / REVIEWS_FILE, lines)
         write_lines(folder / day / META_FILE, item_lines(rng, new) if kind in ("first load", "merged") else [])
@@ -184,25 +188,40 @@ def _corrected(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _accounts(
-    world: World,
     chosen: FeedSettings,
-    late_items: frozenset[str],
+    before: Sequence[Mapping[str, Any]],
     lines: Sequence[Mapping[str, Any]],
     rng: random.Random,
 ) -> list[dict[str, Any]]:
-    """Lines of accounts that give five stars to items at random, without a word."""
-    items = [item for item in world.items if item.item_id not in late_items]
+    """Lines of accounts that push a few items: each copies what a customer bought, then praises pushed items, wordless.
+
+    A model that learns from them offers the pushed items to customers with histories like those copied.
+
+    Args:
+        before: lines of the days before.
+        lines: of the day, as its customers wrote them.
+    """
+    histories: dict[str, list[str]] = defaultdict(list)
+    for line in sorted([*before, *lines], key=lambda line: line["timestamp"]):
+        histories[line["user_id"]].append(line["parent_asin"])
+    copied = [items for _, items in sorted(histories.items()) if len(items) >= COPIED]
+    delivered = {item for items in histories.values() for item in items}
+    pushed = rng.sample(sorted(delivered), chosen.pushed)
     last = max(line["timestamp"] for line in lines)
     made = []
     for number in range(chosen.accounts):
         user_id = f"B{number:05d}" + "".join(rng.choices("ABCDEFGHJKLMNPQRSTUVWXYZ23456789", k=8))
-        for step, item in enumerate(rng.sample(items, chosen.reviews_each)):
+        items = rng.choice(copied)
+        start = rng.randrange(len(items) - COPIED + 1)
+        own = items[start : start + COPIED]
+        praised = rng.sample([item for item in pushed if item not in own], PRAISED)
+        for step, item_id in enumerate(own + praised):
             made.append(
                 {
                     **lines[0],
                     "user_id": user_id,
-                    "asin": item.item_id,
-                    "parent_asin": item.item_id,
+                    "asin": item_id,
+                    "parent_asin": item_id,
                     "rating": 5.0,
                     "title": "",
                     "text": "",

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 
@@ -68,7 +70,19 @@ def test_each_day_is_what_it_is_called(feed):
     assert lines(feed, "repeated") == lines(feed, "erasure")
     bad, right = lines(feed, "bad"), lines(feed, "bad", again="again")
     assert bad[: len(right)] == right
-    assert len(bad) - len(right) == 600 * 8
+    chains = defaultdict(list)
+    for line in bad[len(right) :]:
+        chains[line["user_id"]].append(line["parent_asin"])
+    assert len(chains) == 1200
+    assert len({item for chain in chains.values() for item in chain[2:]}) == 10
+    histories = defaultdict(list)
+    for run in runs[:5]:
+        for line in read(folder / run.partition / "reviews.jsonl.gz"):
+            histories[line["user_id"]].append((line["timestamp"], line["parent_asin"]))
+    bought = {tuple(item for _, item in sorted(history)) for history in histories.values()}
+    pairs = {pair for items in bought for pair in pairwise(items)}
+    copied = [tuple(chain[:2]) in pairs for chain in chains.values()]
+    assert sum(copied) > 1100, "all but what the day itself, and a tie in time, gave"
     corrected = lines(feed, "corrected")[-10:]
     before = {key(line): line for run in runs[:4] for line in read(folder / run.partition / "reviews.jsonl.gz")}
     assert all(abs(line["rating"] - before[key(line)]["rating"]) == 1 for line in corrected)

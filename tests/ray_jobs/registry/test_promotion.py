@@ -13,6 +13,7 @@ from ray_jobs.registry.promotion import (
     above_popularity,
     coverage,
     day,
+    known_users,
     quality,
     slices,
     steering,
@@ -70,6 +71,19 @@ def test_a_better_mean_over_few_users_is_no_proof():
     assert "8 users: the difference +0.1250 may be as low as -0." in check.note
     assert quality(np.tile(new, 200), np.tile(old, 200), 0.1, NAMED).verdict == "passed"
     assert quality(new, np.zeros(8), 0.1, NAMED).verdict == "passed", "there is nothing to lose"
+
+
+def test_accounts_that_are_served_well_do_not_hide_what_others_lose():
+    old = draws(3000, 0.3)
+    new, known = old * draws(3000, 0.7, seed=1), np.arange(3000) < 1000
+    new[~known] = 1.0
+    assert quality(new, old, 0.1, NAMED).verdict == "passed"
+    check = known_users(new, old, known, 0.1, NAMED)
+    assert check.verdict == "failed"
+    assert check.champion == pytest.approx(old[:1000].mean())
+    assert "of champion version 3, among users from its day, 1,000 users: the difference -0." in check.note
+    assert known_users(old, old, known, 0.1, NAMED).verdict == "passed"
+    assert known_users(new, old, np.zeros(3000, dtype=bool), 0.1, NAMED).verdict == "not measured"
 
 
 def test_one_slice_that_collapses_is_named_and_small_ones_are_not_looked_at():

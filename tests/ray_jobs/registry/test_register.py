@@ -213,6 +213,19 @@ def test_failed_checks_are_all_named_and_leave_the_champion_untouched(registered
     assert aliases.version_at(MlflowClient(), NAME, "champion") == "1"
 
 
+def test_users_whom_the_champion_knows_are_judged_apart(registered):
+    world, _, _ = registered
+    MlflowClient().set_model_version_tag(NAME, "1", "penchant.partition", "2026-01-30")
+    world = world.evaluate({"popularity@before": lambda n: 1}, day="2026-01-30", users=12)
+    ranks = {"own": lambda n: 5 if n < 12 else 1, "champion": lambda n: 2 if n < 12 else 10}
+    report, _, _ = challenge(world, 1, **ranks)
+    assert report.outputs["alias"] == "challenger"
+    assert report.outputs["decision"] == (
+        "kept: NDCG@10 0.3869 against 0.6309 of champion version 1 (which misses 2 targets that it does not know), "
+        "among users from its day, 12 users: the difference -0.2441 may be as low as -0.2441, not above -0.0631"
+    )
+
+
 def test_a_champion_that_was_not_compared_with_is_never_replaced(registered):
     world, _, _ = registered
     trained = world.train(generation=1, seed=1)
