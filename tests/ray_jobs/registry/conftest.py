@@ -101,7 +101,7 @@ class World:
         path = save_bundle(self.home / "models" / request.identity().key(), model, {})
         return {"bundle_uri": str(path), "mlflow_run_id": run_id, "run_identity": request.identity().key()}
 
-    def evaluate(self, ranks, day=DAY, users=len(USERS)):
+    def evaluate(self, ranks, day=DAY, users=None):
         """Rows of `evaluations`: model -> function of the user's number that gives the rank of the target."""
         world = self
         for model, rank_of in ranks.items():
