@@ -20,7 +20,7 @@ from infra.progress import Progress
 from infra.settings import load_settings, stage_settings
 from ray_jobs.data.tables import input_partition
 from ray_jobs.evaluation.exposure import LIST_LENGTH
-from ray_jobs.evaluation.metrics import METRICS, Paired
+from ray_jobs.evaluation.metrics import Paired
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import aliases, plots, promotion, runs, versions
 from ray_jobs.registry.audience import Reader, audience_of
@@ -61,6 +61,8 @@ from schemas.stage_request import StageRequest
 STAGE = "register"
 TASK = "train_recommender"
 STEPS = 5
+LISTED = ("ndcg_10", "recall_10")
+"""Metrics that a version's tags show; its card has all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,23 +250,19 @@ def _log_plots(client: MlflowClient, training_run: Run, content: CardContent, bu
 
 
 def _tags(request: StageRequest, trained: Trained, content: CardContent, bundle: Bundle) -> dict[str, str]:
+    """What a list of versions shows, in its order, and what other stages ask of a version; the rest is at its run."""
     own = content.results[0]
     begun = bundle.provenance.get("warm_start", {}).get("version")
     return {
-        IDENTITY_TAG: trained.identity,
-        "penchant.dataset": content.dataset,
         PARTITION_TAG: content.partition,
         "penchant.recipe": content.recipe,
-        "penchant.dag": request.dag,
-        "penchant.generation": str(request.generation),
-        "penchant.git_revision": content.git_revision,
-        "penchant.git_dirty": str(content.git_dirty).lower(),
-        "penchant.condition": own.condition,
-        **({"penchant.codebook": content.codebook} if content.codebook else {}),
+        **{f"penchant.test.{metric}": f"{own.metrics[metric].mean:.6f}" for metric in LISTED},
         **({versions.WARM_START_TAG: begun} if begun else {}),
+        **({"penchant.codebook": content.codebook} if content.codebook else {}),
         **runs.run_page_tag(),
+        "penchant.dataset": content.dataset,
+        IDENTITY_TAG: trained.identity,
         **({WORK_TAG: request.upstream["changes.work"]} if "changes.work" in request.upstream else {}),
-        **{f"penchant.test.{metric}": f"{own.metrics[metric].mean:.6f}" for metric in METRICS},
     }
 
 

@@ -8,7 +8,8 @@ generate    The same weights in TIGER's layout and in transformers' T5ForConditi
             compared position by position; a difference is explained where both scores there differ by less than 1e-5
             of their size. Both sides run in turns in this process; ratios are of pairs. "decoding" leaves the encoder
             out on both sides (each gets its states). Where ``--hf-rows`` is less than the batch, Hugging Face decodes
-            as many rows at once only, and queries a second are compared.
+            as many rows at once only, and queries a second are compared. "products" are the matrix products that
+            encoding and decoding take, alone, one call each; "bound" is the ratio if all else took no time.
 constraint  Selection of beams under the trie, minus the same without a trie (all codes allowed, the same top-k), as a
             share of a step that has none; log-probabilities are those of the model, recorded, so that the difference
             is not lost in the model's noise. "alone" is everything that the search does beside the model.
@@ -151,6 +152,18 @@ def in_turns(ours: Callable[[], object], theirs: Callable[[], object], repeats: 
     return mine, other
 
 
+def products(settings: TigerSettings, levels: int, tokens: int, size: int, beams: int) -> Callable[[], object]:
+    """The products with weights that encode `size` rows of `tokens` and decode them, and nothing else."""
+    width, inner, heads = settings.width, settings.inner, settings.heads * settings.head_width
+    feed = [(width, inner), (inner, width)]
+    shapes = [(size * tokens, [(width, 3 * heads), (heads, width), *feed])] * settings.encoder_layers
+    shapes += [(size * tokens, [(width, 2 * heads)])] * settings.layers
+    step = [(width, 3 * heads), (heads, width), (width, heads), (heads, width), *feed]
+    shapes += [(size * (beams if level else 1), step) for level in range(levels) for _ in range(settings.layers)]
+    work = [(torch.randn(rows, a), torch.randn(a, b)) for rows, pairs in shapes for a, b in pairs]
+    return lambda: [x @ weight for x, weight in work]
+
+
 class Pair:
     """A model and its counterpart over one catalogue."""
 
@@ -212,7 +225,10 @@ class Pair:
 @torch.no_grad()
 def part_generate(given: argparse.Namespace, settings: TigerSettings) -> None:
     print("\n## generate: ours against transformers.generate, same weights")
-    print("items | beams | batch | HF rows | ms ours | ms HF | queries/s ours | HF | ratio | decoding ratio | differ")
+    print(
+        "items | beams | batch | HF rows | ms ours | ms HF | queries/s ours | HF | ratio | decoding ratio "
+        "| ms products | bound | differ"
+    )
     for items in given.items:
         pair = Pair(items, settings, given.seed)
         for beams in given.beams:
@@ -234,12 +250,16 @@ def compare(given: argparse.Namespace, pair: Pair, beams: int, batch: Batch) -> 
     bare_ours, bare_theirs = in_turns(
         lambda: pair.ours(batch, beams, encoded), lambda: pair.hf(part, beams, half), repeats, inner
     )
+    bare_products = products(pair.settings, len(pair.sizes), encoded[0].shape[1], size, beams)
+    least = clocked(bare_products, 4 * inner * repeats)
+    bound = (statistics.median(theirs) / rows) / (statistics.median(least) / size)
     ratios = [(b / rows) / (a / size) for a, b in zip(ours, theirs, strict=True)]
     bare = [(b / rows) / (a / size) for a, b in zip(bare_ours, bare_theirs, strict=True)]
     print(
         f"{len(pair.codes)} | {beams} | {size} | {rows} | {spread(ours, 1e3)} | {spread(theirs, 1e3)} | "
         f"{size / statistics.median(ours):.1f} | {rows / statistics.median(theirs):.2f} | "
-        f"{spread(ratios)} | {spread(bare)} | {other} of {compared}, {explained} explained",
+        f"{spread(ratios)} | {spread(bare)} | {spread(least, 1e3)} | {bound:.1f} | "
+        f"{other} of {compared}, {explained} explained",
         flush=True,
     )
 
