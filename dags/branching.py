@@ -6,6 +6,7 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
+from dags.chain import MEASURED
 from dags.operators.stages import overrides_of, partition_of
 from dags.prepared import CHANGES, registry
 from infra.settings import load_settings
@@ -43,7 +44,7 @@ def changes() -> dict[str, Any]:
             "overrides": overrides_of(params),
             "profile": settings.stages_hash(),
             "leave_out": sorted(params["leave_out"]),
-            **{name: params[name] for name in ("tokenizer", "recommender", "generation")},
+            **{name: params[name] for name in ("tokenizer", "recommender", "generation", MEASURED)},
         }
     )
     same = _judged_before(registered_name(params["dataset"]), work, partition)
@@ -78,6 +79,17 @@ def _judged_before(name: str, work: str, partition: str) -> Any:
         elif decision == PROMOTED and ROLLED_BACK_TAG not in tags:
             promoted_since = True
     return None if promoted_since else judged
+
+
+@task(
+    trigger_rule="none_failed",
+    doc_md="Skips the preference benchmark and what it takes, unless the run has **measure steerability** on.",
+)
+def measure_steering() -> None:
+    """Skip the tasks directly behind this one."""
+    context = get_current_context()
+    if not context["params"][MEASURED]:
+        raise DownstreamTasksSkipped(tasks=sorted(context["task"].downstream_task_ids))
 
 
 @task.branch(

@@ -65,6 +65,15 @@ LEAVE_OUT = Param(
     description="Tasks to skip. What they would have made is missing in what comes after.",
     examples=list(OPTIONAL),
 )
+MEASURED = "measure_steering"
+"""Name of the parameter `MEASURE_STEERING`."""
+MEASURE_STEERING = Param(
+    False,
+    type="boolean",
+    title="Measure steerability",
+    description="Build the day's preference benchmark and ask the challenger and the champion: the gate then compares "
+    "what the preference lifts. A recipe with the setting `fuse` learns from the benchmark's training split.",
+)
 TOKENIZER = Param(
     "rqvae",
     enum=sorted(TOKENIZERS),
@@ -244,6 +253,7 @@ REGISTER = Stage(
         "train_recommender",
         "train_baseline",
         "evaluate",
+        "steerability",
     ),
     reads=("reviews", "items", "sequences", "preferences", "item_vectors", "semantic_ids", "evaluations"),
     doc="""
@@ -328,11 +338,11 @@ STEERABILITY = Stage(
     task_id="steerability",
     stage="steerability",
     engine="ray",
-    after=("sequences", "preference_benchmark", "versions"),
+    after=("sequences", "preference_benchmark", "versions", "train_recommender", "champion"),
     reads=("sequences", "preference_benchmark", "steering_probes"),
     doc="""
-Asks each model version every question with the preference, with the latest one, another user's, none, and without the
-history: **preference_evaluations**. Each version gets an MLflow run with tables, plots and examples, and tags in the
+Asks each model every question with the preference, with the latest one, another user's, none, and without the
+history: **preference_evaluations**. Each model gets an MLflow run with tables, plots and examples, and tags in the
 registry.
 """,
 )
@@ -359,6 +369,7 @@ versions of tables), and looks every kept version up again: one that lost someth
 DESCRIBED = bool(load_settings().stages.get("item_vectors", {}).get("descriptions"))
 LANGUAGE = (PREFERENCES, REVIEW_SUMMARIES, DENOISED_SEQUENCES, *((ITEM_DESCRIPTIONS,) if DESCRIBED else ()))
 MODEL = (ITEM_VECTORS, SEMANTIC_IDS, TRAIN_RECOMMENDER, EVALUATE, REGISTER)
+STEERING = (TEXT_VECTORS, REVIEW_SENTIMENTS, PREFERENCE_BENCHMARK, STEERABILITY)
 
 
 def make_tasks(*stages: Stage, source: str | None = None) -> dict[str, BaseOperator]:

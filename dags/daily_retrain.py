@@ -6,7 +6,8 @@ jobs, blue ones Ray jobs; nothing is computed in Airflow itself.
 `turn` -> `ingest` -> `sequences` -> `changes` -> language (`preferences`, `review_summaries`, `denoised_sequences`) ->
 `item_vectors` -> `continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` ->
 `champion` -> `evaluate` -> `register` -> `recommendations`; and `day_report` after all of them,
-whatever became of them
+whatever became of them. With **measure steerability** also `text_vectors` -> `review_sentiments` ->
+`preference_benchmark` before the training, and `steerability` before `register`
 
 **Work follows change.** A day on which nothing changed ends at `changes`: nothing is asked, trained or scored. New
 items are appended to the codebook in use; the tokenizer is trained again only when the items have drifted from it, and
@@ -24,11 +25,12 @@ experiment *penchant/&lt;data set&gt;/days*, is there for failed and skipped day
 """
 
 import datetime as dt
+from dataclasses import replace
 
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from dags.alerts import watched
-from dags.branching import changes, choose_codebook
+from dags.branching import changes, choose_codebook, measure_steering
 from dags.chain import (
     APPEND_ITEMS,
     CONTINUATION,
@@ -36,14 +38,18 @@ from dags.chain import (
     DEFAULT_ARGS,
     GENERATION,
     INGEST,
+    ITEM_VECTORS,
     LANGUAGE,
     LEAVE_OUT,
+    MEASURE_STEERING,
+    MEASURED,
     MODEL,
     OVERRIDES,
     PARTITION,
     RECOMMENDATIONS,
     RECOMMENDER,
     SEQUENCES,
+    STEERING,
     TOKENIZER,
     TRAIN_BASELINE,
     make_tasks,
@@ -70,12 +76,14 @@ with DAG(
         "generation": GENERATION,
         "overrides": OVERRIDES,
         "leave_out": LEAVE_OUT,
+        MEASURED: MEASURE_STEERING,
     },
     tags=["penchant", "daily", "impact:high"],
     **watched(deadline=True),
 ) as dag:
+    model = [replace(stage, unless=MEASURED) if stage is ITEM_VECTORS else stage for stage in MODEL]
     tasks = make_tasks(
-        INGEST, SEQUENCES, *LANGUAGE, *MODEL, CONTINUATION, APPEND_ITEMS, TRAIN_BASELINE, RECOMMENDATIONS
+        INGEST, SEQUENCES, *LANGUAGE, *model, *STEERING, CONTINUATION, APPEND_ITEMS, TRAIN_BASELINE, RECOMMENDATIONS
     )
     turn() >> tasks["ingest"]
     changed = changes()
@@ -83,6 +91,7 @@ with DAG(
     for task in tasks.values():
         if task.task_id not in ("ingest", "sequences") and task.upstream_task_ids <= {"ingest", "sequences"}:
             changed >> task
+    changed >> measure_steering() >> [tasks[stage.task_id] for stage in STEERING]
     tasks["continuation"] >> choose_codebook() >> [tasks["append_items"], tasks["semantic_ids"]]
-    tasks["train_recommender"] >> champion() >> tasks["evaluate"]
+    tasks["train_recommender"] >> champion() >> [tasks["evaluate"], tasks["steerability"]]
     report_on(dag)

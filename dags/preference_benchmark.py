@@ -28,10 +28,7 @@ from dags.chain import (
     ITEM_VECTORS,
     OVERRIDES,
     PARTITION,
-    PREFERENCE_BENCHMARK,
-    REVIEW_SENTIMENTS,
-    STEERABILITY,
-    TEXT_VECTORS,
+    STEERING,
     make_tasks,
 )
 from dags.prepared import inputs, versions
@@ -65,6 +62,6 @@ with DAG(
 ) as dag:
     prepared = inputs()
     vectors = replace(ITEM_VECTORS, only_with_codes=False)
-    tasks = make_tasks(vectors, TEXT_VECTORS, REVIEW_SENTIMENTS, PREFERENCE_BENCHMARK, STEERABILITY, source="inputs")
+    tasks = make_tasks(vectors, *STEERING, source="inputs")
     turn() >> prepared >> tasks["item_vectors"]
     versions() >> tasks["steerability"]

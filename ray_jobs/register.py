@@ -38,6 +38,7 @@ from ray_jobs.registry.results import (
     summarise,
     with_slices,
 )
+from ray_jobs.registry.steering_report import TAG as STEERING_TAG
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.model_versions import (
@@ -138,7 +139,7 @@ def run(request: StageRequest) -> StageReport:
         )
         progress.update(1, STEPS, "plots")
         _log_plots(client, training_run, content, bundle)
-        tags = _tags(request, trained, content, bundle)
+        tags = _tags(request, trained, content, bundle) | _steering(training_run)
         made = found is None
         if found is None:
             progress.update(2, STEPS, "logging the model")
@@ -264,6 +265,11 @@ def _tags(request: StageRequest, trained: Trained, content: CardContent, bundle:
         IDENTITY_TAG: trained.identity,
         **({WORK_TAG: request.upstream["changes.work"]} if "changes.work" in request.upstream else {}),
     }
+
+
+def _steering(training_run: Run) -> dict[str, str]:
+    """What the steerability stage said of the model before it was registered."""
+    return {key: value for key, value in training_run.data.tags.items() if key.startswith(f"{STEERING_TAG}.")}
 
 
 def _make_version(

@@ -1,7 +1,9 @@
-"""Ask registered models the questions of the preference benchmark, and say in the registry how steerable each is.
+"""Ask models the questions of the preference benchmark, and say in the registry how steerable each is.
 
-Per-sample rows go to the table ``preference_evaluations``, one partition per day and model version. Each version gets
-an MLflow run with a table and a plot per axis, a page with examples, and the numbers; and tags in the registry.
+Registered versions are asked, or a model that was just trained and the champion that it is compared with. Per-sample
+rows go to the table ``preference_evaluations``, one partition per day and model. Each model gets an MLflow run with a
+table and a plot per axis, a page with examples, and the numbers; and tags in the registry: those of a model that is not
+registered yet are left at its training run.
 """
 
 import tempfile
@@ -11,6 +13,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from infra.errors import SettingError
@@ -22,7 +25,7 @@ from ray_jobs.evaluation.steering import Past, Sample, answer, evaluation_rows, 
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import runs, steering_plots, steering_report, versions
 from schemas.handoff import Handoff, StageReport
-from schemas.model_versions import registered_name
+from schemas.model_versions import CHALLENGER, CHAMPION, CHAMPION_KEY, registered_name
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
 from schemas.stage import run_stage
@@ -32,6 +35,7 @@ from schemas.steering_probes import STEERING_PROBES
 STAGE = "steerability"
 MODELS = "versions.models"
 """Upstream output that names the versions, separated by commas."""
+TRAINED = "train_recommender"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class SteerabilitySettings:
 
     Args:
         models: versions to ask, ``<name>/<version>`` or ``<name>@<alias>``; none for the data set's champion, or for
-            what an earlier task named.
+            what earlier tasks named or trained.
         splits: of the benchmark.
         exclude_seen: leave out items of the history. The paper ranks all items.
         probe_users: users that are steered towards each property.
@@ -60,8 +64,28 @@ class SteerabilitySettings:
             raise SettingError(f"{STAGE}.probe_users is {self.probe_users}: at least 1 is needed")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A model that is asked.
+
+    Args:
+        model: name in `preference_evaluations`, ``<name>/<version>``, or the run identity of one that is not
+            registered yet.
+        label: what tells it from others in names of runs and counts.
+        bundle_uri: where it lies; empty for a version's own.
+        version: None where it is not registered yet.
+        run_id: its training run, which then gets the tags.
+    """
+
+    model: str
+    label: str
+    bundle_uri: str = ""
+    version: ModelVersion | None = None
+    run_id: str = ""
+
+
 def run(request: StageRequest) -> StageReport:
-    """Ask every version and report it.
+    """Ask every model and report it.
 
     Raises:
         SettingError: a version does not exist.
@@ -82,21 +106,19 @@ def run(request: StageRequest) -> StageReport:
     probes = input_table(settings, request, STEERING_PROBES.name, None, day).to_pylist()
     pasts = read_pasts(input_partition(settings, request, "sequences"))
     client = runs.connect(settings)
-    named = own.models or tuple(filter(None, request.upstream.get(MODELS, "").split(",")))
-    chosen = [versions.resolve(client, name) for name in named or (f"{registered_name(request.dataset)}@champion",)]
+    chosen = _chosen(client, request, own)
     uri = settings.table_uri(request.dataset, PREFERENCE_EVALUATIONS.name)
     before = table_version(uri) if table_exists(uri) else None
     counts: dict[str, int | float] = {"samples": len(samples), "probes": len(probes), "models": len(chosen)}
     handoff: Handoff | None = None
     rows = 0
     for found in chosen:
-        with tempfile.TemporaryDirectory() as folder:
-            bundle = load_bundle(versions.download_bundle(found, folder))
+        bundle = _load(found)
         report = judge(bundle, found, request, own, samples, probes, pasts, progress)
         handoff = _publish(report, request, uri)
         rows += handoff.rows
         _record(settings, request, own, found, report, pasts)
-        label = bundle.recipe if len(chosen) == 1 else f"{bundle.recipe} {found.version}"
+        label = bundle.recipe if len(chosen) == 1 else f"{bundle.recipe} {found.label}"
         counts |= {
             f"{label}.{name}": value for name, value in steering_report.metric_rows(report).items() if "lift" in name
         }
@@ -108,13 +130,35 @@ def run(request: StageRequest) -> StageReport:
         status="reused" if handoff.version == before else "done",
         handoffs={PREFERENCE_EVALUATIONS.name: replace(handoff, rows=rows)},
         counts={**counts, "rows": rows},
-        outputs={"models": ",".join(f"{found.name}/{found.version}" for found in chosen)},
+        outputs={"models": ",".join(found.model for found in chosen)},
     )
+
+
+def _chosen(client: MlflowClient, request: StageRequest, own: SteerabilitySettings) -> list[Asked]:
+    named = own.models or tuple(filter(None, request.upstream.get(MODELS, "").split(",")))
+    asked = []
+    if not named and f"{TRAINED}.bundle_uri" in request.upstream:
+        identity, uri, run_id = (
+            request.upstream[f"{TRAINED}.{name}"] for name in ("run_identity", "bundle_uri", "mlflow_run_id")
+        )
+        asked = [Asked(model=identity, label=CHALLENGER, bundle_uri=uri, run_id=run_id)]
+        named = tuple(filter(None, [request.upstream.get(CHAMPION_KEY)]))
+    elif not named:
+        named = (f"{registered_name(request.dataset)}@{CHAMPION}",)
+    found = [versions.resolve(client, name) for name in named]
+    return asked + [Asked(model=f"{v.name}/{v.version}", label=str(v.version), version=v) for v in found]
+
+
+def _load(asked: Asked) -> Bundle:
+    if asked.version is None:
+        return load_bundle(asked.bundle_uri)
+    with tempfile.TemporaryDirectory() as folder:
+        return load_bundle(versions.download_bundle(asked.version, folder))
 
 
 def judge(
     bundle: Bundle,
-    found: ModelVersion,
+    found: Asked,
     request: StageRequest,
     own: SteerabilitySettings,
     samples: Sequence[Sample],
@@ -122,12 +166,12 @@ def judge(
     pasts: dict[str, Past],
     progress: Progress,
 ) -> steering_report.Report:
-    """Everything that is to be said about one version."""
+    """Everything that is to be said about one model."""
     answers = answer(bundle, samples, pasts, own.exclude_seen, progress.update)
     probed = probe(bundle, probes, pasts, own.probe_users, own.seed, own.exclude_seen, progress.update)
     bundle.recommender.release()
     return steering_report.Report(
-        model=f"{found.name}/{found.version}",
+        model=found.model,
         recipe=bundle.recipe,
         dataset=request.dataset,
         partition=request.partition,
@@ -153,12 +197,12 @@ def _record(
     settings: Settings,
     request: StageRequest,
     own: SteerabilitySettings,
-    found: ModelVersion,
+    found: Asked,
     report: steering_report.Report,
     pasts: dict[str, Past],
 ) -> None:
-    """The version's own run, which a retry finds again, and the version's tags."""
-    mine = replace(request, recipe=f"{report.recipe}-{found.version}")
+    """The model's own run, which a retry finds again, and its tags."""
+    mine = replace(request, recipe=f"{report.recipe}-{found.label}")
     run_id = runs.find_or_start(settings, mine, f"steering {report.model} {request.partition}", asdict(own))
     runs.log_metrics(run_id, [(name, value, 0) for name, value in steering_report.metric_rows(report).items()])
     for result in report.results:
@@ -172,7 +216,10 @@ def _record(
     runs.log_text(run_id, steering_report.page(report, pasts), "report.html")
     runs.finish(run_id)
     tags = steering_report.tags(report, run_id, own.splits[-1])
-    versions.tag_version(runs.connect(settings), found, tags)
+    if found.version is None:
+        runs.set_tags(found.run_id, tags)
+    else:
+        versions.tag_version(runs.connect(settings), found.version, tags)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,11 @@ PREFERENCE_EVALUATIONS = Table(
             type=pa.string(),
             description="what the model was given: given, latest, random, none, preference_only, with_history",
         ),
-        Column(name="model", type=pa.string(), description="registered model and version, <name>/<version>"),
+        Column(
+            name="model",
+            type=pa.string(),
+            description="registered model and version, <name>/<version>; a run identity where it was not registered",
+        ),
         Column(
             name="rank",
             type=pa.int32(),

@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException
 
 from dags.operators.lineage import TellsLineage
 from dags.operators.stages import (
     Stage,
     finish,
     forget_error,
-    needs_codes,
     refuse_if_user_error,
     request_for,
     run_page,
-    skip_if_left_out,
+    skip_unless_wanted,
 )
 from dags.turns import wait_for_turn
 from infra.settings import load_settings
@@ -50,9 +49,7 @@ class RayStageOperator(TellsLineage, BaseOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         """Submit or attach, follow the job's log, return the stage's report."""
-        skip_if_left_out(self.task_id, context)
-        if self.stage.only_with_codes and not needs_codes(context):
-            raise AirflowSkipException(f"{context['params']['recommender']} does not use semantic ids")
+        skip_unless_wanted(self.stage, context)
         wait_for_turn(context)
         settings = load_settings()
         request = request_for(self.stage, context, settings)

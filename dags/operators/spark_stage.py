@@ -6,7 +6,7 @@ from typing import Any
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
 from dags.operators.lineage import TellsLineage
-from dags.operators.stages import Stage, finish, forget_error, refuse_if_user_error, request_for, skip_if_left_out
+from dags.operators.stages import Stage, finish, forget_error, refuse_if_user_error, request_for, skip_unless_wanted
 from dags.turns import wait_for_turn
 from infra.settings import REPOSITORY, load_settings
 from infra.spark_conf import spark_conf
@@ -30,7 +30,7 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         """Run the stage; a message that the stage leaves for a person fails the task without a retry."""
-        skip_if_left_out(self.task_id, context)
+        skip_unless_wanted(self.stage, context)
         wait_for_turn(context)
         settings = load_settings()
         request = request_for(self.stage, context, settings)

@@ -33,6 +33,8 @@ class Stage:
         reads: tables to read at the version that an earlier task published.
         recipe: fixed recipe, or
         recipe_param: the DAG parameter that names it.
+        only_with_codes: skipped with recipes that do not generate semantic ids,
+        unless: but for runs with this boolean parameter on.
         may_fuse: reads the preference benchmark, too, where the recipe's setting ``fuse`` asks for it.
         passes: parameters of the run that the stage is told, as outputs of earlier tasks are.
         told_of_run: the stage is told what became of every other task of the run, see `facts_of`.
@@ -48,6 +50,7 @@ class Stage:
     recipe: str = ""
     recipe_param: str = ""
     only_with_codes: bool = False
+    unless: str = ""
     may_fuse: bool = False
     passes: tuple[str, ...] = ()
     told_of_run: bool = False
@@ -151,19 +154,18 @@ def _fuses(settings: Settings, overrides: Mapping[str, Any], recipe: str) -> boo
     return bool(overrides.get(f"{recipe}.fuse", settings.stages.get(recipe, {}).get("fuse")))
 
 
-def skip_if_left_out(task_id: str, context: Mapping[str, Any]) -> None:
-    """Skip a task that the run's parameter ``leave_out`` names.
+def skip_unless_wanted(stage: Stage, context: Mapping[str, Any]) -> None:
+    """Skip a task that the run's parameters do not ask for.
 
     Raises:
-        AirflowSkipException: it does.
+        AirflowSkipException: ``leave_out`` names it, or the recommender has no use for it.
     """
-    if task_id in (context["params"].get("leave_out") or ()):
-        raise AirflowSkipException(f"leave_out names {task_id}")
-
-
-def needs_codes(context: Mapping[str, Any]) -> bool:
-    """Whether the run's recommender generates semantic ids."""
-    return RECOMMENDERS[context["params"]["recommender"]].needs_codes
+    params = context["params"]
+    if stage.task_id in (params.get("leave_out") or ()):
+        raise AirflowSkipException(f"leave_out names {stage.task_id}")
+    wanted = bool(stage.unless) and params[stage.unless]
+    if stage.only_with_codes and not wanted and not RECOMMENDERS[params["recommender"]].needs_codes:
+        raise AirflowSkipException(f"{params['recommender']} does not use semantic ids")
 
 
 def forget_error(request: StageRequest) -> None:

@@ -175,28 +175,33 @@ def _groups(rows: pa.Table, new: FloatArray, old: FloatArray) -> list[Slice]:
 def _lifts(case: Case, champion: str) -> tuple[FloatArray | None, FloatArray | None]:
     """Lift by the preference of challenger and champion over the samples that both were asked on the day."""
     uri = case.settings.table_uri(case.request.dataset, PREFERENCE_EVALUATIONS.name)
-    if not case.version or not table_exists(uri):
+    if not table_exists(uri):
         return None, None
-    own = f"{registered_name(case.request.dataset)}/{case.version}"
+    own = _asked_as(case)
     wanted = (
         (pc.field("partition_date") == case.request.partition_date())
-        & pc.field("model").isin([own, champion])
+        & pc.field("model").isin([*own, champion])
         & pc.field("condition").isin([GIVEN, NONE])
         & (pc.field("split") == "test")
     )
-    found: dict[str, dict[tuple[str, str], dict[str, float]]] = {own: {}, champion: {}}
+    found: tuple[dict[tuple[str, str], dict[str, float]], ...] = ({}, {})
     for row in read_table(uri, filters=wanted).to_pylist():
-        sample = found[row["model"]].setdefault((row["axis"], row["sample_id"]), {})
+        sample = found[row["model"] == champion].setdefault((row["axis"], row["sample_id"]), {})
         sample[row["condition"]] = row[main_metric(row["axis"])]
     lifts = [
-        {key: values[GIVEN] - values[NONE] for key, values in found[model].items() if len(values) == 2}
-        for model in (own, champion)
+        {key: values[GIVEN] - values[NONE] for key, values in samples.items() if len(values) == 2} for samples in found
     ]
     shared = sorted(lifts[0].keys() & lifts[1].keys())
     if not shared:
         return None, None
     new, old = (np.array([lift[key] for key in shared]) for lift in lifts)
     return new, old
+
+
+def _asked_as(case: Case) -> list[str]:
+    """Names of the challenger in `preference_evaluations`: before it was registered, and since."""
+    since = [f"{registered_name(case.request.dataset)}/{case.version}"] if case.version else []
+    return [case.request.upstream["train_recommender.run_identity"], *since]
 
 
 def latency_ms(bundle: Bundle, audience: Sequence[Reader], requests: int) -> float:

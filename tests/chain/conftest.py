@@ -71,7 +71,7 @@ def run_dag(local):
 
 @pytest.fixture(scope="session")
 def first_run(run_dag):
-    return run_dag("daily_retrain")
+    return run_dag("daily_retrain", measure_steering=True)
 
 
 @pytest.fixture(scope="session")

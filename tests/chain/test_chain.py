@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from deltalake import DeltaTable
@@ -22,6 +23,11 @@ TASKS = {
     "review_summaries",
     "denoised_sequences",
     "item_vectors",
+    "measure_steering",
+    "text_vectors",
+    "review_sentiments",
+    "preference_benchmark",
+    "steerability",
     "continuation",
     "choose_codebook",
     "semantic_ids",
@@ -41,9 +47,9 @@ BENCHMARK = {
     "preference_benchmark",
     "steering_probes",
     "preference_evaluations",
-}  # made by the DAG preference_benchmark
+}
 MADE = {  # item_descriptions is off unless a profile asks, and nobody asks to be erased
-    name: contract for name, contract in TABLES.items() if name not in BENCHMARK | {"item_descriptions", "erasures"}
+    name: contract for name, contract in TABLES.items() if name not in ("item_descriptions", "erasures")
 }
 
 
@@ -130,6 +136,16 @@ def test_the_version_can_be_understood_and_traced(registry, warehouse):
     assert losses[-1].value < losses[0].value
 
 
+def test_the_version_says_how_steerable_it_is(registry, warehouse, reports):
+    version = registry.get_model_version_by_alias(MODEL, "challenger")
+    assert "NDCG@10" in version.tags["penchant.steering.recommendation"]
+    asked = registry.get_run(version.tags["penchant.steering.run"])
+    assert asked.data.metrics["test.recommendation.samples"] > 0
+    rows = warehouse("preference_evaluations").to_pyarrow_table().to_pylist()
+    assert {row["model"] for row in rows} == {version.tags["penchant.run_identity"]}, "there was no champion"
+    assert reports()["text_vectors"]["counts"]["encoded"] > 0
+
+
 def test_a_clean_process_gives_the_recommendations_that_were_scored(local, warehouse, registry, tmp_path):
     version = registry.get_model_version_by_alias(MODEL, "challenger").version
     row = warehouse("recommendations").to_pyarrow_table().to_pylist()[0]
@@ -176,7 +192,7 @@ def test_a_second_run_changes_nothing_and_costs_nothing(run_dag, warehouse, regi
         return {name: (table.version(), table.to_pyarrow_table().num_rows) for name, table in tables.items()}
 
     before, versions = state(), registry.search_model_versions(f"name='{MODEL}'")
-    again = run_dag("daily_retrain")
+    again = run_dag("daily_retrain", measure_steering=True)
     assert again["state"] == "success"
     assert state() == before
     assert len(registry.search_model_versions(f"name='{MODEL}'")) == len(versions) == 1
@@ -204,18 +220,18 @@ def test_a_version_is_asked_whether_words_steer_it_and_again_at_no_cost(run_dag,
     run = run_dag("preference_benchmark", models=[f"{MODEL}@champion"])
     assert run["state"] == "success", run["tasks"]
     champion = registry.get_model_version_by_alias(MODEL, "champion")
-    assert "NDCG@10" in champion.tags["penchant.steering.recommendation"]
     asked = registry.get_run(champion.tags["penchant.steering.run"])
-    assert asked.data.metrics["test.recommendation.samples"] > 0
-    rows = warehouse("preference_evaluations").to_pyarrow_table().to_pylist()
-    assert {row["model"] for row in rows} == {f"{MODEL}/{champion.version}"}
-    before, encoded = state(), reports()["text_vectors"]["counts"]
-    assert encoded["encoded"] > 0
+    assert asked.info.run_name.startswith(f"steering {MODEL}/{champion.version} ")
+    by_model = Counter(row["model"] for row in warehouse("preference_evaluations").to_pyarrow_table().to_pylist())
+    assert set(by_model) == {f"{MODEL}/{champion.version}", champion.tags["penchant.run_identity"]}
+    assert len(set(by_model.values())) == 1, "before it was registered it was asked the same"
+    assert reports()["text_vectors"]["counts"]["encoded"] == 0, "daily_retrain had encoded them"
+    before = state()
 
     again = run_dag("preference_benchmark", models=[f"{MODEL}/{champion.version}"])
     assert again["state"] == "success"
     assert state() == before
-    runs = registry.search_runs([asked.info.experiment_id], "attributes.run_name LIKE 'steering %'")
+    runs = registry.search_runs([asked.info.experiment_id], f"attributes.run_name LIKE 'steering {MODEL}%'")
     assert [run.info.run_id for run in runs] == [asked.info.run_id], "the same question is asked once"
 
 

@@ -23,7 +23,7 @@ class Registry:
 
 LATER = [SimpleNamespace(task_id="preferences", is_teardown=False), SimpleNamespace(task_id="r", is_teardown=True)]
 PARAMS = {"dataset": "d", "partition": "2026-03-04", "tokenizer": "rqvae", "recommender": "sasrec", "generation": 0,
-          "overrides": {}, "leave_out": []}  # fmt: skip
+          "overrides": {}, "leave_out": [], "measure_steering": False}  # fmt: skip
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def work(ask):
 def test_the_key_depends_on_content_and_settings_and_not_on_the_day(ask, work):
     assert ask(Registry(), partition="2026-03-09")[0]["work"] == work
     others = [{"content": "x"}, {"generation": 1}, {"recommender": "tiger"}, {"overrides": {"sasrec.epochs": 2}},
-              {"leave_out": ["preferences"]}]  # fmt: skip
+              {"leave_out": ["preferences"]}, {"measure_steering": True}]  # fmt: skip
     assert len({work, *(ask(Registry(), **other)[0]["work"] for other in others)}) == 1 + len(others)
 
 
@@ -99,3 +99,20 @@ def test_data_that_went_back_are_no_change_where_what_came_between_is_not_truste
     for decision, *tags in between:
         rows = ("2026-03-02", work, "promoted"), ("2026-03-03", "other", decision, *tags)
         assert ask(Registry(*rows))[0] == ["preferences"]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_benchmark_is_skipped_unless_it_is_asked_for(monkeypatch, airflow_home, wanted):
+    from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+    from dags import branching
+
+    task = SimpleNamespace(downstream_task_ids={"text_vectors", "steerability"})
+    context = {"params": {"measure_steering": wanted}, "task": task}
+    monkeypatch.setattr(branching, "get_current_context", lambda: context)
+    if wanted:
+        branching.measure_steering.function()
+        return
+    with pytest.raises(DownstreamTasksSkipped) as skipped:
+        branching.measure_steering.function()
+    assert skipped.value.tasks == ["steerability", "text_vectors"]

@@ -66,6 +66,13 @@ def test_the_chain_runs_in_the_order_of_the_data(dags):
         ("train_recommender", "champion"),
         ("champion", "evaluate"),
         ("evaluate", "register"),
+        ("changes", "measure_steering"),
+        ("measure_steering", "text_vectors"),
+        ("preferences", "preference_benchmark"),
+        ("item_vectors", "preference_benchmark"),
+        ("preference_benchmark", "train_recommender"),
+        ("champion", "steerability"),
+        ("steerability", "register"),
         ("register", "recommendations"),
     ]:
         assert before in dag.get_task(after).get_flat_relative_ids(upstream=True)

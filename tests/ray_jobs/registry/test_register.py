@@ -276,6 +276,18 @@ def test_steerability_is_compared_where_both_were_asked_and_can_be_waited_for(re
     assert aliases.version_at(MlflowClient(), NAME, "champion") == "1"
 
 
+def test_a_challenger_that_was_asked_before_is_judged_at_once_and_says_so_in_its_tags(registered):
+    world, _, _ = registered
+    trained = world.train(generation=1, seed=1)
+    runs.set_tags(trained["mlflow_run_id"], {"penchant.steering.recommendation": "NDCG@10 0.300"})
+    for model, lift in ((f"{NAME}/1", 0.4), (trained["run_identity"], 0.1)):
+        partition = {"partition_date": DATE, "model": model}
+        world = world.publish("preference_evaluations", list(asked(lift)), partition)
+    report, _, _ = challenge(world, 1, own=lambda n: 1, champion=lambda n: 2 + n % 6)
+    assert report.outputs["decision"].startswith("kept: lift by the preference +0.1000 against +0.4000, 30 samples")
+    assert MlflowClient().get_model_version(NAME, "2").tags["penchant.steering.recommendation"] == "NDCG@10 0.300"
+
+
 def asked(lift):
     for number in range(30):
         for condition, gain in (("none", 0.2), ("given", 0.2 + lift)):

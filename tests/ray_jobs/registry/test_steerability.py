@@ -95,3 +95,23 @@ def test_both_splits_are_asked_apart_and_a_split_without_samples_says_what_to_do
     world = asked.publish("preference_benchmark", rows, {"partition_date": DAY})
     with pytest.raises(SettingError, match=r"no sample of the split test.*review_lines\.max_users"):
         steerability.run(replace(request, overrides={}, inputs=world.handoffs))
+
+
+def test_a_model_is_asked_before_it_is_registered_beside_the_champion(asked):
+    trained = asked.train(generation=1, seed=1)
+    given = {f"train_recommender.{key}": value for key, value in trained.items()}
+    request = asked.request("steerability", given | {"champion.model": f"{NAME}/1"})
+    report = steerability.run(request)
+    identity = trained["run_identity"]
+    assert report.outputs["models"] == f"{identity},{NAME}/1"
+    table = DeltaTable(asked.settings.table_uri("tiny", "preference_evaluations")).to_pyarrow_table()
+    assert set(table["model"].to_pylist()) == {identity, f"{NAME}/1"}
+    tags = MlflowClient().get_run(trained["mlflow_run_id"]).data.tags
+    assert {f"penchant.steering.{axis}" for axis in AXES} <= set(tags), "until it is registered its run keeps them"
+    assert tags["penchant.steering.run"] != MlflowClient().get_model_version(NAME, "1").tags["penchant.steering.run"]
+    assert len(_runs()) == 2
+    assert steerability.run(request).status == "reused"
+    assert len(_runs()) == 2
+
+    first = asked.request("steerability", given)
+    assert steerability.run(first).outputs["models"] == identity, "there is no champion yet"
