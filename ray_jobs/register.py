@@ -138,7 +138,7 @@ def run(request: StageRequest) -> StageReport:
             decision=decision,
         )
         progress.update(1, STEPS, "plots")
-        _log_plots(client, training_run, content, bundle)
+        _log_plots(content, bundle)
         tags = _tags(request, trained, content, bundle) | _steering(training_run)
         made = found is None
         if found is None:
@@ -230,18 +230,9 @@ def _codebook(request: StageRequest, bundle: Bundle) -> str:
     return str(bundle.provenance.get("codebook") or request.upstream.get("semantic_ids.codebook", ""))
 
 
-def _log_plots(client: MlflowClient, training_run: Run, content: CardContent, bundle: Bundle) -> None:
-    run_id = training_run.info.run_id
+def _log_plots(content: CardContent, bundle: Bundle) -> None:
+    run_id = content.run_id
     title = f"{content.recipe}, {content.dataset}, {content.partition}"
-    history = {
-        name: [(metric.step, metric.value) for metric in client.get_metric_history(run_id, name)]
-        for name in ("loss", "valid_loss", "valid_ndcg_10")
-        if name in training_run.data.metrics
-    }
-    losses = {label: history[name] for name, label in (("loss", "train"), ("valid_loss", "valid")) if name in history}
-    if losses:
-        quality = {"NDCG@10": history.get("valid_ndcg_10", [])}
-        runs.log_figure(run_id, plots.loss_curve(losses, quality, title=title), "plots/loss.png")
     runs.log_figure(run_id, plots.metric_comparison(content.results, f"Test split, {title}"), "plots/metrics.png")
     runs.log_figure(run_id, plots.slice_comparison(content.results, title=f"Test split, {title}"), "plots/slices.png")
     catalogue = bundle.catalogue

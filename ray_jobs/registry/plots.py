@@ -1,4 +1,4 @@
-"""Figures of a run: loss curves, metrics beside the baselines, use of the codes."""
+"""Figures of a run: metrics beside the baselines, use of the codes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,35 +25,6 @@ def clean(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-
-
-def loss_curve(
-    losses: Mapping[str, Sequence[tuple[int, float]]],
-    quality: Mapping[str, Sequence[tuple[int, float]]] | None = None,
-    x_label: str = "epoch",
-    title: str = "",
-) -> Figure:
-    """Losses over epochs, and below them what was measured on the validation split.
-
-    Args:
-        losses: per curve (``train``, ``valid``) its `(epoch, value)` points; nats per target.
-        quality: the same for metrics from 0 to 1, on an axis of their own; none leaves that axis out.
-    """
-    quality = {name: points for name, points in (quality or {}).items() if points}
-    figure = Figure(figsize=(8, 6.4 if quality else 4), layout="constrained")
-    panels = figure.subplots(2 if quality else 1, 1, sharex=True, squeeze=False)[:, 0]
-    for axes, curves, label in zip(panels, (losses, quality), ("loss (nats per target)", "validation"), strict=False):
-        clean(axes)
-        for colour, (name, points) in zip(COLOURS, curves.items(), strict=False):
-            ordered = sorted(points)
-            marker = "o" if len(ordered) <= 40 else None
-            axes.plot([p[0] for p in ordered], [p[1] for p in ordered], color=colour, marker=marker, ms=4, label=name)
-        axes.set_ylabel(label)
-        axes.legend(frameon=False)
-    panels[-1].set_xlabel(x_label)
-    panels[-1].xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(title or "Training")
-    return figure
 
 
 def metric_comparison(results: Sequence[ModelResult], title: str = "") -> Figure:

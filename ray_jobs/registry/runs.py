@@ -256,7 +256,7 @@ def log_inputs(run_id: str, inputs: Mapping[str, Handoff]) -> None:
 
 
 def log_figure(run_id: str, figure: Figure, artifact_file: str) -> None:
-    """Store `figure` as an image artifact of the run, e.g. at ``plots/loss.png``; the same name is replaced."""
+    """Store `figure` as an image artifact of the run, e.g. at ``plots/metrics.png``; the same name is replaced."""
     MlflowClient().log_figure(run_id, figure, artifact_file, save_kwargs={"dpi": 110})
 
 

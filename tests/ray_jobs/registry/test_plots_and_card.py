@@ -35,15 +35,6 @@ def result(model, condition="history", mean=0.1):
     return ModelResult(model=model, condition=condition, users=1429, metrics=metrics, slices=slices)
 
 
-def test_losses_and_quality_have_axes_of_their_own():
-    figure = plots.loss_curve({"train": [(2, 1.0), (1, 2.0)], "valid": []}, {"NDCG@10": [(1, 0.1)]})
-    loss, quality = figure.axes
-    assert loss.lines[0].get_xdata().tolist() == [1, 2]
-    assert "nats" in loss.get_ylabel()
-    assert quality.get_xlabel() == "epoch"
-    assert len(plots.loss_curve({"train": [(1, 1.0)]}, {"NDCG@10": []}).axes) == 1
-
-
 def test_bars_carry_intervals_and_labels():
     figure = plots.metric_comparison([result("mendertok@a", "history+preference"), result("popularity@b", mean=0.05)])
     axes = figure.axes[0]
