@@ -217,18 +217,18 @@ def test_a_version_is_asked_whether_words_steer_it_and_again_at_no_cost(run_dag,
         tables = {name: warehouse(name) for name in BENCHMARK}
         return {name: (table.version(), table.to_pyarrow_table().num_rows) for name, table in tables.items()}
 
-    run = run_dag("preference_benchmark", models=[f"{MODEL}@champion"])
+    run = run_dag("preference_benchmark", models=[f"{MODEL}/1"])
     assert run["state"] == "success", run["tasks"]
-    champion = registry.get_model_version_by_alias(MODEL, "champion")
-    asked = registry.get_run(champion.tags["penchant.steering.run"])
-    assert asked.info.run_name.startswith(f"steering {MODEL}/{champion.version} ")
+    first = registry.get_model_version(MODEL, "1")
+    asked = registry.get_run(first.tags["penchant.steering.run"])
+    assert asked.info.run_name.startswith(f"steering {MODEL}/1 ")
     by_model = Counter(row["model"] for row in warehouse("preference_evaluations").to_pyarrow_table().to_pylist())
-    assert set(by_model) == {f"{MODEL}/{champion.version}", champion.tags["penchant.run_identity"]}
+    assert set(by_model) == {f"{MODEL}/1", first.tags["penchant.run_identity"]}
     assert len(set(by_model.values())) == 1, "before it was registered it was asked the same"
     assert reports()["text_vectors"]["counts"]["encoded"] == 0, "daily_retrain had encoded them"
     before = state()
 
-    again = run_dag("preference_benchmark", models=[f"{MODEL}/{champion.version}"])
+    again = run_dag("preference_benchmark", models=[f"{MODEL}/1"])
     assert again["state"] == "success"
     assert state() == before
     runs = registry.search_runs([asked.info.experiment_id], f"attributes.run_name LIKE 'steering {MODEL}%'")
