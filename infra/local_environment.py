@@ -130,6 +130,8 @@ def local_environment(home: Path, ports: Ports) -> dict[str, str]:
         "PENCHANT_LLM__BASE_URL": foreign_llm() or f"http://127.0.0.1:{ports.llm}/v1",
         "AIRFLOW_HOME": str(home / "airflow"),
         "AIRFLOW_CONN_SPARK_DEFAULT": '{"conn_type": "spark", "host": "local[2]", "extra": {"deploy-mode": "client"}}',
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "infra.airflow_database.CONNECT_ARGS",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC": "infra.airflow_database.CONNECT_ARGS",
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "4",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+from infra.local_environment import Ports, local_environment
 from infra.services import group_members
 from infra.settings import REPOSITORY
 
@@ -40,3 +41,15 @@ def test_a_killed_scheduler_takes_its_workers_and_all_other_parts_along(tmp_path
     while group_members(service.pid):
         assert time.monotonic() < deadline, group_members(service.pid)
         time.sleep(0.1)
+
+
+def test_a_writer_waits_for_others_longer_than_sqlite_does(tmp_path):
+    environment = local_environment(tmp_path, Ports())
+    code = """
+from airflow import settings
+settings.configure_orm()
+with settings.engine.connect() as connection:
+    print("WAITS", connection.exec_driver_sql("PRAGMA busy_timeout").scalar())
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "WAITS 60000" in done.stdout, done.stderr
