@@ -155,8 +155,9 @@ def version_lines(client: MlflowClient, version: ModelVersion) -> list[str]:
     """The registered version, its aliases and why it has them."""
     name, number, tags = version.name, str(version.version), version.tags
     held = [alias for alias in (CHAMPION, CHALLENGER) if version_at(client, name, alias) == number]
-    revision = tags.get("penchant.git_revision", "unknown")
-    dirty = " with uncommitted changes" if tags.get("penchant.git_dirty") == "true" else ""
+    made = client.get_run(version.run_id).data.tags if version.run_id else {}
+    revision = made.get("penchant.git_revision", "unknown")
+    dirty = " with uncommitted changes" if made.get("penchant.git_dirty") == "true" else ""
     codebook = f", codebook {tags['penchant.codebook']}" if "penchant.codebook" in tags else ""
     return [
         _rule("Registered model"),

@@ -58,6 +58,7 @@ def test_the_whole_text(scored, capsys):
     assert "24 users" in metrics[5]
     assert "penchant-tiny version 1 (champion, challenger)" in text
     assert "promoted: NDCG@10 0.5508 is above popularity's" in text
+    assert "code unknown" not in text
     assert "30 items, 24 users with a sequence, 24 of them with recommendations" in text
     assert "quarantined 3: ingest: bad date 2, ingest: missing item id 1" in text
 
