@@ -89,7 +89,8 @@ def measure_steering() -> None:
     """Skip the tasks directly behind this one."""
     context = get_current_context()
     if not context["params"][MEASURED]:
-        raise DownstreamTasksSkipped(tasks=sorted(context["task"].downstream_task_ids))
+        behind = context["task"].get_direct_relatives(upstream=False)
+        raise DownstreamTasksSkipped(tasks=[t.task_id for t in behind if not t.is_teardown])
 
 
 @task.branch(

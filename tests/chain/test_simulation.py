@@ -36,6 +36,11 @@ def test_the_first_day_is_promoted_and_the_next_goes_on_from_it(outcomes):
     assert "of champion version 1" in late["reason"]
 
 
+def test_every_day_has_its_report_whatever_it_skipped(outcomes):
+    assert all("day_report" in one["reports"] for one in outcomes.values())
+    assert not any("steerability" in one["reports"] for one in outcomes.values())
+
+
 def test_a_file_that_comes_twice_costs_nothing(outcomes):
     again = outcomes["repeated"]
     assert (again["calls"], again["steps"], again["decision"]) == (0, 0, "unchanged")

@@ -102,17 +102,17 @@ def test_data_that_went_back_are_no_change_where_what_came_between_is_not_truste
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_the_benchmark_is_skipped_unless_it_is_asked_for(monkeypatch, airflow_home, wanted):
+def test_the_benchmark_and_nothing_else_is_skipped_unless_it_is_asked_for(monkeypatch, airflow_home, wanted):
     from airflow.sdk.exceptions import DownstreamTasksSkipped
 
     from dags import branching
+    from dags.daily_retrain import dag
 
-    task = SimpleNamespace(downstream_task_ids={"text_vectors", "steerability"})
-    context = {"params": {"measure_steering": wanted}, "task": task}
+    context = {"params": {"measure_steering": wanted}, "task": dag.get_task("measure_steering")}
     monkeypatch.setattr(branching, "get_current_context", lambda: context)
     if wanted:
         branching.measure_steering.function()
         return
     with pytest.raises(DownstreamTasksSkipped) as skipped:
         branching.measure_steering.function()
-    assert skipped.value.tasks == ["steerability", "text_vectors"]
+    assert set(skipped.value.tasks) == {"text_vectors", "review_sentiments", "preference_benchmark", "steerability"}
