@@ -55,7 +55,7 @@ class FeedSettings:
         ordinary: reviews of an ordinary day.
         merged_share: share of the items that come late, with all their reviews until then; only where a day merges.
         accounts: of the bad day, that push items.
-        pushed: items that they push.
+        pushed: items that they push; five or more, so that each account has some that it did not copy.
         probes: users of the probe.
     """
 
@@ -71,6 +71,8 @@ class FeedSettings:
     def __post_init__(self) -> None:
         if self.days < 1 or self.ordinary < 10:
             raise DataError(f"days is {self.days} and ordinary {self.ordinary}: at least 1 and 10 are needed")
+        if self.pushed < COPIED + PRAISED:
+            raise DataError(f"pushed is {self.pushed}: at least {COPIED + PRAISED} are needed")
 
     def kinds(self) -> list[str]:
         """What each day is; after the plan's end days are ordinary."""

@@ -106,5 +106,7 @@ def test_the_same_settings_give_the_same_bytes(world, feed, tmp_path):
 def test_too_small_a_world_is_refused(tmp_path):
     with pytest.raises(DataError, match="too few for 14 days of 50"):
         write_days(grow_world(WorldSettings(users=120)), FeedSettings(), tmp_path)
+    with pytest.raises(DataError, match="pushed is 4: at least 5"):
+        FeedSettings(pushed=4)
     with pytest.raises(DataError, match="ordinary 3"):
         FeedSettings(ordinary=3)
