@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,19 @@ from infra.errors import SettingError
 from infra.local_environment import Ports, local_environment
 from infra.services import Supervisor
 from infra.settings import REPOSITORY, load_settings
+from infra.spark_conf import INTERPRETED
 
-DAG, ERASE = "daily_retrain", "erase_users"
+DAG, ERASE, CLEAN_UP = "daily_retrain", "erase_users", "clean_up"
 DATASET = "simulation"
 MODEL = f"penchant-{DATASET}"
 MARGIN = 0.1
 UNCHANGED_WITHIN_S = 120
 FILES = {"reviews": "reviews.jsonl.gz", "items": "meta.jsonl.gz"}
-ENDPOINT = "PENCHANT_LLM__BASE_URL"
+ENDPOINT, SPARK_CONF = "PENCHANT_LLM__BASE_URL", "PENCHANT_SPARK__EXTRA_CONF"
+POOL_SLOTS = 2
+"""Asking the language model, which is mostly waiting, goes on beside the encoding of items."""
+WEEK = 7
+KEEP = {"clean_up.keep_versions": 2, "clean_up.keep_days": 0}
 WORLD = ("--users=700", "--probes=300")
 LEFT_OUT = ("review_summaries", "denoised_sequences", "train_baseline", "recommendations")
 OVERRIDES: Mapping[str, Any] = {
@@ -55,6 +60,7 @@ class Outcome:
         steps: of training the recommender.
         probe: NDCG@10 of the champion after the run.
         challenger_probe: of the run's own version.
+        cleaned: versions that a clean-up after it removed, where there was one.
     """
 
     partition: str
@@ -71,6 +77,7 @@ class Outcome:
     reason: str
     probe: float | None
     challenger_probe: float | None = None
+    cleaned: int | None = None
     reports: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -93,7 +100,7 @@ class Simulation:
             "pipelines.landing.planted_world.days", f"--out={self.landing}", f"--days={self.days}", *self.sizes
         )
         plan = json.loads((self.landing / "plan.json").read_text())
-        with self._scripted_model():
+        with self._scripted_model(), _environment({SPARK_CONF: os.environ.get(SPARK_CONF, json.dumps(INTERPRETED))}):
             supervisor = Supervisor(self.home, self.ports)
             try:
                 supervisor.up()
@@ -102,10 +109,11 @@ class Simulation:
                 api = AirflowAPI(f"http://127.0.0.1:{self.ports.airflow}")
                 runs = DagRuns(api, self.home)
                 runs.wait_for_dag(DAG)
-                api.ensure_pool("heavy", 1, "Stages that want the whole machine")
+                api.ensure_pool("heavy", POOL_SLOTS, "Stages that want the whole machine")
                 outcomes: list[Outcome] = []
-                for day in plan:
-                    outcomes.append(self._day(runs, day))
+                for number, day in enumerate(plan, 1):
+                    outcome = self._day(runs, day)
+                    outcomes.append(outcome if number % WEEK else self._clean(runs, outcome))
                     self._write(outcomes)
                 return outcomes
             finally:
@@ -130,6 +138,12 @@ class Simulation:
             if task["state"] == "success"
         }
         return self._outcome(day, seconds, reports, runs.api.xcom(DAG, run_id, "changes", "reason"))
+
+    def _clean(self, runs: DagRuns, outcome: Outcome) -> Outcome:
+        run_id = runs.api.trigger(CLEAN_UP, {"dataset": DATASET, "overrides": KEEP})
+        runs.follow(CLEAN_UP, run_id)
+        report = runs.api.report(CLEAN_UP, run_id, CLEAN_UP) or {}
+        return replace(outcome, cleaned=report.get("counts", {}).get("versions_deleted", 0))
 
     def _outcome(self, day: Mapping[str, Any], seconds: float, reports: Mapping[str, Any], changes: str) -> Outcome:
         def count(task: str, name: str) -> Any:
@@ -181,24 +195,31 @@ class Simulation:
         module = "pipelines.landing.planted_world.scripted_model"
         argv = [sys.executable, "-m", module, f"--truth={self.landing}/truth", f"--port={self.ports.llm}"]
         server = subprocess.Popen(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        before = os.environ.get(ENDPOINT)
         try:
             assert server.stdout is not None
             address = server.stdout.readline().strip()
             if not address:
                 raise SettingError(f"the scripted language model did not start on port {self.ports.llm}")
-            os.environ[ENDPOINT] = address
-            yield
+            with _environment({ENDPOINT: address}):
+                yield
         finally:
             server.terminate()
             server.wait()
-            if before is None:
-                os.environ.pop(ENDPOINT, None)
-            else:
-                os.environ[ENDPOINT] = before
 
     def _write(self, outcomes: Sequence[Outcome]) -> None:
         (self.home / "simulation.json").write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables for everything that is started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -219,7 +240,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     rows = [
         (
             one.partition[5:],
-            one.kind,
+            one.kind if one.cleaned is None else f"{one.kind}; cleaned up after: {one.cleaned} versions",
             f"{one.rows:,}",
             f"{one.users:,}",
             f"{one.calls:,}",
@@ -249,6 +270,8 @@ def broken(outcomes: Sequence[Outcome]) -> list[str]:
             found.append(f"{named} was promoted")
         elif one.kind == "bad" and (one.challenger_probe or 0) >= (1 - MARGIN) * (one.probe or 0):
             found.append(f"{named} does no harm, its probe is {_number(one.challenger_probe)}: it shows nothing")
+        if one.cleaned == 0:
+            found.append(f"{named}: the clean-up after it found no version to remove")
         if one.probe is not None:
             if one.probe < (1 - MARGIN) * best:
                 found.append(f"{named}: the champion's probe fell to {one.probe:.4f} from {best:.4f}")

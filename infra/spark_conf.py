@@ -9,6 +9,8 @@ from infra.errors import SettingError
 from infra.settings import Settings
 
 LOCAL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+"""For a few thousand rows: compiling the code of a query takes longer than running it."""
 
 
 def spark_home() -> Path:

@@ -31,6 +31,7 @@ def test_kept_promises_are_not_told():
         (UNCHANGED | {"calls": 1}, "cost 1 calls and 0 steps"),
         (UNCHANGED | {"steps": 7}, "cost 0 calls and 7 steps"),
         (UNCHANGED | {"seconds": 121.0}, "took 121 s"),
+        ({"cleaned": 0}, "the clean-up after it found no version"),
     ],
 )
 def test_a_broken_promise_is_told_with_its_number(change, said):
@@ -39,8 +40,9 @@ def test_a_broken_promise_is_told_with_its_number(change, said):
 
 
 def test_the_table_has_a_row_per_run():
-    rows = table([outcome(), outcome(**UNCHANGED)]).splitlines()
-    assert len(rows) == 4
+    rows = table([outcome(), outcome(**UNCHANGED), outcome(cleaned=3)]).splitlines()
+    assert len(rows) == 5
     assert len({row.count("|") for row in rows}) == 1
     assert "0.1200 / 0.1100" in rows[2]
     assert "0.2000 / -" in rows[3]
+    assert "| ordinary; cleaned up after: 3 versions |" in rows[4]
