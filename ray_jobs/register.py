@@ -7,7 +7,7 @@ in ``promotion.json`` of the run, and the deciding ones in the version's tags.
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ from ray_jobs.registry.results import (
     with_slices,
 )
 from ray_jobs.registry.steering_report import TAG as STEERING_TAG
-from schemas.errors import DataError
+from ray_jobs.registry.trained import Trained
 from schemas.handoff import StageReport
 from schemas.model_versions import (
     BEFORE_TAG,
@@ -60,33 +60,9 @@ from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
 STAGE = "register"
-TASK = "train_recommender"
 STEPS = 5
 LISTED = ("ndcg_10", "recall_10")
 """Metrics that a version's tags show; its card has all of them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What the train stage handed on."""
-
-    bundle_uri: str
-    run_id: str
-    identity: str
-
-    @classmethod
-    def of(cls, upstream: Mapping[str, str]) -> "Trained":
-        """Read it from a request.
-
-        Raises:
-            DataError: an output of the train stage is missing.
-        """
-        names = ("bundle_uri", "mlflow_run_id", "run_identity")
-        missing = [f"{TASK}.{name}" for name in names if not upstream.get(f"{TASK}.{name}")]
-        if missing:
-            raise DataError(f"register needs {', '.join(missing)} in --upstream; run the train stage first")
-        bundle, run_id, identity = (upstream[f"{TASK}.{name}"] for name in names)
-        return cls(bundle_uri=bundle, run_id=run_id, identity=identity)
 
 
 def run(request: StageRequest) -> StageReport:
@@ -122,7 +98,7 @@ def run(request: StageRequest) -> StageReport:
                 results=results,
                 coverage=training_run.data.metrics.get(f"test.coverage_{LIST_LENGTH}"),
                 bundle=bundle,
-                bundle_uri=trained.bundle_uri,
+                trained=trained,
                 audience=audience,
                 champion=None if champion is None else client.get_model_version(name, champion),
                 version="" if found is None else str(found.version),

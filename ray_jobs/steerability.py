@@ -24,6 +24,7 @@ from ray_jobs.evaluation.probes import probe, summarise_probes
 from ray_jobs.evaluation.steering import Past, Sample, answer, evaluation_rows, read_pasts, summarise
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import runs, steering_plots, steering_report, versions
+from ray_jobs.registry.trained import TASK, Trained
 from schemas.handoff import Handoff, StageReport
 from schemas.model_versions import CHALLENGER, CHAMPION, CHAMPION_KEY, registered_name
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
@@ -35,7 +36,6 @@ from schemas.steering_probes import STEERING_PROBES
 STAGE = "steerability"
 MODELS = "versions.models"
 """Upstream output that names the versions, separated by commas."""
-TRAINED = "train_recommender"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +137,9 @@ def run(request: StageRequest) -> StageReport:
 def _chosen(client: MlflowClient, request: StageRequest, own: SteerabilitySettings) -> list[Asked]:
     named = own.models or tuple(filter(None, request.upstream.get(MODELS, "").split(",")))
     asked = []
-    if not named and f"{TRAINED}.bundle_uri" in request.upstream:
-        identity, uri, run_id = (
-            request.upstream[f"{TRAINED}.{name}"] for name in ("run_identity", "bundle_uri", "mlflow_run_id")
-        )
-        asked = [Asked(model=identity, label=CHALLENGER, bundle_uri=uri, run_id=run_id)]
+    if not named and any(name.startswith(f"{TASK}.") for name in request.upstream):
+        trained = Trained.of(request.upstream)
+        asked = [Asked(model=trained.identity, label=CHALLENGER, bundle_uri=trained.bundle_uri, run_id=trained.run_id)]
         named = tuple(filter(None, [request.upstream.get(CHAMPION_KEY)]))
     elif not named:
         named = (f"{registered_name(request.dataset)}@{CHAMPION}",)

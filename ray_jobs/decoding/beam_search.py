@@ -12,9 +12,8 @@ from ray_jobs.decoding.trie import Trie
 MIN_LOG_PROB = -1e9
 _NO_ITEM = -1
 _CHUNKS = 16
-_BARRED = 1e30
-_DEAD = -1e29
-"""A lower score is that of a prefix that no item has; sums of log-probabilities stay far above."""
+_DEAD = -torch.inf
+"""Score of a prefix that no item has, and so of every prefix that extends it."""
 
 TieKey = Callable[[Tensor], Tensor]
 
@@ -102,7 +101,7 @@ def _search(
 ) -> tuple[Tensor, Tensor]:
     device = trie.leaf_items.device
     excluded = None if exclude is None or not exclude.shape[1] else _Excluded(trie, exclude.to(device))
-    # A beam with a score below _DEAD is none, whatever its node.
+    # A beam with the score _DEAD is none, whatever its node.
     nodes = torch.zeros(batch, 1, dtype=torch.int32, device=device)
     groups = None if max_per_prefix is None else nodes
     scores = torch.zeros(batch, 1, device=device)
@@ -125,18 +124,11 @@ def _search(
         cells = picked if found.cells is None else found.cells.gather(1, picked)
         parents = cells // size
         symbols = cells - parents * size
-        if found.nodes is None:
-            keys = trie.keys[level]
-            assert keys is not None
-            reached = (nodes.gather(1, parents) * size + symbols).int()
-            nodes = torch.searchsorted(keys, reached, out_int32=True).clamp_max_(keys.numel() - 1)
-        else:
-            nodes = found.nodes.gather(1, picked)
+        nodes = found.nodes.gather(1, picked)
         if groups is not None:
             groups = nodes if level < prefix_length else groups.gather(1, parents)
         earlier = codes.gather(1, parents.unsqueeze(2).expand(-1, -1, level))
         codes = torch.cat([earlier, symbols.unsqueeze(2)], dim=2)
-    scores = scores.masked_fill(scores < _DEAD, -torch.inf)
     items, scores, groups = _items_of(trie, nodes, scores, groups, excluded, None if tie_key else k)
     return _best_items(items, scores, groups, k, max_per_prefix, tie_key)
 
@@ -145,29 +137,32 @@ class _Extensions(NamedTuple):
     """Candidates of a level.
 
     Args:
-        values: scores [B, W], below `_DEAD` for what is none.
+        values: scores [B, W], `_DEAD` for what is none.
         cells: per candidate beam * K + code; None if each cell is a candidate, in order.
-        nodes: those that the candidates lead to; None where the level's keys tell.
+        nodes: those that the candidates lead to; some node for what is none.
     """
 
     values: Tensor
     cells: Tensor | None
-    nodes: Tensor | None
+    nodes: Tensor
 
 
 def _extensions(trie: Trie, level: int, nodes: Tensor, totals: Tensor) -> _Extensions:
     """What the trie allows of `totals` [B, n, K]; the caller has no more use for them.
 
-    A level with a mask is masked by one addition. Of a larger level the rows of its beams' children are laid end to
+    A level with a table has a cell for every code. Of a larger level the rows of its beams' children are laid end to
     end, so that work and memory go with the children that there are and not with the most that a node has.
     """
-    mask = trie.masks[level]
-    if mask is not None:
-        rows = mask.index_select(0, nodes.flatten()).view_as(totals)
-        return _Extensions(totals.add_(rows, alpha=_BARRED).flatten(1), None, None)
+    table = trie.children[level]
+    if table is not None:
+        reached = table.index_select(0, nodes.flatten())
+        if not trie.is_full(level):
+            totals.masked_fill_((reached < 0).view_as(totals), _DEAD)
+            reached.clamp_min_(0)
+        return _Extensions(totals.flatten(1), None, reached.view(totals.shape[0], -1))
     packed = _Packed(trie.offsets[level], nodes)
     cells = packed.beams * totals.shape[2] + trie.symbols[level][packed.places]
-    values = totals.flatten(1).gather(1, cells).masked_fill_(packed.none, -torch.inf)
+    values = totals.flatten(1).gather(1, cells).masked_fill_(packed.none, _DEAD)
     return _Extensions(values, cells, packed.places)
 
 
@@ -224,7 +219,7 @@ def _place_in_group(values: Tensor, groups: Tensor) -> Tensor:
 
 def _top_of_groups(values: Tensor, groups: Tensor, cap: int, count: int) -> tuple[Tensor, Tensor]:
     """`count` large ones per row and where they are: the `cap` largest of each group before all others."""
-    later = (_place_in_group(values, groups) >= cap) | (values < _DEAD)
+    later = (_place_in_group(values, groups) >= cap) | (values == _DEAD)
     order = values.argsort(dim=1, descending=True, stable=True)
     picked = order.gather(1, later.gather(1, order).to(torch.int8).argsort(dim=1, stable=True)[:, :count])
     return values.gather(1, picked), picked
@@ -254,7 +249,7 @@ class _Excluded:
         """Set `totals` [B, n, K] to -inf where a code leads to excluded items only."""
         parents, symbols = self._levels[level]
         rows, beams, entries = (nodes.unsqueeze(2) == parents.unsqueeze(1)).nonzero(as_tuple=True)
-        totals[rows, beams, symbols[rows, entries].long()] = -torch.inf
+        totals[rows, beams, symbols[rows, entries].long()] = _DEAD
 
     def holds(self, slots: Tensor) -> Tensor:
         """Whether each of the slots [B, W] holds an excluded item."""

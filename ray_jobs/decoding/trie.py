@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MASK_CELLS = 2**25
-"""A level with up to so many pairs of node and code is given a mask of them, a byte each."""
+TABLE_CELLS = 2**24
+"""A level with up to so many pairs of node and code is given a table of them, four bytes each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +24,8 @@ class Trie:
         offsets: per level t, [n_t + 1]: children of node i at depth t are nodes ``offsets[t][i]`` up to
             ``offsets[t][i + 1]`` at depth t + 1.
         symbols: per level t, [n_(t+1)]: code on the edge into each node at depth t + 1.
-        masks: per level t, int8[n_t, K_t]: 0 where a code leads on from a node, -1 where it does not; None for a level
-            of more than `MASK_CELLS` cells.
-        keys: per level t with a mask, [n_(t+1)]: cell of that mask that leads to each node, ascending; or None.
+        children: per level t, [n_t, K_t]: the node at depth t + 1 that a code leads to from a node, -1 where it leads
+            to none; None for a level of more than `TABLE_CELLS` cells.
         leaf_items: [N], item at each slot.
         item_slots: [N], the inverse of `leaf_items`.
         leaf_starts: [leaves + 1], slots of leaf i are ``leaf_starts[i]`` up to ``leaf_starts[i + 1]``; None if every
@@ -36,8 +35,7 @@ class Trie:
 
     offsets: tuple[Tensor, ...]
     symbols: tuple[Tensor, ...]
-    masks: tuple[Tensor | None, ...]
-    keys: tuple[Tensor | None, ...]
+    children: tuple[Tensor | None, ...]
     leaf_items: Tensor
     item_slots: Tensor
     leaf_starts: Tensor | None
@@ -96,30 +94,25 @@ class Trie:
         leaf_starts: Tensor | None,
         known: "Trie | None" = None,
     ) -> "Trie":
-        """A tree with its derived parts; a level whose tensors are those of `known` takes over its mask."""
-        masks: list[Tensor | None] = []
-        keys: list[Tensor | None] = []
+        """A tree with its derived parts; a level whose tensors are those of `known` takes over its table."""
+        children: list[Tensor | None] = []
         for level, size in enumerate(sizes):
             nodes = offsets[level].numel() - 1
             if known is not None and known.symbols[level] is symbols[level]:
-                masks.append(known.masks[level])
-                keys.append(known.keys[level])
-            elif nodes * size > MASK_CELLS:
-                masks.append(None)
-                keys.append(None)
+                children.append(known.children[level])
+            elif nodes * size > TABLE_CELLS:
+                children.append(None)
             else:
-                key = torch.repeat_interleave(offsets[level].diff()).mul_(size).add_(symbols[level])
-                mask = torch.full((nodes, size), -1, dtype=torch.int8, device=leaf_items.device)
-                mask.view(-1)[key] = 0
-                masks.append(mask)
-                keys.append(key.int())
+                cells = torch.repeat_interleave(offsets[level].diff()).mul_(size).add_(symbols[level])
+                table = torch.full((nodes, size), -1, dtype=torch.int32, device=leaf_items.device)
+                table.view(-1)[cells] = torch.arange(cells.numel(), dtype=torch.int32, device=leaf_items.device)
+                children.append(table)
         slots = torch.empty_like(leaf_items)
         slots[leaf_items] = torch.arange(leaf_items.numel(), dtype=torch.int32, device=leaf_items.device)
         return cls(
             offsets=tuple(offsets),
             symbols=tuple(symbols),
-            masks=tuple(masks),
-            keys=tuple(keys),
+            children=tuple(children),
             leaf_items=leaf_items,
             item_slots=slots,
             leaf_starts=leaf_starts,
@@ -187,6 +180,10 @@ class Trie:
             known=self,
         )
 
+    def is_full(self, level: int) -> bool:
+        """Whether every code of the level leads on from every node."""
+        return self.symbols[level].numel() == (self.offsets[level].numel() - 1) * self.level_sizes[level]
+
     def parents(self, level: int, nodes: Tensor) -> Tensor:
         """Nodes at depth `level` above those at depth `level` + 1, int32 like `nodes`."""
         return torch.searchsorted(self.offsets[level], nodes, right=True, out_int32=True) - 1
@@ -208,7 +205,7 @@ class Trie:
 
     def memory_bytes(self) -> int:
         """Bytes held by the tree's tensors."""
-        tensors = (*self.offsets, *self.symbols, *self.masks, *self.keys, self.leaf_items, self.item_slots)
+        tensors = (*self.offsets, *self.symbols, *self.children, self.leaf_items, self.item_slots)
         return sum(t.numel() * t.element_size() for t in (*tensors, self.leaf_starts) if t is not None)
 
 

@@ -31,6 +31,7 @@ from ray_jobs.registry.results import (
     summarise,
     version_of,
 )
+from ray_jobs.registry.trained import Trained
 from schemas.errors import DataError
 from schemas.evaluations import EVALUATIONS
 from schemas.model_versions import CHAMPION, CHAMPION_KEY, PARTITION_TAG, registered_name
@@ -49,7 +50,7 @@ class Case:
         evaluations: the day's rows.
         results: the challenger's result first, then its other one and the baselines'.
         coverage: of the challenger's lists, None where nobody measured it.
-        bundle_uri: where `bundle` lies.
+        bundle: of what was `trained`.
         champion: the version that is champion and not the challenger, None where there is none.
         version: of the challenger, empty before it is made.
     """
@@ -61,7 +62,7 @@ class Case:
     results: Sequence[ModelResult]
     coverage: float | None
     bundle: Bundle
-    bundle_uri: str
+    trained: Trained
     audience: Sequence[Reader]
     champion: ModelVersion | None
     version: str = ""
@@ -89,7 +90,7 @@ def judge(case: Case) -> Decision:
     else:
         checks += _beside(case, case.champion)
     latency = latency_ms(case.bundle, case.audience, case.own.latency_requests)
-    size = sum(file.stat().st_size for file in Path(case.bundle_uri).rglob("*") if file.is_file()) / 1e6
+    size = sum(file.stat().st_size for file in Path(case.trained.bundle_uri).rglob("*") if file.is_file()) / 1e6
     return Decision(
         (
             *checks,
@@ -201,7 +202,7 @@ def _lifts(case: Case, champion: str) -> tuple[FloatArray | None, FloatArray | N
 def _asked_as(case: Case) -> list[str]:
     """Names of the challenger in `preference_evaluations`: before it was registered, and since."""
     since = [f"{registered_name(case.request.dataset)}/{case.version}"] if case.version else []
-    return [case.request.upstream["train_recommender.run_identity"], *since]
+    return [case.trained.identity, *since]
 
 
 def latency_ms(bundle: Bundle, audience: Sequence[Reader], requests: int) -> float:

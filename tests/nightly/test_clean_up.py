@@ -17,6 +17,7 @@ from planted_warehouse import Warehouse
 from retrained import registered_version
 
 from infra.settings import load_settings
+from pipelines import delta_tables
 from ray_jobs import clean_up, continuation, retrain
 from ray_jobs.cleaning import history
 from ray_jobs.cleaning.keeping import CleanUpSettings
@@ -300,3 +301,21 @@ def test_the_log_goes_up_to_the_first_version_that_is_needed(world):
     assert entries[0] == world.read[6][0]
     assert world.rows_at(6) == world.read[6][1]
     assert world.clean().status == "reused"
+
+
+def test_spark_reads_and_writes_a_table_whose_log_was_cut(world, spark):
+    world.client.delete_registered_model_alias(NAME, "champion")
+    world.tag(3, "penchant.decision", "kept")
+    assert world.clean().counts["log_files"] > 3
+    version, rows = world.read[6]
+    newest = delta_tables.read_table(spark, world.sequences)
+    assert delta_tables.newest_version(spark, world.sequences) == version
+    assert newest.count() == delta_tables.read_table(spark, world.sequences, version).count() == rows
+    with pytest.raises(DataError, match=f"no version {version - 1} "):
+        delta_tables.read_table(spark, world.sequences, version - 1)
+    request = world.warehouse.request("sequences")
+    partition = {"partition_date": request.partition_date()}
+    fewer = newest.where("user_id <> 'U000'")
+    handoff = delta_tables.write_partition(spark, fewer, SEQUENCES, world.sequences, partition, request.identity())
+    assert (handoff.version, handoff.rows) == (version + 1, rows - 1)
+    assert DeltaTable(world.sequences).to_pyarrow_table().num_rows == rows - 1

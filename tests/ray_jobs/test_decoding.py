@@ -10,10 +10,10 @@ from ray_jobs.decoding.beam_search import _top, constrained_beam_search
 from ray_jobs.decoding.trie import Trie
 
 
-@pytest.fixture(params=["masks", "rows"])
+@pytest.fixture(params=["tables", "rows"])
 def layout(request, monkeypatch):
-    """Levels have masks, or rows only."""
-    monkeypatch.setattr(trie_module, "MASK_CELLS", 2**20 if request.param == "masks" else 0)
+    """Levels have tables, or rows only."""
+    monkeypatch.setattr(trie_module, "TABLE_CELLS", 2**20 if request.param == "tables" else 0)
 
 
 def random_codes(generator, sizes, items):
@@ -270,10 +270,10 @@ def test_the_trie_has_the_children_that_the_codes_have(sizes):
             expected = sorted({c[level] for c in codes.tolist() if tuple(c[:level]) == prefix})
             assert trie.symbols[level][start:end].tolist() == expected
             below |= {start + i: (*prefix, symbol) for i, symbol in enumerate(expected)}
-            if (mask := trie.masks[level]) is not None:
-                assert (mask[node] == 0).nonzero().flatten().tolist() == expected
-                assert (mask[node][mask[node] != 0] == -1).all()
-                assert trie.keys[level][start:end].tolist() == [node * sizes[level] + symbol for symbol in expected]
+            if (table := trie.children[level]) is not None:
+                assert {code: child for code, child in enumerate(table[node].tolist()) if child != -1} == {
+                    symbol: start + place for place, symbol in enumerate(expected)
+                }
         assert trie.parents(level, torch.tensor(sorted(below))).tolist() == [
             next(node for node, prefix in prefixes.items() if prefix == below[child][:-1]) for child in sorted(below)
         ]
@@ -334,5 +334,5 @@ def test_appending_below_known_prefixes_leaves_the_levels_above_as_they_are():
     for level in (0, 1):
         assert grown.symbols[level] is trie.symbols[level]
         assert grown.offsets[level] is trie.offsets[level]
-        assert grown.masks[level] is trie.masks[level]
+        assert grown.children[level] is trie.children[level]
     assert grown.symbols[2] is not trie.symbols[2]

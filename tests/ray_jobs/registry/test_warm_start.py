@@ -13,6 +13,7 @@ from ray_jobs.recommenders.popularity import Popularity
 from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from ray_jobs.registry import runs, versions
+from ray_jobs.registry.trained import Trained
 from ray_jobs.train import begin_with
 from ray_jobs.training.plan import Plan, build
 from ray_jobs.training.warm_start import carry_over
@@ -69,7 +70,7 @@ def test_a_version_says_what_it_began_with(registered):
     world, request, _ = registered
     bundle = load_bundle(request.upstream["train_recommender.bundle_uri"])
     began = replace(bundle, provenance={"warm_start": {"version": "penchant-tiny/1"}})
-    trained = register.Trained.of(request.upstream)
+    trained = Trained.of(request.upstream)
     results = register._results(input_partition(world.settings, request, "evaluations"), request, trained)
     content = register._card_content(request, trained, began, [], results, NAME)
     assert register._tags(request, trained, content, began)["penchant.warm_start"] == "penchant-tiny/1"
