@@ -30,7 +30,7 @@ class Step(Protocol):
                 cache can be reordered; zeros at first.
 
         Returns:
-            float[B, n, K_t].
+            float[B, n, K_t], none above 0.
         """
         ...
 
@@ -105,15 +105,20 @@ def _search(
     nodes = torch.zeros(batch, 1, dtype=torch.int32, device=device)
     groups = None if max_per_prefix is None else nodes
     scores = torch.zeros(batch, 1, device=device)
+    lowest = scores.new_tensor(MIN_LOG_PROB)
     codes = torch.empty(batch, 1, 0, dtype=torch.int64, device=device)
     parents = torch.zeros(batch, 1, dtype=torch.int64, device=device)
     for level, size in enumerate(trie.level_sizes):
         log_probs = step(codes, parents)
         assert log_probs.shape == (batch, nodes.shape[1], size), (log_probs.shape, level)
-        totals = log_probs.to(scores.dtype).clamp_min(MIN_LOG_PROB).add_(scores.unsqueeze(2))
+        log_probs, table = log_probs.to(scores.dtype), trie.children[level]
+        # Of a level with a table, one clamp does both: a child's number is no bound to what is at most 0.
+        children = None if table is None else table.index_select(0, nodes.flatten()).view_as(log_probs)
+        totals = log_probs.clamp_min(MIN_LOG_PROB) if children is None else log_probs.clamp(lowest, children)
+        totals.add_(scores.unsqueeze(2))
         if excluded is not None:
             excluded.drop(level, nodes, totals)
-        found = _extensions(trie, level, nodes, totals)
+        found = _extensions(trie, level, nodes, totals, children)
         kept = min(beams, found.values.shape[1])
         if groups is None or max_per_prefix is None or level < prefix_length:
             scores, picked = _top(found.values, kept)
@@ -124,7 +129,7 @@ def _search(
         cells = picked if found.cells is None else found.cells.gather(1, picked)
         parents = cells // size
         symbols = cells - parents * size
-        nodes = found.nodes.gather(1, picked)
+        nodes = found.nodes.gather(1, picked).clamp_min_(0).int()
         if groups is not None:
             groups = nodes if level < prefix_length else groups.gather(1, parents)
         earlier = codes.gather(1, parents.unsqueeze(2).expand(-1, -1, level))
@@ -139,7 +144,7 @@ class _Extensions(NamedTuple):
     Args:
         values: scores [B, W], `_DEAD` for what is none.
         cells: per candidate beam * K + code; None if each cell is a candidate, in order.
-        nodes: those that the candidates lead to; some node for what is none.
+        nodes: numbers of those that the candidates lead to, negative for what is none.
     """
 
     values: Tensor
@@ -147,19 +152,15 @@ class _Extensions(NamedTuple):
     nodes: Tensor
 
 
-def _extensions(trie: Trie, level: int, nodes: Tensor, totals: Tensor) -> _Extensions:
-    """What the trie allows of `totals` [B, n, K]; the caller has no more use for them.
+def _extensions(trie: Trie, level: int, nodes: Tensor, totals: Tensor, children: Tensor | None) -> _Extensions:
+    """What the trie allows of `totals` [B, n, K].
 
-    A level with a table has a cell for every code. Of a larger level the rows of its beams' children are laid end to
-    end, so that work and memory go with the children that there are and not with the most that a node has.
+    A level with a table has a cell for every code, `children` [B, n, K]. Of a larger level the rows of its beams'
+    children are laid end to end, so that work and memory go with the children that there are and not with the most that
+    a node has.
     """
-    table = trie.children[level]
-    if table is not None:
-        reached = table.index_select(0, nodes.flatten())
-        if not trie.is_full(level):
-            totals.masked_fill_((reached < 0).view_as(totals), _DEAD)
-            reached.clamp_min_(0)
-        return _Extensions(totals.flatten(1), None, reached.view(totals.shape[0], -1))
+    if children is not None:
+        return _Extensions(totals.flatten(1), None, children.flatten(1))
     packed = _Packed(trie.offsets[level], nodes)
     cells = packed.beams * totals.shape[2] + trie.symbols[level][packed.places]
     values = totals.flatten(1).gather(1, cells).masked_fill_(packed.none, _DEAD)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 TABLE_CELLS = 2**24
-"""A level with up to so many pairs of node and code is given a table of them, four bytes each."""
+"""A level with up to so many pairs of node and code is given a table of them: numbers that float32 holds exactly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +24,8 @@ class Trie:
         offsets: per level t, [n_t + 1]: children of node i at depth t are nodes ``offsets[t][i]`` up to
             ``offsets[t][i + 1]`` at depth t + 1.
         symbols: per level t, [n_(t+1)]: code on the edge into each node at depth t + 1.
-        children: per level t, [n_t, K_t]: the node at depth t + 1 that a code leads to from a node, -1 where it leads
-            to none; None for a level of more than `TABLE_CELLS` cells.
+        children: per level t, float32[n_t, K_t]: number of the node at depth t + 1 that a code leads to from a node,
+            -inf where it leads to none; None for a level of more than `TABLE_CELLS` cells.
         leaf_items: [N], item at each slot.
         item_slots: [N], the inverse of `leaf_items`.
         leaf_starts: [leaves + 1], slots of leaf i are ``leaf_starts[i]`` up to ``leaf_starts[i + 1]``; None if every
@@ -104,8 +104,8 @@ class Trie:
                 children.append(None)
             else:
                 cells = torch.repeat_interleave(offsets[level].diff()).mul_(size).add_(symbols[level])
-                table = torch.full((nodes, size), -1, dtype=torch.int32, device=leaf_items.device)
-                table.view(-1)[cells] = torch.arange(cells.numel(), dtype=torch.int32, device=leaf_items.device)
+                table = torch.full((nodes, size), -torch.inf, dtype=torch.float32, device=leaf_items.device)
+                table.view(-1)[cells] = torch.arange(cells.numel(), dtype=torch.float32, device=leaf_items.device)
                 children.append(table)
         slots = torch.empty_like(leaf_items)
         slots[leaf_items] = torch.arange(leaf_items.numel(), dtype=torch.int32, device=leaf_items.device)
@@ -179,10 +179,6 @@ class Trie:
             leaf_starts=starts_now,
             known=self,
         )
-
-    def is_full(self, level: int) -> bool:
-        """Whether every code of the level leads on from every node."""
-        return self.symbols[level].numel() == (self.offsets[level].numel() - 1) * self.level_sizes[level]
 
     def parents(self, level: int, nodes: Tensor) -> Tensor:
         """Nodes at depth `level` above those at depth `level` + 1, int32 like `nodes`."""

@@ -219,7 +219,7 @@ def test_a_cap_holds_for_every_prefix_and_lets_as_many_items_out_as_it_allows(se
     sizes, items, length = (4, 5, 3), 50, 1 + seed % 2
     codes = random_codes(generator, sizes, items)
     model = RandomModel(generator, sizes, batch=2)
-    model.tables[0][:, :, 0] += 20
+    model.tables[0][:, :, 1:] -= 20
     exclude = torch.randint(-1, items, (2, 9), generator=generator)
     trie = Trie.from_codes(codes, sizes)
     exact, _ = constrained_beam_search(model, trie, 2, items, 12, exclude, max_per_prefix=cap, prefix_length=length)
@@ -271,7 +271,7 @@ def test_the_trie_has_the_children_that_the_codes_have(sizes):
             assert trie.symbols[level][start:end].tolist() == expected
             below |= {start + i: (*prefix, symbol) for i, symbol in enumerate(expected)}
             if (table := trie.children[level]) is not None:
-                assert {code: child for code, child in enumerate(table[node].tolist()) if child != -1} == {
+                assert {code: child for code, child in enumerate(table[node].tolist()) if child >= 0} == {
                     symbol: start + place for place, symbol in enumerate(expected)
                 }
         assert trie.parents(level, torch.tensor(sorted(below))).tolist() == [
