@@ -83,7 +83,8 @@ def constrained_beam_search(
         raise SettingError(f"max_per_prefix is {max_per_prefix}: at least 1 is needed, or None for no cap")
     if not 1 <= prefix_length <= trie.depth:
         raise SettingError(f"prefix_length is {prefix_length}: item codes have 1 to {trie.depth} levels")
-    with torch.inference_mode():
+    # Compiled code cannot take views of weights in inference mode.
+    with torch.no_grad() if torch.compiler.is_compiling() else torch.inference_mode():
         items, scores = _search(step, trie, batch, beams, k, exclude, max_per_prefix, prefix_length, tie_key)
     return items.clone(), scores.clone()
 
@@ -249,8 +250,9 @@ class _Excluded:
     def drop(self, level: int, nodes: Tensor, totals: Tensor) -> None:
         """Set `totals` [B, n, K] to -inf where a code leads to excluded items only."""
         parents, symbols = self._levels[level]
-        rows, beams, entries = (nodes.unsqueeze(2) == parents.unsqueeze(1)).nonzero(as_tuple=True)
-        totals[rows, beams, symbols[rows, entries].long()] = _DEAD
+        here = nodes.unsqueeze(2) == parents.unsqueeze(1)
+        bounds = torch.full_like(here, torch.inf, dtype=totals.dtype).masked_fill_(here, _DEAD)
+        totals.scatter_reduce_(2, symbols.long().unsqueeze(1).expand_as(here), bounds, "amin")
 
     def holds(self, slots: Tensor) -> Tensor:
         """Whether each of the slots [B, W] holds an excluded item."""

@@ -51,6 +51,11 @@ class Trie:
         """Number of items N."""
         return self.leaf_items.numel()
 
+    @property
+    def is_regular(self) -> bool:
+        """Whether a search has tensors of the same shapes whatever it finds: tables for all levels, an item a leaf."""
+        return self.leaf_starts is None and all(table is not None for table in self.children)
+
     @classmethod
     def from_codes(cls, codes: Tensor, level_sizes: Sequence[int], shared_leaves: bool = False) -> "Trie":
         """Build the tree of `codes`.

@@ -1,5 +1,6 @@
 """What the recipes share that write an item as a tuple of codes."""
 
+import itertools
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -62,9 +63,8 @@ class CodeTokens(nn.Module):
     def __init__(self, level_sizes: tuple[int, ...], width: int) -> None:
         super().__init__()
         self.level_sizes = level_sizes
-        starts = torch.tensor([1, *level_sizes]).cumsum(0)
-        self.register_buffer("offsets", starts[:-1].clone(), persistent=False)
-        self.end = int(starts[-1])
+        *self.starts, self.end = itertools.accumulate(level_sizes, initial=1)
+        self.register_buffer("offsets", torch.tensor(self.starts), persistent=False)
         self.table = nn.Embedding(self.end + 1, width)
         nn.init.normal_(self.table.weight, std=1.0)
         self.scale = width**-0.5
@@ -75,7 +75,7 @@ class CodeTokens(nn.Module):
 
     def scores(self, states: Tensor, level: int) -> Tensor:
         """Scores float[..., K_level] of a level's codes for decoder states float[..., d]."""
-        first = int(self.offsets[level])
+        first = self.starts[level]
         return (states * self.scale) @ self.table.weight[first : first + self.level_sizes[level]].T
 
     def log_probabilities(self, states: Tensor, level: int) -> Tensor:
@@ -172,11 +172,15 @@ class GenerativeRecommender(Recommender):
 
         return step
 
+    def check_width(self, k: int) -> None:
+        """Raises SettingError where a search does not keep `k` beams."""
+        if k > self.settings.beams:
+            raise SettingError(f"{k} items were asked of {self.settings.beams} beams: raise {self.name}.beams to {k}")
+
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The best items that a beam search over the catalogue's prefix tree finds."""
-        if k > self.settings.beams:
-            raise SettingError(f"{k} items were asked of {self.settings.beams} beams: raise {self.name}.beams to {k}")
+        self.check_width(k)
         step = self.stepper(self._memory(batch))
         cap = self.settings.max_per_first_code or None
         beams = self.settings.beams

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ray_jobs.data.histories import Batch, Catalogue
 from ray_jobs.recommenders.base import RecipeSettings, Signals
+from ray_jobs.recommenders.compiled_search import CompiledSearch
 from ray_jobs.recommenders.generative import GenerativeRecommender, GenerativeSettings
 from ray_jobs.recommenders.t5 import Encoder
 
@@ -23,9 +24,11 @@ class TigerSettings(GenerativeSettings):
 
     Args:
         encoder_layers: layers that read the history.
+        compile_search: single requests are answered by compiled code, see `CompiledSearch`; it needs a C++ compiler.
     """
 
     encoder_layers: int = 2
+    compile_search: bool = False
 
 
 class Tiger(GenerativeRecommender):
@@ -45,6 +48,23 @@ class Tiger(GenerativeRecommender):
             settings.inner,
             settings.dropout,
         )
+        self.settings: TigerSettings = settings
+        self._compiled: CompiledSearch | None = None
+
+    @torch.no_grad()
+    def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As every generative recipe; a batch of one in compiled code where the settings ask for it."""
+        single = len(batch) == 1 and batch.history.shape[1] <= self.settings.max_history
+        if not (self.settings.compile_search and single and self.trie().is_regular):
+            return super().topk(batch, k, exclude)
+        if self._compiled is None:
+            self._compiled = CompiledSearch(self._search_one, self.settings.max_history, f"{self.name}.compile_search")
+        self.check_width(k)
+        items, scores = self._compiled(batch, exclude)
+        return items[:, :k], scores[:, :k]
+
+    def _search_one(self, history: Tensor, lengths: Tensor, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
+        return super().topk(Batch(history, lengths, lengths, ("",)), self.settings.beams, exclude)
 
     def input_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Token ids int64[B, L * H + 1] and bool mask: codes of the history, then the end token, then pads."""

@@ -8,8 +8,10 @@ generate    The same weights in TIGER's layout and in transformers' T5ForConditi
             compared position by position; a difference is explained where both scores there differ by less than 1e-5
             of their size. Both sides run in turns in this process; ratios are of pairs. "decoding" leaves the encoder
             out on both sides (each gets its states). Where ``--hf-rows`` is less than the batch, Hugging Face decodes
-            as many rows at once only, and queries a second are compared. "products" are the matrix products that
-            encoding and decoding take, alone, one call each; "bound" is the ratio if all else took no time.
+            as many rows at once only, and queries a second are compared. "compiled" is TIGER's setting
+            `compile_search`, for batches of one; it needs a C++ compiler, and half a minute before the clock starts.
+            "products" are the matrix products that encoding and decoding take, alone, one call each; "bound" is the
+            ratio if all else took no time.
 constraint  Selection of beams under the trie, minus the same without a trie (all codes allowed, the same top-k), as a
             share of a step that has none; log-probabilities are those of the model, recorded, so that the difference
             is not lost in the model's noise. "alone" is everything that the search does beside the model.
@@ -51,7 +53,7 @@ class AllTokens(CodeTokens):
 
     def log_probabilities(self, states: Tensor, level: int) -> Tensor:
         logits = ((states * self.scale) @ self.table.weight.T).log_softmax(-1)
-        first = int(self.offsets[level])
+        first = self.starts[level]
         return logits[..., first : first + self.level_sizes[level]]
 
 
@@ -186,6 +188,12 @@ class Pair:
         memory = self.model.decoder.memory(*(encoded or self.model.encode(batch)))
         return constrained_beam_search(self.model.stepper(memory), self.trie, len(batch), beams, beams)
 
+    def compiled(self, batch: Batch, beams: int) -> tuple[Tensor, Tensor]:
+        if self.model.settings.beams != beams or not self.model.settings.compile_search:
+            self.model.settings = replace(self.settings, beams=beams, compile_search=True)
+            self.model._compiled = None
+        return self.model.topk(batch, beams)
+
     def hf(self, batch: Batch, beams: int, states: Tensor | None = None, scores: bool = False) -> tuple[Tensor, Tensor]:
         tokens, mask = self.model.input_tokens(batch)
         config = GenerationConfig(
@@ -227,7 +235,7 @@ def part_generate(given: argparse.Namespace, settings: TigerSettings) -> None:
     print("\n## generate: ours against transformers.generate, same weights")
     print(
         "items | beams | batch | HF rows | ms ours | ms HF | queries/s ours | HF | ratio | decoding ratio "
-        "| ms products | bound | differ"
+        "| ms compiled | its ratio | ms products | bound | differ"
     )
     for items in given.items:
         pair = Pair(items, settings, given.seed)
@@ -250,6 +258,11 @@ def compare(given: argparse.Namespace, pair: Pair, beams: int, batch: Batch) -> 
     bare_ours, bare_theirs = in_turns(
         lambda: pair.ours(batch, beams, encoded), lambda: pair.hf(part, beams, half), repeats, inner
     )
+    faster = "- | -"
+    if size == 1:
+        assert torch.equal(pair.compiled(batch, beams)[0], pair.ours(batch, beams)[0])
+        mine, other_times = in_turns(lambda: pair.compiled(batch, beams), lambda: pair.hf(part, beams), repeats, inner)
+        faster = f"{spread(mine, 1e3)} | {spread([b / a for a, b in zip(mine, other_times, strict=True)])}"
     bare_products = products(pair.settings, len(pair.sizes), encoded[0].shape[1], size, beams)
     least = clocked(bare_products, 4 * inner * repeats)
     bound = (statistics.median(theirs) / rows) / (statistics.median(least) / size)
@@ -258,7 +271,7 @@ def compare(given: argparse.Namespace, pair: Pair, beams: int, batch: Batch) -> 
     print(
         f"{len(pair.codes)} | {beams} | {size} | {rows} | {spread(ours, 1e3)} | {spread(theirs, 1e3)} | "
         f"{size / statistics.median(ours):.1f} | {rows / statistics.median(theirs):.2f} | "
-        f"{spread(ratios)} | {spread(bare)} | {spread(least, 1e3)} | {bound:.1f} | "
+        f"{spread(ratios)} | {spread(bare)} | {faster} | {spread(least, 1e3)} | {bound:.1f} | "
         f"{other} of {compared}, {explained} explained",
         flush=True,
     )

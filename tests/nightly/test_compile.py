@@ -1,6 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from small_training import fit_two
+
+from ray_jobs.data.histories import Catalogue, make_batch
+from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 
 
 def test_compiled_losses_are_those_of_the_plain_recipe(monkeypatch):
@@ -16,3 +21,18 @@ def test_compiled_losses_are_those_of_the_plain_recipe(monkeypatch):
     state, _ = fit_two(epochs=1, compile=True)
     assert compiled == [{"dynamic": True}]
     assert state.records[0]["loss"] == pytest.approx(plain.records[0]["loss"], rel=1e-6)
+
+
+def test_a_compiled_search_finds_what_the_plain_one_finds():
+    codes = torch.cartesian_prod(torch.arange(8), torch.arange(8), torch.arange(4))[::2]
+    names = tuple(f"i{n}" for n in range(len(codes)))
+    torch.manual_seed(0)
+    sizes = TigerSettings(width=16, heads=2, head_width=8, inner=16, layers=1, encoder_layers=1, max_history=6)
+    model = Tiger(sizes, Catalogue(names, names, names, codes.numpy(), (8, 8, 4))).eval()
+    batches = [make_batch([list(range(3, 3 + length))], [""]) for length in (6, 1, 0)]
+    plain = [model.topk(batch, 5, exclude) for batch in batches for exclude in (None, batch.history)]
+    model.settings = replace(sizes, compile_search=True)
+    fast = [model.topk(batch, 5, exclude) for batch in batches for exclude in (None, batch.history)]
+    for (items, scores), (same, close) in zip(plain, fast, strict=True):
+        assert torch.equal(items, same)
+        assert torch.allclose(scores, close, atol=1e-5)

@@ -44,6 +44,33 @@ def menderemb():
     return MenderEmb(MenderEmbSettings(**SMALL), small_catalogue()).eval()
 
 
+def test_single_requests_are_searched_in_compiled_code_where_a_setting_asks_for_it(monkeypatch):
+    compiled = []
+    real = torch.compile
+
+    def compile_without_a_compiler(function, **given):
+        compiled.append(given)
+        return real(function, backend="eager", fullgraph=True, dynamic=given["dynamic"])
+
+    monkeypatch.setattr(torch, "compile", compile_without_a_compiler)
+    monkeypatch.setattr("ray_jobs.recommenders.compiled_search.shutil.which", lambda name: None)
+    model = _tiger(beams=10)
+    batches = [make_batch([[1, 2, 3]], [""]), make_batch([[]], [""]), make_batch([[1], [2, 3]], ["", ""])]
+    plain = [model.topk(batch, 4, exclude) for batch in batches for exclude in (None, batch.history)]
+    model.settings = replace(model.settings, compile_search=True)
+    with pytest.raises(SettingError, match=r"tiger\.compile_search needs a C\+\+ compiler"):
+        model.topk(batches[0], 4)
+    model.topk(batches[2], 4)
+    monkeypatch.setattr("ray_jobs.recommenders.compiled_search.shutil.which", lambda name: name)
+    fast = [model.topk(batch, 4, exclude) for batch in batches for exclude in (None, batch.history)]
+    assert len(compiled) == 1
+    for (items, scores), (same, close) in zip(plain, fast, strict=True):
+        assert torch.equal(items, same)
+        assert torch.allclose(scores, close, atol=1e-5)
+    with pytest.raises(SettingError, match="11 items were asked of 10 beams"):
+        model.topk(batches[0], 11)
+
+
 def test_recipes_are_those_that_the_orchestrator_offers():
     for name, offered in RECOMMENDERS.items():
         assert recipe_class(name).name == name

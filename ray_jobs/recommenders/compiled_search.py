@@ -1,0 +1,48 @@
+"""One request at a time through compiled code, as an interactive server gets them.
+
+For a batch of one, calling an operation takes longer than its work: encoder and beam search become one call instead of
+some hundred. The code is made for fixed shapes, so a history is padded to its full length, and the excluded items to
+the next power of two.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from infra.errors import SettingError
+from ray_jobs.data.histories import PAD, Batch
+
+COMPILERS = ("g++", "clang++")
+Search = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+
+class CompiledSearch:
+    """A search for one history, compiled when it is asked first: half a minute per width of the excluded items.
+
+    Args:
+        search: from history int64[1, `length`], lengths int64[1] and excluded items int64[1, E] or None to items and
+            scores; only tensors in it may depend on what these hold.
+        setting: that asked for it, for the message.
+
+    Raises:
+        SettingError: there is no C++ compiler.
+    """
+
+    def __init__(self, search: Search, length: int, setting: str) -> None:
+        wanted = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
+        if not any(map(shutil.which, wanted)):
+            raise SettingError(f"{setting} needs a C++ compiler, and there is no {' or '.join(wanted)}: install one")
+        self._length = length
+        self._search = torch.compile(search, dynamic=False, options={"cpp_wrapper": True})
+
+    def __call__(self, batch: Batch, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the search finds for a batch of one."""
+        history = functional.pad(batch.history, (0, self._length - batch.history.shape[1]), value=PAD)
+        if exclude is not None:
+            width = 1 << max(self._length, exclude.shape[1], 1).bit_length()
+            exclude = functional.pad(exclude, (0, width - exclude.shape[1]), value=PAD)
+        return self._search(history, batch.lengths, exclude)
