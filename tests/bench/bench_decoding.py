@@ -14,7 +14,8 @@ generate    The same weights in TIGER's layout and in transformers' T5ForConditi
             ratio if all else took no time.
 constraint  Selection of beams under the trie, minus the same without a trie (all codes allowed, the same top-k), as a
             share of a step that has none; log-probabilities are those of the model, recorded, so that the difference
-            is not lost in the model's noise. "alone" is everything that the search does beside the model.
+            is not lost in the model's noise. "alone" is everything that the search does beside the model. "compiled":
+            for one row, the whole of decoding in compiled code, with the trie and without; medians of 20 in turns.
 build       Time and memory of the trie, and appending to it, against a build from all codes.
 recall      Beam search against exact scores of the whole of a small catalogue, before and after training on histories
             whose next item the last one's first code foretells.
@@ -309,7 +310,10 @@ def free_search(step: Callable[[Tensor, Tensor], Tensor], sizes: tuple[int, ...]
 def part_constraint(given: argparse.Namespace, settings: TigerSettings) -> None:
     items = max(given.items)
     print(f"\n## constraint: its share of decoding at {items} items (all levels together)")
-    print("beams | batch | ms decoding without trie | ms search alone, free | under the trie | share of the constraint")
+    print(
+        "beams | batch | ms decoding without trie | ms search alone, free | under the trie | share of the constraint "
+        "| compiled, of decoding"
+    )
     torch.manual_seed(given.seed)
     codes, sizes = planted_codes(items, given.seed)
     model = Tiger(settings, catalogue_of(codes, sizes)).eval()
@@ -317,11 +321,34 @@ def part_constraint(given: argparse.Namespace, settings: TigerSettings) -> None:
     for beams in given.beams:
         for size in given.batches:
             batch = histories(items, size, given.length, given.seed + 1)
-            memory = model.decoder.memory(*model.encode(batch))
-            share(given.repeats * (20 if size == 1 else 3), model, memory, trie, size, beams)
+            states, mask = model.encode(batch)
+            compiled = compiled_share(given.repeats * 3, model, states, mask, trie, beams) if size == 1 else "-"
+            memory = model.decoder.memory(states, mask)
+            share(given.repeats * (20 if size == 1 else 3), model, memory, trie, size, beams, compiled)
 
 
-def share(repeats: int, model: Tiger, memory: Memory, trie: Trie, size: int, beams: int) -> None:
+def compiled_share(repeats: int, model: Tiger, states: Tensor, mask: Tensor, trie: Trie, beams: int) -> str:
+    """What the trie adds to decoding for one row in compiled code, in turns."""
+
+    def free(states: Tensor, mask: Tensor) -> Tensor:
+        return free_search(model.stepper(model.decoder.memory(states, mask)), trie.level_sizes, 1, beams)
+
+    def bound(states: Tensor, mask: Tensor) -> Tensor:
+        return constrained_beam_search(model.stepper(model.decoder.memory(states, mask)), trie, 1, beams, beams)[0]
+
+    options = {"cpp_wrapper": True}
+    runs = [torch.compile(search, dynamic=False, fullgraph=True, options=options) for search in (free, bound)]
+    for run in runs:
+        run(states, mask)
+    extra = []
+    for _ in range(repeats):
+        without, under = (statistics.median(clocked(lambda run=run: run(states, mask), 20)) for run in runs)
+        extra.append(under / without - 1)
+    torch._dynamo.reset()
+    return f"{spread(extra, 100)} %"
+
+
+def share(repeats: int, model: Tiger, memory: Memory, trie: Trie, size: int, beams: int, compiled: str) -> None:
     """One line of the table."""
     sizes = trie.level_sizes
     recorded = Recorded(model.stepper(memory))
@@ -335,7 +362,7 @@ def share(repeats: int, model: Tiger, memory: Memory, trie: Trie, size: int, bea
     extra = [(b - f) / statistics.median(whole) for f, b in zip(free, bound, strict=True)]
     print(
         f"{beams} | {size} | {spread(whole, 1e3, 2)} | {spread(free, 1e3, 2)} | {spread(bound, 1e3, 2)} | "
-        f"{spread(extra, 100)} %",
+        f"{spread(extra, 100)} % | {compiled}",
         flush=True,
     )
 
