@@ -145,7 +145,7 @@ class _Extensions(NamedTuple):
     Args:
         values: scores [B, W], `_DEAD` for what is none.
         cells: per candidate beam * K + code; None if each cell is a candidate, in order.
-        nodes: numbers of those that the candidates lead to, negative for what is none.
+        nodes: numbers of those that the candidates lead to; negative, or any, for what is none.
     """
 
     values: Tensor

@@ -43,6 +43,6 @@ class CompiledSearch:
         """What the search finds for a batch of one."""
         history = functional.pad(batch.history, (0, self._length - batch.history.shape[1]), value=PAD)
         if exclude is not None:
-            width = 1 << max(self._length, exclude.shape[1], 1).bit_length()
+            width = 1 << (max(self._length, exclude.shape[1]) - 1).bit_length()
             exclude = functional.pad(exclude, (0, width - exclude.shape[1]), value=PAD)
         return self._search(history, batch.lengths, exclude)

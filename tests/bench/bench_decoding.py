@@ -192,7 +192,6 @@ class Pair:
     def compiled(self, batch: Batch, beams: int) -> tuple[Tensor, Tensor]:
         if self.model.settings.beams != beams or not self.model.settings.compile_search:
             self.model.settings = replace(self.settings, beams=beams, compile_search=True)
-            self.model._compiled = None
         return self.model.topk(batch, beams)
 
     def hf(self, batch: Batch, beams: int, states: Tensor | None = None, scores: bool = False) -> tuple[Tensor, Tensor]:

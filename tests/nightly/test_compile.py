@@ -27,9 +27,9 @@ def test_a_compiled_search_finds_what_the_plain_one_finds():
     codes = torch.cartesian_prod(torch.arange(8), torch.arange(8), torch.arange(4))[::2]
     names = tuple(f"i{n}" for n in range(len(codes)))
     torch.manual_seed(0)
-    sizes = TigerSettings(width=16, heads=2, head_width=8, inner=16, layers=1, encoder_layers=1, max_history=6)
+    sizes = TigerSettings(width=16, heads=2, head_width=8, inner=16, layers=1, encoder_layers=1, max_history=8)
     model = Tiger(sizes, Catalogue(names, names, names, codes.numpy(), (8, 8, 4))).eval()
-    batches = [make_batch([list(range(3, 3 + length))], [""]) for length in (6, 1, 0)]
+    batches = [make_batch([list(range(3, 3 + length))], [""]) for length in (8, 1, 0)]
     plain = [model.topk(batch, 5, exclude) for batch in batches for exclude in (None, batch.history)]
     model.settings = replace(sizes, compile_search=True)
     fast = [model.topk(batch, 5, exclude) for batch in batches for exclude in (None, batch.history)]
