@@ -283,13 +283,18 @@ def bucketed(order: IntArray, lengths: IntArray, batch_size: int, rng: np.random
 
 def collate(examples: Examples, rows: IntArray) -> Batch:
     """The examples at `rows` as one padded batch."""
-    histories = [examples.history(int(row)) for row in rows]
-    preferences = tuple(examples.preferences[int(row)] for row in rows)
-    negative = None if examples.negative is None else examples.negative[rows]
-    if examples.times is None or examples.target_times is None:
-        return make_batch(histories, preferences, examples.targets[rows], negative=negative)
-    times = [examples.times[examples.offsets[row] : examples.offsets[row + 1]] for row in rows]
-    return make_batch(histories, preferences, examples.targets[rows], times, examples.target_times[rows], negative)
+    part = examples.at(rows)
+    lengths = np.diff(part.offsets)
+    times, asked_at = part.times, part.target_times
+    return Batch(
+        _padded(part.items, lengths, PAD),
+        torch.from_numpy(lengths),
+        torch.from_numpy(part.targets),
+        part.preferences,
+        None if times is None else _padded(times, lengths, 0),
+        None if asked_at is None else torch.from_numpy(asked_at),
+        None if part.negative is None else torch.from_numpy(part.negative),
+    )
 
 
 def make_batch(
@@ -304,21 +309,25 @@ def make_batch(
     lengths = np.array([len(h) for h in histories], dtype=np.int64)
     goal = np.full(len(histories), PAD, dtype=np.int64) if targets is None else targets
     return Batch(
-        torch.from_numpy(_padded(histories, lengths, PAD)),
+        _padded(_joined(histories), lengths, PAD),
         torch.from_numpy(lengths),
         torch.from_numpy(goal),
         tuple(preferences),
-        None if times is None else torch.from_numpy(_padded(times, lengths, 0)),
+        None if times is None else _padded(_joined(times), lengths, 0),
         None if asked_at is None else torch.from_numpy(asked_at),
         None if negative is None else torch.from_numpy(negative),
     )
 
 
-def _padded(rows: Sequence[IntArray | Sequence[int]], lengths: IntArray, filler: int) -> IntArray:
-    padded = np.full((len(rows), max(1, int(lengths.max(initial=0)))), filler, dtype=np.int64)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
-    return padded
+def _joined(rows: Sequence[IntArray | Sequence[int]]) -> IntArray:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *rows])
+
+
+def _padded(values: IntArray, lengths: IntArray, filler: int) -> torch.Tensor:
+    """Rows of `lengths`, whose values lie one after another, as int64[B, L]."""
+    padded = np.full((len(lengths), max(1, int(lengths.max(initial=0)))), filler, dtype=np.int64)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = values
+    return torch.from_numpy(padded)
 
 
 def examples_at(histories: Histories, rows: Sequence[tuple[int, int]], max_history: int) -> Examples:
