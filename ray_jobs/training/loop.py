@@ -128,8 +128,8 @@ def fit(
 
     Args:
         state: where to go on; a fresh run when None.
-        on_checkpoint: called after each epoch, and inside one when `due` or `stop` says so, with the state to keep;
-            the state's tensors are copies.
+        on_checkpoint: called after each evaluation, and between steps and epochs when `due` or `stop` says so, with
+            the state to keep; the state's tensors are copies.
         on_step: called after each step with the number of steps taken.
         due: whether a checkpoint inside the epoch is wanted; rank 0 is asked between steps.
         stop: whether to stop here and go on another day; asked likewise, and after at least one step.
@@ -198,14 +198,16 @@ class _Run:
             started = time.monotonic() - state.seconds
             if not self._epoch(engine, phase, planned, started):
                 return False
-            over = self._evaluate(phase, planned, started)
+            over, evaluated = self._evaluate(phase, planned, started)
             if over and state.window_steps:
                 self._add_point(state.window, state.records[-1]["learning_rate"], state.window_seconds)
             if over and len(left) > 1:
                 self._next_phase()
             state.finished = over and len(left) == 1
-            self._keep(engine if not over else None)
-            if self._asked(self.stop) and not state.finished:
+            stopping = self._asked(self.stop)
+            if evaluated or stopping or self._asked(self.due):
+                self._keep(engine if not over else None)
+            if stopping and not state.finished:
                 return False
             if over:
                 return True
@@ -263,13 +265,14 @@ class _Run:
         )
         self.state.window, self.state.window_steps, self.state.window_seconds = {}, 0, 0.0
 
-    def _evaluate(self, phase: Phase, planned: int, started: float) -> bool:
-        """Complete the newest record; True when the phase is over."""
+    def _evaluate(self, phase: Phase, planned: int, started: float) -> tuple[bool, bool]:
+        """Complete the newest record; whether the phase is over, and whether this epoch was evaluated."""
         state = self.state
         record = state.records[-1]
         done = state.epoch - state.phase_epoch
         last = done == phase.epochs
-        if last or done % phase.evaluate_every == 0:
+        due = last or done % phase.evaluate_every == 0
+        if due:
             score = self.workers.agree(validation_score(self.recommender, self.valid, self.workers), self.device)
             record["valid_ndcg_10"] = score
             if score > state.best_score:
@@ -279,7 +282,7 @@ class _Run:
             self.notify(state.step, planned, note)
         record["seconds"] = round(time.monotonic() - started, 3)
         waited = (state.epoch - max(state.best_epoch, state.phase_epoch)) // phase.evaluate_every
-        return last or waited >= phase.patience
+        return last or waited >= phase.patience, due
 
     def _next_phase(self) -> None:
         state = self.state

@@ -27,6 +27,7 @@ def test_phases_follow_each_other_and_each_trains_what_it_names_on_the_losses_it
         ("all", epoch) for epoch in (3, 4, 5, 6)
     ]
     assert ["valid_ndcg_10" in r for r in state.records] == [True, True, False, True, False, True]
+    assert len(kept) == 4, "a checkpoint for each evaluation"
     changed = {name for name, tensor in kept[0].items() if not torch.equal(tensor, before[name])}
     assert changed == {"items.weight"}
     assert kept[0]["items.weight"].square().mean() < before["items.weight"].square().mean()

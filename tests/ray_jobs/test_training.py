@@ -57,8 +57,9 @@ def test_a_run_cut_after_any_step_goes_on_as_if_it_had_not_been(tmp_path, cut):
     assert all(torch.equal(whole.best[name], resumed.best[name]) for name in whole.best)
 
 
-def test_a_run_that_is_stopped_again_and_again_ends_like_one_that_is_not():
-    plan = small_plan(replace(SETTINGS, epochs=2))
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_run_that_is_stopped_again_and_again_ends_like_one_that_is_not(every):
+    plan = small_plan(replace(SETTINGS, epochs=2, evaluate_every=every))
     whole, state, slices = small_fit(plan), None, 0
     while state is None or not state.finished:
         left = iter([False, False, True])
