@@ -61,7 +61,6 @@ class Runner:
     def __init__(self, home: str, ray: RaySettings, catalogue: Catalogue, histories: Histories) -> None:
         self.folder = Path(home) / "reproduction"
         self.home, self.ray, self.catalogue, self.histories = home, ray, catalogue, histories
-        self._with_codes: Catalogue | None = None
 
     def result_path(self, experiment: Experiment) -> Path:
         """Where the experiment's result lies once there is one."""
@@ -173,42 +172,37 @@ class Runner:
         return metrics
 
     def _coded(self, dataset: str) -> Catalogue:
-        """The catalogue with the codes of its texts; vectors are kept on disk, a finished tokenizer run is reused."""
-        if self._with_codes is not None:
-            return self._with_codes
-        item_ids = list(self.catalogue.item_ids)
+        """The catalogue with the codes of its texts, which are kept on disk: where they lie, no encoder is needed."""
+        item_ids, texts = list(self.catalogue.item_ids), list(self.catalogue.texts)
         training = np.zeros(len(item_ids), dtype=bool)
         for user in range(len(self.histories)):
             training[self.histories.training_items(user)] = True
-        kind = tokenizer_class(TOKENIZER)
-        name = f"reproduce--{dataset}--{TOKENIZER}--{config_hash(TOKENIZER_SETTINGS)}"
-        fitted = kind(kind.settings_class(**TOKENIZER_SETTINGS)).fit(
-            ArrayVectors(self._vectors()),
-            item_ids,
-            FitContext(
-                training=training,
-                version=name,
-                ray=self.ray,
-                run_name=name,
-                home=self.home,
-                stage="reproduce_tokenizer",
-            ),
-        )
-        book = fitted.codebook
-        codes = dict(zip(book.item_ids, book.codes.tolist(), strict=True))
-        self._with_codes = self.catalogue.with_codes(codes, book.level_sizes)
-        return self._with_codes
-
-    def _vectors(self) -> np.ndarray:
-        """Unit vectors float32[N, D] of the items' texts by the packaged encoder."""
-        texts = list(self.catalogue.texts)
-        path = self.folder / f"vectors-{PACKAGED}-{len(texts)}.npz"
-        if path.exists():
-            kept = np.load(path)
-            if kept["texts"].tolist() == texts:
-                vectors: np.ndarray = kept["vectors"]
-                return vectors
-        path.parent.mkdir(parents=True, exist_ok=True)
-        vectors = load_text_encoder(PACKAGED).encode(texts)
-        np.savez(path, texts=np.array(texts), vectors=vectors)
-        return vectors
+        content = {"items": item_ids, "texts": texts, "training": training.tolist(), "encoder": PACKAGED}
+        name = f"reproduce--{dataset}--{TOKENIZER}--{config_hash(content | TOKENIZER_SETTINGS)}"
+        path = self.folder / f"{name}.npz"
+        if not path.exists():
+            kind = tokenizer_class(TOKENIZER)
+            book = (
+                kind(kind.settings_class(**TOKENIZER_SETTINGS))
+                .fit(
+                    ArrayVectors(load_text_encoder(PACKAGED).encode(texts)),
+                    item_ids,
+                    FitContext(
+                        training=training,
+                        version=name,
+                        ray=self.ray,
+                        run_name=name,
+                        home=self.home,
+                        stage="reproduce_tokenizer",
+                    ),
+                )
+                .codebook
+            )
+            assert list(book.item_ids) == item_ids, "a codebook keeps the order of the items it was given"
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".tmp.npz")
+            np.savez(temporary, codes=book.codes, level_sizes=np.array(book.level_sizes))
+            temporary.replace(path)
+        with np.load(path) as kept:
+            codes = dict(zip(item_ids, kept["codes"].tolist(), strict=True))
+            return self.catalogue.with_codes(codes, kept["level_sizes"].tolist())
