@@ -42,7 +42,7 @@ class RaySettings(BaseModel, extra="forbid"):
 
     `parallel`: ``ddp`` gives every worker the whole model, ``fsdp`` splits weights and the optimiser's state over them.
     `stream_rows`: more training examples than this are not held in memory but streamed from files below `storage`.
-    `checkpoint_s`: seconds between two checkpoints inside an epoch; what a killed worker loses is less than that.
+    `checkpoint_s`: seconds between two checkpoints, beside those of evaluations; a killed worker loses less than that.
     """
 
     dashboard_address: str = "http://127.0.0.1:8265"

@@ -6,6 +6,7 @@ before it, the validation item included.
 """
 
 import datetime as dt
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -320,7 +321,7 @@ def make_batch(
 
 
 def _joined(rows: Sequence[IntArray | Sequence[int]]) -> IntArray:
-    return np.concatenate([np.zeros(0, dtype=np.int64), *rows])
+    return np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int64)
 
 
 def _padded(values: IntArray, lengths: IntArray, filler: int) -> torch.Tensor:

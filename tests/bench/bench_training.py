@@ -100,10 +100,10 @@ def main() -> None:
     count = settings.batch_size * (given.steps + given.warm)
     histories = planted_histories(count, given.items, settings.max_history, given.seed)
     examples = recipe_class(given.recipe)(settings, catalogue).training_examples(histories)
-    batches = list(itertools.islice(InMemoryExamples(examples).batches(settings.batch_size, given.seed), 10**6))
-    batches = batches[: given.steps + given.warm]
+    source = InMemoryExamples(examples).batches(settings.batch_size, given.seed)
+    batches = list(itertools.islice(source, given.steps + given.warm))
     plan = Plan(given.recipe, settings, catalogue, examples, examples)
-    choices = [(name, compiled) for name in given.formats for compiled in ((False, True) if given.compile else (False,))]
+    choices = itertools.product(given.formats, (False, True) if given.compile else (False,))
     variants = [Variant(plan, name, compiled, device) for name, compiled in choices]
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{vars(given)}\ntorch {torch.__version__}, {where}, {settings.batch_size} examples a step")
