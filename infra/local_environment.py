@@ -98,8 +98,10 @@ def local_environment(home: Path, ports: Ports) -> dict[str, str]:
     """Environment variables for local services and jobs.
 
     Waiting threads sleep instead of spinning (``OMP_WAIT_POLICY``): on two cores a spinning thread makes its
-    neighbour several times slower. Some of Ray's ports listen on every interface whatever address the head is given,
-    so its token authentication is on, with a token of this home folder.
+    neighbour several times slower. A process computes with half of the cores (``OMP_NUM_THREADS``, unless it is set):
+    with a thread on each, every small operation waits for the one that a neighbour has displaced. Some of Ray's ports
+    listen on every interface whatever address the head is given, so its token authentication is on, with a token of
+    this home folder.
     """
     airflow_url = f"http://127.0.0.1:{ports.airflow}"
     binaries = str(Path(sys.executable).parent)
@@ -110,6 +112,7 @@ def local_environment(home: Path, ports: Ports) -> dict[str, str]:
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONUNBUFFERED": "1",
         "TZ": "UTC",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // 2)),
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "1000",
         "TOKENIZERS_PARALLELISM": "false",

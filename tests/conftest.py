@@ -5,6 +5,7 @@ from infra.local_environment import TELEMETRY_OFF
 os.environ.update(TELEMETRY_OFF)
 os.environ.update(
     {
+        "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
         "SPARK_LOCAL_IP": "127.0.0.1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -1,14 +1,15 @@
-"""How long does a training step take, by number format, with and without `torch.compile`?
+"""How long does a training step take, by number format and kind of attention, with and without `torch.compile`?
 
 Steps of the training loop's `Engine`, with the settings that `make reproduce` has for the recipe, on planted histories
 as short as those of five-core data (a geometric number of items, mean 6.5, cut at the recipe's window) over a planted
 catalogue. All variants take the same batches, one after another, so that what else the machine does meets them alike.
 The first batches are left out: they compile, and choose kernels.
 
-    python -m tests.bench.bench_training --recipe tiger --scale gpu --formats fp32 bf16 --compile
+    python -m tests.bench.bench_training --recipe tiger --scale gpu --formats fp32 bf16 --attention all math --compile
 
 Times are medians in milliseconds over the batches; in brackets, the middle half; "full" is the batch whose histories
-all have the window's length. ``--profile`` adds the operations that take most of the first variant's time.
+all have the window's length. Attention ``all`` lets torch choose its kernel, ``math`` is two products and a softmax.
+``--profile`` adds the operations that take most of the first variant's time.
 """
 
 import argparse
@@ -20,9 +21,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
-import tests.conftest  # noqa: F401  environment variables of all tests
 from ray_jobs.data.histories import Batch, Histories, InMemoryExamples
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.reproduction.experiments import RECIPES, SCALES, make_experiment
@@ -32,6 +33,10 @@ from ray_jobs.training.workers import ALONE
 from tests.bench.bench_decoding import catalogue_of, planted_codes, spread
 
 MEAN_LENGTH = 6.5
+ATTENTION = {
+    "all": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH],
+    "math": [SDPBackend.MATH],
+}
 
 
 def planted_histories(users: int, items: int, window: int, seed: int) -> Histories:
@@ -46,8 +51,9 @@ def planted_histories(users: int, items: int, window: int, seed: int) -> Histori
 class Variant:
     """A model with its optimiser."""
 
-    def __init__(self, plan: Plan, precision: str, compiled: bool, device: torch.device) -> None:
-        self.name = f"{precision}{', compiled' if compiled else ''}"
+    def __init__(self, plan: Plan, precision: str, attention: str, compiled: bool, device: torch.device) -> None:
+        self.name = f"{precision}, {attention}{', compiled' if compiled else ''}"
+        self.kernels = ATTENTION[attention]
         settings = replace(plan.settings, precision=precision, compile=compiled)
         model = build(replace(plan, settings=settings)).to(device).train()
         names = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
@@ -58,7 +64,8 @@ class Variant:
         """Seconds of a step."""
         self.wait()
         started = time.perf_counter()
-        self.engine.step(batch, 1e-4)
+        with sdpa_kernel(self.kernels):
+            self.engine.step(batch, 1e-4)
         self.wait()
         return time.perf_counter() - started
 
@@ -84,7 +91,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="tiger", choices=[name for name in RECIPES if "popularity" not in name])
     parser.add_argument("--scale", default="cpu", choices=sorted(SCALES))
     parser.add_argument("--formats", nargs="+", default=["fp32"], help="fp32, bf16")
-    parser.add_argument("--compile", action="store_true", help="each format compiled as well")
+    parser.add_argument("--attention", nargs="+", default=["all"], choices=sorted(ATTENTION))
+    parser.add_argument("--compile", action="store_true", help="each of them compiled as well")
     parser.add_argument("--batch-size", type=int, default=0, help="0: that of the scale")
     parser.add_argument("--items", type=int, default=12_000)
     parser.add_argument("--steps", type=int, default=30)
@@ -103,8 +111,8 @@ def main() -> None:
     source = InMemoryExamples(examples).batches(settings.batch_size, given.seed)
     batches = list(itertools.islice(source, given.steps + given.warm))
     plan = Plan(given.recipe, settings, catalogue, examples, examples)
-    choices = itertools.product(given.formats, (False, True) if given.compile else (False,))
-    variants = [Variant(plan, name, compiled, device) for name, compiled in choices]
+    choices = itertools.product(given.formats, given.attention, (False, True) if given.compile else (False,))
+    variants = [Variant(plan, *choice, device) for choice in choices]
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{vars(given)}\ntorch {torch.__version__}, {where}, {settings.batch_size} examples a step")
     times: list[list[float]] = [[] for _ in variants]
