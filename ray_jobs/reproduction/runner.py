@@ -33,7 +33,7 @@ class Result:
     Args:
         metrics: per protocol (``raw`` ranks every item, ``unseen`` leaves out the history's) and metric the mean over
             test users with its 95 % bootstrap interval, three numbers.
-        seconds: training and evaluation, summed over all slices.
+        seconds: of all epochs, in whatever slices they were trained, and of the evaluation.
         device: what trained it.
     """
 
@@ -60,6 +60,7 @@ class Runner:
 
     def __init__(self, home: str, ray: RaySettings, catalogue: Catalogue, histories: Histories) -> None:
         self.folder = Path(home) / "reproduction"
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.home, self.ray, self.catalogue, self.histories = home, ray, catalogue, histories
 
     def result_path(self, experiment: Experiment) -> Path:
@@ -76,14 +77,12 @@ class Runner:
         done = self.result(experiment)
         if done is not None:
             return done
-        started = time.monotonic()
         recommender, state, finished = self._trained(experiment, budget_s)
-        spent = self._spent(experiment, time.monotonic() - started)
         if not finished:
             return None
         started = time.monotonic()
         metrics = self._evaluated(experiment, recommender)
-        spent = self._spent(experiment, time.monotonic() - started)
+        spent = sum(record["seconds"] for record in state.records) + time.monotonic() - started
         result = Result(
             dataset=experiment.dataset,
             label=experiment.label,
@@ -103,14 +102,6 @@ class Runner:
         temporary.write_text(json.dumps(vars(result), indent=1, default=str))
         temporary.replace(path)
         return result
-
-    def _spent(self, experiment: Experiment, seconds: float) -> float:
-        """Add to the seconds that the experiment has taken in all of its slices, and give the sum."""
-        path = self.folder / f"{experiment.identity().key()}.seconds"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        total = (float(path.read_text()) if path.exists() else 0.0) + seconds
-        path.write_text(str(total))
-        return total
 
     def _trained(self, experiment: Experiment, budget_s: float | None) -> tuple[Recommender, TrainState, bool]:
         started = time.monotonic()
@@ -199,7 +190,6 @@ class Runner:
                 .codebook
             )
             assert list(book.item_ids) == item_ids, "a codebook keeps the order of the items it was given"
-            self.folder.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".tmp.npz")
             np.savez(temporary, codes=book.codes, level_sizes=np.array(book.level_sizes))
             temporary.replace(path)

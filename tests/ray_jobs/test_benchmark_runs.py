@@ -76,7 +76,9 @@ def test_a_run_is_cut_and_goes_on_and_codes_are_made_once(benchmark, tmp_path, r
     assert "tiger, seed 0: unfinished" in capsys.readouterr().out
     assert reproduce(benchmark, "tiger") == 0
     (result,) = (tmp_path / "home" / "reproduction").glob("*--tiger--*.json")
-    assert json.loads(result.read_text())["epochs"] == 1
+    found = json.loads(result.read_text())
+    assert found["epochs"] == 1
+    assert found["seconds"] > found["records"][0]["seconds"] > 0, "of all slices, and of the evaluation"
     assert len(list((tmp_path / "home" / "reproduction").glob("reproduce--beauty--rqkmeans--*.npz"))) == 1
     assert len(encoded) == 1, "the codes on disk serve the run that goes on"
 
