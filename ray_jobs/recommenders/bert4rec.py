@@ -17,6 +17,7 @@ from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, examples_at
 from ray_jobs.objectives.next_item import next_item_loss
 from ray_jobs.recommenders.base import TERMS, RecipeSettings, Signals
+from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.recommenders.sequential import SequentialRecommender, SequentialSettings
 from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
 
@@ -62,7 +63,7 @@ class BERT4Rec(SequentialRecommender):
         self.positions = nn.Embedding(settings.max_history + 1, width)
         nn.init.normal_(self.positions.weight, std=0.02)
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         shape = BlockShape(
             width=width,
             heads=settings.heads,

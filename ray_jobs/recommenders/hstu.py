@@ -16,6 +16,7 @@ from torch.nn import functional
 from ray_jobs.data.histories import Batch, Catalogue
 from ray_jobs.objectives.next_item import LossName
 from ray_jobs.recommenders.base import RecipeSettings, Signals
+from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.recommenders.sequential import SequentialRecommender, SequentialSettings
 from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
 from schemas.errors import DataError
@@ -72,7 +73,7 @@ class HSTU(SequentialRecommender):
         self.hstu = settings
         self.positions = nn.Embedding(settings.max_history, settings.width)
         nn.init.normal_(self.positions.weight, std=0.02)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         shape = BlockShape(
             width=settings.width,
             heads=settings.heads,

@@ -31,6 +31,7 @@ from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories
 from ray_jobs.encoders.text import TransformerEncoder, load_text_encoder
 from ray_jobs.recommenders.base import Notify, RecipeSettings, Signals, silent
 from ray_jobs.recommenders.conditioning import ConditionedSettings, conditioned
+from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.recommenders.generative import GenerativeRecommender
 
 PREFERENCE_PREFIX = "Preferences: "
@@ -127,7 +128,7 @@ class MenderTok(GenerativeRecommender):
         self.recency = nn.Embedding(settings.max_history + 1, settings.width) if settings.recency else None
         if self.recency is not None:
             nn.init.normal_(self.recency.weight, std=0.1)
-        self.state_dropout = nn.Dropout(settings.state_dropout)
+        self.state_dropout = Dropout(settings.state_dropout)
         self.store = StateStore(settings.cache_mb * 2**20)
         self.language_model = self._with_adapters() if settings.encoder_training == "lora" else None
         joint = settings.reading == "joint"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ray_jobs.data.histories import Batch, Catalogue
 from ray_jobs.recommenders.base import RecipeSettings, Signals
+from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.recommenders.sequential import SequentialRecommender, SequentialSettings
 from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
 
@@ -44,7 +45,7 @@ class SASRec(SequentialRecommender):
         self.positions = None if rotary else nn.Embedding(settings.max_history, settings.width)
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=0.02)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         shape = BlockShape(
             width=settings.width,
             heads=settings.heads,

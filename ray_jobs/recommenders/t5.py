@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ray_jobs.recommenders.dropout import dropout, softmax_attention
+
 KeyValue = tuple[Tensor, Tensor]
 
 
@@ -92,7 +94,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., d] to float[..., d]."""
-        hidden = functional.dropout(functional.relu(self.into(x)), self.rate, self.training)
+        hidden = dropout(functional.relu(self.into(x)), self.rate, self.training)
         out: Tensor = self.out(hidden)
         return out
 
@@ -130,7 +132,7 @@ class Layer(nn.Module):
 
     def drop(self, x: Tensor) -> Tensor:
         """Dropout of a part's output."""
-        return functional.dropout(x, self.rate, self.training)
+        return dropout(x, self.rate, self.training)
 
 
 def mask_bias(mask: Tensor) -> Tensor:
@@ -157,13 +159,13 @@ class Encoder(nn.Module):
         """float[B, L, d] to the same shape; positions where `mask` bool[B, L] is False are not attended."""
         positions = torch.arange(x.shape[1], device=x.device)
         bias = self.bias(positions, positions)[None] + mask_bias(mask)
-        x = functional.dropout(x, self.rate, self.training)
+        x = dropout(x, self.rate, self.training)
         for layer in self.layers:
             assert isinstance(layer, Layer)
             normed = layer.self_norm(x)
             x = x + layer.drop(layer.self_attention(normed, layer.self_attention.key_value(normed), bias))
             x = x + layer.drop(layer.feed(layer.feed_norm(x)))
-        return functional.dropout(self.norm(x), self.rate, self.training)
+        return dropout(self.norm(x), self.rate, self.training)
 
 
 class Memory:
@@ -240,13 +242,13 @@ class Decoder(nn.Module):
         positions = torch.arange(x.shape[1], device=x.device)
         future = positions[None, :] > positions[:, None]
         bias = self.bias(positions, positions).masked_fill(future, float("-inf"))[None]
-        x = functional.dropout(x, self.rate, self.training)
+        x = dropout(x, self.rate, self.training)
         for layer, key_value in zip(self._layers(), memory.key_values, strict=True):
             normed = layer.self_norm(x)
             x = x + layer.drop(layer.self_attention(normed, layer.self_attention.key_value(normed), bias))
             x = x + layer.drop(layer.cross_attention(layer.cross_norm(x), key_value, memory.bias))
             x = x + layer.drop(layer.feed(layer.feed_norm(x)))
-        return functional.dropout(self.norm(x), self.rate, self.training)
+        return dropout(self.norm(x), self.rate, self.training)
 
     def step(self, x: Tensor, memory: Memory, past: Cache | None) -> tuple[Tensor, Cache]:
         """One more position for every beam; no dropout.
@@ -293,19 +295,17 @@ class Decoder(nn.Module):
         return (normed(x, epsilon) * self.norm.weight).view(size, beams, width), Cache(grown, paths)
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, rate: float = 0.0) -> Tensor:
     """float[B, heads, n, w] over [B, heads, P, w] to [B, n, heads, w].
 
     Compiled code is quicker with two products and a softmax between them than with a call of the kernel that does all.
     """
-    if torch.compiler.is_compiling() and not dropout:
+    if torch.compiler.is_compiling() and not rate:
         scores = torch.bmm(queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)).unflatten(0, queries.shape[:2])
         shares = (scores + bias).softmax(-1).flatten(0, 1)
         seen = torch.bmm(shares, values.flatten(0, 1)).view(queries.shape)
     else:
-        seen = functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=bias, dropout_p=dropout, scale=1.0
-        )
+        seen = softmax_attention(queries, keys, values, bias, rate, scale=1.0)
     return seen.transpose(1, 2)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infra.errors import SettingError
+from ray_jobs.recommenders.dropout import Dropout, dropout, softmax_attention
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -67,9 +68,9 @@ class TransformerBlock(nn.Module):
             nn.Sequential(
                 nn.Linear(width, shape.inner),
                 _ACTIVATIONS[shape.activation](),
-                nn.Dropout(shape.dropout),
+                Dropout(shape.dropout),
                 nn.Linear(shape.inner, width),
-                nn.Dropout(shape.dropout),
+                Dropout(shape.dropout),
             )
             if shape.inner
             else None
@@ -95,6 +96,9 @@ class TransformerBlock(nn.Module):
         x = x + self.feed(self.feed_norm(x) if pre else x)
         return x if pre else self.feed_norm(x)
 
+    def _drop(self, x: Tensor) -> Tensor:
+        return dropout(x, self.shape.dropout, self.training)
+
     def _attend(self, x: Tensor, causal: bool, visible: Tensor | None, bias: Tensor | None) -> Tensor:
         shape = self.shape
         mixed = self.projection(x)
@@ -113,9 +117,8 @@ class TransformerBlock(nn.Module):
             seen = _pointwise_attention(q, k, v, causal, visible, bias) / shape.reach
         seen = seen.transpose(1, 2).flatten(2)
         if self.seen_norm is not None:
-            seen = functional.dropout(self.seen_norm(seen) * mixed[..., 3 * shape.width :], rate)
-            return self.out(seen)
-        return functional.dropout(self.out(seen), rate)
+            return self.out(self._drop(self.seen_norm(seen) * mixed[..., 3 * shape.width :]))
+        return self._drop(self.out(seen))
 
 
 def _causal_mask(length: int, device: torch.device) -> Tensor:
@@ -125,14 +128,14 @@ def _causal_mask(length: int, device: torch.device) -> Tensor:
 def _softmax_attention(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, visible: Tensor | None, bias: Tensor | None, rate: float
 ) -> Tensor:
-    if visible is None and bias is None:
-        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=rate)
+    if visible is None and bias is None and not rate:
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
     mask = _causal_mask(q.shape[-2], q.device) if causal else None
     if visible is not None:
         mask = visible if mask is None else mask & visible
     if bias is not None:
         mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
+    return softmax_attention(q, k, v, mask, rate, q.shape[-1] ** -0.5)
 
 
 def _pointwise_attention(
