@@ -286,16 +286,7 @@ def collate(examples: Examples, rows: IntArray) -> Batch:
     """The examples at `rows` as one padded batch."""
     part = examples.at(rows)
     lengths = np.diff(part.offsets)
-    times, asked_at = part.times, part.target_times
-    return Batch(
-        _padded(part.items, lengths, PAD),
-        torch.from_numpy(lengths),
-        torch.from_numpy(part.targets),
-        part.preferences,
-        None if times is None else _padded(times, lengths, 0),
-        None if asked_at is None else torch.from_numpy(asked_at),
-        None if part.negative is None else torch.from_numpy(part.negative),
-    )
+    return _batch(lengths, part.items, part.targets, part.preferences, part.times, part.target_times, part.negative)
 
 
 def make_batch(
@@ -308,13 +299,26 @@ def make_batch(
 ) -> Batch:
     """Pad `histories` (catalogue indices, oldest first) and their `times` on the right."""
     lengths = np.array([len(h) for h in histories], dtype=np.int64)
-    goal = np.full(len(histories), PAD, dtype=np.int64) if targets is None else targets
+    goals = np.full(len(histories), PAD, dtype=np.int64) if targets is None else targets
+    joined = None if times is None else _joined(times)
+    return _batch(lengths, _joined(histories), goals, tuple(preferences), joined, asked_at, negative)
+
+
+def _batch(
+    lengths: IntArray,
+    items: IntArray,
+    targets: IntArray,
+    preferences: tuple[str, ...],
+    times: IntArray | None,
+    asked_at: IntArray | None,
+    negative: npt.NDArray[np.bool_] | None,
+) -> Batch:
     return Batch(
-        _padded(_joined(histories), lengths, PAD),
+        _padded(items, lengths, PAD),
         torch.from_numpy(lengths),
-        torch.from_numpy(goal),
-        tuple(preferences),
-        None if times is None else _padded(_joined(times), lengths, 0),
+        torch.from_numpy(targets),
+        preferences,
+        None if times is None else _padded(times, lengths, 0),
         None if asked_at is None else torch.from_numpy(asked_at),
         None if negative is None else torch.from_numpy(negative),
     )

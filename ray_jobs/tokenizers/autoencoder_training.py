@@ -30,7 +30,7 @@ from ray_jobs.cluster import connect
 from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderSettings
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.vectors import DatasetVectors, Floats, Vectors, matrix, sampled_rows, take
-from ray_jobs.training.ray_train import ProgressBoard, require_resources
+from ray_jobs.training.ray_train import WORKER_ENVIRONMENT, ProgressBoard, require_resources
 
 _STATE_FILE = "state.pt"
 _SAMPLE_ROWS = 50_000
@@ -162,7 +162,7 @@ def train(
                 max_failures=2, controller_failure_limit=2
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            worker_runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
         ),
     )
     trainer.fit()

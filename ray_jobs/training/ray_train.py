@@ -33,7 +33,7 @@ SETTLE_S = 30.0
 """How long a finished run waits for the observer."""
 Observer = Callable[[Sequence[Row]], None]
 # glibc gives large tensors back to the system when they are freed, and the next step takes each page again.
-_WORKER_ENVIRONMENT = {
+WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_TOP_PAD_": str(2**27),
@@ -315,7 +315,7 @@ def run_workers(
             storage_path=settings.storage,
             failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=2),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
         ),
     )
     result = trainer.fit()
