@@ -73,6 +73,8 @@ def local_services(home: Path, ports: Ports) -> list[Service]:
                 # Logical slots: a trainer with two of them and its data actors fit beside each other on two cores.
                 *(f"--num-cpus={max(4, os.cpu_count() or 1)}", f"--ray-client-server-port={ports.ray_gcs + 1}"),
                 *("--dashboard-agent-listen-port=0", "--metrics-export-port=0"),
+                # By default all clusters of a machine give their workers ports from one range.
+                *("--min-worker-port=0", "--max-worker-port=0"),
                 *("--object-store-memory=500000000", f"--temp-dir={_ray_folder(home)}"),
             ],
             ports=("RAY_DASHBOARD_PORT", "RAY_GCS_PORT"),

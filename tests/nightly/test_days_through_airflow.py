@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from free_ports import free_ports
 
 from infra.settings import REPOSITORY
+from tests.chain.free_ports import free_ports
 
 SIZES = ["--users=370", "--items=60", "--accounts=500", "--probes=200"]
 
