@@ -14,11 +14,16 @@ from torch.nn import functional
 _STEPS = 1 << 16
 
 
+def drawn_here(x: Tensor) -> bool:
+    """Whether masks for `x` are drawn here: on a CPU, outside of compiled code."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """`x` with elements set to 0 with probability `rate`, to the nearest 1/65536, and the others scaled up."""
     if not (training and rate):
         return x
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not drawn_here(x):
         return functional.dropout(x, rate)
     dropped: Tensor = _Dropped.apply(x, rate)
     return dropped
@@ -41,7 +46,7 @@ def softmax_attention(
         mask: added to the scores, or bool, False where nothing may be seen; broadcast to [B, heads, Q, P];
             None where all may be seen.
     """
-    if not rate or queries.device.type != "cpu" or torch.compiler.is_compiling():
+    if not (rate and drawn_here(queries)):
         return functional.scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, dropout_p=rate, scale=scale
         )

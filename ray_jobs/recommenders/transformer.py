@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infra.errors import SettingError
-from ray_jobs.recommenders.dropout import Dropout, dropout, softmax_attention
+from ray_jobs.recommenders.dropout import Dropout, drawn_here, dropout, softmax_attention
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -128,8 +128,8 @@ def _causal_mask(length: int, device: torch.device) -> Tensor:
 def _softmax_attention(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, visible: Tensor | None, bias: Tensor | None, rate: float
 ) -> Tensor:
-    if visible is None and bias is None and not rate:
-        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    if visible is None and bias is None and not (rate and drawn_here(q)):
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=rate)
     mask = _causal_mask(q.shape[-2], q.device) if causal else None
     if visible is not None:
         mask = visible if mask is None else mask & visible
