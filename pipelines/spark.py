@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 from infra.errors import SettingError
 from infra.settings import Settings
 from infra.spark_conf import require_java, spark_conf
+from schemas.stage import engine_is_ready
 
 _DELTA = "io.delta.sql.DeltaSparkSessionExtension"
 
@@ -53,4 +54,5 @@ def spark_session(app_name: str, settings: Settings) -> SparkSession:
         java_lang.Class.forName(_DELTA, False, java_lang.Thread.currentThread().getContextClassLoader())
     except Py4JJavaError as error:
         raise SettingError("Spark does not find the Delta classes; run: python -m infra.jars") from error
+    engine_is_ready()
     return spark

@@ -36,7 +36,9 @@ class StageReport:
     Args:
         status: ``done`` when the stage did its work, ``reused`` when the result of the same work was there, ``dry_run``
             when it was asked to say only what it would do: nothing was published.
-        seconds: wall time of the stage's own code, start-up of the engine left out.
+        seconds: wall time of the stage's own work, start-up of the engine left out.
+        started_after: wall time from the start of the task that submitted the stage to its own work; None where no
+            task did.
         counts: numbers for people and tests: rows read, quarantined, calls made, steps trained.
         outputs: what else the next stage needs, addresses and short strings only (a run id, a version).
     """
@@ -44,6 +46,7 @@ class StageReport:
     stage: str
     status: str
     seconds: float = 0.0
+    started_after: float | None = None
     handoffs: Mapping[str, Handoff] = field(default_factory=dict)
     counts: Mapping[str, int | float] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)

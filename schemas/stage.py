@@ -1,5 +1,6 @@
 """The frame around every stage's entry point: parse, run, time, report."""
 
+import os
 import sys
 import time
 import traceback
@@ -10,6 +11,15 @@ from schemas.handoff import StageReport, error_uri, write_report, write_text
 from schemas.stage_request import StageRequest
 
 DISK_FULL = "No space left on device"
+TASK_STARTED = "PENCHANT_TASK_STARTED"
+"""Environment variable with the time at which the task that submitted the stage began, in seconds since 1970."""
+_ready_at: list[float] = []
+
+
+def engine_is_ready() -> None:
+    """Say that the engine can be used: what the stage does from here on is its own work. Only the first call counts."""
+    if not _ready_at:
+        _ready_at.append(time.time())
 
 
 def run_stage(
@@ -20,9 +30,12 @@ def run_stage(
     User errors (`ValueError` and its kin: bad data, bad settings) end the process with status 2 and one clear
     message, which is also left beside the report for whoever submitted the stage; anything else is a bug and keeps
     its traceback. A full disk, which another try may find freed, has its traceback and then one message.
+
+    Own work begins when `work` calls `engine_is_ready`, or when it is called where it never does.
     """
     request = StageRequest.parse(stage, description, argv)
-    started = time.monotonic()
+    called = time.time()
+    _ready_at.clear()
     try:
         report = work(request)
     except ValueError as error:
@@ -38,9 +51,16 @@ def run_stage(
         message = f"{stage}: {DISK_FULL}. Tables keep what they had: free space, and run the stage again"
         print(message, file=sys.stderr, flush=True)  # noqa: T201
         raise SystemExit(1) from error
-    report = replace(report, seconds=round(time.monotonic() - started, 3))
+    began = _ready_at[0] if _ready_at else called
+    waited = began - float(os.environ[TASK_STARTED]) if TASK_STARTED in os.environ else None
+    report = replace(
+        report,
+        seconds=round(time.time() - began, 3),
+        started_after=None if waited is None else round(waited, 3),
+    )
     if request.report_uri:
         write_report(request.report_uri, report)
     counts = ", ".join(f"{name} {value}" for name, value in report.counts.items())
-    print(f"{stage}: {report.status} in {report.seconds:.1f} s; {counts}", flush=True)  # noqa: T201
+    start = "" if report.started_after is None else f", started after {report.started_after:.1f} s"
+    print(f"{stage}: {report.status} in {report.seconds:.1f} s{start}; {counts}", flush=True)  # noqa: T201
     return report

@@ -17,11 +17,13 @@ from dags.operators.stages import (
     request_for,
     run_page,
     skip_unless_wanted,
+    started_at,
 )
 from dags.turns import wait_for_turn
 from infra.settings import load_settings
 from schemas.handoff import read_report
 from schemas.model_versions import RUN_PAGE_VARIABLE
+from schemas.stage import TASK_STARTED
 from schemas.stage_request import StageRequest
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class RayStageOperator(TellsLineage, BaseOperator):
         super().__init__(**kwargs)
         self.stage = stage
         self._submission_id: str | None = None
-        self._page = ""
+        self._page, self._started = "", 0.0
         self._client: JobSubmissionClient | None = None
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
@@ -54,7 +56,7 @@ class RayStageOperator(TellsLineage, BaseOperator):
         settings = load_settings()
         request = request_for(self.stage, context, settings)
         self.read = request.inputs
-        self._page = run_page(context)
+        self._page, self._started = run_page(context), started_at(context)
         self._client = _client(settings.ray.dashboard_address)
         from ray.job_submission import JobStatus
 
@@ -94,9 +96,12 @@ class RayStageOperator(TellsLineage, BaseOperator):
             self.log.info("Attaching to job %s, which is %s", submission_id, status)
             return submission_id, status
         forget_error(request)
-        # In front of the command, as no part of the work: the page that runs and versions in MLflow link to.
-        page = ["env", f"{RUN_PAGE_VARIABLE}={self._page}"] if self._page else []
-        entrypoint = shlex.join([*page, "python", "-m", f"ray_jobs.{self.stage.stage}", *request.to_argv()])
+        # In front of the command, as no part of the work: the page that runs and versions in MLflow link to, and since
+        # when the task has waited.
+        told = {RUN_PAGE_VARIABLE: self._page} if self._page else {}
+        told[TASK_STARTED] = f"{self._started:.3f}"
+        variables = ["env", *(f"{name}={value}" for name, value in told.items())]
+        entrypoint = shlex.join([*variables, "python", "-m", f"ray_jobs.{self.stage.stage}", *request.to_argv()])
         try:
             client.submit_job(entrypoint=entrypoint, submission_id=submission_id)
         except RuntimeError:

@@ -6,10 +6,19 @@ from typing import Any
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
 from dags.operators.lineage import TellsLineage
-from dags.operators.stages import Stage, finish, forget_error, refuse_if_user_error, request_for, skip_unless_wanted
+from dags.operators.stages import (
+    Stage,
+    finish,
+    forget_error,
+    refuse_if_user_error,
+    request_for,
+    skip_unless_wanted,
+    started_at,
+)
 from dags.turns import wait_for_turn
 from infra.settings import REPOSITORY, load_settings
 from infra.spark_conf import spark_conf
+from schemas.stage import TASK_STARTED
 
 
 class SparkStageOperator(TellsLineage, SparkSubmitOperator):
@@ -38,6 +47,7 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
         forget_error(request)
         self.conf = spark_conf(settings)
         self._driver_memory = settings.spark.driver_memory
+        self.env_vars = {TASK_STARTED: f"{started_at(context):.3f}"}
         self.application_args = [self.stage.stage, *request.to_argv()]
         try:
             super().execute(context)  # type: ignore[arg-type]

@@ -123,6 +123,11 @@ def request_for(stage: Stage, context: Mapping[str, Any], settings: Settings) ->
     return StageRequest(**{**vars(request), "report_uri": uri})
 
 
+def started_at(context: Mapping[str, Any]) -> float:
+    """When this try of the task began, in seconds since 1970."""
+    return float(context["ti"].start_date.timestamp())
+
+
 def run_page(context: Mapping[str, Any]) -> str:
     """Address of the run's page in Airflow, empty where Airflow's settings do not say where its pages are."""
     base = conf.get("api", "base_url", fallback="") or ""

@@ -134,7 +134,8 @@ def numbers(
 
     Returns:
         ``data.*`` counts and shares, ``rows.<table>``, ``llm.*`` what this run asked and ``paid.*`` what the day cost
-        in all, ``drift.*``, ``training.*``, ``quality.<model>.<metric>``, ``seconds.<task>``.
+        in all, ``drift.*``, ``training.*``, ``quality.<model>.<metric>``, ``seconds.<task>`` of
+        own work, and ``started_after.<task>`` seconds.
     """
     reports = {outcome.task_id: outcome.report for outcome in outcomes if outcome.report is not None}
     counts = {task_id: report.counts for task_id, report in reports.items()}
@@ -154,6 +155,8 @@ def numbers(
     if "promoted" in counts.get("register", {}):
         found["promoted"] = float(counts["register"]["promoted"])
     found |= {f"seconds.{task_id}": report.seconds for task_id, report in reports.items()}
+    waited = {task_id: report.started_after for task_id, report in reports.items()}
+    found |= {f"started_after.{task_id}": seconds for task_id, seconds in waited.items() if seconds is not None}
     return found
 
 
