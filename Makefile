@@ -7,7 +7,7 @@ EXTRAS := airflow,spark,ray,llm,test
 export BENCHMARK
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo down status test simulate nightly reproduce lint format constraints clean
+.PHONY: help setup demo down status test affected simulate nightly reproduce lint format constraints clean
 
 help: ## Show this list
 	@awk -F ":.*## " '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,13 +15,7 @@ help: ## Show this list
 setup: .venv/.ready ## Environment, pinned packages, compiled bytecode, Delta JARs, local language model
 
 .venv/.ready: pyproject.toml constraints.txt infra/spark-jars.txt
-	@$(PYTHON) -m infra.doctor
-	@echo "Setting up .venv (the first time downloads some gigabytes)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[$(EXTRAS)]"
-	@$(BIN)/python -m infra.jars
-	@$(BIN)/python -m pipelines.launch.class_archive
+	@$(PYTHON) -m infra.set_up --uv=$(UV) --extras=$(EXTRAS)
 	@touch $@
 
 demo: setup ## The whole chain on generated reviews (or REVIEWS=, META=; DATASET=); WAIT=0 returns at the end
@@ -33,8 +27,12 @@ down: ## Stop exactly the services that were started
 status: ## Which services are running
 	@$(BIN)/python -m infra.services status
 
-test: setup ## All tests
-	@$(BIN)/python -m pytest
+test: setup ## All tests; ARGS="-k trie" or ARGS=tests/schemas for some of them
+	@$(BIN)/python -m pytest $(ARGS)
+
+affected: setup ## The tests that a change can affect: what differs from the last commit, or SINCE=origin/main
+	@tests=$$($(BIN)/python -m tests.affected --since=$(or $(SINCE),HEAD)); \
+	if [ -n "$$tests" ]; then $(BIN)/python -m pytest $(ARGS) $$tests; else echo "No test depends on what changed."; fi
 
 simulate: setup ## DAYS=14 days of a planted world through Airflow, with everything that a feed brings; a table at the end
 	@$(BIN)/python -m infra.simulation

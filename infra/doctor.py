@@ -3,13 +3,14 @@
 `python3 -m infra.doctor` prints one sentence per problem, each with what to do, and exits 1 when there is one.
 """
 
+import argparse
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 JAVA_VERSIONS = (17, 21)
 MEMORY_GIB = 8
@@ -69,8 +70,9 @@ def port_problems(ports: Mapping[str, int]) -> list[str]:
     ]
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print the problems of this machine."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
     problems = [problem for problem in (python_problem(), java_problem(), memory_problem()) if problem]
     for problem in problems:
         print(f"penchant: {problem}", file=sys.stderr)

@@ -4,6 +4,7 @@ The delta-spark wheel holds Python only; its JARs come from a Maven repository t
 pinned list ``spark-jars.txt`` names the JARs that Spark does not ship itself, with their SHA-256.
 """
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -100,6 +101,7 @@ def install(folder: Path, pins: Mapping[str, str], package: str = PACKAGE) -> bo
 
 def main() -> None:
     """Install the JARs into the folder of the settings."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
         folder = load_settings().spark.jars_dir
         brought = install(folder, read_pins())

@@ -20,6 +20,29 @@ TELEMETRY_OFF = {
 }
 
 
+PATIENCE = {
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "1800",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+    "AIRFLOW__DAG_PROCESSOR__PRINT_STATS_INTERVAL": "0",
+    "AIRFLOW__SCHEDULER__POOL_METRICS_INTERVAL": "60",
+    "AUTOSCALER_UPDATE_INTERVAL_S": "60",
+    "GCS_CHECK_ALIVE_INTERVAL_SECONDS": "30",
+    "METRICS_RECORD_INTERVAL_S": "60",
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",
+    "SCAN_EVENT_DIR_INTERVAL_SECONDS": "30",
+    "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "5",
+    "RAY_DASHBOARD_STATS_UPDATING_INTERVAL": "60",
+    "RAY_enable_metrics_collection": "false",
+    "RAY_memory_monitor_refresh_ms": "1000",
+    "RAY_raylet_check_gc_period_milliseconds": "1000",
+    "RAY_raylet_report_resources_period_milliseconds": "1000",
+}
+"""How seldom the services look for what seldom happens: with their own intervals they take a fifth of a core, or half
+of a slow one, while nothing runs. A DAG file that changes is still seen within half a minute; one that only imports
+what changed is parsed again after half an hour. What stands between tasks (the scheduler's own loop) is left alone.
+Measured by `tests/bench/bench_idle.py`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ports:
     """Ports of the local services, all on the loopback address."""
@@ -106,6 +129,7 @@ def local_environment(home: Path, ports: Ports) -> dict[str, str]:
     airflow_url = f"http://127.0.0.1:{ports.airflow}"
     binaries = str(Path(sys.executable).parent)
     return {
+        **PATIENCE,
         **os.environ,
         **TELEMETRY_OFF,
         "PATH": os.pathsep.join([binaries, os.environ.get("PATH", "")]),
@@ -145,7 +169,6 @@ def local_environment(home: Path, ports: Ports) -> dict[str, str]:
         "AIRFLOW__API__BASE_URL": airflow_url,
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API__EXPOSE_CONFIG": "False",
-        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
         **lineage_environment(load_settings().lineage, home),
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": os.environ.get("AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE", "False"),

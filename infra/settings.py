@@ -28,10 +28,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class SparkSettings(BaseModel, extra="forbid"):
-    """How Spark jobs start."""
+    """How Spark jobs start.
+
+    `driver_memory`: heap of the driver such as ``4g``, or ``auto`` for one that follows the input and the machine.
+    """
 
     master: str = "local[2]"
-    driver_memory: str = "2g"
+    driver_memory: str = "auto"
     shuffle_partitions: int = 2
     jars_dir: Path = REPOSITORY / ".penchant" / "jars"
     extra_conf: dict[str, str] = {}

@@ -288,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Simulate, print the table and what was not kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=int, default=int(os.environ.get("DAYS") or 14))
-    parser.add_argument("--home", type=Path, default=Path(load_settings().home) / "simulation", help="made anew")
+    parser.add_argument("--home", type=Path, help="made anew; default: simulation/ in the home folder")
     parser.add_argument(
         "sizes", nargs="*", help="after --: options of pipelines.landing.planted_world.days", default=[]
     )
@@ -296,7 +296,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are stopped
     try:
-        outcomes = Simulation(given.home.resolve(), Ports.from_environment(), given.days, given.sizes or WORLD).run()
+        home = given.home or Path(load_settings().home) / "simulation"
+        outcomes = Simulation(home.resolve(), Ports.from_environment(), given.days, given.sizes or WORLD).run()
     except SettingError as error:
         print(f"\npenchant: {error}", file=sys.stderr)
         return 1

@@ -3,14 +3,20 @@
 import importlib.util
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from infra.errors import SettingError
 from infra.settings import Settings
 
-LOCAL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+SMALL_BYTES = 2 * 2**20
+"""Bytes of input files, some 100,000 rows, up to which a stage of a local Spark starts for little data. Above, the
+other start is quicker (`tests/bench/bench_jvm.py` measures both)."""
+SMALL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+LARGE_JVM = "-XX:+UseParallelGC"
 INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 """For a few thousand rows: compiling the code of a query takes longer than running it."""
+SMALL_HEAP_MIB = 2048
 
 
 def spark_home() -> Path:
@@ -60,19 +66,36 @@ def class_archive(settings: Settings) -> Path:
     return settings.spark.jars_dir.resolve() / "classes.jsa"
 
 
-def spark_conf(settings: Settings) -> dict[str, str]:
+def large_heap_mib() -> int:
+    """A quarter of the machine's memory, since Ray, MLflow and Airflow live beside; at least what small inputs get."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(SMALL_HEAP_MIB, memory // 4 // 2**20)
+
+
+def spark_conf(settings: Settings, input_bytes: Callable[[], int | None] = lambda: None) -> dict[str, str]:
     """Every Spark property of a stage, for the session builder or for ``spark-submit --conf``.
+
+    A local Spark starts for the size of its input. Little data: Java's quick compiler alone, the serial collector,
+    interpreted queries and a small heap halve the processor time of a stage. Much, or an unknown amount: both
+    compilers, a collector on every core and a quarter of the memory make it up to three times as fast.
 
     Driver and executors run Python in UTC, because rows collected to Python carry the process's local time. Delta's
     snapshot state is kept in as many partitions as a shuffle has: its default of 50 costs seconds on a small table.
+
+    Args:
+        input_bytes: tells how large the input is, None for unknown; only a local Spark asks.
 
     Raises:
         SettingError: the Delta JARs are missing.
     """
     size = settings.spark
+    local = size.master.startswith("local")
+    read = input_bytes() if local else None
+    small = read is not None and read <= SMALL_BYTES
+    heap = f"{SMALL_HEAP_MIB if small else large_heap_mib()}m"
     conf = {
         "spark.master": size.master,
-        "spark.driver.memory": size.driver_memory,
+        "spark.driver.memory": heap if size.driver_memory == "auto" else size.driver_memory,
         "spark.jars": ",".join(str(jar) for jar in delta_jars(settings)),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -88,12 +111,13 @@ def spark_conf(settings: Settings) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         "spark.executorEnv.TZ": "UTC",
     }
-    if size.master.startswith("local"):
+    if local:
         archive = class_archive(settings)
         archived = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
         conf |= {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
-            "spark.driver.extraJavaOptions": " ".join((LOCAL_JVM, *archived)),
+            "spark.driver.extraJavaOptions": " ".join((SMALL_JVM if small else LARGE_JVM, *archived)),
+            **(INTERPRETED if small else {}),
         }
     return conf | size.extra_conf

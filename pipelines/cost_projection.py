@@ -14,24 +14,36 @@ import datetime as dt
 import re
 import sys
 from collections.abc import Mapping, Sequence
-
-from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql import functions as sf
+from typing import TYPE_CHECKING
 
 from infra.settings import Settings, load_settings, stage_settings
-from pipelines.delta_tables import read_table
-from pipelines.denoised_sequences import DenoiseSettings
 from pipelines.language.prompts import load_title_prompt
-from pipelines.language.review_lines import ReviewLineSettings
-from pipelines.review_summaries import SummaryStageSettings
-from pipelines.spark import spark_session
+from pipelines.language.reading import ReviewLineSettings
+from pipelines.stages.denoised_sequences import DenoiseSettings
+from pipelines.stages.review_summaries import SummaryStageSettings
 from schemas.errors import DataError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, Row, SparkSession
 
 READ, FOLD, SCORE = "preferences", "review_summaries", "denoised_sequences"
 _TOKENS = ("tokens_in", "constant", "tokens_out")
 
 
-def measure(spark: SparkSession, settings: Settings, dataset: str, day: dt.date) -> dict[str, Row]:
+def prompts_of(settings: Settings) -> dict[str, str]:
+    """Names of the stages' prompts.
+
+    Raises:
+        SettingError: a setting of one of the stages is wrong.
+    """
+    return {
+        READ: stage_settings(ReviewLineSettings, "review_lines", settings).prompt,
+        FOLD: stage_settings(SummaryStageSettings, FOLD, settings).prompt,
+        SCORE: stage_settings(DenoiseSettings, SCORE, settings).prompt,
+    }
+
+
+def measure(spark: "SparkSession", settings: Settings, dataset: str, day: dt.date) -> "dict[str, Row]":
     """What each stage's requests took up to `day`, with the newest model and version of its prompt.
 
     Rows have model, requests, the reviews that they were for, and means per request: tokens_in, constant (of these, the
@@ -40,14 +52,17 @@ def measure(spark: SparkSession, settings: Settings, dataset: str, day: dt.date)
     Raises:
         DataError: a table is missing, or nobody was asked about on `day`.
     """
+    from pyspark.sql import Row
+    from pyspark.sql import functions as sf
 
-    def table(name: str) -> DataFrame:
+    from pipelines.delta_tables import read_table
+
+    def table(name: str) -> "DataFrame":
         return read_table(spark, settings.table_uri(dataset, name))
 
-    titles = stage_settings(DenoiseSettings, SCORE, settings).prompt
-    reading = stage_settings(ReviewLineSettings, "review_lines", settings).prompt
-    prompts = {READ: reading, FOLD: stage_settings(SummaryStageSettings, FOLD, settings).prompt, SCORE: titles}
-    alone = sf.get_json_object("request", "$.prompt").eqNullSafe(load_title_prompt(titles).render((), "").prompt)
+    prompts = prompts_of(settings)
+    bare = load_title_prompt(prompts[SCORE]).render((), "").prompt
+    alone = sf.get_json_object("request", "$.prompt").eqNullSafe(bare)
     turns = sf.from_json(sf.get_json_object("request", "$.messages"), "array<struct<content:string>>")["content"]
     changing = sf.coalesce(sf.length(sf.element_at(turns, -1)) / sf.length(sf.array_join(turns, "")), sf.lit(1))
     asked = table("llm_responses").where((sf.col("partition_date") <= sf.lit(day)) & ~alone)
@@ -73,7 +88,7 @@ def measure(spark: SparkSession, settings: Settings, dataset: str, day: dt.date)
 
 
 def projection(
-    found: Mapping[str, Row], reviews: Mapping[str, float], prices: Mapping[str, tuple[float, float]], discount: float
+    found: "Mapping[str, Row]", reviews: Mapping[str, float], prices: Mapping[str, tuple[float, float]], discount: float
 ) -> list[str]:
     """Lines of a table: requests, tokens in millions and costs, per stage that asks about `reviews` and in total."""
     costs = [f"{name}{mode}" for name in prices for mode in ("", ", batch")]
@@ -95,9 +110,13 @@ def _row(first: str, cells: Sequence[str | float]) -> str:
     return f"  {first:<20}" + "".join(f"{cell:>15}" for cell in shown)
 
 
-def report(spark: SparkSession, settings: Settings, given: argparse.Namespace) -> str:
+def report(spark: "SparkSession", settings: Settings, given: argparse.Namespace, day: dt.date) -> str:
     """What was measured, and the costs of the first pass and of a day."""
-    day, new = dt.date.fromisoformat(given.partition), given.new_reviews_per_day
+    from pyspark.sql import functions as sf
+
+    from pipelines.delta_tables import read_table
+
+    new = given.new_reviews_per_day
     found = measure(spark, settings, given.dataset, day)
     positions = read_table(spark, settings.table_uri(given.dataset, READ)).where(sf.col("partition_date") == day)
     mean = (sf.count("*") / sf.count_distinct("user_id")).alias("mean")
@@ -119,7 +138,7 @@ def report(spark: SparkSession, settings: Settings, given: argparse.Namespace) -
     return "\n".join(tables)
 
 
-def _per_review(found: Mapping[str, Row], stage: str) -> float:
+def _per_review(found: "Mapping[str, Row]", stage: str) -> float:
     return found[stage].requests / found[stage].reviews if stage in found else 0.0
 
 
@@ -142,8 +161,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-discount", type=float, default=0.5, help="share that a batch is cheaper by")
     given = parser.parse_args(argv)
     try:
-        settings = load_settings()
-        text = report(spark_session("penchant cost_projection", settings), settings, given)
+        settings, day = load_settings(), dt.date.fromisoformat(given.partition)
+        load_title_prompt(prompts_of(settings)[SCORE])
+        from pipelines.spark import spark_session
+
+        text = report(spark_session("penchant cost_projection", settings), settings, given, day)
     except ValueError as error:
         sys.stderr.write(f"cost_projection: {error}\n")
         raise SystemExit(2) from error

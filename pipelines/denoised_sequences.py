@@ -1,91 +1,27 @@
-"""Which positions of a history do not belong, by how much the rest of the history helps a model to expect them.
-
-A position's score is the mean log-probability per token of its title after the user's other titles, less that of the
-title after a bare prompt: how much the rest of the history says about it. It is taken over several choices of other
-titles, whose spread says how far it can be trusted. Low is noise (after LLM4DSR, arXiv 2408.08208, with the whole
-title's likelihood in place of its first token's).
-"""
+"""The work of the stage denoised_sequences: scores of positions, marks, replacements."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
 from infra.settings import LLMSettings, load_settings, stage_settings
+from pipelines.gates.ahead import load_ahead
 from pipelines.language.histories import chosen_users, newest_items
 from pipelines.language.ledger import Ledger
-from pipelines.language.noise import DIGITS, PERCENTILE, RULES, Rule, mark
+from pipelines.language.noise import DIGITS, PERCENTILE, mark
 from pipelines.language.prompts import TitlePrompt, load_title_prompt
 from pipelines.language.replacements import best_by_likelihood, suggest_replacements
 from pipelines.language.requests import OK, to_json
 from pipelines.language.tracking import record_run
 from pipelines.publisher import Publisher
-from pipelines.spark import spark_session
+from pipelines.spark import stage_session
+from pipelines.stages.denoised_sequences import STAGE, DenoiseSettings
 from schemas.denoised_sequences import DENOISED_SEQUENCES
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
 from schemas.sequences import SEQUENCES
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
-
-STAGE = "denoised_sequences"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenoiseSettings:
-    """What is scored and what counts as suspect.
-
-    Args:
-        max_users: users whose histories are scored, chosen by hash; 0 for everybody.
-        contexts: choices of other titles that a position is scored after: first the nearest, then two thirds of
-            them drawn by hash.
-        context: other titles shown at most.
-        min_context: fewer other titles say nothing, and the position is not scored.
-        max_title_words: longer titles are cut.
-        rule: ``mixture`` or ``percentile``, see `pipelines.language.noise`; so are the next four.
-        suspect_share, confidence, sigmas, max_edits: see `pipelines.language.noise.Rule`.
-        candidates: catalogue items per suspect that the model chooses the replacement from; with 1 the item that goes
-            best with the rest of the history is taken unasked.
-        prompt: name of the prompt file.
-    """
-
-    max_users: int = 0
-    contexts: int = 3
-    context: int = 8
-    min_context: int = 2
-    max_title_words: int = 12
-    rule: str = Rule.kind
-    suspect_share: float = Rule.suspect_share
-    confidence: float = Rule.confidence
-    sigmas: float = Rule.sigmas
-    max_edits: int = Rule.max_edits
-    candidates: int = 5
-    prompt: str = "title_likelihood"
-
-    def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ValueError(f"denoised_sequences.rule is {self.rule!r}: use one of {', '.join(RULES)}")
-        for name in ("suspect_share", "confidence"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"denoised_sequences.{name} is {getattr(self, name)}, but must be in [0, 1)")
-        if self.min_context < 1 or self.context < self.min_context or self.max_users < 0 or self.max_edits < 0:
-            raise ValueError(
-                "denoised_sequences: min_context must be at least 1, context at least min_context, max_users and "
-                "max_edits at least 0"
-            )
-        if self.contexts < 1 or self.candidates < 1 or self.sigmas < 0:
-            raise ValueError("denoised_sequences: contexts and candidates must be at least 1, sigmas at least 0")
-
-    def noise_rule(self) -> Rule:
-        """The rule by which positions are marked."""
-        return Rule(
-            kind=self.rule,
-            suspect_share=self.suspect_share,
-            confidence=self.confidence,
-            sigmas=self.sigmas,
-            max_edits=self.max_edits,
-        )
 
 
 def scored_positions(sequences: DataFrame, titles: DataFrame, chosen: DenoiseSettings) -> DataFrame:
@@ -252,7 +188,8 @@ def run(request: StageRequest) -> StageReport:
     """
     settings = load_settings()
     chosen = stage_settings(DenoiseSettings, STAGE, settings, request.overrides)
-    spark = spark_session(f"penchant {STAGE}", settings)
+    load_ahead()
+    spark = stage_session(request, settings)
     ledger = Ledger(spark, settings, request, STAGE)
     with Publisher(spark, settings, request) as publisher:
         day = request.partition_date()
@@ -335,7 +272,3 @@ def _refused(scored: DataFrame) -> DataFrame:
         sf.lit("the title at this user and position could not be scored").alias("detail"),
         sf.substring(sf.coalesce("raw", sf.lit("")), 1, 2000).alias("raw"),
     )
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -1,26 +1,13 @@
-"""Erasure: forgets users in every table of a data set, keeps later deliveries out, and proves it by a recount.
+"""The work of the stage erasure: enter, delete, recount, prove."""
 
-Give the users with ``--users`` (ids, or a file with one a line), or as the setting ``erasure.users_file``. No language
-stage of the data set may run meanwhile.
-
-A deletion writes new files; versions of before keep the old ones until a VACUUM after the table's retention, and the
-report says until when. ``erasure.purge_history: true`` removes them at once, with their log. That breaks what rests
-on them: earlier versions of the touched tables can no longer be read, so a model registered before cannot be trained
-again from its recorded versions, and a job that has such a version open fails.
-"""
-
-import argparse
 import datetime as dt
 import hashlib
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
-from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from pipelines.delta_tables import delete_rows, read_table, table_exists
@@ -30,52 +17,16 @@ from pipelines.forgetting.requests import enter
 from pipelines.forgetting.traces import find_traces, in_order
 from pipelines.language.journal import journal_dir
 from pipelines.language.ledger import Ledger
-from pipelines.language.review_lines import ReviewLineSettings
-from pipelines.spark import spark_session
+from pipelines.language.reading import ReviewLineSettings
+from pipelines.spark import stage_session
+from pipelines.stages.erasure import STAGE, ErasureSettings
 from schemas.erasures import ERASURES, NOTE, user_key
 from schemas.errors import DataError
 from schemas.handoff import Handoff, StageReport, read_report, write_report
-from schemas.stage import run_stage
+from schemas.review_texts import MAX_REVIEW_WORDS
 from schemas.stage_request import StageRequest
 from schemas.table import Table
 from schemas.tables import TABLES
-from schemas.text_vectors import MAX_REVIEW_WORDS
-
-STAGE = "erasure"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ErasureSettings:
-    """Who is forgotten, and how far back.
-
-    Args:
-        users: ids. They stand in clear in whatever keeps the request, such as Airflow's database; rather use
-        users_file: a file with one id a line, both may be given.
-        reason: goes into the list of erasures and the report; name nobody in it.
-        purge_history: remove old versions of the touched tables at once, see the module's documentation.
-    """
-
-    users: tuple[str, ...] = ()
-    users_file: str = ""
-    reason: str = "request of the user"
-    purge_history: bool = False
-
-    def ids(self) -> frozenset[str]:
-        """The ids without blanks around them.
-
-        Raises:
-            SettingError: there are none, or the file cannot be read.
-        """
-        lines: Sequence[str] = ()
-        if self.users_file:
-            try:
-                lines = Path(self.users_file).read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise SettingError(f"{STAGE}.users_file {self.users_file!r} cannot be read: {error}") from error
-        found = frozenset(user.strip() for user in (*self.users, *lines)) - {""}
-        if not found:
-            raise SettingError(f"{STAGE}.users and {STAGE}.users_file name nobody; give at least one user id")
-        return found
 
 
 def run(request: StageRequest) -> StageReport:
@@ -96,7 +47,7 @@ def run(request: StageRequest) -> StageReport:
     erasure = hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()[:12]
     identity = request.identity()
     docs_dir = settings.data_docs_dir(request.dataset)
-    spark = spark_session(f"penchant {STAGE}", settings)
+    spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
 
     added = enter(spark, settings, request.dataset, users, request.partition_date(), chosen.reason, identity)
@@ -239,26 +190,3 @@ def _at(spark: SparkSession, handoff: Handoff, version: int, day: dt.date) -> Ha
     if "partition_date" in TABLES[handoff.table].partition_by:
         rows = rows.where(sf.col("partition_date") == sf.lit(day))
     return replace(handoff, version=version, rows=rows.count())
-
-
-def main(argv: Sequence[str]) -> None:
-    """Run the stage for a command line that may name users with ``--users`` and leave the day out."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--users", nargs="+", default=[])
-    given, rest = parser.parse_known_args(argv)
-    named: dict[str, object] = {}
-    if len(given.users) == 1 and Path(given.users[0]).is_file():
-        named = {f"{STAGE}.users_file": given.users[0]}
-    elif given.users:
-        named = {f"{STAGE}.users": given.users}
-    if not any(argument.split("=")[0] == "--partition" for argument in rest):
-        rest = [*rest, f"--partition={dt.datetime.now(dt.UTC).date()}"]
-    run_stage(STAGE, __doc__ or "", lambda request: run(_with(request, named)), rest)
-
-
-def _with(request: StageRequest, named: dict[str, object]) -> StageRequest:
-    return replace(request, overrides={**request.overrides, **named})
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

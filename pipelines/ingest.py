@@ -1,74 +1,29 @@
-"""Ingest: landing files of a day into `reviews` and `items`, and every refused line into `quarantine`.
+"""The work of the stage ingest: read, check, and count every line of a day's landing files."""
 
-Nothing is lost: lines read = rows ingested + lines quarantined + duplicates + lines of erased users, counted apart from
-each other and asserted for both files. Lines of users who asked to be forgotten are counted and go nowhere.
-"""
-
-import datetime as dt
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
-from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from pipelines import items as item_table
 from pipelines import reviews as review_table
 from pipelines.delta_tables import read_table, table_exists
 from pipelines.forgetting.requests import erased_keys, without
+from pipelines.gates.ahead import load_ahead
 from pipelines.landing.readers import Landed, read_items, read_reviews
 from pipelines.landing.readers.placed import RAW_CHARS
 from pipelines.publisher import Publisher
-from pipelines.spark import spark_session
+from pipelines.spark import stage_session
+from pipelines.stages.ingest import STAGE, IngestSettings
 from schemas.dataset import Dataset
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
 from schemas.reviews import REVIEWS
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
-STAGE = "ingest"
 _USER_CHARS = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestSettings:
-    """What ingest accepts.
-
-    Args:
-        max_line_bytes: longer lines are quarantined.
-        earliest, latest: days between which reviews were written, ISO format.
-        days_after_partition: where set, a review later than the partition's day by more than so many days is
-            refused; for feeds that bring each day's reviews. A file of many years needs none.
-        description_words: how much of an item's description goes into its text.
-        empty_day: what a day without a single line of reviews is: ``fail`` (the gate stops it), or ``accept`` (it is
-            recorded as empty, and later stages see what they saw the day before).
-    """
-
-    max_line_bytes: int = 524_288
-    earliest: str = "1995-01-01"
-    latest: str = "2099-12-31"
-    days_after_partition: int | None = None
-    description_words: int = 60
-    empty_day: Literal["fail", "accept"] = "fail"
-
-    def rules(self, partition: dt.date) -> review_table.ReviewRules:
-        """The rules for reviews of a partition.
-
-        Raises:
-            SettingError: a day cannot be read.
-        """
-        days = {}
-        for name in ("earliest", "latest"):
-            try:
-                days[name] = dt.date.fromisoformat(getattr(self, name))
-            except ValueError as error:
-                raise SettingError(f"ingest.{name} is {getattr(self, name)!r}, no day such as 2026-01-31") from error
-        if self.days_after_partition is not None:
-            days["latest"] = min(days["latest"], partition + dt.timedelta(days=self.days_after_partition))
-        return review_table.ReviewRules(**days)
 
 
 def run(request: StageRequest) -> StageReport:
@@ -81,7 +36,8 @@ def run(request: StageRequest) -> StageReport:
     ours = stage_settings(IngestSettings, STAGE, settings, request.overrides)
     rules = ours.rules(request.partition_date())
     dataset = Dataset.load(settings.datasets_dir(), request.dataset)
-    spark = spark_session(f"penchant {STAGE}", settings)
+    load_ahead()
+    spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
     with Publisher(spark, settings, request) as publisher:
         progress.update(0, 4, "reading items")
@@ -190,7 +146,3 @@ def _refused(checked: DataFrame, name: str) -> DataFrame:
         "problem.detail",
         raw.alias("raw"),
     )
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -1,50 +1,25 @@
-"""Short descriptions of items by a language model, for text encoders and tokenizers. Optional.
-
-Items that landed on the request's day are described; an item whose text did not change costs nothing, whatever day it
-lands on again.
-"""
+"""The work of the stage item_descriptions: one question an item, one checked answer."""
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pyspark.sql import Window
 from pyspark.sql import functions as sf
 
 from infra.settings import LLMSettings, load_settings, stage_settings
+from pipelines.gates.ahead import load_ahead
 from pipelines.language.ledger import Ledger
 from pipelines.language.prompts import ChatPrompt, load_chat_prompt
 from pipelines.language.requests import OK, to_json
 from pipelines.language.tracking import record_run
 from pipelines.language.validation import description_problem
 from pipelines.publisher import Publisher
-from pipelines.spark import spark_session
+from pipelines.spark import stage_session
+from pipelines.stages.item_descriptions import STAGE, ItemDescriptionSettings
 from schemas.handoff import StageReport
 from schemas.item_descriptions import ITEM_DESCRIPTIONS
 from schemas.items import ITEMS
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
-
-STAGE = "item_descriptions"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ItemDescriptionSettings:
-    """Which items are described, and from how much.
-
-    Args:
-        max_items: items that are asked about, chosen by hash; 0 for all.
-        max_text_words: longer item texts are cut.
-        prompt: name of the prompt file.
-    """
-
-    max_items: int = 0
-    max_text_words: int = 120
-    prompt: str = "item_description"
-
-    def __post_init__(self) -> None:
-        if self.max_items < 0 or self.max_text_words < 1:
-            raise ValueError("item_descriptions.max_items must be 0 or more, max_text_words 1 or more")
 
 
 def run(request: StageRequest) -> StageReport:
@@ -58,7 +33,8 @@ def run(request: StageRequest) -> StageReport:
     """
     settings = load_settings()
     chosen = stage_settings(ItemDescriptionSettings, STAGE, settings, request.overrides)
-    spark = spark_session(f"penchant {STAGE}", settings)
+    load_ahead()
+    spark = stage_session(request, settings)
     ledger = Ledger(spark, settings, request, STAGE)
     prompt = load_chat_prompt(chosen.prompt)
     with Publisher(spark, settings, request) as publisher:
@@ -117,7 +93,3 @@ def _read(status: str | None, answer: str | None, text: str) -> tuple[str | None
     description = " ".join(json.loads(answer)["description"].split())
     problem = description_problem(description, text=text)
     return (description, None) if problem is None else (None, problem)
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

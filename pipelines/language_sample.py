@@ -12,18 +12,15 @@ import datetime as dt
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql import functions as sf
+from typing import TYPE_CHECKING, Any
 
 from infra.settings import Settings, load_settings, stage_settings
-from pipelines.delta_tables import read_table, table_exists
-from pipelines.language.histories import newest_items, reviewed_positions
-from pipelines.language.review_lines import ReviewLineSettings
+from pipelines.language.reading import ReviewLineSettings
 from pipelines.language.validation import sentiment_of
-from pipelines.spark import spark_session
 from schemas.errors import DataError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, Row, SparkSession
 
 _TITLE_CHARACTERS = 70
 
@@ -41,25 +38,29 @@ class Sample:
         titles: of suggested replacements by item.
     """
 
-    reviews: Mapping[str, Sequence[Row]]
-    preferences: Mapping[tuple[str, int], Row]
-    refused: Mapping[str, Row]
-    summaries: Mapping[str, Sequence[Row]]
-    denoised: Mapping[str, Row]
+    reviews: "Mapping[str, Sequence[Row]]"
+    preferences: "Mapping[tuple[str, int], Row]"
+    refused: "Mapping[str, Row]"
+    summaries: "Mapping[str, Sequence[Row]]"
+    denoised: "Mapping[str, Row]"
     titles: Mapping[str, str]
 
 
-def read_sample(spark: SparkSession, settings: Settings, dataset: str, day: dt.date, users: int) -> Sample:
+def read_sample(spark: "SparkSession", settings: Settings, dataset: str, day: dt.date, users: int) -> Sample:
     """Read the users with most lines, refusals, suspects and scored positions; `users` of them.
 
     Raises:
         DataError: a table is missing, or nobody was asked about on that day.
     """
+    from pyspark.sql import functions as sf
 
-    def table(name: str) -> DataFrame:
+    from pipelines.delta_tables import read_table, table_exists
+    from pipelines.language.histories import newest_items, reviewed_positions
+
+    def table(name: str) -> "DataFrame":
         return read_table(spark, settings.table_uri(dataset, name)).where(sf.col("partition_date") == sf.lit(day))
 
-    def optional(name: str) -> DataFrame | None:
+    def optional(name: str) -> "DataFrame | None":
         return table(name) if table_exists(spark, settings.table_uri(dataset, name)) else None
 
     preferences = table("preferences").where("status != 'not_asked'")
@@ -86,7 +87,7 @@ def read_sample(spark: SparkSession, settings: Settings, dataset: str, day: dt.d
     if not order:
         raise DataError(f"{dataset} has no user who was asked about on {day}; run the stage 'preferences' for that day")
 
-    def rows(frame: DataFrame | None) -> list[Row]:
+    def rows(frame: "DataFrame | None") -> "list[Row]":
         return [] if frame is None else frame.join(chosen, "user_id").collect()
 
     reviews, items = (read_table(spark, settings.table_uri(dataset, name)) for name in ("reviews", "items"))
@@ -132,7 +133,7 @@ def _user(user: str, sample: Sample, reading: ReviewLineSettings) -> list[str]:
     return lines
 
 
-def _line(review: Row, row: Row | None, refused: Row | None) -> str:
+def _line(review: "Row", row: "Row | None", refused: "Row | None") -> str:
     """The line read from a review: the newest preference at its position, when it rests on that review."""
     if refused is not None:
         return f"REFUSED  {refused.reason}: {refused.raw}"
@@ -171,6 +172,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         reading = stage_settings(ReviewLineSettings, "review_lines", settings)
         if given.words is not None:
             reading = replace(reading, max_review_words=given.words)
+        from pipelines.spark import spark_session
+
         sample = read_sample(
             spark_session("penchant language_sample", settings), settings, given.dataset, day, given.users
         )

@@ -6,33 +6,20 @@ content does not change gets no new table version.
 """
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as sf
+from typing import TYPE_CHECKING
 
 from infra.settings import Settings, load_settings
-from pipelines.delta_tables import read_table, table_exists
-from pipelines.reviews import UNKNOWN_ITEM
-from pipelines.spark import spark_session
-from schemas.denoised_sequences import DENOISED_SEQUENCES
 from schemas.handoff import StageReport
-from schemas.preferences import PREFERENCES
-from schemas.quarantine import QUARANTINE
-from schemas.review_summaries import REVIEW_SUMMARIES
-from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
-from schemas.table import Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 INGEST = "ingest"
-SNAPSHOTS: Mapping[str, Table] = {
-    "sequences": SEQUENCES,
-    "preferences": PREFERENCES,
-    "review_summaries": REVIEW_SUMMARIES,
-    "denoised_sequences": DENOISED_SEQUENCES,
-}
-"""The table that says, by stage, for which days it has run."""
+SNAPSHOTS = ("sequences", "preferences", "review_summaries", "denoised_sequences")
+"""Stages whose table of the same name says for which days they have run."""
 
 Work = Callable[[StageRequest], StageReport]
 
@@ -50,8 +37,10 @@ def with_later_days(stage: str, work: Work) -> Work:
         report = work(request)
         if report.status == "dry_run":
             return report
+        from pipelines.spark import stage_session
+
         settings = load_settings()
-        days = later_days(spark_session(f"penchant {stage}", settings), settings, request, stage)
+        days = later_days(stage_session(request, settings), settings, request, stage)
         handoffs, calls = dict(report.handoffs), report.counts.get("llm_calls")
         for day in days:
             again = work(replace(request, partition=day.isoformat(), report_uri=""))
@@ -66,13 +55,18 @@ def with_later_days(stage: str, work: Work) -> Work:
     return run
 
 
-def later_days(spark: SparkSession, settings: Settings, request: StageRequest, stage: str) -> list[dt.date]:
+def later_days(spark: "SparkSession", settings: Settings, request: StageRequest, stage: str) -> list[dt.date]:
     """Days after the request's that `stage` has to look at again, oldest first.
 
     For ingest those that refused reviews of items unknown then; for the other stages all that they have published.
     """
-    table = QUARANTINE if stage == INGEST else SNAPSHOTS[stage]
-    uri = settings.table_uri(request.dataset, table.name)
+    from pyspark.sql import functions as sf
+
+    from pipelines.delta_tables import read_table, table_exists
+    from pipelines.reviews import UNKNOWN_ITEM
+    from schemas.quarantine import QUARANTINE
+
+    uri = settings.table_uri(request.dataset, QUARANTINE.name if stage == INGEST else stage)
     if not table_exists(spark, uri):
         return []
     rows = read_table(spark, uri).where(sf.col("partition_date") > sf.lit(request.partition_date()))

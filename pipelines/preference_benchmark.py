@@ -1,10 +1,4 @@
-"""The benchmark of preference discerning: who is asked what, with which preference, and what would be right.
-
-Five axes after Paischer et al. (2025), arXiv 2412.08604. A preference matched to the target is an oracle, so that every
-sample names beside it the newest preference that was known then and another user's as a control. Differences to the
-authors' released code: each history ends at its own user's position, no item is the coarse partner of many others, a
-rejection is a word of its own, and training samples rest on training reviews only.
-"""
+"""The work of the stage preference_benchmark: samples of five axes, and probes."""
 
 import math
 from collections import Counter, defaultdict
@@ -20,9 +14,11 @@ from pyspark.sql import functions as sf
 
 from infra.progress import Progress
 from infra.settings import load_settings, stage_settings
+from pipelines.gates.ahead import load_ahead
 from pipelines.landing.planted_world.truth import read_truth
 from pipelines.publisher import Publisher
-from pipelines.spark import spark_session
+from pipelines.spark import stage_session
+from pipelines.stages.preference_benchmark import STAGE, BenchmarkSettings
 from pipelines.steering.histories import SPLITS, History, read_histories
 from pipelines.steering.personal import (
     answered,
@@ -43,51 +39,10 @@ from schemas.preference_benchmark import COARSE, CONSOLIDATION, FINE, PREFERENCE
 from schemas.preferences import PREFERENCES
 from schemas.review_sentiments import REVIEW_SENTIMENTS
 from schemas.sequences import SEQUENCES
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 from schemas.steering_probes import STEERING_PROBES
 from schemas.table import Table
 from schemas.text_vectors import TEXT_VECTORS, text_hash
-
-STAGE = "preference_benchmark"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkSettings:
-    """How samples are made.
-
-    Args:
-        encoder: whose vectors say which preference is near which item, where no earlier stage of the run names one.
-        negative_below: probability of a positive tone under which a review counts as negative; lower takes fewer and
-            surer ones.
-        coarse_label_cap: an item is the coarse partner of so many others at most.
-        unseen_targets: steer towards held-out items only that nobody has at a training position.
-        max_targets: targets per axis and split at most, by hash; pairing them takes time and memory on the driver
-            that grows with the square.
-        max_pool: wordings at most, by hash, among which the likes near an item are sought.
-        probe_min_items: items that a property must have to be steered towards.
-        truth: folder truth/ of a planted world, whose attributes become probes; nowhere when empty.
-        seed: of all choices by hash.
-    """
-
-    encoder: str = "minilm-l6-v2"
-    negative_below: float = 0.5
-    coarse_label_cap: int = 5
-    unseen_targets: bool = False
-    max_targets: int = 20_000
-    max_pool: int = 100_000
-    probe_min_items: int = 10
-    truth: str = ""
-    seed: int = 7
-
-    def __post_init__(self) -> None:
-        for name in ("coarse_label_cap", "max_targets", "probe_min_items"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{STAGE}.{name} is {getattr(self, name)}, but must be at least 1")
-        if not 0 < self.negative_below <= 1:
-            raise ValueError(f"{STAGE}.negative_below is {self.negative_below}: a probability above 0, at most 1")
-        if self.max_pool < 3:
-            raise ValueError(f"{STAGE}.max_pool is {self.max_pool}, but must be at least 3: steering takes rank 3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +209,8 @@ def run(request: StageRequest) -> StageReport:
     settings = load_settings()
     chosen = stage_settings(BenchmarkSettings, STAGE, settings, request.overrides)
     truth = read_truth(Path(chosen.truth)) if chosen.truth else None
-    spark = spark_session(f"penchant {STAGE}", settings)
+    load_ahead()
+    spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
     with Publisher(spark, settings, request) as publisher:
         day = request.partition_date()
@@ -319,7 +275,3 @@ def _categories(
     )
     paths = {row["item_id"]: row["categories"] for row in _rows(newest, "item_id", "categories")}
     return {item: paths.get(item) or [] for row in sequences for item in row["item_ids"]}
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

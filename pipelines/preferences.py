@@ -1,50 +1,31 @@
-"""Preferences per user and position, from one line per review, read by a language model and checked in code."""
+"""The work of the stage preferences: a line per review, merged position by position."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as sf
 
 from infra.settings import load_settings, stage_settings
+from pipelines.gates.ahead import load_ahead
 from pipelines.language.histories import chosen_users, product_names, reviewed_positions
 from pipelines.language.ledger import Ledger
 from pipelines.language.merging import Line, preferences_by_position
 from pipelines.language.prompts import load_chat_prompt
-from pipelines.language.review_lines import ReviewLineSettings, refused_lines, review_lines
+from pipelines.language.reading import ReviewLineSettings
+from pipelines.language.review_lines import refused_lines, review_lines
 from pipelines.language.tracking import record_run
 from pipelines.publisher import Publisher
-from pipelines.spark import spark_session
+from pipelines.spark import stage_session
+from pipelines.stages.preferences import STAGE, PreferenceSettings
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
 from schemas.preferences import PREFERENCES
 from schemas.reviews import REVIEWS
 from schemas.sequences import SEQUENCES
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
-STAGE = "preferences"
 _MERGED = "array<struct<preferences:array<string>,sentiments:array<string>,evidence:array<array<int>>>>"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreferenceSettings:
-    """How lines become preferences.
-
-    Args:
-        window: a position's preferences rest on so many last reviews, the one at the position included.
-        most: preferences kept per position, newest first.
-        same_from: share of common content words from which two lines say the same.
-    """
-
-    window: int = 5
-    most: int = 5
-    same_from: float = 0.6
-
-    def __post_init__(self) -> None:
-        if self.window < 1 or self.most < 1 or not 0 < self.same_from <= 1:
-            raise ValueError("preferences: window and most must be at least 1, same_from above 0 and at most 1")
 
 
 def preferences(sequences: DataFrame, lines: DataFrame, users: DataFrame, chosen: PreferenceSettings) -> DataFrame:
@@ -112,7 +93,8 @@ def run(request: StageRequest) -> StageReport:
     settings = load_settings()
     chosen = stage_settings(PreferenceSettings, STAGE, settings, request.overrides)
     reading = stage_settings(ReviewLineSettings, "review_lines", settings, request.overrides)
-    spark = spark_session(f"penchant {STAGE}", settings)
+    load_ahead()
+    spark = stage_session(request, settings)
     ledger = Ledger(spark, settings, request, STAGE)
     with Publisher(spark, settings, request) as publisher:
         day = request.partition_date()
@@ -141,7 +123,3 @@ def run(request: StageRequest) -> StageReport:
         handoffs = dict(publisher.handoffs)
     outputs = {"mlflow_run": record_run(settings, request, counts, [load_chat_prompt(reading.prompt)])}
     return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts, outputs=outputs)
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from infra.settings import Settings
 from pipelines.delta_tables import conform, read_table, write_partition
-from pipelines.gates import Gate, GateResult
+from pipelines.gates.result import GateResult
 from schemas.handoff import Handoff
 from schemas.quarantine import QUARANTINE
 from schemas.stage_request import StageRequest
 from schemas.table import Table
+
+if TYPE_CHECKING:
+    from pipelines.gates.gate import Gate
 
 
 class Publisher:
@@ -73,6 +76,8 @@ class Publisher:
         where = {"partition_date": self._request.partition_date()} if partition is None else dict(partition)
         rows = self.cache(conform(frame, table, where))
         if self._gate is None:
+            from pipelines.gates.gate import Gate
+
             self._gate = Gate(self._spark, self._settings.data_docs_dir(self._request.dataset))
         label = " ".join(str(value) for value in where.values())
         self.gates[table.name] = self._gate.check(rows, table, label)

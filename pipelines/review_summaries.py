@@ -1,54 +1,34 @@
-"""Summaries of users, folded over time from the lines that their reviews gave."""
+"""The work of the stage review_summaries: lines by chunk, folded one step after the other."""
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as sf
 
 from infra.settings import LLMSettings, load_settings, stage_settings
+from pipelines.gates.ahead import load_ahead
 from pipelines.language.histories import chosen_users, product_names, reviewed_positions
 from pipelines.language.ledger import Ledger
 from pipelines.language.prompts import ChatPrompt, load_chat_prompt
+from pipelines.language.reading import ReviewLineSettings
 from pipelines.language.requests import OK, to_json
-from pipelines.language.review_lines import ReviewLineSettings, review_lines
+from pipelines.language.review_lines import review_lines
 from pipelines.language.tracking import record_run
 from pipelines.language.validation import DISLIKE, LIKE, VERBS, SummaryLimits, summary_problem
 from pipelines.publisher import Publisher
-from pipelines.spark import spark_session
+from pipelines.spark import stage_session
+from pipelines.stages.review_summaries import STAGE, SummaryStageSettings
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
 from schemas.review_summaries import REVIEW_SUMMARIES
 from schemas.reviews import REVIEWS
 from schemas.sequences import SEQUENCES
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
-STAGE = "review_summaries"
 _EMPTY = "-"
 _READ = "phrase string, problem string"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SummaryStageSettings:
-    """How summaries are folded.
-
-    Args:
-        chunk_reviews: reviews per step. Chunks are counted from a user's first review, so that new reviews touch the
-            newest chunk only, whatever the length of the history.
-        most_carried: lines that a step may hand on when its answer was of no use.
-        prompt: name of the prompt file.
-    """
-
-    chunk_reviews: int = 5
-    most_carried: int = 8
-    prompt: str = "summary_fold"
-
-    def __post_init__(self) -> None:
-        if self.chunk_reviews < 1 or self.most_carried < 1:
-            raise ValueError("review_summaries: chunk_reviews and most_carried must be at least 1")
 
 
 def chunks(lines: DataFrame, size: int) -> DataFrame:
@@ -196,7 +176,8 @@ def run(request: StageRequest) -> StageReport:
     settings = load_settings()
     chosen = stage_settings(SummaryStageSettings, STAGE, settings, request.overrides)
     reading = stage_settings(ReviewLineSettings, "review_lines", settings, request.overrides)
-    spark = spark_session(f"penchant {STAGE}", settings)
+    load_ahead()
+    spark = stage_session(request, settings)
     ledger = Ledger(spark, settings, request, STAGE)
     with Publisher(spark, settings, request) as publisher:
         day = request.partition_date()
@@ -234,7 +215,3 @@ def _refused(steps: DataFrame) -> DataFrame:
         ),
         sf.substring(sf.coalesce("raw", sf.lit("")), 1, 2000).alias("raw"),
     )
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

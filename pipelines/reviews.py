@@ -1,8 +1,5 @@
 """The table `reviews`: landed review lines checked, cleaned and de-duplicated."""
 
-import datetime as dt
-from dataclasses import dataclass
-
 import pandas as pd
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as sf
@@ -10,22 +7,11 @@ from pyspark.sql import functions as sf
 from pipelines.landing.cleaning import clean_text
 from pipelines.landing.readers import PLACE, Landed
 from pipelines.landing.readers.placed import first_problem, problem
+from pipelines.review_rules import ReviewRules
 from schemas.reviews import REVIEWS
 
 MIN_RATING, MAX_RATING = 0.5, 5.0
 UNKNOWN_ITEM = "unknown_item"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReviewRules:
-    """What a review must satisfy.
-
-    Args:
-        earliest, latest: days between which a review was written, both included.
-    """
-
-    earliest: dt.date
-    latest: dt.date
 
 
 def check_reviews(landed: Landed, rules: ReviewRules, known_items: DataFrame | None) -> DataFrame:

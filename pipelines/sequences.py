@@ -1,8 +1,7 @@
-"""Interactions and ordered histories as of a day, with splits and a report of what the order is worth."""
+"""The work of the stage sequences: k-core, ordered histories, times of the splits."""
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Literal
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
@@ -10,57 +9,19 @@ from pyspark.sql import functions as sf
 from infra.progress import Progress
 from infra.settings import load_settings, stage_settings
 from pipelines.day_content import day_content
+from pipelines.gates.ahead import load_ahead
 from pipelines.interactions import CoreSize, k_core, newest_reviews
 from pipelines.order_report import order_report, write_order_report
 from pipelines.publisher import Publisher
-from pipelines.spark import spark_session
+from pipelines.spark import stage_session
+from pipelines.stages.sequences import SHORTEST_SPLIT, STAGE, SequenceSettings
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.interactions import INTERACTIONS
 from schemas.items import ITEMS
 from schemas.reviews import REVIEWS
 from schemas.sequences import SEQUENCES
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
-
-STAGE = "sequences"
-_SHORTEST_SPLIT = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class SequenceSettings:
-    """How histories are made.
-
-    Args:
-        user_core, item_core: least number of distinct items per user, and users per item; 1 switches one off.
-        max_core_iterations: steps after which a k-core that still shrinks is an error.
-        tie_rule: what orders events of the same time. ``hash`` (of user and item) is fixed and carries no
-            information; ``item_id`` and ``source_line`` (landing day, then line) can tell a model something
-            that the clock did not, which the order report then shows.
-        max_length: keep only so many most recent positions of a history; all when None.
-        min_history: shortest history that is published in sequences.
-        valid_quantile, test_quantile: share of all interactions before the global validation and test cut.
-    """
-
-    user_core: int = 5
-    item_core: int = 5
-    max_core_iterations: int = 100
-    tie_rule: Literal["hash", "item_id", "source_line"] = "hash"
-    max_length: int | None = None
-    min_history: int = 1
-    valid_quantile: float = 0.8
-    test_quantile: float = 0.9
-
-    def __post_init__(self) -> None:
-        for name in ("user_core", "item_core", "max_core_iterations", "min_history"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if self.max_length is not None and self.max_length < max(_SHORTEST_SPLIT, self.min_history):
-            raise ValueError(f"max_length {self.max_length} is under {max(_SHORTEST_SPLIT, self.min_history)}")
-        if not 0 < self.valid_quantile < self.test_quantile < 1:
-            raise ValueError(
-                f"0 < valid_quantile < test_quantile < 1 does not hold: {self.valid_quantile}, {self.test_quantile}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +60,7 @@ def sequences(events: DataFrame, cuts: TimeCuts, settings: SequenceSettings) -> 
         rows = rows.withColumn("history", sf.slice("history", start, settings.max_length))
     times = sf.col("history.occurred_at")
     length = sf.size("history")
-    splits = length >= _SHORTEST_SPLIT
+    splits = length >= SHORTEST_SPLIT
     return rows.select(
         "user_id",
         sf.col("history.item_id").alias("item_ids"),
@@ -129,7 +90,8 @@ def run(request: StageRequest) -> StageReport:
     """
     settings = load_settings()
     chosen = stage_settings(SequenceSettings, STAGE, settings, request.overrides)
-    spark = spark_session(f"penchant {STAGE}", settings)
+    load_ahead()
+    spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
     with Publisher(spark, settings, request) as publisher:
         progress.update(0, 4, "reading reviews")
@@ -178,7 +140,3 @@ def _core_counts(sizes: tuple[CoreSize, ...]) -> dict[str, int]:
     for step, size in enumerate(sizes):
         counts |= {f"core.{step}.users": size.users, f"core.{step}.items": size.items, f"core.{step}.pairs": size.pairs}
     return counts
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkRuntimeError
@@ -11,13 +12,25 @@ from pyspark.sql import SparkSession
 from infra.errors import SettingError
 from infra.settings import Settings
 from infra.spark_conf import require_java, spark_conf
+from schemas.input_size import input_bytes
 from schemas.stage import engine_is_ready
+from schemas.stage_request import StageRequest
 
 _DELTA = "io.delta.sql.DeltaSparkSessionExtension"
 
 
-def spark_session(app_name: str, settings: Settings) -> SparkSession:
-    """Start Spark with Delta, or take the session that this process has.
+def stage_session(request: StageRequest, settings: Settings) -> SparkSession:
+    """`spark_session` for what `request` reads."""
+    tables = settings.table_uri(request.dataset, "")
+    return spark_session(
+        f"penchant {request.stage}", settings, lambda: input_bytes(request, settings.datasets_dir(), tables)
+    )
+
+
+def spark_session(
+    app_name: str, settings: Settings, input_bytes: Callable[[], int | None] = lambda: None
+) -> SparkSession:
+    """Start Spark with Delta for an input of that size, or take the session that this process has.
 
     Under spark-submit the JVM is running already, so the properties are those that it was submitted with
     (`infra.spark_conf.spark_conf` gives them); otherwise they come from `settings`.
@@ -30,7 +43,7 @@ def spark_session(app_name: str, settings: Settings) -> SparkSession:
     builder = SparkSession.Builder().appName(app_name)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         require_java()
-        conf = spark_conf(settings)
+        conf = spark_conf(settings, input_bytes)
         if conf["spark.master"].startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

@@ -1,14 +1,6 @@
-"""Remove old model versions, checkpoints and table history, and nothing that a kept version needs.
+"""The work of `ray_jobs.stages.clean_up`: plan, show, remove, and look up again what kept versions need."""
 
-Kept are versions with an alias or the tag ``penchant.keep``, the newest, the young, the one to roll back to, and what
-these began with. The tables they were trained on stay readable at their versions. The plan says what is needed by whom;
-after the deletion every kept version is looked up again, and one that has lost something fails the stage.
-``python -m ray_jobs.clean_up --dataset shop --dry-run`` only shows the plan.
-"""
-
-import argparse
 import datetime as dt
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,19 +12,18 @@ from mlflow.exceptions import MlflowException
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.cleaning.history import History, clean, pins, plan_histories
-from ray_jobs.cleaning.keeping import CleanUpSettings, Kept, Registry, sort_registry
+from ray_jobs.cleaning.keeping import Kept, Registry, sort_registry
 from ray_jobs.cleaning.leftovers import find_leftovers, remove
 from ray_jobs.cleaning.page import Plan, markdown, write
+from ray_jobs.cleaning.settings import CleanUpSettings
 from ray_jobs.data.recorded import problem
 from ray_jobs.registry import aliases, runs, versions
 from ray_jobs.registry.provenance import tables_of_version
+from ray_jobs.stages.clean_up import STAGE
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.model_versions import PARTITION_TAG
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
-
-STAGE = "clean_up"
 
 
 @dataclass(frozen=True)
@@ -161,24 +152,3 @@ def _note_cold_starts(client: MlflowClient, registry: Registry, going: str) -> N
         if kept.version.tags.get(versions.WARM_START_TAG) == going:
             found = client.get_model_version(kept.version.name, str(kept.version.version))
             versions.tag_version(client, found, {versions.COLD_TAG: versions.cold_since(client, found)})
-
-
-def main(argv: Sequence[str] | None = None) -> StageReport:
-    """Run the stage from its own arguments, or from the short ones for people."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", required=True, help="name of a registered data set")
-    parser.add_argument("--dry-run", action="store_true", help="show what would go, and remove nothing")
-    parser.add_argument("--partition", default=str(dt.datetime.now(dt.UTC).date()), help="day of the report, today")
-    parser.add_argument(
-        "--overrides", type=json.loads, default={}, metavar="JSON", help="e.g. '{\"clean_up.keep_versions\": 5}'"
-    )
-    given, rest = parser.parse_known_args(argv)
-    overrides = {**given.overrides, **({f"{STAGE}.dry_run": True} if given.dry_run else {})}
-    whole = [f"--dataset={given.dataset}", f"--partition={given.partition}", f"--overrides={json.dumps(overrides)}"]
-    return run_stage(STAGE, __doc__ or "", run, [*whole, *rest])
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,6 @@ import os
 import ray
 
 from infra.local_environment import TELEMETRY_OFF
-from schemas.stage import engine_is_ready
 
 LOCAL_CPUS = 2
 _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20

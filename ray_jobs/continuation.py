@@ -1,10 +1,4 @@
-"""What a day goes on from: the version that earlier days left in production, and whether its codebook still fits.
-
-A codebook goes on, and new items are appended to it, until the items have drifted from it: too many appended, coded
-worse than those that it was fitted on, or colliding more. Then the tokenizer is trained again, and with other codes the
-recommender has to start cold; otherwise it begins with the weights of the version it goes on from. Only versions of
-earlier days count, so that a day that is run again goes on from the same one.
-"""
+"""The work of `ray_jobs.stages.continuation`: find the version a day goes on from, measure its codebook, decide."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -16,48 +10,15 @@ from mlflow.entities.model_registry import ModelVersion
 from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
-from ray_jobs import semantic_ids
 from ray_jobs.registry import runs, versions
+from ray_jobs.stages import semantic_ids as coding
+from ray_jobs.stages.continuation import STAGE, ContinuationSettings
 from schemas.handoff import StageReport
 from schemas.model_versions import DECISION_TAG, PARTITION_TAG, ROLLED_BACK_TAG, registered_name
 from schemas.recipes import RECOMMENDERS
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
-STAGE = "continuation"
 FIT, APPEND = "fit", "append"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContinuationSettings:
-    """When a codebook and a model go on, and when they are made anew.
-
-    Args:
-        enabled: false trains tokenizer and recommender anew every day.
-        max_appended_share: of the items, that were not there when the codebook was fitted.
-        max_error_ratio: mean squared error of the codes of appended items, against that of the others.
-        max_collision_increase: share of appended items that share their codes before collisions are told apart, less
-            the same share of all items.
-        min_utilisation: share of the first level's codes that the items use.
-        cold_start_days: days after which a model starts cold although it could go on; 0 for never.
-    """
-
-    enabled: bool = True
-    max_appended_share: float = 0.3
-    max_error_ratio: float = 1.5
-    max_collision_increase: float = 0.2
-    min_utilisation: float = 0.3
-    cold_start_days: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("max_appended_share", "max_collision_increase", "min_utilisation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(f"{STAGE}.{name} is {getattr(self, name)}: a share from 0 to 1")
-        if self.max_error_ratio <= 0 or self.cold_start_days < 0:
-            raise SettingError(
-                f"{STAGE}: max_error_ratio is {self.max_error_ratio} and cold_start_days {self.cold_start_days}; above "
-                "0, and at least 0, are needed"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +95,13 @@ def drift(settings: Settings, request: StageRequest, codebook: str) -> dict[str,
     Raises:
         DataError: an item has no vector.
     """
+    from ray_jobs import semantic_ids
+
     known = semantic_ids.published(settings, request, codebook) if codebook else None
     wanted = request.upstream.get("tokenizer", "")
     if known is None or (wanted and wanted != known.tokenizer.recipe):
         return {}
-    own = stage_settings(semantic_ids.SemanticIdsSettings, semantic_ids.STAGE, settings, request.overrides)
+    own = stage_settings(coding.SemanticIdsSettings, coding.STAGE, settings, request.overrides)
     encoder = known.tokenizer.encoder
     item_ids, vectors = semantic_ids.item_vectors(settings, request, encoder, own.in_memory_rows)
     try:
@@ -208,7 +171,3 @@ def decide(
         warm_start=warm,
         reason="; ".join(parts),
     )
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -1,8 +1,4 @@
-"""Report a day: what changed, what it cost, how good the data and the model are, and what was decided.
-
-Reads what each task of the day reported and leaves one MLflow run per day with ``report.html``, the plots and every
-number; a rerun brings the same run up to date. A day that failed or was skipped has a page, too.
-"""
+"""The work of `ray_jobs.stages.day_report`: read what the day's tasks reported, log it, lead back from the version."""
 
 import tempfile
 from pathlib import Path
@@ -15,11 +11,10 @@ from ray_jobs.days.content import REGISTERED_PROMPT, Pages, assemble, experiment
 from ray_jobs.days.facts import outcomes_of
 from ray_jobs.days.page import Content, render, status_of
 from ray_jobs.registry import runs, versions
+from ray_jobs.stages.day_report import STAGE
 from schemas.handoff import StageReport
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
-STAGE = "day_report"
 PROMPTS_TAG = "penchant.prompts"
 REPORT_TAG = "penchant.day_report"
 PROMPT_VERSION_TAG = "penchant.prompt_version"
@@ -95,7 +90,3 @@ def _lead_back(client: MlflowClient, content: Content, report: str) -> None:
             if found.run_id:
                 client.link_prompt_version_to_run(found.run_id, prompt)
             client.set_prompt_version_tag(name, prompt.version, NEWEST_TAG, f"{found.name}/{found.version}")
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -1,11 +1,4 @@
-"""Rank every user's held-out item against the whole catalogue: trained model, baseline, popularity and champion.
-
-The champion is the registered version that the request names; it may be of an earlier day and lack items of this one.
-
-Per-user rows go to the table ``evaluations``, one partition per day and model. The models' MLflow runs get means with
-95 % bootstrap intervals, the paired difference to popularity, coverage and popularity of what is recommended, and the
-slices: under the same names for every recipe, so that runs compare. Models run in this process.
-"""
+"""The work of `ray_jobs.stages.evaluate`: rank, publish the rows of each user, log means, intervals and slices."""
 
 import json
 import tempfile
@@ -15,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.tables import publish, table_exists, table_version
@@ -26,41 +18,21 @@ from ray_jobs.evaluation.metrics import bootstrap, paired
 from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle
-from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
-from ray_jobs.registry import plots, runs, versions
+from ray_jobs.recommenders.popularity import Popularity
+from ray_jobs.recommenders.settings import PopularitySettings
+from ray_jobs.registry import runs, versions
 from ray_jobs.registry.provenance import EVALUATION_TAG
 from ray_jobs.registry.results import model_name
+from ray_jobs.stages.evaluate import STAGE, EvaluateSettings
 from schemas.errors import DataError
 from schemas.evaluations import EVALUATIONS
 from schemas.handoff import StageReport
 from schemas.model_versions import CHAMPION, CHAMPION_KEY, IDENTITY_TAG, PARTITION_TAG
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
-STAGE = "evaluate"
 TRAINERS = ("train_recommender", "train_baseline")
 CHAMPION_COVERAGE, UNKNOWN_TARGETS = "champion_coverage_10", "champion_unknown_targets"
 """Outputs about the champion, beside ``champion``, its ``<name>/<version>``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
-    """Settings of the stage.
-
-    Args:
-        exclude_seen: leave items of the history out of the ranking; the published protocol ranks all items.
-        sampled_negatives: also rank among so many sampled items, as some papers do; the metrics are then named
-            ``sampled_...`` and stay out of the table. 0 leaves it.
-        seed: of the sampled items.
-    """
-
-    exclude_seen: bool = False
-    sampled_negatives: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.sampled_negatives < 0:
-            raise SettingError(f"evaluate.sampled_negatives is {self.sampled_negatives}: 0 or more is needed")
 
 
 @dataclass(frozen=True)
@@ -280,19 +252,17 @@ def slice_means(results: Sequence[Ranked]) -> dict[str, float]:
 
 def _log_lists(candidate: Candidate, results: Sequence[Ranked]) -> None:
     """A picture of how popular the recommended items are, beside the targets."""
+    from ray_jobs.registry.plots import list_popularity
+
     result = next(result for result in reversed(results) if result.split == "test")
     percentiles = popularity_percentiles(result.counts)
     shown = {
         candidate.recommender.name: percentiles[result.lists[result.lists >= 0]],
         "held-out targets": percentiles[result.examples.targets],
     }
-    runs.log_figure(candidate.run_id, plots.list_popularity(shown), "plots/recommended_popularity.png")
+    runs.log_figure(candidate.run_id, list_popularity(shown), "plots/recommended_popularity.png")
 
 
 def _aligned(reference: Ranked, result: Ranked) -> np.ndarray:
     assert np.array_equal(reference.examples.users, result.examples.users), "both rank the same users in one order"
     return reference.metrics()["ndcg_10"]
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

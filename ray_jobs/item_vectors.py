@@ -1,7 +1,4 @@
-"""Item vectors: encodes the texts of items, each text once; what was encoded before is not encoded again."""
-
-from dataclasses import dataclass
-from typing import ClassVar
+"""The work of `ray_jobs.stages.item_vectors`: encode the texts that have no vector yet, and give each item its own."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,29 +6,13 @@ import pyarrow.compute as pc
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.tables import input_table, newest_items, read_table, table_exists, upsert
-from ray_jobs.encoders.streaming import EncodingSettings, encoded
+from ray_jobs.encoders.streaming import encoded
+from ray_jobs.stages.item_vectors import STAGE, ItemVectorsSettings
 from schemas.handoff import Handoff, StageReport
 from schemas.item_descriptions import ITEM_DESCRIPTIONS
 from schemas.item_vectors import ITEM_VECTORS
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 from schemas.text_vectors import text_hash
-
-STAGE = "item_vectors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ItemVectorsSettings(EncodingSettings):
-    """Settings of the stage.
-
-    Args:
-        descriptions: encode the language model's description of an item (table item_descriptions) before its own text,
-            where there is one.
-    """
-
-    section: ClassVar[str] = STAGE
-
-    descriptions: bool = False
 
 
 def run(request: StageRequest) -> StageReport:
@@ -113,7 +94,3 @@ def _with_vectors(items: pa.Table, vectors: pa.Table) -> pa.Table:
     """Item, content hash and the vector that `vectors` has for the hash."""
     rows = pc.index_in(items["content_hash"], vectors["content_hash"].combine_chunks())
     return items.select(["item_id", "content_hash"]).append_column("vector", vectors["vector"].take(rows))
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -11,11 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import mlflow
-import pandas as pd
-
 from infra.settings import load_settings
-from ray_jobs.registry import runs, versions
 from schemas.errors import DataError
 
 CUT = 10
@@ -53,8 +49,14 @@ def measure(reference: str, path: Path) -> dict[str, str | float | int]:
         SettingError: there is no such version.
         DataError: the probe cannot be read.
     """
+    settings = load_settings()
     histories, nexts = read_probe(path)
-    found = versions.resolve(runs.connect(load_settings()), reference)
+    import mlflow
+    import pandas as pd
+
+    from ray_jobs.registry import runs, versions
+
+    found = versions.resolve(runs.connect(settings), reference)
     model = mlflow.pyfunc.load_model(f"models:/{found.name}/{found.version}")
     answers = model.predict(pd.DataFrame({"history": histories, "preference": [None] * len(histories)}))
     return {

@@ -14,15 +14,14 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-from mlflow import MlflowClient
-from mlflow.entities.webhook import Webhook
-from mlflow.exceptions import MlflowException
+from typing import TYPE_CHECKING, Any
 
 from infra.errors import SettingError
 from infra.settings import Settings, load_settings
-from ray_jobs.registry import runs
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.webhook import Webhook
 
 NAME = "penchant-promotions"
 EVENTS = ("model_version.created", "model_version_alias.created", "model_version_alias.deleted")
@@ -30,13 +29,15 @@ SECRET_VARIABLE = "PENCHANT_WEBHOOK_SECRET"
 _DESCRIPTION = "Registered versions and moved aliases, made by ray_jobs.promotion_webhook"
 
 
-def ensure(settings: Settings, name: str, url: str, secret: str = "") -> Webhook:
+def ensure(settings: Settings, name: str, url: str, secret: str = "") -> "Webhook":
     """Register the webhook, or bring the one of that name up to date; a secret that is not given stays as it was.
 
     Raises:
         SettingError: there is no server, or it refuses the address; with its reason.
     """
     client = _client(settings)
+    from mlflow.exceptions import MlflowException
+
     found = next((hook for hook in _all(client) if hook.name == name), None)
     values: dict[str, Any] = {"name": name, "url": url, "events": list(EVENTS), "secret": secret or None}
     values["description"] = _DESCRIPTION
@@ -59,15 +60,17 @@ def remove(settings: Settings, name: str) -> int:
     return len(mine)
 
 
-def _client(settings: Settings) -> MlflowClient:
+def _client(settings: Settings) -> "MlflowClient":
     if not settings.mlflow.tracking_uri.startswith(("http://", "https://")):
         raise SettingError(
             f"webhooks are sent by MLflow's server, and mlflow.tracking_uri={settings.mlflow.tracking_uri} is none"
         )
+    from ray_jobs.registry import runs
+
     return runs.connect(settings)
 
 
-def _all(client: MlflowClient) -> Iterator[Webhook]:
+def _all(client: "MlflowClient") -> "Iterator[Webhook]":
     token = None
     while True:
         page = client.list_webhooks(page_token=token)

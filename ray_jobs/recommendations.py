@@ -1,12 +1,7 @@
-"""Score every user of the partition with the registered model version, through Ray Data.
-
-Each user's full history and newest preferences go in, as they would be asked about online; items of the history do
-not come out. The answers are those of the model's MLflow interface, by construction.
-"""
+"""The work of `ray_jobs.stages.recommendations`: the registered version as a Ray Data actor, and a batch per block."""
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import mlflow
@@ -16,44 +11,17 @@ import ray
 from mlflow.exceptions import MlflowException
 from ray.data import ActorPoolStrategy, DataContext
 
-from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import load_settings, stage_settings
 from ray_jobs import cluster
 from ray_jobs.data.tables import publish
 from ray_jobs.registry import runs
 from ray_jobs.registry.audience import Reader, audience_of
+from ray_jobs.stages.recommendations import STAGE, RecommendationsSettings
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.recommendations import RECOMMENDATIONS
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
-
-STAGE = "recommendations"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecommendationsSettings:
-    """Settings under ``[stages.recommendations]``.
-
-    Args:
-        k: items per user.
-        exclude_seen: leave out items of the user's history.
-        users_per_batch: users scored together; part of the result, because padding changes the last bits of scores.
-        actors: how many copies of the model score at once.
-        cpus_per_actor: cores that each one takes.
-    """
-
-    k: int = 10
-    exclude_seen: bool = True
-    users_per_batch: int = 256
-    actors: int = 1
-    cpus_per_actor: float = 1
-
-    def __post_init__(self) -> None:
-        for name in ("k", "users_per_batch", "actors"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"recommendations.{name} is {getattr(self, name)}: at least 1 is needed")
 
 
 class Scorer:
@@ -173,7 +141,3 @@ def run(request: StageRequest) -> StageReport:
         },
         outputs={"model_version": f"{name}/{version}"},
     )
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__, run)

@@ -1,9 +1,4 @@
-"""Register the trained model in MLflow as challenger, and as champion when it passes the gate.
-
-Reads the per-user metrics of the evaluate stage, logs the model, plots and card to the training run, makes one
-version per trained model (a second run adds nothing), and moves the aliases. Every number of the gate is in the card,
-in ``promotion.json`` of the run, and the deciding ones in the version's tags.
-"""
+"""The work of `ray_jobs.stages.register`: log the model, judge it, make its version, move the aliases."""
 
 import tempfile
 from collections.abc import Mapping
@@ -28,7 +23,6 @@ from ray_jobs.registry.judging import Case, judge
 from ray_jobs.registry.lineage import git_revision
 from ray_jobs.registry.model import input_example, log_model
 from ray_jobs.registry.model_card import EXPOSURE, CardContent, markdown
-from ray_jobs.registry.promotion import PromotionSettings
 from ray_jobs.registry.results import (
     BASELINES,
     ModelResult,
@@ -38,8 +32,10 @@ from ray_jobs.registry.results import (
     summarise,
     with_slices,
 )
+from ray_jobs.registry.settings import SECTION, PromotionSettings
 from ray_jobs.registry.steering_report import TAG as STEERING_TAG
 from ray_jobs.registry.trained import Trained
+from ray_jobs.stages.register import STAGE
 from schemas.handoff import StageReport
 from schemas.model_versions import (
     BEFORE_TAG,
@@ -56,10 +52,8 @@ from schemas.model_versions import (
     WORK_TAG,
     registered_name,
 )
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
-STAGE = "register"
 STEPS = 5
 LISTED = ("ndcg_10", "recall_10")
 """Metrics that a version's tags show; its card has all of them."""
@@ -68,7 +62,7 @@ LISTED = ("ndcg_10", "recall_10")
 def run(request: StageRequest) -> StageReport:
     """Register the model of `request.upstream` and decide about its aliases."""
     settings = load_settings()
-    own = stage_settings(PromotionSettings, "promotion", settings, request.overrides)
+    own = stage_settings(PromotionSettings, SECTION, settings, request.overrides)
     progress = Progress(settings.home, STAGE)
     trained = Trained.of(request.upstream)
     client = runs.connect(settings)
@@ -338,7 +332,3 @@ def _report(client: MlflowClient, found: ModelVersion, status: str, counts: Mapp
             "decision": decision,
         },
     )
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__, run)

@@ -1,4 +1,4 @@
-"""Review sentiments: judges the tone of the review at each position of a history, and says how far to trust that."""
+"""The work of `ray_jobs.stages.review_sentiments`: judge the reviews, publish the tones, log how far to trust them."""
 
 from dataclasses import asdict
 
@@ -8,19 +8,15 @@ import pyarrow as pa
 
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
-from ray_jobs import text_vectors
 from ray_jobs.data.reviews import reviewed_positions
 from ray_jobs.data.tables import publish, table_exists, table_version
 from ray_jobs.registry import runs
-from ray_jobs.registry.plots import sentiment_by_stars
-from ray_jobs.sentiment.hub import hub_scores
-from ray_jobs.sentiment.probe import cross_fitted
 from ray_jobs.sentiment.quality import THRESHOLD, agreement
 from ray_jobs.sentiment.settings import PROBE, STAGE, ReviewSentimentsSettings
-from ray_jobs.text_vectors import TextVectorsSettings, encoder_of, vectors_of
+from ray_jobs.stages import text_vectors
+from ray_jobs.text_vectors import encoder_of, vectors_of
 from schemas.handoff import StageReport
 from schemas.review_sentiments import NEGATIVE, POSITIVE, REVIEW_SENTIMENTS
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 from schemas.text_vectors import text_hash
 
@@ -38,7 +34,7 @@ def run(request: StageRequest) -> StageReport:
     """
     settings = load_settings()
     own = stage_settings(ReviewSentimentsSettings, STAGE, settings, request.overrides)
-    reading = stage_settings(TextVectorsSettings, text_vectors.STAGE, settings, request.overrides)
+    reading = stage_settings(text_vectors.TextVectorsSettings, text_vectors.STAGE, settings, request.overrides)
     encoder = request.upstream.get("text_vectors.encoder") or encoder_of(request, reading)
     classifier = f"{PROBE}:{encoder}" if own.classifier == PROBE else own.classifier
     uri = settings.table_uri(request.dataset, REVIEW_SENTIMENTS.name)
@@ -64,6 +60,8 @@ def run(request: StageRequest) -> StageReport:
         measured = {name: round(value, 6) for name, value in agreement(scores, stars).items()}
         runs.log_metrics(run_id, [(name, float(value), 0) for name, value in (counts | measured).items()])
         if len(scores):
+            from ray_jobs.registry.plots import sentiment_by_stars
+
             runs.log_figure(run_id, sentiment_by_stars(scores, stars), "plots/sentiment_by_stars.png")
     except BaseException:
         runs.finish(run_id, "FAILED")
@@ -93,6 +91,8 @@ def _scores(
     if not texts:
         return np.zeros(0)
     if own.classifier == PROBE:
+        from ray_jobs.sentiment.probe import cross_fitted
+
         vectors = vectors_of(settings, request, encoder, texts)
         stars, users = rows["rating"].to_numpy(), rows["user_id"].to_pylist()
 
@@ -100,6 +100,8 @@ def _scores(
             progress.update(done, total + 1, "probes fitted")
 
         return cross_fitted(vectors, stars, users, own, fitted)
+    from ray_jobs.sentiment.hub import hub_scores
+
     hashes = [text_hash(text) for text in texts]
     distinct = dict(zip(hashes, texts, strict=True))
     found: dict[str, float] = {}
@@ -116,7 +118,3 @@ def _published(rows: pa.Table, scores: npt.NDArray[np.float64], classifier: str)
     schema = pa.schema([field for field in REVIEW_SENTIMENTS.arrow_schema() if field.name != "partition_date"])
     columns |= {"sentiment": tone.tolist(), "score": scores, "classifier": [classifier] * len(scores)}
     return pa.table({field.name: columns[field.name] for field in schema}).cast(schema)
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -1,26 +1,16 @@
-"""Make an earlier version of a data set's model champion again.
+"""The work of `ray_jobs.stages.rollback`: move the alias champion back, and say why on the version that is left."""
 
-Without a version it is the one that was champion before. The version that is left is tagged with the reason, and a
-rerun of its register stage does not promote it. ``python -m ray_jobs.rollback --dataset shop --to 12 --reason "..."``
-"""
-
-import argparse
 import datetime as dt
-import json
-import sys
-from collections.abc import Sequence
 
 from mlflow import MlflowClient
 
 from infra.errors import SettingError
 from infra.settings import load_settings
 from ray_jobs.registry import aliases, runs, versions
+from ray_jobs.stages.rollback import STAGE
 from schemas.handoff import StageReport
 from schemas.model_versions import BEFORE_TAG, CHAMPION, NONE, ROLLED_BACK_TAG, registered_name
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
-
-STAGE = "rollback"
 
 
 def run(request: StageRequest) -> StageReport:
@@ -94,35 +84,3 @@ def _roll_back(client: MlflowClient, name: str, left: str, to: str, reason: str)
         client.delete_model_version_tag(name, to, ROLLED_BACK_TAG)
     aliases.record_change(client, name, left, to)
     aliases.point_alias(client, name, CHAMPION, to)
-
-
-def main(argv: Sequence[str] | None = None) -> StageReport:
-    """Run the stage from its own arguments, or from the short ones for people."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", required=True, help="name of a registered data set")
-    parser.add_argument("--to", default="", help="number of the version; the one that was champion before by default")
-    parser.add_argument("--reason", default="", help="why, for those who find it in the registry")
-    parser.add_argument("--partition", default=str(dt.datetime.now(dt.UTC).date()), help="day of the report, today")
-    parser.add_argument(
-        "--upstream", type=json.loads, default={}, metavar="JSON", help="what an earlier task looked up"
-    )
-    given, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    upstream = {**given.upstream}
-    for key in ("to", "reason"):
-        if getattr(given, key):
-            upstream[f"target.{key}"] = getattr(given, key)
-    whole = [
-        f"--dataset={given.dataset}",
-        f"--partition={given.partition}",
-        f"--upstream={json.dumps(upstream)}",
-        *rest,
-    ]
-    report = run_stage(STAGE, __doc__, run, whole)
-    print(report.outputs["decision"])  # noqa: T201
-    return report
-
-
-if __name__ == "__main__":
-    main()

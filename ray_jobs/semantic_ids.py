@@ -1,8 +1,4 @@
-"""Semantic ids: trains the tokenizer on item vectors and gives each item its codes.
-
-A version of a codebook is fitted once. Items that come later are appended to it with the version's own quantiser, and
-no code that is there moves: a rerun does so for its own version, and ``semantic_ids.append_to`` for any other.
-"""
+"""The work of `ray_jobs.stages.semantic_ids`: fit a codebook or append to one, publish it, say how good it is."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -11,13 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-import ray.data
 
 from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
-from ray_jobs.cluster import connect
 from ray_jobs.data.tables import (
     input_files,
     input_table,
@@ -28,9 +21,9 @@ from ray_jobs.data.tables import (
     table_version,
     upsert,
 )
-from ray_jobs.data.training_data import input_sequences
-from ray_jobs.encoders.text import PACKAGED
-from ray_jobs.registry import runs, tokenizer_plots
+from ray_jobs.data.ties import input_sequences
+from ray_jobs.registry import runs
+from ray_jobs.stages.semantic_ids import DEFAULT_RECIPE, STAGE, SemanticIdsSettings
 from ray_jobs.tokenizers import stored, tokenizer_class
 from ray_jobs.tokenizers.base import CategoryPaths, FitContext
 from ray_jobs.tokenizers.codebook import Codebook
@@ -42,34 +35,12 @@ from ray_jobs.tokenizers.vectors import ArrayVectors, DatasetVectors, Floats, Ve
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.semantic_ids import SEMANTIC_IDS
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 from schemas.text_vectors import text_hash
 
-STAGE = "semantic_ids"
 APPEND_KEY = "semantic_ids.append_to"
 APPEND_KEYS = (APPEND_KEY, "continuation.append_to")
-_DEFAULT_RECIPE = "rqvae"
 _MEASURED_ROWS = 20_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class SemanticIdsSettings:
-    """Settings of the stage; those of the recipe have a section of their own.
-
-    Args:
-        encoder: which item vectors are tokenized, where the request does not say.
-        append_to: version of a codebook that gets the items it lacks; empty fits one.
-        in_memory_rows: with more items, vectors are streamed from the table instead of held.
-    """
-
-    encoder: str = PACKAGED
-    append_to: str = ""
-    in_memory_rows: int = 1_000_000
-
-    def __post_init__(self) -> None:
-        if self.in_memory_rows < 0:
-            raise SettingError(f"{STAGE}.in_memory_rows is {self.in_memory_rows}; it must not be negative")
 
 
 @dataclass(frozen=True)
@@ -105,7 +76,7 @@ def run(request: StageRequest) -> StageReport:
     settings = load_settings()
     own = stage_settings(SemanticIdsSettings, STAGE, settings, request.overrides)
     append_to = next(filter(None, map(request.upstream.get, APPEND_KEYS)), own.append_to)
-    version = append_to or codebook_version(request, request.recipe or _DEFAULT_RECIPE)
+    version = append_to or codebook_version(request, request.recipe or DEFAULT_RECIPE)
     progress = Progress(settings.home, STAGE)
     progress.update(0, 1, "reading item vectors")
     known = published(settings, request, version)
@@ -183,6 +154,10 @@ def item_vectors(
 
 def _streamed(settings: Settings, request: StageRequest, encoder: str, items: pa.Array) -> DatasetVectors:
     """Vectors of `items`, by their position there, read from the table's files by Ray Data."""
+    import ray.data
+
+    from ray_jobs.cluster import connect
+
     connect()
     files, filesystem = input_files(settings, request, "item_vectors", {"encoder": encoder})
     known = ray.put(items)
@@ -269,7 +244,7 @@ def _fit(
     categories: CategoryPaths | None,
 ) -> tuple[Result, int]:
     """A new version, its tokenizer stored; and how many items it was fitted on."""
-    recipe = request.recipe or _DEFAULT_RECIPE
+    recipe = request.recipe or DEFAULT_RECIPE
     kind = tokenizer_class(recipe)
     own = stage_settings(kind.settings_class, recipe, settings, request.overrides)
     sequences = training_sequences(settings, request, item_ids)
@@ -362,6 +337,8 @@ def quality_of(
 
 def _record(settings: Settings, request: StageRequest, result: Result, append_to: str, counts: dict[str, float]) -> str:
     """Settings, learning curves, quality, a picture of code use and the tokenizer in MLflow; a retry adds nothing."""
+    from ray_jobs.registry.tokenizer_plots import figures
+
     codebook, tokenizer = result.codebook, result.tokenizer
     appending = {"append_to": append_to} if append_to else {}
     run_id = runs.find_or_start(
@@ -379,14 +356,10 @@ def _record(settings: Settings, request: StageRequest, result: Result, append_to
     ]
     runs.log_metrics(run_id, curves + [(f"codebook.{name}", float(value), 0) for name, value in counts.items()])
     levels = tokenizer.quantised_levels
-    figures = tokenizer_plots.figures(codebook.codes[:, :levels], codebook.level_sizes[:levels], counts)
-    for name, figure in figures.items():
+    drawn = figures(codebook.codes[:, :levels], codebook.level_sizes[:levels], counts)
+    for name, figure in drawn.items():
         runs.log_figure(run_id, figure, f"plots/{name}.png")
     if result.records:
         runs.log_artifacts(run_id, stored.folder_of(settings.home, codebook.version), "tokenizer")
     runs.finish(run_id)
     return run_id
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -1,15 +1,8 @@
-"""Ask models the questions of the preference benchmark, and say in the registry how steerable each is.
-
-Registered versions are asked, or a model that was just trained and the champion that it is compared with. Per-sample
-rows go to the table ``preference_evaluations``, one partition per day and model. Each model gets an MLflow run with a
-table and a plot per axis, a page with examples, and the numbers; and tags in the registry: those of a model that is not
-registered yet are left at its training run.
-"""
+"""The work of `ray_jobs.stages.steerability`: ask each model, publish the rows, report and tag it."""
 
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,43 +18,16 @@ from ray_jobs.evaluation.steering import Past, Sample, answer, evaluation_rows, 
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import runs, steering_plots, steering_report, versions
 from ray_jobs.registry.trained import TASK, Trained
+from ray_jobs.stages.steerability import STAGE, SteerabilitySettings
 from schemas.handoff import Handoff, StageReport
 from schemas.model_versions import CHALLENGER, CHAMPION, CHAMPION_KEY, registered_name
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 from schemas.steering_probes import STEERING_PROBES
 
-STAGE = "steerability"
 MODELS = "versions.models"
 """Upstream output that names the versions, separated by commas."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SteerabilitySettings:
-    """Settings of the stage.
-
-    Args:
-        models: versions to ask, ``<name>/<version>`` or ``<name>@<alias>``; none for the data set's champion, or for
-            what earlier tasks named or trained.
-        splits: of the benchmark.
-        exclude_seen: leave out items of the history. The paper ranks all items.
-        probe_users: users that are steered towards each property.
-        seed: of who they are.
-    """
-
-    models: tuple[str, ...] = ()
-    splits: tuple[Literal["valid", "test"], ...] = ("test",)
-    exclude_seen: bool = False
-    probe_users: int = 20
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.splits:
-            raise SettingError(f"{STAGE}.splits is empty: give test, valid or both")
-        if self.probe_users < 1:
-            raise SettingError(f"{STAGE}.probe_users is {self.probe_users}: at least 1 is needed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +184,3 @@ def _record(
         runs.set_tags(found.run_id, tags)
     else:
         versions.tag_version(runs.connect(settings), found.version, tags)
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -1,8 +1,6 @@
-"""Text vectors: encodes preferences and reviews, each distinct text once ever, in the space of the item vectors."""
+"""The work of `ray_jobs.stages.text_vectors`: encode texts that have no vector yet; and vectors for other stages."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,38 +8,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.reviews import reviewed_positions
 from ray_jobs.data.tables import input_files, input_partition, read_table, table_exists, upsert
-from ray_jobs.encoders.streaming import EncodingSettings, encoded
+from ray_jobs.encoders.streaming import encoded
+from ray_jobs.stages.text_vectors import STAGE, TextVectorsSettings
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.preferences import PREFERENCES
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
-from schemas.text_vectors import MAX_REVIEW_WORDS, TEXT_VECTORS, text_hash
-
-STAGE = "text_vectors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextVectorsSettings(EncodingSettings):
-    """Settings of the stage; ``encoder`` counts where the request does not say what encoded the items.
-
-    Args:
-        max_review_words: longer reviews are cut.
-    """
-
-    section: ClassVar[str] = STAGE
-
-    max_review_words: int = MAX_REVIEW_WORDS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_review_words < 1:
-            raise SettingError(f"{STAGE}.max_review_words is {self.max_review_words}; it must be at least 1")
+from schemas.text_vectors import TEXT_VECTORS, text_hash
 
 
 def run(request: StageRequest) -> StageReport:
@@ -133,7 +110,3 @@ def _known(uri: str, encoder: str) -> set[str]:
     return set(
         read_table(uri, columns=["content_hash"], filters=[("encoder", "=", encoder)])["content_hash"].to_pylist()
     )
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -11,24 +11,23 @@ run, too. Recipes that generate semantic ids are refused: their tokenizer would 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from infra.errors import SettingError
-from infra.settings import Settings, load_settings
-from ray_jobs import train
-from ray_jobs.data.histories import Histories
-from ray_jobs.data.training_data import read_training_data
-from ray_jobs.evaluation.evaluator import evaluate
-from ray_jobs.evaluation.metrics import Interval, Paired, bootstrap, paired
-from ray_jobs.recommenders.bundle import load_bundle
-from ray_jobs.registry import runs
-from ray_jobs.registry.results import HEADINGS
+from infra.settings import Settings, load_settings, stage_settings
+from ray_jobs.data.settings import training_data_settings
+from ray_jobs.recommenders import settings_class
 from schemas.recipes import RECOMMENDERS
 from schemas.stage_request import StageRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ray_jobs.data.histories import Histories
+    from ray_jobs.evaluation.metrics import Interval, Paired
 
 STAGE = "tie_report"
 METRICS = ("recall_10", "ndcg_10")
@@ -44,9 +43,9 @@ class TieRow:
 
     recipe: str
     metric: str
-    as_is: Interval
-    shuffled: Interval
-    lost: Paired
+    as_is: "Interval"
+    shuffled: "Interval"
+    lost: "Paired"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,26 +70,45 @@ class TieReport:
         return found
 
 
-def tie_report(settings: Settings, request: StageRequest, recipes: Sequence[str], seed: int = 0) -> TieReport:
-    """Train and evaluate each of `recipes` on both versions; a model that is there already is not trained again.
+def both_versions(request: StageRequest, seed: int) -> dict[str, StageRequest]:
+    """The request as it is, and with the ties shuffled."""
+    shuffled = {"training_data.ties": "shuffled", "training_data.ties_seed": seed}
+    return {"as_is": request, "shuffled": replace(request, overrides={**request.overrides, **shuffled})}
+
+
+def refuse_wrong_settings(settings: Settings, request: StageRequest, recipes: Sequence[str], seed: int) -> None:
+    """Look at everything that is set before anything is spent.
 
     Raises:
-        SettingError: a recipe is unknown, or needs semantic ids.
-        DataError: a table is missing, or the histories are too short.
+        SettingError: a recipe is unknown or needs semantic ids, or a setting is wrong.
     """
     for recipe in recipes:
         known = RECOMMENDERS.get(recipe)
         if known is None or known.needs_codes:
             usable = ", ".join(sorted(name for name, r in RECOMMENDERS.items() if not r.needs_codes))
             raise SettingError(f"--recipes names {recipe!r}: give some of {usable}")
-    versions: Mapping[str, Mapping[str, object]] = {
-        "as_is": {},
-        "shuffled": {"training_data.ties": "shuffled", "training_data.ties_seed": seed},
-    }
+        stage_settings(settings_class(recipe), recipe, settings, request.overrides)
+    for asked in both_versions(request, seed).values():
+        training_data_settings(settings, asked)
+
+
+def tie_report(settings: Settings, request: StageRequest, recipes: Sequence[str], seed: int = 0) -> TieReport:
+    """Train and evaluate each of `recipes` on both versions; a model that is there already is not trained again.
+
+    Raises:
+        SettingError: as `refuse_wrong_settings`.
+        DataError: a table is missing, or the histories are too short.
+    """
+    refuse_wrong_settings(settings, request, recipes, seed)
+    from ray_jobs import train
+    from ray_jobs.data.training_data import read_training_data
+    from ray_jobs.evaluation.evaluator import evaluate
+    from ray_jobs.evaluation.metrics import bootstrap, paired
+    from ray_jobs.recommenders.bundle import load_bundle
+
     values: dict[tuple[str, str], dict[str, npt.NDArray[np.float64]]] = {}
     targets = []
-    for version, overrides in versions.items():
-        asked = replace(request, overrides={**request.overrides, **overrides})
+    for version, asked in both_versions(request, seed).items():
         histories = read_training_data(settings, asked, codes=False, preferences=True).histories
         targets.append(_test_items(histories))
         for recipe in recipes:
@@ -112,13 +130,17 @@ def tie_report(settings: Settings, request: StageRequest, recipes: Sequence[str]
     return TieReport(users=len(before), moved_targets=float((before != after).mean()), rows=rows)
 
 
-def _test_items(histories: Histories) -> npt.NDArray[np.int64]:
+def _test_items(histories: "Histories") -> "npt.NDArray[np.int64]":
+    import numpy as np
+
     ends = [histories.target_position(user, "test") for user in range(len(histories))]
     return np.array([items[end] for items, end in zip(histories.items, ends, strict=True) if end >= 1], dtype=np.int64)
 
 
 def render(report: TieReport) -> str:
     """The report for a person, one line per recipe and metric."""
+    from ray_jobs.registry.results import HEADINGS
+
     lines = [
         f"{report.users:,} users; the test item of {report.moved_targets:.1%} is another one when ties are shuffled",
         f"{'':<24}{'as it is':>24}{'ties shuffled':>24}{'lost, user by user':>32}{'p':>9}",
@@ -149,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stage=STAGE, dataset=given.dataset, partition=given.partition, overrides=given.overrides, dag="manual"
         )
         found = tie_report(settings, request, recipes, given.seed)
+        from ray_jobs.registry import runs
+
         logged = replace(request, upstream={"recipes": ",".join(recipes), "seed": str(given.seed)})
         run_id = runs.find_or_start(settings, logged, f"ties {given.partition}", {"seed": given.seed})
         runs.log_metrics(run_id, [(name, round(value, 6), 0) for name, value in found.measures().items()])

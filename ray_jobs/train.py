@@ -1,8 +1,4 @@
-"""Train a recommender (``--recipe mendertok|tiger|sasrec|popularity``) on Ray Train and keep it as a bundle.
-
-The same request never trains twice: a bundle that is there is reused with the steps it took, an interrupted run goes
-on from its last checkpoint. Parameters and learning curves go to the MLflow run of the request's identity.
-"""
+"""The work of `ray_jobs.stages.train`: read the data, train on Ray Train, keep the bundle, log settings and curves."""
 
 import itertools
 import tempfile
@@ -19,10 +15,10 @@ from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs import cluster
-from ray_jobs.data.corrections import Corrections
 from ray_jobs.data.fusion import fused_examples
 from ray_jobs.data.histories import Examples, ExampleSource, evaluation_examples, join_examples, latest_preferences
 from ray_jobs.data.recorded import at_versions
+from ray_jobs.data.settings import Corrections, training_data_settings
 from ray_jobs.data.streamed_examples import (
     ROWS_PER_FILE,
     StreamedExamples,
@@ -31,13 +27,14 @@ from ray_jobs.data.streamed_examples import (
     write_examples,
 )
 from ray_jobs.data.tables import input_partition
-from ray_jobs.data.training_data import TrainingData, read_training_data, training_data_settings
+from ray_jobs.data.training_data import TrainingData, read_training_data
 from ray_jobs.recommenders import recipe_class
-from ray_jobs.recommenders.base import RecipeSettings, Recommender
+from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
-from ray_jobs.recommenders.conditioning import ConditionedSettings
+from ray_jobs.recommenders.generative_settings import ConditionedSettings
+from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.registry import provenance, runs, versions
-from ray_jobs.registry.learning_curve import learning_curve
+from ray_jobs.stages.train import DEFAULT_RECIPE, STAGE
 from ray_jobs.training.curves import Row, metric_rows
 from ray_jobs.training.loop import TrainState
 from ray_jobs.training.plan import Plan, build
@@ -46,11 +43,8 @@ from ray_jobs.training.warm_start import carry_over
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
-STAGE = "train"
-DEFAULT_RECIPE = "mendertok"
 CONTINUED = "continuation.warm_start"
 """Upstream output: the version to begin with where settings name none; a version that does not fit is left."""
 
@@ -93,6 +87,8 @@ def train_as(
     records, curve = known["records"], known.get("curve", [])
     runs.log_metrics(run_id, metric_rows(records, curve))
     if curve:
+        from ray_jobs.registry.learning_curve import learning_curve
+
         title = f"Training of {recipe}, {request.dataset}, {request.partition}"
         runs.log_figure(run_id, learning_curve(records, curve, title), "plots/learning_curve.png")
     runs.finish(run_id)
@@ -294,7 +290,3 @@ def validation_examples(recommender: Recommender, data: TrainingData) -> Example
     if recommender.signals.preferences:
         return examples.with_preferences(latest_preferences(data.histories, examples))
     return examples
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

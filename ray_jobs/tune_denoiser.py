@@ -1,10 +1,4 @@
-"""Tune a causal language model to name the items that do not belong in a history, with a low-rank adapter.
-
-The training data make themselves: in windows of real training histories one item is swapped for a stranger (LLM4DSR,
-arXiv 2408.08208). The adapter (PEFT's format, for vLLM's ``--lora-modules``) lies in the home's ``bundles`` and in the
-MLflow run, with a report on held-out users: detection and replacement by the tuned model and the base, beside item
-co-occurrence and chance. The same request never tunes twice.
-"""
+"""The work of `ray_jobs.stages.tune_denoiser`: make windows, tune on Ray Train, judge, keep adapter and report."""
 
 import json
 from dataclasses import asdict
@@ -25,7 +19,8 @@ from ray_jobs.denoiser import quality
 from ray_jobs.denoiser.base import load_tokenizer, save_base, tiny_config, tiny_tokenizer
 from ray_jobs.denoiser.fitting import restore
 from ray_jobs.denoiser.lora import save_adapter
-from ray_jobs.denoiser.settings import SECTION, TINY, DenoiserSettings
+from ray_jobs.denoiser.settings import SECTION as STAGE
+from ray_jobs.denoiser.settings import TINY, DenoiserSettings
 from ray_jobs.denoiser.tuning import TuningPlan, tune
 from ray_jobs.denoiser.tuning_data import ANSWER_MIDDLE, ANSWER_OPEN, LIST_OPEN, Writer, quotable
 from ray_jobs.denoiser.windows import Split, split_windows
@@ -33,10 +28,8 @@ from ray_jobs.registry import runs
 from ray_jobs.training.loop import TrainState
 from schemas.errors import DataError
 from schemas.handoff import StageReport
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
-STAGE = SECTION
 REPORT = "report.json"
 ADAPTER = "adapter"
 BASE = "base"
@@ -50,7 +43,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: a table is missing, or its histories are too short to make windows of.
     """
     settings = load_settings()
-    own = stage_settings(DenoiserSettings, SECTION, settings, request.overrides)
+    own = stage_settings(DenoiserSettings, STAGE, settings, request.overrides)
     folder = Path(settings.home) / "bundles" / request.identity().key()
     status = "reused" if (folder / REPORT).exists() else "done"
     run_id = runs.find_or_start(settings, request, f"denoiser {request.partition}", asdict(own))
@@ -172,7 +165,3 @@ def _record(run_id: str, folder: Path, report: dict[str, Any]) -> None:
         runs.log_artifacts(run_id, folder / BASE, BASE)
     runs.log_json(run_id, report, REPORT)
     runs.finish(run_id)
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -7,11 +7,12 @@ a person wants to see. The orchestrator reads it and gives the hand-offs to the 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
-
-from pyarrow import fs
+from typing import TYPE_CHECKING, Any
 
 from schemas.errors import DataError
+
+if TYPE_CHECKING:
+    from pyarrow import fs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +63,19 @@ class StageReport:
         return cls(**{**raw, "handoffs": handoffs})
 
 
-def _open(uri: str) -> tuple[fs.FileSystem, str]:
+def _open(uri: str) -> "tuple[fs.FileSystem, str]":
+    """The file system of `uri` and the path in it. PyArrow, which loads numpy, waits until a file is opened."""
+    from pyarrow import fs
+
     if "://" not in uri:
         return fs.LocalFileSystem(), uri
     return fs.FileSystem.from_uri(uri)
+
+
+def _is_there(filesystem: "fs.FileSystem", path: str) -> bool:
+    from pyarrow import fs
+
+    return filesystem.get_file_info(path).type != fs.FileType.NotFound
 
 
 def write_text(uri: str, text: str) -> None:
@@ -81,7 +91,7 @@ def write_text(uri: str, text: str) -> None:
 def read_text(uri: str) -> str | None:
     """The text at `uri`, or None when nothing is there."""
     filesystem, path = _open(uri)
-    if filesystem.get_file_info(path).type == fs.FileType.NotFound:
+    if not _is_there(filesystem, path):
         return None
     with filesystem.open_input_stream(path) as stream:
         return stream.read().decode()
@@ -90,7 +100,7 @@ def read_text(uri: str) -> str | None:
 def remove(uri: str) -> None:
     """Remove the file at `uri`; nothing happens when it is not there."""
     filesystem, path = _open(uri)
-    if filesystem.get_file_info(path).type != fs.FileType.NotFound:
+    if _is_there(filesystem, path):
         filesystem.delete_file(path)
 
 

@@ -33,15 +33,16 @@ def run_stage(
 
     Own work begins when `work` calls `engine_is_ready`, or when it is called where it never does.
     """
-    request = StageRequest.parse(stage, description, argv)
     called = time.time()
     _ready_at.clear()
+    request = None
     try:
+        request = StageRequest.parse(stage, description, argv)
         report = work(request)
     except ValueError as error:
         message = f"{stage}: {type(error).__name__}: {error}"
         print(message, file=sys.stderr, flush=True)  # noqa: T201
-        if request.report_uri:
+        if request is not None and request.report_uri:
             write_text(error_uri(request.report_uri), message)
         raise SystemExit(2) from error
     except Exception as error:

@@ -14,3 +14,5 @@ os.environ.update(
         "TZ": "UTC",
     }
 )
+
+pytest_plugins = ["recipe_budget"]

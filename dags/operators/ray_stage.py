@@ -101,7 +101,7 @@ class RayStageOperator(TellsLineage, BaseOperator):
         told = {RUN_PAGE_VARIABLE: self._page} if self._page else {}
         told[TASK_STARTED] = f"{self._started:.3f}"
         variables = ["env", *(f"{name}={value}" for name, value in told.items())]
-        entrypoint = shlex.join([*variables, "python", "-m", f"ray_jobs.{self.stage.stage}", *request.to_argv()])
+        entrypoint = shlex.join([*variables, "python", "-m", f"ray_jobs.stages.{self.stage.stage}", *request.to_argv()])
         try:
             client.submit_job(entrypoint=entrypoint, submission_id=submission_id)
         except RuntimeError:

@@ -18,6 +18,7 @@ from dags.operators.stages import (
 from dags.turns import wait_for_turn
 from infra.settings import REPOSITORY, load_settings
 from infra.spark_conf import spark_conf
+from schemas.input_size import input_bytes
 from schemas.stage import TASK_STARTED
 
 
@@ -45,8 +46,9 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
         request = request_for(self.stage, context, settings)
         self.read = request.inputs
         forget_error(request)
-        self.conf = spark_conf(settings)
-        self._driver_memory = settings.spark.driver_memory
+        tables = settings.table_uri(request.dataset, "")
+        self.conf = spark_conf(settings, lambda: input_bytes(request, settings.datasets_dir(), tables))
+        self._driver_memory = self.conf["spark.driver.memory"]
         self.env_vars = {TASK_STARTED: f"{started_at(context):.3f}"}
         self.application_args = [self.stage.stage, *request.to_argv()]
         try:

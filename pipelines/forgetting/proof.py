@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from pipelines.gates import GateResult, data_docs
+from pipelines.gates import data_docs
+from pipelines.gates.result import GateResult
 from pipelines.pages.render import write_page
 
 _DISTINCTIVE = 8

@@ -15,7 +15,7 @@ from infra.settings import Settings
 from pipelines.delta_tables import read_table, spark_schema, table_exists
 from pipelines.forgetting.requests import is_of, mentions
 from pipelines.language.prompts import load_title_prompt
-from pipelines.language.review_lines import ReviewLineSettings
+from pipelines.language.reading import ReviewLineSettings
 from pipelines.language.validation import VERBS
 from schemas.erasures import ERASURES
 from schemas.items import ITEMS
@@ -24,10 +24,11 @@ from schemas.preference_benchmark import PREFERENCE_BENCHMARK
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
 from schemas.preferences import PREFERENCES
 from schemas.quarantine import QUARANTINE
+from schemas.review_texts import review_text
 from schemas.reviews import REVIEWS
 from schemas.table import Table
 from schemas.tables import TABLES
-from schemas.text_vectors import TEXT_VECTORS, review_text, text_hash
+from schemas.text_vectors import TEXT_VECTORS, text_hash
 
 _COMPARED_WORDS = 12
 _TEXTS = ("preference", "opposite", "latest", "random", "random_opposite")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.settings import load_settings
-from pipelines.landing.readers.columns import ITEM_COLUMNS, REVIEW_COLUMNS
+from pipelines.landing.own_columns import ITEM_COLUMNS, REVIEW_COLUMNS
 from pipelines.landing.sniff import csv_columns, first_lines, is_parquet, sniff_format
 from schemas.dataset import FORMATS, UNKNOWN_ITEMS, Dataset
 from schemas.errors import DataError

@@ -10,7 +10,6 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,7 +20,7 @@ from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from infra.progress import Progress
-from infra.settings import LLMSettings, Settings, stage_settings
+from infra.settings import LLMSettings, Settings
 from pipelines.delta_tables import append_rows, read_table, spark_schema, table_exists
 from pipelines.language.asking import ANSWERED, answered_in_batches, asking
 from pipelines.language.errors import (
@@ -32,6 +31,7 @@ from pipelines.language.errors import (
     TooManyBadAnswers,
 )
 from pipelines.language.journal import held, journal_dir, left_behind
+from pipelines.language.limits import ledger_settings
 from pipelines.language.requests import FAILED, OK, Request, ScoreRequest, endpoint_name, from_json, kind_of, to_json
 from pipelines.language.usage import CHARACTERS_PER_TOKEN, Estimate, Usage, cost
 from schemas.handoff import StageReport
@@ -40,42 +40,6 @@ from schemas.stage_request import StageRequest
 
 _FATAL = {kind.__name__: kind for kind in (EndpointError, QuotaExhausted, ScoringUnavailable)}
 _MOST_PER_CHUNK = 50_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class LedgerSettings:
-    """How requests are sent, what they may cost and how many bad answers are borne.
-
-    Args:
-        chunk: requests in the first chunk that is committed to the table.
-        chunk_seconds: chunks grow until one takes about so long.
-        tasks: Spark tasks that share ``llm.concurrency``; more than one when a single Python process is too slow.
-        bad_attempts: how often a request is asked in all while its answer is refused, truncated or malformed.
-        max_bad_share: share of refused, truncated, malformed and failed answers above which the stage fails.
-        bad_tolerated: so many bad answers never fail a stage, however few requests there are.
-        max_failures: a request that the endpoint did not answer is sent again in later runs until it has failed so
-            often. Refused, truncated and malformed answers were answers and are not asked for again.
-        budget_tokens: tokens, in and out, that one run of a stage may spend; 0 for no limit.
-        budget_cost: the same in money, at ``llm.price_in`` and ``llm.price_out``; 0 for no limit.
-        dry_run: send nothing and publish nothing, but say what would be sent and what it would cost.
-    """
-
-    chunk: int = 64
-    chunk_seconds: float = 20.0
-    tasks: int = 1
-    bad_attempts: int = 2
-    max_bad_share: float = 0.2
-    bad_tolerated: int = 5
-    max_failures: int = 3
-    budget_tokens: int = 0
-    budget_cost: float = 0.0
-    dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        if min(self.chunk, self.tasks, self.bad_attempts, self.max_failures) < 1:
-            raise ValueError("llm: chunk, tasks, bad_attempts and max_failures must be at least 1")
-        if self.budget_tokens < 0 or self.budget_cost < 0:
-            raise ValueError("llm.budget_tokens and llm.budget_cost must be 0 (no limit) or more")
 
 
 class Ledger:
@@ -88,7 +52,7 @@ class Ledger:
     def __init__(self, spark: SparkSession, settings: Settings, request: StageRequest, stage: str) -> None:
         self._spark = spark
         self._llm = settings.llm
-        self._limits = stage_settings(LedgerSettings, "llm", settings, request.overrides)
+        self._limits = ledger_settings(settings, request.overrides)
         self._uri = settings.table_uri(request.dataset, LLM_RESPONSES.name)
         self._identity = request.identity()
         self._date = request.partition_date()
@@ -98,8 +62,6 @@ class Ledger:
         self._journals = journal_dir(settings.home, request.dataset)
         self._name = uuid4().hex
         self.usage = Usage()
-        if self._limits.budget_cost and not (self._llm.price_in or self._llm.price_out):
-            raise ValueError("llm.budget_cost needs prices: set llm.price_in and llm.price_out (per million tokens)")
         self._take_over()
 
     @property

@@ -11,15 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pyspark import SparkContext
-
 from infra.errors import SettingError
 from infra.settings import load_settings
-from infra.spark_conf import LOCAL_JVM, class_archive
-from pipelines import ingest, sequences
+from infra.spark_conf import SMALL_JVM, class_archive
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
 from pipelines.landing.register import register
-from pipelines.spark import spark_session
 from schemas.stage_request import StageRequest
 
 DAY = "2026-01-01"
@@ -31,15 +27,21 @@ def make(path: Path) -> None:
     Raises:
         SettingError: Java wrote no archive.
     """
+    from pyspark import SparkContext
+
+    from pipelines import ingest, sequences
+    from pipelines.spark import spark_session
+
     made = path.with_suffix(".new")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PENCHANT_HOME"] = folder
         settings = load_settings()
-        recording = f"{LOCAL_JVM} -XX:ArchiveClassesAtExit={made} -Xlog:disable"
+        recording = f"{SMALL_JVM} -XX:ArchiveClassesAtExit={made} -Xlog:disable"
         extra = {**settings.spark.extra_conf, "spark.driver.extraJavaOptions": recording}
         spark = spark_session(
             "class archive",
             settings.model_copy(update={"spark": settings.spark.model_copy(update={"extra_conf": extra})}),
+            lambda: 0,
         )
         files = write_world(grow_world(WorldSettings(users=40, items=40)), Path(folder) / "landing")
         register("tiny", *map(str, files), datasets_dir=settings.datasets_dir())
@@ -59,7 +61,11 @@ def make(path: Path) -> None:
 def main() -> None:
     """Make the archive anew."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    path = class_archive(load_settings())
+    try:
+        path = class_archive(load_settings())
+    except SettingError as error:
+        sys.stderr.write(f"class_archive: {error}\n")
+        raise SystemExit(2) from error
     try:
         make(path)
     except SettingError as error:

@@ -4,30 +4,25 @@ This file lies in a folder of its own because Python puts the folder of a starte
 modules of ours would stand before packages of the same name.
 """
 
+import argparse
 import importlib
+import pkgutil
 import sys
 from pathlib import Path
 
-STAGES = (
-    "ingest",
-    "sequences",
-    "review_summaries",
-    "preferences",
-    "denoised_sequences",
-    "item_descriptions",
-    "preference_benchmark",
-    "erasure",
-)
+from pipelines import stages
+
+STAGES = tuple(sorted(module.name for module in pkgutil.iter_modules(stages.__path__)))
 
 
 def main() -> None:
     """Import the stage named first on the command line and run it with the rest."""
     folder = str(Path(__file__).parent)
     sys.path[:] = [entry for entry in sys.path if entry != folder]
-    if len(sys.argv) < 2 or sys.argv[1] not in STAGES:
-        named = sys.argv[1] if len(sys.argv) > 1 else "nothing"
-        raise SystemExit(f"usage: stage.py STAGE [arguments], with STAGE one of {', '.join(STAGES)}; got {named}")
-    module = importlib.import_module(f"pipelines.{sys.argv.pop(1)}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=STAGES, help="and after it the stage's own arguments; STAGE --help lists them")
+    module = importlib.import_module(f"pipelines.stages.{parser.parse_args(sys.argv[1:2]).stage}")
+    del sys.argv[1]
     from pipelines.later_days import with_later_days
     from schemas.stage import run_stage
 

@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from pyarrow import fs
 
 from infra.settings import Settings
-from ray_jobs.cleaning.keeping import CleanUpSettings, Registry
+from ray_jobs.cleaning.keeping import Registry
+from ray_jobs.cleaning.settings import CleanUpSettings
 from ray_jobs.data.tables import keep_log, keeps_log, open_table, table_exists, table_files
 from ray_jobs.registry.provenance import tables_of_version, tables_read
 from schemas.erasures import NOTE

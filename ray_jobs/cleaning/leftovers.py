@@ -13,7 +13,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from pyarrow import fs
 
 from infra.settings import Settings
-from ray_jobs.cleaning.keeping import CleanUpSettings, Registry
+from ray_jobs.cleaning.keeping import Registry
+from ray_jobs.cleaning.settings import CleanUpSettings
 from schemas.model_versions import IDENTITY_TAG, VERSION_TAG
 
 _ENDED = ("FINISHED", "FAILED", "KILLED")

@@ -1,7 +1,6 @@
 """Histories as the denoiser would have them."""
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
@@ -10,14 +9,6 @@ from schemas.errors import DataError
 
 _READ = ["user_id", "item_ids", "suspect", "replacements"]
 _FEWEST_LEFT = 2
-
-
-class Corrections(StrEnum):
-    """What happens to suspect items: nothing, their replacement takes their place, or they are left out."""
-
-    NONE = "none"
-    REPLACE = "replace"
-    REMOVE = "remove"
 
 
 def replace_suspects(sequences: pa.Table, denoised: pa.Table) -> pa.Table:

@@ -5,16 +5,16 @@ history: the positive preference asks for the item, the negative one rejects it.
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 
 from ray_jobs.data.histories import Catalogue, Examples, Histories, examples_at, join_examples
+from ray_jobs.recommenders.generative_settings import Fused
 from schemas.errors import DataError
 from schemas.preference_benchmark import COARSE, FINE, SENTIMENT
 
-Fused = Literal["fine_steering", "coarse_steering", "positive", "negative"]
 _AXIS = {"fine_steering": FINE, "coarse_steering": COARSE, "positive": SENTIMENT, "negative": SENTIMENT}
 assert set(_AXIS) == set(get_args(Fused))
 

@@ -6,10 +6,10 @@ import pyarrow.compute as pc
 
 from infra.settings import Settings
 from ray_jobs.data.tables import input_partition, input_table
+from schemas.review_texts import review_text
 from schemas.reviews import REVIEWS
 from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
-from schemas.text_vectors import review_text
 
 _EVENT = ["user_id", "item_id", "occurred_at"]
 

@@ -2,53 +2,17 @@
 
 from dataclasses import dataclass
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.errors import SettingError
-from infra.settings import Settings, stage_settings
+from infra.settings import Settings
 from ray_jobs.data import ties
-from ray_jobs.data.corrections import Corrections, move_preferences, remove_suspects, replace_suspects
+from ray_jobs.data.corrections import move_preferences, remove_suspects, replace_suspects
 from ray_jobs.data.histories import Catalogue, Histories, read_catalogue, read_histories
+from ray_jobs.data.settings import CODEBOOK_KEY, Corrections, training_data_settings
 from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
-from ray_jobs.data.ties import Ties, shuffle_ties
 from ray_jobs.tokenizers.codebook import Codebook
 from schemas.errors import DataError
 from schemas.stage_request import StageRequest
-
-CODEBOOK_KEY = "semantic_ids.codebook"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingDataSettings:
-    """What recommenders train on.
-
-    Args:
-        corrections: what happens to items that the table denoised_sequences suspects: ``none``, ``replace`` by its
-            replacements, or ``remove``. Only positions before the validation target are ever suspect.
-        ties: ``as_is``, or ``shuffled``: positions of the same time in random order, held-out ones among them. What
-            metrics lose by it came from the tie rule. Not together with corrections, which may change a position
-            that then is held out.
-        ties_seed: of that order.
-    """
-
-    corrections: Corrections = Corrections.NONE
-    ties: Ties = Ties.AS_IS
-    ties_seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.ties is Ties.SHUFFLED and self.corrections is not Corrections.NONE:
-            raise SettingError(
-                f"training_data.ties is shuffled and training_data.corrections is {self.corrections.value}: set one of "
-                "them to its default (as_is, none)"
-            )
-        if self.ties_seed < 0:
-            raise SettingError(f"training_data.ties_seed is {self.ties_seed}: 0 or more is needed")
-
-    @property
-    def version(self) -> str:
-        """Name of the histories where their targets are others than the table's, else empty."""
-        return f"ties-shuffled-{self.ties_seed}" if self.ties is Ties.SHUFFLED else ""
 
 
 @dataclass(frozen=True)
@@ -66,20 +30,6 @@ class TrainingData:
     version: str = ""
 
 
-def training_data_settings(settings: Settings, request: StageRequest) -> TrainingDataSettings:
-    """What the profile and the request say about training data."""
-    return stage_settings(TrainingDataSettings, "training_data", settings, request.overrides)
-
-
-def input_sequences(settings: Settings, request: StageRequest) -> tuple[pa.Table, dict[str, list[int]] | None]:
-    """The day's sequences with ties as the settings have them, and, where they were shuffled, what `shuffle_ties` says
-    of positions.
-    """
-    sequences = input_partition(settings, request, "sequences")
-    own = training_data_settings(settings, request)
-    return (sequences, None) if own.ties is Ties.AS_IS else shuffle_ties(sequences, own.ties_seed)
-
-
 def read_training_data(settings: Settings, request: StageRequest, codes: bool, preferences: bool) -> TrainingData:
     """Read sequences and items, and codes and preferences where they are wanted.
 
@@ -90,7 +40,7 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
     Raises:
         DataError: a table or the codebook is missing; the message names the stage to run.
     """
-    sequences, known_at = input_sequences(settings, request)
+    sequences, known_at = ties.input_sequences(settings, request)
     catalogue = read_catalogue(sequences, newest_items(settings, request))
     codebook = request.upstream.get(CODEBOOK_KEY, "") if codes else ""
     if codes:

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from infra.errors import SettingError
 from ray_jobs.denoiser.settings import SECTION, TINY, DenoiserSettings
-from ray_jobs.encoders.text import HUB_PREFIX
+from ray_jobs.encoders.settings import HUB_PREFIX
 
 _START, _END, _PAD = "<s>", "</s>", "<pad>"
 

@@ -1,43 +1,15 @@
 """Texts through models on Ray Data: each text once, by its hash, in tables that a stage makes durable one by one."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import ray
 
-from infra.errors import SettingError
-from ray_jobs.cluster import connect
-from ray_jobs.encoders.text import PACKAGED, load_text_encoder, require_text_encoder
+from ray_jobs.encoders.settings import EncodingSettings
 
 _ROWS_PER_BLOCK = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodingSettings:
-    """Settings of a stage that encodes texts.
-
-    Args:
-        encoder: text encoder, see `ray_jobs.encoders.text.load_text_encoder`.
-        encoders: how many copies of it run side by side.
-        batch_size: texts per call.
-        commit_rows: texts after which vectors are made durable, so that a crash loses no more than these.
-    """
-
-    section: ClassVar[str]
-
-    encoder: str = PACKAGED
-    encoders: int = 1
-    batch_size: int = 64
-    commit_rows: int = 50_000
-
-    def __post_init__(self) -> None:
-        for name in ("encoders", "batch_size", "commit_rows"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{self.section}.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 def encoded(texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_gpu: bool) -> Iterator[pa.Table]:
@@ -57,6 +29,8 @@ def encoded(texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_g
     """
     if not texts:
         return
+    from ray_jobs.encoders.text import require_text_encoder
+
     require_text_encoder(encoder)
     waiting: list[pa.Table] = []
     for batch in through(texts, _Encode, (encoder, use_gpu), own.encoders, own.batch_size, use_gpu):
@@ -81,6 +55,10 @@ def through(
         arguments: of its constructor.
         copies: actors side by side.
     """
+    import ray.data
+
+    from ray_jobs.cluster import connect
+
     connect()
     ray.data.DataContext.get_current().enable_progress_bars = False
     order = sorted(texts, key=lambda text_hash: (len(texts[text_hash]), text_hash))
@@ -104,6 +82,8 @@ class _Encode:
     """The actor that holds an encoder."""
 
     def __init__(self, encoder: str, use_gpu: bool) -> None:
+        from ray_jobs.encoders.text import load_text_encoder
+
         self._encoder = load_text_encoder(encoder)
         if use_gpu:
             self._encoder.to("cuda")

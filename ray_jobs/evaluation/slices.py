@@ -1,9 +1,12 @@
 """Groups of users whose metrics are shown apart: by the target's popularity and by the length of the history."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
-from ray_jobs.data.histories import Histories
+if TYPE_CHECKING:
+    from ray_jobs.data.histories import Histories
 
 COLD, TAIL, MID, HEAD = "cold", "tail", "mid", "head"
 TARGET_BANDS = (HEAD, MID, TAIL, COLD)
@@ -11,7 +14,7 @@ _LENGTHS = (5, 10, 20)
 LENGTH_BANDS = ("1-4", "5-9", "10-19", "20 and more")
 
 
-def training_counts(histories: Histories, items: int) -> npt.NDArray[np.int64]:
+def training_counts(histories: "Histories", items: int) -> npt.NDArray[np.int64]:
     """How often each of `items` catalogue items occurs at a training position, int64[N]."""
     seen = [histories.training_items(user) for user in range(len(histories))]
     return np.bincount(np.concatenate(seen) if seen else np.zeros(0, dtype=np.int64), minlength=items)

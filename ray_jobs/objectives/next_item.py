@@ -5,47 +5,13 @@ instead of a gather per position; the binary losses draw for each position, beca
 together keeps them from learning more than popularity. A negative that is a position's own target does not count there.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from infra.errors import SettingError
-from ray_jobs.recommenders.base import RecipeSettings
+from ray_jobs.recommenders.sequential_settings import NextItemSettings
 
-LossName = Literal["ce", "sampled_softmax", "bce", "gbce"]
 _REDRAWS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class NextItemSettings(RecipeSettings):
-    """Settings of the loss over the catalogue.
-
-    Args:
-        loss: ``ce`` softmax over the whole catalogue; ``sampled_softmax`` over the target and `negatives` others;
-            ``bce`` one negative per position that is not among the user's items (Kang and McAuley, 2018); ``gbce``
-            binary cross-entropy against `negatives` others, its positive part raised to the power beta that undoes the
-            overconfidence of sampling (Petrov and Macdonald, 2023).
-        negatives: how many of them.
-        temperature: scores are divided by it.
-        gbce_t: calibration of ``gbce`` from 0 (plain BCE) to 1 (probabilities as without sampling).
-    """
-
-    loss: LossName = "ce"
-    negatives: int = 512
-    temperature: float = 1.0
-    gbce_t: float = 0.75
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.negatives < 1:
-            raise SettingError(f"negatives is {self.negatives}: at least 1 is needed")
-        if self.temperature <= 0:
-            raise SettingError(f"temperature is {self.temperature}: above 0 is needed")
-        if not 0 <= self.gbce_t <= 1:
-            raise SettingError(f"gbce_t is {self.gbce_t}: from 0 to 1")
 
 
 def next_item_loss(

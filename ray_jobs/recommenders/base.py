@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, training_examples
-from ray_jobs.training.phases import OptimizerName, Phase, Schedule, phases_from
-from ray_jobs.training.precision import Precision
+from ray_jobs.recommenders.settings import RecipeSettings
+from ray_jobs.training.phases import Phase
 from schemas.errors import DataError
 
 Notify = Callable[[int, int, str], None]
@@ -38,87 +38,6 @@ class Signals:
     codes: bool = False
     preferences: bool = False
     timestamps: bool = False
-
-
-COUNTS = ("max_history", "epochs", "batch_size", "accumulate", "patience", "evaluate_every", "evaluation_batch_size")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecipeSettings:
-    """Settings that every recipe has; each recipe's own dataclass adds to them.
-
-    Args:
-        max_history: a history keeps its last items up to this number.
-        epochs: passes over the training examples at most.
-        batch_size: examples per optimiser step and worker.
-        accumulate: parts in which a batch is computed, one after another, to save memory; the result is the same.
-        learning_rate: the peak, reached after the warm-up.
-        warmup: share of all steps that warms up.
-        schedule: how the rate goes on after the warm-up; ``cosine`` and ``linear`` end at zero.
-        optimizer: ``adamw``, ``adam``, ``sgd`` or ``adafactor``.
-        beta2: decay of Adam's second moment.
-        gradient_clip: largest norm of the gradient.
-        patience: evaluations on the validation split without a better NDCG@10 before training stops.
-        evaluate_every: epochs between evaluations.
-        evaluation_batch_size: users per batch when ranking.
-        validate_unseen: validation leaves out the items of the window; for data in which nobody chooses an item twice.
-        precision: of matrix products in training; ``auto`` is bfloat16 on a CUDA device that has it, else float32.
-        compile: compile the losses' computation, which a device with many small steps gains from.
-        warm_start: a registered model version to begin with, ``<name>/<version>`` or ``<name>@<alias>``.
-        phases: parts of the run one after another, each with what differs from these settings; see `Phase`. None:
-            the recipe's own, for most recipes one phase with these settings.
-    """
-
-    max_history: int = 20
-    epochs: int = 20
-    batch_size: int = 64
-    accumulate: int = 1
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.05
-    schedule: Schedule = "cosine"
-    optimizer: OptimizerName = "adamw"
-    beta2: float = 0.999
-    gradient_clip: float = 1.0
-    patience: int = 5
-    evaluate_every: int = 1
-    evaluation_batch_size: int = 128
-    validate_unseen: bool = False
-    seed: int = 0
-    precision: Precision = "auto"
-    compile: bool = False
-    warm_start: str = ""
-    phases: tuple[dict[str, Any], ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in COUNTS:
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}: at least 1 is needed")
-        if self.accumulate > self.batch_size:
-            raise SettingError(
-                f"accumulate is {self.accumulate}: a batch of {self.batch_size} has no more parts than that"
-            )
-        if not 0 <= self.warmup < 1:
-            raise SettingError(f"warmup is {self.warmup}: a share of the steps, from 0 to below 1")
-        if self.learning_rate <= 0:
-            raise SettingError(f"learning_rate is {self.learning_rate}: above 0 is needed")
-        phases_from(self.phases, self.phase())
-
-    def phase(self, name: str = "train", **changes: Any) -> Phase:
-        """A phase with these settings, but for `changes`."""
-        given = {
-            "epochs": self.epochs,
-            "learning_rate": self.learning_rate,
-            "warmup": self.warmup,
-            "schedule": self.schedule,
-            "optimizer": self.optimizer,
-            "betas": (0.9, self.beta2),
-            "weight_decay": self.weight_decay,
-            "gradient_clip": self.gradient_clip,
-            "patience": self.patience,
-            "evaluate_every": self.evaluate_every,
-        }
-        return Phase(name=name, **{**given, **changes})
 
 
 class Recommender(nn.Module):

@@ -7,44 +7,19 @@ published training repeats each window ten times with fresh masks; here that is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, examples_at
 from ray_jobs.objectives.next_item import next_item_loss
-from ray_jobs.recommenders.base import TERMS, RecipeSettings, Signals
+from ray_jobs.recommenders.base import TERMS, Signals
 from ray_jobs.recommenders.dropout import Dropout
-from ray_jobs.recommenders.sequential import SequentialRecommender, SequentialSettings
+from ray_jobs.recommenders.sequential import SequentialRecommender
+from ray_jobs.recommenders.sequential_settings import BERT4RecSettings
+from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
-
-
-@dataclass(frozen=True, kw_only=True)
-class BERT4RecSettings(SequentialSettings):
-    """Settings of BERT4Rec.
-
-    Args:
-        inner: width of the feed-forward part; 0 takes four times `width`.
-        mask_share: of a window's positions.
-        last_item_share: of the windows, those of which only the last position is masked.
-        window_step: windows of a long history step back by this share of `max_history`.
-    """
-
-    inner: int = 0
-    mask_share: float = 0.6
-    last_item_share: float = 0.1
-    window_step: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("mask_share", "last_item_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(f"bert4rec.{name} is {getattr(self, name)}: a share from 0 to 1")
-        if not 0 < self.window_step <= 1:
-            raise SettingError(f"bert4rec.window_step is {self.window_step}: a share above 0")
 
 
 class BERT4Rec(SequentialRecommender):

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from ray_jobs.data.histories import Catalogue, IntArray, make_batch
 from ray_jobs.recommenders import recipe_class
-from ray_jobs.recommenders.base import RecipeSettings, Recommender
+from ray_jobs.recommenders.base import Recommender
+from ray_jobs.recommenders.settings import RecipeSettings
 from schemas.errors import DataError
 
 FORMAT = 1

@@ -9,55 +9,14 @@ The settings also name what is added from the training split of the preference b
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from infra.errors import SettingError
-from ray_jobs.data.fusion import Fused
 from ray_jobs.data.histories import Catalogue, Examples, Histories, IntArray, join_examples
-from ray_jobs.encoders.text import PACKAGED, TextEncoder
-from ray_jobs.recommenders.generative import GenerativeSettings
+from ray_jobs.encoders.text import TextEncoder
+from ray_jobs.recommenders.generative_settings import ConditionedSettings
 from schemas.preferences import join_preferences, negative_twin, positive_twin
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConditionedSettings(GenerativeSettings):
-    """Settings of recipes that read preferences.
-
-    Args:
-        encoder: name for `ray_jobs.encoders.text.load_text_encoder`.
-        preference_dropout: share of training examples that are given no preference.
-        matched_share: of the others, share that is given the single best-fitting wish (where only dislikes are known,
-            one turned round); the rest get all lines (the paper's accumulated preferences).
-        swap_share: of the examples with a preference, share that takes over preference and target of another example
-            and keeps its history, so that the text decides against the history. In turns one whose target shares the
-            most codes with its own and one that shares none.
-        alone_share: of the examples that are given a fitting wish, share that also stands without its history, so that
-            the text alone can tell.
-        twin_share: of those with a fitting wish, share that also stands with the wish turned round and its target
-            rejected, so that the model learns what "avoids" means.
-        fuse: samples of the table preference_benchmark to train on as well: ``fine_steering``, ``coarse_steering``,
-            ``positive`` and ``negative`` (sentiment following; a negative one teaches what not to recommend).
-        fuse_repeats: how often each of those samples stands in an epoch; there are only few of them.
-    """
-
-    encoder: str = PACKAGED
-    preference_dropout: float = 0.3
-    matched_share: float = 0.5
-    swap_share: float = 0.0
-    alone_share: float = 0.0
-    twin_share: float = 0.0
-    fuse: tuple[Fused, ...] = ()
-    fuse_repeats: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("preference_dropout", "matched_share", "swap_share", "alone_share", "twin_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(f"{name} is {getattr(self, name)}: a share from 0 to 1")
-        if self.fuse_repeats < 1:
-            raise SettingError(f"fuse_repeats is {self.fuse_repeats}: at least 1 is needed")
 
 
 def conditioned(

@@ -2,7 +2,6 @@
 
 import itertools
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,43 +12,9 @@ from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue
 from ray_jobs.decoding.beam_search import Step, constrained_beam_search
 from ray_jobs.decoding.trie import Trie
-from ray_jobs.recommenders.base import RecipeSettings, Recommender
+from ray_jobs.recommenders.base import Recommender
+from ray_jobs.recommenders.generative_settings import GenerativeSettings
 from ray_jobs.recommenders.t5 import Cache, Decoder, Memory, select_beams
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerativeSettings(RecipeSettings):
-    """Settings of the code decoder.
-
-    Args:
-        width: of the decoder's states.
-        heads, head_width: of its attention; their product need not be `width`.
-        inner: width of the feed-forward part.
-        beams: kept at every level when decoding; at least as many as items asked for.
-        max_per_first_code: cap on recommended items that share their first code; 0 for no cap.
-        label_smoothing: share of probability spread over a level's codes in the training loss.
-        negative_weight: of examples whose preference rejects the target, against those of the others.
-    """
-
-    width: int = 128
-    layers: int = 2
-    heads: int = 4
-    head_width: int = 32
-    inner: int = 256
-    dropout: float = 0.2
-    beams: int = 20
-    max_per_first_code: int = 0
-    label_smoothing: float = 0.1
-    negative_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.beams < 10:
-            raise SettingError(f"beams is {self.beams}: at least 10 are needed for metrics at 10")
-        if self.max_per_first_code < 0:
-            raise SettingError(f"max_per_first_code is {self.max_per_first_code}: a cap from 1, or 0 for none")
-        if self.negative_weight < 0:
-            raise SettingError(f"negative_weight is {self.negative_weight}: 0 or more is needed")
 
 
 class CodeTokens(nn.Module):

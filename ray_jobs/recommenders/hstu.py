@@ -6,44 +6,23 @@ on the logarithm of t(k+1) - t(j): the moment at which the next item is asked fo
 actions. ``attention`` and ``time_bias`` exist for ablations and for data without times.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ray_jobs.data.histories import Batch, Catalogue
-from ray_jobs.objectives.next_item import LossName
-from ray_jobs.recommenders.base import RecipeSettings, Signals
+from ray_jobs.recommenders.base import Signals
 from ray_jobs.recommenders.dropout import Dropout
-from ray_jobs.recommenders.sequential import SequentialRecommender, SequentialSettings
+from ray_jobs.recommenders.sequential import SequentialRecommender
+from ray_jobs.recommenders.sequential_settings import HSTUSettings
+from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
 from schemas.errors import DataError
 
 _BUCKETS = 128
 _BUCKET_WIDTH = 0.301
-
-
-@dataclass(frozen=True, kw_only=True)
-class HSTUSettings(SequentialSettings):
-    """Settings of HSTU.
-
-    Args:
-        time_bias: attention depends on the times of the interactions; a data set without them is refused.
-        use_request_time: time differences count from the next item's time, see the module.
-        attention: ``pointwise`` as published, or ``softmax``.
-    """
-
-    weight_decay: float = 0.0
-    heads: int = 1
-    dropout: float = 0.2
-    loss: LossName = "sampled_softmax"
-    negatives: int = 512
-    temperature: float = 0.05
-    time_bias: bool = True
-    use_request_time: bool = True
-    attention: Literal["pointwise", "softmax"] = "pointwise"
 
 
 class RelativeBias(nn.Module):

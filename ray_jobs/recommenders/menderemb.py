@@ -8,7 +8,6 @@ chosen, and pads and a preference that is not given are masked.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -16,20 +15,11 @@ from torch import Tensor, nn
 
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories
 from ray_jobs.encoders.text import TransformerEncoder, load_text_encoder
-from ray_jobs.recommenders.base import Notify, RecipeSettings, Signals, silent
-from ray_jobs.recommenders.conditioning import ConditionedSettings, conditioned
+from ray_jobs.recommenders.base import Notify, Signals, silent
+from ray_jobs.recommenders.conditioning import conditioned
 from ray_jobs.recommenders.generative import GenerativeRecommender
-
-
-@dataclass(frozen=True, kw_only=True)
-class MenderEmbSettings(ConditionedSettings):
-    """Settings of MenderEmb.
-
-    Args:
-        faithful: no positions, and pads are attended, as released; for comparison.
-    """
-
-    faithful: bool = False
+from ray_jobs.recommenders.generative_settings import MenderEmbSettings
+from ray_jobs.recommenders.settings import RecipeSettings
 
 
 class MenderEmb(GenerativeRecommender):

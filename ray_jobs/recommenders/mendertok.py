@@ -20,56 +20,26 @@ joined: no oracle.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories
 from ray_jobs.encoders.text import TransformerEncoder, load_text_encoder
-from ray_jobs.recommenders.base import Notify, RecipeSettings, Signals, silent
-from ray_jobs.recommenders.conditioning import ConditionedSettings, conditioned
+from ray_jobs.recommenders.base import Notify, Signals, silent
+from ray_jobs.recommenders.conditioning import conditioned
 from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.recommenders.generative import GenerativeRecommender
+from ray_jobs.recommenders.generative_settings import MenderTokSettings
+from ray_jobs.recommenders.settings import RecipeSettings
 
 PREFERENCE_PREFIX = "Preferences: "
 ITEMS_PREFIX = "Items: "
 SEPARATOR = "; "
 ADAPTED = {"bert": ["query", "key", "value", "attention.output.dense"], "t5": ["q", "k", "v", "o"]}
 ENCODING_CHUNK = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class MenderTokSettings(ConditionedSettings):
-    """Settings of MenderTok.
-
-    Args:
-        encoder_training: ``frozen``, or ``lora`` (rank 16, alpha 1, on the attention's four maps), whose states
-            change and so are not kept.
-        reading: ``joint`` one text per history, as in the paper; ``parts`` preference and titles each on its own.
-        text_length: word pieces that are read per example.
-        recency: learned embedding of how many titles ago a token was read.
-        state_dropout: dropout on the projected states.
-        cache_mb: memory for kept encoder states.
-    """
-
-    epochs: int = 15
-    patience: int = 4
-    encoder_training: Literal["frozen", "lora"] = "frozen"
-    reading: Literal["joint", "parts"] = "joint"
-    text_length: int = 128
-    recency: bool = True
-    state_dropout: float = 0.2
-    cache_mb: int = 2048
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.state_dropout <= 1:
-            raise SettingError(f"mendertok.state_dropout is {self.state_dropout}: a share from 0 to 1")
-        if self.text_length < 16:
-            raise SettingError(f"mendertok.text_length is {self.text_length}: at least 16 word pieces are needed")
 
 
 @dataclass(frozen=True)
@@ -148,6 +118,8 @@ class MenderTok(GenerativeRecommender):
                 f"mendertok.encoder_training=lora knows encoders of type {', '.join(ADAPTED)}, not {kind!r}; "
                 "use encoder_training=frozen"
             )
+        from peft import LoraConfig, get_peft_model
+
         config = LoraConfig(r=16, lora_alpha=1, lora_dropout=0.0, target_modules=ADAPTED[kind])
         adapted: nn.Module = get_peft_model(self.encoder.model, config)
         return adapted

@@ -1,18 +1,13 @@
 """Popularity: how often an item occurs at training positions, the same for every user."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ray_jobs.data.histories import Batch, Catalogue, Histories
-from ray_jobs.recommenders.base import RecipeSettings, ScoringRecommender, Signals
-
-
-@dataclass(frozen=True, kw_only=True)
-class PopularitySettings(RecipeSettings):
-    """Nothing to set beyond what every recipe has."""
+from ray_jobs.recommenders.base import ScoringRecommender, Signals
+from ray_jobs.recommenders.settings import PopularitySettings, RecipeSettings
 
 
 class Popularity(ScoringRecommender):

@@ -7,29 +7,17 @@ causal masking alone keeps pads out; positions count from the newest item of the
 left has it. Losses are computed at real positions only.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from ray_jobs.data.histories import Batch, Catalogue
-from ray_jobs.recommenders.base import RecipeSettings, Signals
+from ray_jobs.recommenders.base import Signals
 from ray_jobs.recommenders.dropout import Dropout
-from ray_jobs.recommenders.sequential import SequentialRecommender, SequentialSettings
+from ray_jobs.recommenders.sequential import SequentialRecommender
+from ray_jobs.recommenders.sequential_settings import SASRecSettings
+from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
-
-
-@dataclass(frozen=True, kw_only=True)
-class SASRecSettings(SequentialSettings):
-    """Settings of SASRec.
-
-    Args:
-        inner: width of the feed-forward part; 0 takes `width`, as in the paper.
-        positions: ``learned`` as in the paper, or ``rotary``.
-    """
-
-    inner: int = 0
-    positions: Literal["learned", "rotary"] = "learned"
 
 
 class SASRec(SequentialRecommender):

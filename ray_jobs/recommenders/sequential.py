@@ -2,30 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ray_jobs.data.histories import Batch, Catalogue
-from ray_jobs.objectives.next_item import NextItemSettings, next_item_loss
+from ray_jobs.objectives.next_item import next_item_loss
 from ray_jobs.recommenders.base import TERMS, ScoringRecommender
-
-
-@dataclass(frozen=True, kw_only=True)
-class SequentialSettings(NextItemSettings):
-    """Settings of the encoder; each recipe's own add to them."""
-
-    max_history: int = 50
-    epochs: int = 60
-    batch_size: int = 128
-    patience: int = 8
-    evaluate_every: int = 2
-    width: int = 64
-    layers: int = 2
-    heads: int = 2
-    dropout: float = 0.3
+from ray_jobs.recommenders.sequential_settings import SequentialSettings
 
 
 class SequentialRecommender(ScoringRecommender):

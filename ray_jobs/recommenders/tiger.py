@@ -5,30 +5,18 @@ item's tuple. Levels have token ranges of their own. There is no user token. Unl
 runs over that level's codes only, and AdamW with a cosine replaces its schedule.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ray_jobs.data.histories import Batch, Catalogue
-from ray_jobs.recommenders.base import RecipeSettings, Signals
+from ray_jobs.recommenders.base import Signals
 from ray_jobs.recommenders.compiled_search import CompiledSearch
-from ray_jobs.recommenders.generative import GenerativeRecommender, GenerativeSettings
+from ray_jobs.recommenders.generative import GenerativeRecommender
+from ray_jobs.recommenders.generative_settings import TigerSettings
+from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.recommenders.t5 import Encoder
-
-
-@dataclass(frozen=True, kw_only=True)
-class TigerSettings(GenerativeSettings):
-    """Settings of TIGER.
-
-    Args:
-        encoder_layers: layers that read the history.
-        compile_search: single requests are answered by compiled code, see `CompiledSearch`; it needs a C++ compiler.
-    """
-
-    encoder_layers: int = 2
-    compile_search: bool = False
 
 
 class Tiger(GenerativeRecommender):

@@ -20,7 +20,7 @@ from ray_jobs.evaluation.steering import GIVEN, NONE, main_metric
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import promotion
 from ray_jobs.registry.audience import Reader
-from ray_jobs.registry.promotion import Check, Decision, PromotionSettings, Slice
+from ray_jobs.registry.promotion import Check, Decision, Slice
 from ray_jobs.registry.results import (
     BY_LENGTH,
     BY_TARGET,
@@ -31,6 +31,7 @@ from ray_jobs.registry.results import (
     summarise,
     version_of,
 )
+from ray_jobs.registry.settings import PromotionSettings
 from ray_jobs.registry.trained import Trained
 from schemas.errors import DataError
 from schemas.evaluations import EVALUATIONS

@@ -10,53 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import SettingError
 from ray_jobs.evaluation.metrics import FloatArray, non_inferior
 from schemas.model_versions import KEPT, PROMOTED, WAITING
 
 PASSED, FAILED, UNKNOWN, REPORTED = "passed", "failed", "not measured", "reported"
 QUALITY, STEERING = "NDCG@10 beside the champion", "steerability"
 KNOWN_USERS = "NDCG@10 of users from the champion's day"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromotionSettings:
-    """Settings of the gate, section ``promotion``.
-
-    Args:
-        margin: share of the champion's NDCG@10 that the lower end of the 95 % interval of the paired difference may
-            lie below zero, over all users and over those from the champion's day; 0 asks for a challenger that is
-            better beyond doubt.
-        coverage_share: share of the champion's coverage of the catalogue that may be lost.
-        slice_share: share of the champion's NDCG@10 that must be kept in every group of users.
-        slice_users: groups of fewer users are not looked at.
-        steering_margin: what may be lost of the mean lift by the preference, in units of the axes' metrics.
-        require_steering: leave a challenger waiting until the steerability of both was measured for its day.
-        latency_ms: most milliseconds of one request, the median; 0 only reports them.
-        latency_requests: requests that are timed.
-        size_mb: largest bundle in megabytes; 0 only reports it.
-    """
-
-    margin: float = 0.1
-    coverage_share: float = 0.2
-    slice_share: float = 0.5
-    slice_users: int = 100
-    steering_margin: float = 0.05
-    require_steering: bool = False
-    latency_ms: float = 0.0
-    latency_requests: int = 9
-    size_mb: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("margin", "coverage_share", "slice_share", "steering_margin"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(f"promotion.{name} is {getattr(self, name)}: a number from 0 to 1 is needed")
-        for name in ("slice_users", "latency_requests"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"promotion.{name} is {getattr(self, name)}: at least 1 is needed")
-        for name in ("latency_ms", "size_mb"):
-            if getattr(self, name) < 0:
-                raise SettingError(f"promotion.{name} is {getattr(self, name)}: 0 (no limit) or more is needed")
 
 
 @dataclass(frozen=True, kw_only=True)

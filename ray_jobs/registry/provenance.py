@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
@@ -17,19 +16,21 @@ from mlflow.exceptions import MlflowException
 
 from infra.errors import SettingError
 from infra.settings import RaySettings, Settings
-from ray_jobs.data.corrections import Corrections
 from ray_jobs.data.recorded import problem
+from ray_jobs.data.settings import CODEBOOK_KEY, Corrections, TrainingDataSettings
 from ray_jobs.data.tables import table_exists
-from ray_jobs.data.training_data import CODEBOOK_KEY, TrainingDataSettings
 from ray_jobs.recommenders import recipe_class
-from ray_jobs.recommenders.base import RecipeSettings, Recommender
-from ray_jobs.recommenders.bundle import Bundle, read_provenance
-from ray_jobs.recommenders.conditioning import ConditionedSettings
+from ray_jobs.recommenders.generative_settings import ConditionedSettings
+from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.registry import versions
 from ray_jobs.registry.lineage import changed_files, git_revision
 from schemas.handoff import Handoff
 from schemas.stage_request import StageRequest
 from schemas.tables import TABLES
+
+if TYPE_CHECKING:
+    from ray_jobs.recommenders.base import Recommender
+    from ray_jobs.recommenders.bundle import Bundle
 
 EVALUATION_TAG = "penchant.evaluate"
 """Tag of a run: settings of the evaluation that its numbers come from, as JSON."""
@@ -40,7 +41,7 @@ _SHOWN = 5
 
 
 def tables_of(
-    settings: Settings, request: StageRequest, kind: type[Recommender], own: RecipeSettings, how: TrainingDataSettings
+    settings: Settings, request: StageRequest, kind: "type[Recommender]", own: RecipeSettings, how: TrainingDataSettings
 ) -> list[str]:
     """Names of the tables that training a recommender of that kind reads."""
     names = ["sequences", "items"]
@@ -63,6 +64,8 @@ def partition_values(request: StageRequest) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Code, libraries and kind of processor that a model is trained with."""
+    import torch
+
     revision, dirty = git_revision()
     libraries = {"python": platform.python_version()}
     for name in LIBRARIES:
@@ -140,7 +143,7 @@ class Made:
         return base.model_copy(update=dict(self.ray))
 
 
-def of_version(client: MlflowClient, found: ModelVersion, bundle: Bundle) -> Made:
+def of_version(client: MlflowClient, found: ModelVersion, bundle: "Bundle") -> Made:
     """Read it from a version's bundle and its run.
 
     Raises:
@@ -208,6 +211,8 @@ def tables_of_version(client: MlflowClient, found: ModelVersion) -> dict[str, Ha
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
+    from ray_jobs.recommenders.bundle import read_provenance
+
     with tempfile.TemporaryDirectory() as folder:
         try:
             inputs = (read_provenance(bundle_of(found, folder)) or {}).get("inputs", {})

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import mlflow
 import requests
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
@@ -23,6 +22,9 @@ from ray_jobs.registry.lineage import dataset_inputs, git_revision
 from schemas.handoff import Handoff
 from schemas.model_versions import IDENTITY_TAG, RUN_PAGE_TAG, RUN_PAGE_VARIABLE
 from schemas.stage_request import StageRequest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 T = TypeVar("T")
 
@@ -255,7 +257,7 @@ def log_inputs(run_id: str, inputs: Mapping[str, Handoff]) -> None:
     MlflowClient().log_inputs(run_id, datasets=dataset_inputs(inputs))
 
 
-def log_figure(run_id: str, figure: Figure, artifact_file: str) -> None:
+def log_figure(run_id: str, figure: "Figure", artifact_file: str) -> None:
     """Store `figure` as an image artifact of the run, e.g. at ``plots/metrics.png``; the same name is replaced."""
     MlflowClient().log_figure(run_id, figure, artifact_file, save_kwargs={"dpi": 110})
 

@@ -13,47 +13,59 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infra.settings import RaySettings, load_settings
-from ray_jobs import cluster
-from ray_jobs.reproduction.benchmark_data import read_benchmark
 from ray_jobs.reproduction.experiments import RECIPES, SCALES, make_experiment
-from ray_jobs.reproduction.runner import Result, Runner
 from ray_jobs.reproduction.table import markdown
+
+if TYPE_CHECKING:
+    from ray_jobs.reproduction.runner import Result
 
 _LEAST_S = 20.0
 
 
-def reproduce(given: argparse.Namespace) -> tuple[list[Result], int]:
+def reproduce(given: argparse.Namespace) -> "tuple[list[Result], int]":
     """Work through the experiments.
 
     Returns:
         The results there are, and how many experiments are unfinished.
     """
     settings = load_settings()
+    experiments = {
+        dataset: [
+            make_experiment(dataset, label, seed, given.scale, given.overrides)
+            for label in given.recipes.split(",")
+            for seed in map(int, given.seeds.split(","))
+        ]
+        for dataset in given.datasets.split(",")
+    }
+    from ray_jobs import cluster
+    from ray_jobs.reproduction.benchmark_data import read_benchmark
+    from ray_jobs.reproduction.runner import Runner
+
     ray = RaySettings(storage=settings.ray.storage, use_gpu=given.scale == "gpu", cpus_per_worker=given.cpus, workers=1)
     until = None if given.minutes is None else time.monotonic() + 60 * given.minutes
     results, unfinished = [], 0
-    for dataset in given.datasets.split(","):
+    for dataset, wanted in experiments.items():
         catalogue, histories = read_benchmark(Path(given.folder), dataset)
         runner = Runner(settings.home, ray, catalogue, histories)
-        for label in given.recipes.split(","):
-            for seed in map(int, given.seeds.split(",")):
-                experiment = make_experiment(dataset, label, seed, given.scale, given.overrides)
-                left = None if until is None else until - time.monotonic()
-                result = runner.result(experiment)
-                if result is None and (left is None or left > _LEAST_S):
-                    _say(f"{dataset}, {label}, seed {seed}: training")
-                    cluster.connect()
-                    result = runner.run(experiment, left)
-                if result is None:
-                    unfinished += 1
-                    _say(f"{dataset}, {label}, seed {seed}: unfinished")
-                    continue
-                results.append(result)
-                found = result.metrics["unseen"]
-                words = f"R@10 {found['recall_10'][0]:.4f} N@10 {found['ndcg_10'][0]:.4f}, seen items left out"
-                _say(f"{dataset}, {label}, seed {seed}: {words}")
+        for experiment in wanted:
+            label = f"{dataset}, {experiment.label}, seed {experiment.settings.seed}"
+            left = None if until is None else until - time.monotonic()
+            result = runner.result(experiment)
+            if result is None and (left is None or left > _LEAST_S):
+                _say(f"{label}: training")
+                cluster.connect()
+                result = runner.run(experiment, left)
+            if result is None:
+                unfinished += 1
+                _say(f"{label}: unfinished")
+                continue
+            results.append(result)
+            found = result.metrics["unseen"]
+            words = f"R@10 {found['recall_10'][0]:.4f} N@10 {found['ndcg_10'][0]:.4f}, seen items left out"
+            _say(f"{label}: {words}")
     return results, unfinished
 
 

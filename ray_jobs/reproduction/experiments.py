@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from infra.settings import Settings, stage_settings
-from ray_jobs.recommenders import recipe_class
-from ray_jobs.recommenders.base import RecipeSettings
+from ray_jobs.recommenders import settings_class
+from ray_jobs.recommenders.settings import RecipeSettings
 from schemas.recipes import RECOMMENDERS
 from schemas.run_identity import RunIdentity, config_hash
 
@@ -141,8 +141,7 @@ def make_experiment(dataset: str, label: str, seed: int, scale: str, overrides: 
         SettingError: an unknown recipe or setting.
     """
     recipe = "popularity" if label == LEAKY_POPULARITY else label
-    kind = recipe_class(recipe).settings_class
     profile = Settings.model_construct(stages=SCALES[scale])
-    settings = stage_settings(kind, recipe, profile, {**overrides, f"{recipe}.seed": seed})
+    settings = stage_settings(settings_class(recipe), recipe, profile, {**overrides, f"{recipe}.seed": seed})
     users = 2_000 if RECOMMENDERS[recipe].needs_codes else 5_000
     return Experiment(dataset=dataset, label=label, settings=settings, validation_users=users)

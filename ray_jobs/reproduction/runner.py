@@ -12,7 +12,8 @@ import torch
 
 from infra.settings import RaySettings
 from ray_jobs.data.histories import Catalogue, Examples, Histories, evaluation_examples, examples_at
-from ray_jobs.encoders.text import PACKAGED, load_text_encoder
+from ray_jobs.encoders.settings import PACKAGED
+from ray_jobs.encoders.text import load_text_encoder
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.evaluation.metrics import bootstrap_each
 from ray_jobs.recommenders import recipe_class

@@ -2,10 +2,13 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ray_jobs.reproduction.experiments import LEAKY_POPULARITY, RECIPES
 from ray_jobs.reproduction.published import GATES, METRICS, ROWS
-from ray_jobs.reproduction.runner import Result
+
+if TYPE_CHECKING:
+    from ray_jobs.reproduction.runner import Result
 
 _HEAD = (
     "data set",
@@ -22,7 +25,7 @@ _HEAD = (
 )
 
 
-def markdown(results: Sequence[Result]) -> str:
+def markdown(results: "Sequence[Result]") -> str:
     """A table of all `results`, the published rows beside them, and a verdict per gate.
 
     Seen items are left out, as the published popularity row shows that its authors did; the ranking of all items is a
@@ -42,7 +45,7 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n".join([*lines, "", *_verdicts(results)]) + "\n"
 
 
-def _measured(results: Sequence[Result]) -> str:
+def _measured(results: "Sequence[Result]") -> str:
     cells = [_spread([result.metrics["unseen"][name][0] for result in results]) for name in METRICS]
     raw = [_spread([result.metrics["raw"][name][0] for result in results]) for name in ("recall_10", "ndcg_10")]
     name = {LEAKY_POPULARITY: "popularity, held-out items counted"}.get(results[0].label, results[0].label)
@@ -60,7 +63,7 @@ def _measured(results: Sequence[Result]) -> str:
     )
 
 
-def _verdicts(results: Sequence[Result]) -> list[str]:
+def _verdicts(results: "Sequence[Result]") -> list[str]:
     lines = []
     for gate in GATES:
         mine = [result for result in results if (result.dataset, result.label) == (gate.dataset, gate.recipe)]

@@ -2,26 +2,22 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from infra.errors import SettingError
+from ray_jobs.encoders.settings import HUB_PREFIX
 from ray_jobs.encoders.streaming import through
-from ray_jobs.encoders.text import HUB_PREFIX
 from ray_jobs.sentiment.settings import PROBE, STAGE, ReviewSentimentsSettings
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _POSITIVE, _NEGATIVE, _BETWEEN = {"positive", "pos"}, {"negative", "neg"}, {"neutral", "neu", "mixed"}
 _MAX_LENGTH = 512
@@ -37,8 +33,8 @@ class HubClassifier:
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
         positive: int,
         negative: int,
         max_length: int,
@@ -118,7 +114,7 @@ class _Judge:
         return pa.table({"content_hash": pa.array(batch["content_hash"]), "score": pa.array(scores)})
 
 
-def _labels(name: str, config: PretrainedConfig) -> tuple[int, int]:
+def _labels(name: str, config: "PretrainedConfig") -> tuple[int, int]:
     """Numbers of the positive and the negative label."""
     labels = {int(number): str(label) for number, label in (config.id2label or {}).items()}
     found = [

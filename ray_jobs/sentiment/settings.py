@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from infra.errors import SettingError
-from ray_jobs.encoders.text import HUB_PREFIX
+from ray_jobs.encoders.settings import HUB_PREFIX
 
 STAGE = "review_sentiments"
 PROBE = "probe"

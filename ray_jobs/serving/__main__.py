@@ -13,16 +13,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import fields
 
-import ray
-from ray import serve
-
 from infra.doctor import port_is_free
 from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
-from ray_jobs import cluster
-from ray_jobs.registry import runs
-from ray_jobs.registry.versions import resolve
-from ray_jobs.serving.deployment import QUIET, application
 from ray_jobs.serving.settings import SECTION, ServingSettings
 from schemas.model_versions import registered_name
 
@@ -41,12 +34,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings()
         chosen = stage_settings(ServingSettings, SECTION, settings, overrides)
+        from ray_jobs.registry import runs
+        from ray_jobs.registry.versions import resolve
+
         resolve(runs.connect(settings), f"{name}@{chosen.alias}")
         if not os.environ.get("RAY_ADDRESS") and not port_is_free(chosen.port):
             raise SettingError(f"{SECTION}.port {chosen.port} is busy: end what listens there, or choose another")
     except ValueError as error:
         sys.stderr.write(f"{SECTION}: {type(error).__name__}: {error}\n")
         return 2
+    import ray
+    from ray import serve
+
+    from ray_jobs import cluster
+    from ray_jobs.serving.deployment import QUIET, application
+
     cluster.connect(math.ceil(chosen.replicas * chosen.cpus_per_replica))
     try:
         serve.start(http_options={"host": chosen.host, "port": chosen.port}, logging_config=QUIET)

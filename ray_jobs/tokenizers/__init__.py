@@ -1,10 +1,13 @@
-"""Tokenizer recipes, vectors of items to code tuples: one file per method, one line in `schemas.recipes`."""
+"""Tokenizer recipes, vectors of items to code tuples.
+
+One file per method, its settings where no engine is loaded, one line in `schemas.recipes`.
+"""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infra.errors import SettingError
-from schemas.recipes import TOKENIZERS
+from schemas.recipes import TOKENIZERS, Recipe
 
 if TYPE_CHECKING:
     from ray_jobs.tokenizers.base import Tokenizer
@@ -16,8 +19,26 @@ def tokenizer_class(name: str) -> "type[Tokenizer]":
     Raises:
         SettingError: there is none; the message lists those there are.
     """
+    found: type[Tokenizer] = _at(_known(name).implementation)
+    return found
+
+
+def settings_class(name: str) -> type[Any]:
+    """The class of the settings of the recipe called `name`; no engine is loaded.
+
+    Raises:
+        SettingError: as `tokenizer_class`.
+    """
+    found: type[Any] = _at(_known(name).settings)
+    return found
+
+
+def _known(name: str) -> Recipe:
     if name not in TOKENIZERS:
         raise SettingError(f"no tokenizer {name!r}; there are: {', '.join(sorted(TOKENIZERS))}")
-    module, _, attribute = TOKENIZERS[name].implementation.partition(":")
-    found: type[Tokenizer] = getattr(import_module(f"ray_jobs.tokenizers.{module}"), attribute)
-    return found
+    return TOKENIZERS[name]
+
+
+def _at(address: str) -> Any:
+    module, _, attribute = address.partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), attribute)

@@ -1,9 +1,8 @@
-"""What tokenizers that learn by gradients share: settings, the module's contract, its quantiser, the recipe's fit."""
+"""What tokenizers that learn by gradients share: the module's contract, its quantiser, the recipe's fit."""
 
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,43 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from infra.errors import SettingError
-from ray_jobs.tokenizers.base import Codes, FitContext, Fitted, Quantiser, QuantiserSettings
+from ray_jobs.tokenizers.base import Codes, FitContext, Fitted, Quantiser
 from ray_jobs.tokenizers.joining import make_codebook
+from ray_jobs.tokenizers.settings import AutoencoderSettings
 from ray_jobs.tokenizers.vectors import Floats, Vectors, standardisation
 
 ROWS_AT_ONCE = 16_384
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderSettings(QuantiserSettings, ABC):
-    """Settings of a quantiser that is trained.
-
-    Args:
-        epochs, batch_size, learning_rate, weight_decay: of AdamW; the batch is per worker.
-        checkpoint_every: epochs between checkpoints.
-    """
-
-    epochs: int = 400
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    checkpoint_every: int = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_at_least(1, "epochs", "batch_size", "checkpoint_every")
-        self.require_at_least(0, "weight_decay")
-        if self.learning_rate <= 0:
-            raise SettingError(f"{self.section}.learning_rate is {self.learning_rate}; it must be above 0")
-
-    @abstractmethod
-    def build(self, width: int) -> "Autoencoder":
-        """The untrained module over standardised vectors of that width.
-
-        Raises:
-            SettingError: a setting does not fit the width.
-        """
 
 
 class Autoencoder(nn.Module, ABC):
@@ -140,7 +108,7 @@ class AutoencoderQuantiser:
         return torch.from_numpy(((vectors - self.mean) / self.scale).astype(np.float32, copy=False))
 
 
-class AutoencoderTokenizer:
+class AutoencoderTokenizer(ABC):
     """Base of the recipes that train a module on Ray Train."""
 
     name: ClassVar[str]
@@ -148,6 +116,14 @@ class AutoencoderTokenizer:
 
     def __init__(self, settings: AutoencoderSettings) -> None:
         self.settings = settings
+
+    @abstractmethod
+    def build(self, width: int) -> Autoencoder:
+        """The untrained module over standardised vectors of that width.
+
+        Raises:
+            SettingError: a setting does not fit the width.
+        """
 
     def fit(self, vectors: Vectors, item_ids: list[str], context: FitContext) -> Fitted:
         """Train on the items of ``context.training``, give codes to all.
@@ -158,9 +134,9 @@ class AutoencoderTokenizer:
         """
         from ray_jobs.tokenizers.autoencoder_training import train
 
-        module = self.settings.build(vectors.shape[1])
+        module = self.build(vectors.shape[1])
         mean, scale = standardisation(vectors, context.training)
-        trained = train(self.settings, vectors, (mean, scale), context)
+        trained = train(self, vectors, (mean, scale), context)
         module.load_state_dict(trained.model)
         quantiser = AutoencoderQuantiser(module, mean, scale)
         codes = np.empty((vectors.shape[0], len(module.level_sizes)), np.int32)
@@ -177,7 +153,7 @@ class AutoencoderTokenizer:
     def restore(self, tensors: Mapping[str, npt.NDArray[Any]]) -> Quantiser:
         """See `Tokenizer.restore`."""
         mean, scale = tensors["mean"], tensors["scale"]
-        module = self.settings.build(len(mean))
+        module = self.build(len(mean))
         state = {name: torch.from_numpy(value) for name, value in tensors.items()}
         module.load_state_dict({n.removeprefix("module."): v for n, v in state.items() if n.startswith("module.")})
         return AutoencoderQuantiser(module, mean, scale)

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from infra.errors import SettingError
 from ray_jobs.cluster import connect
-from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderSettings
+from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderTokenizer
 from ray_jobs.tokenizers.base import FitContext
+from ray_jobs.tokenizers.settings import AutoencoderSettings
 from ray_jobs.tokenizers.vectors import DatasetVectors, Floats, Vectors, matrix, sampled_rows, take
 from ray_jobs.training.ray_train import WORKER_ENVIRONMENT, ProgressBoard, require_resources
 
@@ -106,10 +107,8 @@ class Streamed:
             yield torch.from_numpy((matrix(batch["vector"]) - self.mean) / self.scale).to(self.sample.device)
 
 
-def train(
-    settings: AutoencoderSettings, vectors: Vectors, moments: tuple[Floats, Floats], context: FitContext
-) -> State:
-    """Train on the training items of `vectors` under ``context.run_name``.
+def train(recipe: AutoencoderTokenizer, vectors: Vectors, moments: tuple[Floats, Floats], context: FitContext) -> State:
+    """Train the module of `recipe` on the training items of `vectors` under ``context.run_name``.
 
     The same name goes on from its last checkpoint; when it has trained to its end, nothing is trained.
 
@@ -119,6 +118,7 @@ def train(
     Raises:
         SettingError: the cluster is too small, or the run of that name has other settings or vectors.
     """
+    settings = recipe.settings
     fingerprint = _fingerprint(settings, vectors, context)
     earlier = _last_state(context.ray.storage, context.run_name)
     if earlier is not None and earlier.fingerprint != fingerprint:
@@ -141,7 +141,7 @@ def train(
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={
-            "settings": settings,
+            "recipe": recipe,
             "sample": ray.put(sample),
             "moments": moments if datasets else None,
             "fingerprint": fingerprint,
@@ -196,7 +196,7 @@ def _load(checkpoint: Checkpoint) -> State:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    settings: AutoencoderSettings = config["settings"]
+    recipe: AutoencoderTokenizer = config["recipe"]
     torch.set_num_threads(config["threads"])
     sample = torch.from_numpy(ray.get(config["sample"]).copy()).to(ray.train.torch.get_device())
     context = ray.train.get_context()
@@ -208,7 +208,7 @@ def _worker(config: dict[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
     state = State(config["fingerprint"]) if checkpoint is None else _load(checkpoint)
     after_report: Callable[[int], None] | None = config["after_report"]
-    report_progress = _throttled(config["board"], settings.epochs) if rank == 0 else None
+    report_progress = _throttled(config["board"], recipe.settings.epochs) if rank == 0 else None
 
     def on_checkpoint(state: State) -> None:
         stored = {name: value for name, value in vars(state).items() if name != "reused"}
@@ -220,7 +220,7 @@ def _worker(config: dict[str, Any]) -> None:
         if after_report is not None:
             after_report(state.epoch)
 
-    fit(settings, examples, state, on_checkpoint, report_progress, world=world)
+    fit(recipe, examples, state, on_checkpoint, report_progress, world=world)
 
 
 def _throttled(board: Any, epochs: int, every_s: float = 0.5) -> Callable[[dict[str, float]], None]:
@@ -236,7 +236,7 @@ def _throttled(board: Any, epochs: int, every_s: float = 0.5) -> Callable[[dict[
 
 
 def fit(
-    settings: AutoencoderSettings,
+    recipe: AutoencoderTokenizer,
     examples: Examples,
     state: State,
     on_checkpoint: Callable[[State], None] | None = None,
@@ -252,9 +252,10 @@ def fit(
         on_epoch: called with each epoch's record.
         world: how many workers run this loop together.
     """
+    settings = recipe.settings
     torch.manual_seed(settings.seed)
     sample = examples.sample
-    module = settings.build(sample.shape[1]).to(sample.device)
+    module = recipe.build(sample.shape[1]).to(sample.device)
     if state.epoch == 0:
         module.start(sample)
         _agree(module, world)

@@ -6,14 +6,14 @@ of squared distances near its least. Items that are not trained on, and those ap
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ray_jobs.tokenizers.base import Codes
-from ray_jobs.tokenizers.residual import ResidualSettings, ResidualTokenizer, kmeans_centres, squared_distances
+from ray_jobs.tokenizers.residual import ResidualTokenizer, kmeans_centres, squared_distances
+from ray_jobs.tokenizers.settings import BalancedKMeansSettings, ResidualSettings
 from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors, sampled_rows, take
 
 _CELLS = 2**24
@@ -22,24 +22,6 @@ _ROUNDS_BEFORE_COARSER = 64
 
 Counts = npt.NDArray[np.int64]
 Prices = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BalancedKMeansSettings(ResidualSettings):
-    """Settings of the recipe.
-
-    Args:
-        balanced_iterations: rounds of balanced assignment and means, after a start from plain k-means; fewer when
-            nothing moves any more.
-    """
-
-    section: ClassVar[str] = "balanced_kmeans"
-
-    balanced_iterations: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_at_least(1, "balanced_iterations")
 
 
 def balanced_assignment(costs: Floats, capacities: Counts, prices: Prices | None = None) -> tuple[Codes, Prices]:

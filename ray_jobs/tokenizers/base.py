@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import SettingError
 from infra.settings import RaySettings
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors
@@ -16,36 +15,6 @@ Codes = npt.NDArray[np.int32]
 
 
 CategoryPaths = tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantiserSettings:
-    """Settings that every quantiser has; each recipe's own dataclass adds to them.
-
-    Args:
-        collisions: what becomes of items with equal tuples, see `ray_jobs.tokenizers.collisions.resolve`.
-        collision_size: vocabulary of the extra level; 0 chooses it from the largest collision.
-        seed: of everything drawn at random.
-    """
-
-    section: ClassVar[str]
-
-    collisions: Literal["extra_level", "sinkhorn", "list"] = "extra_level"
-    collision_size: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        self.require_at_least(0, "collision_size")
-
-    def require_at_least(self, least: int, *names: str) -> None:
-        """Refuse settings below `least`.
-
-        Raises:
-            SettingError: names the setting, its value and the least that will do.
-        """
-        for name in names:
-            if getattr(self, name) < least:
-                raise SettingError(f"{self.section}.{name} is {getattr(self, name)}; it must be at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)

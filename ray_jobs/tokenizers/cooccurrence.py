@@ -10,8 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from sklearn.cluster import SpectralClustering
-from sklearn.decomposition import TruncatedSVD
 
 from ray_jobs.tokenizers.base import Floats
 
@@ -59,6 +57,8 @@ class Cooccurrence:
         width = min(width, min(scaled.shape) - 1)
         if width < 1:
             return np.zeros((len(rows), 1), np.float32)
+        from sklearn.decomposition import TruncatedSVD
+
         return TruncatedSVD(width, random_state=seed).fit_transform(scaled).astype(np.float32)
 
     def tree(self, rows: IntArray, clusters: int, leaf: int, depth: int, seed: int) -> list[tuple[int, ...]]:
@@ -96,6 +96,8 @@ class Cooccurrence:
             vectors = self.vectors(rows, clusters, seed)
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
             return kmeans(vectors, clusters, seed)[0]
+        from sklearn.cluster import SpectralClustering
+
         clustering = SpectralClustering(clusters, affinity="precomputed", assign_labels="cluster_qr", random_state=seed)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Graph is not fully connected")

@@ -10,8 +10,7 @@ learn from the absolute error of reconstruction. Ours: inputs are standardised o
 """
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,45 +18,8 @@ from torch.nn import functional
 from vector_quantize_pytorch import FSQ, ResidualFSQ
 
 from infra.errors import SettingError
-from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderSettings, AutoencoderTokenizer, perceptron
-
-
-@dataclass(frozen=True, kw_only=True)
-class FSQSettings(AutoencoderSettings):
-    """Settings of the recipe.
-
-    Args:
-        form: ``product`` or ``residual``.
-        levels: codes per item (chunks of the product), the collision level left out.
-        grid: cells per rounded number, 3 or more; their product is the vocabulary of a level.
-        decoder_layers, decoder_heads: of the Transformer that reads a product's chunks.
-        hidden: widths of the hidden layers around a residual form's latent vector, mirrored by the decoder.
-    """
-
-    section: ClassVar[str] = "fsq"
-
-    form: Literal["product", "residual"] = "product"
-    levels: int = 4
-    grid: tuple[int, ...] = (8, 8, 8, 6, 5)
-    decoder_layers: int = 2
-    decoder_heads: int = 8
-    hidden: tuple[int, ...] = (256, 128)
-    epochs: int = 100
-    batch_size: int = 256
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_at_least(1, "levels", "decoder_layers", "decoder_heads")
-        if not self.grid or min(self.grid) < 3:
-            raise SettingError(f"fsq.grid is {list(self.grid)}; it needs one number or more, each at least 3")
-        if math.prod(self.grid) > 2**24:
-            raise SettingError(f"fsq.grid {list(self.grid)} has {math.prod(self.grid):,} cells; use fewer than 2^24")
-
-    def build(self, width: int) -> Autoencoder:
-        """See `AutoencoderSettings.build`."""
-        return ProductFSQ(width, self) if self.form == "product" else ResidualFSQAutoencoder(width, self)
+from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderTokenizer, perceptron
+from ray_jobs.tokenizers.settings import AutoencoderSettings, FSQSettings
 
 
 class _GridAutoencoder(Autoencoder):
@@ -152,3 +114,9 @@ class FSQTokenizer(AutoencoderTokenizer):
 
     name: ClassVar[str] = "fsq"
     settings_class: ClassVar[type[AutoencoderSettings]] = FSQSettings
+    settings: FSQSettings
+
+    def build(self, width: int) -> Autoencoder:
+        """See `AutoencoderTokenizer.build`."""
+        kind = ProductFSQ if self.settings.form == "product" else ResidualFSQAutoencoder
+        return kind(width, self.settings)

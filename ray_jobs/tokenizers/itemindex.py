@@ -6,8 +6,7 @@ all others, so that they change no code of an item that has one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,50 +17,13 @@ from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import EXTRA_LEVEL, NONE, roomy, running_numbers
 from ray_jobs.tokenizers.constrained import balanced_codes
 from ray_jobs.tokenizers.cooccurrence import Cooccurrence, IntArray, pieces
+from ray_jobs.tokenizers.settings import ItemIndexSettings
 from schemas.errors import DataError
 
 Codes = npt.NDArray[np.int32]
 Path = tuple[Any, ...]
-Scheme = Literal["random", "sequential", "collaborative", "semantic", "hybrid", "constrained"]
 
 FILLER = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ItemIndexSettings:
-    """Settings of the recipe.
-
-    Args:
-        scheme: what codes say. ``random``: digits of a random number. ``sequential``: digits of the place in which
-            training sequences, user by user, first name the item. ``collaborative``: path in a tree of clusters of the
-            co-occurrence graph, then a running number in the leaf. ``semantic``: category path, then a running number.
-            ``hybrid``: one of these paths, then a code of the item's own. ``constrained``: two levels of clusters of
-            bounded size over co-occurrence vectors, then a running number.
-        path: of ``hybrid``.
-        base: digits there are.
-        clusters, leaf, depth: the tree of ``collaborative``: children of a node, most items of a node that is not cut
-            again, longest path.
-        branches: codes per level of ``constrained``; at level l a cluster has at most branches ** (3 - l) items.
-        width: of the co-occurrence vectors of ``constrained``.
-        seed: of random numbers and clusterings.
-    """
-
-    scheme: Scheme = "collaborative"
-    path: Literal["collaborative", "semantic"] = "collaborative"
-    base: int = 10
-    clusters: int = 10
-    leaf: int = 200
-    depth: int = 4
-    branches: int = 32
-    width: int = 32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("base", 2), ("clusters", 2), ("leaf", 1), ("depth", 1), ("branches", 2), ("width", 1), ("seed", 0),
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise SettingError(f"itemindex.{name} is {getattr(self, name)}; it must be at least {least}")
 
 
 class ItemIndex:

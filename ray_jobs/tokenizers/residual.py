@@ -9,47 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import faiss
 import numpy as np
 import numpy.typing as npt
-import ray
 
 from infra.errors import SettingError
 from infra.progress import Progress
-from ray_jobs.cluster import connect
-from ray_jobs.tokenizers.base import Codes, FitContext, Fitted, Quantiser, QuantiserSettings
+from ray_jobs.tokenizers.base import Codes, FitContext, Fitted, Quantiser
 from ray_jobs.tokenizers.joining import make_codebook
+from ray_jobs.tokenizers.settings import ResidualSettings
 from ray_jobs.tokenizers.vectors import Floats, Mask, Rows, Vectors, standardisation
 
 _CELLS = 2**24
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResidualSettings(QuantiserSettings):
-    """Settings of a residual k-means.
-
-    Args:
-        levels: codes per item, the collision level left out.
-        codebook_size: codes per level.
-        standardise: bring every dimension to mean 0 and variance 1 first, as training items have them.
-        pca: keep this many principal components of the training items; 0 keeps the vectors as they are.
-        iterations: of k-means in memory.
-        sample_per_code: training items per code that k-means reads; with more items, a sample.
-        passes: over the training items per level, when they are streamed.
-    """
-
-    levels: int = 3
-    codebook_size: int = 256
-    standardise: bool = False
-    pca: int = 0
-    iterations: int = 25
-    sample_per_code: int = 256
-    passes: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_at_least(1, "levels", "codebook_size", "iterations", "sample_per_code", "passes")
-        self.require_at_least(0, "pca")
 
 
 def squared_distances(vectors: Floats, centres: Floats) -> Floats:
@@ -187,6 +157,10 @@ class ResidualTokenizer(ABC):
         Raises:
             SettingError: a setting does not fit the vectors or the catalogue.
         """
+        import ray
+
+        from ray_jobs.cluster import connect
+
         settings, width = self.settings, vectors.shape[1]
         if settings.pca > width:
             raise SettingError(
@@ -261,6 +235,8 @@ def kmeans_centres(rows: Floats, settings: ResidualSettings, seed: int) -> Float
     With fewer distinct rows than codes, the codes left over stand where others do, behind them, so that nothing is
     nearest to them.
     """
+    import faiss
+
     clusters = min(settings.codebook_size, len(np.unique(rows, axis=0)))
     kmeans = faiss.Kmeans(
         rows.shape[1],
@@ -278,5 +254,7 @@ def kmeans_centres(rows: Floats, settings: ResidualSettings, seed: int) -> Float
 def _fit_in_task(
     tokenizer: ResidualTokenizer, vectors: Vectors, training: Mask, threads: int
 ) -> tuple[ResidualQuantiser, Codes, list[dict[str, float]]]:
+    import faiss
+
     faiss.omp_set_num_threads(threads)
     return tokenizer.fit_levels(vectors, training)

@@ -5,22 +5,13 @@ takes seconds and codes do not collapse. PCA and standardisation are ours, off b
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from sklearn.cluster import MiniBatchKMeans
-
 from ray_jobs.tokenizers.base import Codes
-from ray_jobs.tokenizers.residual import ResidualSettings, ResidualTokenizer, kmeans_centres, nearest
+from ray_jobs.tokenizers.residual import ResidualTokenizer, kmeans_centres, nearest
+from ray_jobs.tokenizers.settings import ResidualSettings, RQKMeansSettings
 from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors, sampled_rows, take
-
-
-@dataclass(frozen=True, kw_only=True)
-class RQKMeansSettings(ResidualSettings):
-    """Settings of the recipe: those of every residual k-means."""
-
-    section: ClassVar[str] = "rqkmeans"
 
 
 class RQKMeansTokenizer(ResidualTokenizer):
@@ -38,6 +29,8 @@ class RQKMeansTokenizer(ResidualTokenizer):
         size = settings.codebook_size * settings.sample_per_code
         centres = kmeans_centres(take(residuals, sampled_rows(training, size, seed)), settings, seed)
         if residuals.streamed:
+            from sklearn.cluster import MiniBatchKMeans
+
             learned = MiniBatchKMeans(
                 len(centres), init=centres, n_init=1, reassignment_ratio=0.0, random_state=seed % 2**32
             )

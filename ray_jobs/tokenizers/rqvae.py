@@ -10,57 +10,23 @@ batches, ours at all training items under a generator of their own, which is wha
 was not interrupted.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ray_jobs.tokenizers.autoencoder import (
     ROWS_AT_ONCE,
     Autoencoder,
-    AutoencoderSettings,
     AutoencoderTokenizer,
     perceptron,
 )
+from ray_jobs.tokenizers.settings import AutoencoderSettings, RQVAESettings
 
 _KMEANS_ROWS = 50_000
 _NO_RESTART_AFTER = 0.8
-
-
-@dataclass(frozen=True, kw_only=True)
-class RQVAESettings(AutoencoderSettings):
-    """Settings of the recipe.
-
-    Args:
-        levels: codes per item, the collision level left out.
-        codebook_size: codes per level; a fifth of the catalogue or less, else items have few neighbours in a code.
-        latent_dim: width of the latent vector and of the codes.
-        hidden: widths of the encoder's hidden layers, mirrored by the decoder.
-        commitment: weight of the commitment term (beta).
-        restart_every: epochs between restarts of unused codes; 0 never restarts. None in the last fifth of training.
-    """
-
-    section: ClassVar[str] = "rqvae"
-
-    levels: int = 3
-    codebook_size: int = 256
-    latent_dim: int = 32
-    hidden: tuple[int, ...] = (256, 128)
-    commitment: float = 0.25
-    restart_every: int = 20
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_at_least(1, "levels", "codebook_size", "latent_dim")
-        self.require_at_least(0, "commitment", "restart_every")
-
-    def build(self, width: int) -> "RQVAE":
-        """See `AutoencoderSettings.build`."""
-        return RQVAE(width, self)
 
 
 class RQVAE(Autoencoder):
@@ -142,6 +108,8 @@ class RQVAE(Autoencoder):
 
         With fewer distinct residuals than codes the codes left over start at residuals drawn at random.
         """
+        from sklearn.cluster import KMeans
+
         residual = torch.cat([self.encoder(rows) for rows in vectors.split(ROWS_AT_ONCE)])
         random = np.random.default_rng(seed)
         if len(residual) > _KMEANS_ROWS:
@@ -191,3 +159,8 @@ class RQVAETokenizer(AutoencoderTokenizer):
 
     name: ClassVar[str] = "rqvae"
     settings_class: ClassVar[type[AutoencoderSettings]] = RQVAESettings
+    settings: RQVAESettings
+
+    def build(self, width: int) -> RQVAE:
+        """See `AutoencoderTokenizer.build`."""
+        return RQVAE(width, self.settings)

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from infra.errors import SettingError
 from ray_jobs.data.histories import Batch
 from ray_jobs.recommenders.base import TERMS, Recommender
-from ray_jobs.training.phases import Phase, make_optimizer
+from ray_jobs.training.phases import Phase
 from ray_jobs.training.precision import autocast, compiled
 from ray_jobs.training.workers import Workers, spread, whole, without_exchange
 
@@ -128,3 +128,20 @@ def set_trainable(module: nn.Module, names: frozenset[str]) -> None:
     """Let exactly the parameters `names` require a gradient."""
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name in names)
+
+
+def make_optimizer(parameters: Sequence[nn.Parameter], phase: Phase) -> torch.optim.Optimizer:
+    """The phase's optimiser over `parameters`; its rate is set step by step."""
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": phase.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    rate = phase.learning_rate
+    if phase.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=phase.betas)
+    if phase.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=rate, betas=phase.betas)
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=phase.betas[0])
+    return torch.optim.Adafactor(groups, lr=rate)

@@ -5,13 +5,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import nn
 
 from infra.errors import SettingError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 OptimizerName = Literal["adamw", "adam", "sgd", "adafactor"]
 Schedule = Literal["cosine", "linear", "constant"]
@@ -111,7 +112,7 @@ def phases_from(given: Sequence[Mapping[str, Any]], default: Phase) -> tuple[Pha
     return tuple(phases)
 
 
-def trainable_names(module: nn.Module, phase: Phase) -> frozenset[str]:
+def trainable_names(module: "nn.Module", phase: Phase) -> frozenset[str]:
     """Names of the parameters that learn in `phase`, among those of `module` that require a gradient.
 
     Raises:
@@ -129,20 +130,3 @@ def trainable_names(module: nn.Module, phase: Phase) -> frozenset[str]:
             )
         chosen.update(hits)
     return frozenset(chosen)
-
-
-def make_optimizer(parameters: Sequence[nn.Parameter], phase: Phase) -> torch.optim.Optimizer:
-    """The phase's optimiser over `parameters`; its rate is set step by step."""
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": phase.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    rate = phase.learning_rate
-    if phase.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, betas=phase.betas)
-    if phase.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=rate, betas=phase.betas)
-    if phase.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=phase.betas[0])
-    return torch.optim.Adafactor(groups, lr=rate)

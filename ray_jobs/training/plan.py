@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ray_jobs.data.histories import Catalogue, Examples, ExampleSource, InMemoryExamples
 from ray_jobs.recommenders import recipe_class
-from ray_jobs.recommenders.base import RecipeSettings, Recommender
+from ray_jobs.recommenders.base import Recommender
+from ray_jobs.recommenders.settings import RecipeSettings
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """Number formats and compilation of the computation that is differentiated."""
 
 import contextlib
-from typing import Literal
 
 import torch
 from torch import nn
 
-Precision = Literal["auto", "fp32", "bf16"]
+from ray_jobs.recommenders.settings import Precision
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:

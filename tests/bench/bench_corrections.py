@@ -46,7 +46,8 @@ import tests.conftest  # noqa: F401  environment variables of all tests
 from infra.settings import Settings, SparkSettings, load_settings, stage_settings
 from pipelines import delta_tables, denoised_sequences
 from pipelines.landing.planted_world import WorldSettings
-from pipelines.language.noise import PERCENTILE, Rule, mark
+from pipelines.language.noise import mark
+from pipelines.language.noise_rule import PERCENTILE, Rule
 from pipelines.language.replacements import suggest_replacements
 from pipelines.recovery.baselines import cosine_scores
 from pipelines.recovery.noise import scored_positions

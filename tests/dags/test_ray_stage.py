@@ -7,6 +7,9 @@ import pytest
 from ray.job_submission import JobStatus
 
 from schemas.handoff import StageReport, error_uri, write_report, write_text
+from schemas.stage import TASK_STARTED
+
+STARTED = 1_770_000_000
 
 
 class JobServer:
@@ -71,7 +74,9 @@ def run_task(monkeypatch, tmp_path, airflow_home):
             "params": {"dataset": "d", "partition": "2026-01-31", "recommender": "mendertok"} | params,
             "dag": SimpleNamespace(dag_id="daily_retrain"),
             "ti": SimpleNamespace(
-                xcom_pull=lambda task_ids: None, get_dr_count=lambda **query: int(query["run_ids"][0] not in ended)
+                xcom_pull=lambda task_ids: None,
+                get_dr_count=lambda **query: int(query["run_ids"][0] not in ended),
+                start_date=dt.datetime.fromtimestamp(STARTED),
             ),
             "dag_run": SimpleNamespace(
                 dag_id="daily_retrain", run_id=run_id, data_interval_start=dt.datetime(2026, 2, 1), run_after=None
@@ -98,9 +103,10 @@ def test_the_page_of_the_run_is_told_beside_the_work_and_is_no_part_of_it(run_ta
     again = JobServer(JobStatus.SUCCEEDED)
     run_task(again, run_id="manual__2026-02-01T03:00:00+00:00", ended=["manual__1"])
     assert again.submits == server.submits
-    assert not server.entrypoints[0].startswith("env")
+    command = f"{TASK_STARTED}={STARTED}.000 python -m ray_jobs.stages.train --dataset=d "
+    assert server.entrypoints[0].startswith(f"env {command}")
     page = "http://airflow:8080/dags/daily_retrain/runs/manual__2026-02-01T03%3A00%3A00%2B00%3A00"
-    assert again.entrypoints[0].startswith(f"env {RUN_PAGE_VARIABLE}={page} python -m ray_jobs.train --dataset=d ")
+    assert again.entrypoints[0].startswith(f"env {RUN_PAGE_VARIABLE}={page} {command}")
 
 
 def test_other_work_is_another_job(run_task):

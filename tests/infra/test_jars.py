@@ -8,7 +8,15 @@ import pytest
 from infra import jars
 from infra.errors import SettingError
 from infra.settings import Settings, SparkSettings, load_settings
-from infra.spark_conf import delta_jars, require_java, spark_conf
+from infra.spark_conf import (
+    INTERPRETED,
+    LARGE_JVM,
+    SMALL_HEAP_MIB,
+    SMALL_JVM,
+    delta_jars,
+    require_java,
+    spark_conf,
+)
 
 FAKE_SPARK_SUBMIT = """#!/bin/sh
 for argument in "$@"; do case "$argument" in spark.jars.ivy=*) ivy="${argument#spark.jars.ivy=}";; esac; done
@@ -110,3 +118,26 @@ def test_conf_binds_to_loopback_only_for_local_masters(tmp_path: Path) -> None:
     cluster = spark_conf(Settings(spark=sizes))
     assert "spark.driver.bindAddress" not in cluster
     assert cluster["spark.ui.enabled"] == "true"
+
+
+def test_a_local_spark_starts_for_the_size_of_its_input(tmp_path: Path) -> None:
+    (tmp_path / "delta-spark.jar").write_text("")
+    settings = Settings(spark=SparkSettings(jars_dir=tmp_path))
+    little, much, unknown = (spark_conf(settings, lambda size=size: size) for size in (0, 10**9, None))
+    assert SMALL_JVM in little["spark.driver.extraJavaOptions"]
+    assert little["spark.driver.memory"] == f"{SMALL_HEAP_MIB}m"
+    assert little.items() >= INTERPRETED.items()
+    assert much == unknown == spark_conf(settings)
+    assert LARGE_JVM in much["spark.driver.extraJavaOptions"]
+    assert not much.keys() & INTERPRETED.keys()
+    assert int(much["spark.driver.memory"].removesuffix("m")) >= SMALL_HEAP_MIB
+    fixed = Settings(spark=SparkSettings(jars_dir=tmp_path, driver_memory="3g"))
+    assert {spark_conf(fixed, lambda size=size: size)["spark.driver.memory"] for size in (0, 10**9)} == {"3g"}
+
+
+def test_a_cluster_is_not_asked_for_the_size_of_its_input(tmp_path: Path) -> None:
+    (tmp_path / "delta-spark.jar").write_text("")
+    settings = Settings(spark=SparkSettings(master="spark://head:7077", jars_dir=tmp_path, driver_memory="8g"))
+    conf = spark_conf(settings, lambda: pytest.fail("a listing of a large table takes time"))
+    assert conf["spark.driver.memory"] == "8g"
+    assert not conf.keys() & INTERPRETED.keys()

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
-from ray_jobs.tokenizers.fsq import FSQSettings
-from ray_jobs.tokenizers.rqvae import RQVAESettings
+from ray_jobs.tokenizers.fsq import FSQSettings, FSQTokenizer
+from ray_jobs.tokenizers.rqvae import RQVAESettings, RQVAETokenizer
 
 SEEDS = (0, 1, 2)
 WIDTH, WORDS, GROUPS, PER_GROUP = 32, 60, 12, 40
@@ -52,16 +52,16 @@ def test_a_fixed_grid_tells_items_of_an_unseen_domain_apart():
         unseen, groups = domain(words, rng)
         mean, scale = seen.mean(0), seen.std(0)
         kept, together = {}, {}
-        for settings in (FSQ, RQVAE):
+        for recipe in (FSQTokenizer(FSQ), RQVAETokenizer(RQVAE)):
             torch.manual_seed(seed)
-            module = settings.build(WIDTH)
-            module.load_state_dict(fit(settings, InMemory(torch.from_numpy((seen - mean) / scale)), State("f")).model)
+            module = recipe.build(WIDTH)
+            module.load_state_dict(fit(recipe, InMemory(torch.from_numpy((seen - mean) / scale)), State("f")).model)
             with torch.no_grad():
                 own, other = (
                     module.eval().quantise(torch.from_numpy((x - mean) / scale)).numpy() for x in (seen, unseen)
                 )
-            kept[settings.section] = distinct(other) / distinct(own)
-            together[settings.section] = kept_together(other, groups)
+            kept[recipe.name] = distinct(other) / distinct(own)
+            together[recipe.name] = kept_together(other, groups)
         assert kept["fsq"] > 0.97, kept
         assert kept["rqvae"] < 0.85, kept
         assert together["fsq"] > together["rqvae"] > 2 / GROUPS, together

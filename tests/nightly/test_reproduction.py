@@ -9,7 +9,9 @@ from mlflow import MlflowClient
 from retrained import registered_version
 
 from ray_jobs import retrain
+from ray_jobs.registry import retraining
 from ray_jobs.registry.comparison import Verdict
+from ray_jobs.registry.provenance import Made
 from schemas.errors import DataError
 from tests.ray_jobs.conftest import empty_registry, planted, ray_session, warehouse  # noqa: F401
 
@@ -33,7 +35,7 @@ def test_a_trained_version_is_reproduced_bit_for_bit(world, ray_session, capsys)
     assert (first, second) == ("penchant-planted/1", "penchant-planted/2")
     assert warm.counts["warm_start_items"] == warm.counts["items"] == 56
 
-    done = retrain.reproduce(world.settings, second)
+    done = retraining.reproduce(world.settings, second)
     assert done.comparison.verdict is Verdict.EQUAL, done.comparison.table()
     assert (done.reused, done.steps) == (False, warm.counts["steps"])
     lines = lines_of(done)
@@ -47,23 +49,25 @@ def test_a_trained_version_is_reproduced_bit_for_bit(world, ray_session, capsys)
     assert "trained before, compared now" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in Path(world.settings.ray.storage).rglob("*")} == changed
     client = MlflowClient()
-    runs = client.search_runs([client.get_run(done.run_id).info.experiment_id], f"tags.`{retrain.OF_TAG}` = '{second}'")
+    runs = client.search_runs(
+        [client.get_run(done.run_id).info.experiment_id], f"tags.`{retraining.OF_TAG}` = '{second}'"
+    )
     assert [run.info.run_id for run in runs] == [done.run_id]
     assert len(client.search_model_versions("name = 'penchant-planted'")) == 2
 
     # A negative control: with another seed recorded, the same command says that they differ.
-    original = retrain.Made.request
+    original = Made.request
 
     def other_seed(self, *args, **given):
         request = original(self, *args, **given)
         return replace(request, overrides={**request.overrides, "sasrec.seed": 1})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrain.Made, "request", other_seed)
+        patch.setattr(Made, "request", other_seed)
         assert retrain.main(["--model", first]) == 1
     said = capsys.readouterr().out
     assert f"Reproduction of {first}: **differs** (trained in {trained.counts['steps']} steps" in said
 
     client.delete_model_version("penchant-planted", "1")
     with pytest.raises(DataError, match=r"the version that it began with, penchant-planted/1: MLflow has no model"):
-        retrain.reproduce(world.settings, second)
+        retraining.reproduce(world.settings, second)

@@ -62,7 +62,7 @@ class Jobs:
 
     def submit_job(self, *, entrypoint, submission_id):
         words = shlex.split(entrypoint)
-        stage = words[words.index("-m") + 1].removeprefix("ray_jobs.")
+        stage = words[words.index("-m") + 1].removeprefix("ray_jobs.stages.")
         if stage == "day_report":
             ended = subprocess.run(entrypoint, shell=True, cwd=REPOSITORY, check=False).returncode == 0
         else:

@@ -10,8 +10,7 @@ from pyspark.sql import functions as sf
 
 from infra.settings import Settings
 from pipelines.delta_tables import conform, read_table
-from pipelines.gates import Gate
-from pipelines.gates.gate import checks_of
+from pipelines.gates.gate import Gate, checks_of
 from pipelines.publisher import Publisher
 from schemas.errors import DataError, GateFailed
 from schemas.handoff import Handoff

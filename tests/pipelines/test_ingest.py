@@ -15,13 +15,15 @@ from pyspark.sql import SparkSession
 from infra.errors import SettingError
 from infra.settings import Settings
 from pipelines.delta_tables import read_table
-from pipelines.ingest import IngestSettings, run
+from pipelines.ingest import run
 from pipelines.items import check_items
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
 from pipelines.landing.readers import read_items, read_reviews
 from pipelines.landing.register import register
-from pipelines.reviews import ReviewRules, check_reviews
+from pipelines.review_rules import ReviewRules
+from pipelines.reviews import check_reviews
 from pipelines.reviews import winners as review_winners
+from pipelines.stages.ingest import IngestSettings
 from schemas.errors import DataError, GateFailed
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest

@@ -7,9 +7,9 @@ from torch import nn
 
 from infra.errors import SettingError
 from ray_jobs.recommenders.base import TERMS
-from ray_jobs.training.engine import Engine
+from ray_jobs.training.engine import Engine, make_optimizer
 from ray_jobs.training.loop import fit, planned_phases
-from ray_jobs.training.phases import Phase, make_optimizer, trainable_names
+from ray_jobs.training.phases import Phase, trainable_names
 from ray_jobs.training.plan import build
 from ray_jobs.training.workers import ALONE
 

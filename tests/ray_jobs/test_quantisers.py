@@ -16,7 +16,7 @@ from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 from ray_jobs.tokenizers.balanced_kmeans import BalancedKMeansSettings, BalancedKMeansTokenizer, balanced_assignment
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.codebook import Codebook
-from ray_jobs.tokenizers.fsq import FSQSettings
+from ray_jobs.tokenizers.fsq import FSQSettings, FSQTokenizer
 from ray_jobs.tokenizers.joining import join, make_codebook
 from ray_jobs.tokenizers.residual import ResidualQuantiser, nearest, squared_distances
 from ray_jobs.tokenizers.rqkmeans import RQKMeansSettings, RQKMeansTokenizer
@@ -64,8 +64,9 @@ def trained(settings, vectors, training=None):
     """The quantiser of a recipe that learns by gradients, trained here on the training rows."""
     source, marked = ArrayVectors(vectors), np.ones(len(vectors), bool) if training is None else training
     mean, scale = standardisation(source, marked)
-    state = fit(settings, InMemory(torch.from_numpy((vectors[marked] - mean) / scale)), State("f"))
-    module = settings.build(vectors.shape[1])
+    recipe = tokenizer_class(settings.section)(settings)
+    state = fit(recipe, InMemory(torch.from_numpy((vectors[marked] - mean) / scale)), State("f"))
+    module = recipe.build(vectors.shape[1])
     module.load_state_dict(state.model)
     return AutoencoderQuantiser(module, mean, scale)
 
@@ -195,7 +196,7 @@ class TestFSQ:
 
     @pytest.mark.parametrize("grid", [(8, 8, 8, 6, 5), (4, 4), (7, 5, 5), (3,)])
     def test_a_code_is_a_cell_of_the_grid_and_back(self, grid):
-        module = dataclasses.replace(PRODUCT, grid=grid).build(12)
+        module = FSQTokenizer(dataclasses.replace(PRODUCT, grid=grid)).build(12)
         every = torch.arange(module.level_sizes[0])
         cells = module.grid.implicit_codebook
         assert len(cells.unique(dim=0)) == np.prod(grid)
@@ -206,15 +207,15 @@ class TestFSQ:
 
     def test_gradients_go_straight_through_the_rounding(self):
         for settings in (PRODUCT, RESIDUAL):
-            module = settings.build(12)
+            module = FSQTokenizer(settings).build(12)
             module(torch.randn(16, 12))["loss"].backward()
             before = module.grid.project_in if settings.form == "product" else module.encoder[0]
             assert before.weight.grad.abs().sum() > 0
 
     def test_vectors_that_cannot_be_cut_are_refused(self):
         with pytest.raises(SettingError, match=r"13 dimensions cannot be cut into fsq\.levels=2"):
-            PRODUCT.build(13)
-        assert RESIDUAL.build(13).level_sizes == (48, 48)
+            FSQTokenizer(PRODUCT).build(13)
+        assert FSQTokenizer(RESIDUAL).build(13).level_sizes == (48, 48)
 
     @pytest.mark.parametrize("grid", [(), (8, 2), (256, 256, 257)])
     def test_grids_that_are_none_are_refused(self, grid):

@@ -14,6 +14,7 @@ from ray_jobs import review_sentiments
 from ray_jobs.data.reviews import reviewed_positions
 from ray_jobs.data.tables import read_table, upsert
 from ray_jobs.encoders.text import PACKAGED
+from ray_jobs.sentiment import hub
 from ray_jobs.sentiment.hub import load_hub_classifier
 from schemas.errors import DataError
 from schemas.review_sentiments import REVIEW_SENTIMENTS
@@ -111,8 +112,8 @@ def test_a_hubs_classifier_judges_each_distinct_text_once(warehouse, ray_session
         asked.append(list(texts.values()))
         return hub_scores(texts, *rest)
 
-    hub_scores = review_sentiments.hub_scores
-    monkeypatch.setattr(review_sentiments, "hub_scores", counted)
+    hub_scores = hub.hub_scores
+    monkeypatch.setattr(hub, "hub_scores", counted)
     report = review_sentiments.run(request)
     rows = rows_of(warehouse)
     texts = reviewed_positions(warehouse.settings, request, 128)["text"].to_pylist()

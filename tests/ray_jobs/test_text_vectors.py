@@ -16,8 +16,9 @@ from ray_jobs.data.tables import publish, read_table
 from ray_jobs.encoders.text import PACKAGED, load_text_encoder
 from schemas.errors import DataError
 from schemas.preferences import PREFERENCES
+from schemas.review_texts import review_text
 from schemas.reviews import REVIEWS
-from schemas.text_vectors import review_text, text_hash
+from schemas.text_vectors import text_hash
 
 
 def preference_lines(warehouse):

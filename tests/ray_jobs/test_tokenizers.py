@@ -10,7 +10,7 @@ from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import counter_level, resolve, spread_last_codes
 from ray_jobs.tokenizers.quality import quality_report
-from ray_jobs.tokenizers.rqvae import RQVAE, RQVAESettings, nearest_codes
+from ray_jobs.tokenizers.rqvae import RQVAE, RQVAESettings, RQVAETokenizer, nearest_codes
 from schemas.errors import DataError
 
 SMALL = RQVAESettings(
@@ -27,7 +27,7 @@ def planted_vectors(seed=0, clusters=6, per_cluster=20, width=12):
 
 
 def trained(settings, vectors, **given):
-    state = fit(settings, InMemory(torch.from_numpy(vectors)), State("f"), **given)
+    state = fit(RQVAETokenizer(settings), InMemory(torch.from_numpy(vectors)), State("f"), **given)
     model = RQVAE(vectors.shape[1], settings)
     model.load_state_dict(state.model)
     return state, model
@@ -119,7 +119,7 @@ class TestRQVAE:
             trained(settings, vectors, on_checkpoint=stop_at_25)
         stored = State(**torch.load(tmp_path / "state.pt", weights_only=True))
         assert stored.epoch == 25
-        resumed = fit(settings, InMemory(torch.from_numpy(vectors)), stored)
+        resumed = fit(RQVAETokenizer(settings), InMemory(torch.from_numpy(vectors)), stored)
         assert resumed.records == whole.records
         assert all(torch.equal(resumed.model[name], tensor) for name, tensor in whole.model.items())
 

@@ -154,7 +154,7 @@ def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_s
     mean, scale = standardisation(held, training)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    whole = fit(SETTINGS, InMemory(torch.from_numpy((vectors[training] - mean) / scale)), State(""))
+    whole = fit(RQVAETokenizer(SETTINGS), InMemory(torch.from_numpy((vectors[training] - mean) / scale)), State(""))
     torch.set_num_threads(threads)
     assert [record["epoch"] for record in fitted.records] == list(range(1, 41))
     assert fitted.records == whole.records, "the resumed run ends like one that was never killed"

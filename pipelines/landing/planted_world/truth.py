@@ -13,6 +13,8 @@ from schemas.errors import DataError
 LIKE, DISLIKE = "like", "dislike"
 _SENTIMENTS = {"liked": LIKE, "missed": LIKE, "disliked": DISLIKE, "avoided": DISLIKE}
 
+_FILES = ("items.jsonl", "users.jsonl", "positions.jsonl")
+
 # What is thought of which attribute: (like or dislike, name of the attribute).
 Opinion = tuple[str, str]
 
@@ -66,12 +68,24 @@ class Truth:
         return taste.match_of(item.category, item.attributes)
 
 
+def require_truth(folder: Path) -> None:
+    """Refuse a folder that holds no truth.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    for name in _FILES:
+        if not (folder / name).is_file():
+            raise DataError(f"no {name} in {folder}: give the folder truth/ that a planted world was written with")
+
+
 def read_truth(folder: Path) -> Truth:
     """Read ``users.jsonl``, ``positions.jsonl`` and ``items.jsonl``.
 
     Raises:
         DataError: a file is missing or a line lacks something.
     """
+    require_truth(folder)
     items = {
         line["item_id"]: TrueItem(
             item_id=line["item_id"],
@@ -106,10 +120,6 @@ def read_truth(folder: Path) -> Truth:
 
 
 def _lines(path: Path, *wanted: str) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise DataError(
-            f"no {path.name} in {path.parent}: give the folder truth/ that a planted world was written with"
-        )
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for number, line in enumerate(lines, 1):
         if missing := set(wanted) - set(line):

@@ -18,6 +18,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from pipelines.landing.own_columns import ITEM_COLUMNS, REVIEW_COLUMNS
 from pipelines.landing.readers.placed import (
     ITEM_FIELDS,
     PLACE,
@@ -33,14 +34,6 @@ from pipelines.landing.readers.placed import (
 from pipelines.landing.sniff import is_parquet
 from schemas.errors import DataError
 
-# Our columns, and whether a file must have them.
-REVIEW_COLUMNS = {
-    "user_id": True, "item_id": True, "rating": True, "reviewed_at": True,
-    "title": False, "text": False, "verified": False, "helpful_votes": False,
-}  # fmt: skip
-ITEM_COLUMNS = {
-    "item_id": True, "title": False, "brand": False, "categories": False, "price": False, "description": False,
-}  # fmt: skip
 _BROKEN = "_broken_record"
 
 

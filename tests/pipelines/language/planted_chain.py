@@ -20,7 +20,7 @@ from pipelines.landing.planted_world.scripted_model import serving
 from pipelines.landing.planted_world.truth import Truth, read_truth
 from pipelines.landing.register import register
 from pipelines.recovery.histories import Warehouse, read_warehouse
-from pipelines.truth_report import truth_report
+from pipelines.recovery.report import truth_report
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pipelines.language.noise import Rule, fit_two_kinds, mark
+from pipelines.language.noise import fit_two_kinds, mark
+from pipelines.language.noise_rule import Rule
 
 
 def scores(belonging, noise, apart, seed=0):

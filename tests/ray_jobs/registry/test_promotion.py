@@ -8,7 +8,6 @@ from infra.settings import stage_settings
 from ray_jobs.registry.promotion import (
     Check,
     Decision,
-    PromotionSettings,
     Slice,
     above_popularity,
     coverage,
@@ -19,6 +18,7 @@ from ray_jobs.registry.promotion import (
     steering,
     within,
 )
+from ray_jobs.registry.settings import PromotionSettings
 
 NAMED = "champion version 3"
 

@@ -3,6 +3,7 @@ import datetime as dt
 import pytest
 
 from ray_jobs import report
+from ray_jobs.days import printed
 from ray_jobs.registry.aliases import point_alias
 from ray_jobs.registry.audience import audience_of
 from ray_jobs.registry.runs import connect
@@ -37,7 +38,7 @@ def scored(registered):
 def test_the_whole_text(scored, capsys):
     assert report.main(["--dataset=tiny", f"--partition={DAY}", "--users=2"]) == 0
     text = capsys.readouterr().out
-    assert max(map(len, text.splitlines())) <= report.WIDTH
+    assert max(map(len, text.splitlines())) <= printed.WIDTH
     lines = text.splitlines()
     assert lines[1] == "Penchant: tiny, 2026-01-31"
     assert [line for line in lines if line.startswith("User ")] == ["User u00", "User u03"]
@@ -66,18 +67,18 @@ def test_the_whole_text(scored, capsys):
 def test_users_without_preferences_follow_by_id():
     rows = [{"user_id": name} for name in ("c", "b", "a")]
     said = {"c": {"preferences": ["one"]}, "b": {"preferences": ["one", "two"]}}
-    assert [row["user_id"] for row in report.chosen_users(rows, said, 3)] == ["b", "c", "a"]
+    assert [row["user_id"] for row in printed.chosen_users(rows, said, 3)] == ["b", "c", "a"]
 
 
 def test_long_titles_stay_on_their_line():
-    assert report.shortened("a  b\nc", 10) == "a b c"
-    assert report.shortened("x" * 30, 10) == "xxxxxxx..."
+    assert printed.shortened("a  b\nc", 10) == "a b c"
+    assert printed.shortened("x" * 30, 10) == "xxxxxxx..."
 
 
 def test_what_is_missing_is_named(registered, capsys):
     world, _, _ = registered
     with pytest.raises(DataError, match="recommendations"):
-        report.report(world.settings, "tiny", DAY)
+        printed.report(world.settings, "tiny", DAY)
     assert report.main(["--dataset=tiny", "--partition=2026-02-01"]) == 2
     assert "no version of penchant-tiny is registered for 2026-02-01" in capsys.readouterr().err
 
@@ -87,4 +88,4 @@ def test_another_champion_is_not_claimed(scored):
     source = client.get_model_version("penchant-tiny", "1")
     client.create_model_version("penchant-tiny", source.source)
     point_alias(client, "penchant-tiny", CHAMPION, "2")
-    assert "penchant-tiny version 1 (challenger)" in report.report(scored.settings, "tiny", DAY)
+    assert "penchant-tiny version 1 (challenger)" in printed.report(scored.settings, "tiny", DAY)

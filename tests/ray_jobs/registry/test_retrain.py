@@ -11,7 +11,7 @@ from retrained import registered_version
 from ray_jobs import retrain
 from ray_jobs.data.tables import publish, read_table
 from ray_jobs.recommenders.bundle import load_bundle
-from ray_jobs.registry import provenance, runs, versions
+from ray_jobs.registry import provenance, retraining, runs, versions
 from ray_jobs.registry.comparison import Verdict, compare_curves, compare_weights
 from schemas.sequences import SEQUENCES
 
@@ -47,10 +47,10 @@ def test_a_version_is_trained_again_from_what_it_records_and_is_equal(world, cap
 
     [made] = client.search_runs(
         [client.get_run(trained.outputs["mlflow_run_id"]).info.experiment_id],
-        f"tags.`{retrain.OF_TAG}` = '{reference}'",
+        f"tags.`{retraining.OF_TAG}` = '{reference}'",
     )
     assert made.info.run_name == f"reproduction of {reference}"
-    assert made.data.tags[retrain.VERDICT_TAG] == "equal"
+    assert made.data.tags[retraining.VERDICT_TAG] == "equal"
     document = json.loads(Path(client.download_artifacts(made.info.run_id, "reproduction.json")).read_text())
     verdicts = {line["what"]: line["verdict"] for line in document["lines"]}
     assert set(verdicts.values()) == {"equal"}
@@ -107,7 +107,7 @@ def test_what_is_gone_is_named_before_anything_is_trained(world, capsys):
     assert retrain.main(["--model", f"{NAME}/7"]) == 2
     client = MlflowClient()
     [experiment] = [e for e in client.search_experiments() if e.name == runs.experiment_name("planted")]
-    assert not client.search_runs([experiment.experiment_id], f"tags.`{retrain.OF_TAG}` LIKE '%'")
+    assert not client.search_runs([experiment.experiment_id], f"tags.`{retraining.OF_TAG}` LIKE '%'")
 
 
 def test_differences_are_found(world):

@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from infra.errors import SettingError
 from ray_jobs import register, rollback
 from ray_jobs.registry import aliases, runs
+from ray_jobs.stages import rollback as command
 from schemas.stage_request import StageRequest
 
 NAME = "penchant-tiny"
@@ -99,7 +100,7 @@ def test_strangers_are_refused_and_the_champion_stays(client, tmp_path):
 
 
 def test_one_command_does_it_and_the_stage_form_too(client, tmp_path, capsys):
-    rollback.main(["--dataset", "tiny", "--to", "1", "--reason", "slow answers"])
+    command.main(["--dataset", "tiny", "--to", "1", "--reason", "slow answers"])
     assert "version 1 is champion again in place of 4" in capsys.readouterr().out
     assert tags_of(client, "4").rolled_back.endswith(": slow answers")
     report = tmp_path / "report.json"
@@ -110,10 +111,10 @@ def test_one_command_does_it_and_the_stage_form_too(client, tmp_path, capsys):
         upstream={"target.champion": "1", "target.to": "3"},
         report_uri=str(report),
     )
-    rollback.main(request.to_argv())
+    command.main(request.to_argv())
     assert json.loads(report.read_text())["outputs"]["to"] == "3"
     with pytest.raises(SystemExit):
-        rollback.main(["--dataset", "tiny", "--to", "77"])
+        command.main(["--dataset", "tiny", "--to", "77"])
 
 
 def test_a_rolled_back_version_is_not_promoted_by_its_register_stage(registered):

@@ -1,0 +1,106 @@
+"""Set up `.venv` with everything pinned: packages, compiled bytecode, Delta's JARs, Java's class archive.
+
+Run by ``make setup`` with the system's Python, so it uses the standard library only. Each step says what it does and
+how long it took. The JARs and the class archive need no bytecode, so they are made while it is compiled.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from infra.doctor import main as examine_machine
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ENVIRONMENT = REPOSITORY / ".venv"
+PYTHON = ENVIRONMENT / "bin" / "python"
+
+
+class Failed(RuntimeError):
+    """A command of the set-up failed; its own words are above."""
+
+
+def call(*words: str) -> None:
+    """Run a command in the repository.
+
+    Raises:
+        Failed: its status is not 0.
+    """
+    done = subprocess.run(words, cwd=REPOSITORY, check=False)
+    if done.returncode:
+        raise Failed(f"`{' '.join(words[:6])} ...` ended with status {done.returncode}; what it said is above")
+
+
+def step(what: str, work: Callable[[], None]) -> None:
+    """Say `what` begins, do it, say how long it took."""
+    print(f"  {what} ...", flush=True)
+    started = time.monotonic()
+    work()
+    print(f"  {what}: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def make_environment(uv: str) -> None:
+    """The virtual environment, and in it the installer of the pinned version."""
+    if not PYTHON.exists():
+        call(sys.executable, "-m", "venv", str(ENVIRONMENT))
+    call(str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"uv=={uv}")
+
+
+def install(extras: str) -> None:
+    """Every package of the extras at its pinned version; the installer shows its progress to a person."""
+    quiet = () if sys.stderr.isatty() else ("--quiet",)
+    uv = str(ENVIRONMENT / "bin" / "uv")
+    call(uv, "pip", "install", *quiet, "--python", str(PYTHON), "-c", "constraints.txt", "-e", f".[{extras}]")
+
+
+def compile_bytecode() -> None:
+    """Compile what is installed, once: otherwise each process of each service compiles what it imports.
+
+    Some packages carry files of other versions of Python, which do not compile and which nobody imports.
+    """
+    packages = sysconfig.get_path("purelib", vars={"base": str(ENVIRONMENT)})
+    workers = str(os.cpu_count() or 1)
+    subprocess.run([str(PYTHON), "-m", "compileall", "-qq", "-j", workers, packages], cwd=REPOSITORY, check=False)
+    call(str(PYTHON), "-m", "compileall", "-q", "dags", "infra", "pipelines", "ray_jobs", "schemas")
+
+
+def prepare_java() -> None:
+    """Delta's JARs, and the archive of the classes that stages load."""
+    step("Delta's JARs from Maven", lambda: call(str(PYTHON), "-m", "infra.jars"))
+    step("Java's class archive", lambda: call(str(PYTHON), "-m", "pipelines.launch.class_archive"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Set everything up, or say in one sentence what was in the way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--uv", required=True, help="version of the installer")
+    parser.add_argument("--extras", required=True, help="extras of the project, comma-separated")
+    given = parser.parse_args(argv)
+    if examine_machine([]):
+        return 1
+    started = time.monotonic()
+    print("Setting up .venv", flush=True)
+    try:
+        step("Environment and installer", lambda: make_environment(given.uv))
+        step("Packages (some gigabytes the first time)", lambda: install(given.extras))
+        with ThreadPoolExecutor(2) as side_by_side:
+            parts = [
+                side_by_side.submit(step, "Bytecode", compile_bytecode),
+                side_by_side.submit(prepare_java),
+            ]
+        for part in parts:
+            part.result()
+    except Failed as error:
+        print(f"penchant: {error}", file=sys.stderr)
+        return 1
+    print(f"Set up in {time.monotonic() - started:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

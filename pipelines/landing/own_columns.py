@@ -1,0 +1,9 @@
+"""Our columns of reviews and items, and whether a file of any layout must have them."""
+
+REVIEW_COLUMNS = {
+    "user_id": True, "item_id": True, "rating": True, "reviewed_at": True,
+    "title": False, "text": False, "verified": False, "helpful_votes": False,
+}  # fmt: skip
+ITEM_COLUMNS = {
+    "item_id": True, "title": False, "brand": False, "categories": False, "price": False, "description": False,
+}  # fmt: skip

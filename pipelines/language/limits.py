@@ -1,0 +1,56 @@
+"""The settings of the ledger: how requests are sent and what they may cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from infra.settings import Settings, stage_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerSettings:
+    """How requests are sent, what they may cost and how many bad answers are borne.
+
+    Args:
+        chunk: requests in the first chunk that is committed to the table.
+        chunk_seconds: chunks grow until one takes about so long.
+        tasks: Spark tasks that share ``llm.concurrency``; more than one when a single Python process is too slow.
+        bad_attempts: how often a request is asked in all while its answer is refused, truncated or malformed.
+        max_bad_share: share of refused, truncated, malformed and failed answers above which the stage fails.
+        bad_tolerated: so many bad answers never fail a stage, however few requests there are.
+        max_failures: a request that the endpoint did not answer is sent again in later runs until it has failed so
+            often. Refused, truncated and malformed answers were answers and are not asked for again.
+        budget_tokens: tokens, in and out, that one run of a stage may spend; 0 for no limit.
+        budget_cost: the same in money, at ``llm.price_in`` and ``llm.price_out``; 0 for no limit.
+        dry_run: send nothing and publish nothing, but say what would be sent and what it would cost.
+    """
+
+    chunk: int = 64
+    chunk_seconds: float = 20.0
+    tasks: int = 1
+    bad_attempts: int = 2
+    max_bad_share: float = 0.2
+    bad_tolerated: int = 5
+    max_failures: int = 3
+    budget_tokens: int = 0
+    budget_cost: float = 0.0
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.chunk, self.tasks, self.bad_attempts, self.max_failures) < 1:
+            raise ValueError("llm: chunk, tasks, bad_attempts and max_failures must be at least 1")
+        if self.budget_tokens < 0 or self.budget_cost < 0:
+            raise ValueError("llm.budget_tokens and llm.budget_cost must be 0 (no limit) or more")
+
+
+def ledger_settings(settings: Settings, overrides: Mapping[str, Any]) -> LedgerSettings:
+    """The ledger's settings of a run.
+
+    Raises:
+        SettingError: a name or a value is wrong.
+        ValueError: a budget in money goes without prices.
+    """
+    limits, llm = stage_settings(LedgerSettings, "llm", settings, overrides), settings.llm
+    if limits.budget_cost and not (llm.price_in or llm.price_out):
+        raise ValueError("llm.budget_cost needs prices: set llm.price_in and llm.price_out (per million tokens)")
+    return limits

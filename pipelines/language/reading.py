@@ -1,0 +1,38 @@
+"""The settings by which reviews are read, and what the model is shown of one."""
+
+from dataclasses import dataclass
+
+from pipelines.language.redaction import KINDS, check_kinds, redact
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewLineSettings:
+    """How reviews are read; shared by the stages preferences and review_summaries, which pay for a line once.
+
+    Args:
+        max_users: users that are asked about, chosen by hash; 0 for everybody.
+        max_review_words: longer reviews are cut, because a small model reads slowly.
+        redact: personal data that is taken out before a review is sent, see `pipelines.language.redaction`.
+        phone_region: country whose national telephone numbers are recognised.
+        topics: what lines may talk of because the data is about it: ``price``, ``delivery``.
+        prompt: name of the prompt file; ``review_opinions`` is for models that can tell likes from dislikes.
+    """
+
+    max_users: int = 0
+    max_review_words: int = 120
+    redact: tuple[str, ...] = KINDS
+    phone_region: str = "US"
+    topics: tuple[str, ...] = ()
+    prompt: str = "review_preference"
+
+    def __post_init__(self) -> None:
+        if self.max_users < 0 or self.max_review_words < 1:
+            raise ValueError("review_lines.max_users must be 0 or more, review_lines.max_review_words 1 or more")
+        check_kinds(self.redact)
+        unknown = set(self.topics) - {"price", "delivery"}
+        if unknown:
+            raise ValueError(f"review_lines.topics has {', '.join(sorted(unknown))}; use price, delivery or both")
+
+    def shown(self, review: str) -> str:
+        """What the model sees of a review: its first words, without personal data."""
+        return " ".join(redact(review, self.redact, self.phone_region).split()[: self.max_review_words])

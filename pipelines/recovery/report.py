@@ -1,0 +1,67 @@
+"""How much of a planted world's truth the language stages recovered, beside bags of words and chance."""
+
+from typing import Any
+
+from pipelines.landing.planted_world.truth import Truth
+from pipelines.recovery.baselines import cosine_scores, random_opinions, random_scores, word_opinions
+from pipelines.recovery.histories import Warehouse
+from pipelines.recovery.noise import corrections, detection, scored_positions
+from pipelines.recovery.opinions import (
+    missed_because,
+    preference_recovery,
+    stage_readings,
+    summary_recovery,
+    windowed,
+)
+
+_WORDS_PER_LINE = 6
+
+
+def truth_report(found: Warehouse, truth: Truth, *, window: int, seed: int) -> dict[str, Any]:
+    """Everything that is measured, ready for JSON; a stage that has not run has no section.
+
+    Args:
+        window: reviews that a position's preferences rest on, as the stage had it.
+        seed: of what is drawn by chance.
+    """
+    report: dict[str, Any] = {}
+    if found.preferences:
+        report["preferences"] = _preferences(found, window, seed)
+    if found.summaries:
+        report["summaries"] = summary_recovery(found.summaries, found.histories)
+    if found.denoised:
+        report |= _noise(found, truth, seed)
+    return report
+
+
+def _preferences(found: Warehouse, window: int, seed: int) -> dict[str, Any]:
+    histories = found.histories
+    readings, lines = stage_readings(found.preferences)
+    places = sorted(readings)
+    methods = {
+        "stage": readings,
+        "bag of words": windowed(word_opinions(histories, places, _WORDS_PER_LINE), places, window),
+        "random": windowed(random_opinions(histories, places, seed), places, window),
+    }
+    return {
+        "positions": len(places),
+        **lines,
+        "methods": {name: preference_recovery(reading, histories, window) for name, reading in methods.items()},
+        "missed": missed_because(readings, histories, found.refused, window),
+    }
+
+
+def _noise(found: Warehouse, truth: Truth, seed: int) -> dict[str, Any]:
+    positions = scored_positions(found.denoised, found.histories)
+    edited = corrections(positions, truth)
+    edits = int(edited["edits"] or 0)
+    scores = {
+        "stage": [p.score for p in positions],
+        "TF-IDF of titles": cosine_scores(positions, found.histories, found.titles),
+        "TF-IDF of item texts": cosine_scores(positions, found.histories, found.texts),
+        "random": random_scores(positions, seed),
+    }
+    return {
+        "noise": {name: detection(positions, values, edits) for name, values in scores.items()},
+        "corrections": edited,
+    }

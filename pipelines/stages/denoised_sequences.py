@@ -1,0 +1,90 @@
+"""Which positions of a history do not belong, by how much the rest of the history helps a model to expect them.
+
+A position's score is the mean log-probability per token of its title after the user's other titles, less that of the
+title after a bare prompt: how much the rest of the history says about it. It is taken over several choices of other
+titles, whose spread says how far it can be trusted. Low is noise (after LLM4DSR, arXiv 2408.08208, with the whole
+title's likelihood in place of its first token's).
+"""
+
+from dataclasses import dataclass
+
+from infra.settings import load_settings, stage_settings
+from pipelines.language.limits import ledger_settings
+from pipelines.language.noise_rule import RULES, Rule
+from pipelines.language.prompts import load_title_prompt
+from schemas.handoff import StageReport
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "denoised_sequences"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiseSettings:
+    """What is scored and what counts as suspect.
+
+    Args:
+        max_users: users whose histories are scored, chosen by hash; 0 for everybody.
+        contexts: choices of other titles that a position is scored after: first the nearest, then two thirds of
+            them drawn by hash.
+        context: other titles shown at most.
+        min_context: fewer other titles say nothing, and the position is not scored.
+        max_title_words: longer titles are cut.
+        rule: ``mixture`` or ``percentile``, see `pipelines.language.noise_rule`; so are the next four.
+        suspect_share, confidence, sigmas, max_edits: see `pipelines.language.noise_rule.Rule`.
+        candidates: catalogue items per suspect that the model chooses the replacement from; with 1 the item that goes
+            best with the rest of the history is taken unasked.
+        prompt: name of the prompt file.
+    """
+
+    max_users: int = 0
+    contexts: int = 3
+    context: int = 8
+    min_context: int = 2
+    max_title_words: int = 12
+    rule: str = Rule.kind
+    suspect_share: float = Rule.suspect_share
+    confidence: float = Rule.confidence
+    sigmas: float = Rule.sigmas
+    max_edits: int = Rule.max_edits
+    candidates: int = 5
+    prompt: str = "title_likelihood"
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"denoised_sequences.rule is {self.rule!r}: use one of {', '.join(RULES)}")
+        for name in ("suspect_share", "confidence"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"denoised_sequences.{name} is {getattr(self, name)}, but must be in [0, 1)")
+        if self.min_context < 1 or self.context < self.min_context or self.max_users < 0 or self.max_edits < 0:
+            raise ValueError(
+                "denoised_sequences: min_context must be at least 1, context at least min_context, max_users and "
+                "max_edits at least 0"
+            )
+        if self.contexts < 1 or self.candidates < 1 or self.sigmas < 0:
+            raise ValueError("denoised_sequences: contexts and candidates must be at least 1, sigmas at least 0")
+
+    def noise_rule(self) -> Rule:
+        """The rule by which positions are marked."""
+        return Rule(
+            kind=self.rule,
+            suspect_share=self.suspect_share,
+            confidence=self.confidence,
+            sigmas=self.sigmas,
+            max_edits=self.max_edits,
+        )
+
+
+def run(request: StageRequest) -> StageReport:
+    """Refuse wrong settings while no engine is loaded; then run `pipelines.denoised_sequences`."""
+    settings = load_settings()
+    chosen = stage_settings(DenoiseSettings, STAGE, settings, request.overrides)
+    load_title_prompt(chosen.prompt)
+    ledger_settings(settings, request.overrides)
+    from pipelines.denoised_sequences import run as work
+
+    return work(request)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

@@ -1,0 +1,69 @@
+"""Ingest: landing files of a day into `reviews` and `items`, and every refused line into `quarantine`.
+
+Nothing is lost: lines read = rows ingested + lines quarantined + duplicates + lines of erased users, counted apart from
+each other and asserted for both files. Lines of users who asked to be forgotten are counted and go nowhere.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Literal
+
+from infra.errors import SettingError
+from infra.settings import load_settings, stage_settings
+from pipelines.review_rules import ReviewRules
+from schemas.handoff import StageReport
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "ingest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings:
+    """What ingest accepts.
+
+    Args:
+        max_line_bytes: longer lines are quarantined.
+        earliest, latest: days between which reviews were written, ISO format.
+        days_after_partition: where set, a review later than the partition's day by more than so many days is
+            refused; for feeds that bring each day's reviews. A file of many years needs none.
+        description_words: how much of an item's description goes into its text.
+        empty_day: what a day without a single line of reviews is: ``fail`` (the gate stops it), or ``accept`` (it is
+            recorded as empty, and later stages see what they saw the day before).
+    """
+
+    max_line_bytes: int = 524_288
+    earliest: str = "1995-01-01"
+    latest: str = "2099-12-31"
+    days_after_partition: int | None = None
+    description_words: int = 60
+    empty_day: Literal["fail", "accept"] = "fail"
+
+    def rules(self, partition: dt.date) -> ReviewRules:
+        """The rules for reviews of a partition.
+
+        Raises:
+            SettingError: a day cannot be read.
+        """
+        days = {}
+        for name in ("earliest", "latest"):
+            try:
+                days[name] = dt.date.fromisoformat(getattr(self, name))
+            except ValueError as error:
+                raise SettingError(f"ingest.{name} is {getattr(self, name)!r}, no day such as 2026-01-31") from error
+        if self.days_after_partition is not None:
+            days["latest"] = min(days["latest"], partition + dt.timedelta(days=self.days_after_partition))
+        return ReviewRules(**days)
+
+
+def run(request: StageRequest) -> StageReport:
+    """Refuse wrong settings while no engine is loaded; then run `pipelines.ingest`."""
+    ours = stage_settings(IngestSettings, STAGE, load_settings(), request.overrides)
+    ours.rules(request.partition_date())
+    from pipelines.ingest import run as work
+
+    return work(request)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

@@ -1,0 +1,50 @@
+"""Short descriptions of items by a language model, for text encoders and tokenizers. Optional.
+
+Items that landed on the request's day are described; an item whose text did not change costs nothing, whatever day it
+lands on again.
+"""
+
+from dataclasses import dataclass
+
+from infra.settings import load_settings, stage_settings
+from pipelines.language.limits import ledger_settings
+from pipelines.language.prompts import load_chat_prompt
+from schemas.handoff import StageReport
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "item_descriptions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemDescriptionSettings:
+    """Which items are described, and from how much.
+
+    Args:
+        max_items: items that are asked about, chosen by hash; 0 for all.
+        max_text_words: longer item texts are cut.
+        prompt: name of the prompt file.
+    """
+
+    max_items: int = 0
+    max_text_words: int = 120
+    prompt: str = "item_description"
+
+    def __post_init__(self) -> None:
+        if self.max_items < 0 or self.max_text_words < 1:
+            raise ValueError("item_descriptions.max_items must be 0 or more, max_text_words 1 or more")
+
+
+def run(request: StageRequest) -> StageReport:
+    """Refuse wrong settings while no engine is loaded; then run `pipelines.item_descriptions`."""
+    settings = load_settings()
+    chosen = stage_settings(ItemDescriptionSettings, STAGE, settings, request.overrides)
+    load_chat_prompt(chosen.prompt)
+    ledger_settings(settings, request.overrides)
+    from pipelines.item_descriptions import run as work
+
+    return work(request)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

@@ -1,0 +1,50 @@
+"""Summaries of users, folded over time from the lines that their reviews gave."""
+
+from dataclasses import dataclass
+
+from infra.settings import load_settings, stage_settings
+from pipelines.language.limits import ledger_settings
+from pipelines.language.prompts import load_chat_prompt
+from pipelines.language.reading import ReviewLineSettings
+from schemas.handoff import StageReport
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "review_summaries"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryStageSettings:
+    """How summaries are folded.
+
+    Args:
+        chunk_reviews: reviews per step. Chunks are counted from a user's first review, so that new reviews touch the
+            newest chunk only, whatever the length of the history.
+        most_carried: lines that a step may hand on when its answer was of no use.
+        prompt: name of the prompt file.
+    """
+
+    chunk_reviews: int = 5
+    most_carried: int = 8
+    prompt: str = "summary_fold"
+
+    def __post_init__(self) -> None:
+        if self.chunk_reviews < 1 or self.most_carried < 1:
+            raise ValueError("review_summaries: chunk_reviews and most_carried must be at least 1")
+
+
+def run(request: StageRequest) -> StageReport:
+    """Refuse wrong settings while no engine is loaded; then run `pipelines.review_summaries`."""
+    settings = load_settings()
+    chosen = stage_settings(SummaryStageSettings, STAGE, settings, request.overrides)
+    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request.overrides)
+    load_chat_prompt(reading.prompt)
+    load_chat_prompt(chosen.prompt)
+    ledger_settings(settings, request.overrides)
+    from pipelines.review_summaries import run as work
+
+    return work(request)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

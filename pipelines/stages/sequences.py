@@ -1,0 +1,62 @@
+"""Interactions and ordered histories as of a day, with splits and a report of what the order is worth."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from infra.settings import load_settings, stage_settings
+from schemas.handoff import StageReport
+from schemas.stage import run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "sequences"
+SHORTEST_SPLIT = 3
+"""Positions from which a history has a validation and a test position."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceSettings:
+    """How histories are made.
+
+    Args:
+        user_core, item_core: least number of distinct items per user, and users per item; 1 switches one off.
+        max_core_iterations: steps after which a k-core that still shrinks is an error.
+        tie_rule: what orders events of the same time. ``hash`` (of user and item) is fixed and carries no
+            information; ``item_id`` and ``source_line`` (landing day, then line) can tell a model something
+            that the clock did not, which the order report then shows.
+        max_length: keep only so many most recent positions of a history; all when None.
+        min_history: shortest history that is published in sequences.
+        valid_quantile, test_quantile: share of all interactions before the global validation and test cut.
+    """
+
+    user_core: int = 5
+    item_core: int = 5
+    max_core_iterations: int = 100
+    tie_rule: Literal["hash", "item_id", "source_line"] = "hash"
+    max_length: int | None = None
+    min_history: int = 1
+    valid_quantile: float = 0.8
+    test_quantile: float = 0.9
+
+    def __post_init__(self) -> None:
+        for name in ("user_core", "item_core", "max_core_iterations", "min_history"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.max_length is not None and self.max_length < max(SHORTEST_SPLIT, self.min_history):
+            raise ValueError(f"max_length {self.max_length} is under {max(SHORTEST_SPLIT, self.min_history)}")
+        if not 0 < self.valid_quantile < self.test_quantile < 1:
+            raise ValueError(
+                f"0 < valid_quantile < test_quantile < 1 does not hold: {self.valid_quantile}, {self.test_quantile}"
+            )
+
+
+def run(request: StageRequest) -> StageReport:
+    """Refuse wrong settings while no engine is loaded; then run `pipelines.sequences`."""
+    settings = load_settings()
+    stage_settings(SequenceSettings, STAGE, settings, request.overrides)
+    from pipelines.sequences import run as work
+
+    return work(request)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

@@ -1,0 +1,214 @@
+"""A finished run as text: a few users with their recommendations, the metrics, the version, the counts."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from infra.settings import Settings
+from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
+from ray_jobs.evaluation.metrics import Paired
+from ray_jobs.registry import runs, versions
+from ray_jobs.registry.aliases import version_at
+from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult, compare, of_model, ranked_beside, summarise
+from schemas.errors import DataError
+from schemas.handoff import read_report
+from schemas.model_versions import CHALLENGER, CHAMPION, DECISION_TAG, IDENTITY_TAG, PARTITION_TAG, registered_name
+from schemas.stage_request import StageRequest
+
+WIDTH = 100
+HISTORY = 8
+TOP = 5
+METRICS = ("recall_5", "recall_10", "ndcg_5", "ndcg_10")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The tables and the registry, as of one data set and day."""
+
+    settings: Settings
+    request: StageRequest
+    client: MlflowClient
+
+    def partition(self, name: str, columns: list[str] | None = None) -> pa.Table | None:
+        """The day's rows of a table, or None where there is no such table."""
+        if not table_exists(self.settings.table_uri(self.request.dataset, name)):
+            return None
+        day = [("partition_date", "=", self.request.partition_date())]
+        return input_table(self.settings, self.request, name, columns, day)
+
+    def outputs(self, task_id: str) -> Mapping[str, str]:
+        """What a task of the daily chain left for this day, empty where it did not run."""
+        request = self.request
+        found = read_report(self.settings.latest_report_uri(request.dataset, request.partition, task_id))
+        return {} if found is None else found.outputs
+
+    def version(self) -> ModelVersion:
+        """The version that the daily chain registered for the day, else the newest one of the day.
+
+        Raises:
+            DataError: the day has no version.
+        """
+        name = registered_name(self.request.dataset)
+        registered = self.outputs("register")
+        if registered:
+            return self.client.get_model_version(registered["model_name"], registered["version"])
+        found = self.client.search_model_versions(
+            f"name = '{name}' and tags.`{PARTITION_TAG}` = '{self.request.partition}'",
+            order_by=["version_number DESC"],
+            max_results=1,
+        )
+        if not found:
+            raise DataError(
+                f"no version of {name} is registered for {self.request.partition}; run the DAG daily_retrain for it"
+            )
+        return self.client.get_model_version(name, str(found[0].version))
+
+
+def shortened(text: str, width: int) -> str:
+    """`text` on one line of at most `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 3].rstrip() + "..."
+
+
+def _rule(title: str) -> str:
+    return f"\n{title}\n{'-' * len(title)}"
+
+
+def _wrapped(label: str, text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=f"{label:<12}", subsequent_indent=" " * 12)
+
+
+def chosen_users(recommended: Iterable[Mapping[str, Any]], said: Mapping[str, Mapping[str, Any]], count: int) -> list:
+    """The `count` rows to show: users with most preferences first, then by id; without any, the first by id."""
+    return sorted(
+        recommended, key=lambda row: (-len(said.get(row["user_id"], {}).get("preferences", [])), row["user_id"])
+    )[:count]
+
+
+def newest_preferences(preferences: pa.Table | None) -> dict[str, dict[str, Any]]:
+    """Per user the row of the last position that has preferences."""
+    newest: dict[str, dict[str, Any]] = {}
+    for row in [] if preferences is None else preferences.to_pylist():
+        user = row["user_id"]
+        if row["status"] == "ok" and (user not in newest or row["position"] > newest[user]["position"]):
+            newest[user] = row
+    return newest
+
+
+def user_lines(
+    row: Mapping[str, Any], sequence: Mapping[str, Any], said: Mapping[str, Any] | None, titles: Mapping[str, str]
+) -> list[str]:
+    """One user: history with stars, preferences, recommendations."""
+    history = list(zip(sequence["item_ids"], sequence["ratings"], strict=True))
+    shown = history[-HISTORY:]
+    lines = [_rule(f"User {row['user_id']}")]
+    lines.append(f"  Reviewed (last {len(shown)} of {len(history)}, oldest first)")
+    for item, stars in shown:
+        lines.append(f"    {'*' * round(stars):<5}  {shortened(titles.get(item, item), WIDTH - 11)}")
+    lines.append("  Preferences read from the reviews")
+    if said is None:
+        lines.append("    none")
+    else:
+        for sentence, sentiment in zip(said["preferences"], said["sentiments"], strict=True):
+            lines.append(f"    {'+' if sentiment == 'like' else '-'} {shortened(sentence, WIDTH - 6)}")
+    lines.append(f"  Recommended{'score':>{WIDTH - 13}}")
+    for number, (item, score) in enumerate(zip(row["item_ids"][:TOP], row["scores"][:TOP], strict=True), 1):
+        lines.append(f"    {number}. {shortened(titles.get(item, item), WIDTH - 18):<{WIDTH - 18}} {score:>10.3f}")
+    return lines
+
+
+def metric_lines(results: Sequence[ModelResult], comparisons: Mapping[str, Paired]) -> list[str]:
+    """A table of means with 95 % confidence intervals, one row per model, and the first one's paired differences."""
+    labels = [f"{result.recipe}+pref" if result.condition == PREFERENCE else result.recipe for result in results]
+    first = max(12, *map(len, labels))
+    lines = [
+        _rule("Metrics (test split, full catalogue; mean and 95 % confidence interval over users)"),
+        f"{'':<{first}}" + "".join(f"{heading:>20}" for heading in (HEADINGS[name] for name in METRICS)),
+    ]
+    for label, result in zip(labels, results, strict=True):
+        cells = [result.metrics[name] for name in METRICS]
+        body = "".join(f"{f'{c.mean:.3f} ({c.low:.3f}-{c.high:.3f})':>20}" for c in cells)
+        lines.append(f"{label:<{first}}{body}")
+    note = " +pref: given the preferences, too." if any(r.condition == PREFERENCE for r in results) else ""
+    lines.append(f"{results[0].users:,} users. Popularity counts training positions only.{note}")
+    for name, found in comparisons.items():
+        gap = found.difference
+        lines.append(
+            f"NDCG@10 minus {name}'s, user by user: {gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), "
+            f"p = {found.p_value:.4f}"
+        )
+    return lines
+
+
+def version_lines(client: MlflowClient, version: ModelVersion) -> list[str]:
+    """The registered version, its aliases and why it has them."""
+    name, number, tags = version.name, str(version.version), version.tags
+    held = [alias for alias in (CHAMPION, CHALLENGER) if version_at(client, name, alias) == number]
+    made = client.get_run(version.run_id).data.tags if version.run_id else {}
+    revision = made.get("penchant.git_revision", "unknown")
+    dirty = " with uncommitted changes" if made.get("penchant.git_dirty") == "true" else ""
+    codebook = f", codebook {tags['penchant.codebook']}" if "penchant.codebook" in tags else ""
+    return [
+        _rule("Registered model"),
+        _wrapped("version", f"{name} version {number} ({', '.join(held) or 'no alias'})"),
+        _wrapped("decision", f"{tags.get(DECISION_TAG, 'none yet')}: {tags.get(versions.REASON_TAG, '')}"),
+        _wrapped("made of", f"recipe {tags.get('penchant.recipe', '?')}{codebook}, code {revision[:12]}{dirty}"),
+    ]
+
+
+def count_lines(source: Source, users: int, recommended: int) -> list[str]:
+    """What the day's tables hold and what was refused."""
+    lines = [_rule("Coverage")]
+    reviews = source.partition("reviews", ["partition_date"])
+    items = source.partition("items", ["partition_date"])
+    counts = [f"{users:,} users with a sequence", f"{recommended:,} of them with recommendations"]
+    if items is not None:
+        counts.insert(0, f"{items.num_rows:,} items")
+    if reviews is not None:
+        counts.insert(0, f"{reviews.num_rows:,} reviews")
+    lines.append(_wrapped("tables", ", ".join(counts)))
+    refused = source.partition("quarantine", ["stage", "reason"])
+    reasons = Counter() if refused is None else Counter(f"{r['stage']}: {r['reason']}" for r in refused.to_pylist())
+    text = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items())) or "nothing"
+    lines.append(_wrapped("quarantined", f"{sum(reasons.values()):,}: {text}" if reasons else text))
+    return lines
+
+
+def report(settings: Settings, dataset: str, partition: str, users: int = 3) -> str:
+    """The whole text.
+
+    Raises:
+        DataError: a table is missing, or nothing is registered or scored for the day.
+    """
+    request = StageRequest(stage="report", dataset=dataset, partition=partition)
+    source = Source(settings, request, runs.connect(settings))
+    version = source.version()
+    link = f"{version.name}/{version.version}"
+    recommended = [
+        row for row in input_partition(settings, request, "recommendations").to_pylist() if row["model_version"] == link
+    ]
+    if not recommended:
+        raise DataError(f"table recommendations has no rows of {link} for {partition}; run the recommendations stage")
+    sequences = {row["user_id"]: row for row in input_partition(settings, request, "sequences").to_pylist()}
+    said = newest_preferences(source.partition("preferences"))
+    titles = {row["item_id"]: row["title"] or row["item_id"] for row in newest_items(settings, request).to_pylist()}
+    evaluations = input_partition(settings, request, "evaluations")
+    everything = summarise(evaluations)
+    own = of_model(everything, version.tags[IDENTITY_TAG])
+    beside = ranked_beside(everything, own, source.outputs("train_baseline").get("run_identity", ""))
+    comparisons = {result.label: compare(evaluations, own[0], result) for result in beside}
+
+    title = f"Penchant: {dataset}, {partition}"
+    lines = ["=" * len(title), title, "=" * len(title)]
+    for row in chosen_users(recommended, said, users):
+        lines += user_lines(row, sequences[row["user_id"]], said.get(row["user_id"]), titles)
+    lines += metric_lines(own + beside, comparisons)
+    lines += version_lines(source.client, version)
+    lines += count_lines(source, len(sequences), len(recommended))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,54 @@
+"""Rank every user's held-out item against the whole catalogue: trained model, baseline, popularity and champion.
+
+The champion is the registered version that the request names; it may be of an earlier day and lack items of this one.
+
+Per-user rows go to the table ``evaluations``, one partition per day and model. The models' MLflow runs get means with
+95 % bootstrap intervals, the paired difference to popularity, coverage and popularity of what is recommended, and the
+slices: under the same names for every recipe, so that runs compare. Models run in this process.
+"""
+
+from dataclasses import dataclass
+
+from infra.errors import SettingError
+from infra.settings import load_settings, stage_settings
+from ray_jobs.data.settings import training_data_settings
+from schemas.handoff import StageReport
+from schemas.stage import engine_is_ready, run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "evaluate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Settings of the stage.
+
+    Args:
+        exclude_seen: leave items of the history out of the ranking; the published protocol ranks all items.
+        sampled_negatives: also rank among so many sampled items, as some papers do; the metrics are then named
+            ``sampled_...`` and stay out of the table. 0 leaves it.
+        seed: of the sampled items.
+    """
+
+    exclude_seen: bool = False
+    sampled_negatives: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sampled_negatives < 0:
+            raise SettingError(f"evaluate.sampled_negatives is {self.sampled_negatives}: 0 or more is needed")
+
+
+def run(request: StageRequest) -> StageReport:
+    """Refuse wrong settings while no engine is loaded; then run `ray_jobs.evaluate`."""
+    settings = load_settings()
+    stage_settings(EvaluateSettings, STAGE, settings, request.overrides)
+    training_data_settings(settings, request)
+    from ray_jobs.evaluate import run as work
+
+    engine_is_ready()
+    return work(request)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

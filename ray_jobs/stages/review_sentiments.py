@@ -1,0 +1,23 @@
+"""Review sentiments: judges the tone of the review at each position of a history, and says how far to trust that."""
+
+from infra.settings import load_settings, stage_settings
+from ray_jobs.sentiment.settings import STAGE, ReviewSentimentsSettings
+from ray_jobs.stages import text_vectors
+from schemas.handoff import StageReport
+from schemas.stage import engine_is_ready, run_stage
+from schemas.stage_request import StageRequest
+
+
+def run(request: StageRequest) -> StageReport:
+    """Refuse wrong settings while no engine is loaded; then run `ray_jobs.review_sentiments`."""
+    settings = load_settings()
+    stage_settings(ReviewSentimentsSettings, STAGE, settings, request.overrides)
+    stage_settings(text_vectors.TextVectorsSettings, text_vectors.STAGE, settings, request.overrides)
+    from ray_jobs.review_sentiments import run as work
+
+    engine_is_ready()
+    return work(request)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

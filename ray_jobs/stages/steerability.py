@@ -1,0 +1,58 @@
+"""Ask models the questions of the preference benchmark, and say in the registry how steerable each is.
+
+Registered versions are asked, or a model that was just trained and the champion that it is compared with. Per-sample
+rows go to the table ``preference_evaluations``, one partition per day and model. Each model gets an MLflow run with a
+table and a plot per axis, a page with examples, and the numbers; and tags in the registry: those of a model that is not
+registered yet are left at its training run.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from infra.errors import SettingError
+from infra.settings import load_settings, stage_settings
+from schemas.handoff import StageReport
+from schemas.stage import engine_is_ready, run_stage
+from schemas.stage_request import StageRequest
+
+STAGE = "steerability"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteerabilitySettings:
+    """Settings of the stage.
+
+    Args:
+        models: versions to ask, ``<name>/<version>`` or ``<name>@<alias>``; none for the data set's champion, or for
+            what earlier tasks named or trained.
+        splits: of the benchmark.
+        exclude_seen: leave out items of the history. The paper ranks all items.
+        probe_users: users that are steered towards each property.
+        seed: of who they are.
+    """
+
+    models: tuple[str, ...] = ()
+    splits: tuple[Literal["valid", "test"], ...] = ("test",)
+    exclude_seen: bool = False
+    probe_users: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.splits:
+            raise SettingError(f"{STAGE}.splits is empty: give test, valid or both")
+        if self.probe_users < 1:
+            raise SettingError(f"{STAGE}.probe_users is {self.probe_users}: at least 1 is needed")
+
+
+def run(request: StageRequest) -> StageReport:
+    """Refuse wrong settings while no engine is loaded; then run `ray_jobs.steerability`."""
+    settings = load_settings()
+    stage_settings(SteerabilitySettings, STAGE, settings, request.overrides)
+    from ray_jobs.steerability import run as work
+
+    engine_is_ready()
+    return work(request)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, __doc__ or "", run)

@@ -1,0 +1,38 @@
+"""How much a stage is about to read, in bytes of files: enough to choose how its engine starts."""
+
+from pathlib import Path
+
+from pyarrow import fs
+
+from schemas.dataset import Dataset
+from schemas.stage_request import StageRequest
+
+
+def bytes_below(address: str) -> int:
+    """Bytes of the file at `address`, or of all files below it (old versions of a table included); 0 for none."""
+    filesystem, path = (fs.LocalFileSystem(), address) if "://" not in address else fs.FileSystem.from_uri(address)
+    found = filesystem.get_file_info(path)
+    if found.type != fs.FileType.Directory:
+        return found.size or 0
+    return sum(file.size or 0 for file in filesystem.get_file_info(fs.FileSelector(path, recursive=True)))
+
+
+def input_bytes(request: StageRequest, datasets_dir: Path, tables: str) -> int | None:
+    """Bytes of what a Spark stage reads: landing files, the tables it was given, or all tables of the data set.
+
+    Args:
+        datasets_dir: folder of the registrations.
+        tables: address of the data set's tables.
+
+    Returns:
+        None where it cannot be told: nothing is registered, or a storage does not answer.
+    """
+    addresses = [handoff.uri for handoff in request.inputs.values()] or [tables]
+    try:
+        if request.stage == "ingest":
+            dataset = Dataset.load(datasets_dir, request.dataset)
+            landing = (dataset.reviews, dataset.items)
+            addresses = [name.replace("{partition}", request.partition) for name in landing if name]
+        return sum(map(bytes_below, addresses))
+    except (ValueError, OSError):
+        return None

@@ -1,0 +1,101 @@
+"""The tests that a change can affect, a path a line: ``python -m tests.affected [--since REVISION]``; `make affected`.
+
+What changed is what git says is different from REVISION (default: the last commit), files that it does not know
+included. A test file is affected when it, or a module of the tests that it imports, or a `conftest.py` above it,
+changed or imports a module of ours that imports, at whatever distance, one that changed. A recipe is imported by the
+package that looks it up. The chain starts everything in processes of its own, so each module of ours affects it.
+"""
+
+import argparse
+import ast
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import grimp
+
+from infra.settings import REPOSITORY
+from schemas.recipes import RECOMMENDERS, TOKENIZERS
+
+ROOMS = ("dags", "infra", "pipelines", "ray_jobs", "schemas")
+EVERYTHING = ("Makefile", "constraints.txt", "pyproject.toml", "tests/conftest.py")
+TESTS = REPOSITORY / "tests"
+
+
+def changed_files(since: str) -> set[str]:
+    """Paths, relative to the repository, of what differs from the revision `since` or is new."""
+    git = ("git", "-C", str(REPOSITORY))
+    listed = subprocess.run([*git, "diff", "--name-only", since], capture_output=True, text=True, check=True).stdout
+    new = subprocess.run(
+        [*git, "ls-files", "--others", "--exclude-standard"], capture_output=True, text=True, check=True
+    ).stdout
+    return {*listed.split(), *new.split()}
+
+
+def module_of(path: str) -> str:
+    """The module that a path of the repository is; for a file that is none, the package that carries it."""
+    words = Path(path).with_suffix("").parts
+    return ".".join(words if path.endswith(".py") and words[-1] != "__init__" else words[:-1])
+
+
+def affected_modules(changed: Collection[str]) -> set[str]:
+    """Modules of ours that are in `changed`, or import one that is."""
+    graph = grimp.build_graph(*ROOMS, cache_dir=None)
+    for package, index in (("ray_jobs.recommenders", RECOMMENDERS), ("ray_jobs.tokenizers", TOKENIZERS)):
+        for recipe in index.values():
+            module = f"{package}.{recipe.implementation.partition(':')[0]}"
+            graph.add_import(importer=package, imported=module)
+    found: set[str] = set()
+    for path in changed:
+        if path.split("/")[0] in ROOMS:
+            module = module_of(path)
+            within = {module} if path.endswith(".py") else {module, *graph.find_descendants(module)}
+            found |= within
+            for one in within & graph.modules:
+                found |= graph.find_downstream_modules(one)
+    return found
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Modules that a test names in its imports, or in a string that starts or patches one."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.split(".")[0] in ROOMS:
+            words = node.value.split(".")
+            yield from (".".join(words[:length]) for length in range(2, len(words) + 1))
+
+
+def affected_tests(changed: Collection[str]) -> list[str]:
+    """Test files, relative to the repository, that the `changed` paths can affect; sorted."""
+    files = [path for path in sorted(TESTS.rglob("*.py")) if not {"nightly", "bench"} & set(path.parts)]
+    tests = [path for path in files if path.name.startswith("test_")]
+    if set(changed) & set(EVERYTHING):
+        return [str(path.relative_to(REPOSITORY)) for path in tests]
+    modules = affected_modules(changed)
+    named = {path: set(imports_of(path)) for path in files}
+    touched = {path for path in files if str(path.relative_to(REPOSITORY)) in changed or named[path] & modules}
+    if modules:
+        touched |= {path for path in files if path.parent.name == "chain"}
+    while True:
+        stems = {path.stem for path in touched if not path.name.startswith("test_") and path.name != "conftest.py"}
+        folders = {path.parent for path in touched if path.name == "conftest.py"}
+        more = {path for path in files if named[path] & stems or folders & set(path.parents)} - touched
+        if not more:
+            return [str(path.relative_to(REPOSITORY)) for path in tests if path in touched]
+        touched |= more
+
+
+def main() -> None:
+    """Print the affected tests."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--since", default="HEAD", help="revision to compare with, e.g. origin/main")
+    sys.stdout.write("".join(f"{path}\n" for path in affected_tests(changed_files(parser.parse_args().since))))
+
+
+if __name__ == "__main__":
+    main()

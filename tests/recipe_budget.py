@@ -1,0 +1,46 @@
+"""Each recipe's own tests may take 3 processor seconds together; a recipe above is named at the end, and fails nothing.
+
+A test belongs to the recipe that its id names, if it names just one. Processor time of the test itself is counted, on
+the machine at hand; what its fixtures share with others is not.
+"""
+
+import re
+import time
+from collections import defaultdict
+
+import pytest
+
+from schemas.recipes import RECOMMENDERS, TOKENIZERS
+
+SECONDS = 3.0
+_NAMES = [
+    (name, re.compile(rf"(?<![a-z0-9]){name}(?![a-z0-9])")) for name in sorted({*RECOMMENDERS, *TOKENIZERS}, key=len)
+]
+_spent: dict[str, float] = defaultdict(float)
+
+
+def recipe_of(test_id: str) -> str | None:
+    """The one recipe that a test's id names; None where it names none or several."""
+    found = [name for name, pattern in _NAMES if pattern.search(test_id.lower())]
+    longest = [name for name in found if not any(name != other and name in other for other in found)]
+    return longest[0] if len(longest) == 1 else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    recipe = recipe_of(item.nodeid)
+    began = time.process_time()
+    try:
+        return (yield)
+    finally:
+        if recipe is not None:
+            _spent[recipe] += time.process_time() - began
+
+
+def pytest_terminal_summary(terminalreporter):
+    for recipe, seconds in sorted(_spent.items(), key=lambda pair: -pair[1]):
+        if seconds > SECONDS:
+            terminalreporter.write_line(
+                f"warning: the tests of recipe {recipe} took {seconds:.1f} processor seconds of {SECONDS:.0f}",
+                yellow=True,
+            )

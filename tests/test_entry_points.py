@@ -1,0 +1,132 @@
+"""Whatever is run by name explains itself, and refuses, without loading an engine."""
+
+import ast
+import json
+import subprocess
+import sys
+
+import pytest
+
+from infra.settings import REPOSITORY
+
+ROOMS = ("dags", "infra", "pipelines", "ray_jobs", "schemas")
+ENGINES = (
+    *("airflow", "deltalake", "faiss", "great_expectations", "matplotlib", "mlflow", "numpy", "openai", "pandas"),
+    *("peft", "py4j", "pyspark", "ray", "scipy", "sklearn", "torch", "transformers"),
+)
+RUN_EACH = """
+import contextlib, io, json, os, runpy, sys
+
+def outcome(module, argv, environment):
+    os.environ.update(environment)
+    sys.argv = [module, *argv]
+    said, code = io.StringIO(), 0
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code or 0
+            if isinstance(code, str):
+                said.write(code)
+                code = 1
+    return {"code": code, "said": said.getvalue(), "loaded": sorted({name.partition(".")[0] for name in sys.modules})}
+
+for line in sys.stdin:
+    reading, writing = os.pipe()
+    if not os.fork():
+        os.write(writing, json.dumps(outcome(*json.loads(line))).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        print(answer.read() or "null", flush=True)
+    os.wait()
+"""
+NAMED = {
+    "clean_up": ("clean_up.keep_versions", "many"),
+    "denoised_sequences": ("denoised_sequences.contexts", "no number"),
+    "preferences": ("review_lines.max_users", "all"),
+    "register": ("promotion.margin", "wide"),
+    "rollback": ("", ""),
+    "day_report": ("", ""),
+    "train": ("mendertok.epochs", "some"),
+}
+"""By stage, a setting and a value that it refuses; else a setting that does not exist in the stage's own section."""
+
+
+def entry_points():
+    """Modules with a ``__main__`` of their own."""
+    found = []
+    for room in ROOMS:
+        for path in sorted((REPOSITORY / room).rglob("*.py")):
+            guards = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.If))
+            if path.name == "__main__.py" or any("__name__" in ast.unparse(guard.test) for guard in guards):
+                words = path.relative_to(REPOSITORY).with_suffix("").parts
+                found.append(".".join(words[:-1] if words[-1] == "__main__" else words))
+    return found
+
+
+ENTRY_POINTS = entry_points()
+STAGES = [name for name in ENTRY_POINTS if name.split(".")[1] == "stages"]
+
+
+@pytest.fixture(scope="module")
+def run_each():
+    """Run modules as ``python -m`` does, each in a fork of an interpreter that has loaded nothing."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN_EACH], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+    def run(module, *argv, **environment):
+        print(json.dumps([module, argv, environment]), file=process.stdin, flush=True)
+        found = json.loads(process.stdout.readline())
+        assert found is not None, f"{module} {argv} ended with an error; run it by hand"
+        return found
+
+    yield run
+    process.stdin.close()
+    process.wait()
+
+
+def test_there_are_entry_points():
+    assert len(STAGES) >= 22
+    assert {"infra.demo", "pipelines.landing.register", "ray_jobs.retrain"} <= set(ENTRY_POINTS)
+
+
+@pytest.mark.parametrize("module", ENTRY_POINTS)
+def test_help_loads_no_engine(run_each, module):
+    found = run_each(module, "--help")
+    assert found["code"] == 0, found["said"]
+    assert "usage:" in found["said"]
+    assert len(found["said"]) > 150, "it says what it is for"
+    assert not set(found["loaded"]) & set(ENGINES)
+
+
+@pytest.mark.parametrize("module", STAGES)
+def test_a_wrong_setting_is_refused_before_an_engine_is_loaded(run_each, module):
+    stage = module.rpartition(".")[2]
+    setting, value = NAMED.get(stage, (f"{stage}.nonsense", 1))
+    request = ["--dataset=shop", "--partition=2026-01-31"]
+    if setting:
+        found = run_each(module, *request, f"--overrides={json.dumps({setting: value})}")
+        assert found["code"] == 2, found["said"]
+        assert setting in found["said"]
+        assert not set(found["loaded"]) & set(ENGINES)
+    found = run_each(module, *request, PENCHANT_MLFLOW__NONSENSE="1")
+    assert found["code"] == 2, found["said"]
+    assert "mlflow.nonsense" in found["said"].lower()
+    assert not set(found["loaded"]) & set(ENGINES)
+
+
+def test_a_day_that_is_none_is_refused_in_a_sentence(run_each):
+    found = run_each("ray_jobs.stages.train", "--dataset=shop", "--partition=31.1.26")
+    assert (found["code"], found["said"].count("\n")) == (2, 1)
+    assert "'31.1.26' is not a day such as 2026-01-31" in found["said"]
+
+
+@pytest.mark.parametrize("room", ["schemas", "infra"])
+def test_no_module_of_a_neutral_room_imports_an_engine(run_each, room):
+    names = [path.relative_to(REPOSITORY).with_suffix("").parts for path in (REPOSITORY / room).rglob("*.py")]
+    code = "import sys\n" + "".join(f"import {'.'.join(words)}\n" for words in names if "__" not in words[-1])
+    code += f"print(*{set(ENGINES) - {'numpy'}} & {{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
