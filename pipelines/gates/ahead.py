@@ -1,20 +1,19 @@
-"""Great Expectations, loaded while Spark works."""
+"""Great Expectations, loaded while Spark starts."""
 
 import importlib
-import os
 import threading
 from contextlib import suppress
 
 
 def load_ahead() -> None:
-    """Begin to load what a gate needs, in the background.
+    """Begin to load, in the background, what a gate needs.
 
-    Call it when everything else that the stage imports is there, before Spark starts: while the JVM works, Python only
-    waits. Whoever imports the gate meanwhile waits for the import lock, and gets the error if this import failed.
+    To be called before Spark starts: Java then works on its own for some seconds, and Python would wait for it. On two
+    cores a short stage ends a second earlier. Whatever else the stage imports is there by then, so that two threads
+    seldom import the same. Who imports the gate before this has ended waits at the import lock; when it failed, they
+    import it again and get the error.
     """
-    if os.environ.get("AHEAD") == "0":
-        return
-    threading.Thread(target=_load, name="gate").start()
+    threading.Thread(target=_load, name="load-gate").start()
 
 
 def _load() -> None:

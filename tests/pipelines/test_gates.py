@@ -2,6 +2,8 @@
 
 import datetime as dt
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,16 @@ def test_a_stage_replaces_its_own_quarantined_rows_only(spark: SparkSession, set
         assert (again.rows, counts) == (0, {})
     (left,) = read_table(spark, settings.table_uri("world", "quarantine")).collect()
     assert (left.stage, left.row_key) == ("preferences", "f:1")
+
+
+def test_a_gate_that_cannot_be_loaded_ahead_says_so_when_it_is_needed() -> None:
+    code = (
+        "import sys; sys.modules['great_expectations'] = None\n"
+        "import threading; from pipelines.gates.ahead import load_ahead\n"
+        "load_ahead(); [t.join() for t in threading.enumerate() if t.name == 'load-gate']\n"
+        "print('loaded ahead'); from pipelines.gates.gate import Gate"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "loaded ahead\n")
+    assert done.stderr.count("Traceback") == 1
+    assert "great_expectations" in done.stderr.splitlines()[-1]
