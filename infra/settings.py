@@ -31,10 +31,12 @@ class SparkSettings(BaseModel, extra="forbid"):
     """How Spark jobs start.
 
     `driver_memory`: heap of the driver such as ``4g``, or ``auto`` for one that follows the input and the machine.
+    `linger_s`: a driver waits so long for another stage, which then finds Java warm; 0: each stage has one of its own.
     """
 
     master: str = "local[2]"
     driver_memory: str = "auto"
+    linger_s: float = Field(default=0, ge=0)
     shuffle_partitions: int = 2
     jars_dir: Path = REPOSITORY / ".penchant" / "jars"
     extra_conf: dict[str, str] = {}

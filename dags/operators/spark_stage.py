@@ -1,9 +1,11 @@
 """A Spark stage through the Spark provider's operator."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk.exceptions import AirflowException
 
 from dags.operators.lineage import TellsLineage
 from dags.operators.stages import (
@@ -16,8 +18,9 @@ from dags.operators.stages import (
     started_at,
 )
 from dags.turns import wait_for_turn
-from infra.settings import REPOSITORY, load_settings
+from infra.settings import REPOSITORY, Settings, load_settings
 from infra.spark_conf import spark_conf
+from infra.spark_driver import SparkDriver
 from schemas.input_size import input_bytes
 from schemas.stage import TASK_STARTED
 
@@ -25,7 +28,8 @@ from schemas.stage import TASK_STARTED
 class SparkStageOperator(TellsLineage, SparkSubmitOperator):
     """Submit a stage of `pipelines/` with spark-submit and return its report.
 
-    A stage is idempotent (its tables are merged by partition), so a retry simply submits again.
+    A stage is idempotent (its tables are merged by partition), so a retry simply submits again. Where the profile
+    lets drivers linger (`spark.linger_s`), one that has just run another stage runs this one.
     """
 
     ui_color = "#f7d9b8"
@@ -37,6 +41,7 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
             **kwargs,
         )
         self.stage = stage
+        self._driver: SparkDriver | None = None
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         """Run the stage; a message that the stage leaves for a person fails the task without a retry."""
@@ -49,13 +54,31 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
         tables = settings.table_uri(request.dataset, "")
         self.conf = spark_conf(settings, lambda: input_bytes(request, settings.datasets_dir(), tables))
         self._driver_memory = self.conf["spark.driver.memory"]
-        self.env_vars = {TASK_STARTED: f"{started_at(context):.3f}"}
-        self.application_args = [self.stage.stage, *request.to_argv()]
+        words, variables = [self.stage.stage, *request.to_argv()], {TASK_STARTED: f"{started_at(context):.3f}"}
+        self.application_args, self.env_vars = words, variables
         try:
-            super().execute(context)  # type: ignore[arg-type]
+            if not self._run_in_driver(settings, words, variables):
+                super().execute(context)  # type: ignore[arg-type]
         except Exception:
             refuse_if_user_error(request)
             raise
         report = finish(request, self.task_id)
         self.written = report.handoffs
         return report.to_dict()
+
+    def on_kill(self) -> None:
+        """End the stage when a person clears or fails the task, or Airflow has given this try up."""
+        if self._driver is not None:
+            self._driver.leave()
+        super().on_kill()
+
+    def _run_in_driver(self, settings: Settings, words: list[str], variables: dict[str, str]) -> bool:
+        """Run the stage in a driver that stays, where the profile wants one; False where it has to be submitted."""
+        if not settings.spark.linger_s:
+            return False
+        log = Path(settings.home) / "logs" / "spark_driver.log"
+        self._driver = SparkDriver(self.conf or {}, settings.spark.linger_s, log)
+        status = self._driver.run(words, variables, lambda line: self.log.info("%s", line))
+        if status:
+            raise AirflowException(f"the stage {self.stage.stage} ended with status {status}; what it said is above")
+        return status is not None

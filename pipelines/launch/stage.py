@@ -8,6 +8,7 @@ import argparse
 import importlib
 import pkgutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines import stages
@@ -15,18 +16,22 @@ from pipelines import stages
 STAGES = tuple(sorted(module.name for module in pkgutil.iter_modules(stages.__path__)))
 
 
-def main() -> None:
-    """Import the stage named first on the command line and run it with the rest."""
-    folder = str(Path(__file__).parent)
-    sys.path[:] = [entry for entry in sys.path if entry != folder]
+def run(words: Sequence[str]) -> None:
+    """Run the stage named first with the arguments that follow; ends as `run_stage` does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=STAGES, help="and after it the stage's own arguments; STAGE --help lists them")
-    module = importlib.import_module(f"pipelines.stages.{parser.parse_args(sys.argv[1:2]).stage}")
-    del sys.argv[1]
+    module = importlib.import_module(f"pipelines.stages.{parser.parse_args(words[:1]).stage}")
     from pipelines.later_days import with_later_days
     from schemas.stage import run_stage
 
-    run_stage(module.STAGE, module.__doc__ or "", with_later_days(module.STAGE, module.run))
+    run_stage(module.STAGE, module.__doc__ or "", with_later_days(module.STAGE, module.run), words[1:])
+
+
+def main() -> None:
+    """Run what the command line names."""
+    folder = str(Path(__file__).parent)
+    sys.path[:] = [entry for entry in sys.path if entry != folder]
+    run(sys.argv[1:])
 
 
 if __name__ == "__main__":

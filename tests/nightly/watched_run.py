@@ -83,7 +83,8 @@ class Jobs:
 
 
 SparkSubmitOperator.execute = spark
-spark_stage.spark_conf = lambda settings: {}
+spark_stage.spark_conf = lambda settings, input_bytes: {"spark.driver.memory": "1g"}
+spark_stage.SparkStageOperator._run_in_driver = lambda *_: False
 ray_stage._client = lambda address: Jobs()
 ray_stage.POLL_SECONDS = 0
 dag = DagBag(str(REPOSITORY / "dags")).dags["daily_retrain"]
