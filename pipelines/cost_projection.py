@@ -163,9 +163,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         settings, day = load_settings(), dt.date.fromisoformat(given.partition)
         load_title_prompt(prompts_of(settings)[SCORE])
-        from pipelines.spark import spark_session
+        from pipelines.spark import tool_session
 
-        text = report(spark_session("penchant cost_projection", settings), settings, given, day)
+        text = report(tool_session("cost_projection", settings, given.dataset), settings, given, day)
     except ValueError as error:
         sys.stderr.write(f"cost_projection: {error}\n")
         raise SystemExit(2) from error

@@ -172,10 +172,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         reading = stage_settings(ReviewLineSettings, "review_lines", settings)
         if given.words is not None:
             reading = replace(reading, max_review_words=given.words)
-        from pipelines.spark import spark_session
+        from pipelines.spark import tool_session
 
         sample = read_sample(
-            spark_session("penchant language_sample", settings), settings, given.dataset, day, given.users
+            tool_session("language_sample", settings, given.dataset), settings, given.dataset, day, given.users
         )
     except ValueError as error:
         sys.stderr.write(f"language_sample: {error}\n")

@@ -105,9 +105,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         truth = read_truth(given.truth)
         from pipelines.recovery.histories import read_warehouse
         from pipelines.recovery.report import truth_report
-        from pipelines.spark import spark_session
+        from pipelines.spark import tool_session
 
-        spark = spark_session("penchant truth_report", settings)
+        spark = tool_session("truth_report", settings, given.dataset)
         found = read_warehouse(spark, settings, given.dataset, day, truth)
         report = truth_report(found, truth, window=window, seed=given.seed)
     except ValueError as error:
