@@ -25,14 +25,15 @@ class Failed(RuntimeError):
     """A command of the set-up failed; its own words are above."""
 
 
-def call(*words: str) -> None:
-    """Run a command in the repository.
+def call(*words: str, quiet: bool = False) -> None:
+    """Run a command in the repository; a `quiet` one is heard only when it fails.
 
     Raises:
         Failed: its status is not 0.
     """
-    done = subprocess.run(words, cwd=REPOSITORY, check=False)
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=quiet, text=True, check=False)
     if done.returncode:
+        print((done.stdout or "") + (done.stderr or ""), end="", file=sys.stderr)
         raise Failed(f"`{' '.join(words[:6])} ...` ended with status {done.returncode}; what it said is above")
 
 
@@ -71,8 +72,11 @@ def compile_bytecode() -> None:
 
 def prepare_java() -> None:
     """Delta's JARs, and the archive of the classes that stages load."""
-    step("Delta's JARs from Maven", lambda: call(str(PYTHON), "-m", "infra.jars"))
-    step("Java's class archive", lambda: call(str(PYTHON), "-m", "pipelines.launch.class_archive"))
+    step("Delta's JARs from Maven", lambda: call(str(PYTHON), "-m", "infra.jars", quiet=True))
+    try:
+        step("Java's class archive", lambda: call(str(PYTHON), "-m", "pipelines.launch.class_archive", quiet=True))
+    except Failed:
+        print("  No class archive: stages work without it, and start more slowly", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

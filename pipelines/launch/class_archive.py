@@ -63,15 +63,11 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
         path = class_archive(load_settings())
+        make(path)
     except SettingError as error:
         sys.stderr.write(f"class_archive: {error}\n")
         raise SystemExit(2) from error
-    try:
-        make(path)
-    except SettingError as error:
-        sys.stderr.write(f"no class archive: {error}\n")
-    else:
-        sys.stdout.write(f"Java's classes archived in {path}\n")
+    sys.stdout.write(f"Java's classes archived in {path}\n")
 
 
 if __name__ == "__main__":
