@@ -38,7 +38,8 @@ simulate: setup ## DAYS=14 days of a planted world through Airflow, with everyth
 	@$(BIN)/python -m infra.simulation
 
 nightly: setup ## Slow checks: planted worlds under three seeds with their controls, streamed and split training, servers
-	@$(BIN)/python -m pytest tests/nightly
+	@$(BIN)/python -m pytest -m "" tests/nightly
+	@$(BIN)/python -m pytest -m nightly tests
 
 reproduce: setup ## Published results measured again: BENCHMARK=<folder> [ARGS="--recipes sasrec --seeds 0,1,2 --minutes 10"]
 	@$(BIN)/python -m ray_jobs.reproduction $(ARGS)

@@ -235,6 +235,7 @@ def test_a_version_is_asked_whether_words_steer_it_and_again_at_no_cost(run_dag,
     assert [run.info.run_id for run in runs] == [asked.info.run_id], "the same question is asked once"
 
 
+@pytest.mark.nightly
 def test_a_recipe_learns_from_the_benchmark_where_it_is_asked_to(run_dag, registry):
     more = {"menderemb.fuse": ["fine_steering"], "menderemb.epochs": 1}
     run = run_dag("train_recipe", recommender="menderemb", more_overrides=more)

@@ -8,6 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from infra.settings import Settings, SparkSettings, load_settings
+from infra.spark_conf import INTERPRETED
 from pipelines.spark import spark_session
 
 
@@ -23,8 +24,11 @@ def jars_dir() -> Path:
 def spark(jars_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     home = tmp_path_factory.mktemp("spark-home")
-    sizes = SparkSettings(master="local[2]", driver_memory="1g", shuffle_partitions=2, jars_dir=jars_dir)
-    session = spark_session("tests", Settings(home=str(home), spark=sizes), lambda: 0)
+    # Little data, but for minutes: both of Java's compilers pay, a compiler of queries does not.
+    sizes = SparkSettings(
+        master="local[2]", driver_memory="1g", shuffle_partitions=2, jars_dir=jars_dir, extra_conf=INTERPRETED
+    )
+    session = spark_session("tests", Settings(home=str(home), spark=sizes))
     yield session
     session.stop()
 

@@ -44,6 +44,7 @@ def reproduce(folder, recipes, *more):
     return main(["--folder", str(folder), "--recipes", recipes, "--overrides", OVERRIDES, "--cpus", "1", *more])
 
 
+@pytest.mark.nightly
 def test_what_is_measured_once_is_not_measured_again(benchmark, tmp_path, ray_session, capsys):
     assert reproduce(benchmark, "popularity-leaky,popularity,sasrec", "--seeds", "0,1") == 0
     said = capsys.readouterr().out
@@ -67,6 +68,7 @@ def test_what_is_measured_once_is_not_measured_again(benchmark, tmp_path, ray_se
     assert leaky["metrics"]["unseen"]["recall_10"][0] > honest["metrics"]["unseen"]["recall_10"][0]
 
 
+@pytest.mark.nightly
 def test_a_run_is_cut_and_goes_on_and_codes_are_made_once(benchmark, tmp_path, ray_session, capsys, monkeypatch):
     encoded = []
     load = runner.load_text_encoder

@@ -175,6 +175,7 @@ def test_gradients_of_small_passes_add_up_to_those_of_one():
     assert batch.ids.shape[0] == 16
 
 
+@pytest.mark.nightly
 def test_a_worker_killed_in_mid_run_resumes_to_the_uninterrupted_result(ray_session, tmp_path):
     torch.set_num_threads(1)
     settings = replace(SMALL, epochs=3, windows=48)

@@ -109,7 +109,7 @@ def test_sasrec_losses_count_real_positions_only(loss):
     for batch in (narrow, wide):
         torch.manual_seed(1)
         values.append(float(model.loss(batch)["loss"]))
-    assert values[0] == pytest.approx(values[1], abs=1e-5)
+    assert values[0] == pytest.approx(values[1], rel=1e-6)  # of float32, and some losses are sums of hundreds
     if loss == "ce":
         scores = (model.states(narrow)[0] @ model.item_vectors().T).log_softmax(-1)
         assert values[0] == pytest.approx(-float(scores[0][2] + scores[1][3]) / 2, abs=1e-5)

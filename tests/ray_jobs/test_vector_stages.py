@@ -125,6 +125,7 @@ def fail_once(marker):
     return after_report
 
 
+@pytest.mark.nightly
 def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_session, tmp_path):
     request = warehouse.request("semantic_ids", overrides=OVERRIDES)
     with pytest.raises(DataError, match="run the stage 'item_vectors' first"):

@@ -10,6 +10,8 @@ from pipelines import language_sample
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
 from pipelines.truth_report import main, render
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.fixture(scope="module")
 def chain(spark, jars_dir, tmp_path_factory):
