@@ -212,24 +212,30 @@ def test_an_ad_hoc_recipe_starts_from_the_prepared_tables(run_dag, warehouse, re
     assert len(registry.get_metric_history(version.run_id, "loss")) == 2
 
 
-def test_a_version_is_asked_whether_words_steer_it_and_again_at_no_cost(run_dag, warehouse, registry, reports):
+@pytest.fixture(scope="module")
+def asked(run_dag, warehouse, registry):
+    """The MLflow run in which the benchmark's DAG asked version 1."""
+    run = run_dag("preference_benchmark", models=[f"{MODEL}/1"])
+    assert run["state"] == "success", run["tasks"]
+    return registry.get_run(registry.get_model_version(MODEL, "1").tags["penchant.steering.run"])
+
+
+def test_a_version_is_asked_whether_words_steer_it(asked, warehouse, registry, reports):
+    assert asked.info.run_name.startswith(f"steering {MODEL}/1 ")
+    by_model = Counter(row["model"] for row in warehouse("preference_evaluations").to_pyarrow_table().to_pylist())
+    assert set(by_model) == {f"{MODEL}/1", registry.get_model_version(MODEL, "1").tags["penchant.run_identity"]}
+    assert len(set(by_model.values())) == 1, "before it was registered it was asked the same"
+    assert reports()["text_vectors"]["counts"]["encoded"] == 0, "daily_retrain had encoded them"
+
+
+@pytest.mark.nightly
+def test_a_version_is_asked_again_at_no_cost(asked, run_dag, warehouse, registry):
     def state():
         tables = {name: warehouse(name) for name in BENCHMARK}
         return {name: (table.version(), table.to_pyarrow_table().num_rows) for name, table in tables.items()}
 
-    run = run_dag("preference_benchmark", models=[f"{MODEL}/1"])
-    assert run["state"] == "success", run["tasks"]
-    first = registry.get_model_version(MODEL, "1")
-    asked = registry.get_run(first.tags["penchant.steering.run"])
-    assert asked.info.run_name.startswith(f"steering {MODEL}/1 ")
-    by_model = Counter(row["model"] for row in warehouse("preference_evaluations").to_pyarrow_table().to_pylist())
-    assert set(by_model) == {f"{MODEL}/1", first.tags["penchant.run_identity"]}
-    assert len(set(by_model.values())) == 1, "before it was registered it was asked the same"
-    assert reports()["text_vectors"]["counts"]["encoded"] == 0, "daily_retrain had encoded them"
     before = state()
-
-    again = run_dag("preference_benchmark", models=[f"{MODEL}/1"])
-    assert again["state"] == "success"
+    assert run_dag("preference_benchmark", models=[f"{MODEL}/1"])["state"] == "success"
     assert state() == before
     runs = registry.search_runs([asked.info.experiment_id], f"attributes.run_name LIKE 'steering {MODEL}%'")
     assert [run.info.run_id for run in runs] == [asked.info.run_id], "the same question is asked once"
