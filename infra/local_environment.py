@@ -21,7 +21,7 @@ TELEMETRY_OFF = {
 
 
 PATIENCE = {
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "1800",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
     "AIRFLOW__DAG_PROCESSOR__PRINT_STATS_INTERVAL": "0",
     "AIRFLOW__SCHEDULER__POOL_METRICS_INTERVAL": "60",
@@ -39,8 +39,8 @@ PATIENCE = {
 }
 """How seldom the services look for what seldom happens: with their own intervals they take a fifth of a core, or half
 of a slow one, while nothing runs. A DAG file that changes is still seen within half a minute; one that only imports
-what changed is parsed again after half an hour. What stands between tasks (the scheduler's own loop) is left alone.
-Measured by `tests/bench/bench_idle.py`."""
+what changed, or could not be loaded, is parsed again after ten minutes. What stands between tasks (the scheduler's own
+loop) is left alone. Measured by `tests/bench/bench_idle.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,7 +157,7 @@ class Supervisor:
 
     def down(self, say: Callable[[str], None] = print) -> None:
         """Stop the services that `up` started, and nothing else."""
-        alive = self.running()
+        alive = self.running() | self._spark_drivers()
         orderly = {service.name for service in self._services if service.ends_its_children}
         for name, pid in alive.items():
             if name in orderly:
@@ -171,6 +172,13 @@ class Supervisor:
                 _signal_group(pid, signal.SIGKILL)
             say(f"  {name} stopped")
         self._state_path.unlink(missing_ok=True)
+        shutil.rmtree(self.home / "spark_drivers", ignore_errors=True)
+
+    def _spark_drivers(self) -> dict[str, int]:
+        """Process ids of Spark drivers of this home that wait for another stage; see `infra.spark_driver`."""
+        notes = (self.home / "spark_drivers").glob("*")
+        pids = [int(note.name) for note in notes if _start_time(int(note.name)) >= 0 and _is_driver(int(note.name))]
+        return {f"Spark driver {pid}": pid for pid in pids}
 
     def _state(self) -> dict[str, dict[str, int]]:
         return json.loads(self._state_path.read_text()) if self._state_path.exists() else {}
@@ -209,6 +217,14 @@ def _start_time(pid: int) -> int:
     except OSError:
         return -1
     return -1 if fields[0] == "Z" else int(fields[19])
+
+
+def _is_driver(pid: int) -> bool:
+    """Whether a process is a Spark driver of ours, and not another one that has got its id since."""
+    try:
+        return b"pipelines/launch/driver.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _signal_group(pid: int, number: int) -> None:

@@ -8,7 +8,6 @@ import argparse
 import os
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +63,8 @@ def compile_bytecode() -> None:
 
     Some packages carry files of other versions of Python, which do not compile and which nobody imports.
     """
-    packages = sysconfig.get_path("purelib", vars={"base": str(ENVIRONMENT)})
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = subprocess.run([str(PYTHON), "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
     workers = str(os.cpu_count() or 1)
     subprocess.run([str(PYTHON), "-m", "compileall", "-qq", "-j", workers, packages], cwd=REPOSITORY, check=False)
     call(str(PYTHON), "-m", "compileall", "-q", "dags", "infra", "pipelines", "ray_jobs", "schemas")

@@ -67,8 +67,14 @@ def class_archive(settings: Settings) -> Path:
 
 
 def large_heap_mib() -> int:
-    """A quarter of the machine's memory, since Ray, MLflow and Airflow live beside; at least what small inputs get."""
+    """A quarter of the memory, since Ray, MLflow and Airflow live beside; at least what small inputs get.
+
+    In a container its limit counts, where there is one.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        memory = min(memory, int(text))
     return max(SMALL_HEAP_MIB, memory // 4 // 2**20)
 
 

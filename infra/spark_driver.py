@@ -2,15 +2,17 @@
 
 Starting Spark and running each query for the first time takes most of a short stage (measured on two cores: `sequences`
 of 4,000 rows takes 18 s alone and 8 s after `ingest`). A driver serves one stage after another of the same Spark
-properties and environment. It ends after a stage that failed, so that a retry starts afresh, after some seconds without
-work, and with the task that asked it. The other side is `pipelines.launch.driver`.
+properties, environment and code. It ends after a stage that failed, so that a retry starts afresh, after some seconds
+without work, and with the task that asked it. The other side is `pipelines.launch.driver`.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,11 @@ from infra.settings import REPOSITORY
 from infra.spark_conf import spark_home
 
 APPLICATION = REPOSITORY / "pipelines" / "launch" / "driver.py"
+CODE = tuple(REPOSITORY / room for room in ("infra", "pipelines", "schemas"))
+ENVIRONMENT = ("AWS_", "AZURE_", "GOOGLE_", "HADOOP", "HF_", "JAVA", "MLFLOW_", "OMP_", "PENCHANT_", "PYTHON", "SPARK")
+"""Variables that a driver keeps from its start begin so: with others, another driver is asked."""
+LONGEST_ADDRESS = 100
+"""Bytes of a socket's path that every system takes."""
 START_LIMIT_S = 120
 HELLO_LIMIT_S = 10
 
@@ -44,19 +51,21 @@ class SparkDriver:
 
     Args:
         linger_s: seconds that it waits for another stage.
-        log: file for what Java says.
+        home: folder of logs, and of the note by which `infra.services` ends a driver.
         command: starts it, spark-submit unless given; the address of its socket and `linger_s` follow.
     """
 
     def __init__(
-        self, conf: Mapping[str, str], linger_s: float, log: Path, command: Sequence[str] | None = None
+        self, conf: Mapping[str, str], linger_s: float, home: Path, command: Sequence[str] | None = None
     ) -> None:
-        ours = {name: value for name, value in os.environ.items() if name.startswith(("PENCHANT_", "PYTHON", "SPARK"))}
-        told = json.dumps([dict(conf), ours, str(APPLICATION), os.getuid()], sort_keys=True)
+        ours = {name: value for name, value in os.environ.items() if name.startswith((*ENVIRONMENT, "PYSPARK_"))}
+        told = json.dumps([dict(conf), ours, str(APPLICATION), os.getuid(), _newest_change()], sort_keys=True)
         self._folder = Path(tempfile.gettempdir()) / f"penchant-spark-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
         self._command = [*(command or spark_submit(conf, APPLICATION)), str(self._socket_path()), str(linger_s)]
-        self._log = log
+        self._home = home
+        self._log = home / "logs" / "spark_driver.log"
         self._connection: socket.socket | None = None
+        self._left = False
 
     def run(self, words: Sequence[str], environment: Mapping[str, str], say: Callable[[str], None]) -> int | None:
         """Run a stage and wait for it.
@@ -67,7 +76,7 @@ class SparkDriver:
             say: is told each line that the stage prints.
 
         Returns:
-            The stage's status; None where the driver serves another task, and nothing was done.
+            The stage's status; None where the driver serves another task or there cannot be one, and nothing was done.
 
         Raises:
             DriverLost: it ended before the stage did.
@@ -77,6 +86,9 @@ class SparkDriver:
             if not alone:
                 return None
             self._connection = self._greeted() or self._start()
+            if self._left:
+                self.leave()
+                raise DriverLost(f"the task was ended before the stage {words[0]} began")
             try:
                 request = json.dumps({"words": list(words), "environment": dict(environment)})
                 self._connection.sendall(f"{request}\n".encode())
@@ -93,6 +105,7 @@ class SparkDriver:
 
     def leave(self) -> None:
         """Hang up; a driver that is at work for this task ends."""
+        self._left = True
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(OSError):
@@ -104,9 +117,15 @@ class SparkDriver:
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Whether the driver is ours for now; the folder belongs to this user, or nobody gets it."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        if self._folder.stat().st_uid != os.getuid():
+        """Whether the driver is ours for now; nobody gets one in a folder that others can write to."""
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            found = self._folder.lstat()
+        except OSError:
+            yield False
+            return
+        safe = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+        if not safe or len(str(self._socket_path()).encode()) > LONGEST_ADDRESS:
             yield False
             return
         with (self._folder / "lock").open("a") as lock:
@@ -136,17 +155,41 @@ class SparkDriver:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
         environment = {**python, **os.environ, "SPARK_HOME": str(spark_home()), "PYTHONPATH": str(REPOSITORY)}
-        with self._log.open("ab") as log:
+        # A session of its own: the driver outlives the task that started it. `make down` finds it by the note.
+        with self._log.open("wb") as log:
             process = subprocess.Popen(
-                self._command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                self._command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
-        deadline = time.monotonic() + START_LIMIT_S
-        while time.monotonic() < deadline and process.poll() is None:
-            if self._socket_path().exists() and (connection := self._greeted()) is not None:
-                return connection
-            time.sleep(0.05)
-        process.terminate()
+        note = self._home / "spark_drivers" / str(process.pid)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()
+        connection = None
+        try:
+            deadline = time.monotonic() + START_LIMIT_S
+            while time.monotonic() < deadline and process.poll() is None and not self._left:
+                if self._socket_path().exists() and (connection := self._greeted()) is not None:
+                    return connection
+                time.sleep(0.05)
+        finally:
+            if connection is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                note.unlink(missing_ok=True)
+        if self._left:
+            raise DriverLost("the task was ended before its Spark driver was up")
         raise SettingError(f"no Spark driver came up; the end of {self._log}:\n{_tail(self._log)}")
+
+
+def _newest_change() -> int:
+    """When a file of the code last changed: a driver that has loaded what was there before is not asked."""
+    return max(
+        path.stat().st_mtime_ns for room in CODE for path in room.rglob("*.*") if "__pycache__" not in path.parts
+    )
 
 
 def _tail(path: Path, lines: int = 15) -> str:

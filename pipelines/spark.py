@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from infra.errors import SettingError
 from infra.settings import Settings
 from infra.spark_conf import require_java, spark_conf
-from schemas.input_size import bytes_below, input_bytes
+from schemas.input_size import input_bytes, table_bytes
 from schemas.stage import engine_is_ready
 from schemas.stage_request import StageRequest
 
@@ -21,7 +21,7 @@ _DELTA = "io.delta.sql.DeltaSparkSessionExtension"
 
 def stage_session(request: StageRequest, settings: Settings) -> SparkSession:
     """`spark_session` for what `request` reads."""
-    tables = settings.table_uri(request.dataset, "")
+    tables = settings.table_uri(request.dataset, "").rstrip("/")
     return spark_session(
         f"penchant {request.stage}", settings, lambda: input_bytes(request, settings.datasets_dir(), tables)
     )
@@ -29,7 +29,7 @@ def stage_session(request: StageRequest, settings: Settings) -> SparkSession:
 
 def tool_session(tool: str, settings: Settings, dataset: str) -> SparkSession:
     """`spark_session` for a tool that reads tables of a data set."""
-    return spark_session(f"penchant {tool}", settings, lambda: bytes_below(settings.table_uri(dataset, "")))
+    return spark_session(f"penchant {tool}", settings, lambda: table_bytes(settings.table_uri(dataset, "").rstrip("/")))
 
 
 def spark_session(

@@ -54,7 +54,10 @@ class StageReport:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
-        return asdict(self)
+        written = asdict(self)
+        if self.started_after is None:
+            del written["started_after"]
+        return written
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "StageReport":

@@ -18,11 +18,11 @@ def bytes_below(address: str) -> int:
 
 
 def input_bytes(request: StageRequest, datasets_dir: Path, tables: str) -> int | None:
-    """Bytes of what a Spark stage reads: landing files, the tables it was given, or all tables of the data set.
+    """Bytes of what a Spark stage reads: landing files and known items, the tables it was given, or all tables.
 
     Args:
         datasets_dir: folder of the registrations.
-        tables: address of the data set's tables.
+        tables: address of the data set's tables, without a slash at its end.
 
     Returns:
         None where it cannot be told: nothing is registered, or a storage does not answer.
@@ -33,6 +33,15 @@ def input_bytes(request: StageRequest, datasets_dir: Path, tables: str) -> int |
             dataset = Dataset.load(datasets_dir, request.dataset)
             landing = (dataset.reviews, dataset.items)
             addresses = [name.replace("{partition}", request.partition) for name in landing if name]
+            addresses.append(f"{tables}/items")
         return sum(map(bytes_below, addresses))
+    except (ValueError, OSError):
+        return None
+
+
+def table_bytes(tables: str) -> int | None:
+    """Bytes of all tables below an address; None where a storage does not answer."""
+    try:
+        return bytes_below(tables)
     except (ValueError, OSError):
         return None

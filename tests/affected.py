@@ -3,7 +3,8 @@
 What changed is what git says is different from REVISION (default: the last commit), files that it does not know
 included. A test file is affected when it, or a module of the tests that it imports, or a `conftest.py` above it,
 changed or imports a module of ours that imports, at whatever distance, one that changed. A recipe is imported by the
-package that looks it up. The chain starts everything in processes of its own, so each module of ours affects it.
+package that looks it up. The chain and the test of entry points start everything, so each module of ours affects them.
+When a module is gone, every test is affected.
 """
 
 import argparse
@@ -19,18 +20,25 @@ from infra.settings import REPOSITORY
 from schemas.recipes import RECOMMENDERS, TOKENIZERS
 
 ROOMS = ("dags", "infra", "pipelines", "ray_jobs", "schemas")
-EVERYTHING = ("Makefile", "constraints.txt", "pyproject.toml", "tests/conftest.py")
+EVERYTHING = ("Makefile", "constraints.txt", "pyproject.toml", "tests/conftest.py", "tests/recipe_budget.py")
+STARTS = {
+    "pipelines.launch.stage": "pipelines.stages",
+    "infra.spark_driver": "pipelines.launch",
+}
+"""What a module starts by name: every module of the package."""
 TESTS = REPOSITORY / "tests"
 
 
 def changed_files(since: str) -> set[str]:
     """Paths, relative to the repository, of what differs from the revision `since` or is new."""
     git = ("git", "-C", str(REPOSITORY))
-    listed = subprocess.run([*git, "diff", "--name-only", since], capture_output=True, text=True, check=True).stdout
-    new = subprocess.run(
-        [*git, "ls-files", "--others", "--exclude-standard"], capture_output=True, text=True, check=True
-    ).stdout
-    return {*listed.split(), *new.split()}
+    found: set[str] = set()
+    for words in (
+        ["diff", "--name-only", "--no-renames", "-z", since],
+        ["ls-files", "-z", "--others", "--exclude-standard"],
+    ):
+        found |= set(subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.split("\0"))
+    return found - {""}
 
 
 def module_of(path: str) -> str:
@@ -46,10 +54,15 @@ def affected_modules(changed: Collection[str]) -> set[str]:
         for recipe in index.values():
             module = f"{package}.{recipe.implementation.partition(':')[0]}"
             graph.add_import(importer=package, imported=module)
+    for starter, package in STARTS.items():
+        for module in graph.find_children(package):
+            graph.add_import(importer=starter, imported=module)
     found: set[str] = set()
     for path in changed:
         if path.split("/")[0] in ROOMS:
             module = module_of(path)
+            while module not in graph.modules:
+                module = module.rpartition(".")[0]
             within = {module} if path.endswith(".py") else {module, *graph.find_descendants(module)}
             found |= within
             for one in within & graph.modules:
@@ -74,13 +87,14 @@ def affected_tests(changed: Collection[str]) -> list[str]:
     """Test files, relative to the repository, that the `changed` paths can affect; sorted."""
     files = [path for path in sorted(TESTS.rglob("*.py")) if not {"nightly", "bench"} & set(path.parts)]
     tests = [path for path in files if path.name.startswith("test_")]
-    if set(changed) & set(EVERYTHING):
+    gone = [path for path in changed if path.endswith(".py") and not (REPOSITORY / path).exists()]
+    if gone or set(changed) & set(EVERYTHING):
         return [str(path.relative_to(REPOSITORY)) for path in tests]
     modules = affected_modules(changed)
     named = {path: set(imports_of(path)) for path in files}
     touched = {path for path in files if str(path.relative_to(REPOSITORY)) in changed or named[path] & modules}
     if modules:
-        touched |= {path for path in files if path.parent.name == "chain"}
+        touched |= {path for path in files if path.parent.name == "chain" or path.stem == "test_entry_points"}
     while True:
         stems = {path.stem for path in touched if not path.name.startswith("test_") and path.name != "conftest.py"}
         folders = {path.parent for path in touched if path.name == "conftest.py"}

@@ -21,6 +21,17 @@ def test_what_tests_share_affects_those_that_use_it():
     assert all(path.startswith("tests/dags/") for path in affected_tests(["tests/dags/conftest.py"]))
 
 
+def test_what_is_started_by_name_or_is_no_module_affects_those_who_start_it_or_read_it():
+    assert "tests/test_entry_points.py" in affected_tests(["pipelines/stages/ingest.py"])
+    assert "tests/pipelines/test_launch.py" in affected_tests(["pipelines/stages/ingest.py"])
+    assert "tests/pipelines/test_driver.py" in affected_tests(["pipelines/launch/driver.py"])
+    assert "tests/infra/test_settings.py" in affected_tests(["infra/profiles/local.toml"])
+
+
+def test_a_module_that_is_gone_affects_every_test():
+    assert affected_tests(["pipelines/was_here.py"]) == affected_tests(["constraints.txt"])
+
+
 def test_a_pin_affects_every_test():
     everything = affected_tests(["constraints.txt"])
     assert {"tests/test_affected.py", "tests/schemas/test_contracts.py"} <= set(everything)

@@ -51,7 +51,7 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
         request = request_for(self.stage, context, settings)
         self.read = request.inputs
         forget_error(request)
-        tables = settings.table_uri(request.dataset, "")
+        tables = settings.table_uri(request.dataset, "").rstrip("/")
         self.conf = spark_conf(settings, lambda: input_bytes(request, settings.datasets_dir(), tables))
         self._driver_memory = self.conf["spark.driver.memory"]
         words, variables = [self.stage.stage, *request.to_argv()], {TASK_STARTED: f"{started_at(context):.3f}"}
@@ -76,8 +76,7 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
         """Run the stage in a driver that stays, where the profile wants one; False where it has to be submitted."""
         if not settings.spark.linger_s:
             return False
-        log = Path(settings.home) / "logs" / "spark_driver.log"
-        self._driver = SparkDriver(self.conf or {}, settings.spark.linger_s, log)
+        self._driver = SparkDriver(self.conf or {}, settings.spark.linger_s, Path(settings.home))
         status = self._driver.run(words, variables, lambda line: self.log.info("%s", line))
         if status:
             raise AirflowException(f"the stage {self.stage.stage} ended with status {status}; what it said is above")

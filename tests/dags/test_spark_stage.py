@@ -31,7 +31,7 @@ def run_task(monkeypatch, tmp_path, airflow_home):
                 write_report(uri, StageReport(stage="sequences", status="done", counts={"sequences": 5}))
 
         class Driver:
-            def __init__(self, conf, seconds, log):
+            def __init__(self, conf, seconds, home):
                 assert (conf["spark.driver.memory"], seconds) == ("1g", linger_s)
 
             def run(self, words, environment, say):

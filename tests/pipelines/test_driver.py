@@ -19,7 +19,7 @@ def driver(tmp_path, monkeypatch):
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path / "home"))
 
     def build(linger_s=3.0, command=(sys.executable, str(APPLICATION))):
-        return SparkDriver({"spark.master": "local[2]"}, linger_s, tmp_path / "java.log", command=command)
+        return SparkDriver({"spark.master": "local[2]"}, linger_s, tmp_path / "home", command=command)
 
     return build
 
@@ -71,8 +71,31 @@ def test_a_driver_whose_task_is_gone_ends(driver):
 def test_a_driver_that_dies_in_a_stage_is_an_error_and_not_a_success(driver):
     dies = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); c, _ = s.accept()"
     dies += "; c.send(b'\\n'); c.recv(10)"
-    with pytest.raises(DriverLost, match=r"ended before the stage sequences did.*java\.log|connection .* broke"):
+    with pytest.raises(
+        DriverLost, match=r"ended before the stage sequences did.*spark_driver\.log|connection .* broke"
+    ):
         run(driver(command=(sys.executable, "-c", dies)), HELP)
+
+
+def test_a_task_that_is_killed_while_the_driver_starts_leaves_none(driver, tmp_path):
+    task = driver(command=(sys.executable, "-c", "import time; time.sleep(60)"))
+    threading.Timer(1, task.leave).start()
+    with pytest.raises(DriverLost, match="ended before its Spark driver was up"):
+        run(task, HELP)
+    assert not list((tmp_path / "home" / "spark_drivers").iterdir())
+
+
+def test_without_a_place_for_a_socket_nothing_is_done(driver, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.tempdir", "/tmp/" + "long" * 30)
+        assert run(driver(), HELP) == (None, "")
+
+
+def test_code_that_changed_is_not_run_by_a_driver_that_loaded_what_was_there_before(driver, monkeypatch):
+    before = driver()._socket_path()
+    assert driver()._socket_path() == before
+    monkeypatch.setattr("infra.spark_driver._newest_change", lambda: 1)
+    assert driver()._socket_path() != before
 
 
 def test_a_task_that_is_killed_hangs_up(driver):
