@@ -167,6 +167,9 @@ class SparkDriver:
             )
         note = self._home / "spark_drivers" / str(process.pid)
         note.parent.mkdir(parents=True, exist_ok=True)
+        for other in note.parent.iterdir():
+            if not Path("/proc", other.name).exists():
+                other.unlink(missing_ok=True)
         note.touch()
         connection = None
         try:
