@@ -1,7 +1,7 @@
 """Stages in a Spark driver that stays for a while: the next stage on this machine finds Java warm.
 
 Starting Spark and running each query for the first time takes most of a short stage (measured on two cores: `sequences`
-of 4,000 rows takes 18 s alone and 8 s after `ingest`). A driver serves one stage after another of the same Spark
+of 4,000 rows takes 18 s alone and 12 s after `ingest`). A driver serves one stage after another of the same Spark
 properties, environment and code. It ends after a stage that failed, so that a retry starts afresh, after some seconds
 without work, and with the task that asked it. The other side is `pipelines.launch.driver`.
 """
@@ -140,13 +140,11 @@ class SparkDriver:
         """A connection to a driver that is there and idle."""
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(HELLO_LIMIT_S)
-        try:
+        with suppress(OSError):
             connection.connect(str(self._socket_path()))
             if connection.recv(1):
                 connection.settimeout(None)
                 return connection
-        except OSError:
-            pass
         connection.close()
         return None
 

@@ -90,6 +90,17 @@ def forget() -> None:
             session.catalog.clearCache()
 
 
+def _serve_all(server: socket.socket) -> None:
+    """Serve one after another, until a stage fails or `server` has waited too long."""
+    with contextlib.suppress(TimeoutError):
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                if serve(connection):
+                    return
+            forget()
+
+
 def main() -> None:
     """Serve until a stage fails or nobody asks for a while."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,15 +116,7 @@ def main() -> None:
         server.listen(1)
         server.settimeout(given.seconds)
         try:
-            while True:
-                connection, _ = server.accept()
-                with connection:
-                    connection.settimeout(None)
-                    if serve(connection):
-                        break
-                    forget()
-        except TimeoutError:
-            pass
+            _serve_all(server)
         finally:
             # Who waited too long for an answer has started another driver at this address.
             if given.socket.exists() and given.socket.stat().st_ino == ours:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from infra.settings import REPOSITORY, load_settings
 from infra.spark_conf import SMALL_BYTES, spark_conf, spark_home
+from infra.spark_driver import spark_submit
 from schemas.dataset import Dataset
 from schemas.input_size import bytes_below
 
@@ -54,10 +55,8 @@ def calibrate() -> float:
 def run_stage(stage: str, conf: dict[str, str], environment: dict[str, str]) -> str:
     """Run a stage under spark-submit; a line of what it took."""
     busy = calibrate()
-    words = [str(spark_home() / "bin" / "spark-submit"), "--driver-memory", conf["spark.driver.memory"]]
-    for name, value in conf.items():
-        words += ["--conf", f"{name}={value}"]
-    words += [str(REPOSITORY / "pipelines" / "launch" / "stage.py"), stage, "--dataset=ratings", f"--partition={DAY}"]
+    launcher = REPOSITORY / "pipelines" / "launch" / "stage.py"
+    words = spark_submit(conf, launcher, stage, "--dataset=ratings", f"--partition={DAY}")
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     said = process.communicate()[0]

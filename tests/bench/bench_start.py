@@ -15,7 +15,7 @@ from pathlib import Path
 
 from infra.settings import REPOSITORY
 
-ROOMS = ("infra", "pipelines", "ray_jobs")
+ROOMS = ("dags", "infra", "pipelines", "ray_jobs", "schemas")
 
 
 def entry_points(repository: Path) -> list[str]:
