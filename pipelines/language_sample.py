@@ -3,13 +3,15 @@
 For each user: every review as the model saw it, beside the line that was read from it or the reason why that line was
 refused; the merged preferences at the last position with the reviews that they rest on; the summary after each chunk;
 and each title's score with its standard error (nats per token; low does not belong), suspects with their suggested
-replacement. Users with most to show come first. Reads the tables of one partition and asks no model. The output holds
-what users wrote: keep it where the reviews may be.
+replacement. Users with most to show come first. The last lines count how many reviews gave a line and why the others
+did not: by these figures two endpoints compare, each after a run of its own. Reads the tables of one partition and asks
+no model. The output holds what users wrote: keep it where the reviews may be.
 """
 
 import argparse
 import datetime as dt
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -107,8 +109,27 @@ def read_sample(spark: "SparkSession", settings: Settings, dataset: str, day: dt
 
 
 def render(sample: Sample, reading: ReviewLineSettings) -> str:
-    """The sample as text, one block per user."""
-    return "\n\n".join("\n".join(_user(user, sample, reading)) for user in sample.reviews)
+    """The sample as text, one block per user, and the totals."""
+    blocks = [_user(user, sample, reading) for user in sample.reviews]
+    return "\n\n".join("\n".join(block) for block in (*blocks, _totals(sample)))
+
+
+def _totals(sample: Sample) -> list[str]:
+    """How many of the reviews that were asked about gave a line, and why the others did not."""
+    asked = [
+        f"{user}|{review.position}" for user, reviews in sample.reviews.items() for review in reviews if _asked(review)
+    ]
+    reasons = Counter(sample.refused[key].reason for key in asked if key in sample.refused)
+    kept = len(asked) - reasons.total()
+    share = f" ({kept / len(asked):.0%})" if asked else ""
+    return [
+        f"Lines of {len(sample.reviews)} users: {kept} of {len(asked)} reviews gave one{share}",
+        *(f"  {count:>3}  {reason}" for reason, count in reasons.most_common()),
+    ]
+
+
+def _asked(review: "Row") -> bool:
+    return bool(review.review) and review.stars is not None and sentiment_of(review.stars) is not None
 
 
 def _user(user: str, sample: Sample, reading: ReviewLineSettings) -> list[str]:
@@ -139,8 +160,7 @@ def _line(review: "Row", row: "Row | None", refused: "Row | None") -> str:
         return f"REFUSED  {refused.reason}: {refused.raw}"
     if row is not None and row.preferences and max(row.evidence[0]) == review.position:
         return f"line     {row.preferences[0]}"
-    unread = not review.review or review.stars is None or sentiment_of(review.stars) is None
-    return "-        not asked: between like and dislike, or nothing written" if unread else "-        no line"
+    return "-        no line" if _asked(review) else "-        not asked: between like and dislike, or nothing written"
 
 
 def _score(noise: Any, at: int, titles: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ def reviewed_positions(sequences: DataFrame, reviews: DataFrame, items: DataFram
 
     Returns:
         user_id, position, as_of, stars, review (text, else the headline; null where nothing was written), title, brand
-        (of the item; null where unknown).
+        and categories (of the item; null where unknown).
     """
     key = ("user_id", "item_id", "as_of")
     written = (
@@ -44,17 +44,17 @@ def reviewed_positions(sequences: DataFrame, reviews: DataFrame, items: DataFram
     return (
         positions.join(written, list(key), "left")
         .join(newest_items(items, day), "item_id", "left")
-        .select("user_id", "position", "as_of", "stars", "review", "title", "brand")
+        .select("user_id", "position", "as_of", "stars", "review", "title", "brand", "categories")
     )
 
 
 def newest_items(items: DataFrame, day: dt.date) -> DataFrame:
-    """item_id, title and brand as known on `day`, one row per item."""
+    """item_id, title, brand and categories as known on `day`, one row per item."""
     return (
         items.where(sf.col("partition_date") <= sf.lit(day))
         .groupBy("item_id")
-        .agg(sf.max_by(sf.struct("title", "brand"), "partition_date").alias("newest"))
-        .select("item_id", "newest.title", "newest.brand")
+        .agg(sf.max_by(sf.struct("title", "brand", "categories"), "partition_date").alias("newest"))
+        .select("item_id", "newest.title", "newest.brand", "newest.categories")
     )
 
 

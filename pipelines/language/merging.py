@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.language.words import content_stems, similarity
+from schemas.words import content_stems, similarity
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,8 @@ class ReviewLineSettings:
         max_review_words: longer reviews are cut, because a small model reads slowly.
         redact: personal data that is taken out before a review is sent, see `pipelines.language.redaction`.
         phone_region: country whose national telephone numbers are recognised.
+        least_grounded: share of a line's words that must tell a property in words of the review. Small models make the
+            rest up, larger ones say it in their own words.
         topics: what lines may talk of because the data is about it: ``price``, ``delivery``.
         prompt: name of the prompt file; ``review_opinions`` is for models that can tell likes from dislikes.
     """
@@ -22,12 +24,15 @@ class ReviewLineSettings:
     max_review_words: int = 120
     redact: tuple[str, ...] = KINDS
     phone_region: str = "US"
+    least_grounded: float = 0.6
     topics: tuple[str, ...] = ()
     prompt: str = "review_preference"
 
     def __post_init__(self) -> None:
         if self.max_users < 0 or self.max_review_words < 1:
             raise ValueError("review_lines.max_users must be 0 or more, review_lines.max_review_words 1 or more")
+        if not 0 < self.least_grounded <= 1:
+            raise ValueError(f"review_lines.least_grounded is {self.least_grounded}, but must be above 0 and at most 1")
         check_kinds(self.redact)
         unknown = set(self.topics) - {"price", "delivery"}
         if unknown:

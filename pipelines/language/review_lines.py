@@ -5,7 +5,7 @@ avoid; without, it gives one line whose sentiment the stars decide, which is as 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
@@ -25,8 +25,8 @@ _LISTS = {"prefers": LIKE, "avoids": DISLIKE}
 def review_lines(ledger: Ledger, positions: DataFrame, names: frozenset[str], chosen: ReviewLineSettings) -> DataFrame:
     """Ask for the line of every review in `positions`, and check it.
 
-    The model sees stars and text; the item's title and brand serve the check only. Reviews without text are not asked
-    about, nor are those of three stars where the stars decide the sentiment.
+    The model sees stars and text; the item's title, brand and categories serve the check only. Reviews without text are
+    not asked about, nor are those of three stars where the stars decide the sentiment.
 
     Args:
         positions: as `reviewed_positions` gives them, of the users to ask about.
@@ -42,7 +42,7 @@ def review_lines(ledger: Ledger, positions: DataFrame, names: frozenset[str], ch
     asked = positions.withColumn("request", render("stars", "review"))
     answered = ledger.process(asked, order_by=("user_id", "position"), note="reading reviews")
     read = sf.udf(_reader(prompt, names, chosen), _LINES, useArrow=False)
-    parts = ("answer.status", "answer.text", "stars", "review", "title", "brand")
+    parts = ("answer.status", "answer.text", "stars", "review", "title", "brand", "categories")
     every = answered.withColumn("lines", read(*(sf.col(part) for part in parts)))
     return every.select("*", sf.posexplode_outer("lines").alias("number", "read")).select(
         "user_id",
@@ -74,7 +74,7 @@ def _reader(
     prompt: ChatPrompt, names: frozenset[str], chosen: ReviewLineSettings
 ) -> Callable[..., list[tuple[str | None, ...]] | None]:
     examples = prompt.example_answers(*(_LISTS if BOTH in prompt.schemas else ["preference"]))
-    limits = LineLimits(topics=chosen.topics)
+    limits = LineLimits(topics=chosen.topics, least_grounded=chosen.least_grounded)
 
     def read(
         status: str | None,
@@ -83,6 +83,7 @@ def _reader(
         review: str | None,
         title: str | None,
         brand: str | None,
+        categories: Sequence[str] | None,
     ) -> list[tuple[str | None, ...]] | None:
         if status is None or review is None:
             return None
@@ -105,6 +106,7 @@ def _reader(
                 examples=examples,
                 limits=limits,
                 names=names,
+                categories=categories or (),
             )
             lines.append((line, sentiment, None) if problem is None else (None, None, problem))
         return lines

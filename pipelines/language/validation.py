@@ -7,7 +7,8 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from pipelines.language.words import content_stems, jaccard, words
+from pipelines.language.properties import Told, denied_in, filling, told_by, torn_from
+from schemas.words import content_stems, jaccard, words
 
 LIKE, DISLIKE = "like", "dislike"
 VERBS = {LIKE: "Prefers", DISLIKE: "Avoids"}
@@ -22,18 +23,12 @@ _DELIVERY = re.compile(
     r"return(?:s|ed|ing)?|sellers?|shipments?|shipp\w+|vendors?)\b",
     re.IGNORECASE,
 )
-_AVERSION = re.compile(
-    r"\b(?:avoid\w*|could do without|dislik\w*|hat(?:e|es|ed)|instead of|never lik\w*|no more|not another|"
-    r"nothing like|rather than|tired of|unlike|"
-    r"(?:is|was) ?n[o']t(?! (?:disappoint\w*|having|it|let down|needing)\b))\b",
-    re.IGNORECASE,
-)
+_WISHES = re.compile(r"\b(?:could|should|would)\b", re.IGNORECASE)
 _TO_THE_MODEL = re.compile(
     r"\b(?:ignor\w*|disregard\w*|forget|overrid\w*)\b.*\b(?:instruct\w*|previous|prior|above|rules?|prompts?)\b|"
     r"\b(?:system prompt|language model|json|as an ai|your instructions|you are now)\b",
     re.IGNORECASE,
 )
-_NEGATIONS = frozenset(("no", "not", "never", "without"))
 _MODEL_NUMBER = re.compile(r"\b(?=[A-Za-z0-9-]*\d{2})(?=[A-Za-z0-9-]*[A-Z])[A-Za-z][A-Za-z0-9-]*\b")
 
 
@@ -76,6 +71,7 @@ def line_problem(
     examples: Sequence[str],
     limits: LineLimits,
     names: Collection[str] = frozenset(),
+    categories: Sequence[str] = (),
 ) -> str | None:
     """Why a preference line must not be used, or None when it may.
 
@@ -85,6 +81,7 @@ def line_problem(
         title, brand: the reviewed item's, which the model was not shown and the line must not name.
         examples: lines of the prompt's examples.
         names: words, in lower case, that are names of brands or products wherever they stand.
+        categories: the reviewed item's, which like its title tell what the thing is called.
     """
     said = words(line)
     if not limits.fewest_words <= len(said) <= limits.most_words:
@@ -112,19 +109,32 @@ def line_problem(
         return "not grounded in the review"
     if len(content) < limits.least_distinct * len(order):
         return "repeats itself"
-    negations = {word.lower() for word in said} & _NEGATIONS
-    if not negations <= {word.lower() for word in words(review)}:
+    told = told_by(review, title=title or "", categories=categories)
+    if problem := _property_problem(line, sentiment, told, limits):
+        return problem
+    return "tears words apart" if torn_from(line, review, told) else None
+
+
+def _property_problem(line: str, sentiment: str, told: Told, limits: LineLimits) -> str | None:
+    """Why a line in words of the review tells no property of the thing, or not in the review's sense."""
+    content = content_stems(line)
+    properties = content & told.properties
+    telling = content - filling(line)
+    # "Prefers a guitar" tells what was bought.
+    if not properties or (len(telling) == 1 and words(line)[1].lower() in ("a", "an", "another")):
+        return "names no property"
+    if _WISHES.search(line) or len(telling & (properties | told.names)) < limits.least_grounded * len(telling):
+        return "talks of more than properties"
+    denied = denied_in(line)
+    if properties & denied & told.plain:
         return "adds a negation"
-    if sentiment == LIKE and _only_disliked(grounded, review):
+    if not properties - denied <= told.plain:
+        return "leaves out a negation"
+    if sentiment == LIKE and not properties <= told.liked:
         return "turns a dislike round"
+    if sentiment == DISLIKE and not properties <= told.disliked:
+        return "turns a wish round"
     return None
-
-
-def _only_disliked(stems: frozenset[str], review: str) -> bool:
-    """Whether some of `stems` stand only in sentences that speak of what the writer does not want."""
-    sentences = re.split(r"[.!?;]", review.replace("\u2019", "'"))
-    wanted = frozenset().union(*(content_stems(part) for part in sentences if not _AVERSION.search(part)))
-    return not stems <= wanted
 
 
 def _names_product(said: Sequence[str], title: str, brand: str, title_run: int) -> bool:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from pipelines.landing.planted_world.vocabulary import ATTRIBUTES
-from pipelines.language.words import content_stems, words
+from schemas.words import content_stems, words
 
 # "not having any cables" is not about cables.
 _NEGATIONS = frozenset(("no", "not", "never", "without"))

@@ -11,7 +11,7 @@ from pipelines.landing.planted_world.mentions import named_attributes, stems_of
 from pipelines.landing.planted_world.truth import DISLIKE, LIKE, TruePosition, Truth
 from pipelines.landing.planted_world.vocabulary import ATTRIBUTES
 from pipelines.language.validation import VERBS, LineLimits, line_problem, sentiment_of
-from pipelines.language.words import content_stems, words
+from schemas.words import content_stems, words
 
 # Log-probabilities per token (nats): of a title that nothing is known about, and what a history adds to it.
 NEUTRAL, BELONGS, STRAY, PER_MATCH = -2.0, 1.0, -1.0, 0.25

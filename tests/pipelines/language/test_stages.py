@@ -99,9 +99,14 @@ def warehouse(settings, tables_made, monkeypatch):
     return settings
 
 
+# Histories of seven reviews, so that there is something to fold on.
+CHUNKS = {"review_summaries.chunk_reviews": 5}
+
+
 def run(stage, **overrides):
     denoising = {"max_users": 2, "rule": "percentile", "suspect_share": 0.25, "contexts": 3, "candidates": 2}
-    values = {"review_lines.max_users": 2, **{f"denoised_sequences.{name}": value for name, value in denoising.items()}}
+    values = CHUNKS | {"review_lines.max_users": 2}
+    values |= {f"denoised_sequences.{name}": value for name, value in denoising.items()}
     return stage.run(
         StageRequest(stage=stage.STAGE, dataset="d", partition=str(DAY), overrides={**values, **overrides})
     )
@@ -224,10 +229,11 @@ def test_a_new_day_asks_about_users_with_new_reviews_only(spark, warehouse, monk
     def calls(day):
         with scripted_server(perfect_model) as server:
             monkeypatch.setenv("PENCHANT_LLM__BASE_URL", server.base_url)
-            made = {
-                stage.STAGE: stage.run(StageRequest(stage=stage.STAGE, dataset="days", partition=str(day))).counts
+            requests = [
+                StageRequest(stage=stage.STAGE, dataset="days", partition=str(day), overrides=CHUNKS)
                 for stage in stages
-            }
+            ]
+            made = {request.stage: stage.run(request).counts for stage, request in zip(stages, requests, strict=True)}
             asked = [
                 body.get("prompt") or body["messages"][-1]["content"]
                 for path, body in server.calls

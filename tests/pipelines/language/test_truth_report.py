@@ -110,6 +110,8 @@ def test_a_sample_of_users_shows_every_review_with_its_line(spark, chain, monkey
     assert begins["line"] == counts["preferences"]["lines"]
     assert begins["REFUSED"] == len(chain.warehouse.refused)
     assert begins["line"] + begins["REFUSED"] + begins["-"] == begins["wrote"]
+    asked = begins["line"] + begins["REFUSED"]
+    assert any(line.startswith(f"Lines of 40 users: {begins['line']} of {asked} reviews gave one") for line in printed)
     assert sum("SUSPECT, instead: " in line for line in printed) == counts["denoised_sequences"]["suspects"]
     assert sum(" lines: " in line for line in printed) == counts["review_summaries"]["summaries_ok"]
 

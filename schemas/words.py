@@ -5,11 +5,12 @@ import re
 _WORD = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z]+)?")
 
 
-def _listed(text: str) -> frozenset[str]:
+def listed(text: str) -> frozenset[str]:
+    """The words of a text, which are apart by white space."""
     return frozenset(text.split())
 
 
-_FUNCTION_WORDS = _listed(
+FUNCTION_WORDS = listed(
     """a about above after again all also although always am an and any anything are as at back be because been before
     being both but by can cannot could did do does doing don done down each else ever every few for from further get
     gets getting go goes going got had has have having he her here hers him his how however i if in into is it its just
@@ -19,7 +20,7 @@ _FUNCTION_WORDS = _listed(
     using ve very want wants was way we well were what when where which while who whom whose why will with within
     without would yet you your yours"""
 )
-_EMPTY_PRAISE = _listed(
+_EMPTY_PRAISE = listed(
     """amazing awesome awful bad best better brand brands buy choice cool decent everything excellent fantastic
     favorite favourite fine good great high item items kind liked likes lot love loved lovely loves nice okay
     perfect poor prefer prefers avoid avoids product products purchase quality review reviews second star stars
@@ -49,7 +50,7 @@ def content_stems(text: str) -> frozenset[str]:
     return frozenset(
         stem(word)
         for word in words(text)
-        if len(word) > 1 and word.lower().split("'")[0] not in _FUNCTION_WORDS and word.lower() not in _EMPTY_PRAISE
+        if len(word) > 1 and word.lower().split("'")[0] not in FUNCTION_WORDS and word.lower() not in _EMPTY_PRAISE
     )
 
 
