@@ -212,10 +212,10 @@ TRAIN_BASELINE = Stage(
     task_id="train_baseline",
     stage="train",
     engine="ray",
-    after=("ingest", "sequences", "denoised_sequences"),
-    reads=("items", "sequences", "denoised_sequences"),
+    after=("ingest", "sequences", "preferences", "denoised_sequences"),
+    reads=("items", "sequences", "preferences", "denoised_sequences"),
     recipe="sasrec",
-    doc="Trains SASRec on the same split, the baseline that a new method has to be seen beside.",
+    doc="Trains SASRec on the same split, the baseline: a recommender that is worse is not registered, but this is.",
 )
 EVALUATE = Stage(
     task_id="evaluate",
@@ -236,7 +236,8 @@ EVALUATE = Stage(
 Ranks the held-out item against the whole catalogue for every user: Recall and NDCG at 5, 10 and 20 and MRR beside
 popularity (counted on training positions only), SASRec and the champion, with intervals and paired differences, by
 popularity of the target and length of the history, and the coverage of the lists. Per-user values are in
-**evaluations**.
+**evaluations**. Items of the history are left out, as in serving and when training stops early; what comes out with all
+items ranked, as published, stands beside it, and how far words move each model's lists.
 """,
 )
 REGISTER = Stage(
@@ -259,7 +260,8 @@ REGISTER = Stage(
     doc="""
 Registers the model in MLflow as `challenger`, with its card, signature, lineage and plots, and as `champion` when it
 passes the gate: above popularity, and beside the champion on the same day not worse, in no group of users and in no
-limit. The card says each number and its bar. The same work never makes a second version.
+limit, and moved by words no less. A recommender that is worse than its baseline is not registered, but the baseline is,
+and says why. The card says each number and its bar. The same work never makes a second version.
 """,
 )
 RECOMMENDATIONS = Stage(

@@ -15,6 +15,7 @@ from schemas.model_versions import (
     CHAMPION_KEY,
     DECISION_TAG,
     IDENTITY_TAG,
+    INSTEAD_TAG,
     NONE,
     SINCE_TAG,
     WAITING,
@@ -68,7 +69,8 @@ def _champion_now(client: Any, name: str) -> Any:
 
 @task(
     trigger_rule="none_failed",
-    doc_md="Looks up which champion the trained model has to stand beside: on a rerun the one that it was judged with.",
+    doc_md="Looks up which champion the trained model has to stand beside: on a rerun the one that it was judged with, "
+    "or the baseline that was registered instead.",
 )
 def champion() -> dict[str, Any]:
     """The champion that the run's model is compared with; nothing where there is none, or it is the model itself."""
@@ -78,9 +80,11 @@ def champion() -> dict[str, Any]:
     trained = report["outputs"]["run_identity"] if report else NONE
     client = registry()
     now = _champion_now(client, name)
-    own = client.search_model_versions(
-        f"name = '{name}' and tags.`{IDENTITY_TAG}` = '{trained}'", order_by=["version_number ASC"], max_results=1
-    )
+    own: list[Any] = []
+    for tag in (IDENTITY_TAG, INSTEAD_TAG):
+        own += client.search_model_versions(
+            f"name = '{name}' and tags.`{tag}` = '{trained}'", order_by=["version_number ASC"], max_results=1
+        )
     number = "" if now is None else str(now.version)
     if own and (own[0].tags.get(DECISION_TAG, WAITING) != WAITING or str(own[0].version) == number):
         recorded = own[0].tags.get(BEFORE_TAG, NONE)

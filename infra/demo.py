@@ -55,6 +55,8 @@ class Demo:
         self._lap("run")
         self._module("ray_jobs.report", f"--dataset={dataset}", f"--partition={self.partition}")
         self._lap("report")
+        self._module("ray_jobs.steered", f"--dataset={dataset}")
+        self._lap("steering")
         self._addresses(dataset, api.report(DAG, run_id, "day_report"))
 
     def _lap(self, name: str) -> None:
@@ -93,7 +95,8 @@ class Demo:
 
     def _addresses(self, dataset: str, day: dict[str, Any] | None) -> None:
         docs = load_settings().data_docs_dir(dataset) / "index.html"
-        print(f"\nAirflow    http://127.0.0.1:{self.ports.airflow}/dags/{DAG}")
+        print(f"\nSteer      http://127.0.0.1:{self.ports.page}/#dataset={dataset}")
+        print(f"Airflow    http://127.0.0.1:{self.ports.airflow}/dags/{DAG}")
         print(f"MLflow     http://127.0.0.1:{self.ports.mlflow}/#/models/penchant-{dataset}")
         if day:
             print(f"The day    {day['outputs']['page']}")

@@ -30,6 +30,9 @@ PATIENCE = {
     "METRICS_RECORD_INTERVAL_S": "60",
     "REPORTER_UPDATE_INTERVAL_MS": "30000",
     "SCAN_EVENT_DIR_INTERVAL_SECONDS": "30",
+    # From this many log files on, and after each run there are more, they are listed each so many seconds, not always.
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",
+    "LOG_NAME_UPDATE_INTERVAL_S": "2",
     "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "5",
     "RAY_DASHBOARD_STATS_UPDATING_INTERVAL": "60",
     "RAY_enable_metrics_collection": "false",
@@ -52,10 +55,11 @@ class Ports:
     ray_dashboard: int = 8265
     ray_gcs: int = 6399
     llm: int = 8095
+    page: int = 8090
 
     @classmethod
     def from_environment(cls) -> "Ports":
-        """Ports from ``AIRFLOW_PORT``, ``MLFLOW_PORT``, ``RAY_DASHBOARD_PORT``, ``RAY_GCS_PORT`` and ``LLM_PORT``.
+        """Ports from ``AIRFLOW_PORT``, ``MLFLOW_PORT`` and so on, a variable for each.
 
         Raises:
             SettingError: a variable is no port number.

@@ -57,6 +57,7 @@ def local_services(home: Path, ports: Ports) -> list[Service]:
     binaries = Path(sys.executable).parent
     airflow, mlflow = f"http://127.0.0.1:{ports.airflow}", f"http://127.0.0.1:{ports.mlflow}"
     dashboard, llm = f"http://127.0.0.1:{ports.ray_dashboard}", f"http://127.0.0.1:{ports.llm}"
+    page = f"http://127.0.0.1:{ports.page}"
     services = [
         Service(
             name="airflow",
@@ -93,6 +94,13 @@ def local_services(home: Path, ports: Ports) -> list[Service]:
             ports=("MLFLOW_PORT",),
             health=f"{mlflow}/health",
             page=mlflow,
+        ),
+        Service(
+            name="page",
+            argv=[sys.executable, "-m", "ray_jobs.serving.page", f"--port={ports.page}"],
+            ports=("PAGE_PORT",),
+            health=f"{page}/health",
+            page=page,
         ),
         Service(
             name="llm",
@@ -267,7 +275,7 @@ def _answers(address: str) -> bool:
 def main() -> int:
     """Start, stop or list the local services."""
     parser = argparse.ArgumentParser(
-        description="Local services of Penchant: Airflow, Ray, MLflow, the language model."
+        description="Local services of Penchant: Airflow, Ray, MLflow, the language model, the page that steers."
     )
     parser.add_argument("action", choices=("up", "down", "status"))
     action = parser.parse_args().action

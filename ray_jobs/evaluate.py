@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,19 +11,22 @@ import numpy as np
 
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
+from ray_jobs.data.histories import Histories
 from ray_jobs.data.tables import publish, table_exists, table_version
 from ray_jobs.data.training_data import TrainingData, read_training_data
 from ray_jobs.evaluation.evaluator import HISTORY, Ranked, evaluate, evaluate_sampled, evaluation_rows
 from ray_jobs.evaluation.exposure import popularity_percentiles
 from ray_jobs.evaluation.metrics import bootstrap, paired
 from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS
+from ray_jobs.evaluation.translation import Translation
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.recommenders.popularity import Popularity
 from ray_jobs.recommenders.settings import PopularitySettings
 from ray_jobs.registry import runs, versions
 from ray_jobs.registry.provenance import EVALUATION_TAG
-from ray_jobs.registry.results import model_name
+from ray_jobs.registry.results import counted, model_name
+from ray_jobs.registry.trained import BASELINE, RECOMMENDER
 from ray_jobs.stages.evaluate import STAGE, EvaluateSettings
 from schemas.errors import DataError
 from schemas.evaluations import EVALUATIONS
@@ -30,9 +34,11 @@ from schemas.handoff import StageReport
 from schemas.model_versions import CHAMPION, CHAMPION_KEY, IDENTITY_TAG, PARTITION_TAG
 from schemas.stage_request import StageRequest
 
-TRAINERS = ("train_recommender", "train_baseline")
 CHAMPION_COVERAGE, UNKNOWN_TARGETS = "champion_coverage_10", "champion_unknown_targets"
 """Outputs about the champion, beside ``champion``, its ``<name>/<version>``."""
+WORD_SHARES = ("success", "control", "halved")
+ALL_ITEMS = "test.all_items"
+"""Before the names of metrics of the published protocol."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,14 @@ class Candidate:
 
     Args:
         model: name in `evaluations`, ``<recipe>@<run identity>``, and ``@<version>`` of histories with other targets.
+        role: task that trained it, or `CHAMPION`; empty for popularity, which has no words to follow.
         run_id: MLflow run that gets the numbers, empty for none.
         version: ``<name>/<version>`` of a registered version that the trained model is compared with.
     """
 
     model: str
     recommender: Recommender
+    role: str = ""
     run_id: str = ""
     version: str = ""
 
@@ -63,7 +71,7 @@ def run(request: StageRequest) -> StageReport:
     progress = Progress(settings.home, STAGE)
     progress.update(0, 1, "reading tables")
     data = read_training_data(settings, request, codes=False, preferences=True)
-    candidates = [_popularity(request, data), *_trained(request, data)]
+    candidates = [_popularity(request, data), *_trained(request, data, own)]
     with tempfile.TemporaryDirectory() as folder:
         candidates += _champion(settings, request, data, Path(folder))
     uri = settings.table_uri(request.dataset, EVALUATIONS.name)
@@ -90,22 +98,24 @@ def run(request: StageRequest) -> StageReport:
         handoff = publish(table, EVALUATIONS, uri, partition, request.identity())
         rows += handoff.rows
         summary = summarise(results, reference)
-        if own.sampled_negatives and not candidate.version:
-            sampled = evaluate_sampled(
-                candidate.recommender, data.histories, negatives=own.sampled_negatives, seed=own.seed
-            )
-            summary |= means(sampled)
+        if not candidate.version:
+            summary |= other_protocols(candidate.recommender, data.histories, own)
+        heard = word_shares(candidate, data, own)
+        summary |= {f"test.words.{name}": round(value, 6) for name, value in heard.items()}
+        outputs |= {f"{candidate.role}_words_{name}": f"{value:.6f}" for name, value in heard.items()}
         candidate.recommender.release()
         shown = {name: value for name, value in summary.items() if f".{HISTORY}." not in name}
         counts = {f"{candidate.label}.{name}": value for name, value in shown.items()} | counts
         if candidate.version:
-            outputs = beside_champion(candidate, results, data)
+            outputs |= beside_champion(candidate, results, data)
             counts["champion.unknown_targets"] = int(outputs[UNKNOWN_TARGETS])
         if candidate.run_id:
             logged = summary | slice_means(results)
             runs.log_metrics(candidate.run_id, [(name, value, 0) for name, value in logged.items()])
             runs.set_tags(candidate.run_id, {EVALUATION_TAG: json.dumps(asdict(own))})
             _log_lists(candidate, results)
+    for split, result in reference.items():
+        counts[f"{split}.targets_in_their_history"] = result.examples.seen_targets()
     progress.update(1, 1, f"{len(candidates)} models")
     return StageReport(
         stage=STAGE,
@@ -119,17 +129,19 @@ def run(request: StageRequest) -> StageReport:
 def _popularity(request: StageRequest, data: TrainingData) -> Candidate:
     recommender = Popularity(PopularitySettings(), data.catalogue)
     recommender.fit_counts(data.histories)
-    return Candidate(model_name("popularity", f"{request.dataset}--{request.partition}", data.version), recommender)
+    return Candidate(model_name("popularity", counted(request.dataset, request.partition), data.version), recommender)
 
 
-def _trained(request: StageRequest, data: TrainingData) -> list[Candidate]:
+def _trained(request: StageRequest, data: TrainingData, own: EvaluateSettings) -> list[Candidate]:
     """The models that earlier tasks trained.
+
+    One whose training stopped early by another ranking than it is judged by is warned of.
 
     Raises:
         DataError: none is named, or one was trained on another catalogue or on histories with other targets.
     """
     candidates: list[Candidate] = []
-    for task in TRAINERS:
+    for task in (RECOMMENDER, BASELINE):
         uri = request.upstream.get(f"{task}.bundle_uri")
         if not uri:
             continue
@@ -149,10 +161,17 @@ def _trained(request: StageRequest, data: TrainingData) -> list[Candidate]:
         model = model_name(bundle.recipe, bundle.provenance["run_identity"], data.version)
         if any(candidate.model == model for candidate in candidates):
             continue
-        candidates.append(Candidate(model, bundle.recommender, request.upstream.get(f"{task}.mlflow_run_id", "")))
+        stopped_by = bundle.recommender.base_settings.validate_unseen
+        if bundle.recommender.trainable and stopped_by != own.exclude_seen:
+            warnings.warn(
+                f"{STAGE}.exclude_seen is {own.exclude_seen}, and training of {bundle.recipe} stopped early with "
+                f"{bundle.recipe}.validate_unseen {stopped_by}: its best epoch by one ranking is judged by another",
+                stacklevel=2,
+            )
+        candidates.append(Candidate(model, bundle.recommender, task, request.upstream.get(f"{task}.mlflow_run_id", "")))
     if not candidates:
         raise DataError(
-            f"no model to evaluate: --upstream names neither {' nor '.join(f'{t}.bundle_uri' for t in TRAINERS)}; "
+            f"no model to evaluate: --upstream names neither {RECOMMENDER}.bundle_uri nor {BASELINE}.bundle_uri; "
             "run the train stage first"
         )
     return candidates
@@ -161,18 +180,18 @@ def _trained(request: StageRequest, data: TrainingData) -> list[Candidate]:
 def _champion(settings: Settings, request: StageRequest, data: TrainingData, folder: Path) -> list[Candidate]:
     """The registered version that the request names, to be ranked on this day's histories.
 
-    None where it is of a newer day, whose training has seen what this day holds out; where it is the trained model; and
-    where the targets here are not the table's, because such models are for comparison only.
+    None where it is of a newer day, whose training has seen what this day holds out; where it is the recommender that
+    was trained; and where the targets here are not the table's, because such models are for comparison only.
     """
     reference = request.upstream.get(CHAMPION_KEY)
     if not reference or data.version:
         return []
     found = versions.resolve(runs.connect(settings), reference)
-    trained = {request.upstream.get(f"{task}.run_identity") for task in TRAINERS}
-    if found.tags.get(PARTITION_TAG, "") > request.partition or found.tags.get(IDENTITY_TAG) in trained:
+    trained = request.upstream.get(f"{RECOMMENDER}.run_identity", "")
+    if found.tags.get(PARTITION_TAG, "") > request.partition or found.tags.get(IDENTITY_TAG) == trained:
         return []
     bundle = load_bundle(versions.download_bundle(found, folder))
-    return [Candidate(model_name(CHAMPION, reference), bundle.recommender, version=reference)]
+    return [Candidate(model_name(CHAMPION, reference), bundle.recommender, CHAMPION, version=reference)]
 
 
 def beside_champion(candidate: Candidate, results: Sequence[Ranked], data: TrainingData) -> dict[str, str]:
@@ -185,6 +204,30 @@ def beside_champion(candidate: Candidate, results: Sequence[Ranked], data: Train
         CHAMPION_COVERAGE: f"{served.exposure().coverage:.6f}",
         UNKNOWN_TARGETS: str(unknown),
     }
+
+
+def other_protocols(recommender: Recommender, histories: Histories, own: EvaluateSettings) -> dict[str, float]:
+    """Means under protocols that others report, by names that say so: all items ranked, or among sampled ones."""
+    found: dict[str, float] = {}
+    if own.all_items and own.exclude_seen:
+        (ranked,) = evaluate(recommender, histories, ("test",), exclude_seen=False, as_served=True)
+        found = {f"{ALL_ITEMS}.{name}": round(float(v.mean()), 6) for name, v in ranked.metrics().items()}
+    if own.sampled_negatives:
+        found |= means(evaluate_sampled(recommender, histories, negatives=own.sampled_negatives, seed=own.seed))
+    return found
+
+
+def word_shares(candidate: Candidate, data: TrainingData, own: EvaluateSettings) -> dict[str, float]:
+    """How well a candidate's lists follow words: `ray_jobs.steering.probing.Follows` by name; nothing if not asked."""
+    if not (candidate.role and own.word_users and own.words):
+        return {}
+    from ray_jobs.steering.probing import follows
+
+    histories = data.histories
+    if candidate.version:
+        histories = Translation.between(candidate.recommender.catalogue, data.catalogue).known(histories)
+    found = follows(candidate.recommender, histories, own.word_users, own.words, own.seed)
+    return {name: getattr(found, name) for name in WORD_SHARES}
 
 
 def means(results: Sequence[Ranked]) -> dict[str, float]:

@@ -35,7 +35,7 @@ class Scorer:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Append ``item_ids`` and ``scores`` to the rows of `batch`."""
-        columns = ("history", "preference", "times", "asked_at")
+        columns = ("history", "known", "times", "asked_at")
         frame = pd.DataFrame({name: batch.column(name).to_pylist() for name in columns})
         answer = self._model.predict(frame, params=self._params)
         return pa.table(
@@ -43,7 +43,7 @@ class Scorer:
                 "user_id": batch.column("user_id"),
                 "item_ids": pa.array(answer["item_ids"].tolist(), pa.list_(pa.string())),
                 "scores": pa.array(answer["scores"].tolist(), pa.list_(pa.float32())),
-                "preference": batch.column("preference"),
+                "preference": batch.column("known"),
             }
         )
 
@@ -56,7 +56,7 @@ def blocks(audience: Sequence[Reader], size: int) -> Iterator[pa.Table]:
             {
                 "user_id": pa.array([reader.user_id for reader in part], pa.string()),
                 "history": pa.array([reader.history for reader in part], pa.list_(pa.string())),
-                "preference": pa.array([reader.preference for reader in part], pa.string()),
+                "known": pa.array([reader.preference for reader in part], pa.string()),
                 "times": pa.array([reader.times for reader in part], pa.list_(pa.int64())),
                 "asked_at": pa.array([reader.asked_at for reader in part], pa.int64()),
             }

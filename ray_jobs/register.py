@@ -1,7 +1,7 @@
-"""The work of `ray_jobs.stages.register`: log the model, judge it, make its version, move the aliases."""
+"""The work of `ray_jobs.stages.register`: choose, log and judge a model, make its version, move the aliases."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +19,14 @@ from ray_jobs.evaluation.metrics import Paired
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import aliases, plots, promotion, runs, versions
 from ray_jobs.registry.audience import Reader, audience_of
-from ray_jobs.registry.judging import Case, judge
+from ray_jobs.registry.judging import Case, Choice, choose, judge
 from ray_jobs.registry.lineage import git_revision
 from ray_jobs.registry.model import input_example, log_model
 from ray_jobs.registry.model_card import EXPOSURE, CardContent, markdown
 from ray_jobs.registry.results import (
-    BASELINES,
     ModelResult,
     compare,
+    counted,
     of_model,
     ranked_beside,
     summarise,
@@ -34,7 +34,7 @@ from ray_jobs.registry.results import (
 )
 from ray_jobs.registry.settings import SECTION, PromotionSettings
 from ray_jobs.registry.steering_report import TAG as STEERING_TAG
-from ray_jobs.registry.trained import Trained
+from ray_jobs.registry.trained import BASELINE, Trained
 from ray_jobs.stages.register import STAGE
 from schemas.handoff import StageReport
 from schemas.model_versions import (
@@ -43,9 +43,12 @@ from schemas.model_versions import (
     CHAMPION,
     DECISION_TAG,
     IDENTITY_TAG,
+    INSTEAD_TAG,
     NONE,
+    NOT_REGISTERED,
     PARTITION_TAG,
     PROMOTED,
+    REGISTERED_TAG,
     ROLLED_BACK_TAG,
     VERSION_TAG,
     WAITING,
@@ -60,26 +63,33 @@ LISTED = ("ndcg_10", "recall_10")
 
 
 def run(request: StageRequest) -> StageReport:
-    """Register the model of `request.upstream` and decide about its aliases."""
+    """Register the recommender of `request.upstream`, or the better baseline, and decide about its aliases."""
     settings = load_settings()
     own = stage_settings(PromotionSettings, SECTION, settings, request.overrides)
     progress = Progress(settings.home, STAGE)
-    trained = Trained.of(request.upstream)
+    asked = Trained.of(request.upstream)
     client = runs.connect(settings)
     name = registered_name(request.dataset)
-    found = versions.find_version(client, name, trained.identity)
-    if found is not None and found.tags.get(DECISION_TAG, WAITING) != WAITING:
+    found = versions.find_for_run(client, name, asked.identity)
+    if found is not None and _judged(found):
         return _report(client, found, "reused", {"versions_made": 0})
     with aliases.one_promoter(settings, name):
+        progress.update(0, STEPS, "reading metrics")
+        evaluations = input_partition(settings, request, "evaluations")
+        everything = summarise(evaluations)
+        choice = choose(evaluations, everything, request.upstream, own)
+        trained = choice.trained
+        found = versions.find_version(client, name, trained.identity)
         champion = aliases.champion_of(client, name)
+        if found is not None and _judged(found):
+            _leave(choice, found)
+            return _report(client, found, "reused", {"versions_made": 0})
         if found is not None and champion == str(found.version):
             if BEFORE_TAG in found.tags:
                 return _completed(client, found)
             champion = None
 
-        progress.update(0, STEPS, "reading metrics")
-        evaluations = input_partition(settings, request, "evaluations")
-        results = _results(evaluations, request, trained)
+        results = with_slices(evaluations, _results(everything, request, choice))
         bundle = load_bundle(trained.bundle_uri)
         audience = audience_of(settings, request)
         training_run = client.get_run(trained.run_id)
@@ -90,9 +100,9 @@ def run(request: StageRequest) -> StageReport:
                 own=own,
                 evaluations=evaluations,
                 results=results,
+                choice=choice,
                 coverage=training_run.data.metrics.get(f"test.coverage_{LIST_LENGTH}"),
                 bundle=bundle,
-                trained=trained,
                 audience=audience,
                 champion=None if champion is None else client.get_model_version(name, champion),
                 version="" if found is None else str(found.version),
@@ -104,12 +114,12 @@ def run(request: StageRequest) -> StageReport:
         content = replace(
             _card_content(request, trained, bundle, audience, results, name),
             comparisons=_comparisons(evaluations, results, trained),
-            exposures=_exposures(client, training_run, request),
+            exposures=_exposures(client, training_run, request, choice.lost),
             decision=decision,
         )
         progress.update(1, STEPS, "plots")
         _log_plots(content, bundle)
-        tags = _tags(request, trained, content, bundle) | _steering(training_run)
+        tags = _tags(request, choice, content, bundle) | _steering(training_run)
         made = found is None
         if found is None:
             progress.update(2, STEPS, "logging the model")
@@ -117,6 +127,7 @@ def run(request: StageRequest) -> StageReport:
         progress.update(3, STEPS, "model card")
         _describe(client, found, content, tags)
         runs.log_json(trained.run_id, decision.to_dict(), "promotion.json")
+        _leave(choice, found)
         progress.update(4, STEPS, "promotion")
         _settle(client, found, decision, champion)
     progress.update(STEPS, STEPS, decision.word)
@@ -124,23 +135,31 @@ def run(request: StageRequest) -> StageReport:
     return _report(client, client.get_model_version(name, str(found.version)), "done", counts)
 
 
-def _results(evaluations: pa.Table, request: StageRequest, trained: Trained) -> list[ModelResult]:
-    """Results on the test split, the trained model's first (as it is served), then its other one, then baselines."""
-    everything = summarise(evaluations)
-    own = of_model(everything, trained.identity)
-    beside = ranked_beside(everything, own, request.upstream.get("train_baseline.run_identity", ""))
-    return with_slices(evaluations, own + beside)
+def _judged(found: ModelVersion) -> bool:
+    return found.tags.get(DECISION_TAG, WAITING) != WAITING
+
+
+def _results(everything: Sequence[ModelResult], request: StageRequest, choice: Choice) -> list[ModelResult]:
+    """Results on the test split, the registered model's first (as it is served), then its other one, then the others'.
+
+    The others are the recommender that lost to it, as it would have been served, and the baselines.
+    """
+    own = of_model(everything, choice.trained.identity)
+    lost = "" if choice.lost is None else choice.lost.identity
+    baselines = {
+        "sasrec": request.upstream.get(f"{BASELINE}.run_identity", ""),
+        "popularity": counted(request.dataset, request.partition),
+    }
+    return own + ranked_beside(everything, own, baselines, lost)
 
 
 def _comparisons(evaluations: pa.Table, results: list[ModelResult], trained: Trained) -> dict[str, Paired]:
-    """What the model has over each baseline; that over SASRec goes to its run, where evaluate put popularity's."""
-    found = {
-        result.label: compare(evaluations, results[0], result)
-        for result in results
-        if result.recipe in BASELINES and result.model != results[0].model
-    }
-    if "sasrec" in found:
-        over = found["sasrec"]
+    """What the model has over each other one; that over SASRec goes to its run, where evaluate put popularity's."""
+    others = [result for result in results if result.model != results[0].model]
+    found = {result.label: compare(evaluations, results[0], result) for result in others}
+    baseline = next((result.label for result in others if result.recipe == "sasrec"), None)
+    if baseline is not None:
+        over = found[baseline]
         numbers = {
             "": over.difference.mean,
             "_low": over.difference.low,
@@ -152,12 +171,17 @@ def _comparisons(evaluations: pa.Table, results: list[ModelResult], trained: Tra
     return found
 
 
-def _exposures(client: MlflowClient, training_run: Run, request: StageRequest) -> dict[str, dict[str, float]]:
-    """Measures of the lists that the evaluate stage logged, of the model and of the baseline where it has a run."""
+def _exposures(
+    client: MlflowClient, training_run: Run, request: StageRequest, lost: Trained | None
+) -> dict[str, dict[str, float]]:
+    """Measures of the lists that the evaluate stage logged, of the model and of what was trained beside it."""
     logged = {training_run.data.tags.get("recipe", "model"): training_run.data.metrics}
-    baseline = request.upstream.get("train_baseline.mlflow_run_id", "")
+    baseline = request.upstream.get(f"{BASELINE}.mlflow_run_id", "")
     if baseline and baseline != training_run.info.run_id:
         logged["sasrec, baseline"] = client.get_run(baseline).data.metrics
+    if lost is not None:
+        run = client.get_run(lost.run_id)
+        logged[f"{run.data.tags.get('recipe', 'recommender')}, not registered"] = run.data.metrics
     return {
         name: {measure: metrics[f"test.{measure}"] for measure in EXPOSURE}
         for name, metrics in logged.items()
@@ -190,6 +214,7 @@ def _card_content(
         codebook=_codebook(request, bundle),
         inputs=request.inputs,
         settings=bundle.recommender.settings_dict(),
+        steering=None if bundle.recommender.steering is None else bundle.recommender.steering.fit,
     )
 
 
@@ -211,7 +236,7 @@ def _log_plots(content: CardContent, bundle: Bundle) -> None:
         runs.log_figure(run_id, plots.codebook_use(codes, catalogue.level_sizes), "plots/codebook.png")
 
 
-def _tags(request: StageRequest, trained: Trained, content: CardContent, bundle: Bundle) -> dict[str, str]:
+def _tags(request: StageRequest, choice: Choice, content: CardContent, bundle: Bundle) -> dict[str, str]:
     """What a list of versions shows, in its order, and what other stages ask of a version; the rest is at its run."""
     own = content.results[0]
     begun = bundle.provenance.get("warm_start", {}).get("version")
@@ -223,7 +248,8 @@ def _tags(request: StageRequest, trained: Trained, content: CardContent, bundle:
         **({"penchant.codebook": content.codebook} if content.codebook else {}),
         **runs.run_page_tag(),
         "penchant.dataset": content.dataset,
-        IDENTITY_TAG: trained.identity,
+        IDENTITY_TAG: choice.trained.identity,
+        **({INSTEAD_TAG: choice.lost.identity} if choice.lost else {}),
         **({WORK_TAG: request.upstream["changes.work"]} if "changes.work" in request.upstream else {}),
     }
 
@@ -255,11 +281,13 @@ def _make_version(
     model_id = versions.find_logged_model(client, training_run.info.experiment_id, run_id, trained.identity)
     if model_id is None:
         example = next((reader for reader in audience if reader.preference), audience[0])
+        recommender = bundle.recommender
+        reads_text = recommender.signals.titles or recommender.signals.preferences or recommender.steering is not None
         model_id = log_model(
             run_id,
             trained.bundle_uri,
             input_example(example),
-            bundle.recommender.signals.titles or bundle.recommender.signals.preferences,
+            reads_text,
             tags,
         )
     source = f"models:/{model_id}"
@@ -279,6 +307,18 @@ def _describe(client: MlflowClient, found: ModelVersion, content: CardContent, t
         client.log_artifact(content.run_id, str(path))
     link = f"{found.name}/{found.version}"
     runs.set_tags(content.run_id, {VERSION_TAG: link, "mlflow.note.content": card})
+
+
+def _leave(choice: Choice, found: ModelVersion) -> None:
+    """Say on the run of a recommender that lost to its baseline what became of it, and why; else nothing."""
+    if choice.lost is None or choice.why is None:
+        return
+    link, reason = f"{found.name}/{found.version}", choice.why.note
+    decision = promotion.Decision((choice.why,)).to_dict() | {"decision": NOT_REGISTERED, "registered_instead": link}
+    runs.log_json(choice.lost.run_id, decision, "promotion.json")
+    tags = {DECISION_TAG: NOT_REGISTERED, versions.REASON_TAG: reason, REGISTERED_TAG: link}
+    note = f"**{NOT_REGISTERED}**: {reason}. Version {link} is of the baseline."
+    runs.set_tags(choice.lost.run_id, tags | {"mlflow.note.content": note})
 
 
 def _settle(client: MlflowClient, found: ModelVersion, decision: promotion.Decision, champion: str | None) -> None:

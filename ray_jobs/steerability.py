@@ -17,7 +17,7 @@ from ray_jobs.evaluation.probes import probe, summarise_probes
 from ray_jobs.evaluation.steering import Past, Sample, answer, evaluation_rows, read_pasts, summarise
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import runs, steering_plots, steering_report, versions
-from ray_jobs.registry.trained import TASK, Trained
+from ray_jobs.registry.trained import RECOMMENDER, Trained
 from ray_jobs.stages.steerability import STAGE, SteerabilitySettings
 from schemas.handoff import Handoff, StageReport
 from schemas.model_versions import CHALLENGER, CHAMPION, CHAMPION_KEY, registered_name
@@ -103,7 +103,7 @@ def run(request: StageRequest) -> StageReport:
 def _chosen(client: MlflowClient, request: StageRequest, own: SteerabilitySettings) -> list[Asked]:
     named = own.models or tuple(filter(None, request.upstream.get(MODELS, "").split(",")))
     asked = []
-    if not named and any(name.startswith(f"{TASK}.") for name in request.upstream):
+    if not named and any(name.startswith(f"{RECOMMENDER}.") for name in request.upstream):
         trained = Trained.of(request.upstream)
         asked = [Asked(model=trained.identity, label=CHALLENGER, bundle_uri=trained.bundle_uri, run_id=trained.run_id)]
         named = tuple(filter(None, [request.upstream.get(CHAMPION_KEY)]))

@@ -35,6 +35,9 @@ from ray_jobs.recommenders.generative_settings import ConditionedSettings
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.registry import provenance, runs, versions
 from ray_jobs.stages.train import DEFAULT_RECIPE, STAGE
+from ray_jobs.steering.fitting import fitted_layer
+from ray_jobs.steering.settings import SECTION as STEERING
+from ray_jobs.steering.settings import SteeringSettings
 from ray_jobs.training.curves import Row, metric_rows
 from ray_jobs.training.loop import TrainState
 from ray_jobs.training.plan import Plan, build
@@ -75,12 +78,14 @@ def train_as(
     known = read_provenance(bundle)
     status = "done" if known is None else "reused"
     data = {f"training_data.{k}": str(v) for k, v in asdict(training_data_settings(settings, request)).items()}
-    params = {**asdict(own), **data}
+    listens = stage_settings(SteeringSettings, STEERING, settings, request.overrides)
+    words = {f"{STEERING}.{k}": str(v) for k, v in asdict(listens).items()}
+    params = {**asdict(own), **data, **words}
     shown = name or f"{recipe} {request.partition}"
     run_id = runs.find_or_start(settings, request, shown, params, {"recipe": recipe, **(tags or {})})
     if known is None:
         try:
-            known = _train(settings, request, kind, own, bundle, run_id, task or task_id(recipe))
+            known = _train(settings, request, kind, own, listens, bundle, run_id, task or task_id(recipe))
         except BaseException:
             runs.finish(run_id, "FAILED")
             raise
@@ -105,6 +110,7 @@ def _train(
     request: StageRequest,
     kind: type[Recommender],
     own: RecipeSettings,
+    listens: SteeringSettings,
     bundle: Path,
     run_id: str,
     task: str,
@@ -113,10 +119,10 @@ def _train(
     progress = Progress(settings.home, task)
     progress.update(0, 1, "reading tables")
     how = training_data_settings(settings, request)
-    names = provenance.tables_of(settings, request, kind, own, how)
+    names = provenance.tables_of(settings, request, kind, own, how, listens)
     reading = at_versions(settings, request, names, provenance.partition_values(request))
     runs.log_inputs(run_id, reading.inputs)
-    data = read_training_data(settings, reading, kind.signals.codes, kind.signals.preferences)
+    data = read_training_data(settings, reading, kind.signals.codes, kind.signals.preferences or listens.enabled)
     torch.manual_seed(own.seed)
     recommender = kind(own, data.catalogue)
     recommender.fit_counts(data.histories)
@@ -164,13 +170,18 @@ def _train(
         if begun:
             counts |= {"warm_start_items": begun["items"], "warm_start_numbers": begun["numbers"]}
     counts["parameters"] = sum(p.numel() for p in recommender.parameters() if p.requires_grad)
+    if listens.enabled:
+        recommender.steering = fitted_layer(recommender, data.histories, listens, progress.update)
+        if recommender.steering is not None:
+            fit = recommender.steering.fit
+            counts |= {"steering_weight": fit.weight, "steering_refusal": fit.refusal, "steering_own": fit.own_weight}
     made = {
         "run_identity": request.identity().key(),
         "dataset": request.dataset,
         "partition": request.partition,
         "codebook": data.codebook,
         "data_version": data.version,
-        **provenance.recorded(settings, reading, how),
+        **provenance.recorded(settings, reading, how, listens),
         "counts": counts,
         "records": state.records,
         "curve": state.curve,

@@ -24,6 +24,7 @@ EVERYTHING = ("Makefile", "constraints.txt", "pyproject.toml", "tests/conftest.p
 STARTS = {
     "pipelines.launch.stage": "pipelines.stages",
     "infra.spark_driver": "pipelines.launch",
+    "infra.services": "ray_jobs.serving.page",
 }
 """What a module starts by name: every module of the package."""
 TESTS = REPOSITORY / "tests"

@@ -131,6 +131,8 @@ class Examples:
         times: seconds since 1970, int64, parallel to `items`; None where nobody knows them.
         target_times: int64[E], when the target was chosen; None as `times`.
         negative: bool[E], True where the preference rejects the target; None where it never does.
+        seen: every item before the target's position, inside the window `items` or not, one example after another;
+            example e owns ``seen[seen_offsets[e]:seen_offsets[e + 1]]``. None where nothing is left out by it.
     """
 
     items: IntArray
@@ -142,6 +144,8 @@ class Examples:
     times: IntArray | None = None
     target_times: IntArray | None = None
     negative: npt.NDArray[np.bool_] | None = None
+    seen: IntArray | None = None
+    seen_offsets: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -150,11 +154,20 @@ class Examples:
         """The history of one example, oldest first."""
         return self.items[self.offsets[row] : self.offsets[row + 1]]
 
+    def seen_targets(self) -> int:
+        """How many targets are among what their user has `seen`, so that leaving that out leaves them out, too."""
+        assert self.seen is not None
+        assert self.seen_offsets is not None
+        rows = np.repeat(np.arange(len(self)), np.diff(self.seen_offsets))
+        return len(np.unique(rows[self.seen == self.targets[rows]]))
+
     def at(self, rows: IntArray, with_history: bool = True) -> "Examples":
         """The examples at `rows`, in that order, with their histories or with empty ones."""
-        lengths = np.diff(self.offsets)[rows] * with_history
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        places, offsets = _places(self.offsets, rows, with_history)
+        seen, seen_offsets = self.seen, self.seen_offsets
+        if seen is not None and seen_offsets is not None:
+            chosen, seen_offsets = _places(seen_offsets, rows)
+            seen = seen[chosen]
         return Examples(
             items=self.items[places],
             offsets=offsets,
@@ -165,6 +178,8 @@ class Examples:
             times=None if self.times is None else self.times[places],
             target_times=None if self.target_times is None else self.target_times[rows],
             negative=None if self.negative is None else self.negative[rows],
+            seen=seen,
+            seen_offsets=seen_offsets,
         )
 
     def with_preferences(self, preferences: Sequence[str]) -> "Examples":
@@ -175,6 +190,13 @@ class Examples:
     def without_preferences(self) -> "Examples":
         """The same examples with no preference given."""
         return replace(self, preferences=("",) * len(self))
+
+
+def _places(offsets: IntArray, rows: IntArray, whole: bool = True) -> tuple[IntArray, IntArray]:
+    """Places of the values of `rows` in a flat array, and their new offsets; none of them without `whole`."""
+    lengths = np.diff(offsets)[rows] * whole
+    moved = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return np.repeat(offsets[rows] - moved[:-1], lengths) + np.arange(moved[-1]), moved
 
 
 @dataclass(frozen=True)
@@ -189,6 +211,9 @@ class Batch:
         times: int64[B, L], seconds since 1970 of the history, 0 at pads; None where nobody knows them.
         asked_at: int64[B], when the recommendation is wanted (the target's time where it is known); None as `times`.
         negative: bool[B], True where the preference rejects the target; None where it never does.
+        strength: float[B], how strongly the steering layer counts each preference, 1 as fitted; None for 1.
+        seen: int64[B, E], every item before the target's position, inside the window or not, padded with `PAD`; None as
+            in `Examples`.
     """
 
     history: torch.Tensor
@@ -198,6 +223,8 @@ class Batch:
     times: torch.Tensor | None = None
     asked_at: torch.Tensor | None = None
     negative: torch.Tensor | None = None
+    strength: torch.Tensor | None = None
+    seen: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.preferences)
@@ -213,6 +240,8 @@ class Batch:
             None if self.times is None else self.times[cut],
             None if self.asked_at is None else self.asked_at[cut],
             None if self.negative is None else self.negative[cut],
+            None if self.strength is None else self.strength[cut],
+            None if self.seen is None else self.seen[cut],
         )
 
     def to(self, device: torch.device) -> "Batch":
@@ -225,7 +254,13 @@ class Batch:
             None if self.times is None else self.times.to(device),
             None if self.asked_at is None else self.asked_at.to(device),
             None if self.negative is None else self.negative.to(device),
+            None if self.strength is None else self.strength.to(device),
+            None if self.seen is None else self.seen.to(device),
         )
+
+    def with_strength(self, strength: float) -> "Batch":
+        """The same examples with preferences that count `strength` times as strongly as fitted."""
+        return replace(self, strength=torch.full((len(self),), strength, device=self.history.device))
 
 
 class ExampleSource(Protocol):
@@ -286,7 +321,10 @@ def collate(examples: Examples, rows: IntArray) -> Batch:
     """The examples at `rows` as one padded batch."""
     part = examples.at(rows)
     lengths = np.diff(part.offsets)
-    return _batch(lengths, part.items, part.targets, part.preferences, part.times, part.target_times, part.negative)
+    batch = _batch(lengths, part.items, part.targets, part.preferences, part.times, part.target_times, part.negative)
+    if part.seen is None or part.seen_offsets is None:
+        return batch
+    return replace(batch, seen=_padded(part.seen, np.diff(part.seen_offsets), PAD))
 
 
 def make_batch(
@@ -399,9 +437,11 @@ def training_examples(histories: Histories, max_history: int, every_prefix: bool
 
 
 def evaluation_examples(histories: Histories, split: Split, max_history: int) -> Examples:
-    """One example per user that has a held-out target in `split`; users in order."""
+    """One example per user that has a held-out target in `split`, with all that the user has seen; users in order."""
     positions = [histories.target_position(user, split) for user in range(len(histories))]
-    return examples_at(histories, [(user, target) for user, target in enumerate(positions) if target >= 1], max_history)
+    rows = [(user, target) for user, target in enumerate(positions) if target >= 1]
+    whole = examples_at(histories, rows, max(map(len, histories.items), default=0))
+    return replace(examples_at(histories, rows, max_history), seen=whole.items, seen_offsets=whole.offsets)
 
 
 def latest_preferences(histories: Histories, examples: Examples) -> list[str]:

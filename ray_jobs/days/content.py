@@ -39,7 +39,7 @@ def assemble(settings: Settings, request: StageRequest, client: MlflowClient, ou
     registered = registered_by(outcomes)
     mine = next((version for version in found if str(version.number) == registered.get("version")), None)
     recipe = mine.recipe if mine else request.recipe
-    metrics = numbers(outcomes, paid, recipe, (settings.llm.price_in, settings.llm.price_out))
+    metrics = numbers(outcomes, paid, recipe, request.recipe, (settings.llm.price_in, settings.llm.price_out))
     before = days_before(client, experiment_name(request.dataset), request.partition)
     today = Day(partition=request.partition, metrics=metrics, tags=_tags(request, reports, paid, recipe))
     pages = Pages(settings, client, request.dataset)
@@ -52,7 +52,7 @@ def assemble(settings: Settings, request: StageRequest, client: MlflowClient, ou
         links=_links(settings, request, pages, registered, reports),
         reasons={task: r.outputs["reason"] for task, r in reports.items() if r.outputs.get("reason")},
         decision=_decision(registered),
-        checks=_checks(reports) if registered else [],
+        checks=_checks(client, registered) if registered else [],
         versions=found,
         prompts={(p.prompt, p.version): Link(name=p.version, address=pages.prompt(p.prompt)) for p in paid},
         changes=changes(today, before[-1] if before else None),
@@ -135,13 +135,11 @@ def _decision(registered: Mapping[str, str]) -> str:
     return f"Version {registered['version']} was {word}: {reason}."
 
 
-def _checks(reports: Reports) -> list[dict[str, Any]]:
-    """The checks of the promotion; none where they were not kept."""
-    run_id = reports["train_recommender"].outputs.get("mlflow_run_id") if "train_recommender" in reports else None
-    if not run_id:
-        return []
+def _checks(client: MlflowClient, registered: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The checks of the promotion of the version that was registered; none where they were not kept."""
     try:
-        return list(mlflow.artifacts.load_dict(f"runs:/{run_id}/promotion.json")["checks"])
+        found = client.get_model_version(registered["model_name"], registered["version"])
+        return list(mlflow.artifacts.load_dict(f"runs:/{found.run_id}/promotion.json")["checks"])
     except (MlflowException, OSError):
         return []
 

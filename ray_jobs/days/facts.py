@@ -39,8 +39,9 @@ KNOWN = (
     "recommendations",
 )
 """Tasks that are looked for where no run is named."""
-CHALLENGER, CHAMPION = "challenger", "champion"
-COMPARED = (CHALLENGER, CHAMPION, "sasrec", "popularity")
+CHALLENGER, CHAMPION, LOST = "challenger", "champion", "not registered"
+COMPARED = (CHALLENGER, CHAMPION, "sasrec", "popularity", LOST)
+"""Models of a day; `LOST` is the recommender that its baseline was registered instead of."""
 QUALITY = ("ndcg_10", "recall_10", "coverage_10")
 _FILES = ("lines_read", "ingested", "quarantined", "duplicates")
 
@@ -124,12 +125,12 @@ def paid_for(settings: Settings, request: StageRequest) -> list[Paid]:
 
 
 def numbers(
-    outcomes: Sequence[Outcome], paid: Sequence[Paid], recipe: str, prices: tuple[float, float]
+    outcomes: Sequence[Outcome], paid: Sequence[Paid], recipe: str, asked: str, prices: tuple[float, float]
 ) -> dict[str, float]:
     """Every number of the day by name; what no task reported is left out.
 
     Args:
-        recipe: the challenger's, by which the evaluate stage names its numbers.
+        recipe: the challenger's, by which the evaluate stage names its numbers; `asked`: that of the run.
         prices: of a million tokens in and out.
 
     Returns:
@@ -148,7 +149,7 @@ def numbers(
     found |= {f"training.{n}": float(trained[n]) for n in ("epochs", "steps", "examples", "loss") if n in trained}
     evaluated = counts.get("evaluate", {})
     for model in COMPARED:
-        label = recipe if model == CHALLENGER else model
+        label = {CHALLENGER: recipe, LOST: asked}.get(model, model)
         for metric in QUALITY:
             if f"{label}.test.{metric}" in evaluated and (model == CHALLENGER or label != recipe):
                 found[f"quality.{model}.{metric}"] = float(evaluated[f"{label}.test.{metric}"])

@@ -15,10 +15,27 @@ from ray_jobs.data.tables import input_partition, input_table, newest_items, tab
 from ray_jobs.evaluation.metrics import Paired
 from ray_jobs.registry import runs, versions
 from ray_jobs.registry.aliases import version_at
-from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult, compare, of_model, ranked_beside, summarise
+from ray_jobs.registry.results import (
+    HEADINGS,
+    PREFERENCE,
+    ModelResult,
+    compare,
+    counted,
+    of_model,
+    ranked_beside,
+    summarise,
+)
 from schemas.errors import DataError
 from schemas.handoff import read_report
-from schemas.model_versions import CHALLENGER, CHAMPION, DECISION_TAG, IDENTITY_TAG, PARTITION_TAG, registered_name
+from schemas.model_versions import (
+    CHALLENGER,
+    CHAMPION,
+    DECISION_TAG,
+    IDENTITY_TAG,
+    INSTEAD_TAG,
+    PARTITION_TAG,
+    registered_name,
+)
 from schemas.stage_request import StageRequest
 
 WIDTH = 100
@@ -128,7 +145,7 @@ def metric_lines(results: Sequence[ModelResult], comparisons: Mapping[str, Paire
     labels = [f"{result.recipe}+pref" if result.condition == PREFERENCE else result.recipe for result in results]
     first = max(12, *map(len, labels))
     lines = [
-        _rule("Metrics (test split, full catalogue; mean and 95 % confidence interval over users)"),
+        _rule("Metrics (test split, as served; mean and 95 % confidence interval over users)"),
         f"{'':<{first}}" + "".join(f"{heading:>20}" for heading in (HEADINGS[name] for name in METRICS)),
     ]
     for label, result in zip(labels, results, strict=True):
@@ -201,7 +218,11 @@ def report(settings: Settings, dataset: str, partition: str, users: int = 3) -> 
     evaluations = input_partition(settings, request, "evaluations")
     everything = summarise(evaluations)
     own = of_model(everything, version.tags[IDENTITY_TAG])
-    beside = ranked_beside(everything, own, source.outputs("train_baseline").get("run_identity", ""))
+    baselines = {
+        "sasrec": source.outputs("train_baseline").get("run_identity", ""),
+        "popularity": counted(dataset, partition),
+    }
+    beside = ranked_beside(everything, own, baselines, version.tags.get(INSTEAD_TAG, ""))
     comparisons = {result.label: compare(evaluations, own[0], result) for result in beside}
 
     title = f"Penchant: {dataset}, {partition}"

@@ -8,7 +8,6 @@ import pyarrow as pa
 import torch
 
 from ray_jobs.data.histories import (
-    Batch,
     Catalogue,
     Examples,
     Histories,
@@ -17,7 +16,6 @@ from ray_jobs.data.histories import (
     Split,
     evaluation_examples,
     latest_preferences,
-    make_batch,
 )
 from ray_jobs.evaluation.exposure import LIST_LENGTH, Exposure, exposure
 from ray_jobs.evaluation.metrics import per_user
@@ -70,38 +68,41 @@ def evaluate(
     recommender: Recommender,
     histories: Histories,
     splits: tuple[Split, ...] = ("valid", "test"),
-    exclude_seen: bool = False,
+    exclude_seen: bool = True,
     notify: Notify = silent,
     catalogue: Catalogue | None = None,
+    as_served: bool = False,
 ) -> list[Ranked]:
-    """Rank the targets of `splits` under every condition of the recipe.
+    """Rank the targets of `splits` under every condition of the recipe, the one it is served with last.
 
     The condition with preferences is left out where no user has any.
 
     Args:
-        exclude_seen: leave the items of the history out of the ranking. The published protocol ranks all items.
+        exclude_seen: leave every item of the history out of the ranking, as serving does; a target that is in its own
+            history is then not placed. The published protocol ranks all items.
         catalogue: of `histories`, where it is not the recommender's own; ranks are among the recommender's items, and
             a target that is none of them is not placed.
+        as_served: under the last condition only.
     """
     recommender.eval()
     between = None if catalogue is None else Translation.between(recommender.catalogue, catalogue)
     jobs = _jobs(recommender, histories, splits)
+    jobs = list({job[0]: job for job in jobs}.values()) if as_served else jobs
     counts = training_counts(histories, len(catalogue or recommender.catalogue))
     total, done, results = sum(len(job[2]) for job in jobs), 0, []
     for split, condition, examples in jobs:
         ranks, lists = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, LIST_LENGTH, dtype=torch.int64)]
-        start, asked = 0, examples
+        asked = examples
         if between is not None:
             examples = between.histories(histories, examples, recommender.base_settings.max_history)
             asked = between.targets(examples)
         for batch in InMemoryExamples(asked).batches(recommender.base_settings.evaluation_batch_size, None):
             placed = batch.to(recommender.device)
-            seen = _seen(histories, examples, start, batch, between) if exclude_seen else None
-            seen = None if seen is None else seen.to(recommender.device)
-            found, best = recommender.ranks_and_topk(placed, LIST_LENGTH, seen)
+            if condition == WITH_PREFERENCE and recommender.steering is not None:
+                placed = placed.with_strength(recommender.own_strength)
+            found, best = recommender.ranks_and_topk(placed, LIST_LENGTH, placed.seen if exclude_seen else None)
             ranks.append(found.cpu())
             lists.append(best.cpu())
-            start += len(batch)
             done += len(batch)
             notify(done, total, f"{recommender.name}, {split}, {condition}")
         found_ranks, found_lists = torch.cat(ranks).numpy(), torch.cat(lists).numpy()
@@ -168,17 +169,6 @@ def _jobs(
             if any(preferences):
                 jobs.append((split, WITH_PREFERENCE, examples.with_preferences(preferences)))
     return jobs
-
-
-def _seen(
-    histories: Histories, examples: Examples, start: int, batch: Batch, between: Translation | None
-) -> torch.Tensor:
-    """Every item before the target's position, the window of the model or not, padded with -1."""
-    rows = range(start, start + len(batch))
-    before = [histories.items[int(examples.users[row])][: int(examples.positions[row])] for row in rows]
-    if between is not None:
-        before = [own[own >= 0] for own in (between.to_own[items] for items in before)]
-    return make_batch(before, [""] * len(before)).history
 
 
 def evaluation_rows(results: list[Ranked], model: str, histories: Histories, item_ids: tuple[str, ...]) -> pa.Table:

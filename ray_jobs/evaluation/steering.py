@@ -64,13 +64,18 @@ class Question:
 
 
 def ask(
-    bundle: Bundle, questions: Sequence[Question], targets: Sequence[str] | None = None, exclude_seen: bool = False
+    bundle: Bundle,
+    questions: Sequence[Question],
+    targets: Sequence[str] | None = None,
+    exclude_seen: bool = False,
+    strength: float = 1.0,
 ) -> Iterator[tuple[IntArray, IntArray]]:
     """Put `questions` to a model, batch by batch.
 
     Args:
         targets: right answers, one for each question; an item that the model does not know is not placed.
         exclude_seen: leave the items of the history out of the answer.
+        strength: how strongly a steering layer counts the preferences, 1 as fitted for what a request brings.
 
     Yields:
         Ranks int64[B] of the targets from 1, ties against the model and 0 where not placed (all 0 without targets),
@@ -90,7 +95,8 @@ def ask(
             np.maximum(goal, 0),
             [times[-reach:] for _, times in known],
             np.array([question.past.times[min(question.end, len(question.past.times) - 1)] for question in part]),
-        ).to(recommender.device)
+        )
+        batch = batch.with_strength(strength).to(recommender.device)
         seen = _seen(recommender, [items for items, _ in known]) if exclude_seen else None
         ranks, lists = recommender.ranks_and_topk(batch, LIST_LENGTH, seen)
         yield np.where(goal < 0, 0, ranks.cpu().numpy()), lists.cpu().numpy()
@@ -199,7 +205,8 @@ def _put(
         )
         for row in samples
     ]
-    parts = list(ask(bundle, questions, [row["target_item_id"] for row in samples], exclude_seen))
+    strength = bundle.recommender.own_strength if condition == LATEST else 1.0  # as served
+    parts = list(ask(bundle, questions, [row["target_item_id"] for row in samples], exclude_seen, strength))
     none = (np.zeros(0, dtype=np.int64), np.zeros((0, LIST_LENGTH), dtype=np.int64))
     ranks, lists = zip(none, *parts, strict=True)
     return np.concatenate(ranks), np.concatenate(lists)

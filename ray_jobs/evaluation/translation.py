@@ -37,10 +37,13 @@ class Translation:
             histories: the day's, which the examples were made of.
             max_history: known items that the model reads.
         """
-        items, times = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        nothing = np.zeros(0, dtype=np.int64)
+        items, times, seen = [nothing], [nothing], [nothing]
         for user, position in zip(examples.users, examples.positions, strict=True):
             before = self.to_own[histories.items[int(user)][: int(position)]]
-            kept = np.flatnonzero(before >= 0)[-max_history:]
+            known = np.flatnonzero(before >= 0)
+            kept = known[-max_history:]
+            seen.append(before[known])
             items.append(before[kept])
             if histories.times is not None:
                 times.append(histories.times[int(user)][kept])
@@ -49,6 +52,36 @@ class Translation:
             items=np.concatenate(items),
             offsets=np.cumsum([len(row) for row in items], dtype=np.int64),
             times=None if histories.times is None else np.concatenate(times),
+            seen=np.concatenate(seen),
+            seen_offsets=np.cumsum([len(row) for row in seen], dtype=np.int64),
+        )
+
+    def known(self, histories: Histories) -> Histories:
+        """`histories` in the model's indices, without the items that it does not know.
+
+        A held-out target that it does not know is the next item that it knows, or its last one.
+        """
+        items, times, preferences = [], [], []
+        valid: list[int] = []
+        test: list[int] = []
+        for user, day in enumerate(histories.items):
+            own = self.to_own[day]
+            kept = np.flatnonzero(own >= 0)
+            ahead = np.concatenate([[0], np.cumsum(own >= 0)])
+            items.append(own[kept])
+            if histories.times is not None:
+                times.append(histories.times[user][kept])
+            for positions, given in ((valid, histories.valid_position), (test, histories.test_position)):
+                positions.append(min(int(ahead[given[user]]), len(kept) - 1) if given[user] >= 0 else -1)
+            said = sorted(histories.preferences[user].items())
+            preferences.append({max(0, int(ahead[position + 1]) - 1): words for position, words in said})
+        return replace(
+            histories,
+            items=tuple(items),
+            times=None if histories.times is None else tuple(times),
+            valid_position=np.array(valid, dtype=np.int64),
+            test_position=np.array(test, dtype=np.int64),
+            preferences=tuple(preferences),
         )
 
     def targets(self, examples: Examples) -> Examples:

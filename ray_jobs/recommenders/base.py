@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, training_examples
 from ray_jobs.recommenders.settings import RecipeSettings
+from ray_jobs.steering.layer import SteeringLayer
 from ray_jobs.training.phases import Phase
 from schemas.errors import DataError
 
@@ -49,6 +50,8 @@ class Recommender(nn.Module):
     trainable: ClassVar[bool] = True
     every_prefix: ClassVar[bool] = True
     """True: each training position is an example of its own; False: one example per user, scored at all positions."""
+    earlier: ClassVar[Mapping[str, Any]] = {}
+    """Values of the settings that bundles of earlier releases do not name."""
     item_rows: ClassVar[Mapping[str, int]] = {}
     """Names of the trained tensors that have a row per item of the catalogue, and the row of the first item."""
 
@@ -56,6 +59,8 @@ class Recommender(nn.Module):
         super().__init__()
         self.catalogue = catalogue
         self.base_settings = settings
+        self.steering: SteeringLayer | None = None
+        """Lets sentences move the list of a trained recipe; see `ray_jobs.steering.layer`."""
         if self.signals.codes and catalogue.codes is None:
             raise DataError(
                 f"recipe {self.name} needs semantic ids: run the semantic_ids stage for this data set first"
@@ -68,8 +73,21 @@ class Recommender(nn.Module):
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """What the recipe can be given at evaluation."""
-        return ("history", "history+preference") if self.signals.preferences else ("history",)
+        """What the recipe can be given at evaluation: a user's known preferences where something reads them."""
+        read = self.signals.preferences or (self.steering is not None and self.steering.fit.own_weight > 0)
+        return ("history", "history+preference") if read else ("history",)
+
+    @property
+    def own_strength(self) -> float:
+        """How strongly what is known of a user counts beside a sentence that comes with a request."""
+        return self.steering.fit.own_weight / self.steering.fit.weight if self.steering is not None else 1.0
+
+    def bonus(self, batch: Batch) -> Tensor | None:
+        """What the steering layer adds to each item's log-probability, float[B, N]; None where it adds nothing."""
+        if self.steering is None:
+            return None
+        found = self.steering.bonus(batch.preferences, batch.strength)
+        return None if found is None else found.to(self.device)
 
     def settings_dict(self) -> dict[str, Any]:
         """Settings as plain values, enough to build the recipe again."""
@@ -111,8 +129,12 @@ class Recommender(nn.Module):
         return self.loss(batch)
 
     @abstractmethod
+    def log_probabilities(self, batch: Batch) -> Tensor:
+        """Log-probability of every item of the catalogue, float[B, N], the steering layer left out."""
+
+    @abstractmethod
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The best items.
+        """The best items; a preference moves them where the recipe reads it or has a steering layer.
 
         Args:
             exclude: int64[B, E], items that must not come out, padded with -1.
@@ -154,14 +176,17 @@ class ScoringRecommender(Recommender):
     def scores(self, batch: Batch) -> Tensor:
         """float[B, N], larger is better."""
 
+    @torch.no_grad()
+    def log_probabilities(self, batch: Batch) -> Tensor:
+        """Log-probability of every item, float[B, N]; the steering layer stays out of it."""
+        return self._as_log_probabilities(self.scores(batch))
+
+    def _as_log_probabilities(self, scores: Tensor) -> Tensor:
+        """`scores` float[B, N] as log-probabilities; another scale than logits is for a recipe to say."""
+        return scores.log_softmax(1)
+
     def _masked_scores(self, batch: Batch, exclude: Tensor | None) -> Tensor:
-        scores = self.scores(batch)
-        if exclude is not None and exclude.numel():
-            hit = torch.zeros(len(batch), len(self.catalogue) + 1, dtype=torch.bool, device=scores.device)
-            columns = torch.where(exclude < 0, len(self.catalogue), exclude)
-            hit.scatter_(1, columns, True)
-            scores = scores.masked_fill(hit[:, :-1], float("-inf"))
-        return scores
+        return without(self._steered_scores(batch), exclude)
 
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -181,8 +206,26 @@ class ScoringRecommender(Recommender):
 
     @torch.no_grad()
     def candidate_scores(self, batch: Batch, candidates: Tensor) -> Tensor:
-        """The candidates' share of `scores`."""
-        return self.scores(batch).gather(1, candidates)
+        """The candidates' share of the scores that `topk` ranks by."""
+        return self._steered_scores(batch).gather(1, candidates)
+
+    def _steered_scores(self, batch: Batch) -> Tensor:
+        """`scores`; in rows whose sentence adds something, log-probability and bonus instead."""
+        scores, bonus = self.scores(batch), self.bonus(batch)
+        if bonus is None:
+            return scores
+        moved = bonus.any(dim=1, keepdim=True)
+        return torch.where(moved, self._as_log_probabilities(scores) + bonus, scores)
+
+
+def without(scores: Tensor, exclude: Tensor | None) -> Tensor:
+    """Scores float[B, N] with minus infinity for the items int64[B, E], padded with -1, that must not come out."""
+    if exclude is None or not exclude.numel():
+        return scores
+    items = scores.shape[1]
+    hit = torch.zeros(len(scores), items + 1, dtype=torch.bool, device=scores.device)
+    hit.scatter_(1, torch.where(exclude < 0, items, exclude), True)
+    return scores.masked_fill(hit[:, :-1], float("-inf"))
 
 
 def rank_of(targets: Tensor, scores: Tensor) -> Tensor:

@@ -1,19 +1,21 @@
 """A trained recommender as a folder that a clean process can load.
 
 ``recipe.json`` (recipe, settings, provenance), ``weights.safetensors`` and ``catalogue.parquet`` (ids, titles, texts,
-codes). ``recipe.json`` is written last: a folder without it is not a bundle.
+codes); where sentences steer the recipe, ``steering.json`` and ``terms.safetensors``. ``recipe.json`` is written last:
+a folder without it is not a bundle.
 """
 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
@@ -21,9 +23,26 @@ from ray_jobs.data.histories import Catalogue, IntArray, make_batch
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.settings import RecipeSettings
+from ray_jobs.steering import layer as steering
+from ray_jobs.steering.layer import SteeringLayer
 from schemas.errors import DataError
 
 FORMAT = 1
+MOST_STRENGTH = 10.0
+"""Above it words alone order a list."""
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Why a list looks as it does.
+
+    Args:
+        because: for each item the words of its text that the sentence's wishes found, empty for none.
+        unmatched: phrases of the sentence that nothing in the catalogue matches.
+    """
+
+    because: tuple[tuple[str, ...], ...]
+    unmatched: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,23 +79,40 @@ class Bundle:
         exclude_seen: bool = True,
         times: Sequence[Sequence[int]] | None = None,
         asked_at: Sequence[int] | None = None,
+        known: Sequence[str | None] | None = None,
+        strength: float | Sequence[float] = 1.0,
     ) -> list[list[tuple[str, float]]]:
         """The k best items for each history.
 
         Args:
             histories: item ids, oldest first; ids that the catalogue does not have are skipped, and a history may
                 be empty.
-            preferences: a sentence per history, or None; recipes that read no preference ignore it.
+            preferences: a sentence per history that the request brings, or None. A model without a steering layer whose
+                recipe reads no preference ignores it.
             exclude_seen: leave out the items of the (full) history.
             times: per history the seconds since 1970 of each item; needed by recipes that read times only.
             asked_at: per history the second that the recommendation is wanted at; now where it is not given.
+            known: what is known of each user's preferences, or None; it counts where no sentence is given, as much as
+                was seen to help on validation.
+            strength: how strongly given sentences count: 0 not at all, 1 as fitted, up to `MOST_STRENGTH`.
 
         Returns:
             Per history up to k pairs (item id, score), best first; fewer where the catalogue has fewer left.
 
         Raises:
-            DataError: the arguments differ in length, k is below 1, or the recipe needs times and there are none.
+            DataError: the arguments differ in length, k is below 1, a strength is out of range, or the recipe needs
+                times and there are none.
         """
+        factors = (
+            [float(strength)] * len(histories) if isinstance(strength, int | float) else list(map(float, strength))
+        )
+        if len(factors) != len(histories) or not all(0 <= factor <= MOST_STRENGTH for factor in factors):
+            raise DataError(f"strength is {strength}: one number from 0 to {MOST_STRENGTH:g}, or one for each history")
+        sentences = [p if factor else "" for p, factor in zip(preferences, factors, strict=False)]
+        if known is not None:
+            told = [not sentence and bool(words) for sentence, words in zip(preferences, known, strict=True)]
+            sentences = [words if t else s for s, words, t in zip(sentences, known, told, strict=True)]
+            factors = [self.recommender.own_strength if t else f for f, t in zip(factors, told, strict=True)]
         if len(histories) != len(preferences):
             raise DataError(f"{len(histories)} histories came with {len(preferences)} preferences; give one for each")
         if times is not None and [len(row) for row in times] != [len(history) for history in histories]:
@@ -85,30 +121,40 @@ class Bundle:
             raise DataError(f"k is {k}: at least 1 recommendation must be asked for")
         index = self.catalogue.index
         kept = [[p for p, item in enumerate(history) if item in index] for history in histories]
-        known = [[index[history[p]] for p in places] for history, places in zip(histories, kept, strict=True)]
+        held = [[index[history[p]] for p in places] for history, places in zip(histories, kept, strict=True)]
         when = None if times is None else [[row[p] for p in places] for row, places in zip(times, kept, strict=True)]
-        moments = np.full(len(known), int(time.time())) if asked_at is None else np.array(asked_at, dtype=np.int64)
+        moments = np.full(len(held), int(time.time())) if asked_at is None else np.array(asked_at, dtype=np.int64)
         size = self.settings.evaluation_batch_size
         answers: list[list[tuple[str, float]]] = []
-        for start in range(0, len(known), size):
+        for start in range(0, len(held), size):
             part = slice(start, start + size)
             timed = None if when is None else (when[part], moments[part])
-            answers.extend(self._answer(known[part], preferences[part], timed, k, exclude_seen))
+            answers.extend(self._answer(held[part], sentences[part], factors[part], timed, k, exclude_seen))
         return answers
+
+    def reasons(self, sentence: str | None, item_ids: Sequence[str]) -> Reasons:
+        """Why `item_ids` came out for a sentence; empty for a model that no word reaches through a steering layer."""
+        layer = self.recommender.steering
+        if layer is None or not sentence:
+            return Reasons(((),) * len(item_ids), ())
+        index = self.catalogue.index
+        return Reasons(tuple(layer.because(sentence, index[item]) for item in item_ids), layer.hear(sentence).unmatched)
 
     def _answer(
         self,
-        known: Sequence[Sequence[int]],
-        preferences: Sequence[str | None],
+        held: Sequence[Sequence[int]],
+        sentences: Sequence[str | None],
+        factors: Sequence[float],
         timed: tuple[Sequence[Sequence[int]], IntArray] | None,
         k: int,
         exclude_seen: bool,
     ) -> list[list[tuple[str, float]]]:
         reach = self.settings.max_history
-        recent = [history[-reach:] for history in known]
+        recent = [history[-reach:] for history in held]
         times, asked_at = ([row[-reach:] for row in timed[0]], timed[1]) if timed else (None, None)
-        batch = make_batch(recent, [p or "" for p in preferences], None, times, asked_at).to(self.recommender.device)
-        exclude = make_batch(known, [""] * len(known)).history.to(self.recommender.device) if exclude_seen else None
+        batch = make_batch(recent, [sentence or "" for sentence in sentences], None, times, asked_at)
+        batch = replace(batch, strength=torch.tensor(factors)).to(self.recommender.device)
+        exclude = make_batch(held, [""] * len(held)).history.to(self.recommender.device) if exclude_seen else None
         items, scores = self.recommender.topk(batch, k, exclude)
         return [
             [(self.catalogue.item_ids[i], s) for i, s in zip(row, row_scores, strict=True) if i >= 0]
@@ -134,6 +180,9 @@ def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[
         }
     )
     pq.write_table(table, folder / "catalogue.parquet")
+    (folder / steering.FILE).unlink(missing_ok=True)
+    if recommender.steering is not None:
+        recommender.steering.save(folder)
     content = {
         "format": FORMAT,
         "recipe": recommender.name,
@@ -180,9 +229,10 @@ def load_bundle(path: str | Path) -> Bundle:
         level_sizes=tuple(content["level_sizes"]),
     )
     kind = recipe_class(content["recipe"])
-    settings = TypeAdapter(kind.settings_class).validate_python(content["settings"])
+    settings = TypeAdapter(kind.settings_class).validate_python({**kind.earlier, **content["settings"]})
     recommender = kind(settings, catalogue)
     recommender.load_trained_state(load_file(folder / "weights.safetensors"))
+    recommender.steering = SteeringLayer.load(folder)
     recommender.eval()
     for parameter in recommender.parameters():
         parameter.requires_grad_(False)

@@ -2,6 +2,7 @@
 
 import itertools
 from abc import abstractmethod
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,8 +12,10 @@ from torch.nn import functional
 from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue
 from ray_jobs.decoding.beam_search import Step, constrained_beam_search
+from ray_jobs.decoding.guided_search import guided_beam_search
 from ray_jobs.decoding.trie import Trie
-from ray_jobs.recommenders.base import Recommender
+from ray_jobs.recommenders.base import Recommender, best, rank_of, without
+from ray_jobs.recommenders.dense_head import DenseHead
 from ray_jobs.recommenders.generative_settings import GenerativeSettings
 from ray_jobs.recommenders.t5 import Cache, Decoder, Memory, select_beams
 
@@ -54,6 +57,8 @@ class GenerativeRecommender(Recommender):
     At each level the softmax runs over that level's codes, since the position alone says which level it is; so the
     probabilities of all tuples add up to one, and the loss (summed over levels) is the item's negative
     log-likelihood in nats.
+
+    A recipe that sets `dense` ranks by its head instead: every item has a score, and nothing is searched.
     """
 
     codes: Tensor
@@ -74,6 +79,7 @@ class GenerativeRecommender(Recommender):
             settings.dropout,
         )
         self._trie: Trie | None = None
+        self.dense: DenseHead | None = None
 
     @property
     def levels(self) -> int:
@@ -98,6 +104,7 @@ class GenerativeRecommender(Recommender):
         start = torch.zeros_like(goals[:, :1])
         inputs = torch.cat([start, self.tokens.ids(goals[:, :-1])], dim=1)
         states = self.decoder(self.tokens.table(inputs), self._memory(batch))
+        extra = {} if self.dense is None else {"dense": self._dense_loss(self.dense.scores(states[:, 0]), batch)}
         scores = [self.tokens.scores(states[:, level], level) for level in range(self.levels)]
 
         def surprise(smoothing: float, reduction: str) -> list[Tensor]:
@@ -107,12 +114,36 @@ class GenerativeRecommender(Recommender):
             ]
 
         if batch.negative is None:
-            return {"loss": torch.stack(surprise(self.settings.label_smoothing, "mean")).sum()}
+            return self._together(torch.stack(surprise(self.settings.label_smoothing, "mean")).sum(), extra)
         wanted = torch.stack(surprise(self.settings.label_smoothing, "none")).sum(0)
         certain = torch.stack(surprise(0.0, "none")).clamp(min=1e-6)
         rejected = -torch.log(-torch.expm1(-certain)).sum(0)
         losses = torch.where(batch.negative, self.settings.negative_weight * rejected, wanted)
-        return {"loss": losses.mean()}
+        return self._together(losses.mean(), extra)
+
+    def _dense_loss(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of the targets under scores float[B, N]; a rejected target is pushed down instead."""
+        surprise = functional.cross_entropy(scores, batch.targets, reduction="none")
+        if batch.negative is None:
+            return surprise.mean()
+        rejected = -torch.log(-torch.expm1(-surprise.clamp(min=1e-6)))
+        return torch.where(batch.negative, self.settings.negative_weight * rejected, surprise).mean()
+
+    def _together(self, codes: Tensor, extra: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not extra:
+            return {"loss": codes}
+        return {"loss": codes + self.settings.dense_weight * extra["dense"], "codes": codes, **extra}
+
+    def _dense_logits(self, batch: Batch, head: DenseHead) -> Tensor:
+        first = self.tokens.table(torch.zeros(len(batch), 1, dtype=torch.int64, device=self.device))
+        return head.scores(self.decoder(first, self._memory(batch))[:, 0])
+
+    def _dense_scores(self, batch: Batch, head: DenseHead) -> Tensor:
+        """Scores of every item, float[B, N]: logits, or log-probabilities and bonus where words move a row."""
+        scores, bonus = self._dense_logits(batch, head), self.bonus(batch)
+        if bonus is None:
+            return scores
+        return torch.where(bonus.any(dim=1, keepdim=True), scores.log_softmax(1) + bonus, scores)
 
     def trie(self) -> Trie:
         """The prefix tree of the catalogue's tuples, on the model's device."""
@@ -144,32 +175,49 @@ class GenerativeRecommender(Recommender):
 
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The best items that a beam search over the catalogue's prefix tree finds."""
+        """The best items that a beam search over the catalogue's prefix tree finds, or the dense head scores best."""
+        if self.dense is not None:
+            return best(without(self._dense_scores(batch, self.dense), exclude), k)
         self.check_width(k)
-        step = self.stepper(self._memory(batch))
+        memory, bonus = self._memory(batch), self.bonus(batch)
         cap = self.settings.max_per_first_code or None
         beams = self.settings.beams
+        if bonus is not None:
+            again = partial(self.stepper, memory)
+            return guided_beam_search(again, self.trie(), bonus, beams, k, exclude, max_per_prefix=cap)
+        step = self.stepper(memory)
         return constrained_beam_search(step, self.trie(), len(batch), beams, k, exclude, max_per_prefix=cap)
 
     @torch.no_grad()
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
-        """Position of the target in the beam list; see `rank_in_list` for ties."""
+        """Position of the target in the beam list, see `rank_in_list` for ties; its rank where every item is scored."""
         return self.ranks_and_topk(batch, self.settings.beams, exclude)[0]
 
     @torch.no_grad()
     def ranks_and_topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Both from one beam search."""
+        """Both from one beam search, or from one scoring of the catalogue."""
+        if self.dense is not None:
+            everything = without(self._dense_scores(batch, self.dense), exclude)
+            return rank_of(batch.targets, everything), best(everything, k)[0]
         items, scores = self.topk(batch, max(k, self.settings.beams), exclude)
         return rank_in_list(batch.targets, items, scores), items[:, :k]
 
     @torch.no_grad()
     def candidate_scores(self, batch: Batch, candidates: Tensor) -> Tensor:
-        """Exact log-probabilities, from scoring the whole catalogue: for small catalogues."""
-        return self.log_probabilities(batch).gather(1, candidates)
+        """Exact log-probabilities and what words add, from scoring the whole catalogue: for small catalogues."""
+        if self.dense is not None:
+            return self._dense_scores(batch, self.dense).gather(1, candidates)
+        scores, bonus = self.log_probabilities(batch), self.bonus(batch)
+        return (scores if bonus is None else scores + bonus).gather(1, candidates)
 
     @torch.no_grad()
     def log_probabilities(self, batch: Batch) -> Tensor:
-        """Exact log-probability of every catalogue item, float[B, N]: the check of the search on small catalogues."""
+        """Log-probability of every item, float[B, N], by the dense head where there is one.
+
+        Of codes it is exact and takes a decoder step per item: the check of the search on small catalogues.
+        """
+        if self.dense is not None:
+            return self._dense_logits(batch, self.dense).log_softmax(1)
         memory = self._memory(batch)
         return torch.cat([self._score(memory, codes) for codes in self.codes.split(self._SCORED_AT_ONCE)], dim=1)
 

@@ -22,6 +22,7 @@ class GenerativeSettings(RecipeSettings):
         max_per_first_code: cap on recommended items that share their first code; 0 for no cap.
         label_smoothing: share of probability spread over a level's codes in the training loss.
         negative_weight: of examples whose preference rejects the target, against those of the others.
+        dense_weight: of the loss over item vectors beside that over codes, for recipes with a dense head.
     """
 
     width: int = 128
@@ -34,6 +35,7 @@ class GenerativeSettings(RecipeSettings):
     max_per_first_code: int = 0
     label_smoothing: float = 0.1
     negative_weight: float = 1.0
+    dense_weight: float = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,8 +43,9 @@ class GenerativeSettings(RecipeSettings):
             raise SettingError(f"beams is {self.beams}: at least 10 are needed for metrics at 10")
         if self.max_per_first_code < 0:
             raise SettingError(f"max_per_first_code is {self.max_per_first_code}: a cap from 1, or 0 for none")
-        if self.negative_weight < 0:
-            raise SettingError(f"negative_weight is {self.negative_weight}: 0 or more is needed")
+        for name in ("negative_weight", "dense_weight"):
+            if getattr(self, name) < 0:
+                raise SettingError(f"{name} is {getattr(self, name)}: 0 or more is needed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,8 @@ class MenderTokSettings(ConditionedSettings):
         encoder_training: ``frozen``, or ``lora`` (rank 16, alpha 1, on the attention's four maps), whose states
             change and so are not kept.
         reading: ``joint`` one text per history, as in the paper; ``parts`` preference and titles each on its own.
+        dense: learn a vector of each item beside its codes, read the history's and rank by them, see `DenseHead`;
+            false reads texts only and ranks by codes, as in the paper.
         text_length: word pieces that are read per example.
         recency: learned embedding of how many titles ago a token was read.
         state_dropout: dropout on the projected states.
@@ -115,6 +120,7 @@ class MenderTokSettings(ConditionedSettings):
     patience: int = 4
     encoder_training: Literal["frozen", "lora"] = "frozen"
     reading: Literal["joint", "parts"] = "joint"
+    dense: bool = True
     text_length: int = 128
     recency: bool = True
     state_dropout: float = 0.2

@@ -10,8 +10,10 @@ that `ray_jobs.encoders.text` loads can be named); padding is dynamic; each leve
 codes; projected states are normalised (without it the decoder does not learn a planted ring of clusters that it
 learns perfectly with it); tokens carry a learned embedding of how many titles ago they were read (``recency``),
 because cross-attention in T5 has no positions of its own and a frozen encoder does not say which title is the newest.
-With ``reading="parts"`` the preference and each title are read on their own and their states laid side by side:
-titles no longer see each other inside the encoder, and each is encoded once per catalogue, not once per history.
+With ``dense`` (the default, not in the paper) every item has a vector of its own, those of the history stand beside the
+text's states, and the list is ranked by them, see `DenseHead`. With ``reading="parts"`` the preference and each title
+are read on their own and their states laid side by side: titles no longer see each other inside the encoder, and each
+is encoded once per catalogue, not once per history.
 
 States of a frozen encoder are computed once per distinct text and kept in float16 (up to
 ``cache_mb``; texts beyond it are encoded again each time). Evaluation and serving give the newest preferences
@@ -20,7 +22,7 @@ joined: no oracle.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,7 @@ from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories
 from ray_jobs.encoders.text import TransformerEncoder, load_text_encoder
 from ray_jobs.recommenders.base import Notify, Signals, silent
 from ray_jobs.recommenders.conditioning import conditioned
+from ray_jobs.recommenders.dense_head import DenseHead
 from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.recommenders.generative import GenerativeRecommender
 from ray_jobs.recommenders.generative_settings import MenderTokSettings
@@ -87,12 +90,16 @@ class MenderTok(GenerativeRecommender):
     name: ClassVar[str] = "mendertok"
     signals: ClassVar[Signals] = Signals(titles=True, codes=True, preferences=True)
     settings_class: ClassVar[type[RecipeSettings]] = MenderTokSettings
+    earlier: ClassVar[Mapping[str, Any]] = {"dense": False}
+    item_rows: ClassVar[Mapping[str, int]] = {"dense.items.weight": 0, "dense.texts": 0}
 
     def __init__(self, settings: MenderTokSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
         self.mender = settings
         # In a dict, so that frozen weights stay out of the module's own state and of bundles.
         self._outside: dict[str, TransformerEncoder] = {"encoder": load_text_encoder(settings.encoder)}
+        if settings.dense:
+            self.dense = DenseHead(len(catalogue), self.encoder.dim, settings.width)
         self.projection = nn.Linear(self.encoder.dim, settings.width)
         self.norm = nn.RMSNorm(settings.width)
         self.recency = nn.Embedding(settings.max_history + 1, settings.width) if settings.recency else None
@@ -193,6 +200,8 @@ class MenderTok(GenerativeRecommender):
 
     def prepare(self, examples: Examples, notify: Notify = silent) -> None:
         """Encode the distinct texts of `examples` while there is room to keep them."""
+        if self.dense is not None:
+            self._ready(self.dense)
         if self.language_model is not None:
             return
         self.encoder.model.to(self.device)
@@ -215,7 +224,7 @@ class MenderTok(GenerativeRecommender):
         self.store.clear()
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Projected states of each example's pieces, one after another."""
+        """Projected states of each example's pieces, one after another; with a dense head a row per item before."""
         self.encoder.model.to(self.device)
         rows = self._batch_pieces(batch)
         states = self._states_of(list(dict.fromkeys(piece.text for row in rows for piece in row)))
@@ -227,7 +236,24 @@ class MenderTok(GenerativeRecommender):
         if self.recency is not None:
             ages = [torch.cat([_ages(piece, len(states[piece.text])) for piece in row]) for row in rows]
             out = out + self.recency(nn.utils.rnn.pad_sequence(ages, batch_first=True).to(self.device))
-        return out, mask
+        if self.dense is None:
+            return out, mask
+        items, real = self._item_rows(batch, self._ready(self.dense))
+        return torch.cat([items, out], dim=1), torch.cat([real, mask], dim=1)
+
+    def _item_rows(self, batch: Batch, head: DenseHead) -> tuple[Tensor, Tensor]:
+        """A row per item of the history, which says what no title says: float[B, L, d], and bool[B, L]."""
+        rows, real = head.rows(batch.history), batch.history >= 0
+        if self.recency is not None:
+            ages = batch.lengths[:, None] - torch.arange(real.shape[1], device=real.device)
+            rows = rows + self.recency(ages.clamp(min=0))
+        return self.state_dropout(rows), real
+
+    def _ready(self, head: DenseHead) -> DenseHead:
+        if not head.ready:
+            self.encoder.model.to(self.device)
+            head.set_texts(torch.from_numpy(self.encoder.encode(self.catalogue.texts)).to(self.device))
+        return head
 
     def training_examples(self, histories: Histories) -> Examples:
         """Every training position, with a preference as `ray_jobs.recommenders.conditioning` says."""

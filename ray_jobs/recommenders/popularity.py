@@ -39,3 +39,7 @@ class Popularity(ScoringRecommender):
     def scores(self, batch: Batch) -> Tensor:
         """The counts, once per row."""
         return self.counts.expand(len(batch), -1)
+
+    def _as_log_probabilities(self, scores: Tensor) -> Tensor:
+        """Counts are no logits: smoothed shares, as in `loss`."""
+        return ((scores + 1) / (self.counts.sum() + len(self.catalogue))).log()

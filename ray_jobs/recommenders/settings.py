@@ -32,7 +32,8 @@ class RecipeSettings:
         patience: evaluations on the validation split without a better NDCG@10 before training stops.
         evaluate_every: epochs between evaluations.
         evaluation_batch_size: users per batch when ranking.
-        validate_unseen: validation leaves out the items of the window; for data in which nobody chooses an item twice.
+        validate_unseen: validation leaves out every item of the history, as evaluation and serving do; false where
+            people choose an item again, and then ``evaluate.exclude_seen`` and ``recommendations.exclude_seen``, too.
         precision: of matrix products in training; ``auto`` is bfloat16 on a CUDA device that has it, else float32.
         compile: compile the losses' computation, which a device with many small steps gains from.
         warm_start: a registered model version to begin with, ``<name>/<version>`` or ``<name>@<alias>``.
@@ -54,7 +55,7 @@ class RecipeSettings:
     patience: int = 5
     evaluate_every: int = 1
     evaluation_batch_size: int = 128
-    validate_unseen: bool = False
+    validate_unseen: bool = True
     seed: int = 0
     precision: Precision = "auto"
     compile: bool = False

@@ -43,7 +43,8 @@ class Tiger(GenerativeRecommender):
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As every generative recipe; a batch of one in compiled code where the settings ask for it."""
         single = len(batch) == 1 and batch.history.shape[1] <= self.settings.max_history
-        if not (self.settings.compile_search and single and self.trie().is_regular):
+        plain = single and (self.steering is None or not any(batch.preferences))
+        if not (self.settings.compile_search and plain and self.trie().is_regular):
             return super().topk(batch, k, exclude)
         if self._compiled is None:
             self._compiled = CompiledSearch(self._search_one, self.settings.max_history, f"{self.name}.compile_search")

@@ -144,10 +144,11 @@ def compare_lists(before: Bundle, after: Bundle, readers: Sequence[Reader], tole
     lists = [
         bundle.recommend(
             [reader.history for reader in readers],
-            [reader.preference for reader in readers],
+            [None] * len(readers),
             LISTED,
             times=[reader.times for reader in readers],
             asked_at=[reader.asked_at for reader in readers],
+            known=[reader.preference for reader in readers],
         )
         for bundle in (before, after)
     ]

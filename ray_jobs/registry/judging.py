@@ -3,7 +3,7 @@
 import datetime as dt
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,14 @@ from ray_jobs.evaluation.steering import GIVEN, NONE, main_metric
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import promotion
 from ray_jobs.registry.audience import Reader
-from ray_jobs.registry.promotion import Check, Decision, Slice
+from ray_jobs.registry.promotion import Check, Decision, Slice, Words
 from ray_jobs.registry.results import (
     BY_LENGTH,
     BY_TARGET,
     PREFERENCE,
     ModelResult,
     model_name,
+    of_model,
     same_users,
     summarise,
     version_of,
@@ -44,14 +45,60 @@ LIST_LENGTH = 10
 
 
 @dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which of a run's models is registered.
+
+    Args:
+        trained: that one.
+        check: of it, beside the other one.
+        lost: the recommender that was asked for, where the baseline is registered instead; `why` is the check that it
+            failed.
+    """
+
+    trained: Trained
+    check: Check
+    lost: Trained | None = None
+    why: Check | None = None
+
+
+def choose(
+    evaluations: pa.Table, results: Sequence[ModelResult], upstream: Mapping[str, str], own: PromotionSettings
+) -> Choice:
+    """The recommender that was asked for, or the baseline trained beside it, where that is better beyond the margin.
+
+    Both as they are served. Where the targets are not those of the table sequences, nothing is promoted, and the
+    recommender is registered for comparison.
+
+    Args:
+        results: of every model of the day.
+
+    Raises:
+        DataError: one of the two was not evaluated, or not on the same users.
+    """
+    asked, baseline = Trained.of(upstream), Trained.baseline_of(upstream)
+    mine = of_model(results, asked.identity)[0]
+    if baseline is None:
+        note = "no baseline was trained beside it"
+        return Choice(trained=asked, check=Check(name=promotion.BASELINE, verdict=promotion.UNKNOWN, note=note))
+    theirs = of_model(results, baseline.identity)[0]
+    new, old = (_numbers(rows) for rows in same_users(evaluations, mine, theirs))
+    check = promotion.beside_baseline(new, old, own.baseline_margin, mine.recipe, theirs.recipe)
+    if not check.blocks or version_of(mine.model):
+        return Choice(trained=asked, check=check)
+    instead = promotion.in_place_of(check, _mean(theirs), mine.recipe, theirs.recipe)
+    return Choice(trained=baseline, check=instead, lost=asked, why=check)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """A challenger with everything that is known about it.
 
     Args:
         evaluations: the day's rows.
         results: the challenger's result first, then its other one and the baselines'.
+        choice: of the challenger among the run's models.
         coverage: of the challenger's lists, None where nobody measured it.
-        bundle: of what was `trained`.
+        bundle: of the challenger.
         champion: the version that is champion and not the challenger, None where there is none.
         version: of the challenger, empty before it is made.
     """
@@ -61,9 +108,9 @@ class Case:
     own: PromotionSettings
     evaluations: pa.Table
     results: Sequence[ModelResult]
+    choice: Choice
     coverage: float | None
     bundle: Bundle
-    trained: Trained
     audience: Sequence[Reader]
     champion: ModelVersion | None
     version: str = ""
@@ -75,23 +122,24 @@ def judge(case: Case) -> Decision:
     Raises:
         DataError: popularity or the champion was not evaluated on the challenger's day.
     """
-    popularity = next((result for result in case.results if result.recipe == "popularity"), None)
+    popularity = next((result for result in reversed(case.results) if result.recipe == "popularity"), None)
     if popularity is None:
         raise DataError(
             "table evaluations has no test rows of popularity for this partition, which the promotion gate compares "
             "with; run the evaluate stage again"
         )
-    checks = [promotion.above_popularity(_mean(case.results[0]), _mean(popularity))]
+    checks = [case.choice.check, promotion.above_popularity(_mean(case.results[0]), _mean(popularity))]
     other = version_of(case.results[0].model)
     if other:
         note = f"trained on histories with other targets ({other}), for comparison only"
         checks.append(promotion.refused("histories", note))
     elif case.champion is None:
         checks.append(Check(name=promotion.QUALITY, verdict=promotion.PASSED, note="there was no champion"))
+        checks.append(_words(case, ""))
     else:
         checks += _beside(case, case.champion)
     latency = latency_ms(case.bundle, case.audience, case.own.latency_requests)
-    size = sum(file.stat().st_size for file in Path(case.trained.bundle_uri).rglob("*") if file.is_file()) / 1e6
+    size = sum(file.stat().st_size for file in Path(case.choice.trained.bundle_uri).rglob("*") if file.is_file()) / 1e6
     return Decision(
         (
             *checks,
@@ -127,7 +175,20 @@ def _beside(case: Case, champion: ModelVersion) -> list[Check]:
         promotion.coverage(case.coverage, float(coverage) if coverage else None, own.coverage_share),
         promotion.slices(_groups(mine, new, old), own.slice_share, own.slice_users),
         promotion.steering(*_lifts(case, reference), own.steering_margin, own.require_steering),
+        _words(case, f"champion version {champion.version}"),
     ]
+
+
+def _words(case: Case, champion: str) -> Check:
+    """The check of what evaluate measured; `champion` is empty where there is none."""
+    upstream = case.request.upstream
+
+    def measured(role: str) -> Words | None:
+        success, control = (upstream.get(f"evaluate.{role}_words_{name}") for name in ("success", "control"))
+        return Words(float(success), float(control)) if success and control else None
+
+    new, old = measured(case.choice.trained.task), measured(CHAMPION) if champion else None
+    return promotion.words(new, old, case.own.words_margin, case.own.require_words, champion)
 
 
 def _among_known(
@@ -203,7 +264,7 @@ def _lifts(case: Case, champion: str) -> tuple[FloatArray | None, FloatArray | N
 def _asked_as(case: Case) -> list[str]:
     """Names of the challenger in `preference_evaluations`: before it was registered, and since."""
     since = [f"{registered_name(case.request.dataset)}/{case.version}"] if case.version else []
-    return [case.trained.identity, *since]
+    return [case.choice.trained.identity, *since]
 
 
 def latency_ms(bundle: Bundle, audience: Sequence[Reader], requests: int) -> float:
@@ -212,6 +273,13 @@ def latency_ms(bundle: Bundle, audience: Sequence[Reader], requests: int) -> flo
     taken = []
     for reader in chosen:
         started = time.perf_counter()
-        bundle.recommend([reader.history], [reader.preference], LIST_LENGTH, True, [reader.times], [reader.asked_at])
+        bundle.recommend(
+            [reader.history],
+            [None],
+            LIST_LENGTH,
+            times=[reader.times],
+            asked_at=[reader.asked_at],
+            known=[reader.preference],
+        )
         taken.append(1000 * (time.perf_counter() - started))
     return statistics.median(taken[1:])

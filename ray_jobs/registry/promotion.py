@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ray_jobs.evaluation.metrics import FloatArray, non_inferior
+from ray_jobs.evaluation.metrics import FloatArray, non_inferior, paired
 from schemas.model_versions import KEPT, PROMOTED, WAITING
 
 PASSED, FAILED, UNKNOWN, REPORTED = "passed", "failed", "not measured", "reported"
 QUALITY, STEERING = "NDCG@10 beside the champion", "steerability"
 KNOWN_USERS = "NDCG@10 of users from the champion's day"
+PLACES = 4
+"""Decimal places of NDCG@10 on the pages."""
+BASELINE, WORDS = "NDCG@10 beside the baseline", "follows words"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,8 @@ class Check:
         note: the numbers as a sentence without its full stop.
         required: a verdict ``not measured`` blocks, too.
         by_interval: the lower end of the paired difference's interval decides, as `note` says.
+        waits: failed, it leaves the challenger waiting: a person may want it for what it does better.
+        told: `note` is part of the decision's reason, whatever the other checks say.
     """
 
     name: str
@@ -40,6 +45,8 @@ class Check:
     note: str
     required: bool = False
     by_interval: bool = False
+    waits: bool = False
+    told: bool = False
 
     @property
     def blocks(self) -> bool:
@@ -60,16 +67,17 @@ class Decision:
 
     @property
     def word(self) -> str:
-        """``promoted``, ``kept``, or ``waiting`` where only what was not measured yet is in the way."""
+        """``promoted``, ``kept``, or ``waiting`` where only what was not measured yet, or may wait, is in the way."""
         if self.promote:
             return PROMOTED
-        return KEPT if any(check.verdict == FAILED for check in self.checks) else WAITING
+        return KEPT if any(check.verdict == FAILED and not check.waits for check in self.checks) else WAITING
 
     @property
     def reason(self) -> str:
-        """The numbers that failed; where none did, those that passed."""
-        chosen = [check for check in self.checks if check.blocks] or [
-            check for check in self.checks if check.verdict == PASSED
+        """What has to be told, and the numbers that failed; where none did, those that passed."""
+        promoted = self.promote
+        chosen = [
+            check for check in self.checks if check.told or (check.verdict == PASSED if promoted else check.blocks)
         ]
         return "; ".join(check.note for check in chosen)
 
@@ -92,6 +100,44 @@ def above_popularity(own: float, popularity: float) -> Check:
     holds = own > popularity
     note = f"NDCG@10 {own:.4f} is {'' if holds else 'not '}above popularity's {popularity:.4f}"
     return Check(name="NDCG@10 above popularity", challenger=own, bar=popularity, verdict=_verdict(holds), note=note)
+
+
+def beside_baseline(new: FloatArray, old: FloatArray, margin: float, recipe: str, baseline: str) -> Check:
+    """NDCG@10 of a recommender against that of the best baseline trained beside it, over the same users.
+
+    The means decide, and the interval of the paired difference is told: over some hundred users it is wider than a
+    tenth of the mean, so that its lower end would refuse most recommenders that are as good, and its upper end pass
+    most that are worse. Whoever looks at the page compares the means, so they count to the four places shown there.
+
+    Args:
+        new, old: NDCG@10 per user, [U] each, in one order.
+        margin: share of the baseline's mean.
+        recipe, baseline: how the two are called.
+    """
+    own, before = float(np.mean(new)), float(np.mean(old))
+    bar = (1 - margin) * before
+    holds = round(own, PLACES) >= round(bar, PLACES)
+    found = paired(new, old)
+    gap = found.difference
+    note = (
+        f"NDCG@10 {own:.4f} of {recipe} is {'not below' if holds else 'below'} {baseline}'s {before:.4f}"
+        f"{f' less {margin:.0%}' if margin else ''} (difference {gap.mean:+.4f}, {gap.low:+.4f} to {gap.high:+.4f}, "
+        f"{found.users:,} users)"
+    )
+    return Check(
+        name=f"NDCG@10 beside {baseline}, the baseline", challenger=own, bar=bar, verdict=_verdict(holds), note=note
+    )
+
+
+def in_place_of(lost: Check, own: float, recipe: str, baseline: str) -> Check:
+    """Why a baseline is registered: the check `lost` that the recommender beside it failed.
+
+    Args:
+        own: the baseline's NDCG@10.
+    """
+    note = f"{baseline}, trained beside {recipe}, is registered instead: {lost.note}"
+    name = f"registered instead of {recipe}"
+    return Check(name=name, challenger=own, bar=lost.challenger, verdict=PASSED, note=note, told=True)
 
 
 def quality(new: FloatArray, old: FloatArray, margin: float, named: str, name: str = QUALITY) -> Check:
@@ -217,6 +263,68 @@ def steering(new: FloatArray | None, old: FloatArray | None, margin: float, requ
         note=note,
         required=required,
         by_interval=True,
+    )
+
+
+@dataclass(frozen=True)
+class Words:
+    """How far words move a model's lists, as shares of pairs of a user and a word.
+
+    Args:
+        success: a wish for the word at least doubles its share of the first ten.
+        control: a wish for another word does.
+    """
+
+    success: float
+    control: float
+
+    @property
+    def lift(self) -> float:
+        """What is due to the word."""
+        return self.success - self.control
+
+    def __str__(self) -> str:
+        return f"{self.success:.2f} (control {self.control:.2f})"
+
+
+def words(new: Words | None, old: Words | None, margin: float, required: bool, champion: str) -> Check:
+    """Whether words move the lists no less than the champion's; the check's numbers are lifts.
+
+    Args:
+        new, old: of challenger and champion; None where nobody measured it.
+        margin: what may be lost of the champion's lift.
+        required: whether the challenger waits where it is less, or not known.
+        champion: how the champion is called in the note; empty where there is none, and nothing to lose.
+    """
+    mine, theirs = None if new is None else new.lift, None if old is None else old.lift
+    if not champion:
+        if new is None or mine is None:
+            return Check(name=WORDS, verdict=UNKNOWN, note="nobody measured whether words move its lists")
+        moved = mine > 0
+        note = f"words {'move' if moved else 'do not move'} its lists: success {new}, and there was no champion"
+        return Check(name=WORDS, challenger=mine, verdict=PASSED if moved else REPORTED, note=note, told=not moved)
+    if theirs is not None and theirs <= margin and mine is None:
+        note = f"words do not move the lists of {champion}: success {old}; the challenger's were not asked"
+        return Check(name=WORDS, champion=theirs, verdict=REPORTED, note=note)
+    if mine is None or theirs is None:
+        who = "the challenger" if mine is None else champion
+        note = f"nobody measured whether words move the lists of {who}: run evaluate and register again"
+        return Check(name=WORDS, challenger=mine, champion=theirs, verdict=UNKNOWN, note=note, required=required)
+    bar = theirs - margin
+    holds = mine >= bar
+    note = (
+        f"words move its lists {'no less' if holds else 'less'} than those of {champion}: success {new} against {old}; "
+        f"{mine:.2f} over the control is {'not below' if holds else 'below'} {bar:.2f}"
+    )
+    return Check(
+        name=WORDS,
+        challenger=mine,
+        champion=theirs,
+        bar=bar,
+        verdict=_verdict(holds) if required else REPORTED,
+        note=note,
+        waits=True,
+        told=not holds,
     )
 
 

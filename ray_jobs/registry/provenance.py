@@ -24,6 +24,7 @@ from ray_jobs.recommenders.generative_settings import ConditionedSettings
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.registry import versions
 from ray_jobs.registry.lineage import changed_files, git_revision
+from ray_jobs.steering.settings import SECTION, SteeringSettings
 from schemas.handoff import Handoff
 from schemas.stage_request import StageRequest
 from schemas.tables import TABLES
@@ -41,13 +42,19 @@ _SHOWN = 5
 
 
 def tables_of(
-    settings: Settings, request: StageRequest, kind: "type[Recommender]", own: RecipeSettings, how: TrainingDataSettings
+    settings: Settings,
+    request: StageRequest,
+    kind: "type[Recommender]",
+    own: RecipeSettings,
+    how: TrainingDataSettings,
+    listens: SteeringSettings,
 ) -> list[str]:
     """Names of the tables that training a recommender of that kind reads."""
     names = ["sequences", "items"]
     if kind.signals.codes and request.upstream.get(CODEBOOK_KEY):
         names.append("semantic_ids")
-    if kind.signals.preferences and table_exists(settings.table_uri(request.dataset, "preferences")):
+    heard = kind.signals.preferences or listens.enabled
+    if heard and table_exists(settings.table_uri(request.dataset, "preferences")):
         names.append("preferences")
     if how.corrections is not Corrections.NONE:
         names.append("denoised_sequences")
@@ -77,7 +84,9 @@ def environment() -> dict[str, Any]:
     return {"git_revision": revision, "git_dirty": dirty, "libraries": libraries, "machine": machine}
 
 
-def recorded(settings: Settings, request: StageRequest, how: TrainingDataSettings) -> dict[str, Any]:
+def recorded(
+    settings: Settings, request: StageRequest, how: TrainingDataSettings, listens: SteeringSettings
+) -> dict[str, Any]:
     """What a bundle says of how it was made, beside its settings.
 
     Args:
@@ -89,6 +98,7 @@ def recorded(settings: Settings, request: StageRequest, how: TrainingDataSetting
             for name, h in request.inputs.items()
         },
         "training_data": {name: str(value) for name, value in asdict(how).items()},
+        SECTION: asdict(listens),
         "ray": {name: getattr(settings.ray, name) for name in _RAY},
         "environment": environment(),
     }
@@ -102,7 +112,7 @@ class Made:
         version: ``<name>/<version>``.
         run_id: its MLflow run.
         settings: of the recipe, complete; `warm_start` names the version that training began with.
-        training_data: settings of that section; `ray`: those of the workers that matter for the result.
+        training_data, steering: settings of those sections; `ray`: those of the workers that matter for the result.
         inputs: tables at the versions that were read.
         evaluation: settings of the evaluation; None where it left none.
         environment: as `environment`; empty where an earlier release recorded none.
@@ -115,6 +125,7 @@ class Made:
     recipe: str
     settings: Mapping[str, Any]
     training_data: Mapping[str, Any]
+    steering: Mapping[str, Any]
     ray: Mapping[str, Any]
     inputs: Mapping[str, Handoff]
     codebook: str
@@ -126,6 +137,7 @@ class Made:
         """A request of `stage` that reads what the version read, with its settings."""
         overrides = {f"{self.recipe}.{name}": value for name, value in self.settings.items()}
         overrides |= {f"training_data.{name}": value for name, value in self.training_data.items()}
+        overrides |= {f"{SECTION}.{name}": value for name, value in self.steering.items()}
         upstream = {CODEBOOK_KEY: self.codebook} if self.codebook else {}
         return StageRequest(
             stage=stage,
@@ -171,6 +183,7 @@ def of_version(client: MlflowClient, found: ModelVersion, bundle: "Bundle") -> M
         recipe=bundle.recipe,
         settings={**bundle.recommender.settings_dict(), "warm_start": begun},
         training_data=provenance.get("training_data", data),
+        steering=provenance.get(SECTION, {"enabled": False}),
         ray=provenance.get("ray", {}),
         inputs=_inputs(provenance, run),
         codebook=provenance.get("codebook", ""),

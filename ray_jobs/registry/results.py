@@ -76,6 +76,11 @@ def model_name(recipe: str, identity: str, version: str = "") -> str:
     return "@".join(part for part in (recipe, identity, version) if part)
 
 
+def counted(dataset: str, partition: str) -> str:
+    """What stands for a run identity in the name of the popularity that evaluate counts."""
+    return f"{dataset}--{partition}"
+
+
 def recipe_of(model: str) -> str:
     """The method in a name that `model_name` made."""
     return model.split("@")[0]
@@ -202,23 +207,32 @@ def of_model(results: Sequence[ModelResult], identity: str) -> list[ModelResult]
     return sorted(mine, key=lambda result: (result.condition != PREFERENCE, result.condition))
 
 
-def ranked_beside(results: Sequence[ModelResult], own: Sequence[ModelResult], baseline: str = "") -> list[ModelResult]:
-    """The baselines' results on the same histories, SASRec's before popularity's.
+def ranked_beside(
+    results: Sequence[ModelResult], own: Sequence[ModelResult], identities: Mapping[str, str], lost: str = ""
+) -> list[ModelResult]:
+    """Results of a recommender that lost, and of the baselines on the same histories, SASRec's before popularity's.
+
+    Each under the condition that it is served with.
 
     Args:
         own: results of the model that is judged; never among the answer.
-        baseline: run identity of the SASRec baseline, where several of the same day were evaluated.
+        identities: of the run's baselines by recipe, where several of the same day were evaluated.
+        lost: run identity of the recommender that the baseline is registered instead of, where it is.
+
+    Raises:
+        DataError: the recommender that lost was not evaluated.
     """
-    chosen = []
+    chosen = of_model(results, lost)[:1] if lost else []
+    taken = {result.model for result in (*own, *chosen)}
     for recipe in BASELINES:
+        identity = identities.get(recipe, "")
+        if recipe == own[0].recipe and identity and _identity_of(own[0].model).endswith(identity):
+            continue
         others = [
             r
             for r in results
-            if r.recipe == recipe
-            and r.condition == "history"
-            and r.model != own[0].model
-            and version_of(r.model) == version_of(own[0].model)
+            if r.recipe == recipe and r.model not in taken and version_of(r.model) == version_of(own[0].model)
         ]
-        exact = [r for r in others if baseline and _identity_of(r.model).endswith(baseline)]
+        exact = [r for r in others if identity and _identity_of(r.model).endswith(identity)]
         chosen += (exact or others)[-1:]
     return chosen

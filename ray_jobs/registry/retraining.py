@@ -11,7 +11,6 @@ from ray_jobs import train
 from ray_jobs.data.training_data import read_training_data
 from ray_jobs.evaluate import means
 from ray_jobs.evaluation.evaluator import evaluate
-from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import provenance, runs, versions
 from ray_jobs.registry.audience import audience_of
@@ -113,8 +112,7 @@ def _evaluated(settings: Settings, made: Made, request: StageRequest, bundle: Bu
         if made.evaluation is None
         else evaluating.EvaluateSettings(**made.evaluation)
     )
-    kind = recipe_class(made.recipe)
-    data = read_training_data(settings, request, codes=False, preferences=kind.signals.preferences)
+    data = read_training_data(settings, request, codes=False, preferences=len(bundle.recommender.conditions) > 1)
     results = evaluate(bundle.recommender, data.histories, ("valid", "test"), own.exclude_seen)
     bundle.recommender.release()
     return means(results)

@@ -13,6 +13,7 @@ from schemas.errors import DataError
 ARTIFACT = "bundle"
 DEFAULT_K = 10
 DEFAULT_EXCLUDE_SEEN = True
+DEFAULT_STRENGTH = 1.0
 
 
 class ServedRecommender(PythonModel):
@@ -36,34 +37,46 @@ class ServedRecommender(PythonModel):
         Args:
             context: unused; the bundle is loaded once in `load_context`.
             model_input: column ``history`` (item ids, oldest first; unknown ids are skipped, an empty history is
-                allowed) and optionally ``preference`` (a sentence; None, NaN and "" mean none), ``times`` (seconds
+                allowed) and optionally ``preference`` (a sentence; None, NaN and "" mean none), ``known`` (what is
+                known of the user's preferences, which counts where there is no ``preference``), ``times`` (seconds
                 since 1970 of each item, for recipes that read times) and ``asked_at`` (when the recommendation is
                 wanted; now by default).
-            params: ``k`` (items per row) and ``exclude_seen`` (leave out items of the history).
+            params: ``k`` (items per row), ``exclude_seen`` (leave out items of the history) and ``strength`` (how
+                strongly ``preference`` counts: 0 not at all, 1 as fitted on validation, up to 10).
 
         Returns:
             One row per input row, in order, with lists ``item_ids``, ``titles`` and ``scores``, best first; shorter
-            than k where the catalogue has fewer items left.
+            than k where the catalogue has fewer items left. ``because`` has for each item the words of its text that a
+            wish found, and ``unmatched`` the phrases that nothing in the catalogue matches.
 
         Raises:
             DataError: a value is of the wrong kind; row and column are named.
         """
         assert self._bundle is not None, "load_context runs before predict"
         wanted = params or {}
+        preferences, known = (_sentences(model_input, column) for column in ("preference", "known"))
         answers = self._bundle.recommend(
             _histories(model_input),
-            _preferences(model_input),
+            preferences,
             k=int(wanted.get("k", DEFAULT_K)),
             exclude_seen=bool(wanted.get("exclude_seen", DEFAULT_EXCLUDE_SEEN)),
             times=_times(model_input),
             asked_at=_asked_at(model_input),
+            known=known,
+            strength=float(wanted.get("strength", DEFAULT_STRENGTH)),
         )
+        reasons = [
+            self._bundle.reasons(given or other, [item for item, _ in row])
+            for given, other, row in zip(preferences, known, answers, strict=True)
+        ]
         catalogue = self._bundle.catalogue
         return pd.DataFrame(
             {
                 "item_ids": [[item for item, _ in row] for row in answers],
                 "titles": [[catalogue.titles[catalogue.index[item]] for item, _ in row] for row in answers],
                 "scores": [[float(score) for _, score in row] for row in answers],
+                "because": [[", ".join(words) for words in found.because] for found in reasons],
+                "unmatched": [list(found.unmatched) for found in reasons],
             },
             index=model_input.index,
         )
@@ -102,17 +115,17 @@ def _asked_at(frame: pd.DataFrame) -> list[int] | None:
     return [int(moment) for moment in frame["asked_at"]] if "asked_at" in frame.columns else None
 
 
-def _preferences(frame: pd.DataFrame) -> list[str | None]:
-    if "preference" not in frame.columns:
+def _sentences(frame: pd.DataFrame, column: str) -> list[str | None]:
+    if column not in frame.columns:
         return [None] * len(frame)
     preferences: list[str | None] = []
-    for row, value in enumerate(frame["preference"]):
+    for row, value in enumerate(frame[column]):
         if isinstance(value, str):
             preferences.append(value.strip() or None)
         elif value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
             preferences.append(None)
         else:
             raise DataError(
-                f"row {row}, column 'preference': {value!r} is a {type(value).__name__}; give one sentence, or None"
+                f"row {row}, column {column!r}: {value!r} is a {type(value).__name__}; give one sentence, or None"
             )
     return preferences

@@ -1,11 +1,12 @@
-"""What the train stage hands to the stages that judge and register its model."""
+"""What the train stage hands to the stages that judge and register its models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.errors import DataError
 
-TASK = "train_recommender"
+RECOMMENDER, BASELINE = "train_recommender", "train_baseline"
+"""Tasks that train the recommender that was asked for, and the baseline beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,24 +14,32 @@ class Trained:
     """A model that was just trained.
 
     Args:
+        task: `RECOMMENDER` or `BASELINE`.
         run_id: its MLflow run.
         identity: of the training, as `RunIdentity.key` has it.
     """
 
+    task: str
     bundle_uri: str
     run_id: str
     identity: str
 
     @classmethod
-    def of(cls, upstream: Mapping[str, str]) -> "Trained":
+    def of(cls, upstream: Mapping[str, str], task: str = RECOMMENDER) -> "Trained":
         """Read it from a request.
 
         Raises:
             DataError: an output of the train stage is missing.
         """
         names = ("bundle_uri", "mlflow_run_id", "run_identity")
-        missing = [f"{TASK}.{name}" for name in names if not upstream.get(f"{TASK}.{name}")]
+        missing = [f"{task}.{name}" for name in names if not upstream.get(f"{task}.{name}")]
         if missing:
             raise DataError(f"--upstream lacks {', '.join(missing)}; run the train stage first")
-        bundle, run_id, identity = (upstream[f"{TASK}.{name}"] for name in names)
-        return cls(bundle_uri=bundle, run_id=run_id, identity=identity)
+        bundle, run_id, identity = (upstream[f"{task}.{name}"] for name in names)
+        return cls(task=task, bundle_uri=bundle, run_id=run_id, identity=identity)
+
+    @classmethod
+    def baseline_of(cls, upstream: Mapping[str, str]) -> "Trained | None":
+        """The baseline of a request; None where none was trained beside the recommender, or it is the same model."""
+        identity = upstream.get(f"{BASELINE}.run_identity", "")
+        return None if identity in ("", upstream.get(f"{RECOMMENDER}.run_identity")) else cls.of(upstream, BASELINE)

@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from infra.errors import SettingError
-from schemas.model_versions import IDENTITY_TAG, PARTITION_TAG
+from schemas.model_versions import IDENTITY_TAG, INSTEAD_TAG, PARTITION_TAG
 
 REASON_TAG = "penchant.decision_reason"
 NDCG_TAG = "penchant.test.ndcg_10"
@@ -21,8 +21,17 @@ COLD_TAG = "penchant.cold_since"
 
 def find_version(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:
     """The first version that was made of the training run with that identity, or None."""
+    return _tagged(client, name, IDENTITY_TAG, identity)
+
+
+def find_for_run(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:
+    """`find_version`, or the version of the baseline that was registered instead of that training."""
+    return find_version(client, name, identity) or _tagged(client, name, INSTEAD_TAG, identity)
+
+
+def _tagged(client: MlflowClient, name: str, tag: str, value: str) -> ModelVersion | None:
     found = client.search_model_versions(
-        f"name = '{name}' and tags.`{IDENTITY_TAG}` = '{identity}'", order_by=["version_number ASC"], max_results=1
+        f"name = '{name}' and tags.`{tag}` = '{value}'", order_by=["version_number ASC"], max_results=1
     )
     return found[0] if found else None
 

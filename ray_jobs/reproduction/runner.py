@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from infra.settings import RaySettings
-from ray_jobs.data.histories import Catalogue, Examples, Histories, evaluation_examples, examples_at
+from ray_jobs.data.histories import Catalogue, Examples, Histories, evaluation_examples
 from ray_jobs.encoders.settings import PACKAGED
 from ray_jobs.encoders.text import load_text_encoder
 from ray_jobs.evaluation.evaluator import evaluate
@@ -145,8 +145,8 @@ class Runner:
         if not 0 < wanted < len(self.histories):
             return evaluation_examples(self.histories, "valid", reach)
         users = np.sort(np.random.default_rng(0).permutation(len(self.histories))[:wanted])
-        rows = [(int(user), self.histories.target_position(int(user), "valid")) for user in users]
-        return examples_at(self.histories, rows, reach)
+        everybody = evaluation_examples(self.histories, "valid", reach)
+        return everybody.at(np.flatnonzero(np.isin(everybody.users, users)))
 
     def _evaluated(self, experiment: Experiment, recommender: Recommender) -> dict[str, dict[str, list[float]]]:
         device = "cuda" if torch.cuda.is_available() else "cpu"

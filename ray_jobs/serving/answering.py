@@ -34,12 +34,14 @@ class Job:
 
 
 class Answer(TypedDict):
-    """Items for one request, best first."""
+    """Items for one request, best first; `because` has the words of each that a wish found, see `Reasons`."""
 
     model_version: str
     item_ids: list[str]
     titles: list[str]
     scores: list[float]
+    because: list[list[str]]
+    unmatched: list[str]
 
 
 def answer(jobs: Sequence[Job]) -> list[Answer | Exception]:
@@ -65,15 +67,22 @@ def answer(jobs: Sequence[Job]) -> list[Answer | Exception]:
 
 def _together(live: Live, asks: Sequence[Ask]) -> Sequence[Answer | Exception]:
     first, now = asks[0], int(time.time())
+    preferences, known = [_sentence(ask.preference) for ask in asks], [_sentence(ask.known) for ask in asks]
     try:
         rows = live.bundle.recommend(
             [ask.history for ask in asks],
-            [(ask.preference or "").strip() or None for ask in asks],
+            preferences,
             k=first.k,
             exclude_seen=first.exclude_seen,
             times=None if first.times is None else [ask.times or () for ask in asks],
             asked_at=[now if ask.asked_at is None else ask.asked_at for ask in asks],
+            known=known,
+            strength=[ask.strength for ask in asks],
         )
+        reasons = [
+            live.bundle.reasons(given or other, [item for item, _ in row])
+            for given, other, row in zip(preferences, known, rows, strict=True)
+        ]
     except SettingError as error:
         return [Refused("k", str(error))] * len(asks)
     except DataError as error:
@@ -87,6 +96,12 @@ def _together(live: Live, asks: Sequence[Ask]) -> Sequence[Answer | Exception]:
             item_ids=[item for item, _ in row],
             titles=[catalogue.titles[catalogue.index[item]] for item, _ in row],
             scores=[float(score) for _, score in row],
+            because=[list(words) for words in found.because],
+            unmatched=list(found.unmatched),
         )
-        for row in rows
+        for row, found in zip(rows, reasons, strict=True)
     ]
+
+
+def _sentence(text: str | None) -> str | None:
+    return (text or "").strip() or None

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
-from ray_jobs.registry.served import DEFAULT_EXCLUDE_SEEN, DEFAULT_K
+from ray_jobs.recommenders.bundle import MOST_STRENGTH
+from ray_jobs.registry.served import DEFAULT_EXCLUDE_SEEN, DEFAULT_K, DEFAULT_STRENGTH
 
 MOST_ASKS = 1000
 MOST_ITEMS = 10_000
@@ -17,6 +18,8 @@ class Ask(BaseModel, extra="forbid", frozen=True, strict=True):
     Args:
         history: item ids, oldest first; unknown ids are skipped, and it may be empty.
         preference: a sentence; None and "" mean none.
+        known: what is known of the user's preferences; it counts where there is no `preference`.
+        strength: how strongly `preference` counts: 0 not at all, 1 as fitted on validation.
         k: items wanted.
         exclude_seen: leave out items of the history.
         times: second since 1970 of each item of the history, for recipes that read times.
@@ -25,6 +28,8 @@ class Ask(BaseModel, extra="forbid", frozen=True, strict=True):
 
     history: Annotated[tuple[str, ...], Field(max_length=MOST_ITEMS)]
     preference: str | None = None
+    known: str | None = None
+    strength: Annotated[float, Field(ge=0, le=MOST_STRENGTH, allow_inf_nan=False)] = DEFAULT_STRENGTH
     k: Annotated[int, Field(ge=1, le=1000)] = DEFAULT_K
     exclude_seen: bool = DEFAULT_EXCLUDE_SEEN
     times: tuple[int, ...] | None = None

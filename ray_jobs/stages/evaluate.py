@@ -5,6 +5,10 @@ The champion is the registered version that the request names; it may be of an e
 Per-user rows go to the table ``evaluations``, one partition per day and model. The models' MLflow runs get means with
 95 % bootstrap intervals, the paired difference to popularity, coverage and popularity of what is recommended, and the
 slices: under the same names for every recipe, so that runs compare. Models run in this process.
+
+What serving leaves out, the items of the history, is left out here, too, as it is when training stops early. What the
+published protocol says, which ranks all items, stands beside it under ``test.all_items``; how far words move the lists,
+which the promotion gate asks, under ``test.words``.
 """
 
 from dataclasses import dataclass
@@ -24,19 +28,25 @@ class EvaluateSettings:
     """Settings of the stage.
 
     Args:
-        exclude_seen: leave items of the history out of the ranking; the published protocol ranks all items.
+        exclude_seen: leave items of the history out of the ranking, as serving does.
+        all_items: also rank all items, as published, on the test split; not in the table. One more pass over its users.
+        word_users, words: users whose lists are asked to follow words, and how many words; 0 leaves it.
         sampled_negatives: also rank among so many sampled items, as some papers do; the metrics are then named
             ``sampled_...`` and stay out of the table. 0 leaves it.
-        seed: of the sampled items.
+        seed: of the sampled items and of the users.
     """
 
-    exclude_seen: bool = False
+    exclude_seen: bool = True
+    all_items: bool = True
+    word_users: int = 60
+    words: int = 20
     sampled_negatives: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.sampled_negatives < 0:
-            raise SettingError(f"evaluate.sampled_negatives is {self.sampled_negatives}: 0 or more is needed")
+        for name in ("word_users", "words", "sampled_negatives"):
+            if getattr(self, name) < 0:
+                raise SettingError(f"{STAGE}.{name} is {getattr(self, name)}: 0 or more is needed")
 
 
 def run(request: StageRequest) -> StageReport:

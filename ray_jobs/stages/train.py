@@ -7,6 +7,8 @@ on from its last checkpoint. Parameters and learning curves go to the MLflow run
 from infra.settings import load_settings, stage_settings
 from ray_jobs.data.settings import training_data_settings
 from ray_jobs.recommenders import settings_class
+from ray_jobs.steering.settings import SECTION as STEERING
+from ray_jobs.steering.settings import SteeringSettings
 from schemas.handoff import StageReport
 from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
@@ -21,6 +23,7 @@ def run(request: StageRequest) -> StageReport:
     recipe = request.recipe or DEFAULT_RECIPE
     stage_settings(settings_class(recipe), recipe, settings, request.overrides)
     training_data_settings(settings, request)
+    stage_settings(SteeringSettings, STEERING, settings, request.overrides)
     from ray_jobs.train import run as work
 
     engine_is_ready()

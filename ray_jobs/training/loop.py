@@ -94,8 +94,13 @@ def planned_phases(recommender: Recommender) -> tuple[Phase, ...]:
 
 @torch.no_grad()
 def validation_score(recommender: Recommender, source: ExampleSource, workers: Workers = ALONE) -> float:
-    """Mean NDCG@10 over the users of `source`, full catalogue; workers take turns batch by batch."""
+    """Mean NDCG@10 over the users of `source`; workers take turns batch by batch.
+
+    The same number as `ray_jobs.evaluation.evaluator.evaluate` has for these users: what they have seen, inside the
+    window or not, is left out of the ranking, or, without the setting ``validate_unseen``, ranked with the rest.
+    """
     recommender.eval()
+    unseen = recommender.base_settings.validate_unseen
     size = recommender.base_settings.evaluation_batch_size
     last = math.ceil(len(source) / size) - 1
     total = torch.zeros(1, dtype=torch.float64)
@@ -104,8 +109,8 @@ def validation_score(recommender: Recommender, source: ExampleSource, workers: W
         # Split weights are gathered by all workers together, so those without a last batch of their own help along.
         if turn == workers.rank or (number == last and turn < workers.rank):
             placed = batch.to(recommender.device)
-            seen = placed.history if recommender.base_settings.validate_unseen else None
-            gains = ndcg(recommender.ranks(placed, seen).cpu().numpy(), 10)
+            assert placed.seen is not None or not unseen, "validation examples say what their users have seen"
+            gains = ndcg(recommender.ranks(placed, placed.seen if unseen else None).cpu().numpy(), 10)
             total += float(gains.sum()) * (turn == workers.rank)
     return float(workers.total(total.to(recommender.device))) / max(1, len(source))
 

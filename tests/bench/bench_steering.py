@@ -5,7 +5,8 @@
 Grows a world per seed, runs the chain's stages on it (a scripted model without mistakes reads the reviews), builds the
 preference benchmark, trains models with the same budget of epochs, and asks them the test split:
 
-    fused       MenderTok with preferences and with fusion
+    default     MenderTok as it comes, with its dense head and the steering layer
+    fused       MenderTok with preferences and with fusion, as published: no head, no layer
     unfused     MenderTok with preferences, without fusion (not by default)
     untold      MenderTok that never was given a preference, and is given none
     tiger       reads no text, and is given the preferences all the same
@@ -43,11 +44,13 @@ FUSION = {
     "mendertok.twin_share": 0.5,
     "mendertok.preference_dropout": 0.2,
 }
+PUBLISHED = {"mendertok.dense": False, "steering.enabled": False}
 ARMS = {
-    "fused": ("mendertok", FUSION),
-    "unfused": ("mendertok", {"mendertok.preference_dropout": 0.2}),
-    "untold": ("mendertok", {"mendertok.preference_dropout": 1.0}),
-    "tiger": ("tiger", {}),
+    "default": ("mendertok", {"mendertok.batch_size": 128, "mendertok.learning_rate": 2e-3}),
+    "fused": ("mendertok", FUSION | PUBLISHED),
+    "unfused": ("mendertok", {"mendertok.preference_dropout": 0.2} | PUBLISHED),
+    "untold": ("mendertok", {"mendertok.preference_dropout": 1.0} | PUBLISHED),
+    "tiger": ("tiger", {"steering.enabled": False}),
 }
 
 
@@ -198,7 +201,9 @@ def table(by_seed: dict[int, dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0", help="e.g. 0,1,2")
-    parser.add_argument("--arms", default="fused,untold,tiger", help=f"of {', '.join(ARMS)}; fused and untold needed")
+    parser.add_argument(
+        "--arms", default="default,fused,untold,tiger", help=f"of {', '.join(ARMS)}; fused and untold needed"
+    )
     parser.add_argument("--users", type=int, default=600)
     parser.add_argument("--items", type=int, default=160)
     parser.add_argument("--epochs", type=int, default=20)

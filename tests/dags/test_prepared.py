@@ -25,8 +25,8 @@ class Registry:
         raise RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no alias"})
 
     def search_model_versions(self, query, order_by, max_results):
-        wanted = query.rpartition("= ")[2].strip("'")
-        return [found for found in self.versions if found.tags.get("penchant.run_identity") == wanted][:max_results]
+        tag, wanted = query.split("`")[1], query.rpartition("= ")[2].strip("'")
+        return [found for found in self.versions if found.tags.get(tag) == wanted][:max_results]
 
 
 @pytest.fixture
@@ -65,6 +65,16 @@ def test_a_rerun_stands_beside_the_champion_that_its_model_was_judged_with(look_
     others = [version(1), version(2), version(4, run_identity="another")]
     mine = [version(3, run_identity="mine", **own)] if own or champion == 3 else []
     assert look_up("champion", Registry(champion, *others, *mine)) == found
+
+
+def test_a_rerun_whose_baseline_was_registered_stands_beside_what_that_was_judged_with(look_up):
+    tags = {"run_identity": "baseline", "instead_of": "mine", "decision": "promoted"}
+    first = version(1, champion_before="none", **tags)
+    assert look_up("champion", Registry(1, first)) == {}
+    later = version(3, champion_before="2", **tags)
+    assert look_up("champion", Registry(3, version(2), later)) == {"model": f"{NAME}/2"}
+    another = version(3, champion_before="2", **{**tags, "instead_of": "another"})
+    assert look_up("champion", Registry(3, version(2), another)) == {"model": f"{NAME}/3"}
 
 
 def test_each_rollback_is_work_of_its_own(look_up):

@@ -2,6 +2,7 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,17 @@ def test_a_service_that_ends_shows_its_log(monkeypatch, tmp_path):
     monkeypatch.setattr(services, "local_services", lambda home, ports: [service])
     with pytest.raises(SettingError, match=r"(?s)broken ended with status 1.*no such thing"):
         Supervisor(tmp_path, Ports()).up(say=print)
+
+
+def test_the_page_starts_beside_the_others_without_a_model_and_is_ended(tmp_path):
+    page = Supervisor(tmp_path, Ports(page=free_port()), names=("page",))
+    try:
+        assert said(page.up)[0].endswith(f"at http://127.0.0.1:{page.ports.page}")
+        with urllib.request.urlopen(f"http://127.0.0.1:{page.ports.page}/") as found:
+            assert b"Steer the list" in found.read()
+    finally:
+        assert said(page.down) == ["  page stopped"]
+    assert doctor.port_is_free(page.ports.page)
 
 
 def test_missing_java_is_one_clear_sentence(tmp_path):

@@ -16,7 +16,7 @@ SIZES = ["--users=370", "--items=60", "--accounts=500", "--probes=200"]
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     home = tmp_path_factory.mktemp("simulation") / "home"
-    names = ("AIRFLOW_PORT", "MLFLOW_PORT", "RAY_DASHBOARD_PORT", "RAY_GCS_PORT", "LLM_PORT")
+    names = ("AIRFLOW_PORT", "MLFLOW_PORT", "RAY_DASHBOARD_PORT", "RAY_GCS_PORT", "LLM_PORT", "PAGE_PORT")
     ports = {name: str(port) for name, port in zip(names, free_ports(len(names)), strict=True)}
     environment = {**os.environ, **ports, "PENCHANT_SPARK__JARS_DIR": str(REPOSITORY / ".penchant" / "jars")}
     argv = [sys.executable, "-m", "infra.simulation", "--days=4", f"--home={home}", "--", *SIZES]

@@ -42,7 +42,7 @@ def test_a_bundle_comes_back_as_it_was(name, tmp_path):
     assert bundle.catalogue.item_ids == model.catalogue.item_ids
     assert bundle.provenance == {"run_identity": "x"} == read_provenance(tmp_path / "bundle")
     for tensor, again in zip(model.trained_state().values(), bundle.recommender.trained_state().values(), strict=True):
-        assert torch.equal(tensor, again)
+        torch.testing.assert_close(tensor, again, rtol=0, atol=0, equal_nan=True)
     answers = bundle.recommend(HISTORIES, PREFERENCES, 5)
     assert [len(answer) for answer in answers] == [5] * 4
     for history, answer in zip(HISTORIES, answers, strict=True):

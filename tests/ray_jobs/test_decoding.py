@@ -7,6 +7,7 @@ import torch
 from infra.errors import SettingError
 from ray_jobs.decoding import trie as trie_module
 from ray_jobs.decoding.beam_search import _top, constrained_beam_search
+from ray_jobs.decoding.guided_search import guided_beam_search
 from ray_jobs.decoding.trie import Trie
 
 
@@ -336,3 +337,33 @@ def test_appending_below_known_prefixes_leaves_the_levels_above_as_they_are():
         assert grown.offsets[level] is trie.offsets[level]
         assert grown.children[level] is trie.children[level]
     assert grown.symbols[2] is not trie.symbols[2]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_guided_search_finds_what_scoring_every_item_finds(layout, shared):
+    generator = torch.Generator().manual_seed(3)
+    for trial in range(8):
+        sizes, batch, k = (6, 5, 8), 5, 10
+        codes = random_codes(generator, sizes, 90)
+        if shared:
+            codes = codes[torch.randint(90, (90,), generator=generator)]
+        trie = Trie.from_codes(codes, sizes, shared_leaves=shared)
+        model = RandomModel(generator, sizes, batch)
+        bonus = torch.randn(batch, 90, generator=generator) * (1 + trial)
+        bonus[0] = 0
+        exclude = torch.randint(-1, 90, (batch, 12), generator=generator)
+
+        def fresh(model=model, batch=batch):
+            model.previous = torch.empty(batch, 1, 0, dtype=torch.int64)
+            return model
+
+        plain = constrained_beam_search(fresh(), trie, batch, k, k, exclude)
+        items, scores = guided_beam_search(fresh, trie, bonus, k, k, exclude)
+        assert torch.equal(items[0], plain[0][0]), "no word, no change"
+        assert torch.equal(scores[0], plain[1][0])
+        wanted = model.item_scores(codes) + bonus
+        for row in range(1, batch):
+            wanted[row, exclude[row][exclude[row] >= 0]] = -torch.inf
+            if not shared:
+                assert torch.allclose(scores[row], wanted[row].topk(k).values, atol=1e-4)
+            assert torch.allclose(scores[row], wanted[row][items[row]], atol=1e-4)

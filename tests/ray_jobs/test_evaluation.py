@@ -3,13 +3,15 @@ import pytest
 import torch
 from small_world import small_catalogue, small_histories
 
-from ray_jobs.data.histories import PAD, evaluation_examples, make_batch
+from ray_jobs.data.histories import PAD, InMemoryExamples, evaluation_examples, make_batch
 from ray_jobs.evaluation.evaluator import evaluate, evaluate_sampled, evaluation_rows
 from ray_jobs.evaluation.slices import popularity_bands, training_counts
 from ray_jobs.recommenders.base import ScoringRecommender, Signals, best
+from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.recommenders.generative import rank_in_list
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
 from ray_jobs.recommenders.tiger import Tiger, TigerSettings
+from ray_jobs.training.loop import validation_score
 from schemas.evaluations import EVALUATIONS
 
 
@@ -20,8 +22,8 @@ class Fixed(ScoringRecommender):
     signals = Signals()
     settings_class = PopularitySettings
 
-    def __init__(self, scores):
-        super().__init__(PopularitySettings(), small_catalogue())
+    def __init__(self, scores, **settings):
+        super().__init__(PopularitySettings(**settings), small_catalogue())
         self.register_buffer("fixed", torch.as_tensor(scores, dtype=torch.float32))
 
     def loss(self, batch):
@@ -70,7 +72,7 @@ def test_rows_of_the_evaluations_table():
     model = Popularity(PopularitySettings(), catalogue)
     model.fit_counts(histories)
     told = []
-    results = evaluate(model, histories, notify=lambda done, total, note: told.append((done, total)))
+    results = evaluate(model, histories, exclude_seen=False, notify=lambda done, total, _: told.append((done, total)))
     rows = evaluation_rows(results, "popularity@x", histories, catalogue.item_ids)
     assert rows.num_rows == 2 * len(histories)
     assert told[-1] == (rows.num_rows, rows.num_rows)
@@ -84,11 +86,39 @@ def test_rows_of_the_evaluations_table():
         assert row["ndcg_10"] == pytest.approx(1 / np.log2(row["rank"] + 1) if row["rank"] <= 10 else 0)
 
 
-def test_seen_items_are_ranked_unless_asked_otherwise():
+@pytest.mark.parametrize("unseen", [True, False])
+def test_early_stopping_evaluation_and_serving_leave_out_the_same(unseen):
+    histories, window = small_histories(), 2
+    model = Fixed(np.random.default_rng(0).random(30), max_history=window, validate_unseen=unseen)
+    valid = evaluation_examples(histories, "valid", window)
+    result = evaluate(model, histories, ("valid",), exclude_seen=unseen)[0]
+    score = result.metrics()["ndcg_10"].mean()
+    assert validation_score(model, InMemoryExamples(valid)) == pytest.approx(score)
+    pasts = [
+        [model.catalogue.item_ids[i] for i in h[:end]] for h, end in zip(histories.items, valid.positions, strict=True)
+    ]
+    served = Bundle(model, {}).recommend(pasts, [None] * len(pasts), 10, unseen)
+    assert [[model.catalogue.index[item] for item, _ in row] for row in served] == result.lists.tolist()
+    in_window = make_batch([valid.history(row) for row in range(len(valid))], [""] * len(valid), valid.targets)
+    assert (model.ranks(in_window, in_window.history).numpy() != result.ranks).any(), "the window is not the history"
+
+
+def test_targets_that_stand_in_their_own_history_are_counted():
+    histories = small_histories()
+    examples = evaluation_examples(histories, "test", 2)
+    repeated = [int(items[-1]) in items[:-1].tolist() for items in histories.items]
+    assert examples.seen_targets() == sum(repeated) > 0
+    ranks = evaluate(Fixed(np.arange(30)), histories, ("test",))[0].ranks
+    assert (ranks == 0).tolist() == repeated
+    some = np.flatnonzero(repeated)[:3]
+    assert examples.at(some).seen_targets() == 3
+
+
+def test_seen_items_are_left_out_unless_asked_otherwise():
     histories = small_histories()
     model = Fixed(np.arange(30))
-    plain = evaluate(model, histories, ("test",))[0]
-    without = evaluate(model, histories, ("test",), exclude_seen=True)[0]
+    plain = evaluate(model, histories, ("test",), exclude_seen=False)[0]
+    without = evaluate(model, histories, ("test",))[0]
     for user in range(len(histories)):
         items = histories.items[user]
         target, before = int(items[-1]), set(items[:-1].tolist())
@@ -99,7 +129,7 @@ def test_seen_items_are_ranked_unless_asked_otherwise():
 
 def test_bands_and_lists_of_an_evaluation_rest_on_training_positions():
     catalogue, histories = small_catalogue(), small_histories()
-    result = evaluate(Fixed(np.arange(30)), histories, ("test",))[0]
+    result = evaluate(Fixed(np.arange(30)), histories, ("test",), exclude_seen=False)[0]
     assert result.counts.tolist() == training_counts(histories, 30).tolist()
     assert result.counts.sum() == sum(histories.valid_position)
     assert result.lists.tolist() == [list(range(29, 19, -1))] * 60
@@ -112,7 +142,7 @@ def test_bands_and_lists_of_an_evaluation_rest_on_training_positions():
 def test_a_model_that_knows_nothing_earns_nothing_whatever_its_order():
     histories = small_histories()
     for split in ("valid", "test"):
-        result = evaluate(Fixed(np.zeros(30)), histories, (split,))[0]
+        result = evaluate(Fixed(np.zeros(30)), histories, (split,), exclude_seen=False)[0]
         assert result.ranks.tolist() == [30] * 60
         assert result.lists[0].tolist() == list(range(10)), "lists are filled in the order of items"
         assert max(values.max() for name, values in result.metrics().items() if name != "mrr") == 0
@@ -152,7 +182,7 @@ def test_a_generative_model_that_knows_nothing_earns_nothing():
 def test_sampled_ranks_say_so_and_flatter():
     histories = small_histories()
     model = Fixed(np.arange(30))
-    whole = evaluate(model, histories, ("test",))[0]
+    whole = evaluate(model, histories, ("test",), exclude_seen=False)[0]
     sampled = evaluate_sampled(model, histories, ("test",), negatives=5)[0]
     assert all(name.startswith("sampled_") for name in sampled.metrics())
     assert sampled.metrics()["sampled_mrr"].mean() > whole.metrics()["mrr"].mean()

@@ -9,6 +9,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from infra.errors import SettingError
 from ray_jobs.data.histories import InMemoryExamples, evaluation_examples, latest_preferences, make_batch
 from ray_jobs.recommenders import recipe_class
+from ray_jobs.recommenders.base import rank_of
 from ray_jobs.recommenders.menderemb import MenderEmb, MenderEmbSettings
 from ray_jobs.recommenders.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
@@ -29,11 +30,17 @@ def _tiger(**given):
 @pytest.fixture(scope="module")
 def mendertok():
     torch.manual_seed(0)
-    return MenderTok(MenderTokSettings(**SMALL), small_catalogue()).eval()
+    return MenderTok(MenderTokSettings(**SMALL, dense=False), small_catalogue()).eval()
 
 
 @pytest.fixture(scope="module")
 def mendertok_parts():
+    torch.manual_seed(0)
+    return MenderTok(MenderTokSettings(**SMALL, reading="parts", dense=False), small_catalogue()).eval()
+
+
+@pytest.fixture(scope="module")
+def mendertok_dense():
     torch.manual_seed(0)
     return MenderTok(MenderTokSettings(**SMALL, reading="parts"), small_catalogue()).eval()
 
@@ -180,6 +187,26 @@ def test_beam_search_with_enough_beams_is_exact_and_gives_items_only_once(which,
     assert ranks == [items[row].tolist().index(int(batch.targets[row])) + 1 for row in range(3)]
 
 
+def test_a_dense_head_ranks_every_item_and_learns_beside_the_codes(mendertok_dense):
+    batch = _preference_batch()
+    with torch.no_grad():
+        everything = mendertok_dense.log_probabilities(batch)
+        items, scores = mendertok_dense.topk(batch, 30)
+        losses = mendertok_dense.loss(batch)
+        rejected = mendertok_dense.loss(replace(batch, negative=torch.ones(3, dtype=torch.bool)))
+    assert mendertok_dense.settings.beams < 31, "no beam limits what is asked"
+    assert torch.equal(items, everything.sort(descending=True, stable=True).indices)
+    assert torch.allclose(scores.log_softmax(1), everything.gather(1, items), atol=1e-5)
+    assert float(losses["dense"]) == pytest.approx(
+        -float(everything.gather(1, batch.targets[:, None]).mean()), abs=1e-4
+    )
+    assert float(losses["loss"]) == pytest.approx(float(losses["codes"]) + 2 * float(losses["dense"]), abs=1e-4)
+    assert rejected["dense"] < losses["dense"], "a target that is rejected is unlikely already"
+    assert torch.equal(mendertok_dense.ranks(batch), rank_of(batch.targets, everything))
+    left = mendertok_dense.topk(batch, 27, items[:, :3])[0]
+    assert torch.equal(left, items[:, 3:])
+
+
 def test_excluded_items_stay_out_and_beams_below_k_are_refused():
     model = _tiger()
     batch = _preference_batch()
@@ -222,7 +249,7 @@ def test_tiger_reads_flattened_codes_with_ranges_per_level_and_an_end():
     assert mask.tolist() == [[True] * 3 + [False] * 2, [True] * 5]
 
 
-@pytest.mark.parametrize("which", ["tiger", "mendertok", "mendertok_parts", "menderemb"])
+@pytest.mark.parametrize("which", ["tiger", "mendertok", "mendertok_dense", "menderemb"])
 def test_padding_beside_longer_histories_changes_nothing(which, request):
     model = _tiger() if which == "tiger" else request.getfixturevalue(which)
     with torch.no_grad():
@@ -231,7 +258,7 @@ def test_padding_beside_longer_histories_changes_nothing(which, request):
     assert torch.allclose(alone, beside, atol=1e-4)
 
 
-@pytest.mark.parametrize("which", ["mendertok", "mendertok_parts", "menderemb"])
+@pytest.mark.parametrize("which", ["mendertok", "mendertok_dense", "menderemb"])
 def test_order_and_preference_reach_the_decoder(which, request):
     model = request.getfixturevalue(which)
     with torch.no_grad():

@@ -8,6 +8,7 @@ from small_world import small_catalogue, small_histories
 from ray_jobs.data.histories import Catalogue, make_batch
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.evaluation.slices import training_counts
+from ray_jobs.evaluation.translation import Translation
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 
@@ -57,6 +58,27 @@ def test_items_that_a_champion_does_not_know_are_skipped_and_missed(exclude_seen
     assert (result.ranks == 0).sum() >= missed
     assert np.array_equal(result.counts, training_counts(histories, len(day)))
     assert result.exposure().coverage <= len(known) / len(day)
+
+
+def test_histories_in_the_indices_of_another_catalogue_keep_what_it_knows():
+    day, histories = small_catalogue(), small_histories()
+    histories = replace(histories, times=tuple(np.arange(len(h)) * 60 for h in histories.items))
+    same = Translation.between(day, day).known(histories)
+    assert all(map(np.array_equal, same.items, histories.items))
+    assert all(map(np.array_equal, same.times, histories.times))
+    assert same.test_position.tolist() == histories.test_position.tolist()
+    assert same.preferences == histories.preferences
+    known = tuple(item for item in day.item_ids if not item.endswith("4"))
+    own = Catalogue(known, known, known)
+    fewer = Translation.between(own, day).known(histories)
+    for user, items in enumerate(histories.items):
+        kept = [p for p in range(len(items)) if day.item_ids[items[p]] in own.index]
+        assert [known[item] for item in fewer.items[user]] == [day.item_ids[items[p]] for p in kept]
+        assert fewer.times[user].tolist() == [60 * p for p in kept]
+        for split in ("valid", "test"):
+            before = sum(p < histories.target_position(user, split) for p in kept)
+            assert fewer.target_position(user, split) == min(before, len(kept) - 1)
+        assert fewer.latest_preferences(user, len(kept)) == histories.latest_preferences(user, len(items))
 
 
 def test_a_history_of_strangers_is_an_empty_one():

@@ -139,10 +139,11 @@ class World:
             stage=stage, dataset="tiny", partition=DAY, inputs=self.handoffs, upstream=upstream, **changes
         )
 
-    def register_request(self, trained, champion=None, **changes):
-        """The request, with what evaluate says of the `champion` it compared with."""
+    def register_request(self, trained, evaluated=None, baseline=None, **changes):
+        """The request, with what evaluate handed on, and a `baseline` that was trained beside."""
         upstream = {f"train_recommender.{k}": v for k, v in trained.items()}
-        upstream |= {f"evaluate.{k}": v for k, v in (champion or {}).items()}
+        upstream |= {f"train_baseline.{k}": v for k, v in (baseline or {}).items()}
+        upstream |= {f"evaluate.{k}": v for k, v in (evaluated or {}).items()}
         return self.request("register", upstream, **changes)
 
 

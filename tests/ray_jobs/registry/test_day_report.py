@@ -94,6 +94,17 @@ def test_the_page_says_what_changed_what_was_decided_and_links_to_all_of_it(days
     assert again.tags["penchant.newest_model_version"] == f"{NAME}/2"
 
 
+def test_the_page_shows_the_recommender_that_lost_beside_the_baseline_registered_instead(days, tmp_path):
+    days.whole(FIRST)
+    report = day_report.run(days.request(FIRST, recipe="tiger"))
+    assert "not registered" not in page_of(report, tmp_path)[0], "tiger was not evaluated"
+    measured = {"mendertok.test.ndcg_10": 0.08, "tiger.test.ndcg_10": 0.0712, "tiger.test.recall_10": 0.2}
+    days.report(FIRST, "evaluate", 14.0, measured)
+    words, _, _ = page_of(day_report.run(days.request(FIRST, recipe="tiger")), tmp_path)
+    assert "not registered 0.0712 0.2" in words
+    assert "NDCG@10 beside the champion passed" in words, "the checks are those of the version's run"
+
+
 def test_a_failed_day_has_a_page_with_the_message_and_no_old_numbers(days, tmp_path):
     days.whole(FIRST)
     day_report.run(days.request(FIRST))

@@ -24,6 +24,8 @@ from ray_jobs.registry.results import (
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 
+BASE = {"sasrec": "base"}
+
 
 def result(model, condition="history", mean=0.1):
     interval = Interval(mean, mean / 2, mean * 1.5)
@@ -97,7 +99,10 @@ def test_averages_per_model_and_condition():
     assert mine[0].metrics["ndcg_10"] == Interval(1.0, 1.0, 1.0)
     assert mine[1].metrics["recall_10"].mean == 0.5
     assert mine[1].metrics["recall_10"].low <= 0.5 <= mine[1].metrics["recall_10"].high
-    assert [r.model for r in ranked_beside(everything, mine, "base")] == ["sasrec@base", "popularity@pop"]
+    assert [r.model for r in ranked_beside(everything, mine, BASE)] == ["sasrec@base", "popularity@pop"]
+    baseline = of_model(everything, "base")
+    beside = [r.model for r in ranked_beside(everything, baseline, BASE, "one")]
+    assert beside == [mine[0].model, "popularity@pop"], "the recommender that lost, and no other SASRec"
     with_groups = with_slices(table, mine)[1].slices
     assert [(s.kind, s.name, s.users, s.metrics["recall_10"].mean) for s in with_groups] == [
         (BY_TARGET, "head", 1, 1.0),
@@ -128,8 +133,8 @@ def test_models_of_histories_with_other_targets_are_not_set_beside():
     )
     everything = summarise(table)
     plain, shuffled = of_model(everything, "one"), of_model(everything, "two")
-    assert [r.model for r in ranked_beside(everything, plain, "base")] == ["popularity@p"]
-    assert [r.model for r in ranked_beside(everything, shuffled, "base")] == [
+    assert [r.model for r in ranked_beside(everything, plain, BASE)] == ["popularity@p"]
+    assert [r.model for r in ranked_beside(everything, shuffled, BASE)] == [
         "sasrec@base@ties-shuffled-0",
         "popularity@p@ties-shuffled-0",
     ]

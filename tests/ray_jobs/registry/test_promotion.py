@@ -9,14 +9,18 @@ from ray_jobs.registry.promotion import (
     Check,
     Decision,
     Slice,
+    Words,
     above_popularity,
+    beside_baseline,
     coverage,
     day,
+    in_place_of,
     known_users,
     quality,
     slices,
     steering,
     within,
+    words,
 )
 from ray_jobs.registry.settings import PromotionSettings
 
@@ -86,6 +90,68 @@ def test_accounts_that_are_served_well_do_not_hide_what_others_lose():
     assert known_users(new, old, np.zeros(3000, dtype=bool), 0.1, NAMED).verdict == "not measured"
 
 
+def test_a_baseline_is_beaten_by_its_mean_within_the_margin():
+    old = draws(400, 0.18)
+    new = old * (np.cumsum(old) > 4)
+    assert new.sum() == old.sum() - 4
+    equal = beside_baseline(old, old, 0.0, "tiger", "sasrec")
+    assert equal.verdict == "passed", "not worse"
+    assert beside_baseline(old - 0.00004, old, 0.0, "tiger", "sasrec").note.startswith(
+        "NDCG@10 0.1725 of tiger is not bel"
+    )
+    lost = beside_baseline(new, old, 0.0, "tiger", "sasrec")
+    assert lost.blocks
+    said = f"NDCG@10 {new.mean():.4f} of tiger is below sasrec's {old.mean():.4f} (difference -0.0100, -0.0"
+    assert lost.note.startswith(said)
+    assert beside_baseline(new, old, 0.1, "tiger", "sasrec").verdict == "passed"
+    assert beside_baseline(new[:40], old[:40], 0.1, "tiger", "sasrec").blocks, "few users are no excuse"
+    instead = in_place_of(lost, float(old.mean()), "tiger", "sasrec")
+    assert not instead.blocks
+    assert instead.challenger > instead.bar == lost.challenger
+    kept = Decision((instead, coverage(0.1, 0.5, 0.2)))
+    assert kept.reason.startswith(f"sasrec, trained beside tiger, is registered instead: {lost.note}; coverage")
+
+
+FOLLOWS, DEAF = Words(0.5, 0.1), Words(0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "champion", "decision", "note"),
+    [
+        (
+            DEAF,
+            FOLLOWS,
+            NAMED,
+            "waiting",
+            "less than those of champion version 3: success 0.00 (control 0.00) against 0.50",
+        ),
+        (Words(0.4, 0.1), FOLLOWS, NAMED, "promoted", "no less than those of champion version 3"),
+        (Words(0.4, 0.11), FOLLOWS, NAMED, "waiting", "0.29 over the control is below 0.30"),
+        (Words(0.9, 0.7), FOLLOWS, NAMED, "waiting", "success 0.90 (control 0.70) against 0.50"),
+        (DEAF, DEAF, NAMED, "promoted", "no less"),
+        (None, FOLLOWS, NAMED, "waiting", "nobody measured whether words move the lists of the challenger"),
+        (FOLLOWS, None, NAMED, "waiting", "nobody measured whether words move the lists of champion version 3"),
+        (None, DEAF, NAMED, "promoted", "words do not move the lists of champion version 3"),
+        (None, None, "", "promoted", "nobody measured whether words move its lists"),
+        (FOLLOWS, None, "", "promoted", "words move its lists: success 0.50 (control 0.10), and there was no champion"),
+        (DEAF, None, "", "promoted", "words do not move its lists: success 0.00 (control 0.00), and there was no"),
+    ],
+)
+def test_words_must_move_the_lists_no_less_than_the_champions(new, old, champion, decision, note):
+    check = words(new, old, 0.1, True, champion)
+    assert Decision((check,)).word == decision
+    assert note in check.note
+    if new is DEAF and not champion:
+        assert Decision((check,)).reason == check.note, "the page says so"
+    only_said = words(new, old, 0.1, False, champion)
+    assert Decision((only_said,)).word == "promoted"
+
+
+def test_what_waits_is_kept_where_something_else_failed():
+    deaf, bad = words(DEAF, FOLLOWS, 0.1, True, NAMED), coverage(0.1, 0.5, 0.2)
+    assert Decision((deaf, bad)).word == "kept"
+
+
 def test_one_slice_that_collapses_is_named_and_small_ones_are_not_looked_at():
     fine = [Slice("target cold", 300, 0.05, 0.06), Slice("length 1-4", 900, 0.2, 0.2)]
     check = slices([*fine, Slice("length 20 and more", 9, 0.0, 0.5)], share=0.5, users=100)
@@ -122,7 +188,15 @@ def test_the_decision_names_what_failed():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("margin", -0.1), ("coverage_share", 1.1), ("slice_users", 0), ("latency_ms", -1), ("latency_requests", 0)],
+    [
+        ("margin", -0.1),
+        ("baseline_margin", 1.1),
+        ("words_margin", -1),
+        ("coverage_share", 1.1),
+        ("slice_users", 0),
+        ("latency_ms", -1),
+        ("latency_requests", 0),
+    ],
 )
 def test_a_wrong_setting_is_named(settings, name, value):
     with pytest.raises(SettingError, match=rf"promotion\.{name} is {value}"):

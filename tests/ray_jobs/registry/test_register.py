@@ -8,12 +8,17 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import pyarrow.compute as pc
 import pytest
 from mlflow import MlflowClient
 
 from infra.settings import REPOSITORY
 from ray_jobs import register
+from ray_jobs.data.tables import input_partition
 from ray_jobs.registry import aliases, runs
+from ray_jobs.registry.judging import choose
+from ray_jobs.registry.results import summarise
+from ray_jobs.registry.settings import PromotionSettings
 from schemas.errors import DataError
 
 NAME = "penchant-tiny"
@@ -85,8 +90,9 @@ def test_a_version_a_person_can_use(registered):
     assert client.get_registered_model(NAME).tags["penchant.dataset"] == "tiny"
 
     model = mlflow.pyfunc.load_model(f"models:/{NAME}/1")
-    assert [spec.name for spec in model.metadata.signature.inputs] == ["history", "preference", "times", "asked_at"]
-    assert [spec.name for spec in model.metadata.signature.params] == ["k", "exclude_seen"]
+    names = [spec.name for spec in model.metadata.signature.inputs]
+    assert names == ["history", "preference", "known", "times", "asked_at"]
+    assert [spec.name for spec in model.metadata.signature.params] == ["k", "exclude_seen", "strength"]
     example = model.metadata.load_input_example(model.metadata.get_model_info().model_uri)
     assert example["preference"].tolist() == ["I like jazz. I dislike loud amplifiers"]
     assert example["history"].tolist() == [["i00", "i03", "i06", "i09", "i12"]]
@@ -156,13 +162,21 @@ def test_a_crash_leaves_what_the_next_try_completes(world, monkeypatch, moment, 
     assert register.run(request).status == "reused"
 
 
-def challenge(world, seed, own, champion, version="1", coverage="0.5", **changes):
+def heard(role, success):
+    """What evaluate hands on of a model whose lists follow words."""
+    return {f"{role}_words_success": f"{success}", f"{role}_words_control": "0.0"}
+
+
+DEAF = heard("champion", 0.0) | heard("train_recommender", 0.0)
+
+
+def challenge(world, seed, own, champion, version="1", coverage="0.5", words=DEAF, **changes):
     """Train and register a challenger whose ranks are `own`, beside those of the champion on the same day."""
     trained = world.train(generation=seed, seed=seed)
     name = f"{NAME}/{version}"
     world = world.evaluate({f"sasrec@{trained['run_identity']}": own, f"champion@{name}": champion})
     runs.log_metrics(trained["mlflow_run_id"], [("test.coverage_10", 0.5, 0)])
-    beside = {"champion": name, "champion_coverage_10": coverage, "champion_unknown_targets": "2"}
+    beside = {"champion": name, "champion_coverage_10": coverage, "champion_unknown_targets": "2", **words}
     return register.run(world.register_request(trained, beside, **changes)), trained, world
 
 
@@ -268,7 +282,7 @@ def test_steerability_is_compared_where_both_were_asked_and_can_be_waited_for(re
     for version, lift in (("1", 0.4), ("2", 0.1)):
         partition = {"partition_date": DATE, "model": f"{NAME}/{version}"}
         world = world.publish("preference_evaluations", list(asked(lift)), partition)
-    beside = {"champion": f"{NAME}/1", "champion_coverage_10": "0.5"}
+    beside = {"champion": f"{NAME}/1", "champion_coverage_10": "0.5", **DEAF}
     report = register.run(world.register_request(trained, beside, overrides=required))
     assert report.counts["versions_made"] == 0
     assert "kept: lift by the preference +0.1000 against +0.4000, 30 samples" in report.outputs["decision"]
@@ -299,6 +313,135 @@ def asked(lift):
                 "condition": condition,
                 "ndcg_10": gain,
             }
+
+
+RANKS = {"worse": lambda n: 2 + n % 4, "better": lambda n: 1 + n % 2, "popular": lambda n: 3 + n}
+
+
+def beside_baseline(world, own, baseline, evaluated=None, generation=0, **changes):
+    """A run that trained HSTU and SASRec beside it; gives the request to register, and both trainings."""
+    models = [world.train(recipe, generation, seed) for seed, recipe in enumerate(("hstu", "sasrec"))]
+    names = [f"{recipe}@{m['run_identity']}" for recipe, m in zip(("hstu", "sasrec"), models, strict=True)]
+    world = world.evaluate({names[0]: RANKS[own], names[1]: RANKS[baseline], "popularity@m": RANKS["popular"]})
+    return world.register_request(models[0], evaluated, models[1], **changes), *models, world
+
+
+def test_a_baseline_that_is_better_is_registered_instead_and_the_pages_say_why(world):
+    request, lost, baseline, world = beside_baseline(world, "worse", "better", heard("train_baseline", 0.0))
+    report = register.run(request)
+    assert (report.outputs["version"], report.outputs["alias"]) == ("1", "champion")
+    client = MlflowClient()
+    version = client.get_model_version(NAME, "1")
+    assert version.tags["penchant.recipe"] == "sasrec"
+    assert version.tags["penchant.run_identity"] == baseline["run_identity"]
+    assert version.tags["penchant.instead_of"] == lost["run_identity"]
+    assert version.run_id == baseline["mlflow_run_id"]
+    why = "NDCG@10 0.4871 of hstu is below sasrec's 0.8155 (difference -0.3284, -0.3920 to -0.2631, 24 users)"
+    said = f"promoted: sasrec, trained beside hstu, is registered instead: {why}; NDCG@10 0.8155 is above popularity's"
+    assert report.outputs["decision"].startswith(said)
+    assert "words do not move its lists: success 0.00 (control 0.00)" in report.outputs["decision"]
+    card = version.description
+    assert card.startswith("# sasrec for tiny")
+    assert "| registered instead of hstu | 0.8155 | - | 0.4871 | passed |" in card
+    assert "| **sasrec, given history** | hstu, given history | popularity, given history |" in card
+    run = client.get_run(lost["mlflow_run_id"])
+    assert run.data.tags["penchant.decision"] == "not registered"
+    assert run.data.tags["penchant.registered_instead"] == f"{NAME}/1"
+    assert run.data.tags["mlflow.note.content"].startswith(f"**not registered**: {why}")
+    assert "penchant.model_version" not in run.data.tags
+    kept = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/promotion.json")
+    assert (kept["decision"], kept["checks"][0]["verdict"]) == ("not registered", "failed")
+    assert aliases.version_at(client, NAME, "challenger") == "1"
+
+    again = register.run(request)
+    assert (again.status, again.outputs) == ("reused", report.outputs)
+    third = world.train("bert4rec")
+    world = world.evaluate({f"bert4rec@{third['run_identity']}": RANKS["worse"]})
+    also = world.register_request(third, None, baseline)
+    assert register.run(also).status == "reused", "another recommender lost to the same baseline"
+    assert client.get_run(third["mlflow_run_id"]).data.tags["penchant.registered_instead"] == f"{NAME}/1"
+    assert len(client.search_model_versions(f"name = '{NAME}'")) == 1
+
+
+def test_a_recommender_within_the_margin_is_chosen_and_so_is_one_that_is_compared_only(world):
+    request, asked, _, world = beside_baseline(world, "worse", "better")
+    rows = input_partition(world.settings, request, "evaluations")
+
+    def chosen(rows, margin):
+        return choose(rows, summarise(rows), request.upstream, PromotionSettings(baseline_margin=margin))
+
+    choice = chosen(rows, 0.5)
+    assert (choice.trained.identity, choice.lost) == (asked["run_identity"], None)
+    assert choice.check.note.startswith("NDCG@10 0.4871 of hstu is not below sasrec's 0.8155 less 50% (")
+    assert chosen(rows, 0.4).lost.identity == asked["run_identity"]
+    place = rows.schema.get_field_index("model")
+    shuffled = rows.set_column(place, "model", pc.binary_join_element_wise(rows["model"], "ties-shuffled-0", "@"))
+    assert chosen(shuffled, 0.0).lost is None
+
+
+def test_a_crash_on_the_way_to_a_baseline_makes_no_second_version(world, monkeypatch):
+    request, lost, _, _ = beside_baseline(world, "worse", "better")
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    for moment in ("create_model_version", "set_registered_model_alias"):
+        with monkeypatch.context() as crash:
+            crash.setattr(MlflowClient, moment, die)
+            with pytest.raises(KeyboardInterrupt):
+                register.run(request)
+    with monkeypatch.context() as crash:
+        crash.setattr(aliases, "record_change", die)
+        with pytest.raises(KeyboardInterrupt):
+            register.run(request)
+    report = register.run(request)
+    assert (report.status, report.outputs["alias"]) == ("done", "champion")
+    assert report.outputs["decision"].startswith("promoted: sasrec, trained beside hstu")
+    client = MlflowClient()
+    assert len(client.search_model_versions(f"name = '{NAME}'")) == 1
+    assert client.get_run(lost["mlflow_run_id"]).data.tags["penchant.decision"] == "not registered"
+    assert register.run(request).status == "reused"
+
+
+def test_a_better_challenger_that_hears_no_words_waits_over_a_champion_that_does(registered):
+    world, _, _ = registered
+    client = MlflowClient()
+    better = {"own": lambda n: 1, "champion": lambda n: 1 + n % 6}
+    follows = heard("champion", 0.5)
+    report, _, world = challenge(world, 1, **better, words=follows | heard("train_recommender", 0.0))
+    assert (report.outputs["version"], report.outputs["alias"]) == ("2", "challenger")
+    said = (
+        "waiting: words move its lists less than those of champion version 1: success 0.00 (control 0.00) against 0.50"
+    )
+    assert report.outputs["decision"].startswith(said)
+    assert "| follows words | 0 | 0.5 | 0.4 | failed |" in client.get_model_version(NAME, "2").description
+    report, _, _ = challenge(world, 2, **better, words=follows | heard("train_recommender", 0.45))
+    assert (report.outputs["version"], report.outputs["alias"]) == ("3", "champion")
+
+
+def test_a_deaf_baseline_waits_over_a_champion_that_hears_and_leaves_it_in_place(registered):
+    world, _, _ = registered
+    evaluated = {"champion": f"{NAME}/1", "champion_coverage_10": "0.5"}
+    evaluated |= heard("champion", 0.5) | heard("train_baseline", 0.0) | heard("train_recommender", 0.5)
+    world = world.evaluate({f"champion@{NAME}/1": RANKS["worse"]})
+    request, _, baseline, _ = beside_baseline(world, "worse", "better", evaluated, generation=1)
+    runs.log_metrics(baseline["mlflow_run_id"], [("test.coverage_10", 0.5, 0)])
+    report = register.run(request)
+    assert (report.outputs["version"], report.outputs["alias"]) == ("2", "challenger")
+    decision = report.outputs["decision"]
+    assert decision.startswith("waiting: sasrec, trained beside hstu, is registered instead")
+    assert "words move its lists less than those of champion version 1" in decision
+    assert aliases.version_at(MlflowClient(), NAME, "champion") == "1"
+
+
+def test_where_popularity_is_above_both_the_better_one_is_registered_and_none_promoted(world):
+    request, _, _, world = beside_baseline(world, "worse", "better")
+    world = world.evaluate({"popularity@m": lambda n: 1})
+    report = register.run(replace(request, inputs=world.handoffs))
+    assert report.outputs["alias"] == "challenger"
+    decision = report.outputs["decision"]
+    assert decision.startswith("kept: sasrec, trained beside hstu, is registered instead: NDCG@10 0.4871")
+    assert decision.endswith("NDCG@10 0.8155 is not above popularity's 1.0000")
 
 
 def test_below_popularity_there_is_no_champion(world):

@@ -64,6 +64,16 @@ def test_the_whole_text(scored, capsys):
     assert "quarantined 3: ingest: bad date 2, ingest: missing item id 1" in text
 
 
+def test_a_recommender_that_lost_to_its_baseline_stands_beside_it(scored):
+    client = connect(scored.settings)
+    lost = scored.evaluate({"hstu@lost": lambda n: 2 + n})
+    client.set_model_version_tag("penchant-tiny", "1", "penchant.instead_of", "lost")
+    text = printed.report(lost.settings, "tiny", DAY)
+    metrics = text[text.index("Metrics (test") : text.index("Registered model")].splitlines()
+    assert [line.split()[0] for line in metrics[3:6]] == ["sasrec", "hstu", "popularity"]
+    assert "NDCG@10 minus hstu's, user by user: +0." in text
+
+
 def test_users_without_preferences_follow_by_id():
     rows = [{"user_id": name} for name in ("c", "b", "a")]
     said = {"c": {"preferences": ["one"]}, "b": {"preferences": ["one", "two"]}}

@@ -1,6 +1,6 @@
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from ray_jobs.data.tables import publish, read_table
 from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.registry import provenance, retraining, runs, versions
 from ray_jobs.registry.comparison import Verdict, compare_curves, compare_weights
+from ray_jobs.stages.evaluate import EvaluateSettings
 from schemas.sequences import SEQUENCES
 
 NAME = "penchant-planted"
@@ -70,7 +71,7 @@ def test_the_record_is_complete(world):
     assert set(made.environment["libraries"]) >= {"python", "torch", "numpy", "ray"}
     assert made.ray["workers"] == world.settings.ray.workers
     assert made.training_data == {"corrections": "none", "ties": "as_is", "ties_seed": "0"}
-    assert made.evaluation == {"exclude_seen": False, "sampled_negatives": 0, "seed": 0}
+    assert made.evaluation == asdict(EvaluateSettings())
     assert provenance.gone(client, made) == []
     then = {**made.environment, "git_revision": "f" * 40, "machine": "abacus"}
     then["libraries"] = {**then["libraries"], "torch": "0.1"}

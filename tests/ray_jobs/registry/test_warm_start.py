@@ -13,7 +13,9 @@ from ray_jobs.recommenders.popularity import Popularity
 from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from ray_jobs.registry import runs, versions
-from ray_jobs.registry.trained import Trained
+from ray_jobs.registry.judging import choose
+from ray_jobs.registry.results import summarise
+from ray_jobs.registry.settings import PromotionSettings
 from ray_jobs.train import begin_with
 from ray_jobs.training.plan import Plan, build
 from ray_jobs.training.warm_start import carry_over
@@ -70,11 +72,13 @@ def test_a_version_says_what_it_began_with(registered):
     world, request, _ = registered
     bundle = load_bundle(request.upstream["train_recommender.bundle_uri"])
     began = replace(bundle, provenance={"warm_start": {"version": "penchant-tiny/1"}})
-    trained = Trained.of(request.upstream)
-    results = register._results(input_partition(world.settings, request, "evaluations"), request, trained)
-    content = register._card_content(request, trained, began, [], results, NAME)
-    assert register._tags(request, trained, content, began)["penchant.warm_start"] == "penchant-tiny/1"
-    assert "penchant.warm_start" not in register._tags(request, trained, content, bundle)
+    evaluations = input_partition(world.settings, request, "evaluations")
+    everything = summarise(evaluations)
+    choice = choose(evaluations, everything, request.upstream, PromotionSettings())
+    results = register._results(everything, request, choice)
+    content = register._card_content(request, choice.trained, began, [], results, NAME)
+    assert register._tags(request, choice, content, began)["penchant.warm_start"] == "penchant-tiny/1"
+    assert "penchant.warm_start" not in register._tags(request, choice, content, bundle)
 
 
 def test_what_does_not_fit_stays_as_it_was_and_is_named():

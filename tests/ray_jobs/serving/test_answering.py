@@ -16,9 +16,9 @@ def calls(monkeypatch):
     seen = []
     plain = Bundle.recommend
 
-    def recording(self, histories, preferences, k, exclude_seen=True, times=None, asked_at=None):
+    def recording(self, histories, preferences, k, exclude_seen=True, **others):
         seen.append((len(histories), k, exclude_seen))
-        return plain(self, histories, preferences, k, exclude_seen, times, asked_at)
+        return plain(self, histories, preferences, k, exclude_seen, **others)
 
     monkeypatch.setattr(Bundle, "recommend", recording)
     return seen

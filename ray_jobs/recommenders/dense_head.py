@@ -1,0 +1,53 @@
+"""Item vectors beside the codes of a generative recipe (LIGER: Yang et al., 2024).
+
+An item's vector is a learned one plus a linear map of what a frozen text encoder says of its text. The decoder's state
+before the first code is compared with all of them: one more cross-entropy in training, and a score of every item
+without a search. Codes are then what makes items with like texts share what is learned of them; on small data both
+losses together are better than either.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class DenseHead(nn.Module):
+    """Vectors of a catalogue's items, and scores of decoder states against them.
+
+    Attributes:
+        texts: unit vectors float[N, D] of the items' texts; NaN until `set_texts`.
+    """
+
+    texts: Tensor
+
+    def __init__(self, items: int, text_width: int, width: int) -> None:
+        super().__init__()
+        self.items = nn.Embedding(items, width)
+        nn.init.normal_(self.items.weight, std=0.1)
+        self.text_map = nn.Linear(text_width, width, bias=False)
+        self.query = nn.Linear(width, width)
+        self.norm = nn.RMSNorm(width)
+        self.register_buffer("texts", torch.full((items, text_width), torch.nan))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the texts' vectors are there."""
+        return not bool(self.texts[:, 0].isnan().any())
+
+    def set_texts(self, vectors: Tensor) -> None:
+        """Take over unit vectors float[N, D], less their mean."""
+        self.texts.copy_(vectors - vectors.mean(dim=0))
+
+    def vectors(self) -> Tensor:
+        """float[N, d]."""
+        out: Tensor = self.items.weight + self.text_map(self.texts)
+        return out
+
+    def rows(self, history: Tensor) -> Tensor:
+        """Normed vectors float[B, L, d] of a history int64[B, L]; anything at pads."""
+        out: Tensor = self.norm(self.vectors()[history.clamp(min=0)])
+        return out
+
+    def scores(self, states: Tensor) -> Tensor:
+        """Scores float[B, N] of decoder states float[B, d]."""
+        out: Tensor = self.query(states) @ self.vectors().T
+        return out

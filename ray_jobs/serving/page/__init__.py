@@ -1,0 +1,1 @@
+"""A page on which a person tells the served model what they want and sees the list move."""

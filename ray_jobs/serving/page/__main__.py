@@ -1,0 +1,58 @@
+"""A page on which lists follow words: `python -m ray_jobs.serving.page`, then http://127.0.0.1:8090/ in a browser.
+
+Choose a user or put a history together, say what is wanted, and see the list before and after, and why. The page asks
+the registered champions themselves: a model is loaded when somebody first looks, and a new champion is taken up. The
+server takes some 40 MB, about a gigabyte once a model is loaded, and no processor time while nobody asks.
+`POST /recommend` answers as `python -m ray_jobs.serving` does. Runs until it is interrupted.
+"""
+
+import argparse
+import inspect
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import fields
+
+from infra.doctor import port_is_free
+from infra.errors import SettingError
+from infra.settings import load_settings, stage_settings
+from ray_jobs.serving.page.settings import SECTION, PageSettings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; status 2 for a wrong setting or a busy port."""
+    text = f"{__doc__}\n{inspect.getdoc(PageSettings)}"
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for field in fields(PageSettings):
+        flag = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(flag, type=type(field.default), help=f"default {field.default}")
+    given = vars(parser.parse_args(argv))
+    overrides = {f"{SECTION}.{key}": value for key, value in given.items() if value is not None}
+    try:
+        settings = load_settings()
+        chosen = stage_settings(PageSettings, SECTION, settings, overrides)
+        if not port_is_free(chosen.port):
+            raise SettingError(f"{SECTION}.port {chosen.port} is busy: end what listens there, or choose another")
+    except ValueError as error:
+        sys.stderr.write(f"{SECTION}: {type(error).__name__}: {error}\n")
+        return 2
+    from ray_jobs.serving.page.server import PageServer
+
+    # A registry that is down is asked again at the next request; MLflow's own retries take minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    server = PageServer(settings, chosen)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
+    sys.stdout.write(f"the page is at http://127.0.0.1:{server.server_port}/\n")
+    sys.stdout.flush()
+    # New requests wake the loop at once; the interval only says how soon a signal ends it.
+    server.serve_forever(poll_interval=1.0)
+    server.server_close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

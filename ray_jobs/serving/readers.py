@@ -1,0 +1,80 @@
+"""Some users of a data set's newest day, to be shown to a person."""
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.settings import Settings
+from ray_jobs.data.tables import open_table, rows_within, table_exists, table_files
+from ray_jobs.registry.audience import Reader, read_audience
+from schemas.errors import DataError
+
+MOST_ROWS = 200_000
+"""Rows of a table that are looked through at most."""
+_SEQUENCES = ("user_id", "item_ids", "occurred_at", "length")
+_PREFERENCES = ("user_id", "position", "preferences", "status")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Users of one day, those of whom something is known first."""
+
+    day: dt.date
+    readers: list[Reader]
+
+
+def some_readers(settings: Settings, dataset: str, count: int) -> Shown:
+    """At most `count` users of the newest day of the table ``sequences``, of whom most is known.
+
+    Raises:
+        DataError: there is no such table, or it is empty.
+    """
+    uri = settings.table_uri(dataset, "sequences")
+    days = [dt.date.fromisoformat(part["partition_date"]) for part in open_table(uri).partitions()]
+    if not days:
+        raise DataError(f"table sequences of data set {dataset} is empty: run the stage 'sequences' first")
+    day = max(days)
+    newest = _newest_preferences(settings.table_uri(dataset, "preferences"), day)
+    told = pa.array(sorted(newest), pa.string())
+    first: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for batch in _batches(uri, day, _SEQUENCES):
+        known = pc.is_in(batch["user_id"], told)
+        first += batch.filter(known).slice(0, count - len(first)).to_pylist()
+        others += batch.filter(pc.invert(known)).slice(0, count - len(others)).to_pylist()
+        if len(first) == count or (not newest and len(others) == count):
+            break
+    chosen = [*first, *others][:count]
+    if not chosen:
+        return Shown(day, [])
+    said = [newest[row["user_id"]] for row in chosen if row["user_id"] in newest]
+    readers = read_audience(pa.Table.from_pylist(chosen), pa.Table.from_pylist(said) if said else None, day)
+    return Shown(day, sorted(readers, key=lambda reader: (reader.preference is None, reader.user_id)))
+
+
+def _newest_preferences(uri: str, day: dt.date) -> dict[str, dict[str, Any]]:
+    """Per user the row of the last position with preferences; none where there is no such table."""
+    newest: dict[str, dict[str, Any]] = {}
+    for batch in _batches(uri, day, _PREFERENCES) if table_exists(uri) else ():
+        for row in batch.filter(pc.equal(batch["status"], "ok")).to_pylist():
+            if row["position"] >= newest.get(row["user_id"], row)["position"]:
+                newest[row["user_id"]] = row
+    return newest
+
+
+def _batches(uri: str, day: dt.date, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    """Rows of a day, up to `MOST_ROWS` of them."""
+    table = open_table(uri)
+    scanner = table.to_pyarrow_dataset(filesystem=table_files(table)).scanner(
+        columns=list(columns), filter=rows_within({"partition_date": day}), batch_size=8_192, use_threads=False
+    )
+    seen = 0
+    for batch in scanner.to_batches():
+        yield batch
+        seen += batch.num_rows
+        if seen >= MOST_ROWS:
+            return

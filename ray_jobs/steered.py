@@ -1,0 +1,34 @@
+"""Print how a champion's lists follow words: for a few users one history without words, with a wish, and against it.
+
+python -m ray_jobs.steered --dataset planted-world
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from infra.settings import load_settings
+from schemas.model_versions import CHAMPION
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; the exit status is 2, with one message, when something is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, help="name of a registered data set")
+    parser.add_argument("--alias", default=CHAMPION, help=f"of the version that is asked; {CHAMPION} by default")
+    parser.add_argument("--users", type=int, default=3, help="how many users to show")
+    given = parser.parse_args(argv)
+    try:
+        settings = load_settings()
+        from ray_jobs.steering.printed import steered
+
+        bold = sys.stdout.isatty()
+        sys.stdout.write(steered(settings, given.dataset, given.alias, given.users, bold))
+    except ValueError as error:
+        sys.stderr.write(f"steered: {type(error).__name__}: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

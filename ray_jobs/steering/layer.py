@@ -1,0 +1,122 @@
+"""The steering layer: what a sentence adds to the log-probability of every item.
+
+A recipe gives each item a log-probability; the layer adds a bonus. The bonus of a sentence is the sum of its wishes'
+matches less that of its refusals', standardised over the catalogue, times a weight in nats: a product of experts, one
+that knows the user and one that knows the words. Weight and the force of a refusal are fitted on validation
+(`ray_jobs.steering.fitting`). A sentence that matches nothing in the catalogue adds nothing.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ray_jobs.steering.sentences import read_sentence
+from ray_jobs.steering.terms import FloatArray, TermIndex
+
+FILE = "steering.json"
+_KEPT_SENTENCES = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How strongly words count.
+
+    Args:
+        weight: of a sentence that comes with a request, in nats per standard deviation.
+        refusal: how much a refusal counts beside a wish.
+        own_weight: of what is known of the user where a request brings no sentence; 0 where it was not seen to help.
+        measured: what the fit rests on, by name.
+    """
+
+    weight: float
+    refusal: float
+    own_weight: float = 0.0
+    measured: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the layer made of a sentence.
+
+    Args:
+        wanted, refused: phrases that match something.
+        unmatched: phrases that nothing in the catalogue matches.
+        scores: float32[N], standardised over the catalogue; None where nothing matched.
+    """
+
+    wanted: tuple[str, ...]
+    refused: tuple[str, ...]
+    unmatched: tuple[str, ...]
+    scores: FloatArray | None = field(repr=False)
+
+
+class SteeringLayer:
+    """Terms of a catalogue and a fit."""
+
+    def __init__(self, terms: TermIndex, fit: Fit) -> None:
+        self.terms, self.fit = terms, fit
+        self.hear = lru_cache(maxsize=_KEPT_SENTENCES)(self._hear)
+
+    def with_fit(self, fit: Fit) -> "SteeringLayer":
+        """The same terms under another fit."""
+        return SteeringLayer(self.terms, fit)
+
+    def _hear(self, sentence: str) -> Heard:
+        """Read a sentence and match its phrases."""
+        wishes = read_sentence(sentence)
+        total = np.zeros(self.terms.size, dtype=np.float32)
+        matched: dict[str, bool] = {}
+        for phrases, sign in ((wishes.wanted, 1.0), (wishes.refused, -self.fit.refusal)):
+            for phrase in phrases:
+                match = self.terms.match(phrase)
+                matched[phrase] = bool(len(match.items))
+                total[match.items] += np.float32(sign) * match.scores
+        spread = float(total.std())
+        return Heard(
+            tuple(phrase for phrase in wishes.wanted if matched[phrase]),
+            tuple(phrase for phrase in wishes.refused if matched[phrase]),
+            tuple(phrase for phrase in (*wishes.wanted, *wishes.refused) if not matched[phrase]),
+            (total - total.mean()) / spread if spread > 0 else None,
+        )
+
+    def bonus(self, sentences: Sequence[str], strength: Tensor | None = None) -> Tensor | None:
+        """What each sentence adds to the log-probability of each item.
+
+        Args:
+            strength: float[B], factor on the fitted weight; None for 1.
+
+        Returns:
+            float32[B, N]; None where no sentence adds anything.
+        """
+        heard = [self.hear(sentence) if sentence else None for sentence in sentences]
+        factors = [1.0] * len(heard) if strength is None else strength.tolist()
+        if not any(one is not None and one.scores is not None and f for one, f in zip(heard, factors, strict=True)):
+            return None
+        rows = np.zeros((len(heard), self.terms.size), dtype=np.float32)
+        for row, one, factor in zip(rows, heard, factors, strict=True):
+            if one is not None and one.scores is not None:
+                row += np.float32(self.fit.weight * factor) * one.scores
+        return torch.from_numpy(rows)
+
+    def because(self, sentence: str, item: int) -> tuple[str, ...]:
+        """Words of the item's text that a sentence's wishes found, without repetition."""
+        found = (self.terms.because(phrase, item) for phrase in self.hear(sentence).wanted)
+        return tuple(dict.fromkeys(word for word in found if word is not None))
+
+    def save(self, folder: Path) -> None:
+        """Write the layer into the bundle's folder."""
+        self.terms.save(folder)
+        (folder / FILE).write_text(json.dumps(asdict(self.fit), indent=1, sort_keys=True))
+
+    @classmethod
+    def load(cls, folder: Path) -> "SteeringLayer | None":
+        """The layer of a bundle; None where it has none."""
+        if not (folder / FILE).exists():
+            return None
+        return cls(TermIndex.load(folder), Fit(**json.loads((folder / FILE).read_text())))

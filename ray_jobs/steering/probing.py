@@ -1,0 +1,129 @@
+"""Does a list follow words? Wishes and refusals of the catalogue's commonest terms, put to a recommender.
+
+For a term X and a user: *success*, a wish for X at least doubles the share of X in the first ten items; *control*, a
+wish for another term does; *halved*, a refusal of X at most halves it, among lists that had some.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ray_jobs.data.histories import Histories, IntArray, Split, make_batch
+from ray_jobs.evaluation.exposure import LIST_LENGTH
+from ray_jobs.recommenders.base import Recommender
+from ray_jobs.steering.terms import Terms, find_terms
+
+SAME = 0.8
+"""Terms of which so large a share of the items is the same are one property."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Follows:
+    """How well lists follow words, shares from 0 to 1; see the module.
+
+    Args:
+        lists: pairs of a user and a term that were asked; 0 for a recipe that no word reaches.
+        before, wanted, refused: mean share of a term among the first ten items without words, under a wish for it and
+            under a refusal.
+    """
+
+    success: float = 0.0
+    control: float = 0.0
+    halved: float = 0.0
+    lists: int = 0
+    before: float = 0.0
+    wanted: float = 0.0
+    refused: float = 0.0
+
+
+def common_terms(terms: Terms, size: int, count: int) -> list[int]:
+    """Rows of the terms that the most of `size` items have, one for each set of items.
+
+    A term that fewer than ten or more than half of the items have says little of a list of ten.
+    """
+    numbers = np.diff(terms.starts)
+    rows = [row for row in np.argsort(-numbers, kind="stable").tolist() if 10 <= numbers[row] <= size / 2]
+    chosen: list[int] = []
+    for row in rows:
+        own = terms.having(row)
+        shares = (len(np.intersect1d(own, other)) / len(np.union1d(own, other)) for other in map(terms.having, chosen))
+        if all(share < SAME for share in shares):
+            chosen.append(row)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def follows(
+    recommender: Recommender,
+    histories: Histories,
+    users: int = 60,
+    terms: int = 20,
+    seed: int = 0,
+    split: Split = "test",
+) -> Follows:
+    """Put a wish for each of the commonest terms, and a refusal of it, to a recommender.
+
+    Args:
+        users: how many are asked, drawn under `seed` among those with a target in `split`.
+        terms: of the catalogue, the commonest ones.
+    """
+    if recommender.steering is None and not recommender.signals.preferences:
+        return Follows()
+    layer = recommender.steering
+    found = find_terms(recommender.catalogue.texts) if layer is None else layer.terms.terms
+    rows = common_terms(found, len(recommender.catalogue), terms)
+    able = [user for user in range(len(histories)) if histories.target_position(user, split) >= 1]
+    chosen = sorted(np.random.default_rng(seed).permutation(able)[:users].tolist())
+    if len(rows) < 2 or not chosen:
+        return Follows()
+    before = [histories.items[user][: histories.target_position(user, split)] for user in chosen]
+    plain = _lists(recommender, before, "")
+    wished = [_lists(recommender, before, f"Prefers {found.forms[row]}") for row in rows]
+    success, control, halved, shares = [], [], [], []
+    for number, row in enumerate(rows):
+        has = np.zeros(len(recommender.catalogue) + 1)  # the last place stands for index -1, no item
+        has[found.having(row)] = 1
+
+        def share(lists: IntArray, has: np.ndarray = has) -> np.ndarray:
+            return has[lists].mean(axis=1)
+
+        own, refused = share(plain), share(_lists(recommender, before, f"Avoids {found.forms[row]}"))
+        wanted = share(wished[number])
+        shares.append((own.mean(), wanted.mean(), refused.mean()))
+        success.append(_doubled(own, wanted))
+        control.append(_doubled(own, share(wished[(number + len(rows) // 2) % len(rows)])))
+        halved.append((refused <= own / 2)[own > 0])
+    there = np.concatenate(halved)
+    before_mean, wanted_mean, refused_mean = np.mean(shares, axis=0).tolist()
+    return Follows(
+        success=float(np.mean(success)),
+        control=float(np.mean(control)),
+        halved=float(there.mean()) if len(there) else 0.0,
+        lists=len(rows) * len(chosen),
+        before=before_mean,
+        wanted=wanted_mean,
+        refused=refused_mean,
+    )
+
+
+def _doubled(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return (after > 0) & (after >= 2 * before)
+
+
+@torch.no_grad()
+def _lists(recommender: Recommender, histories: Sequence[IntArray], sentence: str) -> IntArray:
+    """The first ten items int64[U, 10] after each history, which they leave out."""
+    recommender.eval()
+    size, reach = recommender.base_settings.evaluation_batch_size, recommender.base_settings.max_history
+    parts = []
+    for start in range(0, len(histories), size):
+        part = histories[start : start + size]
+        recent = [items[-reach:] for items in part]
+        now = [np.zeros(len(items), dtype=np.int64) for items in recent]
+        batch = make_batch(recent, [sentence] * len(part), None, now, np.zeros(len(part), dtype=np.int64))
+        seen = make_batch(part, [""] * len(part)).history.to(recommender.device)
+        parts.append(recommender.topk(batch.to(recommender.device), LIST_LENGTH, seen)[0].cpu().numpy())
+    return np.concatenate(parts)

@@ -1,0 +1,116 @@
+"""What a sentence asks for and what it refuses.
+
+"Prefers quiet, compact things. Avoids wood." wants *quiet* and *compact* and refuses *wood*; so do "something quiet and
+compact, anything but wood" and "I need it quiet, not too big, without wood" in their ways. A clause is read from left
+to right: a word of liking or of refusal says how what follows is meant. A verb of refusal ("avoids a, b and c") holds
+to the end of its clause, a bare negation ("quiet, not heavy, compact") to the next comma.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.words import FUNCTION_WORDS, listed
+
+MOST_CHARACTERS = 4_000
+"""A sentence is read up to here; what a person types is far shorter."""
+MOST_PHRASES = 32
+
+Meaning = Literal["wanted", "refused", "nothing"]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Phrases that a sentence asks for and refuses, in its order, without repetition."""
+
+    wanted: tuple[str, ...]
+    refused: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.wanted or self.refused)
+
+
+_NOT = (
+    r"(?:do|does|did|would|will|could|can|should|must|is|are|was|need|has|have)(?:n't| not)|cannot|can't|won't|"
+    r"never|not"
+)
+_LIKE = (
+    r"prefer\w*|lik(?:e|es|ed|ing)|love[sd]?|want\w*|wish\w*(?: for)?|need\w*|enjoy\w*|favou?rs?|appreciate\w*|"
+    r"look(?:s|ing)? for|search(?:es|ing)? for|keen on|fond of|fan of|care[sd]? (?:about|for)|into"
+)
+_SURELY_REFUSED = (
+    r"avoid\w*|exclud\w+|refus\w+|reject\w*|dislik\w+|hat(?:e|es|ed|ing)|detest\w*|can't stand|cannot stand|"
+    r"tired of|sick of|fed up with|allergic to|bothered by|put off by|annoyed by|keep away from|stay away from"
+)
+_REFUSED = (
+    r"without|no|nothing|none of|neither|nor|except(?: for)?|other than|rather than|instead of|less|free of|minus"
+)
+_NEUTRAL = r"(?:do|does)(?:n't| not) mind|not bothered (?:by|about)|(?:do|does)(?:n't| not) care(?: about)?"
+_ONLY = r"not only|nothing but|no one but|not just"
+# The longest ways to say it come first: "do not mind" is no refusal, "don't like" is one.
+_CUES = re.compile(
+    rf"\b(?:(?P<nothing>{_NEUTRAL})|(?P<only>{_ONLY})"
+    rf"|(?P<verb>(?:{_NOT})(?:\s+(?:really|particularly|much|to|be|have|get|any))*\s+(?:{_LIKE})|{_SURELY_REFUSED})"
+    rf"|(?P<twice>(?:{_NOT})(?:\s+to)?\s+(?:{_SURELY_REFUSED}))"
+    rf"|(?P<bare>{_NOT}|{_REFUSED})|(?P<wanted>{_LIKE}|more|only|with|must be|should be|but))\b",
+    re.IGNORECASE,
+)
+_ANYTHING_BUT = re.compile(r"\b(?:any|every)(?:thing|one|body)?\s*(?:but|except)\b|\ball but\b", re.IGNORECASE)
+_CLAUSES = re.compile(
+    r"[.;:!?\n]+(?:\s|$)|,?\s+\b(?:because|since|so that|so|although|though|which|where|when|while|however)\b\s",
+    re.IGNORECASE,
+)
+_PARTS = re.compile(r"\s*(?:,|;|/|&|\+|\band\b|\bor\b|\bas well as\b)\s*", re.IGNORECASE)
+_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+_FILLER = FUNCTION_WORDS | listed(
+    """thing things item items product products stuff kind kinds type types sort sorts ones please really quite rather
+    too something anything everything nothing preferably ideally maybe perhaps good nice great i'm i'd i've it's that's
+    im id looking"""
+)
+
+
+def read_sentence(text: str) -> Wishes:
+    """Phrases that `text` asks for and refuses; a text without any, such as "None", has none of either."""
+    text = text[:MOST_CHARACTERS].replace("\u2019", "'")
+    if text.strip(" .").lower() in ("", "none", "no preference", "nothing", "n/a"):
+        return Wishes((), ())
+    found: dict[str, Meaning] = {}
+    for clause in _CLAUSES.split(_ANYTHING_BUT.sub("except", text)):
+        _read_clause(clause or "", found)
+    phrases = list(found.items())[:MOST_PHRASES]
+    return Wishes(
+        tuple(phrase for phrase, meaning in phrases if meaning == "wanted"),
+        tuple(phrase for phrase, meaning in phrases if meaning == "refused"),
+    )
+
+
+def _read_clause(clause: str, found: dict[str, Meaning]) -> None:
+    meaning: Meaning = "wanted"
+    until_comma = False
+    start = 0
+    for cue in [*_CUES.finditer(clause), None]:
+        segment = clause[start : len(clause) if cue is None else cue.start()]
+        head, comma, tail = segment.partition(",") if until_comma else (segment, "", "")
+        _keep(head, meaning, found)
+        if comma:
+            meaning, until_comma = "wanted", False
+            _keep(tail, meaning, found)
+        if cue is None:
+            return
+        start = cue.end()
+        kind = cue.lastgroup
+        if kind == "wanted" and until_comma and cue.group().lower() in ("more", "with", "into") and not segment.strip():
+            continue  # "not more", "no longer with": the negation holds
+        meaning = {"verb": "refused", "bare": "refused", "nothing": "nothing"}.get(kind or "", "wanted")  # type: ignore[assignment]
+        until_comma = kind in ("bare", "nothing")
+
+
+def _keep(segment: str, meaning: Meaning, found: dict[str, Meaning]) -> None:
+    for part in _PARTS.split(segment):
+        words = _WORD.findall(part)
+        while words and words[0].lower() in _FILLER:
+            words.pop(0)
+        while words and words[-1].lower() in _FILLER:
+            words.pop()
+        if words:
+            found.setdefault(" ".join(words).lower(), meaning)

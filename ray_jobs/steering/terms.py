@@ -1,0 +1,213 @@
+"""The terms of a catalogue, and which items a phrase is about.
+
+A term is a word of the items' texts, or two that follow each other, in the form of `schemas.words.stem`. A phrase finds
+the items whose texts have its words, and those that have terms which mean nearly the same to a sentence encoder:
+"silent" finds what is called quiet. So every match can be explained by a word, and a phrase that is about nothing in
+the catalogue matches nothing.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from ray_jobs.encoders.text import TextEncoder, load_text_encoder
+from schemas.words import FUNCTION_WORDS, stem, words
+
+FILE = "terms.safetensors"
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+_LEAST_ITEMS = 2
+_NEAREST = 64
+"""Terms of like meaning that a phrase reaches at most."""
+_WINDOW = 0.25
+"""Terms whose cosine is further than this below the best term's are another meaning: next to "silent" lies "loud"."""
+_SENTENCE_END = re.compile(r"[.!?>;:,()\[\]|]+\s|\s-\s")
+_KEPT_PHRASES = 4_096
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a phrase found.
+
+    Args:
+        items: catalogue indices int64[M], ascending.
+        scores: float32[M] above 0 and up to 1, the best match having 1.
+        terms: rows of the terms that counted: the phrase's own words, then the nearest.
+    """
+
+    items: IntArray
+    scores: FloatArray
+    terms: IntArray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms of texts as `TermIndex` has them, without vectors."""
+
+    forms: tuple[str, ...]
+    stems: tuple[str, ...]
+    starts: IntArray
+    items: IntArray
+
+    def having(self, row: int) -> IntArray:
+        """Items that have the term."""
+        return self.items[self.starts[row] : self.starts[row + 1]]
+
+
+class TermIndex:
+    """Terms of a catalogue, who has them, and what they mean.
+
+    Args:
+        vectors: unit vectors float32[T, D] of the terms' forms.
+        encoder: that made them, or its name: it is loaded when a phrase is first compared.
+        size: items N of the catalogue.
+        similarity: cosine from which a term counts as another word for a phrase.
+    """
+
+    def __init__(
+        self, terms: Terms, vectors: FloatArray, encoder: TextEncoder | str, size: int, similarity: float
+    ) -> None:
+        self.terms, self.vectors, self.size, self.similarity = terms, vectors, size, similarity
+        self.encoder = encoder if isinstance(encoder, str) else encoder.name
+        self._rows: Mapping[str, int] = {term: row for row, term in enumerate(terms.stems)}
+        self._rarity = np.log(size / np.maximum(1, np.diff(terms.starts)))
+        self._loaded = None if isinstance(encoder, str) else encoder
+        self.match = lru_cache(maxsize=_KEPT_PHRASES)(self._match)
+
+    def __len__(self) -> int:
+        return len(self.terms.forms)
+
+    def _match(self, phrase: str) -> Match:
+        """Items that a phrase is about; see the module."""
+        stems = _stems(phrase)
+        scores = np.zeros(self.size, dtype=np.float32)
+        known = [self._rows[term] for term in stems if term in self._rows]
+        if known:
+            unknown = len(stems) - len(known)
+            rarity = self._rarity[known]
+            whole = rarity.sum() + unknown * np.log(self.size)
+            for row, part in zip(known, rarity / max(whole, 1e-9), strict=True):
+                scores[self.terms.having(row)] += np.float32(part)
+            scores *= scores  # a part of the words says less than its share
+        rows, near = self._near(phrase)
+        for row, score in zip(rows.tolist(), near.tolist(), strict=True):
+            found = self.terms.having(row)
+            scores[found] = np.maximum(scores[found], np.float32(score))
+        # Of a phrase of many words one common word is no match.
+        scores[scores < _FAINT] = 0
+        best = float(scores.max(initial=0))
+        items = np.flatnonzero(scores)
+        terms = np.array(list(dict.fromkeys([*known, *rows[near >= _FAINT].tolist()])), dtype=np.int64)
+        return Match(items, scores[items] / (best or 1), terms)
+
+    def _near(self, phrase: str) -> tuple[IntArray, FloatArray]:
+        """Rows of the terms of like meaning, nearest first, and their scores above 0, the nearest having 1."""
+        if not len(self):
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        if self._loaded is None:
+            self._loaded = load_text_encoder(self.encoder)
+        cosines = self.vectors @ self._loaded.encode([phrase])[0].astype(self.vectors.dtype)
+        rows = np.argsort(-cosines, kind="stable")[:_NEAREST]
+        top = float(cosines[rows[0]])
+        least = max(self.similarity, top - _WINDOW)
+        rows = rows[cosines[rows] > least]
+        share = (cosines[rows].astype(np.float32) - least) / max(top - least, 1e-6)
+        return rows, share * share
+
+    def because(self, phrase: str, item: int) -> str | None:
+        """The term by which `item` was found, as texts write it; None where it was not."""
+        match = self.match(phrase)
+        rows = match.terms.tolist() if _holds(match.items, item) else []
+        return next((self.terms.forms[row] for row in rows if _holds(self.terms.having(row), item)), None)
+
+    def save(self, folder: Path) -> None:
+        """Write the index into `folder`."""
+        tensors: dict[str, np.ndarray] = {
+            "starts": self.terms.starts,
+            "items": self.terms.items.astype(np.int32),
+            "vectors": self.vectors.astype(np.float16),
+        }
+        about = {
+            "encoder": self.encoder,
+            "size": self.size,
+            "similarity": self.similarity,
+            "terms": [self.terms.forms, self.terms.stems],
+        }
+        save_file(tensors, folder / FILE, metadata={"about": json.dumps(about)})
+
+    @classmethod
+    def load(cls, folder: Path) -> "TermIndex":
+        """The inverse of `save`."""
+        from safetensors import safe_open
+
+        with safe_open(folder / FILE, framework="np") as file:
+            about = json.loads(file.metadata()["about"])
+        tensors = load_file(folder / FILE)
+        forms, stems = map(tuple, about["terms"])
+        terms = Terms(forms, stems, tensors["starts"], tensors["items"].astype(np.int64))
+        vectors = tensors["vectors"].astype(np.float32)
+        return cls(terms, vectors, about["encoder"], about["size"], about["similarity"])
+
+
+def _holds(ascending: IntArray, item: int) -> bool:
+    place = int(np.searchsorted(ascending, item))
+    return place < len(ascending) and int(ascending[place]) == item
+
+
+_FAINT = 0.05
+"""Scores below are none."""
+
+
+def find_terms(texts: Sequence[str], most_items: float = 0.5, most_terms: int = 20_000) -> Terms:
+    """The terms of a catalogue's `texts`: at least two items have each, and at most a share `most_items` of them."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    forms: dict[str, str] = {}
+    counter = CountVectorizer(analyzer=lambda text: _terms_of(text, forms), binary=True, max_features=most_terms)
+    counter.set_params(min_df=min(_LEAST_ITEMS, len(texts)), max_df=max(most_items, _LEAST_ITEMS / len(texts)))
+    try:
+        having = counter.fit_transform(texts).T.tocsr()
+    except ValueError:  # scikit-learn's way to say that no term is left
+        return Terms((), (), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    having.sort_indices()
+    stems = tuple(map(str, counter.get_feature_names_out()))
+    shown = tuple(forms[term] for term in stems)
+    return Terms(shown, stems, having.indptr.astype(np.int64), having.indices.astype(np.int64))
+
+
+def build_terms(
+    texts: Sequence[str], encoder: TextEncoder, similarity: float, most_items: float, most_terms: int
+) -> TermIndex:
+    """`find_terms`, with the vectors of `encoder`."""
+    found = find_terms(texts, most_items, most_terms)
+    vectors = encoder.encode(found.forms).astype(np.float16).astype(np.float32)
+    return TermIndex(found, vectors, encoder, len(texts), similarity)
+
+
+def _terms_of(text: str, forms: dict[str, str]) -> list[str]:
+    """Terms of a text; `forms` learns how each was written first."""
+    found = []
+    for sentence in _SENTENCE_END.split(text):
+        told = [(stem(word), word.lower()) for word in words(sentence) if _says_something(word)]
+        pairs = [(f"{a} {b}", f"{x} {y}") for (a, x), (b, y) in itertools.pairwise(told)]
+        for term, form in [*told, *pairs]:
+            forms.setdefault(term, form)
+            found.append(term)
+    return found
+
+
+def _stems(phrase: str) -> list[str]:
+    return list(dict.fromkeys(stem(word) for word in words(phrase) if _says_something(word)))
+
+
+def _says_something(word: str) -> bool:
+    return len(word) > 1 and not word.isdigit() and word.lower().split("'")[0] not in FUNCTION_WORDS
