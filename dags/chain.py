@@ -119,7 +119,10 @@ REVIEW_SUMMARIES = Stage(
     engine="spark",
     after=("ingest", "sequences", "preferences"),
     reads=("reviews", "items", "sequences"),
-    doc="Folds what a user's reviews say, oldest first, into a few sentences: **review_summaries**.",
+    doc="""
+Folds what a user's reviews say, oldest first, into a few sentences: **review_summaries**. Scoring reads them where a
+user has no preferences.
+""",
 )
 DENOISED_SEQUENCES = Stage(
     task_id="denoised_sequences",
@@ -268,9 +271,12 @@ RECOMMENDATIONS = Stage(
     task_id="recommendations",
     stage="recommendations",
     engine="ray",
-    after=("ingest", "sequences", "preferences", "register"),
-    reads=("items", "sequences", "preferences"),
-    doc="Scores every user with the registered version: **recommendations**.",
+    after=("ingest", "sequences", "preferences", "review_summaries", "register"),
+    reads=("items", "sequences", "preferences", "review_summaries"),
+    doc="""
+Scores every user with the registered version: **recommendations**. What is known of a user (the newest preferences,
+else the newest review summary) counts as much as it was seen to help on validation.
+""",
 )
 
 DAY_REPORT = Stage(

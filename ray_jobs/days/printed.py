@@ -194,6 +194,17 @@ def count_lines(source: Source, users: int, recommended: int) -> list[str]:
     reasons = Counter() if refused is None else Counter(f"{r['stage']}: {r['reason']}" for r in refused.to_pylist())
     text = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items())) or "nothing"
     lines.append(_wrapped("quarantined", f"{sum(reasons.values()):,}: {text}" if reasons else text))
+    said = source.partition("preferences", ["user_id", "status"])
+    if said is not None:
+        rows = said.to_pylist()
+        asked = {row["user_id"] for row in rows if row["status"] != "not_asked"}
+        told = {row["user_id"] for row in rows if row["status"] == "ok"}
+        day = f"--dataset {source.request.dataset} --partition {source.request.partition}"
+        text = (
+            f"the language model was asked about {len(asked):,} users and said something usable of {len(told):,}; "
+            f"python -m pipelines.language_sample {day} shows review by review what another endpoint would say"
+        )
+        lines.append(_wrapped("language", text))
     return lines
 
 

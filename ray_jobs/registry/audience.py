@@ -1,4 +1,4 @@
-"""Who is recommended to: full histories and the newest preferences of each user."""
+"""Who is recommended to: full histories and what is known of each user's preferences."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Reader:
 
     Args:
         history: every item of the sequence, oldest first.
-        preference: the newest preferences as one sentence, or None.
+        preference: the newest preferences as one sentence, else the newest summary of the reviews, or None.
         times: seconds since 1970 of the history's items.
         asked_at: the second that the recommendation is for.
     """
@@ -29,11 +29,13 @@ class Reader:
     asked_at: int
 
 
-def read_audience(sequences: pa.Table, preferences: pa.Table | None, day: dt.date) -> list[Reader]:
+def read_audience(
+    sequences: pa.Table, preferences: pa.Table | None, day: dt.date, summaries: pa.Table | None = None
+) -> list[Reader]:
     """Every user of `sequences`, sorted by id, asked about as `day` ends (UTC).
 
     The preference is that of the last position with any, joined as in evaluation; positions beyond the sequence
-    (of a partition that is newer) do not count.
+    (of a partition that is newer) do not count. Of a user without any, the newest of the `summaries` is taken.
     """
     newest: dict[str, tuple[int, list[str]]] = {}
     lengths = dict(zip(sequences.column("user_id").to_pylist(), sequences.column("length").to_pylist(), strict=True))
@@ -41,13 +43,17 @@ def read_audience(sequences: pa.Table, preferences: pa.Table | None, day: dt.dat
         user, position = row["user_id"], row["position"]
         if row["status"] == "ok" and position < lengths.get(user, 0) and position >= newest.get(user, (-1, []))[0]:
             newest[user] = (position, row["preferences"])
+    told: dict[str, str] = {}
+    for row in [] if summaries is None else sorted(summaries.to_pylist(), key=lambda row: row["as_of"]):
+        if row["status"] == "ok":
+            told[row["user_id"]] = row["summary"]
     rows = sequences.select(["user_id", "item_ids", "occurred_at"]).to_pylist()
     ends = int(dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC).timestamp())
     return [
         Reader(
             user_id=row["user_id"],
             history=row["item_ids"],
-            preference=join_preferences(newest.get(row["user_id"], (0, []))[1]) or None,
+            preference=join_preferences(newest.get(row["user_id"], (0, []))[1]) or told.get(row["user_id"]),
             times=[int(moment.timestamp()) for moment in row["occurred_at"]],
             asked_at=ends,
         )
@@ -56,10 +62,12 @@ def read_audience(sequences: pa.Table, preferences: pa.Table | None, day: dt.dat
 
 
 def audience_of(settings: Settings, request: StageRequest) -> list[Reader]:
-    """`read_audience` of the request's partition; a data set that never had preferences has none."""
+    """`read_audience` of the request's partition; a data set that never had preferences or summaries has none."""
     sequences = input_partition(settings, request, "sequences", ["user_id", "item_ids", "occurred_at", "length"])
-    preferences = None
-    if "preferences" in request.inputs or table_exists(settings.table_uri(request.dataset, "preferences")):
-        day = [("partition_date", "=", request.partition_date())]
-        preferences = input_table(settings, request, "preferences", filters=day)
-    return read_audience(sequences, preferences, request.partition_date())
+    day = [("partition_date", "=", request.partition_date())]
+    known = {
+        name: input_table(settings, request, name, filters=day)
+        for name in ("preferences", "review_summaries")
+        if name in request.inputs or table_exists(settings.table_uri(request.dataset, name))
+    }
+    return read_audience(sequences, known.get("preferences"), request.partition_date(), known.get("review_summaries"))

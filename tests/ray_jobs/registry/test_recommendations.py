@@ -2,11 +2,12 @@ import datetime as dt
 
 import mlflow
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from ray_jobs import recommendations
 from ray_jobs.data.tables import read_table, table_version
-from ray_jobs.registry.audience import audience_of
+from ray_jobs.registry.audience import audience_of, read_audience
 from schemas.errors import DataError
 
 UPSTREAM = {"register.model_name": "penchant-tiny", "register.version": "1"}
@@ -30,7 +31,7 @@ def test_every_user_is_scored_as_the_model_would_answer(registered, ray_session)
     assert {row["partition_date"] for row in rows} == {dt.date(2026, 1, 31)}
     audience = audience_of(world.settings, request)
     assert [row["user_id"] for row in rows] == [reader.user_id for reader in audience]
-    question = pd.DataFrame({"history": [r.history for r in audience], "preference": [r.preference for r in audience]})
+    question = pd.DataFrame({"history": [r.history for r in audience], "known": [r.preference for r in audience]})
     answer = mlflow.pyfunc.load_model("models:/penchant-tiny/1").predict(question, params={"k": 5})
     assert [row["item_ids"] for row in rows] == answer["item_ids"].tolist()
     for row, scores in zip(rows, answer["scores"], strict=True):
@@ -45,6 +46,20 @@ def test_every_user_is_scored_as_the_model_would_answer(registered, ray_session)
     again = recommendations.run(request)
     assert again.handoffs["recommendations"] == handoff
     assert table_version(handoff.uri) == handoff.version
+
+
+def test_a_summary_tells_of_a_user_without_preferences():
+    moment = dt.datetime(2026, 1, 30, tzinfo=dt.UTC)
+    users = ["u1", "u2", "u3"]
+    sequences = pa.table({"user_id": users, "item_ids": [["a"]] * 3, "occurred_at": [[moment]] * 3, "length": [1] * 3})
+    preferences = pa.table({"user_id": ["u1"], "position": [0], "preferences": [["Prefers jazz"]], "status": ["ok"]})
+    told = [("u1", 0, "Likes rock", "ok"), ("u2", 1, "Likes folk", "ok"), ("u2", 0, "Likes noise", "ok")]
+    told += [("u3", 0, "", "none")]
+    summaries = pa.Table.from_pylist(
+        [{"user_id": u, "as_of": moment + dt.timedelta(days=d), "summary": s, "status": ok} for u, d, s, ok in told]
+    )
+    found = read_audience(sequences, preferences, dt.date(2026, 1, 31), summaries)
+    assert [reader.preference for reader in found] == ["Prefers jazz", "Likes folk", None]
 
 
 def test_what_is_missing_or_wrong_is_named(registered):
