@@ -127,15 +127,20 @@ def _made_sentences(
 ) -> list[str]:
     numbers = np.diff(terms.starts)
     telling = np.flatnonzero(numbers >= _COMMON * size)
-    by_item: list[list[int]] = [[] for _ in range(size)]
-    for row in telling.tolist():
-        for item in terms.having(row).tolist():
-            by_item[item].append(row)
+    rows = np.repeat(np.arange(len(numbers)), numbers)
+    kept = np.flatnonzero(np.isin(rows, telling))
+    by_item = kept[np.argsort(terms.items[kept], kind="stable")]
+    starts = np.searchsorted(terms.items[by_item], np.arange(size + 1))
+
+    def terms_of(item: int) -> IntArray:
+        found: IntArray = rows[by_item[starts[item] : starts[item + 1]]]
+        return found
+
     sentences = []
     for history, target in zip(before, targets.tolist(), strict=True):
-        past = [row for item in history.tolist() for row in by_item[item]]
-        pools = [by_item[target], *[past] * _OF_HISTORY]
-        wished = [int(rng.choice(pool)) for pool in pools if pool]
+        past = np.concatenate([np.zeros(0, dtype=np.int64), *map(terms_of, history.tolist())])
+        pools = [terms_of(target), *[past] * _OF_HISTORY]
+        wished = [int(rng.choice(pool)) for pool in pools if len(pool)]
         free = np.setdiff1d(telling, past).tolist()
         refused = rng.choice(free, min(_REFUSALS, len(free)), replace=False).tolist() if free else []
         wishes = ", ".join(terms.forms[row] for row in dict.fromkeys(wished))

@@ -156,10 +156,11 @@ class Asked:
         half = len(users) // 2
         self.others = self.wishes[half:] + self.wishes[:half]
 
-    def scores(self, sentences: Sequence[str], strength: float = 1.0) -> np.ndarray:
-        """What the model ranks by, float[U, N], items of the history left out."""
+    def scores(self, sentences: Sequence[str], strength: float = 1.0, rows: Sequence[int] | None = None) -> np.ndarray:
+        """What the model ranks by, float[U, N], items of the history left out; of the users in `rows` or all."""
         parts = []
-        for batch in InMemoryExamples(self.examples.with_preferences(sentences)).batches(128, None):
+        examples = self.examples if rows is None else self.examples.at(np.array(rows))
+        for batch in InMemoryExamples(examples.with_preferences(sentences)).batches(128, None):
             batch = batch.with_strength(strength)
             with torch.no_grad():
                 found, bonus = self.model.log_probabilities(batch), self.model.bonus(batch)
@@ -177,24 +178,23 @@ class Asked:
         return self.world.has[attribute][np.argsort(-scores, axis=1, kind="stable")[:, :10]].mean(axis=1)
 
     def row(self, answer, own: float) -> dict[str, float]:
-        """All columns for a way to answer: wishes (likes and dislikes per user) to scores."""
-        nothing = [((), ())] * len(self.targets)
-        plain = answer(nothing)
+        """All columns for a way to answer: wishes (likes and dislikes per user) and users, None for all, to scores."""
+        plain = answer([((), ())] * len(self.targets), None)
         chosen = sorted(np.random.default_rng(0).permutation(len(self.targets))[:PROBED_USERS].tolist())
         names = sorted(ATTRIBUTES, key=lambda name: -self.world.has[name].sum())[:PROBED_ATTRIBUTES]
-        wished = {name: answer([((name,), ())] * len(self.targets))[chosen] for name in names}
+        wished = {name: answer([((name,), ())] * len(chosen), chosen) for name in names}
         success, control, halved = [], [], []
         for number, name in enumerate(names):
             before, after = self.shares(plain[chosen], name), self.shares(wished[name], name)
             other = self.shares(wished[names[(number + 7) % len(names)]], name)
-            refused = self.shares(answer([((), (name,))] * len(self.targets))[chosen], name)
+            refused = self.shares(answer([((), (name,))] * len(chosen), chosen), name)
             success.append(((after > 0) & (after >= 2 * before)).mean())
             control.append(((other > 0) & (other >= 2 * before)).mean())
             halved.append((refused <= before / 2)[before > 0].mean())
         found = (
             self.quality(plain),
-            self.quality(answer(self.wishes)),
-            self.quality(answer(self.others)),
+            self.quality(answer(self.wishes, None)),
+            self.quality(answer(self.others, None)),
             *(float(np.nanmean(values)) for values in (success, control, halved)),
             own,
         )
@@ -203,12 +203,16 @@ class Asked:
     def alone(self) -> dict[str, float]:
         """The model without a layer, told the words where it reads them."""
         known = latest_preferences(self.world.histories, self.examples)
-        return self.row(lambda wishes: self.scores([sentence(*w) for w in wishes]), self.quality(self.scores(known)))
+        return self.row(self.told, self.quality(self.scores(known)))
+
+    def told(self, wishes: Sequence[tuple[Sequence[str], Sequence[str]]], rows: Sequence[int] | None) -> np.ndarray:
+        """Scores for wishes put as sentences."""
+        return self.scores([sentence(*wish) for wish in wishes], rows=rows)
 
     def steered(self) -> dict[str, float]:
         """The model with its layer."""
         known = self.scores(latest_preferences(self.world.histories, self.examples), self.model.own_strength)
-        return self.row(lambda wishes: self.scores([sentence(*w) for w in wishes]), self.quality(known))
+        return self.row(self.told, self.quality(known))
 
     def floor(self, weight: float) -> dict[str, float]:
         """Twenty lines: standardised -log(rank) and cosines."""
@@ -220,14 +224,11 @@ class Asked:
         ranks = (-plain).argsort(axis=1, kind="stable").argsort(axis=1) + 1
         base = _standard(-np.log(ranks), out)
 
-        def answer(wishes: Sequence[tuple[Sequence[str], Sequence[str]]]) -> np.ndarray:
-            told = np.array(
-                [
-                    sum((words[n] for n in likes), np.zeros(len(items))) - sum(words[n] for n in no)
-                    for likes, no in wishes
-                ]
-            )
-            return np.where(out, -np.inf, base + weight * _standard(told, out))
+        def answer(wishes: Sequence[tuple[Sequence[str], Sequence[str]]], rows: Sequence[int] | None) -> np.ndarray:
+            none = np.zeros(len(items))
+            told = np.array([sum((words[n] for n in yes), none) - sum(words[n] for n in no) for yes, no in wishes])
+            kept = slice(None) if rows is None else rows
+            return np.where(out[kept], -np.inf, base[kept] + weight * _standard(told, out[kept]))
 
         return self.row(answer, float("nan"))
 
