@@ -21,6 +21,8 @@ from ray_jobs.steering.terms import FloatArray, TermIndex
 
 FILE = "steering.json"
 _KEPT_SENTENCES = 512
+OPPOSED = 0.5
+"""What an item that means the opposite of a wish loses, beside the 1 that the best match gains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +77,9 @@ class SteeringLayer:
         for phrases, sign in ((wishes.wanted, 1.0), (wishes.refused, -self.fit.refusal)):
             for phrase in phrases:
                 match = self.terms.match(phrase)
-                matched[phrase] = bool(len(match.items))
+                matched[phrase] = bool(match)
                 total[match.items] += np.float32(sign) * match.scores
+                total[match.opposed] -= np.float32(sign * OPPOSED)
         spread = float(total.std())
         return Heard(
             tuple(phrase for phrase in wishes.wanted if matched[phrase]),
@@ -105,8 +108,18 @@ class SteeringLayer:
         return torch.from_numpy(rows)
 
     def because(self, sentence: str, item: int) -> tuple[str, ...]:
-        """Words of the item's text that a sentence's wishes found, without repetition."""
-        found = (self.terms.because(phrase, item) for phrase in self.hear(sentence).wanted)
+        """Words of the item's text that a sentence's wishes found, or that mean the opposite of what it refuses."""
+        heard = self.hear(sentence)
+        return self._words(item, heard.wanted, heard.refused)
+
+    def against(self, sentence: str, item: int) -> tuple[str, ...]:
+        """Words of the item's text that a sentence's refusals found, or that mean the opposite of what it wishes."""
+        heard = self.hear(sentence)
+        return self._words(item, heard.refused, heard.wanted)
+
+    def _words(self, item: int, meant: Sequence[str], opposite: Sequence[str]) -> tuple[str, ...]:
+        found = [self.terms.because(phrase, item) for phrase in meant]
+        found += [self.terms.although(phrase, item) for phrase in opposite]
         return tuple(dict.fromkeys(word for word in found if word is not None))
 
     def save(self, folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 A term is a word of the items' texts, or two that follow each other, in the form of `schemas.words.stem`. A phrase finds
 the items whose texts have its words, and those that have terms which mean nearly the same to a sentence encoder:
-"silent" finds what is called quiet. So every match can be explained by a word, and a phrase that is about nothing in
-the catalogue matches nothing.
+"silent" finds what is called quiet, and not what is loud (`ray_jobs.steering.opposites`). So every match can be
+explained by a word, and a phrase that is about nothing in the catalogue matches nothing.
 """
 
 import itertools
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from ray_jobs.encoders.text import TextEncoder, load_text_encoder
+from ray_jobs.steering.opposites import opposites_of
 from schemas.words import FUNCTION_WORDS, stem, words
 
 FILE = "terms.safetensors"
@@ -42,11 +43,18 @@ class Match:
         items: catalogue indices int64[M], ascending.
         scores: float32[M] above 0 and up to 1, the best match having 1.
         terms: rows of the terms that counted: the phrase's own words, then the nearest.
+        opposed: catalogue indices, ascending, of other items that have a term of the opposite meaning.
+        opposites: rows of those terms.
     """
 
     items: IntArray
     scores: FloatArray
     terms: IntArray = field(repr=False)
+    opposed: IntArray = field(repr=False)
+    opposites: IntArray = field(repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(len(self.items) or len(self.opposed))
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,8 @@ class TermIndex:
             for row, part in zip(known, rarity / max(whole, 1e-9), strict=True):
                 scores[self.terms.having(row)] += np.float32(part)
             scores *= scores  # a part of the words says less than its share
-        rows, near = self._near(phrase)
+        opposed = opposites_of(stems)
+        rows, near = self._near(phrase, opposed)
         for row, score in zip(rows.tolist(), near.tolist(), strict=True):
             found = self.terms.having(row)
             scores[found] = np.maximum(scores[found], np.float32(score))
@@ -107,15 +116,22 @@ class TermIndex:
         best = float(scores.max(initial=0))
         items = np.flatnonzero(scores)
         terms = np.array(list(dict.fromkeys([*known, *rows[near >= _FAINT].tolist()])), dtype=np.int64)
-        return Match(items, scores[items] / (best or 1), terms)
+        against = np.array([self._rows[term] for term in sorted(opposed) if term in self._rows], dtype=np.int64)
+        other = np.setdiff1d(np.concatenate([items[:0], *map(self.terms.having, against.tolist())]), items)
+        return Match(items, scores[items] / (best or 1), terms, other, against)
 
-    def _near(self, phrase: str) -> tuple[IntArray, FloatArray]:
-        """Rows of the terms of like meaning, nearest first, and their scores above 0, the nearest having 1."""
+    def _near(self, phrase: str, opposed: frozenset[str]) -> tuple[IntArray, FloatArray]:
+        """Rows of the terms of like meaning, nearest first, and their scores above 0, the nearest having 1.
+
+        Terms with a word that is `opposed` are left out.
+        """
         if not len(self):
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
         if self._loaded is None:
             self._loaded = load_text_encoder(self.encoder)
         cosines = self.vectors @ self._loaded.encode([phrase])[0].astype(self.vectors.dtype)
+        if opposed:
+            cosines = np.where([bool(opposed.intersection(term.split())) for term in self.terms.stems], -1, cosines)
         rows = np.argsort(-cosines, kind="stable")[:_NEAREST]
         top = float(cosines[rows[0]])
         least = max(self.similarity, top - _WINDOW)
@@ -126,8 +142,15 @@ class TermIndex:
     def because(self, phrase: str, item: int) -> str | None:
         """The term by which `item` was found, as texts write it; None where it was not."""
         match = self.match(phrase)
-        rows = match.terms.tolist() if _holds(match.items, item) else []
-        return next((self.terms.forms[row] for row in rows if _holds(self.terms.having(row), item)), None)
+        return self._first(match.terms, item) if _holds(match.items, item) else None
+
+    def although(self, phrase: str, item: int) -> str | None:
+        """The term by which `item` means the opposite of the phrase, as texts write it; None where it does not."""
+        match = self.match(phrase)
+        return self._first(match.opposites, item) if _holds(match.opposed, item) else None
+
+    def _first(self, rows: IntArray, item: int) -> str | None:
+        return next((self.terms.forms[row] for row in rows.tolist() if _holds(self.terms.having(row), item)), None)
 
     def save(self, folder: Path) -> None:
         """Write the index into `folder`."""

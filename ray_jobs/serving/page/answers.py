@@ -120,7 +120,7 @@ class Answers:
     def heard(self, query: Query, body: bytes) -> dict[str, Any]:
         """How a sentence is understood: phrases ``wanted``, ``refused`` and ``unmatched``.
 
-        ``against`` has for each of the items the words of its text that a refusal found.
+        ``against`` has for each of the items the words of its text that speak against it.
         """
         try:
             said = Said.model_validate_json(body)
@@ -134,11 +134,7 @@ class Answers:
             return {"wanted": [], "refused": [], "unmatched": [], "against": [[] for _ in said.item_ids]}
         with self._asking:
             heard = layer.hear(said.sentence)
-            rows = [
-                [layer.terms.because(phrase, index[item]) for phrase in heard.refused] if item in index else []
-                for item in said.item_ids
-            ]
-        against = [[word for word in dict.fromkeys(row) if word is not None] for row in rows]
+            against = [layer.against(said.sentence, index[item]) if item in index else () for item in said.item_ids]
         return {"wanted": heard.wanted, "refused": heard.refused, "unmatched": heard.unmatched, "against": against}
 
     def _registered(self, name: str) -> Source:

@@ -7,7 +7,8 @@ from ray_jobs.steering.layer import Fit, SteeringLayer
 from ray_jobs.steering.terms import build_terms
 
 PROPERTIES = ("quiet", "wooden", "compact", "steel")
-SYNONYMS = {"silent": "quiet", "timber": "wooden"}
+SYNONYMS = {"silent": "quiet", "timber": "wooden", "bulky": "compact"}
+"""What the encoder takes for the same; like a real one it does not know opposites."""
 
 
 class WordEncoder:

@@ -50,6 +50,21 @@ def test_words_find_their_items_and_other_words_for_them():
     assert full == [item for item in range(len(CATALOGUE)) if having(item) == {"quiet", "wooden"}]
 
 
+def test_what_means_the_opposite_is_no_match_but_counts_the_other_way():
+    layer = small_layer(CATALOGUE)
+    compact = [item for item in range(len(CATALOGUE)) if "compact" in having(item)]
+    bulky = layer.terms.match("bulky")
+    assert bulky
+    assert not len(bulky.items), "though the encoder takes the two words for the same"
+    assert bulky.opposed.tolist() == compact
+    gains = layer.bonus(["not too bulky", "Prefers bulky"])
+    assert gains[0][compact].min() > 0 > gains[1][compact].max()
+    assert layer.because("not too bulky", compact[0]) == ("compact",)
+    assert layer.because("Prefers bulky", compact[0]) == ()
+    assert layer.against("Prefers bulky", compact[0]) == ("compact",)
+    assert layer.hear("not too bulky").unmatched == ()
+
+
 @pytest.mark.parametrize("name", ["sasrec", "popularity", "tiger"])
 def test_every_recipe_follows_and_a_row_without_words_stays_bit_for_bit(name):
     plain, steered = ask(model(name, layer=False), SENTENCES), ask(model(name), SENTENCES)
