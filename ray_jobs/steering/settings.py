@@ -26,7 +26,7 @@ class SteeringSettings:
 
     enabled: bool = True
     encoder: str = PACKAGED
-    similarity: float = 0.5
+    similarity: float = 0.55
     most_items: float = 0.5
     most_terms: int = 20_000
     weights: tuple[float, ...] = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0)

@@ -116,7 +116,9 @@ class TermIndex:
         best = float(scores.max(initial=0))
         items = np.flatnonzero(scores)
         terms = np.array(list(dict.fromkeys([*known, *rows[near >= _FAINT].tolist()])), dtype=np.int64)
-        against = np.array([self._rows[term] for term in sorted(opposed) if term in self._rows], dtype=np.int64)
+        # Of several words, as in "heavy on bass", one may mean something else.
+        named = sorted(opposed) if len(stems) == 1 else []
+        against = np.array([self._rows[term] for term in named if term in self._rows], dtype=np.int64)
         other = np.setdiff1d(np.concatenate([items[:0], *map(self.terms.having, against.tolist())]), items)
         return Match(items, scores[items] / (best or 1), terms, other, against)
 
