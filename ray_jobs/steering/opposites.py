@@ -1,0 +1,66 @@
+"""Words that mean the opposite of one another.
+
+To a sentence encoder opposites are near: next to "heavy" lies "lightweight". Taken for another word for it, a refusal
+of what is heavy would push down what is light. So common pairs are declared here; an unlisted pair is told apart only
+where the encoder does. Words whose stem has another common meaning (light, tiny, roomy) are left out.
+"""
+
+from collections.abc import Mapping
+
+from schemas.words import stem
+
+_PAIRS = (
+    ("heavy weighty", "lightweight featherweight"),
+    ("big large huge bulky oversized spacious giant", "small compact mini little miniature"),
+    ("loud noisy", "quiet silent noiseless whisper"),
+    ("cheap budget inexpensive affordable", "expensive premium pricey costly luxury"),
+    ("wired corded", "wireless cordless"),
+    ("hard firm rigid stiff", "soft flexible bendable"),
+    ("rigid", "foldable folding collapsible"),
+    ("fixed", "adjustable"),
+    ("thick chunky", "thin slim"),
+    ("wide broad", "narrow"),
+    ("long tall", "short"),
+    ("deep", "shallow"),
+    ("fast quick rapid", "slow"),
+    ("simple easy effortless", "complicated complex difficult"),
+    ("hot warm", "cold cool"),
+    ("wet damp", "dry"),
+    ("dark dim", "bright"),
+    ("old vintage antique retro", "new modern contemporary"),
+    ("smooth", "rough coarse"),
+    ("matte matt", "glossy shiny"),
+    ("tight", "loose baggy"),
+    ("strong powerful sturdy solid durable", "weak flimsy fragile"),
+    ("beginner novice starter", "professional advanced expert"),
+    ("indoor", "outdoor"),
+    ("manual", "automatic"),
+    ("acoustic", "electric"),
+    ("plain minimalist", "ornate flashy"),
+    ("natural organic", "synthetic artificial"),
+    ("disposable", "reusable"),
+    ("sweet", "sour bitter"),
+    ("mild", "spicy"),
+    ("men male", "women female"),
+    ("left", "right"),
+    ("day", "night"),
+)
+
+
+def _opposites() -> Mapping[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for pair in _PAIRS:
+        one, other = (frozenset(map(stem, words.split())) for words in pair)
+        for word in one:
+            found.setdefault(word, set()).update(other)
+        for word in other:
+            found.setdefault(word, set()).update(one)
+    return {word: frozenset(others) for word, others in found.items()}
+
+
+_OPPOSITES = _opposites()
+
+
+def opposites_of(stems: list[str]) -> frozenset[str]:
+    """Stems that mean the opposite of one of `stems`, but for those that are among them."""
+    return frozenset().union(*(_OPPOSITES.get(word, frozenset()) for word in stems)) - frozenset(stems)
