@@ -73,14 +73,28 @@ class Recommender(nn.Module):
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """What the recipe can be given at evaluation: a user's known preferences where something reads them."""
-        read = self.signals.preferences or (self.steering is not None and self.steering.fit.own_weight > 0)
+        """What the recipe can be given at evaluation: a user's known preferences where they count."""
+        read = self.signals.preferences if self.steering is None else self.steering.fit.own_weight > 0
         return ("history", "history+preference") if read else ("history",)
 
     @property
     def own_strength(self) -> float:
         """How strongly what is known of a user counts beside a sentence that comes with a request."""
         return self.steering.fit.own_weight / self.steering.fit.weight if self.steering is not None else 1.0
+
+    def read(self, batch: Batch) -> tuple[str, ...]:
+        """The preferences that the recipe itself reads; those that say nothing, or must not count, are empty.
+
+        A recipe with a steering layer reads what matches something in the catalogue, and nothing where the layer alone
+        was better on validation.
+        """
+        if self.steering is None:
+            return batch.preferences
+        counts = [1.0] * len(batch) if batch.strength is None else batch.strength.tolist()
+        return tuple(
+            sentence if factor and self.steering.is_read(sentence) else ""
+            for sentence, factor in zip(batch.preferences, counts, strict=True)
+        )
 
     def bonus(self, batch: Batch) -> Tensor | None:
         """What the steering layer adds to each item's log-probability, float[B, N]; None where it adds nothing."""

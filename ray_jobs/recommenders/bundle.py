@@ -110,8 +110,8 @@ class Bundle:
             raise DataError(f"strength is {strength}: one number from 0 to {MOST_STRENGTH:g}, or one for each history")
         sentences = [p if factor else "" for p, factor in zip(preferences, factors, strict=False)]
         if known is not None:
-            told = [not sentence and bool(words) for sentence, words in zip(preferences, known, strict=True)]
-            sentences = [words if t else s for s, words, t in zip(sentences, known, told, strict=True)]
+            told = [not given and self.counted(given, words) for given, words in zip(preferences, known, strict=True)]
+            sentences = [t or s for s, t in zip(sentences, told, strict=True)]
             factors = [self.recommender.own_strength if t else f for f, t in zip(factors, told, strict=True)]
         if len(histories) != len(preferences):
             raise DataError(f"{len(histories)} histories came with {len(preferences)} preferences; give one for each")
@@ -131,6 +131,10 @@ class Bundle:
             timed = None if when is None else (when[part], moments[part])
             answers.extend(self._answer(held[part], sentences[part], factors[part], timed, k, exclude_seen))
         return answers
+
+    def counted(self, preference: str | None, known: str | None) -> str | None:
+        """The sentence that a list follows: that of the request, else what is known where that counts."""
+        return preference or (known if self.recommender.own_strength > 0 else None)
 
     def reasons(self, sentence: str | None, item_ids: Sequence[str]) -> Reasons:
         """Why `item_ids` came out for a sentence; empty for a model that no word reaches through a steering layer."""

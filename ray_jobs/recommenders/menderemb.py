@@ -78,14 +78,14 @@ class MenderEmb(GenerativeRecommender):
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The preference's row, then a row per item of the history, float[B, 1 + L, d]."""
-        real = batch.history >= 0
+        real, preferences = batch.history >= 0, self.read(batch)
         items = self._title_vectors()[batch.history.clamp(min=0)] * real[..., None]
-        rows = torch.cat([self._preference_vectors(batch.preferences)[:, None], items], dim=1)
+        rows = torch.cat([self._preference_vectors(preferences)[:, None], items], dim=1)
         if self.recency is None:
             wanted = self.mender.max_history + 1
             rows = nn.functional.pad(rows, (0, 0, 0, max(0, wanted - rows.shape[1])))
             return self.projection(rows), torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
         ages = (batch.lengths[:, None] - torch.arange(real.shape[1], device=real.device)).clamp(min=0)
         ages = torch.cat([torch.zeros_like(ages[:, :1]), ages], dim=1)
-        given = torch.tensor([[bool(preference)] for preference in batch.preferences], device=real.device)
+        given = torch.tensor([[bool(preference)] for preference in preferences], device=real.device)
         return self.projection(rows) + self.recency(ages), torch.cat([given, real], dim=1)

@@ -162,7 +162,7 @@ class MenderTok(GenerativeRecommender):
         return kept[::-1]
 
     def _batch_pieces(self, batch: Batch) -> list[list[Piece]]:
-        rows = zip(batch.history.tolist(), batch.lengths.tolist(), batch.preferences, strict=True)
+        rows = zip(batch.history.tolist(), batch.lengths.tolist(), self.read(batch), strict=True)
         return [self.pieces(history[:length], preference) for history, length, preference in rows]
 
     def _read(self, texts: Sequence[str]) -> dict[str, Tensor]:

@@ -166,7 +166,8 @@ def _steering(fit: Fit | None) -> str:
             f"{own['own_gain']:+.4f}, {own['own_gain_low']:+.4f} to {own['own_gain_high']:+.4f})."
         )
     else:
-        lines.append("\nWhat is known of users is not counted: too little is known to see whether it helps.")
+        known = f"something is known of {own.get('own_users', 0):,.0f} users, too few to see whether it helps"
+        lines.append(f"\nWhat is known of a user is not counted: {known}.")
     return "\n".join(lines)
 
 

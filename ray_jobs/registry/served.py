@@ -66,7 +66,7 @@ class ServedRecommender(PythonModel):
             strength=float(wanted.get("strength", DEFAULT_STRENGTH)),
         )
         reasons = [
-            self._bundle.reasons(given or other, [item for item, _ in row])
+            self._bundle.reasons(self._bundle.counted(given, other), [item for item, _ in row])
             for given, other, row in zip(preferences, known, answers, strict=True)
         ]
         catalogue = self._bundle.catalogue

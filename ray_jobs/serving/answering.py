@@ -80,7 +80,7 @@ def _together(live: Live, asks: Sequence[Ask]) -> Sequence[Answer | Exception]:
             strength=[ask.strength for ask in asks],
         )
         reasons = [
-            live.bundle.reasons(given or other, [item for item, _ in row])
+            live.bundle.reasons(live.bundle.counted(given, other), [item for item, _ in row])
             for given, other, row in zip(preferences, known, rows, strict=True)
         ]
     except SettingError as error:

@@ -4,11 +4,13 @@ Each validation user gets a sentence made of item texts: a wish for a term of th
 and two refusals of terms that the history does not have. On planted worlds such sentences tell as much as the users'
 true tastes do, weight by weight, and they need no language model. The weight and the force of a refusal are those with
 the best NDCG@10 when a share `SteeringSettings.misread` of the users are given somebody else's sentence: a weight that
-is too small gives away what the words tell, one that is too large obeys words that were not meant. The weight of what
-is known of a user is fitted on those of whom something is known, against none, and stays 0 unless the paired interval
-of the gain lies above 0.
+is too small gives away what the words tell, one that is too large obeys words that were not meant. A recipe that reads
+preferences itself is given the sentence, too, where that was better than without. The weight of what is known of a user
+is fitted on those of whom something is known, against none, and stays 0 unless the paired interval of the gain lies
+above 0.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -158,20 +160,21 @@ def _fit_weight(
 ) -> tuple[SteeringLayer, dict[str, float]]:
     own, half = list(sample.made), len(sample.made) // 2
     others = own[half:] + own[:half]
-    reads = recommender.signals.preferences
-    bases = [sample.log_probabilities(recommender, given) if reads else plain for given in (own, others)]
+    bases = {False: (plain, plain)}
+    if recommender.signals.preferences:
+        bases[True] = (sample.log_probabilities(recommender, own), sample.log_probabilities(recommender, others))
     best: tuple[float, Fit, float, float] | None = None
     for refusal in settings.refusals:
         tried = layer.with_fit(Fit(weight=1.0, refusal=refusal))
         bonus = [_bonus(tried, given) for given in (own, others)]
-        for weight in settings.weights:
+        for reads, weight in itertools.product(bases, settings.weights):
             mine, theirs = (
                 float(sample.gains(base + np.float32(weight) * extra).mean())
-                for base, extra in zip(bases, bonus, strict=True)
+                for base, extra in zip(bases[reads], bonus, strict=True)
             )
             score = (1 - settings.misread) * mine + settings.misread * theirs
             if best is None or score > best[0] + 1e-9:
-                best = (score, Fit(weight=weight, refusal=refusal), mine, theirs)
+                best = (score, Fit(weight=weight, refusal=refusal, reads=reads), mine, theirs)
     assert best is not None
     measured = {
         "users": len(own),
@@ -191,10 +194,10 @@ def _fit_own_weight(
 ) -> tuple[float, dict[str, float]]:
     told = np.flatnonzero([bool(known) for known in sample.known])
     if len(told) < _FEWEST_KNOWN:
-        return 0.0, {}
-    base = sample.log_probabilities(recommender, sample.known) if recommender.signals.preferences else plain
+        return 0.0, {"own_users": float(len(told))}
+    base = sample.log_probabilities(recommender, sample.known) if layer.fit.reads else plain
     bonus = _bonus(layer, sample.known) / np.float32(layer.fit.weight)
-    without = sample.gains(base)[told]
+    without = sample.gains(plain)[told]
     tried = {weight: sample.gains(base + np.float32(weight) * bonus)[told] for weight in settings.weights}
     best = max(tried, key=lambda weight: float(tried[weight].mean()))
     gain = paired(tried[best], without).difference

@@ -33,12 +33,14 @@ class Fit:
         weight: of a sentence that comes with a request, in nats per standard deviation.
         refusal: how much a refusal counts beside a wish.
         own_weight: of what is known of the user where a request brings no sentence; 0 where it was not seen to help.
+        reads: the recipe itself reads the sentence, too, because that was better on validation than the layer alone.
         measured: what the fit rests on, by name.
     """
 
     weight: float
     refusal: float
     own_weight: float = 0.0
+    reads: bool = False
     measured: dict[str, float] = field(default_factory=dict)
 
 
@@ -87,6 +89,10 @@ class SteeringLayer:
             tuple(phrase for phrase in (*wishes.wanted, *wishes.refused) if not matched[phrase]),
             (total - total.mean()) / spread if spread > 0 else None,
         )
+
+    def is_read(self, sentence: str) -> bool:
+        """Whether a recipe that reads preferences is given this one."""
+        return bool(self.fit.reads and sentence and self.hear(sentence).scores is not None)
 
     def bonus(self, sentences: Sequence[str], strength: Tensor | None = None) -> Tensor | None:
         """What each sentence adds to the log-probability of each item.

@@ -13,7 +13,7 @@ _PAIRS = (
     ("heavy weighty", "lightweight featherweight"),
     ("big large huge bulky oversized spacious giant", "small compact mini little miniature"),
     ("loud noisy", "quiet silent noiseless whisper"),
-    ("cheap budget inexpensive affordable", "expensive premium pricey costly luxury"),
+    ("cheap inexpensive affordable", "expensive pricey costly"),
     ("wired corded", "wireless cordless"),
     ("hard firm rigid stiff", "soft flexible bendable"),
     ("rigid", "foldable folding collapsible"),
@@ -63,4 +63,5 @@ _OPPOSITES = _opposites()
 
 def opposites_of(stems: list[str]) -> frozenset[str]:
     """Stems that mean the opposite of one of `stems`, but for those that are among them."""
-    return frozenset().union(*(_OPPOSITES.get(word, frozenset()) for word in stems)) - frozenset(stems)
+    words = {word.removesuffix(ending) for word in stems for ending in ("", "er", "ier", "est", "iest")}
+    return frozenset().union(*(_OPPOSITES.get(word, frozenset()) for word in words)) - frozenset(stems)

@@ -3,7 +3,7 @@
 "Prefers quiet, compact things. Avoids wood." wants *quiet* and *compact* and refuses *wood*; so do "something quiet and
 compact, anything but wood" and "I need it quiet, not too big, without wood" in their ways. A clause is read from left
 to right: a word of liking or of refusal says how what follows is meant. A verb of refusal ("avoids a, b and c") holds
-to the end of its clause, a bare negation ("quiet, not heavy, compact") to the next comma.
+to the end of its clause, a negation ("quiet, not heavy, compact") to the next comma.
 """
 
 import re
@@ -31,7 +31,7 @@ class Wishes:
 
 
 _NOT = (
-    r"(?:do|does|did|would|will|could|can|should|must|is|are|was|need|has|have)(?:n't| not)|cannot|can't|won't|"
+    r"(?:do|does|did|would|will|could|can|should|must|is|are|was|need|has|have)(?:n'?t| not)|cannot|can't|won'?t|"
     r"never|not"
 )
 _LIKE = (
@@ -39,25 +39,39 @@ _LIKE = (
     r"look(?:s|ing)? for|search(?:es|ing)? for|keen on|fond of|fan of|care[sd]? (?:about|for)|into"
 )
 _SURELY_REFUSED = (
-    r"avoid\w*|exclud\w+|refus\w+|reject\w*|dislik\w+|hat(?:e|es|ed|ing)|detest\w*|can't stand|cannot stand|"
-    r"tired of|sick of|fed up with|allergic to|bothered by|put off by|annoyed by|keep away from|stay away from"
+    r"avoid\w*|exclud\w+|refus\w+|reject\w*|dislik\w+|hat(?:e|es|ed|ing)|detest\w*|can'?t stand|cannot stand|"
+    r"tired of|sick of|fed up with|allergic to|bothered by|put off by|annoyed by|(?:keep|stay) away from|"
+    r"get rid of|stop(?: \w+ing)?(?: me)?|skip"
 )
 _REFUSED = (
-    r"without|no|nothing|none of|neither|nor|except(?: for)?|other than|rather than|instead of|less|free of|minus"
+    r"without|no|nothing|none of|neither|nor|except(?: for)?|other than|rather than|instead of|less|free of|minus|"
+    r"fewer|lacks?|lacking|reduced|too|non"
 )
-_NEUTRAL = r"(?:do|does)(?:n't| not) mind|not bothered (?:by|about)|(?:do|does)(?:n't| not) care(?: about)?"
-_ONLY = r"not only|nothing but|no one but|not just"
+_NEUTRAL = r"(?:do|does)(?:n'?t| not) mind|not bothered (?:by|about)|(?:do|does)(?:n'?t| not) care(?: about)?"
+_ONLY = (
+    r"not only|nothing but|no one but|not just|"
+    rf"(?:{_NOT}|no)(?: \w+){{0,2}} without|avoids? (?:every|any)thing (?:but|except)"
+)
+_FILLED = r"(?:\s+(?:really|particularly|much|to|be|have|get|any))*"
 # The longest ways to say it come first: "do not mind" is no refusal, "don't like" is one.
 _CUES = re.compile(
-    rf"\b(?:(?P<nothing>{_NEUTRAL})|(?P<only>{_ONLY})"
-    rf"|(?P<verb>(?:{_NOT})(?:\s+(?:really|particularly|much|to|be|have|get|any))*\s+(?:{_LIKE})|{_SURELY_REFUSED})"
-    rf"|(?P<twice>(?:{_NOT})(?:\s+to)?\s+(?:{_SURELY_REFUSED}))"
-    rf"|(?P<bare>{_NOT}|{_REFUSED})|(?P<wanted>{_LIKE}|more|only|with|must be|should be|but))\b",
+    rf"\b(?:(?P<nothing>{_NEUTRAL})|(?P<only>{_ONLY})|(?P<disliked>(?:{_NOT}){_FILLED}\s+(?:{_LIKE}))"
+    rf"|(?P<twice>(?:{_NOT})(?:\s+to)?\s+(?:{_SURELY_REFUSED}))|(?P<verb>{_SURELY_REFUSED})"
+    rf"|(?P<bare>(?:{_NOT})(?:\s+too)?|{_REFUSED})|(?P<wanted>{_LIKE}|more|only|with|must be|should be|but))\b",
     re.IGNORECASE,
 )
-_ANYTHING_BUT = re.compile(r"\b(?:any|every)(?:thing|one|body)?\s*(?:but|except)\b|\ball but\b", re.IGNORECASE)
+_TURNED = re.compile(
+    r"([\w' -]+?)[,?]?\s+(?:(?:is|are)(?:n'?t| not)\s+(?:for me|my thing|my taste)|no,? thanks?(?: you)?)\b",
+    re.IGNORECASE,
+)
+"""What stands before is meant: "wood is not for me", "wood? no thanks"."""
+_FREE = re.compile(r"\b(\w+)-free\b", re.IGNORECASE)
+_NONE = re.compile(r"\W*(?:none|no preferences?|nothing|no|n/?a|-)?\W*(?:thanks?(?: you)?)?\W*", re.IGNORECASE)
+_ANYTHING_BUT = re.compile(
+    r"(?<!avoid )(?<!avoids )\b(?:any|every)(?:thing|one|body)?\s*(?:but|except)\b|\ball but\b", re.IGNORECASE
+)
 _CLAUSES = re.compile(
-    r"[.;:!?\n]+(?:\s|$)|,?\s+\b(?:because|since|so that|so|although|though|which|where|when|while|however)\b\s",
+    r"[.;!?\n]+(?:\s|$)|,?\s+\b(?:because|since|so that|so|although|though|which|where|when|while|however)\b\s",
     re.IGNORECASE,
 )
 _PARTS = re.compile(r"\s*(?:,|;|/|&|\+|\band\b|\bor\b|\bas well as\b)\s*", re.IGNORECASE)
@@ -71,9 +85,12 @@ _FILLER = FUNCTION_WORDS | listed(
 
 def read_sentence(text: str) -> Wishes:
     """Phrases that `text` asks for and refuses; a text without any, such as "None", has none of either."""
-    text = text[:MOST_CHARACTERS].replace("\u2019", "'")
-    if text.strip(" .").lower() in ("", "none", "no preference", "nothing", "n/a"):
+    if len(text) > MOST_CHARACTERS:
+        text = text[:MOST_CHARACTERS].rpartition(" ")[0]
+    text = text.replace("\u2019", "'")
+    if _NONE.fullmatch(text):
         return Wishes((), ())
+    text = _FREE.sub(r"without \1,", _TURNED.sub(r"avoid \1.", text))
     found: dict[str, Meaning] = {}
     for clause in _CLAUSES.split(_ANYTHING_BUT.sub("except", text)):
         _read_clause(clause or "", found)
@@ -82,6 +99,14 @@ def read_sentence(text: str) -> Wishes:
         tuple(phrase for phrase, meaning in phrases if meaning == "wanted"),
         tuple(phrase for phrase, meaning in phrases if meaning == "refused"),
     )
+
+
+_MEANINGS: dict[str, Meaning] = {
+    "verb": "refused",
+    "disliked": "refused",
+    "bare": "refused",
+    "nothing": "nothing",
+}
 
 
 def _read_clause(clause: str, found: dict[str, Meaning]) -> None:
@@ -101,8 +126,8 @@ def _read_clause(clause: str, found: dict[str, Meaning]) -> None:
         kind = cue.lastgroup
         if kind == "wanted" and until_comma and cue.group().lower() in ("more", "with", "into") and not segment.strip():
             continue  # "not more", "no longer with": the negation holds
-        meaning = {"verb": "refused", "bare": "refused", "nothing": "nothing"}.get(kind or "", "wanted")  # type: ignore[assignment]
-        until_comma = kind in ("bare", "nothing")
+        meaning = _MEANINGS.get(kind or "", "wanted")
+        until_comma = kind in ("bare", "disliked", "nothing")
 
 
 def _keep(segment: str, meaning: Meaning, found: dict[str, Meaning]) -> None:
@@ -112,5 +137,7 @@ def _keep(segment: str, meaning: Meaning, found: dict[str, Meaning]) -> None:
             words.pop(0)
         while words and words[-1].lower() in _FILLER:
             words.pop()
-        if words:
-            found.setdefault(" ".join(words).lower(), meaning)
+        if any(character.isalpha() for word in words for character in word):
+            phrase = " ".join(words).lower()
+            # "quiet but not quiet" asks for nothing.
+            found[phrase] = meaning if found.get(phrase, meaning) == meaning else "nothing"

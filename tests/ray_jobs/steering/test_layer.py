@@ -57,6 +57,7 @@ def test_what_means_the_opposite_is_no_match_but_counts_the_other_way():
     assert bulky
     assert not len(bulky.items), "though the encoder takes the two words for the same"
     assert bulky.opposed.tolist() == compact
+    assert layer.terms.match("bulkier").opposed.tolist() == compact
     gains = layer.bonus(["not too bulky", "Prefers bulky"])
     assert gains[0][compact].min() > 0 > gains[1][compact].max()
     assert layer.because("not too bulky", compact[0]) == ("compact",)
