@@ -73,6 +73,7 @@ def run(request: StageRequest) -> StageReport:
 def version_before(client: MlflowClient, request: StageRequest) -> ModelVersion | None:
     """The version that was promoted on the newest day before the request's; of one day the newest version.
 
+    One of the request's recipe before all others: between two of its days a baseline may have been registered instead.
     One that was rolled back does not count.
     """
     name = registered_name(request.dataset)
@@ -82,7 +83,8 @@ def version_before(client: MlflowClient, request: StageRequest) -> ModelVersion 
         for version in found
         if version.tags.get(PARTITION_TAG, "9") < request.partition and ROLLED_BACK_TAG not in version.tags
     ]
-    return max(earlier, key=lambda v: (v.tags[PARTITION_TAG], int(v.version)), default=None)
+    own = [version for version in earlier if version.tags.get("penchant.recipe") == request.recipe]
+    return max(own or earlier, key=lambda v: (v.tags[PARTITION_TAG], int(v.version)), default=None)
 
 
 def drift(settings: Settings, request: StageRequest, codebook: str) -> dict[str, float]:

@@ -64,32 +64,34 @@ class CardContent:
 
 
 def markdown(content: CardContent, version: str = "") -> str:
-    """The card, at most `LONGEST` characters: the lineage table is shortened where it would be longer.
+    """The card, at most `LONGEST` characters: tables that the run has, too, are left out where it would be longer.
 
     Args:
         version: number of the version, where it is known already.
     """
-    head = "\n\n".join(
-        part
-        for part in (
-            _opening(content),
-            _metrics(content.results),
-            _comparisons(content.comparisons),
-            _promotion(content.decision),
-            _steering(content.steering),
-            _slices(content.results[0]),
-            _exposures(content.exposures),
-            _usage(content.model_name, version),
-            _limits(content),
-        )
-        if part
-    )
+    parts = {
+        "opening": _opening(content),
+        "metrics": _metrics(content.results),
+        "comparisons": _comparisons(content.comparisons),
+        "promotion": _promotion(content.decision),
+        "steering": _steering(content.steering),
+        "slices": _slices(content.results[0]),
+        "exposures": _exposures(content.exposures),
+        "usage": _usage(content.model_name, version),
+        "limits": _limits(content),
+    }
     lines = _lineage(content)
-    card = f"{head}\n\n" + "\n".join(lines)
-    while len(card) > LONGEST and len(lines) > 1:
+
+    def card() -> str:
+        return "\n\n".join([*(part for part in parts.values() if part), "\n".join(lines)])
+
+    # What is left out where there is no room is in the run's plots and metrics.
+    for name in ("exposures", "slices"):
+        if len(card()) > LONGEST and parts[name]:
+            parts[name] = ""
+    while len(card()) > LONGEST and len(lines) > 1:
         lines = [*lines[:-2], "... (the rest is in the run's inputs)"]
-        card = f"{head}\n\n" + "\n".join(lines)
-    return card[:LONGEST]
+    return card()[:LONGEST]
 
 
 def _opening(content: CardContent) -> str:

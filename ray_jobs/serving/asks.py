@@ -7,9 +7,12 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, ValidationI
 
 from ray_jobs.recommenders.bundle import MOST_STRENGTH
 from ray_jobs.registry.served import DEFAULT_EXCLUDE_SEEN, DEFAULT_K, DEFAULT_STRENGTH
+from ray_jobs.steering.sentences import MOST_CHARACTERS
 
 MOST_ASKS = 1000
 MOST_ITEMS = 10_000
+Moment = Annotated[int, Field(ge=-(2**40), le=2**40)]
+"""A second since 1970, some tens of thousands of years to either side."""
 
 
 class Ask(BaseModel, extra="forbid", frozen=True, strict=True):
@@ -27,13 +30,13 @@ class Ask(BaseModel, extra="forbid", frozen=True, strict=True):
     """
 
     history: Annotated[tuple[str, ...], Field(max_length=MOST_ITEMS)]
-    preference: str | None = None
-    known: str | None = None
+    preference: Annotated[str | None, Field(max_length=MOST_CHARACTERS)] = None
+    known: Annotated[str | None, Field(max_length=MOST_CHARACTERS)] = None
     strength: Annotated[float, Field(ge=0, le=MOST_STRENGTH, allow_inf_nan=False)] = DEFAULT_STRENGTH
     k: Annotated[int, Field(ge=1, le=1000)] = DEFAULT_K
     exclude_seen: bool = DEFAULT_EXCLUDE_SEEN
-    times: tuple[int, ...] | None = None
-    asked_at: int | None = None
+    times: tuple[Moment, ...] | None = None
+    asked_at: Moment | None = None
 
     @field_validator("times")
     @classmethod

@@ -20,7 +20,7 @@ from ray_jobs.steering.sentences import read_sentence
 from ray_jobs.steering.terms import FloatArray, TermIndex
 
 FILE = "steering.json"
-_KEPT_SENTENCES = 512
+_KEPT_SENTENCES = 64
 OPPOSED = 0.5
 """What an item that means the opposite of a wish loses, beside the 1 that the best match gains."""
 
@@ -74,6 +74,7 @@ class SteeringLayer:
     def _hear(self, sentence: str) -> Heard:
         """Read a sentence and match its phrases."""
         wishes = read_sentence(sentence)
+        self.terms.encode([*wishes.wanted, *wishes.refused])
         total = np.zeros(self.terms.size, dtype=np.float32)
         matched: dict[str, bool] = {}
         for phrases, sign in ((wishes.wanted, 1.0), (wishes.refused, -self.fit.refusal)):

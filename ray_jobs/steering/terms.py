@@ -32,7 +32,7 @@ _NEAREST = 64
 _WINDOW = 0.25
 """Terms whose cosine is further than this below the best term's are another meaning: next to "silent" lies "loud"."""
 _SENTENCE_END = re.compile(r"[.!?>;:,()\[\]|]+\s|\s-\s")
-_KEPT_PHRASES = 4_096
+_KEPT_PHRASES = 512
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,18 @@ class TermIndex:
         self._rows: Mapping[str, int] = {term: row for row, term in enumerate(terms.stems)}
         self._rarity = np.log(size / np.maximum(1, np.diff(terms.starts)))
         self._loaded = None if isinstance(encoder, str) else encoder
+        self._encoded: dict[str, npt.NDArray[np.float32]] = {}
         self.match = lru_cache(maxsize=_KEPT_PHRASES)(self._match)
+
+    def encode(self, phrases: Sequence[str]) -> None:
+        """Encode the phrases that are about to be matched together, which costs a fraction of one after another."""
+        if self._loaded is None:
+            self._loaded = load_text_encoder(self.encoder)
+        new = [phrase for phrase in phrases if phrase not in self._encoded]
+        if new and len(self):
+            if len(self._encoded) + len(new) > _KEPT_PHRASES:
+                self._encoded.clear()
+            self._encoded.update(zip(new, self._loaded.encode(new), strict=True))
 
     def __len__(self) -> int:
         return len(self.terms.forms)
@@ -129,9 +140,9 @@ class TermIndex:
         """
         if not len(self):
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        if self._loaded is None:
-            self._loaded = load_text_encoder(self.encoder)
-        cosines = self.vectors @ self._loaded.encode([phrase])[0].astype(self.vectors.dtype)
+        if phrase not in self._encoded:
+            self.encode([phrase])
+        cosines = self.vectors @ self._encoded[phrase]
         if opposed:
             cosines = np.where([bool(opposed.intersection(term.split())) for term in self.terms.stems], -1, cosines)
         rows = np.argsort(-cosines, kind="stable")[:_NEAREST]
@@ -198,11 +209,14 @@ def find_terms(texts: Sequence[str], most_items: float = 0.5, most_terms: int = 
 
     forms: dict[str, str] = {}
     counter = CountVectorizer(analyzer=lambda text: _terms_of(text, forms), binary=True, max_features=most_terms)
-    counter.set_params(min_df=min(_LEAST_ITEMS, len(texts)), max_df=max(most_items, _LEAST_ITEMS / len(texts)))
+    counter.set_params(min_df=_LEAST_ITEMS, max_df=most_items)
+    nothing = Terms((), (), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    if len(texts) < _LEAST_ITEMS / most_items:
+        return nothing
     try:
         having = counter.fit_transform(texts).T.tocsr()
     except ValueError:  # scikit-learn's way to say that no term is left
-        return Terms((), (), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+        return nothing
     having.sort_indices()
     stems = tuple(map(str, counter.get_feature_names_out()))
     shown = tuple(forms[term] for term in stems)

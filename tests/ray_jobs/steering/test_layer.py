@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from steering.small_layer import PROPERTIES, WordEncoder, having, small_layer, t
 
 from ray_jobs.data.histories import make_batch
 from ray_jobs.recommenders.bundle import Bundle, load_bundle, save_bundle
+from ray_jobs.recommenders.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
 from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.tiger import Tiger, TigerSettings
@@ -25,6 +28,7 @@ def model(name, layer=True):
         "sasrec": lambda: SASRec(SASRecSettings(width=16), CATALOGUE),
         "popularity": lambda: Popularity(PopularitySettings(), CATALOGUE),
         "tiger": lambda: Tiger(TigerSettings(**SMALL, encoder_layers=1), CATALOGUE),
+        "mendertok": lambda: MenderTok(MenderTokSettings(**SMALL), CATALOGUE),
     }[name]()
     made.fit_counts(told_histories())
     made.steering = small_layer(CATALOGUE) if layer else None
@@ -66,9 +70,10 @@ def test_what_means_the_opposite_is_no_match_but_counts_the_other_way():
     assert layer.hear("not too bulky").unmatched == ()
 
 
-@pytest.mark.parametrize("name", ["sasrec", "popularity", "tiger"])
+@pytest.mark.parametrize("name", ["sasrec", "popularity", "tiger", "mendertok"])
 def test_every_recipe_follows_and_a_row_without_words_stays_bit_for_bit(name):
-    plain, steered = ask(model(name, layer=False), SENTENCES), ask(model(name), SENTENCES)
+    plain = ask(model(name, layer=False), [""] * len(SENTENCES))
+    steered = ask(model(name), SENTENCES)
     for row in (0, 3):
         assert torch.equal(plain[0][row], steered[0][row]), "no words, or words that nothing matches"
         assert torch.equal(plain[1][row], steered[1][row])
@@ -93,6 +98,18 @@ def test_the_list_is_that_of_scoring_every_item(name):
     rows_with_words = [1, 2, 4]
     assert torch.equal(items[rows_with_words], scores.topk(10).indices[rows_with_words])
     assert torch.allclose(found[rows_with_words], scores.topk(10).values[rows_with_words], atol=1e-4)
+
+
+def test_a_recipe_that_reads_preferences_reads_what_matches_and_counts():
+    recommender = model("mendertok")
+    recommender.steering = small_layer(CATALOGUE).with_fit(replace(recommender.steering.fit, reads=True))
+    batch = make_batch([[1, 2]] * 4, ["Prefers quiet", "Prefers elephants", "", "Prefers quiet"])
+    batch = replace(batch, strength=torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    assert recommender.read(batch) == ("Prefers quiet", "", "", "")
+    recommender.steering = small_layer(CATALOGUE)
+    assert recommender.read(batch) == ("",) * 4, "the layer alone was better"
+    recommender.steering = None
+    assert recommender.read(batch) == batch.preferences
 
 
 def test_strength_and_what_is_known_of_a_user():
@@ -155,7 +172,7 @@ def test_what_is_known_counts_only_where_it_helps(monkeypatch):
     def known(about):
         words = [sorted(having(int(items[about])))[0] for items in histories.items]
         rows = tuple({3: (f"Prefers {word}",)} for word in words)
-        return fitting.fitted_layer(recommender, fitting.replace(histories, preferences=rows), SteeringSettings()).fit
+        return fitting.fitted_layer(recommender, replace(histories, preferences=rows), SteeringSettings()).fit
 
     assert known(4).own_weight > 0, "about the validation target"
     misleading = known(0)
@@ -166,6 +183,6 @@ def test_what_is_known_counts_only_where_it_helps(monkeypatch):
 def test_a_catalogue_without_terms_has_no_layer(monkeypatch):
     monkeypatch.setattr(fitting, "load_text_encoder", lambda name: WordEncoder())
     recommender = model("sasrec", layer=False)
-    recommender.catalogue = fitting.replace(CATALOGUE, texts=tuple(f"item {n}" for n in range(len(CATALOGUE))))
+    recommender.catalogue = replace(CATALOGUE, texts=tuple(f"item {n}" for n in range(len(CATALOGUE))))
     assert fitting.fitted_layer(recommender, told_histories(), SteeringSettings()) is None
     assert np.isfinite(ask(recommender, ["Prefers quiet"])[1].numpy()).all()
