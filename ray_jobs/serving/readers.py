@@ -17,6 +17,7 @@ MOST_ROWS = 200_000
 """Rows of a table that are looked through at most."""
 _SEQUENCES = ("user_id", "item_ids", "occurred_at", "length")
 _PREFERENCES = ("user_id", "position", "preferences", "status")
+_SUMMARIES = ("user_id", "as_of", "summary", "status")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def some_readers(settings: Settings, dataset: str, count: int) -> Shown:
     if not chosen:
         return Shown(day, [])
     said = [newest[row["user_id"]] for row in chosen if row["user_id"] in newest]
-    readers = read_audience(pa.Table.from_pylist(chosen), pa.Table.from_pylist(said) if said else None, day)
+    told_of = _summaries(settings.table_uri(dataset, "review_summaries"), day, [row["user_id"] for row in chosen])
+    readers = read_audience(pa.Table.from_pylist(chosen), pa.Table.from_pylist(said) if said else None, day, told_of)
     return Shown(day, sorted(readers, key=lambda reader: (reader.preference is None, reader.user_id)))
 
 
@@ -64,6 +66,15 @@ def _newest_preferences(uri: str, day: dt.date) -> dict[str, dict[str, Any]]:
             if row["position"] >= newest.get(row["user_id"], row)["position"]:
                 newest[row["user_id"]] = row
     return newest
+
+
+def _summaries(uri: str, day: dt.date, users: list[str]) -> pa.Table | None:
+    """What reviews of `users` were summed up to; None where there is no such table."""
+    if not table_exists(uri):
+        return None
+    wanted = pa.array(users, pa.string())
+    found = [batch.filter(pc.is_in(batch["user_id"], wanted)) for batch in _batches(uri, day, _SUMMARIES)]
+    return pa.Table.from_batches(found) if found else None
 
 
 def _batches(uri: str, day: dt.date, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
