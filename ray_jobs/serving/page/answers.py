@@ -196,7 +196,7 @@ def _examples(live: Live) -> list[str]:
     found = [terms.forms[row] for row in telling_words(terms, live.bundle.catalogue.titles, 4)]
     if len(found) < 4:
         return [f"Prefers {word}" for word in found]
-    return [f"Prefers {found[0]}", f"Avoids {found[1]}", f"Something {found[2]}, but not {found[3]}"]
+    return [f"Prefers {found[0]}", f"Avoids {found[1]}", f"Prefers {found[2]}, avoids {found[3]}"]
 
 
 @contextmanager
