@@ -31,7 +31,7 @@ class SteeringSettings:
     most_terms: int = 20_000
     weights: tuple[float, ...] = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0)
     refusals: tuple[float, ...] = (1.0, 1.5, 2.0)
-    misread: float = 0.2
+    misread: float = 0.3
     seed: int = 0
 
     def __post_init__(self) -> None:
