@@ -17,6 +17,7 @@ history are left out, the last item is hidden.
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -109,11 +110,12 @@ class PlantedWorld:
         """The same world with semantic ids of residual k-means over the packaged encoder's vectors."""
         vectors = load_text_encoder("minilm-l6-v2").encode(self.catalogue.texts)
         kind = tokenizer_class("rqkmeans")
-        context = FitContext(
-            training=np.ones(len(vectors), dtype=bool), version="v", ray=RaySettings(), run_name="v", home="", stage=""
-        )
-        ids = list(self.catalogue.item_ids)
-        book = kind(kind.settings_class(codebook_size=32)).fit(ArrayVectors(vectors), ids, context).codebook
+        everything, ids = np.ones(len(vectors), dtype=bool), list(self.catalogue.item_ids)
+        with tempfile.TemporaryDirectory() as home:
+            context = FitContext(
+                training=everything, version="v", ray=RaySettings(), run_name="v", home=home, stage="bench_words"
+            )
+            book = kind(kind.settings_class(codebook_size=32)).fit(ArrayVectors(vectors), ids, context).codebook
         codes = dict(zip(book.item_ids, book.codes.tolist(), strict=True))
         self.catalogue = self.catalogue.with_codes(codes, book.level_sizes)
         return self
