@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         settings = load_settings()
-        from ray_jobs.steering.printed import steered
+        from ray_jobs.serving.printed import steered
 
         bold = sys.stdout.isatty()
         sys.stdout.write(steered(settings, given.dataset, given.alias, given.users, bold))

@@ -129,6 +129,18 @@ class Recommender(nn.Module):
         """The parts of a training run, one after another; settings can ask for others."""
         return (self.base_settings.phase(),)
 
+    def _as_log_probabilities(self, scores: Tensor) -> Tensor:
+        """Scores of all items, float[B, N], as log-probabilities; they are logits unless a recipe overrides this."""
+        return scores.log_softmax(1)
+
+    def _steered(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Scores of all items, float[B, N]; rows that words move have log-probability plus bonus instead."""
+        bonus = self.bonus(batch)
+        if bonus is None:
+            return scores
+        moved = bonus.any(dim=1, keepdim=True)
+        return torch.where(moved, self._as_log_probabilities(scores) + bonus, scores)
+
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars of one batch: means over its terms.
@@ -195,12 +207,8 @@ class ScoringRecommender(Recommender):
         """Log-probability of every item, float[B, N]; the steering layer stays out of it."""
         return self._as_log_probabilities(self.scores(batch))
 
-    def _as_log_probabilities(self, scores: Tensor) -> Tensor:
-        """`scores` float[B, N] as log-probabilities; another scale than logits is for a recipe to say."""
-        return scores.log_softmax(1)
-
     def _masked_scores(self, batch: Batch, exclude: Tensor | None) -> Tensor:
-        return without(self._steered_scores(batch), exclude)
+        return without(self._steered(self.scores(batch), batch), exclude)
 
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -221,15 +229,7 @@ class ScoringRecommender(Recommender):
     @torch.no_grad()
     def candidate_scores(self, batch: Batch, candidates: Tensor) -> Tensor:
         """The candidates' share of the scores that `topk` ranks by."""
-        return self._steered_scores(batch).gather(1, candidates)
-
-    def _steered_scores(self, batch: Batch) -> Tensor:
-        """`scores`; in rows whose sentence adds something, log-probability and bonus instead."""
-        scores, bonus = self.scores(batch), self.bonus(batch)
-        if bonus is None:
-            return scores
-        moved = bonus.any(dim=1, keepdim=True)
-        return torch.where(moved, self._as_log_probabilities(scores) + bonus, scores)
+        return self._steered(self.scores(batch), batch).gather(1, candidates)
 
 
 def without(scores: Tensor, exclude: Tensor | None) -> Tensor:

@@ -103,18 +103,18 @@ class Bundle:
             DataError: the arguments differ in length, k is below 1, a strength is out of range, or the recipe needs
                 times and there are none.
         """
+        if len(histories) != len(preferences):
+            raise DataError(f"{len(histories)} histories came with {len(preferences)} preferences; give one for each")
         factors = (
             [float(strength)] * len(histories) if isinstance(strength, int | float) else list(map(float, strength))
         )
         if len(factors) != len(histories) or not all(0 <= factor <= MOST_STRENGTH for factor in factors):
             raise DataError(f"strength is {strength}: one number from 0 to {MOST_STRENGTH:g}, or one for each history")
-        sentences = [p if factor else "" for p, factor in zip(preferences, factors, strict=False)]
+        sentences = [p if factor else "" for p, factor in zip(preferences, factors, strict=True)]
         if known is not None:
             told = [not given and self.counted(given, words) for given, words in zip(preferences, known, strict=True)]
             sentences = [t or s for s, t in zip(sentences, told, strict=True)]
             factors = [self.recommender.own_strength if t else f for f, t in zip(factors, told, strict=True)]
-        if len(histories) != len(preferences):
-            raise DataError(f"{len(histories)} histories came with {len(preferences)} preferences; give one for each")
         if times is not None and [len(row) for row in times] != [len(history) for history in histories]:
             raise DataError("times do not fit the histories: give one for each item of each history")
         if k < 1:

@@ -139,11 +139,8 @@ class GenerativeRecommender(Recommender):
         return head.scores(self.decoder(first, self._memory(batch))[:, 0])
 
     def _dense_scores(self, batch: Batch, head: DenseHead) -> Tensor:
-        """Scores of every item, float[B, N]: logits, or log-probabilities and bonus where words move a row."""
-        scores, bonus = self._dense_logits(batch, head), self.bonus(batch)
-        if bonus is None:
-            return scores
-        return torch.where(bonus.any(dim=1, keepdim=True), scores.log_softmax(1) + bonus, scores)
+        """Scores of every item, float[B, N], moved by words."""
+        return self._steered(self._dense_logits(batch, head), batch)
 
     def trie(self) -> Trie:
         """The prefix tree of the catalogue's tuples, on the model's device."""

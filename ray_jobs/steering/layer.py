@@ -115,12 +115,12 @@ class SteeringLayer:
         return torch.from_numpy(rows)
 
     def because(self, sentence: str, item: int) -> tuple[str, ...]:
-        """Words of the item's text that a sentence's wishes found, or that mean the opposite of what it refuses."""
+        """Words of the item's text that match a wish of the sentence, or mean the opposite of something it refuses."""
         heard = self.hear(sentence)
         return self._words(item, heard.wanted, heard.refused)
 
     def against(self, sentence: str, item: int) -> tuple[str, ...]:
-        """Words of the item's text that a sentence's refusals found, or that mean the opposite of what it wishes."""
+        """Words of the item's text that match a refusal of the sentence, or mean the opposite of something it wants."""
         heard = self.hear(sentence)
         return self._words(item, heard.refused, heard.wanted)
 

@@ -26,9 +26,6 @@ class Wishes:
     wanted: tuple[str, ...]
     refused: tuple[str, ...]
 
-    def __bool__(self) -> bool:
-        return bool(self.wanted or self.refused)
-
 
 _NOT = (
     r"(?:do|does|did|would|will|could|can|should|must|is|are|was|need|has|have)(?:n'?t| not)|cannot|can't|won'?t|"

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from ray_jobs.encoders.text import TextEncoder, load_text_encoder
 from ray_jobs.steering.opposites import opposites_of
@@ -32,6 +33,8 @@ _NEAREST = 64
 _WINDOW = 0.25
 """Terms whose cosine is further than this below the best term's are another meaning: next to "silent" lies "loud"."""
 _SENTENCE_END = re.compile(r"[.!?>;:,()\[\]|]+\s|\s-\s")
+_FAINT = 0.05
+"""Scores below this count as no match."""
 _KEPT_PHRASES = 512
 
 
@@ -183,11 +186,9 @@ class TermIndex:
     @classmethod
     def load(cls, folder: Path) -> "TermIndex":
         """The inverse of `save`."""
-        from safetensors import safe_open
-
         with safe_open(folder / FILE, framework="np") as file:
             about = json.loads(file.metadata()["about"])
-        tensors = load_file(folder / FILE)
+            tensors = {name: file.get_tensor(name) for name in ("starts", "items", "vectors")}
         forms, stems = map(tuple, about["terms"])
         terms = Terms(forms, stems, tensors["starts"], tensors["items"].astype(np.int64))
         vectors = tensors["vectors"].astype(np.float32)
@@ -197,10 +198,6 @@ class TermIndex:
 def _holds(ascending: IntArray, item: int) -> bool:
     place = int(np.searchsorted(ascending, item))
     return place < len(ascending) and int(ascending[place]) == item
-
-
-_FAINT = 0.05
-"""Scores below are none."""
 
 
 def find_terms(texts: Sequence[str], most_items: float = 0.5, most_terms: int = 20_000) -> Terms:

@@ -4,8 +4,8 @@ import pytest
 from spoken_to import speechless, spoken_to, write_users
 
 from infra.settings import Settings
+from ray_jobs.serving.printed import WIDTH, measured_line, shown
 from ray_jobs.serving.readers import some_readers
-from ray_jobs.steering.printed import WIDTH, measured_line, shown
 from ray_jobs.steering.probing import Follows
 from schemas.errors import DataError
 

@@ -54,7 +54,6 @@ from ray_jobs.steering.sentences import MOST_CHARACTERS, read_sentence
 def test_what_a_sentence_asks_for_and_refuses(sentence, wanted, refused):
     found = read_sentence(sentence)
     assert (list(found.wanted), list(found.refused)) == (wanted, refused)
-    assert bool(found) == bool(wanted or refused)
 
 
 @pytest.mark.parametrize("unit", ["not to ", "a,", "do not really ", "- ", "any ", ". ", "never to be to have "])
