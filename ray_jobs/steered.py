@@ -1,6 +1,7 @@
 """Print how a champion's lists follow words: for a few users one history without words, with a wish, and against it.
 
 python -m ray_jobs.steered --dataset planted-world
+python -m ray_jobs.steered --dataset planted-world --categories 20
 """
 
 import argparse
@@ -17,11 +18,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dataset", required=True, help="name of a registered data set")
     parser.add_argument("--alias", default=CHAMPION, help=f"of the version that is asked; {CHAMPION} by default")
     parser.add_argument("--users", type=int, default=3, help="how many users to show")
+    parser.add_argument("--categories", type=int, help="measure wishes for so many of the commonest categories instead")
     given = parser.parse_args(argv)
     try:
         settings = load_settings()
-        from ray_jobs.serving.printed import steered
+        from ray_jobs.serving.printed import by_category, steered
 
+        if given.categories:
+            sys.stdout.write(by_category(settings, given.dataset, given.alias, 60, given.categories))
+            return 0
         bold = sys.stdout.isatty()
         sys.stdout.write(steered(settings, given.dataset, given.alias, given.users, bold))
     except ValueError as error:

@@ -14,7 +14,7 @@ from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import runs
 from ray_jobs.registry.audience import Reader
 from ray_jobs.serving.hot_swap import RegistrySource
-from ray_jobs.serving.readers import some_readers
+from ray_jobs.serving.readers import item_categories, some_readers
 from ray_jobs.steering.probing import Follows, follows
 from ray_jobs.steering.shown import stem_place, telling_words
 from ray_jobs.steering.terms import Terms, find_terms
@@ -71,15 +71,29 @@ def shown(bundle: Bundle, version: str, readers: Sequence[Reader], users: int = 
         return "\n".join(
             [*lines, "It has no steering layer and reads no preferences: words do not move its lists.", ""]
         )
-    able = [reader for reader in readers if sum(item in catalogue.index for item in reader.history) > 1]
-    if not able:
-        raise DataError("no user has a history of two items of the catalogue: nobody can be shown")
+    able = _able(bundle, readers)
     terms = find_terms(catalogue.texts) if recommender.steering is None else recommender.steering.terms.terms
     lines += ["An asterisk marks what has the word, in its title or its text; counts are of the first ten.", ""]
     for case in _cases(bundle, terms, able, users):
         lines += [*_case_lines(bundle, terms, case, bold), ""]
     found = follows(recommender, _histories(bundle, able), _MEASURED_USERS, _MEASURED_WORDS)
     return "\n".join([*lines, measured_line(found), ""])
+
+
+def by_category(settings: Settings, dataset: str, alias: str, users: int, words: int) -> str:
+    """One line for the lists of `users` under a wish for each of the commonest categories, and under its refusal.
+
+    Raises:
+        SettingError: MLflow does not answer, or there is no version.
+        DataError: the data set has no users.
+    """
+    runs.connect(settings)
+    source = RegistrySource(settings.mlflow.tracking_uri, registered_name(dataset), alias)
+    bundle = source.load(source.newest())
+    able = _able(bundle, some_readers(settings, dataset, users).readers)
+    categories = item_categories(settings, dataset, bundle.catalogue.item_ids)
+    found = follows(bundle.recommender, _histories(bundle, able), users, words, properties=categories)
+    return f"By category: {measured_line(found)}\n"
 
 
 def measured_line(found: Follows) -> str:
@@ -90,6 +104,14 @@ def measured_line(found: Follows) -> str:
         f"{found.lists:,} lists: share of the word {found.before:.0%} without, {found.wanted:.0%} with, "
         f"{found.refused:.0%} against; doubled {found.success:.0%} (success), by another {found.control:.0%} (control)"
     )
+
+
+def _able(bundle: Bundle, readers: Sequence[Reader]) -> list[Reader]:
+    known = bundle.catalogue.index
+    able = [reader for reader in readers if sum(item in known for item in reader.history) > 1]
+    if not able:
+        raise DataError("no user has a history of two items of the catalogue: nobody can be shown")
+    return able
 
 
 def _cases(bundle: Bundle, terms: Terms, readers: Sequence[Reader], count: int) -> list[_Case]:

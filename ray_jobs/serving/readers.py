@@ -1,15 +1,18 @@
-"""Some users of a data set's newest day, to be shown to a person."""
+"""Some users of a data set's newest day, to be shown to a person, and the categories of what they can be offered."""
 
 import datetime as dt
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.settings import Settings
-from ray_jobs.data.tables import open_table, rows_within, table_exists, table_files
+from ray_jobs.data.tables import open_table, read_table, rows_within, table_exists, table_files
 from ray_jobs.registry.audience import Reader, read_audience
 from schemas.errors import DataError
 
@@ -56,6 +59,22 @@ def some_readers(settings: Settings, dataset: str, count: int) -> Shown:
     told_of = _summaries(settings.table_uri(dataset, "review_summaries"), day, [row["user_id"] for row in chosen])
     readers = read_audience(pa.Table.from_pylist(chosen), pa.Table.from_pylist(said) if said else None, day, told_of)
     return Shown(day, sorted(readers, key=lambda reader: (reader.preference is None, reader.user_id)))
+
+
+def item_categories(settings: Settings, dataset: str, item_ids: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+    """By name of a category, the ascending places in `item_ids` of the items in it."""
+    rows = read_table(settings.table_uri(dataset, "items"), columns=["item_id", "categories"])
+    names = pc.list_flatten(rows["categories"]).combine_chunks().dictionary_encode()
+    parents = pc.list_parent_indices(rows["categories"]).combine_chunks()
+    places = pc.index_in(rows["item_id"], pa.array(item_ids, pa.string())).combine_chunks().take(parents)
+    there = pc.is_valid(places)
+    codes, places = names.indices.filter(there).to_numpy(), places.filter(there).to_numpy()
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(len(names.dictionary) + 1))
+    return {
+        name: np.unique(places[order[start:end]]).astype(np.int64)
+        for name, (start, end) in zip(names.dictionary.to_pylist(), itertools.pairwise(starts.tolist()), strict=True)
+    }
 
 
 def _newest_preferences(uri: str, day: dt.date) -> dict[str, dict[str, Any]]:

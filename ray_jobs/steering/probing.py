@@ -1,10 +1,11 @@
-"""Does a list follow words? Wishes and refusals of the catalogue's commonest terms, put to a recommender.
+"""Does a list follow words? Wishes and refusals of the catalogue's commonest properties, put to a recommender.
 
-For a term X and a user: *success*, a wish for X at least doubles the share of X in the first ten items; *control*, a
-wish for another term does; *halved*, a refusal of X at most halves it, among lists that had some.
+A property is what some items have and a sentence can name: a term of their texts, or a category. For a property X and a
+user: *success*, a wish for X at least doubles the share of X in the first ten items; *control*, a wish for another
+property does; *halved*, a refusal of X at most halves it, among lists that had some.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +14,12 @@ import torch
 from ray_jobs.data.histories import Histories, IntArray, Split, make_batch
 from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.recommenders.base import Recommender
-from ray_jobs.steering.terms import Terms, find_terms
+from ray_jobs.steering.terms import find_terms
 
 SAME = 0.8
-"""Terms of which so large a share of the items is the same are one property."""
+"""Properties of which so large a share of the items is the same are one."""
+_FEWEST, _MOST = 10, 0.5
+"""A property that fewer items, or a larger share of them, have says little of a list of ten."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +27,9 @@ class Follows:
     """How well lists follow words, shares from 0 to 1; see the module.
 
     Args:
-        lists: pairs of a user and a term that were asked; 0 for a recipe that no word reaches.
-        before, wanted, refused: mean share of a term among the first ten items without words, under a wish for it and
-            under a refusal.
+        lists: pairs of a user and a property that were asked; 0 for a recipe that no word reaches.
+        before, wanted, refused: mean share of a property among the first ten items without words, under a wish for it
+            and under a refusal.
     """
 
     success: float = 0.0
@@ -38,19 +41,21 @@ class Follows:
     refused: float = 0.0
 
 
-def common_terms(terms: Terms, size: int, count: int) -> list[int]:
-    """Rows of the terms that the most of `size` items have, one for each set of items.
+def common(having: Sequence[IntArray], size: int, count: int) -> list[int]:
+    """Places of the properties that the most of `size` items have, one for each set of items, at most `count`.
 
-    A term that fewer than ten or more than half of the items have says little of a list of ten.
+    Args:
+        having: ascending catalogue indices of the items that have each property.
     """
-    numbers = np.diff(terms.starts)
-    rows = [row for row in np.argsort(-numbers, kind="stable").tolist() if 10 <= numbers[row] <= size / 2]
+    places = [place for place, items in enumerate(having) if _FEWEST <= len(items) <= _MOST * size]
     chosen: list[int] = []
-    for row in rows:
-        own = terms.having(row)
-        shares = (len(np.intersect1d(own, other)) / len(np.union1d(own, other)) for other in map(terms.having, chosen))
+    for place in sorted(places, key=lambda place: -len(having[place])):
+        own = having[place]
+        shares = (
+            len(np.intersect1d(own, other)) / len(np.union1d(own, other)) for other in map(having.__getitem__, chosen)
+        )
         if all(share < SAME for share in shares):
-            chosen.append(row)
+            chosen.append(place)
         if len(chosen) == count:
             break
     return chosen
@@ -60,41 +65,47 @@ def follows(
     recommender: Recommender,
     histories: Histories,
     users: int = 60,
-    terms: int = 20,
+    words: int = 20,
     seed: int = 0,
     split: Split = "test",
+    properties: Mapping[str, IntArray] | None = None,
 ) -> Follows:
-    """Put a wish for each of the commonest terms, and a refusal of it, to a recommender.
+    """Put a wish for each of the commonest properties, and a refusal of it, to a recommender.
 
     Args:
         users: how many are asked, drawn under `seed` among those with a target in `split`.
-        terms: of the catalogue, the commonest ones.
+        words: properties that are asked for, the commonest ones.
+        properties: what a sentence calls each, and the ascending catalogue indices of the items that have it; the terms
+            of the catalogue by default.
     """
     if recommender.steering is None and not recommender.signals.preferences:
         return Follows()
     layer = recommender.steering
-    found = find_terms(recommender.catalogue.texts) if layer is None else layer.terms.terms
-    rows = common_terms(found, len(recommender.catalogue), terms)
+    if properties is None:
+        terms = find_terms(recommender.catalogue.texts) if layer is None else layer.terms.terms
+        properties = terms.properties()
+    names, having = list(properties), list(properties.values())
+    asked = [(names[place], having[place]) for place in common(having, len(recommender.catalogue), words)]
     able = [user for user in range(len(histories)) if histories.target_position(user, split) >= 1]
     chosen = sorted(np.random.default_rng(seed).permutation(able)[:users].tolist())
-    if len(rows) < 2 or not chosen:
+    if len(asked) < 2 or not chosen:
         return Follows()
     before = [histories.items[user][: histories.target_position(user, split)] for user in chosen]
     plain = _lists(recommender, before, "")
-    wished = [_lists(recommender, before, f"Prefers {found.forms[row]}") for row in rows]
+    wished = [_lists(recommender, before, f"Prefers {name}") for name, _ in asked]
     success, control, halved, shares = [], [], [], []
-    for number, row in enumerate(rows):
+    for number, (name, items) in enumerate(asked):
         has = np.zeros(len(recommender.catalogue) + 1)  # the last place stands for index -1, no item
-        has[found.having(row)] = 1
+        has[items] = 1
 
         def share(lists: IntArray, has: np.ndarray = has) -> np.ndarray:
             return has[lists].mean(axis=1)
 
-        own, refused = share(plain), share(_lists(recommender, before, f"Avoids {found.forms[row]}"))
+        own, refused = share(plain), share(_lists(recommender, before, f"Avoids {name}"))
         wanted = share(wished[number])
         shares.append((own.mean(), wanted.mean(), refused.mean()))
         success.append(_doubled(own, wanted))
-        control.append(_doubled(own, share(wished[(number + len(rows) // 2) % len(rows)])))
+        control.append(_doubled(own, share(wished[(number + len(asked) // 2) % len(asked)])))
         halved.append((refused <= own / 2)[own > 0])
     there = np.concatenate(halved)
     before_mean, wanted_mean, refused_mean = np.mean(shares, axis=0).tolist()
@@ -102,7 +113,7 @@ def follows(
         success=float(np.mean(success)),
         control=float(np.mean(control)),
         halved=float(there.mean()) if len(there) else 0.0,
-        lists=len(rows) * len(chosen),
+        lists=len(asked) * len(chosen),
         before=before_mean,
         wanted=wanted_mean,
         refused=refused_mean,

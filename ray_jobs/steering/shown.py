@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ray_jobs.steering.probing import common_terms
+from ray_jobs.steering.probing import common
 from ray_jobs.steering.terms import Terms
 from schemas.words import stem
 
@@ -18,7 +18,8 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 
 def telling_words(terms: Terms, titles: Sequence[str], count: int) -> list[int]:
     """Rows of the commonest single words that most of their items have in the title; others where these are too few."""
-    rows = [row for row in common_terms(terms, len(titles), _LOOKED_THROUGH) if " " not in terms.stems[row]]
+    having = [terms.having(row) for row in range(len(terms.forms))]
+    rows = [row for row in common(having, len(titles), _LOOKED_THROUGH) if " " not in terms.stems[row]]
 
     def seen(row: int) -> bool:
         places = [stem_place(terms.stems[row], titles[item]) for item in terms.having(row)[:_TITLES].tolist()]

@@ -73,6 +73,10 @@ class Terms:
         """Items that have the term."""
         return self.items[self.starts[row] : self.starts[row + 1]]
 
+    def properties(self) -> dict[str, IntArray]:
+        """Items that have each term, by its form."""
+        return {form: self.having(row) for row, form in enumerate(self.forms)}
+
 
 class TermIndex:
     """Terms of a catalogue, who has them, and what they mean.

@@ -11,7 +11,8 @@ history are left out, the last item is hidden.
     success, control    of 60 users and the 20 commonest attributes: a wish, or a wish for another attribute, at least
                         doubles the attribute's share of the first ten
     halved              a refusal at most halves it, where there was some
-    own                 NDCG@10 with what a reader without mistakes knows of each user, under its own weight
+    own                 NDCG@10 with what a reader knows of each user, under its own weight: a perfect reader, one who
+                        mixes up the users, and nobody
 """
 
 import argparse
@@ -57,7 +58,7 @@ ARMS: dict[str, tuple[str, dict]] = {
 }
 """By label, recipe and settings: those of the profile ``local``."""
 READ = ("mendertok", "sasrec")
-"""Arms whose layer is also fitted with what a perfect reader knows of every user."""
+"""Arms whose layer is also fitted with what readers know of every user."""
 COLUMNS = ("none", "true", "other", "success", "control", "halved", "own")
 
 
@@ -211,10 +212,9 @@ class Asked:
         """Scores for wishes put as sentences."""
         return self.scores([sentence(*wish) for wish in wishes], rows=rows)
 
-    def steered(self) -> dict[str, float]:
-        """The model with its layer."""
-        known = self.scores(latest_preferences(self.world.histories, self.examples), self.model.own_strength)
-        return self.row(self.told, self.quality(known))
+    def steered(self, known: Sequence[str]) -> dict[str, float]:
+        """The model with its layer, and what is `known` of each user."""
+        return self.row(self.told, self.quality(self.scores(known, self.model.own_strength)))
 
     def floor(self, weight: float) -> dict[str, float]:
         """Twenty lines: standardised -log(rank) and cosines."""
@@ -248,6 +248,12 @@ def unread(histories: Histories) -> Histories:
     return replace(histories, preferences=({},) * len(histories))
 
 
+def mixed_up(histories: Histories) -> Histories:
+    """The same histories, each with what is known of somebody else."""
+    half = len(histories) // 2
+    return replace(histories, preferences=histories.preferences[half:] + histories.preferences[:half])
+
+
 def run_seed(seed: int, arms: Sequence[str], users: int, items: int) -> dict[str, dict[str, float]]:
     """Rows of one world by label."""
     world = PlantedWorld(seed, users, items)
@@ -261,11 +267,12 @@ def run_seed(seed: int, arms: Sequence[str], users: int, items: int) -> dict[str
         found[arm] = asked.alone()
         if arm == "sasrec":
             found |= {f"sasrec, floor {weight}": asked.floor(weight) for weight in FLOOR_WEIGHTS}
-        nobody = unread(world.histories)
-        readers = (("", nobody), (", perfect reader", world.histories)) if arm in READ else (("", nobody),)
-        for reader, histories in readers:
+        readers = {"": unread(world.histories)}
+        if arm in READ:
+            readers |= {", perfect reader": world.histories, ", users mixed up": mixed_up(world.histories)}
+        for reader, histories in readers.items():
             model.steering = fitted_layer(model, histories, SteeringSettings(seed=seed))
-            row = asked.steered()
+            row = asked.steered(latest_preferences(histories, asked.examples))
             fit_of = model.steering.fit
             found[f"{arm} + layer{reader}"] = row | {"weight": fit_of.weight, "own_weight": fit_of.own_weight}
         model.steering = None

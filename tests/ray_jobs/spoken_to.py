@@ -1,6 +1,7 @@
 """A model that words move, without weights, and users for it in tables."""
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
 from ray_jobs.steering import terms
 from ray_jobs.steering.layer import Fit, SteeringLayer
+from schemas import items
 from schemas.preferences import PREFERENCES
 from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
@@ -57,6 +59,18 @@ def write_users(settings: Settings, dataset: str, users: int = 6) -> None:
     rows = [_preference(user, position) for user in range(users) for position in range(3)]
     table = pa.Table.from_pylist(rows, schema=PREFERENCES.arrow_schema())
     publish(table, PREFERENCES, settings.table_uri(dataset, "preferences"), {"partition_date": DAY}, identity)
+
+
+def write_items(settings: Settings, dataset: str, categories: Mapping[str, Sequence[str]]) -> None:
+    """The table `items`: ids and their categories."""
+    identity = StageRequest(stage="ingest", dataset=dataset, partition=str(DAY)).identity()
+    none = dict.fromkeys(("title", "brand", "price", "description"))
+    rows = [
+        none | {"item_id": item, "categories": list(path), "text": item, "partition_date": DAY}
+        for item, path in categories.items()
+    ]
+    table = pa.Table.from_pylist(rows, schema=items.ITEMS.arrow_schema())
+    publish(table, items.ITEMS, settings.table_uri(dataset, "items"), {"partition_date": DAY}, identity)
 
 
 def _sequence(user, day):

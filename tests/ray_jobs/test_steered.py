@@ -1,12 +1,14 @@
 """What the demo ends with: lists beside each other, and one line of measures."""
 
+import numpy as np
 import pytest
-from spoken_to import speechless, spoken_to, write_users
+from spoken_to import WORDS, speechless, spoken_to, write_items, write_users
 
 from infra.settings import Settings
+from ray_jobs.data.histories import Histories
 from ray_jobs.serving.printed import WIDTH, measured_line, shown
-from ray_jobs.serving.readers import some_readers
-from ray_jobs.steering.probing import Follows
+from ray_jobs.serving.readers import item_categories, some_readers
+from ray_jobs.steering.probing import Follows, follows
 from schemas.errors import DataError
 
 
@@ -53,6 +55,23 @@ def test_a_model_that_no_word_moves_says_so_in_one_line(readers):
 def test_nobody_to_show_is_an_error():
     with pytest.raises(DataError, match="nobody can be shown"):
         shown(spoken_to(), "m/1", [])
+
+
+def test_categories_are_asked_for_by_name(readers, tmp_path, monkeypatch):
+    speechless(monkeypatch)
+    settings = Settings(home=str(tmp_path))
+    bundle = spoken_to()
+    ids = bundle.catalogue.item_ids
+    write_items(
+        settings, "shop", {item: ["All", WORDS[n % 4]] for n, item in enumerate([*ids, "not in the catalogue"])}
+    )
+    found = item_categories(settings, "shop", ids)
+    assert {name: len(items) for name, items in found.items()} == {"All": 48} | dict.fromkeys(WORDS, 12)
+    assert found["Compact"].tolist() == list(range(1, 48, 4))
+    histories = Histories(("u",), (np.array([0, 5, 10]),), np.array([1]), np.array([2]), ({},))
+    told = follows(bundle.recommender, histories, words=4, properties=found)
+    assert told.lists == 4, "what every item is in tells nothing apart"
+    assert (told.success, told.wanted, told.refused) == (1, 1, 0)
 
 
 def test_the_measures_fit_a_line():

@@ -159,7 +159,7 @@ def test_the_weights_are_fitted_and_the_lists_follow(monkeypatch):
     assert layer.fit.measured["ndcg_10_own_words"] > layer.fit.measured["ndcg_10"]
     assert layer.fit.own_weight == 0, "nothing is known of anybody"
     recommender.steering = layer
-    found = follows(recommender, histories, users=20, terms=len(PROPERTIES))
+    found = follows(recommender, histories, users=20, words=len(PROPERTIES))
     assert found.lists == 20 * len(PROPERTIES)
     assert found.success > found.control
 
