@@ -27,8 +27,9 @@ down: ## Stop exactly the services that were started
 status: ## Which services are running
 	@$(BIN)/python -m infra.services status
 
-test: setup ## All tests; ARGS="-k trie" or ARGS=tests/schemas for some of them
-	@$(BIN)/python -m pytest $(ARGS)
+# A file's tests share a process; the chain's, which come first, mostly wait for their services.
+test: setup ## All tests in two processes; ARGS="-k trie" or ARGS=tests/schemas for some of them in one
+	@$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist=loadfile --no-loadscope-reorder)
 
 affected: setup ## The tests that a change can affect: what differs from the last commit, or SINCE=origin/main
 	@tests=$$($(BIN)/python -m tests.affected --since=$(or $(SINCE),HEAD)) || exit 1; \

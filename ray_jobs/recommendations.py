@@ -1,19 +1,16 @@
-"""The work of `ray_jobs.stages.recommendations`: the registered version as a Ray Data actor, and a batch per block."""
+"""The work of `ray_jobs.stages.recommendations`: the registered version on actors, batch by batch."""
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
 
 import mlflow
 import pandas as pd
 import pyarrow as pa
-import ray
 from mlflow.exceptions import MlflowException
-from ray.data import ActorPoolStrategy, DataContext
 
 from infra.progress import Progress
 from infra.settings import load_settings, stage_settings
-from ray_jobs import cluster
+from ray_jobs.actors import through
 from ray_jobs.data.tables import publish
 from ray_jobs.registry import runs
 from ray_jobs.registry.audience import Reader, audience_of
@@ -25,7 +22,7 @@ from schemas.stage_request import StageRequest
 
 
 class Scorer:
-    """Ray Data actor: holds the model, answers batches of users."""
+    """Holds the model, answers batches of users."""
 
     def __init__(self, tracking_uri: str, model_uri: str, k: int, exclude_seen: bool) -> None:
         mlflow.set_tracking_uri(tracking_uri)
@@ -68,30 +65,14 @@ def score(
 ) -> pa.Table:
     """Columns user_id, item_ids, scores and preference for each of `audience`, in no particular order.
 
-    One Ray Data block is one batch of the model, so that the same users give the same scores to the last bit.
+    The batches are always the same, so that the same users give the same scores to the last bit.
     """
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.verbose_stats_logs = False
-    cluster.connect()
-    arguments: dict[str, Any] = {
-        "tracking_uri": tracking_uri,
-        "model_uri": model_uri,
-        "k": chosen.k,
-        "exclude_seen": chosen.exclude_seen,
-    }
-    scored = ray.data.from_arrow(list(blocks(audience, chosen.users_per_batch))).map_batches(
-        Scorer,
-        batch_size=None,
-        batch_format="pyarrow",
-        fn_constructor_kwargs=arguments,
-        compute=ActorPoolStrategy(size=chosen.actors),
-        num_cpus=chosen.cpus_per_actor,
-    )
+    arguments = (tracking_uri, model_uri, chosen.k, chosen.exclude_seen)
+    tables = blocks(audience, chosen.users_per_batch)
     parts: list[pa.Table] = []
     done = 0
-    for part in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
-        parts.append(cast(pa.Table, part))
+    for part in through(Scorer, arguments, tables, chosen.actors, chosen.cpus_per_actor):
+        parts.append(part)
         done += parts[-1].num_rows
         progress.update(done, len(audience), f"{done:,} users")
     return pa.concat_tables(parts)

@@ -1,4 +1,4 @@
-"""Texts through models on Ray Data: each text once, by its hash, in tables that a stage makes durable one by one."""
+"""Texts through models on actors: each text once, by its hash, in tables that a stage makes durable one by one."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,9 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ray_jobs.actors import through
 from ray_jobs.encoders.settings import EncodingSettings
-
-_ROWS_PER_BLOCK = 256
 
 
 def encoded(texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_gpu: bool) -> Iterator[pa.Table]:
@@ -33,7 +32,7 @@ def encoded(texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_g
 
     require_text_encoder(encoder)
     waiting: list[pa.Table] = []
-    for batch in through(texts, _Encode, (encoder, use_gpu), own.encoders, own.batch_size, use_gpu):
+    for batch in texts_through(texts, _Encode, (encoder, use_gpu), own.encoders, own.batch_size, use_gpu):
         waiting.append(batch)
         if sum(part.num_rows for part in waiting) >= own.commit_rows:
             yield _merged(waiting)
@@ -42,7 +41,7 @@ def encoded(texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_g
         yield _merged(waiting)
 
 
-def through(
+def texts_through(
     texts: Mapping[str, str], model: type, arguments: tuple[Any, ...], copies: int, batch_size: int, use_gpu: bool
 ) -> Iterator[pa.Table]:
     """What a model gives for `texts`, batch by batch.
@@ -51,31 +50,16 @@ def through(
 
     Args:
         texts: by hash.
-        model: class of an actor; called with batches of the columns content_hash and text, gives a table.
+        model: as `ray_jobs.actors.through`; its tables have the columns content_hash and text.
         arguments: of its constructor.
         copies: actors side by side.
     """
-    import ray.data
-
-    from ray_jobs.cluster import connect
-
-    connect()
-    ray.data.DataContext.get_current().enable_progress_bars = False
     order = sorted(texts, key=lambda text_hash: (len(texts[text_hash]), text_hash))
-    blocks = [
+    tables = (
         pa.table({"content_hash": part, "text": [texts[text_hash] for text_hash in part]})
-        for part in (order[start : start + _ROWS_PER_BLOCK] for start in range(0, len(order), _ROWS_PER_BLOCK))
-    ]
-    results = ray.data.from_arrow(blocks).map_batches(
-        model,
-        fn_constructor_args=arguments,
-        batch_size=batch_size,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(size=copies),
-        num_cpus=1,
-        num_gpus=1 if use_gpu else None,
+        for part in (order[start : start + batch_size] for start in range(0, len(order), batch_size))
     )
-    yield from results.iter_batches(batch_size=None, batch_format="pyarrow")
+    yield from through(model, arguments, tables, copies, 1, use_gpu)
 
 
 class _Encode:
@@ -88,9 +72,9 @@ class _Encode:
         if use_gpu:
             self._encoder.to("cuda")
 
-    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> pa.Table:
-        vectors = self._encoder.encode(batch["text"].tolist())
-        return pa.table({"content_hash": pa.array(batch["content_hash"]), "vector": _lists(vectors)})
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        vectors = self._encoder.encode(batch["text"].to_pylist())
+        return pa.table({"content_hash": batch["content_hash"], "vector": _lists(vectors)})
 
 
 def _lists(vectors: npt.NDArray[np.float32]) -> pa.ListArray:

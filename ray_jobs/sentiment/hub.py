@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from infra.errors import SettingError
 from ray_jobs.encoders.settings import HUB_PREFIX
-from ray_jobs.encoders.streaming import through
+from ray_jobs.encoders.streaming import texts_through
 from ray_jobs.sentiment.settings import PROBE, STAGE, ReviewSentimentsSettings
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def hub_scores(texts: Mapping[str, str], own: ReviewSentimentsSettings, use_gpu:
         SettingError: as `load_hub_classifier`.
     """
     require_hub_classifier(own.classifier)
-    for batch in through(texts, _Judge, (own.classifier, use_gpu), own.copies, own.batch_size, use_gpu):
+    for batch in texts_through(texts, _Judge, (own.classifier, use_gpu), own.copies, own.batch_size, use_gpu):
         yield dict(zip(batch["content_hash"].to_pylist(), batch["score"].to_pylist(), strict=True))
 
 
@@ -109,9 +109,9 @@ class _Judge:
         if use_gpu:
             self._classifier.model.to("cuda")  # type: ignore[arg-type]
 
-    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> pa.Table:
-        scores = self._classifier.scores(batch["text"].tolist())
-        return pa.table({"content_hash": pa.array(batch["content_hash"]), "score": pa.array(scores)})
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        scores = self._classifier.scores(batch["text"].to_pylist())
+        return pa.table({"content_hash": batch["content_hash"], "score": pa.array(scores)})
 
 
 def _labels(name: str, config: "PretrainedConfig") -> tuple[int, int]:
