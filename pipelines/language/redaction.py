@@ -14,17 +14,20 @@ from infra.errors import SettingError
 EMAIL, PHONE, NAME = "email", "phone", "name"
 KINDS = (EMAIL, PHONE, NAME)
 
-_EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")
+# Every pattern is linear: a run is entered at its start only, and white space is bounded.
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)+")
 _CAPITALISED = r"[A-Z][a-z]+(?:[-'][A-Z]?[a-z]+)?"
 _NAMES = (
     re.compile(rf"\b(?:Mr|Mrs|Ms|Miss)\.? ({_CAPITALISED}(?: {_CAPITALISED})?)"),
     # One name after these is as often a brand.
     re.compile(rf"\b(?:Dr|Prof)\.? ({_CAPITALISED} {_CAPITALISED})"),
     re.compile(rf"\b[Mm]y name(?: is|'s) ({_CAPITALISED}(?: {_CAPITALISED})?)"),
-    re.compile(rf"(?:^|[.!?\n]\s*)[-\u2013\u2014~]{{1,2}}\s?({_CAPITALISED}(?: (?:{_CAPITALISED}|[A-Z]\.?))?)\s*$"),
     re.compile(
-        r"(?:[Rr]egards|[Ss]incerely|[Cc]heers|[Tt]hanks|[Tt]hank you),\s+"
-        rf"({_CAPITALISED}(?: (?:{_CAPITALISED}|[A-Z]\.?))?)\s*[.!]?\s*$"
+        rf"(?:^|[.!?\n]\s{{0,3}})[-\u2013\u2014~]{{1,2}}\s?({_CAPITALISED}(?: (?:{_CAPITALISED}|[A-Z]\.?))?)\s{{0,3}}$"
+    ),
+    re.compile(
+        r"(?:[Rr]egards|[Ss]incerely|[Cc]heers|[Tt]hanks|[Tt]hank you),\s{1,3}"
+        rf"({_CAPITALISED}(?: (?:{_CAPITALISED}|[A-Z]\.?))?)\s{{0,3}}[.!]?\s{{0,3}}$"
     ),
 )
 

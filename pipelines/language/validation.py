@@ -25,11 +25,11 @@ _DELIVERY = re.compile(
 )
 _WISHES = re.compile(r"\b(?:could|should|would)\b", re.IGNORECASE)
 _TO_THE_MODEL = re.compile(
-    r"\b(?:ignor\w*|disregard\w*|forget|overrid\w*)\b.*\b(?:instruct\w*|previous|prior|above|rules?|prompts?)\b|"
+    r"\b(?:ignor\w*|disregard\w*|forget|overrid\w*)\b.{0,120}\b(?:instruct\w*|previous|prior|above|rules?|prompts?)\b|"
     r"\b(?:system prompt|language model|json|as an ai|your instructions|you are now)\b",
     re.IGNORECASE,
 )
-_MODEL_NUMBER = re.compile(r"\b(?=[A-Za-z0-9-]*\d{2})(?=[A-Za-z0-9-]*[A-Z])[A-Za-z][A-Za-z0-9-]*\b")
+_MODEL_NUMBER = re.compile(r"\b(?=[A-Za-z0-9-]{0,40}\d{2})(?=[A-Za-z0-9-]{0,40}[A-Z])[A-Za-z][A-Za-z0-9-]*\b")
 
 
 @dataclass(frozen=True, kw_only=True)

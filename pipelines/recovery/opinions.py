@@ -10,10 +10,10 @@ from pipelines.landing.planted_world.mentions import named_attributes, stems_of
 from pipelines.landing.planted_world.truth import DISLIKE, LIKE, Opinion, TruePosition
 from pipelines.language.validation import sentiment_of
 from pipelines.recovery.histories import History
+from schemas.errors import DataError
 
 # Preferences say nothing about prices, so that reasons of this kind are never told.
 PRICE = "budget_price"
-_SIDES = re.compile(r"(?:Likes (?P<like>.*?)\.)?\s*(?:Avoids (?P<dislike>.*)\.)?", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +175,12 @@ def summary_recovery(rows: Iterable[Mapping[str, Any]], histories: Mapping[str, 
 
 
 def _summarised(summary: str) -> set[Opinion]:
-    match = _SIDES.fullmatch(summary)
-    assert match is not None, f"no summary of the stage: {summary!r}"
-    sides = match.groupdict(default="")
+    likes, _, dislikes = summary.partition("Avoids ")
+    if summary and not summary.startswith(("Likes ", "Avoids ")):
+        raise DataError(
+            f"{summary[:80]!r} is no summary that review_summaries writes: it begins with no Likes or Avoids"
+        )
+    sides = {LIKE: likes.removeprefix("Likes "), DISLIKE: dislikes}
     return {
         (sentiment, name)
         for sentiment, phrase in sides.items()

@@ -57,21 +57,22 @@ _CUES = re.compile(
     rf"|(?P<bare>(?:{_NOT})(?:\s+too)?|{_REFUSED})|(?P<wanted>{_LIKE}|more|only|with|must be|should be|but))\b",
     re.IGNORECASE,
 )
-_TURNED = re.compile(
-    r"([\w' -]+?)[,?]?\s+(?:(?:is|are)(?:n'?t| not)\s+(?:for me|my thing|my taste)|no,? thanks?(?: you)?)\b",
+_TURNING = re.compile(
+    r"[,?]?\s{1,4}(?:(?:is|are)(?:n'?t| not)\s{1,4}(?:for me|my thing|my taste)|no,? thanks?(?: you)?)\b",
     re.IGNORECASE,
 )
 """What stands before is meant: "wood is not for me", "wood? no thanks"."""
+_MEANT = re.compile(r"[\w' -]*")
 _FREE = re.compile(r"\b(\w+)-free\b", re.IGNORECASE)
-_NONE = re.compile(r"\W*(?:none|no preferences?|nothing|no|n/?a|-)?\W*(?:thanks?(?: you)?)?\W*", re.IGNORECASE)
+_NONE = re.compile(r"\W*+(?:none|no preferences?|nothing|no|n/?a)?\W*+(?:thanks?(?: you)?)?\W*+", re.IGNORECASE)
 _ANYTHING_BUT = re.compile(
     r"(?<!avoid )(?<!avoids )\b(?:any|every)(?:thing|one|body)?\s*(?:but|except)\b|\ball but\b", re.IGNORECASE
 )
 _CLAUSES = re.compile(
-    r"[.;!?\n]+(?:\s|$)|,?\s+\b(?:because|since|so that|so|although|though|which|where|when|while|however)\b\s",
+    r"[.;!?\n]{1,9}(?:\s|$)|,?\s{1,4}\b(?:because|since|so that|so|although|though|which|where|when|while|however)\b\s",
     re.IGNORECASE,
 )
-_PARTS = re.compile(r"\s*(?:,|;|/|&|\+|\band\b|\bor\b|\bas well as\b)\s*", re.IGNORECASE)
+_PARTS = re.compile(r"[,;/&+]|\band\b|\bor\b|\bas well as\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _FILLER = FUNCTION_WORDS | listed(
     """thing things item items product products stuff kind kinds type types sort sorts ones please really quite rather
@@ -87,7 +88,7 @@ def read_sentence(text: str) -> Wishes:
     text = text.replace("\u2019", "'")
     if _NONE.fullmatch(text):
         return Wishes((), ())
-    text = _FREE.sub(r"without \1,", _TURNED.sub(r"avoid \1.", text))
+    text = _FREE.sub(r"without \1,", _turned(text))
     found: dict[str, Meaning] = {}
     for clause in _CLAUSES.split(_ANYTHING_BUT.sub("except", text)):
         _read_clause(clause or "", found)
@@ -96,6 +97,21 @@ def read_sentence(text: str) -> Wishes:
         tuple(phrase for phrase, meaning in phrases if meaning == "wanted"),
         tuple(phrase for phrase, meaning in phrases if meaning == "refused"),
     )
+
+
+def _turned(text: str) -> str:
+    """`text` with what is turned down after its name turned down before it."""
+    parts, end = [], 0
+    for turning in _TURNING.finditer(text):
+        before = text[end : turning.start()]
+        meant = _MEANT.match(before[::-1])
+        kept = len(before) - (meant.end() if meant else 0)
+        if kept < len(before):
+            parts += [before[:kept], "avoid ", before[kept:], "."]
+        else:
+            parts += [text[end : turning.end()]]
+        end = turning.end()
+    return "".join([*parts, text[end:]])
 
 
 _MEANINGS: dict[str, Meaning] = {

@@ -32,7 +32,7 @@ _NEAREST = 64
 """Terms of like meaning that a phrase reaches at most."""
 _WINDOW = 0.25
 """Terms whose cosine is further than this below the best term's are another meaning: next to "silent" lies "loud"."""
-_SENTENCE_END = re.compile(r"[.!?>;:,()\[\]|]+\s|\s-\s")
+_SENTENCE_END = re.compile(r"[.!?>;:,()\[\]|]\s|\s-\s")
 _FAINT = 0.05
 """Scores below this count as no match."""
 _KEPT_PHRASES = 512

@@ -1,6 +1,10 @@
 """Titles, texts, prices, brands and categories as product pages leave them."""
 
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.items import clean_item, item_text
 from pipelines.landing.cleaning import (
@@ -25,6 +29,16 @@ from pipelines.landing.cleaning import (
         ("cut <script>var x = 1", "cut"),
         ("reliable.Great for gigs!Buy v1.5 at shop.example", "reliable. Great for gigs! Buy v1.5 at shop.example"),
         ("bell\x07 and \u200bzero", "bell and zero"),
+        ("temp <five degrees or >ten is bad", "temp <five degrees or >ten is bad"),
+        ("&amp;lt;b&amp;gt; bold, &notice &copy; &#99999999;", "bold, &notice \u00a9 &#99999999;"),
+        ("see www.Example.Com/page and Last.Fm", "see www.Example.Com/page and Last.Fm"),
+        ("<table>one<tr>two<td width=3>three</table>four", "one two three four"),
+        ("<a href='shop>this</a> out, it isn't bad", "this out, it isn't bad"),
+        ("I <!-- love it", "I <!-- love it"),
+        ("<iframe src=x>a & b<o:p></o:p>c</b>d", "a & b c d"),
+        ("<!doctype html><p align=left>text", "text"),
+        ("a <b>\ud800</b>", "a ?"),
+        ("&#" + "9" * 5000 + ";", "&#" + "9" * 5000 + ";"),
         (None, ""),
         ("  ", ""),
     ],
@@ -53,10 +67,72 @@ def test_junk_titles_are_none(junk):
 
 
 @pytest.mark.parametrize(
-    "title", ["Rolling Stone June 2014{the Country Issue}", "C# in a #1 {new} edition", "Size < Medium", "R.E.M. - Up"]
+    "title",
+    [
+        "Rolling Stone June 2014{the Country Issue}",
+        "C# in a #1 {new} edition",
+        "Size < Medium",
+        "R.E.M. - Up",
+        "Privacy film for any window. 2 pack",
+        "Leather folder for your document. A4",
+        "Node.js in Action: function (and form)",
+        "Else Heart.Break()",
+        "Last.Fm Gift Card",
+        "Jacket size <M",
+        "Jacket size <S or >XL",
+        "by Terry lipstick",
+        "T-shirt #1 {red}: cotton",
+        "Emoji pillow :/>",
+        "P.when(Night)",
+        "White-size a-size-8 shoes",
+        "Section 8: a-section-2 novel",
+        "Null Modem Cable",
+        "7",
+        f"Lamp <a{' x=' * 60} <",
+    ],
 )
 def test_odd_titles_stay(title):
     assert clean_title(title) == title
+
+
+_LETTERS = st.text(st.characters(exclude_categories=("Cs", "Co", "Cn")), max_size=40)
+_ODD = st.sampled_from(["<", "</", "<3 ", " <x", "<M>", "<five ", "&", "&x;", "&&", "window.", "document.",
+                        "function (", "by ", "{a: b}", ".x ", "#1", "/>", "-->", "a.Bc", "\u200b", "\n"])  # fmt: skip
+_NO_MARKUP = st.lists(st.one_of(_ODD, _LETTERS), max_size=8).map("".join).filter(
+    lambda text: not re.search(r"<[/!]?[a-z]", re.sub(r"<(?=x|M>|five )", "", text), re.IGNORECASE)
+    and not re.search(r"&(#|[a-z])[a-z0-9]+;", text, re.IGNORECASE)
+)  # fmt: skip
+_SPACES = dict.fromkeys((*range(0x21), 0x7F, 0x200B, 0xFEFF))
+
+
+def _words_only(text):
+    return "".join(text.translate(_SPACES).split())
+
+
+@settings(max_examples=300, deadline=None, database=None, derandomize=True)
+@given(text=_NO_MARKUP)
+def test_a_text_without_markup_is_changed_in_its_white_space_only(text):
+    assert _words_only(clean_text(text)) == _words_only(text)
+    title = clean_title(f"Lamp {text}")
+    assert title is not None
+    assert _words_only(title) == _words_only(f"Lamp {text}")
+    assert clean_brand(f"Lamp {text}") == title
+
+
+@settings(max_examples=200, deadline=None, database=None, derandomize=True)
+@given(
+    words=st.lists(
+        st.sampled_from(["one", "a<b", "I <3 it", "\u8336", "R&D", "5 > 3", "it's"]), min_size=1, max_size=6
+    ),
+    tags=st.lists(
+        st.sampled_from(["<b>", "</p>", "<br />", "<td width='5'>", "<a href=\"x\">", "<!-- x -->", "<o:p>",
+                         "<script>var a = '<b>';</script>", "<textarea>", "<IMG SRC=a.png/>"]),
+        min_size=6, max_size=6,
+    ),
+)  # fmt: skip
+def test_markup_goes_and_every_word_beside_it_stays_in_order(words, tags):
+    marked = "".join(word + tag for word, tag in zip(words, tags, strict=False))
+    assert clean_text(marked) == " ".join(words)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +151,10 @@ def test_odd_titles_stay(title):
         ("None", None),
         ("1.2.3", None),
         ("1,29", None),
+        ("1.299,00 \u20ac", 1299.0),
+        ("12,99 \u20ac", 12.99),
+        ("\u00a51200", 1200.0),
+        ("9" * 400, None),
         (".a-box-inner{background-color:#fff}#x{width:100px}", None),
         ("\n\n<script", None),
         ("-4", None),
@@ -97,6 +177,11 @@ def test_prices(raw, price):
         ("Visit the Sony Store", "Sony"),
         ("The Container Store", "The Container Store"),
         ("Bygone Guitars", "Bygone Guitars"),
+        ("By Terry", "By Terry"),
+        ("by Terry", "by Terry"),
+        ("By Far", "By Far"),
+        ("The Body Store", "The Body Store"),
+        ("Visit Britain Store", "Visit Britain Store"),
         ("Unknown", None),
         ("", None),
         (None, None),
@@ -111,6 +196,10 @@ def test_categories_are_flattened_outermost_first_each_once():
     assert clean_categories(nested) == ["Music", "Guitars & Strings", "Picks"]
     assert clean_categories(["A", "B", "A"]) == ["A", "B"]
     assert clean_categories(None) == []
+    deep: list = ["in the middle"]
+    for _ in range(5000):
+        deep = [deep]
+    assert clean_categories(deep) == ["in the middle"]
 
 
 def test_descriptions_join_paragraphs_once_and_drop_page_code():
