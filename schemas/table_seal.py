@@ -26,10 +26,7 @@ NAME = "_seal.json"
 _LOG = "_delta_log"
 _LOGGED = re.compile(r"(\d{20})\.(json|crc|checkpoint\..+|\d{20}\.compacted\.json)$")
 _TAIL = 8
-_REMEDY = (
-    "Bring the file back from a copy of the table, or move the table's folder away and run the stages that make it for "
-    "every day again"
-)
+_REMEDY = "Bring it back from a copy, or move the table away and run its stages again"
 
 
 @dataclass(frozen=True)
