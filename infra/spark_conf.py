@@ -111,6 +111,8 @@ def spark_conf(settings: Settings, input_bytes: Callable[[], int | None] = lambd
         "spark.sql.warehouse.dir": f"{settings.home}/spark-warehouse",
         "spark.databricks.delta.snapshotPartitions": str(size.shuffle_partitions),
         "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
+        "spark.hadoop.parquet.page.write-checksum.enabled": "true",
+        "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
         "spark.speculation": "false",
         "spark.log.level": "ERROR",
         "spark.ui.enabled": "false",

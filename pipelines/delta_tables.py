@@ -1,11 +1,17 @@
 """Reading and writing Delta tables so that doing the same work twice changes nothing."""
 
+import datetime as dt
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import deltalake
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from delta import DeltaTable
 from delta.exceptions import (
     ConcurrentAppendException,
@@ -17,6 +23,7 @@ from delta.exceptions import (
     MetadataChangedException,
     ProtocolChangedException,
 )
+from pyarrow import fs
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as sf
@@ -27,6 +34,8 @@ from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
 from schemas.table import KEPT_LOG, Table
+from schemas.table_seal import check_files, check_log, filesystem_of, seal_table
+from schemas.tables import TABLES
 
 _CONFLICTS = (
     ConcurrentAppendException,
@@ -84,21 +93,32 @@ def conform(frame: DataFrame, table: Table, partition: Mapping[str, Any]) -> Dat
 
 
 def table_exists(spark: SparkSession, uri: str) -> bool:
-    """Whether there is a Delta table at `uri`."""
-    return DeltaTable.isDeltaTable(spark, uri)
+    """Whether there is a Delta table at `uri`.
+
+    Raises:
+        DataError: there was one, and its log is lost.
+    """
+    if DeltaTable.isDeltaTable(spark, uri):
+        return True
+    check_log(uri)
+    return False
 
 
 def read_table(spark: SparkSession, uri: str, version: int | None = None) -> DataFrame:
     """The table at `uri`, at `version` or at its newest.
 
     Raises:
-        DataError: there is no such table or version; the message names the stage to run.
+        DataError: there is no such table or version (the message names the stage to run), or what lies there is not
+            what its writers left.
     """
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     if not table_exists(spark, uri):
         raise DataError(f"no table {name} at {uri}; run the stage {_STAGE_OF.get(name, name)!r} first")
+    sealed = check_log(uri, version)
     reader = spark.read.format("delta")
     if version is None:
+        if sealed:
+            check_files(uri, stored_rows(uri).files)
         return reader.load(uri)
     try:
         frame = reader.option("versionAsOf", version).load(uri)
@@ -108,7 +128,45 @@ def read_table(spark: SparkSession, uri: str, version: int | None = None) -> Dat
             f"table {name} at {uri} has no version {version} (newest: {newest_version(spark, uri)}); old versions are "
             f"vacuumed after the table's retention: run the stage {_STAGE_OF.get(name, name)!r} again"
         ) from error
+    if sealed:
+        check_files(uri, stored_rows(uri, version).files)
     return frame
+
+
+def read_input(spark: SparkSession, handoff: Handoff, day: dt.date) -> DataFrame:
+    """The table of `handoff`, at its version.
+
+    Args:
+        day: whose rows a table that is partitioned by days alone was handed over for.
+
+    Raises:
+        DataError: as `read_table`, or its maker reported another schema or another number of rows.
+    """
+    stage = _STAGE_OF.get(handoff.table, handoff.table)
+    where = f"table {handoff.table} at {handoff.uri}, version {handoff.version},"
+    table = TABLES[handoff.table]
+    if handoff.schema_hash != table.schema_hash():
+        raise DataError(
+            f"{where} was published with schema {handoff.schema_hash}, this code reads {table.schema_hash()} "
+            f"(schemas/{handoff.table}.py): run the stage {stage!r} again with this code"
+        )
+    frame = read_table(spark, handoff.uri, handoff.version)
+    if table.partition_by in ((), ("partition_date",)):
+        wanted = pc.field("partition_date") == pa.scalar(day) if table.partition_by else None
+        rows = stored_rows(handoff.uri, handoff.version).count_rows(filter=wanted)
+        if rows != handoff.rows:
+            raise DataError(
+                f"{where} has {rows:,} rows for {day}, and its maker reported {handoff.rows:,}: run the stage "
+                f"{stage!r} for that day again"
+            )
+    return frame
+
+
+def stored_rows(uri: str, version: int | None = None) -> ds.Dataset:
+    """The rows of a table for Arrow, a reader beside Spark that starts at once."""
+    table = deltalake.DeltaTable(re.sub("^s3a:", "s3:", uri), version=version)
+    files, root = filesystem_of(table.table_uri)
+    return table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, files))
 
 
 def newest_version(spark: SparkSession, uri: str) -> int:
@@ -178,6 +236,7 @@ def _merge(
                 .execute()
             )
             made = newest_version(spark, uri)
+            seal_table(uri)
             if made == seen + 1:
                 return made
         finally:
@@ -192,6 +251,7 @@ def append_rows(spark: SparkSession, frame: DataFrame, table: Table, uri: str, i
     """
     rows = conform(frame, table, {})
     _retrying(lambda: _create(spark, table, uri))
+    check_log(uri)
     seen = Observation()
     (
         rows.observe(seen, sf.count(sf.lit(1)).alias("rows"))
@@ -200,6 +260,7 @@ def append_rows(spark: SparkSession, frame: DataFrame, table: Table, uri: str, i
         .option("userMetadata", user_metadata(identity))
         .save(uri)
     )
+    seal_table(uri)
     return int(seen.get["rows"])
 
 
@@ -219,6 +280,7 @@ def delete_rows(
         found = read_table(spark, uri).where(condition).count()
         if found:
             DeltaTable.forPath(_session(spark, identity, notes), uri).delete(condition)
+            seal_table(uri)
         return found
 
     return _retrying(attempt)

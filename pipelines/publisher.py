@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from infra.settings import Settings
-from pipelines.delta_tables import conform, read_table, write_partition
+from pipelines.delta_tables import conform, read_input, read_table, write_partition
 from pipelines.gates.result import GateResult
 from schemas.handoff import Handoff
 from schemas.quarantine import QUARANTINE
@@ -51,11 +51,10 @@ class Publisher:
         """The table at the version that the request was given, or at its newest.
 
         Raises:
-            DataError: the table or the version is not there.
+            DataError: the table or the version is not there, is damaged, or is not what its maker reported.
         """
         if table.name in self._request.inputs:
-            given = self._request.inputs[table.name]
-            return read_table(self._spark, given.uri, given.version)
+            return read_input(self._spark, self._request.inputs[table.name], self._request.partition_date())
         return read_table(self._spark, self._settings.table_uri(self._request.dataset, table.name))
 
     def cache(self, frame: DataFrame) -> DataFrame:

@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.reviews import reviewed_positions
-from ray_jobs.data.tables import input_files, input_partition, read_table, table_exists, upsert
+from ray_jobs.data.tables import VERIFIED, input_files, input_partition, read_table, table_exists, upsert
 from ray_jobs.encoders.streaming import encoded
 from ray_jobs.stages.text_vectors import STAGE, TextVectorsSettings
 from schemas.errors import DataError
@@ -85,7 +85,7 @@ def vectors_of(
     hashes = pa.array([text_hash(text) for text in texts], pa.string())
     schema = pa.schema([TEXT_VECTORS.arrow_schema().field(name) for name in ("content_hash", "vector")])
     files, filesystem = input_files(settings, request, TEXT_VECTORS.name, {"encoder": encoder})
-    stored = ds.dataset(files, schema, format="parquet", filesystem=filesystem).to_batches()
+    stored = ds.dataset(files, schema, format=VERIFIED, filesystem=filesystem).to_batches()
     distinct = hashes.unique()
     held = pa.Table.from_batches([batch.filter(pc.is_in(batch["content_hash"], distinct)) for batch in stored], schema)
     rows = pc.index_in(hashes, held["content_hash"].combine_chunks())

@@ -14,6 +14,7 @@ from pipelines.delta_tables import newest_version, user_metadata
 from schemas.erasures import NOTE
 from schemas.run_identity import RunIdentity
 from schemas.table import Table
+from schemas.table_seal import filesystem_of, seal_table
 
 _UNCHECKED = "spark.databricks.delta.retentionDurationCheck.enabled"
 _LISTING_TASKS = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
@@ -58,7 +59,7 @@ def purge(spark: SparkSession, uri: str, identity: RunIdentity) -> int:
     A reader that has an earlier version open fails; so does a writer that has begun and not committed. Nobody else may
     use the table meanwhile.
     """
-    files, root = _filesystem(uri)
+    files, root = filesystem_of(uri)
     before = _files(files, root)
     session = spark.newSession()
     session.conf.set(_UNCHECKED, "false")
@@ -72,13 +73,8 @@ def purge(spark: SparkSession, uri: str, identity: RunIdentity) -> int:
         named = _VERSION.match(path.rsplit("/", 1)[-1].lstrip("."))
         if named and int(named[1]) < newest:
             files.delete_file(path)
+    seal_table(uri, anew=True)
     return len(before - _files(files, root))
-
-
-def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
-    if "://" not in uri:
-        return fs.LocalFileSystem(), uri
-    return fs.FileSystem.from_uri(re.sub("^s3a:", "s3:", uri))
 
 
 def _files(files: fs.FileSystem, root: str) -> set[str]:

@@ -19,6 +19,7 @@ from ray_jobs.registry.provenance import tables_of_version, tables_read
 from schemas.erasures import NOTE
 from schemas.errors import DataError
 from schemas.table import Table
+from schemas.table_seal import seal_table
 from schemas.tables import TABLES
 
 _COMMIT = re.compile(r"(\d{20})\.json$")
@@ -83,7 +84,7 @@ def plan_histories(settings: Settings, dataset: str, needed: Pins, own: CleanUpS
 
 
 def _plan(table: Table, uri: str, needed: Mapping[int, list[str]], own: CleanUpSettings) -> History:
-    newest = DeltaTable(uri)
+    newest = open_table(uri)
     days = max(table.retention_days, own.history_days)
     oldest = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
     limit = oldest.timestamp() * 1000
@@ -154,3 +155,5 @@ def clean(history: History) -> None:
         DeltaTable(history.uri, version=history.floor).create_checkpoint()
         DeltaTable(history.uri, version=history.floor).cleanup_metadata()
         DeltaTable(history.uri).create_checkpoint()
+    if history.files or history.log_files:
+        seal_table(history.uri, anew=True)

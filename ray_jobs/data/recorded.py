@@ -7,7 +7,7 @@ from typing import Any
 from pyarrow import fs
 
 from infra.settings import Settings
-from ray_jobs.data.tables import open_table, rows_within, table_files
+from ray_jobs.data.tables import open_table, rows_within, table_files, table_rows
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.stage_request import StageRequest
@@ -32,9 +32,8 @@ def at_versions(
             uri = settings.table_uri(request.dataset, name)
             opened = open_table(uri)
             within = {column: partition[column] for column in table.partition_by if column in partition}
-            rows = opened.to_pyarrow_dataset(filesystem=table_files(opened)).count_rows(
-                filter=rows_within(within) if within else None
-            )
+            where = rows_within(within) if within else None
+            rows = table_rows(opened, where).count_rows(filter=where)
             version = int(opened.version())
             found[name] = Handoff(table=name, uri=uri, version=version, rows=rows, schema_hash=table.schema_hash())
     return replace(request, inputs={**request.inputs, **found}) if found else request

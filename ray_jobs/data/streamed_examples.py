@@ -4,7 +4,6 @@ The files are random samples of the whole. An epoch visits them in an order of i
 file's size together, so that no more than some files' rows are in memory at a time.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +16,15 @@ from pyarrow import fs
 
 from ray_jobs.data.histories import BUCKET, Batch, Examples, Histories, IntArray, bucketed, make_batch
 from ray_jobs.recommenders.base import Recommender
+from schemas.artifact_seal import read_seal_text, seal_text
+from schemas.digests import changed, digest_of
+from schemas.errors import DataError
 from schemas.handoff import read_text, write_text
 
 MANIFEST = "manifest.json"
 ROWS_PER_FILE = 200_000
 READERS = 2
+_AGAIN = "remove the folder and train again"
 SCHEMA = pa.schema(
     [
         ("history", pa.list_(pa.int64())),
@@ -112,7 +115,9 @@ def _group(folder: str, work: dict[str, Any], batch_size: int, seed: int | None)
     """The batches of one group, each as a row of flat columns."""
     filesystem, path = _filesystem(folder)
     tables = [
-        pq.read_table(f"{path}/{_file(file)}", filesystem=filesystem).slice(start, stop - start)
+        pq.read_table(f"{path}/{_file(file)}", filesystem=filesystem, page_checksum_verification=True).slice(
+            start, stop - start
+        )
         for file, start, stop in work["slices"]
     ]
     table = pa.concat_tables(tables)
@@ -171,16 +176,24 @@ def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int
         folder: a path or an object store's address.
         parts: the examples, no two parts in memory at a time.
         files: about one for `ROWS_PER_FILE` examples.
+
+    Raises:
+        DataError: what an earlier call left is damaged.
     """
     written = read_text(f"{folder}/{MANIFEST}")
     if written is not None:
-        content = json.loads(written)
+        content = read_seal_text(written, f"{folder}/{MANIFEST}", _AGAIN)
+        for name in changed(*_filesystem(folder), content["digests"]):
+            raise DataError(f"{folder}/{name} is not as it was written: it is damaged; {_AGAIN}")
         return StreamedExamples(folder, tuple(content["rows"]), content["preferences"])
     filesystem, path = _filesystem(folder)
     filesystem.create_dir(path, recursive=True)
     rng = np.random.default_rng(seed)
     counts, preferences = np.zeros(files, dtype=np.int64), 0
-    writers = [pq.ParquetWriter(f"{path}/{_file(n)}", SCHEMA, filesystem=filesystem) for n in range(files)]
+    writers = [
+        pq.ParquetWriter(f"{path}/{_file(n)}", SCHEMA, filesystem=filesystem, write_page_checksum=True)
+        for n in range(files)
+    ]
     for part in parts:
         table, dealt = _table(part), rng.integers(files, size=len(part))
         for number, writer in enumerate(writers):
@@ -191,8 +204,10 @@ def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int
         preferences += sum(bool(preference) for preference in part.preferences)
     for writer in writers:
         writer.close()
-    content = {"rows": counts.tolist(), "preferences": preferences}
-    write_text(f"{folder}/{MANIFEST}", json.dumps(content))
+    infos = filesystem.get_file_info([f"{path}/{_file(n)}" for n in range(files)])
+    digests = {info.base_name: digest_of(filesystem, info) for info in infos}
+    content = {"rows": counts.tolist(), "preferences": preferences, "digests": digests}
+    write_text(f"{folder}/{MANIFEST}", seal_text(content))
     return StreamedExamples(folder, tuple(content["rows"]), preferences)
 
 

@@ -5,20 +5,22 @@ made against the version that was looked at and fails when another writer was fa
 again. So a crash, a retry or a second writer never doubles a row.
 """
 
+import datetime as dt
 import functools
 import json
 import operator
 import random
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from pyarrow import fs
+from pyarrow.parquet import filters_to_expression
 
 from infra.settings import Settings
 from schemas.errors import DataError
@@ -26,6 +28,7 @@ from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
 from schemas.stage_request import StageRequest
 from schemas.table import KEPT_LOG, Table
+from schemas.table_seal import check_files, check_log, filesystem_of, seal_table
 from schemas.tables import TABLES
 
 _ATTEMPTS = 12
@@ -37,6 +40,11 @@ _STAGE_OF = {
     "steering_probes": "preference_benchmark",
     "preference_evaluations": "steerability",
 }
+
+VERIFIED = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True, page_checksum_verification=True)
+)
+"""Parquet whose pages' checksums are verified."""
 
 T = TypeVar("T")
 
@@ -50,8 +58,28 @@ def read_table(uri: str, version: int | None = None, columns: list[str] | None =
     Raises:
         DataError: there is no such table or version; the message names the stage to run.
     """
-    table = open_table(uri, version)
-    return table.to_pyarrow_table(columns=columns, filters=filters, filesystem=table_files(table))
+    if isinstance(filters, list):
+        filters = filters_to_expression(filters)
+    return table_rows(open_table(uri, version), filters).to_table(columns=columns, filter=filters)
+
+
+def table_rows(table: DeltaTable, where: pc.Expression | None = None) -> ds.Dataset:
+    """The rows of `table` for Arrow, which verifies the checksums of pages where a writer made some.
+
+    Args:
+        where: which rows are to be read; files that may have some are compared with the table's seal.
+
+    Raises:
+        DataError: a file is not as it was written.
+    """
+    stored = table.to_pyarrow_dataset(filesystem=table_files(table))
+    wanted = [fragment.path for fragment in stored.get_fragments(where)]
+    check_files(table.table_uri, wanted)
+    fragments = [
+        VERIFIED.make_fragment(one.path, one.filesystem, partition_expression=one.partition_expression)
+        for one in stored.get_fragments()
+    ]
+    return ds.FileSystemDataset(fragments, stored.schema, VERIFIED, stored.filesystem)
 
 
 def table_version(uri: str) -> int:
@@ -64,8 +92,15 @@ def table_version(uri: str) -> int:
 
 
 def table_exists(uri: str) -> bool:
-    """Whether there is a Delta table at `uri`."""
-    return bool(DeltaTable.is_deltatable(uri))
+    """Whether there is a Delta table at `uri`.
+
+    Raises:
+        DataError: there was one, and its log is lost.
+    """
+    if DeltaTable.is_deltatable(uri):
+        return True
+    check_log(uri)
+    return False
 
 
 def input_table(
@@ -91,8 +126,8 @@ def input_files(
         DataError: as `input_table`.
     """
     table = open_table(*_input(settings, request, name))
-    files = table.to_pyarrow_dataset(filesystem=table_files(table)).get_fragments(filter=rows_within(partition))
-    return sorted(file.path for file in files), table_files(table)
+    within = rows_within(partition)
+    return sorted(file.path for file in table_rows(table, within).get_fragments(within)), table_files(table)
 
 
 def _input(settings: Settings, request: StageRequest, name: str) -> tuple[str, int | None]:
@@ -106,7 +141,24 @@ def _input(settings: Settings, request: StageRequest, name: str) -> tuple[str, i
             f"table {name} at {handoff.uri} was published with schema {handoff.schema_hash}, this code reads "
             f"{expected} (schemas/{name}.py): run the stage {_STAGE_OF.get(name, name)!r} again with this code"
         )
+    if TABLES[name].partition_by in ((), ("partition_date",)):
+        there = _day_count(
+            handoff.uri, handoff.version, request.partition_date() if TABLES[name].partition_by else None
+        )
+        if there != handoff.rows:
+            raise DataError(
+                f"table {name} at {handoff.uri}, version {handoff.version}, has {there:,} rows for "
+                f"{request.partition}, and its maker reported {handoff.rows:,}: run the stage "
+                f"{_STAGE_OF.get(name, name)!r} for that day again"
+            )
     return handoff.uri, handoff.version
+
+
+@functools.cache
+def _day_count(uri: str, version: int, day: dt.date | None) -> int:
+    """Rows of a version, or of one day of it; a version never changes."""
+    where = rows_within({"partition_date": day}) if day else None
+    return int(table_rows(open_table(uri, version), where).count_rows(filter=where))
 
 
 def input_partition(settings: Settings, request: StageRequest, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -168,6 +220,7 @@ def publish(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any]
             predicate=_predicate(partition),
             commit_properties=_commit_properties(identity),
         )
+        seal_table(uri)
         return int(target.version())
 
     return _handoff(table, uri, _retrying(attempt), wanted.num_rows)
@@ -204,6 +257,7 @@ def upsert(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any],
             .when_not_matched_insert_all()
             .execute()
         )
+        seal_table(uri)
         return int(target.version()), _partition_count(target, partition)
 
     version, count = _retrying(attempt)
@@ -222,6 +276,7 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
     """
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     stage = _STAGE_OF.get(name, name)
+    check_log(uri, version)
     try:
         newest = DeltaTable(uri)
     except TableNotFoundError as error:
@@ -243,13 +298,13 @@ def table_files(table: DeltaTable) -> fs.FileSystem:
     delta-rs would hand Arrow a file system written in Python. Arrow's reading threads then need the interpreter's
     lock, and one that still closes a file while the interpreter ends aborts the process.
     """
-    files, root = fs.FileSystem.from_uri(re.sub("^s3a:", "s3:", table.table_uri))
+    files, root = filesystem_of(table.table_uri)
     return fs.SubTreeFileSystem(root, files)
 
 
 def _opened_or_created(table: Table, uri: str, identity: RunIdentity) -> DeltaTable:
     if table_exists(uri):
-        return _with_new_columns(DeltaTable(uri), table, identity)
+        return _with_new_columns(open_table(uri), table, identity)
     days = f"interval {table.retention_days} days"
     return DeltaTable.create(
         uri,
@@ -301,6 +356,7 @@ def keep_log(uri: str) -> None:
     table = DeltaTable(uri)
     if not keeps_log(table):
         table.alter.set_table_properties(dict([KEPT_LOG]))
+        seal_table(uri)
 
 
 def rows_within(partition: Mapping[str, Any]) -> pc.Expression:
@@ -309,9 +365,8 @@ def rows_within(partition: Mapping[str, Any]) -> pc.Expression:
 
 
 def _partition_rows(target: DeltaTable, table: Table, partition: Mapping[str, Any]) -> pa.Table:
-    rows = target.to_pyarrow_table(
-        columns=table.column_names(), filters=rows_within(partition), filesystem=table_files(target)
-    )
+    within = rows_within(partition)
+    rows = table_rows(target, within).to_table(columns=table.column_names(), filter=within)
     return rows.cast(table.arrow_schema())
 
 
@@ -320,15 +375,15 @@ def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], 
 
     Batches are filtered here, because a dataset filter with ``isin`` fails on the text statistics of delta-rs.
     """
-    scanned = target.to_pyarrow_dataset(filesystem=table_files(target)).scanner(
-        columns=table.column_names(), filter=rows_within(partition)
-    )
+    within = rows_within(partition)
+    scanned = table_rows(target, within).scanner(columns=table.column_names(), filter=within)
     batches = [batch.filter(pc.is_in(batch[key], values)) for batch in scanned.to_batches()]
     return pa.Table.from_batches(batches, scanned.projected_schema).cast(table.arrow_schema())
 
 
 def _partition_count(target: DeltaTable, partition: Mapping[str, Any]) -> int:
-    return int(target.to_pyarrow_dataset(filesystem=table_files(target)).count_rows(filter=rows_within(partition)))
+    within = rows_within(partition)
+    return int(table_rows(target, within).count_rows(filter=within))
 
 
 def _checked(rows: pa.Table, table: Table, partition: Mapping[str, Any], may_be_empty: bool | None = None) -> pa.Table:

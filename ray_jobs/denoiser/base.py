@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from infra.errors import SettingError
 from ray_jobs.denoiser.settings import SECTION, TINY, DenoiserSettings
 from ray_jobs.encoders.settings import HUB_PREFIX
+from schemas.artifact_seal import check_folder, seal_folder
 
 _START, _END, _PAD = "<s>", "</s>", "<pad>"
 
@@ -43,8 +44,10 @@ def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
 
     Raises:
         SettingError: it cannot be had.
+        DataError: it is a folder of `save_base`, and damaged.
     """
     source, revision = resolve(base)
+    _check(source)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
@@ -57,8 +60,10 @@ def load_base(base: str, dtype: str = "float32") -> PreTrainedModel:
 
     Raises:
         SettingError: it cannot be had.
+        DataError: it is a folder of `save_base`, and damaged.
     """
     source, revision = resolve(base)
+    _check(source)
     transformers_logging.disable_progress_bar()
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -67,6 +72,12 @@ def load_base(base: str, dtype: str = "float32") -> PreTrainedModel:
     except (OSError, ValueError) as error:
         raise _cannot_load(base, error) from error
     return model.eval()
+
+
+def _check(source: str) -> None:
+    """Refuse a folder that `save_base` wrote and that is damaged since."""
+    if Path(source).is_dir():
+        check_folder(Path(source), "bring the base model back from its MLflow run, or make it again (--generation)")
 
 
 def _cannot_load(base: str, error: Exception) -> SettingError:
@@ -120,3 +131,4 @@ def save_base(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
     """Write model and tokenizer into `folder`, from which ``hub:<folder>`` loads them."""
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
+    seal_folder(folder)

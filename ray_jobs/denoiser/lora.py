@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from infra.errors import SettingError
 from ray_jobs.denoiser.base import load_base
 from ray_jobs.denoiser.settings import SECTION, DenoiserSettings
+from schemas.artifact_seal import check_folder, seal_folder
 
 
 def add_adapter(base: PreTrainedModel, settings: DenoiserSettings) -> PeftModel:
@@ -40,6 +41,7 @@ def add_adapter(base: PreTrainedModel, settings: DenoiserSettings) -> PeftModel:
 def save_adapter(folder: Path, model: PeftModel) -> None:
     """Write config and weights of the adapter as PEFT, and vLLM under ``--lora-modules``, read them."""
     model.save_pretrained(str(folder), save_embedding_layers=False)
+    seal_folder(folder)
 
 
 def load_adapter(base: str, folder: Path, dtype: str = "float32") -> PeftModel:
@@ -47,6 +49,8 @@ def load_adapter(base: str, folder: Path, dtype: str = "float32") -> PeftModel:
 
     Raises:
         SettingError: the base cannot be had.
+        DataError: the adapter is damaged.
     """
+    check_folder(Path(folder), "bring the adapter back from its MLflow run, or tune it again (--generation)")
     model: PeftModel = PeftModel.from_pretrained(load_base(base, dtype), folder)
     return model.eval()

@@ -1,8 +1,8 @@
 """A trained recommender as a folder that a clean process can load.
 
 ``recipe.json`` (recipe, settings, provenance), ``weights.safetensors`` and ``catalogue.parquet`` (ids, titles, texts,
-codes); where sentences steer the recipe, ``steering.json`` and ``terms.safetensors``. ``recipe.json`` is written last:
-a folder without it is not a bundle.
+codes); where sentences steer the recipe, ``steering.json`` and ``terms.safetensors``; ``seal.json`` (digests of the
+others, compared before any is read). ``recipe.json`` is written last: a folder without it is not a bundle.
 """
 
 import json
@@ -25,9 +25,12 @@ from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering import layer as steering
 from ray_jobs.steering.layer import SteeringLayer
+from schemas.artifact_seal import check_folder, seal_folder
 from schemas.errors import DataError
 
 FORMAT = 1
+_DESCRIPTION = "recipe.json"
+_AGAIN = "bring the bundle back from the model registry, or remove its folder and train the model again"
 MOST_STRENGTH = 10.0
 """Above it words alone order a list."""
 
@@ -170,7 +173,7 @@ def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[
     """Write `recommender` with its catalogue into the folder `path`; what lies there is replaced file by file."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.json").unlink(missing_ok=True)
+    (folder / _DESCRIPTION).unlink(missing_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in recommender.trained_state().items()}
     save_file(state, folder / "weights.safetensors")
     catalogue = recommender.catalogue
@@ -183,7 +186,7 @@ def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[
             "codes": pa.array(codes if codes is not None else [None] * len(catalogue), pa.list_(pa.int32())),
         }
     )
-    pq.write_table(table, folder / "catalogue.parquet")
+    pq.write_table(table, folder / "catalogue.parquet", write_page_checksum=True)
     (folder / steering.FILE).unlink(missing_ok=True)
     if recommender.steering is not None:
         recommender.steering.save(folder)
@@ -193,19 +196,23 @@ def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[
         "settings": recommender.settings_dict(),
         "level_sizes": list(catalogue.level_sizes),
         "provenance": dict(provenance),
+        "sealed": True,
     }
-    temporary = folder / "recipe.json.tmp"
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
-    temporary.replace(folder / "recipe.json")
+    seal_folder(folder, (_DESCRIPTION, json.dumps(content, indent=1, sort_keys=True)))
     return folder
 
 
 def read_provenance(path: str | Path) -> dict[str, Any] | None:
-    """What the trainer recorded in the bundle at `path`; None where there is no complete bundle."""
-    file = Path(path) / "recipe.json"
-    if not file.exists():
+    """What the trainer recorded in the bundle at `path`; None where there is no complete bundle.
+
+    Raises:
+        DataError: its description is damaged.
+    """
+    folder = Path(path)
+    if not (folder / _DESCRIPTION).exists():
         return None
-    provenance: dict[str, Any] = json.loads(file.read_text())["provenance"]
+    check_folder(folder, _AGAIN, only=(_DESCRIPTION,))
+    provenance: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text())["provenance"]
     return provenance
 
 
@@ -213,12 +220,15 @@ def load_bundle(path: str | Path) -> Bundle:
     """Load the bundle in the folder `path`, ready to recommend.
 
     Raises:
-        DataError: there is no complete bundle at `path`, or it was written by a newer format.
+        DataError: there is no complete bundle at `path`, it is damaged, or it was written by a newer format.
     """
     folder = Path(path)
-    if not (folder / "recipe.json").exists():
-        raise DataError(f"{folder} holds no complete model bundle (no recipe.json); run the train stage first")
-    content = json.loads((folder / "recipe.json").read_text())
+    if not (folder / _DESCRIPTION).exists():
+        raise DataError(f"{folder} holds no complete model bundle (no {_DESCRIPTION}); run the train stage first")
+    check_folder(folder, _AGAIN)
+    content = json.loads((folder / _DESCRIPTION).read_text())
+    if content.get("sealed"):
+        check_folder(folder, _AGAIN, required=True)
     if content["format"] != FORMAT:
         raise DataError(
             f"{folder} has bundle format {content['format']}, this code reads {FORMAT}; train the model again"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.settings import Settings
-from ray_jobs.data.tables import open_table, read_table, rows_within, table_exists, table_files
+from ray_jobs.data.tables import open_table, read_table, rows_within, table_exists, table_rows
 from ray_jobs.registry.audience import Reader, read_audience
 from schemas.errors import DataError
 
@@ -99,8 +99,9 @@ def _summaries(uri: str, day: dt.date, users: list[str]) -> pa.Table | None:
 def _batches(uri: str, day: dt.date, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
     """Rows of a day, up to `MOST_ROWS` of them."""
     table = open_table(uri)
-    scanner = table.to_pyarrow_dataset(filesystem=table_files(table)).scanner(
-        columns=list(columns), filter=rows_within({"partition_date": day}), batch_size=8_192, use_threads=False
+    within = rows_within({"partition_date": day})
+    scanner = table_rows(table, within).scanner(
+        columns=list(columns), filter=within, batch_size=8_192, use_threads=False
     )
     seen = 0
     for batch in scanner.to_batches():

@@ -32,6 +32,7 @@ from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.settings import AutoencoderSettings
 from ray_jobs.tokenizers.vectors import DatasetVectors, Floats, Vectors, matrix, sampled_rows, take
 from ray_jobs.training.ray_train import WORKER_ENVIRONMENT, ProgressBoard, require_resources
+from schemas.artifact_seal import check_folder, seal_folder
 
 _STATE_FILE = "state.pt"
 _SAMPLE_ROWS = 50_000
@@ -192,6 +193,7 @@ def _last_state(storage: str, run_name: str) -> State | None:
 
 def _load(checkpoint: Checkpoint) -> State:
     with checkpoint.as_directory() as folder:
+        check_folder(Path(folder), "remove the run's folder of checkpoints and fit the tokenizer again")
         return State(**torch.load(Path(folder) / _STATE_FILE, map_location="cpu", weights_only=True))
 
 
@@ -215,6 +217,7 @@ def _worker(config: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             if rank == 0:
                 torch.save(stored, Path(folder) / _STATE_FILE)
+                seal_folder(Path(folder))
             metrics = {"epoch": state.epoch, **state.records[-1]}
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
         if after_report is not None:

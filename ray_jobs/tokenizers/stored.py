@@ -1,7 +1,7 @@
 """A fitted tokenizer as a folder, so that a later run gives codes to new items with the codebook's own quantiser.
 
-``quantiser.safetensors`` and ``tokenizer.json`` (recipe, settings, encoder), the latter written last: a folder without
-it holds nothing.
+``quantiser.safetensors``, ``seal.json`` (digests of the others, compared before any is read) and ``tokenizer.json``
+(recipe, settings, encoder), the latter written last: a folder without it holds nothing.
 """
 
 import dataclasses
@@ -16,11 +16,13 @@ from safetensors.numpy import load_file, save_file
 
 from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.base import Quantiser
+from schemas.artifact_seal import check_folder, seal_folder
 from schemas.errors import DataError
 
 FORMAT = 1
 _DESCRIPTION = "tokenizer.json"
 _TENSORS = "quantiser.safetensors"
+_AGAIN = "bring the folder back from a copy, or fit the tokenizer again (--generation)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +63,23 @@ def save(folder: Path, stored: StoredTokenizer) -> None:
         "encoder": stored.encoder,
         "quantised_levels": stored.quantised_levels,
         "quantiser": stored.quantiser is not None,
+        "sealed": True,
     }
-    temporary = folder / f"{_DESCRIPTION}.tmp"
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
-    temporary.replace(folder / _DESCRIPTION)
+    seal_folder(folder, (_DESCRIPTION, json.dumps(content, indent=1, sort_keys=True)))
 
 
 def load(folder: Path) -> StoredTokenizer | None:
     """The tokenizer in `folder`; None where there is none.
 
     Raises:
-        DataError: it was written by another format.
+        DataError: it is damaged, or was written by another format.
     """
     if not (folder / _DESCRIPTION).exists():
         return None
+    check_folder(folder, _AGAIN)
     content = json.loads((folder / _DESCRIPTION).read_text())
+    if content.get("sealed"):
+        check_folder(folder, _AGAIN, required=True)
     if content["format"] != FORMAT:
         raise DataError(
             f"{folder} has tokenizer format {content['format']}, this code reads {FORMAT}; fit the tokenizer again "

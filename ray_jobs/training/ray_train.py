@@ -27,6 +27,7 @@ from ray_jobs.training.curves import Row, metric_rows
 from ray_jobs.training.loop import TrainState, fit
 from ray_jobs.training.plan import Plan, build
 from ray_jobs.training.workers import Workers
+from schemas.artifact_seal import check_folder, seal_folder
 
 STATE_FILE = "state.pt"
 SETTLE_S = 30.0
@@ -63,11 +64,17 @@ class Outcome:
 def save_state(folder: Path, state: TrainState) -> None:
     """Write a training state into `folder`."""
     torch.save(vars(state), folder / STATE_FILE)
+    seal_folder(folder)
 
 
 def load_state(checkpoint: Checkpoint) -> TrainState:
-    """Read a training state back."""
+    """Read a training state back.
+
+    Raises:
+        DataError: it is damaged.
+    """
     with checkpoint.as_directory() as folder:
+        check_folder(Path(folder), "remove the run's folder of checkpoints and train again")
         return TrainState(**torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True))
 
 

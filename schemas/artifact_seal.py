@@ -1,0 +1,94 @@
+"""The seal of an artifact: a file beside its files that has their digests, checked before they are read.
+
+Bundles, tokenizers, adapters, base models and training states are folders of this kind. The seal has a digest of its
+own, so that damage to the seal is told from damage to what it seals.
+"""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from schemas.digests import changed, digest
+from schemas.errors import DataError
+
+SEAL = "seal.json"
+_OWN = "digest"
+
+
+def seal_text(content: dict[str, Any]) -> str:
+    """`content` as JSON with a digest of itself."""
+    return json.dumps({**content, _OWN: digest(_canonical(content))}, sort_keys=True, separators=(",", ":"))
+
+
+def read_seal_text(text: str, where: str, remedy: str) -> dict[str, Any]:
+    """The inverse of `seal_text`.
+
+    Raises:
+        DataError: the text is damaged.
+    """
+    try:
+        content = json.loads(text)
+        own = content.pop(_OWN)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        own, content = None, {}
+    if own is None or own != digest(_canonical(content)):
+        raise DataError(f"{where} is damaged; {remedy}")
+    return dict(content)
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def seal_folder(folder: Path, last: tuple[str, str] | None = None) -> None:
+    """Seal the files in `folder`.
+
+    Args:
+        last: name and text of the file that makes the artifact whole; it is sealed first and then written.
+    """
+    name, text = last or ("", "")
+    (folder / SEAL).unlink(missing_ok=True)
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != name and not p.name.endswith(".tmp"))
+    found = {one: digest((folder / one).read_bytes()) for one in names}
+    if last:
+        found[name] = digest(text.encode())
+    _replace(folder / SEAL, seal_text({"files": found}))
+    if last:
+        _replace(folder / name, text)
+
+
+def check_folder(folder: Path, remedy: str, *, required: bool = False, only: Collection[str] = ()) -> None:
+    """Refuse an artifact of which a file is not as it was sealed; one that an earlier release left has no seal.
+
+    Args:
+        remedy: how the artifact is had again, for the message.
+        required: it must have a seal.
+        only: look at these files alone.
+
+    Raises:
+        DataError: so.
+    """
+    try:
+        text = (folder / SEAL).read_text()
+    except FileNotFoundError:
+        if required:
+            raise DataError(
+                f"{folder / SEAL} is gone, so that damage to the others would not be seen; {remedy}"
+            ) from None
+        return
+    except UnicodeDecodeError:
+        text = ""
+    sealed = read_seal_text(text, str(folder / SEAL), remedy)["files"]
+    wanted = {name: sealed[name] for name in sealed if not only or name in only}
+    for name in changed(fs.LocalFileSystem(), str(folder), wanted):
+        state = "is not as it was written: it is damaged" if (folder / name).exists() else "is gone"
+        raise DataError(f"{folder / name} {state}; {remedy}")
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

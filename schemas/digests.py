@@ -1,0 +1,64 @@
+"""Digests of files by which damage is seen, remembered in the process while a file stays as it is."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from pyarrow import fs
+
+_DIGITS = 32
+_BLOCK = 2**20
+_THREADS = 8
+_known: dict[tuple[str | int, ...], str] = {}
+
+
+def digest(content: bytes) -> str:
+    """What `content` is known by."""
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
+
+
+def digest_of(files: fs.FileSystem, info: fs.FileInfo, start: int = 0) -> str:
+    """`digest` of a file from byte `start` on; read once for each path, size, time of change and inode."""
+    inode = os.stat(info.path).st_ino if isinstance(files, fs.LocalFileSystem) else 0
+    key = (files.type_name, info.path, info.size or 0, info.mtime_ns or 0, inode, start)
+    if key not in _known:
+        _known[key] = _read(files, info.path, start)
+    return _known[key]
+
+
+def changed(
+    files: fs.FileSystem, root: str, expected: Mapping[str, str], starts: Mapping[str, int] | None = None
+) -> Iterator[str]:
+    """Names of files below `root` that are gone or whose digest is another one than `expected` has."""
+    names = list(expected)
+    infos = files.get_file_info([f"{root}/{name}" for name in names]) if names else []
+    begins = [(starts or {}).get(name, 0) for name in names]
+    for name, found in zip(names, _digests(files, zip(infos, begins, strict=True)), strict=True):
+        if found != expected[name]:
+            yield name
+
+
+def forget() -> None:
+    """Read every file again that is asked about."""
+    _known.clear()
+
+
+def _digests(files: fs.FileSystem, wanted: Iterable[tuple[fs.FileInfo, int]]) -> list[str]:
+    def one(asked: tuple[fs.FileInfo, int]) -> str:
+        return digest_of(files, *asked) if asked[0].type == fs.FileType.File else ""
+
+    work = list(wanted)
+    if len(work) < _THREADS:
+        return [one(asked) for asked in work]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(one, work))
+
+
+def _read(files: fs.FileSystem, path: str, start: int) -> str:
+    found = hashlib.sha256()
+    with files.open_input_file(path) as stream:
+        stream.seek(start)
+        while block := stream.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()[:_DIGITS]

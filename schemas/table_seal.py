@@ -1,0 +1,193 @@
+"""The seal of a Delta table: which version its makers reported, and the digests of its log and of its files.
+
+Neither Delta's log nor a Parquet file's footer has a checksum that readers look at, and a log without its newest commit
+is a table as it was before, with everybody in it who was erased since. So a writer seals what it has committed, in a
+file inside the table's folder, and a reader looks there before it reads. Files of delta-rs, whose pages have no
+checksum, are sealed whole; of Spark's files the footer is, as their pages have one that readers verify.
+
+A commit that is newer than the seal, as a writer leaves it that was killed in between, is read, and sealed by the next
+writer. Tables of earlier releases have no seal until somebody writes to them.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from pyarrow import fs
+
+from schemas.artifact_seal import read_seal_text, seal_text
+from schemas.digests import changed, digest_of
+from schemas.errors import DataError
+
+NAME = "_seal.json"
+_LOG = "_delta_log"
+_LOGGED = re.compile(r"(\d{20})\.(json|crc|checkpoint\..+|\d{20}\.compacted\.json)$")
+_TAIL = 8
+_REMEDY = "Bring it back from a copy, or move the table away and run its stages again"
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a table's seal says.
+
+    Args:
+        version: newest version that a writer reported.
+        log: digests of the entries of the log, by name.
+        files: digests of data files, by path below the table.
+        starts: byte from which a file's digest is taken, where that is not 0.
+    """
+
+    version: int
+    log: dict[str, str]
+    files: dict[str, str]
+    starts: dict[str, int]
+
+
+def filesystem_of(uri: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a table's address and the path in it."""
+    if "://" not in uri:
+        return fs.LocalFileSystem(), uri
+    files, path = fs.FileSystem.from_uri(re.sub("^s3a:", "s3:", uri))
+    return files, path
+
+
+def seal_table(uri: str, *, anew: bool = False) -> None:
+    """Seal what was committed to the table at `uri` since it was sealed last.
+
+    Args:
+        anew: seal the log again as it lies there and forget files that are gone, after old versions were removed.
+
+    Raises:
+        DataError: the seal that is there is damaged.
+    """
+    files, root = filesystem_of(uri.rstrip("/"))
+    before = _read(files, root) or Seal(-1, {}, {}, {})
+    listed = _listed(files, root)
+    log = {} if anew else {name: digest for name, digest in before.log.items() if name in listed}
+    known, starts = dict(before.files), dict(before.starts)
+    if anew and known:
+        there = files.get_file_info([f"{root}/{path}" for path in known])
+        known = {path: known[path] for path, info in zip(list(known), there, strict=True) if _is_file(info)}
+    for name in sorted(listed.keys() - log.keys()):
+        if name.endswith(".json"):
+            for path, whole in _added(files, f"{root}/{_LOG}/{name}"):
+                info = files.get_file_info(f"{root}/{path}")
+                if path not in known and _is_file(info):
+                    starts[path] = 0 if whole else _footer(files, info)
+                    known[path] = digest_of(files, info, starts[path])
+        log[name] = digest_of(files, listed[name])
+    sealed = {
+        "version": max(map(_version, listed), default=-1),
+        "log": log,
+        "files": known,
+        "starts": {path: start for path, start in starts.items() if start and path in known},
+    }
+    temporary = f"{root}/{NAME}.{uuid.uuid4().hex}.tmp"
+    with files.open_output_stream(temporary) as stream:
+        stream.write(seal_text(sealed).encode())
+    files.move(temporary, f"{root}/{NAME}")
+
+
+def check_log(uri: str, version: int | None = None) -> bool:
+    """Refuse a table whose log is not what its writers left.
+
+    Args:
+        version: that is to be read; the newest where it is None.
+
+    Returns:
+        Whether the table is sealed; else there was nothing to compare it with.
+
+    Raises:
+        DataError: the newest commit or one that `version` rests on is gone or damaged, or the seal is.
+    """
+    files, root = filesystem_of(uri.rstrip("/"))
+    sealed = _read(files, root)
+    if sealed is None:
+        return False
+    listed = _listed(files, root)
+    newest = max(map(_version, listed), default=-1)
+    table = f"table {root.rsplit('/', 1)[-1]} at {uri}"
+    if newest < sealed.version:
+        raise DataError(
+            f"{table} is at version {newest}, and its writer reported {sealed.version}: commits of its log are lost. "
+            f"{_REMEDY}"
+        )
+    last = newest if version is None else version
+    checkpoints = [_version(name) for name in listed if ".checkpoint" in name]
+    first = max((number for number in checkpoints if number <= last), default=0)
+    needed = {name: value for name, value in sealed.log.items() if first <= _version(name) <= last}
+    spare = {name for name in needed if name not in listed and _is_spare(name, first, bool(checkpoints))}
+    wanted = {f"{_LOG}/{name}": value for name, value in needed.items() if name not in spare}
+    for name in changed(files, root, wanted):
+        raise DataError(f"{table}: {name} is damaged or lost. {_REMEDY}")
+    return True
+
+
+def check_files(uri: str, paths: Collection[str]) -> None:
+    """Refuse data files that are not as their writer left them.
+
+    Args:
+        paths: files to be read, below the table.
+
+    Raises:
+        DataError: one is damaged, or the seal is.
+    """
+    files, root = filesystem_of(uri.rstrip("/"))
+    sealed = _read(files, root)
+    if sealed is None:
+        return
+    wanted = {path: sealed.files[path] for path in paths if path in sealed.files}
+    for path in changed(files, root, wanted, sealed.starts):
+        raise DataError(f"table {root.rsplit('/', 1)[-1]} at {uri}: {path} is damaged or lost. {_REMEDY}")
+
+
+def _read(files: fs.FileSystem, root: str) -> Seal | None:
+    if not _is_file(files.get_file_info(f"{root}/{NAME}")):
+        return None
+    with files.open_input_stream(f"{root}/{NAME}") as stream:
+        text = stream.read().decode(errors="replace")
+    remedy = "compare the table with a copy, then remove this file: the next writer makes it again"
+    return Seal(**read_seal_text(text, f"{root}/{NAME}", remedy))
+
+
+def _listed(files: fs.FileSystem, root: str) -> dict[str, fs.FileInfo]:
+    """Entries of the log by name."""
+    found = files.get_file_info(fs.FileSelector(f"{root}/{_LOG}", allow_not_found=True))
+    return {info.base_name: info for info in found if _is_file(info) and _LOGGED.match(info.base_name)}
+
+
+def _version(name: str) -> int:
+    return int(name[:20])
+
+
+def _is_file(info: fs.FileInfo) -> bool:
+    return bool(info.type == fs.FileType.File)
+
+
+def _is_spare(name: str, first: int, checkpoint: bool) -> bool:
+    """Whether a version can be read without an entry of the log: one of Spark's sums, or a commit of a checkpoint."""
+    commit = re.fullmatch(r"\d{20}\.json", name)
+    return commit is None or (checkpoint and _version(name) == first)
+
+
+def _added(files: fs.FileSystem, commit: str) -> Iterator[tuple[str, bool]]:
+    """Data files that a commit adds, and whether the whole of each is to be sealed."""
+    with files.open_input_stream(commit) as stream:
+        actions = [json.loads(line) for line in stream.read().splitlines() if line.strip()]
+    engines = [str(action["commitInfo"].get("engineInfo", "")) for action in actions if "commitInfo" in action]
+    has_sums = any(engine.startswith("Apache-Spark") for engine in engines)
+    for action in actions:
+        if "add" in action:
+            yield unquote(action["add"]["path"]), not has_sums
+
+
+def _footer(files: fs.FileSystem, info: fs.FileInfo) -> int:
+    """Where the footer of a Parquet file begins; 0 where it is none."""
+    with files.open_input_file(info.path) as stream:
+        stream.seek(max(info.size - _TAIL, 0))
+        tail = stream.read()
+    start = info.size - _TAIL - int.from_bytes(tail[:4], "little")
+    return start if tail[4:] == b"PAR1" and start > 0 else 0

@@ -1,0 +1,165 @@
+"""Damage at rest: what was written is refused or read as it was, and never anything else."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from planted_warehouse import IDENTITY
+from small_world import small_catalogue, small_histories
+
+from ray_jobs.data.tables import input_table, publish, read_table, table_exists, upsert
+from ray_jobs.recommenders.bundle import load_bundle, save_bundle
+from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
+from ray_jobs.tokenizers import stored
+from ray_jobs.tokenizers.settings import ItemIndexSettings
+from schemas import digests
+from schemas.artifact_seal import SEAL, check_folder, seal_folder
+from schemas.errors import DataError
+from schemas.item_vectors import ITEM_VECTORS
+from schemas.table_seal import NAME
+
+
+def sweep(path: Path, read: Callable[[], Any], places: int = 40) -> Counter[str]:
+    """What `read` gives with one flipped bit at each of some places of a file: equal, refused or other."""
+    good, whole, chance = read(), path.read_bytes(), random.Random(path.name)
+    found: Counter[str] = Counter()
+    for place in sorted(chance.sample(range(len(whole)), min(places, len(whole)))):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        digests.forget()
+        try:
+            found["equal" if read() == good else "other"] += 1
+        except DataError as error:
+            found["refused" if len(str(error)) <= 300 else "wordy"] += 1
+    path.write_bytes(whole)
+    digests.forget()
+    return found
+
+
+def _table(rows: int, value: float) -> pa.Table:
+    return pa.table(
+        {
+            "item_id": pa.array([f"i{n:03}" for n in range(rows)], pa.string()),
+            "content_hash": pa.array(["h"] * rows, pa.string()),
+            "vector": pa.array([[float(n), value] for n in range(rows)], pa.list_(pa.float32())),
+        }
+    )
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    uri = str(tmp_path / "item_vectors")
+    publish(_table(200, 1.0), ITEM_VECTORS, uri, {"encoder": "hub:a/b c"}, IDENTITY)
+    publish(_table(3, 2.0), ITEM_VECTORS, uri, {"encoder": "y"}, IDENTITY)
+    upsert(_table(5, 3.0), ITEM_VECTORS, uri, {"encoder": "y"}, IDENTITY)
+    return uri
+
+
+def _rows(uri: str) -> list[Any]:
+    table = read_table(uri, filters=pc.field("item_id") <= "i150")
+    return table.sort_by([("encoder", "ascending"), ("item_id", "ascending")]).to_pylist()
+
+
+def test_a_flipped_bit_of_a_table_is_refused_or_harmless(uri: str) -> None:
+    paths = [path for path in Path(uri).rglob("*") if path.is_file()]
+    assert {path.suffix for path in paths} == {".parquet", ".json"}
+    assert len(paths) == 3 + 4 + 1, "files, commits and the seal"
+    found = {path.relative_to(uri).as_posix(): sweep(path, lambda: _rows(uri), 10) for path in paths}
+    assert not {name: counts for name, counts in found.items() if counts["other"] or counts["wordy"]}
+    assert all(counts["refused"] for name, counts in found.items() if "y/" not in name), "no check that cannot fail"
+
+
+@pytest.mark.parametrize("lost", ["emptied", "removed"])
+def test_a_table_without_its_newest_commit_is_no_earlier_table(uri: str, lost: str) -> None:
+    newest = max(Path(uri, "_delta_log").glob("*.json"))
+    if lost == "emptied":
+        newest.write_bytes(b"")
+    else:
+        newest.unlink()
+    for read in (
+        lambda: read_table(uri),
+        lambda: upsert(_table(1, 9.0), ITEM_VECTORS, uri, {"encoder": "y"}, IDENTITY),
+    ):
+        with pytest.raises(DataError, match=r"lost|damaged"):
+            read()
+    for commit in Path(uri, "_delta_log").glob("*.json"):
+        commit.unlink()
+    with pytest.raises(DataError, match="its writer reported 3"):
+        table_exists(uri)
+
+
+def test_a_seal_goes_with_its_table_and_a_table_without_one_is_read(uri: str) -> None:
+    rows = _rows(uri)
+    Path(uri, NAME).unlink()
+    assert _rows(uri) == rows
+    upsert(_table(6, 3.0), ITEM_VECTORS, uri, {"encoder": "y"}, IDENTITY)
+    assert Path(uri, NAME).exists()
+    Path(uri).rename(f"{uri}-away")
+    assert not table_exists(uri)
+
+
+def test_an_input_is_what_its_maker_reported(planted: Any) -> None:
+    given = planted.handoffs["sequences"]
+    assert input_table(planted.settings, planted.request("train", inputs={"sequences": given}), "sequences").num_rows
+    other = replace(given, rows=given.rows + 1)
+    request = planted.request("train", inputs={"sequences": other})
+    with pytest.raises(DataError, match=rf"has {given.rows:,} rows for .*its maker reported {other.rows:,}"):
+        input_table(planted.settings, request, "sequences")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    model = Popularity(PopularitySettings(), small_catalogue())
+    model.fit_counts(small_histories())
+    return save_bundle(tmp_path / "bundle", model, {"run_identity": "x"})
+
+
+def _content(folder: Path) -> Any:
+    loaded = load_bundle(folder)
+    weights = {name: tensor.tolist() for name, tensor in loaded.recommender.trained_state().items()}
+    return vars(loaded.catalogue)["texts"], loaded.settings, dict(loaded.provenance), str(weights)
+
+
+def test_a_flipped_bit_of_a_bundle_is_refused(bundle: Path) -> None:
+    assert {path.name for path in bundle.iterdir()} == {"recipe.json", "weights.safetensors", "catalogue.parquet", SEAL}
+    for path in sorted(bundle.iterdir()):
+        found = sweep(path, lambda: _content(bundle), 15)
+        assert found == {"refused": 15}, path.name
+    for name in ("weights.safetensors", SEAL):
+        kept = (bundle / name).read_bytes()
+        (bundle / name).unlink()
+        with pytest.raises(DataError, match=f"{name} is gone"):
+            load_bundle(bundle)
+        (bundle / name).write_bytes(kept)
+    assert load_bundle(bundle)
+
+
+def test_a_stored_tokenizer_is_refused_when_it_is_damaged(tmp_path: Path) -> None:
+    one = stored.StoredTokenizer(
+        recipe="itemindex", settings=ItemIndexSettings(), encoder="e", quantised_levels=1, quantiser=None
+    )
+    stored.save(tmp_path, one)
+    for path in sorted(tmp_path.iterdir()):
+        assert sweep(path, lambda: stored.load(tmp_path), 15) == {"refused": 15}, path.name
+
+
+def test_a_file_is_read_once_while_it_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("1")
+    seal_folder(tmp_path)
+    digests.forget()
+    read: list[str] = []
+    real = digests._read
+    monkeypatch.setattr(digests, "_read", lambda files, path, start: read.append(path) or real(files, path, start))
+    for _ in range(3):
+        check_folder(tmp_path, "make it again")
+    assert len(read) == 1
+    (tmp_path / "a").write_text("22")
+    with pytest.raises(DataError, match="a is not as it was written: it is damaged; make it again"):
+        check_folder(tmp_path, "make it again")
