@@ -246,6 +246,8 @@ def _merge(
 def append_rows(spark: SparkSession, frame: DataFrame, table: Table, uri: str, identity: RunIdentity) -> int:
     """Append `frame`, which is evaluated exactly once, and return how many rows it had.
 
+    A table of an earlier release gets the columns that it lacks.
+
     Raises:
         DataError: columns do not fit the contract.
     """
@@ -257,6 +259,7 @@ def append_rows(spark: SparkSession, frame: DataFrame, table: Table, uri: str, i
         rows.observe(seen, sf.count(sf.lit(1)).alias("rows"))
         .write.format("delta")
         .mode("append")
+        .option("mergeSchema", "true")
         .option("userMetadata", user_metadata(identity))
         .save(uri)
     )

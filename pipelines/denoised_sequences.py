@@ -238,6 +238,7 @@ def run(request: StageRequest) -> StageReport:
         handoffs = dict(publisher.handoffs)
     outputs = {"mlflow_run": record_run(settings, request, counts, [prompt])}
     outputs["scoring"] = settings.llm.scoring
+    ledger.finish()
     return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts, outputs=outputs)
 
 

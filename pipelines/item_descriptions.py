@@ -45,11 +45,13 @@ def run(request: StageRequest) -> StageReport:
         asked = sf.lit(True) if chosen.max_items == 0 else rank <= chosen.max_items
         render = sf.udf(_renderer(prompt, ledger.llm), "string", useArrow=False)
         requests = items.withColumn("request", sf.when(asked, render("text")))
-        answered = ledger.process(requests, order_by=("item_id",), note="describing items")
+        read = sf.udf(_read, "description string, problem string", useArrow=False)("answer.status", "answer.text", "text")
+        answered = ledger.process(
+            requests, order_by=("item_id",), note="describing items", useless=read["problem"].isNotNull()
+        )
         if ledger.dry_run:
             return ledger.dry_report()
-        read = sf.udf(_read, "description string, problem string", useArrow=False)
-        rows = answered.withColumn("read", read("answer.status", "answer.text", "text")).localCheckpoint()
+        rows = answered.withColumn("read", read).localCheckpoint()
         status = (
             sf.when(sf.col("request_key").isNull(), "not_asked")
             .when(sf.col("read.description").isNotNull(), "ok")
@@ -75,6 +77,7 @@ def run(request: StageRequest) -> StageReport:
         }
         handoffs = dict(publisher.handoffs)
     outputs = {"mlflow_run": record_run(settings, request, counts, [prompt])}
+    ledger.finish()
     return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts, outputs=outputs)
 
 

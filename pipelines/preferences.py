@@ -122,4 +122,5 @@ def run(request: StageRequest) -> StageReport:
         }
         handoffs = dict(publisher.handoffs)
     outputs = {"mlflow_run": record_run(settings, request, counts, [load_chat_prompt(reading.prompt)])}
+    ledger.finish()
     return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts, outputs=outputs)

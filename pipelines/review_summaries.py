@@ -69,6 +69,7 @@ def fold(ledger: Ledger, chunked: DataFrame, chosen: SummaryStageSettings) -> Da
     prompt = load_chat_prompt(chosen.prompt)
     render = sf.udf(_renderer(prompt, ledger.llm), "string", useArrow=False)
     read = sf.udf(_read_phrase, _READ, useArrow=False)
+    useless = read("answer.status", "answer.text", "known", "new")["problem"].isNotNull()
     row = chunked.agg(sf.max("chunk").alias("last")).first()
     assert row is not None
     nothing = (sf.lit("").alias("known"), sf.array().cast("array<string>").alias("carried"), sf.lit(0).alias("folded"))
@@ -80,7 +81,7 @@ def fold(ledger: Ledger, chunked: DataFrame, chosen: SummaryStageSettings) -> Da
         first = sf.greatest(sf.size(every) - chosen.most_carried + 1, sf.lit(1))
         new = new.withColumn("new", sf.slice(every, first, sf.lit(chosen.most_carried)))
         asked = new.withColumn("request", render("known", "new"))
-        answered = ledger.process(asked, order_by=("sentiment", "user_id"), note=f"folding chunk {number + 1}")
+        answered = ledger.process(asked, order_by=("sentiment", "user_id"), note=f"folding chunk {number + 1}", useless=useless)
         lost = sf.col("read.phrase").isNull()
         step = (
             answered.withColumn("read", read("answer.status", "answer.text", "known", "new"))
@@ -203,6 +204,7 @@ def run(request: StageRequest) -> StageReport:
         handoffs = dict(publisher.handoffs)
     prompts = [load_chat_prompt(reading.prompt), load_chat_prompt(chosen.prompt)]
     outputs = {"mlflow_run": record_run(settings, request, counts, prompts)}
+    ledger.finish()
     return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts, outputs=outputs)
 
 

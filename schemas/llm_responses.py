@@ -6,7 +6,7 @@ from schemas.table import Check, Column, Table
 
 LLM_RESPONSES = Table(
     name="llm_responses",
-    description="Answers of language models by request key; nothing is ever asked twice.",
+    description="Answers of language models by request key; only what was of no use is asked again.",
     columns=(
         Column(
             name="request_key",
@@ -38,6 +38,13 @@ LLM_RESPONSES = Table(
         Column(name="prompt_tokens", type=pa.int32(), description="tokens in"),
         Column(name="completion_tokens", type=pa.int32(), description="tokens out"),
         Column(name="latency_ms", type=pa.float64(), description="time to the answer"),
+        Column(name="run", type=pa.string(), description="run for which was asked", nullable=True),
+        Column(
+            name="asked_again",
+            type=pa.int32(),
+            description="answers to the request that were had, and of no use, when it was asked",
+            nullable=True,
+        ),
         Column(name="answered_at", type=pa.timestamp("us", tz="UTC"), description="when it came"),
         Column(name="partition_date", type=pa.date32(), description="day that the row was computed for"),
     ),

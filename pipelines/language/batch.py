@@ -18,8 +18,10 @@ import openai
 from openai.types import Batch
 
 from infra.settings import LLMSettings
+from pipelines.language.dialect import Dialect, body_of, refused_field, remedy
 from pipelines.language.errors import EndpointError, ScoringUnavailable
 from pipelines.language.pacing import retry_after
+from pipelines.language.replies import NoJson, bounded, parsed, read
 from pipelines.language.requests import (
     FAILED,
     Answer,
@@ -30,7 +32,7 @@ from pipelines.language.requests import (
     request_key,
     to_json,
 )
-from pipelines.language.wire import QUOTA_CODES, RowFailed, body_of, judge, path_of, read
+from pipelines.language.wire import QUOTA_CODES, RowFailed, error_of, judge, path_of
 
 MOST_BYTES = 200_000_000
 METADATA = "penchant_batch"
@@ -54,9 +56,13 @@ class _Part:
         old_news: the batch had ended before this run saw it: its errors may have been mended since.
         failures: how often creating the batch failed.
         queued_since: when the endpoint first said that its queue is full.
+        again: how many useless answers there were to some of `keys` in earlier runs.
+        dialect: how its file was written.
     """
 
     keys: list[str]
+    again: Mapping[str, int]
+    dialect: Dialect
     rounds: int = 0
     batch: Batch | None = None
     file_id: str | None = None
@@ -66,8 +72,12 @@ class _Part:
 
     @property
     def identity(self) -> str:
-        """Equal for the same requests, whoever asks; keys tell endpoint, model and parameters."""
-        return hashlib.sha256("\n".join(self.keys).encode()).hexdigest()
+        """Equal for the same requests, whoever asks; keys tell endpoint, model and parameters.
+
+        A request whose answer was useless is another one when it is asked again: its old batch would say the same.
+        """
+        told = (f"{key} {self.again[key]}" if self.again.get(key) else key for key in self.keys)
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
 class BatchPort:
@@ -86,8 +96,11 @@ class BatchPort:
         self._progress = progress
         self._sleep = sleep
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+    def answer(self, requests: Sequence[Request], again: Sequence[int] = ()) -> list[Answer]:
         """Answer chat and embed requests; the result is parallel to `requests`. Blocks, for hours if need be.
+
+        Args:
+            again: for each request how many useless answers it had in earlier runs; none where it is empty.
 
         Raises:
             ScoringUnavailable: one is a score request.
@@ -100,8 +113,9 @@ class BatchPort:
                 raise ScoringUnavailable("llm.mode is batch, and batches give no log-probabilities: set it to online")
             keys.append(request_key(to_json(request, llm)))
             wanted[keys[-1]] = request
+        useless = dict(zip(keys, again, strict=True)) if again else {}
         with openai.OpenAI(base_url=llm.base_url, api_key=llm.api_key, timeout=llm.timeout_s, max_retries=0) as client:
-            run = _Run(client, llm, wanted, self._progress, self._sleep)
+            run = _Run(client, llm, wanted, useless, self._progress, self._sleep)
             try:
                 run.finish()
             except EndpointError as error:
@@ -117,12 +131,16 @@ class _Run:
         client: openai.OpenAI,
         llm: LLMSettings,
         wanted: Mapping[str, ChatRequest | EmbedRequest],
+        again: Mapping[str, int],
         progress: Progress | None,
         sleep: Callable[[float], None],
     ) -> None:
         self._client = client
         self._llm = llm
         self._wanted = wanted
+        self._again = again
+        self._dialect = Dialect.of(llm)
+        self._understood = False
         self._progress = progress
         self._sleep = sleep
         self._read: set[str] = set()
@@ -163,24 +181,27 @@ class _Run:
         path = ""
         for key in sorted(self._wanted, key=lambda key: (path_of(self._wanted[key]), key)):
             request = self._wanted[key]
-            line = len(self._line(key))
+            line = len(self._line(key, self._dialect))
             inputs = len(request.texts) if isinstance(request, EmbedRequest) else 1
             full = size + line > MOST_BYTES or count + inputs > self._llm.batch_requests
             if keys and (full or path_of(request) != path):
-                yield _Part(keys)
+                yield self._part(keys)
                 keys, size, count = [], 0, 0
             keys.append(key)
             size, count, path = size + line, count + inputs, path_of(request)
         if keys:
-            yield _Part(keys)
+            yield self._part(keys)
 
-    def _line(self, key: str) -> bytes:
+    def _part(self, keys: list[str], rounds: int = 0) -> _Part:
+        return _Part(keys, self._again, self._dialect, rounds=rounds)
+
+    def _line(self, key: str, dialect: Dialect) -> bytes:
         request = self._wanted[key]
         line = {
             "custom_id": key,
             "method": "POST",
             "url": f"/v1{path_of(request)}",
-            "body": body_of(request, self._llm),
+            "body": body_of(request, self._llm, dialect),
         }
         return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
@@ -207,7 +228,7 @@ class _Run:
             part.old_news = part.batch.status in ENDED
             return
         if part.file_id is None:
-            content = b"".join(map(self._line, part.keys))
+            content = b"".join(self._line(key, part.dialect) for key in part.keys)
             upload = partial(self._client.files.create, file=(f"{part.identity}.jsonl", content), purpose="batch")
             part.file_id = self._call(upload).id
         try:
@@ -256,7 +277,7 @@ class _Run:
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
             for row in self._rows(file_id, part):
                 try:
-                    self._take(row)
+                    self._take(row, part.dialect)
                 except EndpointError as error:
                     fatal.append(error)
         left = [key for key in part.keys if key not in self.answers]
@@ -267,9 +288,10 @@ class _Run:
             )
         if fatal and not part.old_news:
             raise fatal[0]
-        rounds = part.rounds if part.old_news else part.rounds + 1
+        learnt = part.dialect != self._dialect
+        rounds = part.rounds if part.old_news or learnt else part.rounds + 1
         if left and rounds < self._llm.max_attempts:
-            return [_Part(left, rounds=rounds)]
+            return [self._part(left, rounds)]
         for key in left:
             reason = self._reasons.get(key, f"batch {batch.id} ended as {batch.status} without an answer")
             self.answers[key] = Answer(status=FAILED, error=f"{reason} (in {rounds} batches)", calls=self._calls[key])
@@ -304,11 +326,11 @@ class _Run:
                 break
         return rows
 
-    def _take(self, row: Any) -> None:
-        """Read one line of an output or error file."""
+    def _take(self, row: Any, dialect: Dialect) -> None:
+        """Read one line of an output or error file to what was asked in `dialect`."""
         try:
             key, response, error = str(row["custom_id"]), row.get("response") or {}, row.get("error")
-            status, body = response.get("status_code") or 0, response.get("body")
+            status, body = response.get("status_code"), response.get("body")
         except (TypeError, KeyError, AttributeError):
             return
         if key not in self._wanted or key in self.answers:
@@ -317,13 +339,28 @@ class _Run:
         try:
             if status == 200 and not error:
                 answer = read(body, self._wanted[key])
+                self._understood = self._understood or dialect == self._dialect
             else:
-                inner = body.get("error") if isinstance(body, dict) else None
-                self._reasons[key] = judge(self._llm, status, error or inner or body)
+                status, said = status if isinstance(status, int) else 0, error or error_of(body)
+                if self._learns(status, said, key, dialect):
+                    return
+                self._reasons[key] = judge(self._llm, status, said)
                 return
         except RowFailed as problem:
             answer = Answer(status=problem.status, error=str(problem))
-        self.answers[key] = replace(answer, calls=self._calls[key])
+        self.answers[key] = bounded(replace(answer, calls=self._calls[key]))
+
+    def _learns(self, status: int, said: Any, key: str, dialect: Dialect) -> bool:
+        """Whether this line was refused for a field that the next batch leaves out or replaces."""
+        field = refused_field(status, said, body_of(self._wanted[key], self._llm, dialect))
+        if field is None or (self._understood and dialect == self._dialect):
+            return False
+        if dialect == self._dialect:
+            found = dialect.after_refusal(field, self._llm)
+            if found is None:
+                raise EndpointError(remedy(self._llm, field, str(said)[:100]))
+            self._dialect = found
+        return True
 
     def _call(self, send: Callable[[], T]) -> T:
         """Send what may be sent twice, until it is answered."""
@@ -357,8 +394,8 @@ def _whole(send: Callable[[], T]) -> T:
     """The reply; the client gives one of a wrong content type as text, over which its own pages stumble."""
     try:
         reply = send()
-    except AttributeError as error:
-        raise json.JSONDecodeError("wrong content type", "", 0) from error
+    except (AttributeError, RecursionError, ValueError) as error:
+        raise json.JSONDecodeError(f"not what the client expects ({str(error)[:100]})", "", 0) from error
     if isinstance(reply, str):
         raise json.JSONDecodeError("wrong content type", reply, 0)
     return reply
@@ -366,8 +403,8 @@ def _whole(send: Callable[[], T]) -> T:
 
 def _parsed(line: bytes) -> Any:
     try:
-        return json.loads(line)
-    except ValueError:
+        return parsed(line)
+    except NoJson:
         return None
 
 

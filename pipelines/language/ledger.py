@@ -4,9 +4,14 @@ A stage hands over a frame of requests. Those that the table `llm_responses` has
 are answered in chunks, and each chunk is appended to the table before the next one is sent. Between two commits answers
 lie in a journal (`pipelines.language.journal`): a job killed half-way and run again pays twice for nothing but what was
 in flight.
+
+A useless answer (refused, truncated, malformed) is asked again by later runs, so often as the settings say. A run goes
+from the first question to the end of its stage, however often it is killed or retried on the way: within a run, and for
+another stage of the same day, nothing is asked again. A raised generation asks for every useless answer once more.
 """
 
 import itertools
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +37,18 @@ from pipelines.language.errors import (
 )
 from pipelines.language.journal import held, journal_dir, left_behind
 from pipelines.language.limits import ledger_settings
-from pipelines.language.requests import FAILED, OK, Request, ScoreRequest, endpoint_name, from_json, kind_of, to_json
+from pipelines.language.replies import bounded_fields
+from pipelines.language.requests import (
+    BAD_ANSWERS,
+    FAILED,
+    OK,
+    Request,
+    ScoreRequest,
+    endpoint_name,
+    from_json,
+    kind_of,
+    to_json,
+)
 from pipelines.language.usage import CHARACTERS_PER_TOKEN, Estimate, Usage, cost
 from schemas.handoff import StageReport
 from schemas.llm_responses import LLM_RESPONSES
@@ -40,6 +56,7 @@ from schemas.stage_request import StageRequest
 
 _FATAL = {kind.__name__: kind for kind in (EndpointError, QuotaExhausted, ScoringUnavailable)}
 _MOST_PER_CHUNK = 50_000
+_STATE = ("settled", "renewed", "asked_again")
 
 
 class Ledger:
@@ -59,8 +76,14 @@ class Ledger:
         self._progress = Progress(settings.home, stage)
         self._stage = stage
         self._asked_before = False
+        self._key_worked = False
+        self._dialect = ""
         self._journals = journal_dir(settings.home, request.dataset)
         self._name = uuid4().hex
+        # Other settings, such as a larger budget, go on with the same run.
+        self._day = f"{request.partition}/g{request.generation}/"
+        self._open = self._journals / f"{request.partition}.g{request.generation}.{request.stage}.run"
+        self._run = f"{self._day}{request.stage}/{_run_at(self._open) or self._name}"
         self.usage = Usage()
         self._take_over()
 
@@ -76,6 +99,11 @@ class Ledger:
         """
         return StageReport(stage=self._stage, status="dry_run", counts=self.counts())
 
+    def finish(self) -> None:
+        """The stage has ended: its next run is another one, which may ask for useless answers again."""
+        if not self.dry_run:
+            self._open.unlink(missing_ok=True)
+
     def counts(self) -> dict[str, int | float]:
         """Usage so far, for a stage's report."""
         return self.usage.counts(self._llm)
@@ -89,7 +117,9 @@ class Ledger:
         """The endpoint's settings, for functions that render requests on executors."""
         return self._llm
 
-    def process(self, frame: DataFrame, order_by: Sequence[str], note: str = "") -> DataFrame:
+    def process(
+        self, frame: DataFrame, order_by: Sequence[str], note: str = "", useless: Column | None = None
+    ) -> DataFrame:
         """Answer the requests in the column ``request`` of `frame` and join the answers on.
 
         Args:
@@ -97,6 +127,8 @@ class Ledger:
                 on many rows is asked once.
             order_by: columns that say in which order to ask; requests with a common beginning are cheaper side by side.
             note: a few words for the progress display.
+            useless: whether the stage has no use for a row's ``answer`` although it is as asked for; such a request is
+                asked once more by a run of a raised generation.
 
         Returns:
             `frame` without ``request``, with ``request_key`` and a struct ``answer`` of status, text, logprobs,
@@ -111,9 +143,15 @@ class Ledger:
         started = time.monotonic()
         known = self._join_answers(frame.withColumn("request_key", sf.sha2("request", 256)))
         asked = known.where(sf.col("request").isNotNull())
-        open_key = sf.when(~sf.coalesce("settled", sf.lit(False)), sf.col("request_key"))
+        settled = sf.coalesce("settled", sf.lit(False))
+        if useless is not None and self._identity.generation:
+            settled &= ~(sf.col("renewed") & sf.coalesce(useless, sf.lit(False)))
+        open_key = sf.when(~settled, sf.col("request_key"))
         row = asked.agg(
-            sf.count_distinct("request_key").alias("requests"), sf.count_distinct(open_key).alias("missing")
+            sf.count_distinct("request_key").alias("requests"),
+            sf.count_distinct(open_key).alias("missing"),
+            sf.count_distinct(sf.when(sf.col("asked_again") > 0, open_key)).alias("again"),
+            sf.count_if(sf.col("answer.status") == OK).alias("worked"),
         ).first()
         assert row is not None
         self.usage.requests += row.requests
@@ -122,16 +160,21 @@ class Ledger:
         if row.missing:
             unsent = asked.where(open_key.isNotNull())
             pending = unsent.groupBy("request_key").agg(
-                sf.first("request").alias("request"), sf.min(sf.struct(*order_by)).alias("_order")
+                sf.first("request").alias("request"),
+                sf.coalesce(sf.first("asked_again"), sf.lit(0)).alias("asked_again"),
+                sf.min(sf.struct(*order_by)).alias("_order"),
             )
             if self._limits.dry_run:
                 self.usage.unsent += self._estimate(pending)
             else:
-                ordered = pending.orderBy("_order", "request_key").select("request_key", "request")
+                ordered = pending.orderBy("_order", "request_key").select("request_key", "request", "asked_again")
+                self.usage.asked_again += row.again
+                self._key_worked = self._key_worked or row.worked > 0 or self._has_worked()
+                self._begin()
                 with held(self._journals, self._name):
                     self._ask(ordered.toLocalIterator(), row.missing, note, self._estimate_if_needed(pending))
-                known = self._join_answers(known.drop("answer", "settled"))
-        joined = known.drop("request", "settled")
+                known = self._join_answers(known.drop("answer", *_STATE))
+        joined = known.drop("request", *_STATE)
         self._check_share(joined, row.requests)
         self.usage.seconds += time.monotonic() - started
         return joined
@@ -151,7 +194,7 @@ class Ledger:
                 def tell(now: int, _of: int, before: int = done) -> None:
                     self._progress.update(before + now, missing, f"{note}, in batches")
 
-                rows = answered_in_batches([row.asDict() for row in chunk], self._llm, tell)
+                rows = answered_in_batches([row.asDict() for row in chunk], self._llm, self._run, tell)
             else:
                 rows = self._answer_chunk(chunk, journals)
             fatal = next((row for row in rows if row["fatal"]), None)
@@ -160,6 +203,8 @@ class Ledger:
             for path in journals.parent.glob(f"{journals.name}-*.jsonl"):
                 path.unlink()
             self._asked_before = True
+            self._dialect = next((row["dialect"] for row in rows if row["dialect"]), self._dialect)
+            self._key_worked = self._key_worked or any(row["status"] == OK for row in answered)
             done += len(answered)
             self._progress.update(done, missing, note)
             if fatal is not None:
@@ -198,19 +243,30 @@ class Ledger:
         tasks = max(1, min(self._limits.tasks, len(chunk)))
         llm = self._llm.model_copy(update={"concurrency": max(1, self._llm.concurrency // tasks)})
         frame = self._spark.createDataFrame(
-            [(row.request_key, row.request) for row in chunk], "request_key string, request string"
+            [(row.request_key, row.request, row.asked_again) for row in chunk],
+            "request_key string, request string, asked_again int",
         )
         frame = frame.coalesce(1) if tasks == 1 else frame.repartition(tasks)
-        ask = asking(llm, journals, bad_attempts=self._limits.bad_attempts, first_alone=not self._asked_before)
+        ask = asking(
+            llm,
+            journals,
+            run=self._run,
+            bad_attempts=self._limits.bad_attempts,
+            first_alone=not self._asked_before,
+            dialect=self._dialect,
+            key_worked=self._key_worked,
+        )
         return frame.mapInArrow(ask, from_arrow_schema(ANSWERED, prefer_timestamp_ntz=False)).toArrow().to_pylist()
 
     def _take_over(self) -> None:
         """Bring answers that a killed job left in its journals into the table."""
         for path, rows in left_behind(self._journals):
-            keys = [row["request_key"] for row in rows]
-            kept = self._table().where(sf.col("request_key").isin(keys)).select("request_key").distinct().collect()
-            known = {row.request_key for row in kept}
-            self._write([row for row in rows if row["request_key"] not in known])
+            # Releases before this one wrote down what came as it came: a count of 10**12 tokens, a reason that is a list.
+            rows = [{**row, **bounded_fields(row)} for row in rows]
+            keys = list({row["request_key"] for row in rows})
+            kept = self._table().where(sf.col("request_key").isin(keys)).select("request_key", "answered_at").collect()
+            known = {(row.request_key, row.answered_at.timestamp()) for row in kept}
+            self._write([row for row in rows if (row["request_key"], row["answered_at"].timestamp()) not in known])
             path.unlink(missing_ok=True)
 
     def _append(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -242,33 +298,67 @@ class Ledger:
 
     def _table(self) -> DataFrame:
         if table_exists(self._spark, self._uri):
-            return read_table(self._spark, self._uri)
+            table = read_table(self._spark, self._uri)
+            absent = [c for c in spark_schema(LLM_RESPONSES) if c.name not in table.columns]
+            return table.withColumns({c.name: sf.lit(None).cast(c.dataType) for c in absent}) if absent else table
         return self._spark.createDataFrame([], spark_schema(LLM_RESPONSES))
 
     def _join_answers(self, keyed: DataFrame) -> DataFrame:
-        """Add ``answer`` and ``settled`` (nothing more is to be sent) from the ledger, and cut the plan there.
+        """Add ``answer`` and `_STATE` from the ledger, and cut the plan there.
 
-        Of several rows of one request the first that is no failure counts, else the newest failure.
+        ``settled``: nothing more is to be sent. ``renewed``: this run is of a raised generation, and has not asked.
+        ``asked_again``: answers had, of use or not. Of several rows of one request one that is of use counts, else one
+        that is useless, else a failure; of these the one asked last, and of several of these the first.
         """
-        failed = sf.col("status") == FAILED
+        failed, bad = sf.col("status") == FAILED, sf.col("status").isin(*BAD_ANSWERS)
         micros = sf.unix_micros("answered_at")
         answer = sf.struct("status", "text", "logprobs", "token_counts", "error")
+        rank = sf.when(failed, 2).when(bad, 1).otherwise(0)
+        newest = sf.struct(rank, -sf.coalesce("asked_again", sf.lit(0)), sf.when(failed, -micros).otherwise(micros))
+        today = sf.startswith("run", sf.lit(self._day))
+        # Stages that share requests share a day's answers.
+        other = today & ~sf.startswith("run", sf.lit(self._run.rsplit("/", 1)[0] + "/"))
+        here = sf.coalesce(sf.max(~failed & ((sf.col("run") == self._run) | other)), sf.lit(False))
+        made = sf.coalesce(sf.max(~failed & today), sf.lit(False))
+        limits, raised = self._limits, sf.lit(self._identity.generation > 0)
+        status = sf.col("answer.status")
+        spent = (
+            sf.when(status == FAILED, (sf.col("_tries") >= limits.max_failures) & ~(raised & ~sf.col("_today")))
+            .when(status == OK, True)
+            .otherwise(sf.col("_here") | (sf.col("_useless") > limits.retries_of_useless))
+        )
         ledger = (
             self._table()
             .groupBy("request_key")
             .agg(
-                sf.min_by(answer, sf.struct(failed, sf.when(failed, -micros).otherwise(micros))).alias("answer"),
+                sf.min_by(answer, newest).alias("answer"),
                 sf.count(sf.lit(1)).alias("_tries"),
+                sf.count_if(bad).alias("_useless"),
+                sf.count_if(~failed).cast("int").alias("asked_again"),
+                here.alias("_here"),
+                sf.coalesce(sf.max(today), sf.lit(False)).alias("_today"),
+                (raised & ~made).alias("renewed"),
             )
             .select(
                 "request_key",
                 "answer",
-                ((sf.col("answer.status") != FAILED) | (sf.col("_tries") >= self._limits.max_failures)).alias(
-                    "settled"
-                ),
+                (spent & (status.isin(OK, FAILED) | ~sf.col("renewed"))).alias("settled"),
+                "renewed",
+                "asked_again",
             )
         )
         return keyed.join(ledger, "request_key", "left").localCheckpoint()
+
+    def _begin(self) -> None:
+        """Leave this run's name, by which it is known again when it is killed."""
+        if not self._open.exists():
+            self._open.parent.mkdir(parents=True, exist_ok=True)
+            self._open.write_text(self._run.rsplit("/", 1)[1])
+
+    def _has_worked(self) -> bool:
+        """Whether the endpoint has ever given an answer, so that a refusal is more likely about what it is asked."""
+        here = (sf.col("endpoint") == endpoint_name(self._llm.base_url)) & (sf.col("status") == OK)
+        return not self._table().where(here).isEmpty()
 
     def _estimate_if_needed(self, pending: DataFrame) -> Estimate:
         limited = self._limits.budget_tokens or self._limits.budget_cost
@@ -328,9 +418,19 @@ class Ledger:
         self.usage.bad.update(bad)
         total = sum(bad.values())
         if total > self._limits.bad_tolerated and total > self._limits.max_bad_share * requests:
+            self.finish()
             kinds = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
             raise TooManyBadAnswers(
                 f"{total} of {requests} answers of {self._llm.model} are of no use ({kinds}; e.g. "
-                f"{by_status[0].error}); llm.max_bad_share allows {self._limits.max_bad_share:.0%}. "
-                f"Read them in {self._uri}; mend the prompt or the endpoint, or raise the limit"
+                f"{by_status[0].error[:100]}); llm.max_bad_share allows {self._limits.max_bad_share:.0%}. Read them in "
+                f"{self._uri}; mend the prompt or the endpoint and run the stage again, or raise the limit"
             )
+
+
+def _run_at(path: Path) -> str | None:
+    """The name that an unfinished run has left; one that is damaged counts as none, and its useless answers as old."""
+    try:
+        found = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return found if re.fullmatch(r"[0-9a-f]{32}", found) else None

@@ -19,7 +19,9 @@ class LedgerSettings:
         max_bad_share: share of refused, truncated, malformed and failed answers above which the stage fails.
         bad_tolerated: so many bad answers never fail a stage, however few requests there are.
         max_failures: a request that the endpoint did not answer is sent again in later runs until it has failed so
-            often. Refused, truncated and malformed answers were answers and are not asked for again.
+            often.
+        retries_of_useless: a request whose answer was refused, truncated or malformed is asked again by so many later
+            runs, and always once by a run of a raised generation.
         budget_tokens: tokens, in and out, that one run of a stage may spend; 0 for no limit.
         budget_cost: the same in money, at ``llm.price_in`` and ``llm.price_out``; 0 for no limit.
         dry_run: send nothing and publish nothing, but say what would be sent and what it would cost.
@@ -32,6 +34,7 @@ class LedgerSettings:
     max_bad_share: float = 0.2
     bad_tolerated: int = 5
     max_failures: int = 3
+    retries_of_useless: int = 2
     budget_tokens: int = 0
     budget_cost: float = 0.0
     dry_run: bool = False
@@ -39,6 +42,8 @@ class LedgerSettings:
     def __post_init__(self) -> None:
         if min(self.chunk, self.tasks, self.bad_attempts, self.max_failures) < 1:
             raise ValueError("llm: chunk, tasks, bad_attempts and max_failures must be at least 1")
+        if self.retries_of_useless < 0:
+            raise ValueError("llm.retries_of_useless must be 0 (never) or more")
         if self.budget_tokens < 0 or self.budget_cost < 0:
             raise ValueError("llm.budget_tokens and llm.budget_cost must be 0 (no limit) or more")
 

@@ -76,6 +76,7 @@ class Answer:
         token_counts: for score requests, tokens of each continuation.
         vectors: for embed requests, one vector per text.
         calls: HTTP requests that reached for the model, retries included.
+        final: the endpoint would say the same of another draw.
     """
 
     status: str
@@ -89,6 +90,7 @@ class Answer:
     completion_tokens: int = 0
     latency_ms: float = 0.0
     calls: int = 0
+    final: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,10 +40,11 @@ def review_lines(ledger: Ledger, positions: DataFrame, names: frozenset[str], ch
     prompt = load_chat_prompt(chosen.prompt)
     render = sf.udf(_renderer(prompt, ledger.llm, chosen), "string", useArrow=False)
     asked = positions.withColumn("request", render("stars", "review"))
-    answered = ledger.process(asked, order_by=("user_id", "position"), note="reading reviews")
-    read = sf.udf(_reader(prompt, names, chosen), _LINES, useArrow=False)
     parts = ("answer.status", "answer.text", "stars", "review", "title", "brand", "categories")
-    every = answered.withColumn("lines", read(*(sf.col(part) for part in parts)))
+    read = sf.udf(_reader(prompt, names, chosen), _LINES, useArrow=False)(*(sf.col(part) for part in parts))
+    useless = (sf.size(read) > 0) & sf.forall(read, lambda line: line["problem"].isNotNull())
+    answered = ledger.process(asked, order_by=("user_id", "position"), note="reading reviews", useless=useless)
+    every = answered.withColumn("lines", read)
     return every.select("*", sf.posexplode_outer("lines").alias("number", "read")).select(
         "user_id",
         "position",

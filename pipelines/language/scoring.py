@@ -5,29 +5,27 @@ log-probability of each forced token before the grammar was applied. ``echo`` (c
 prompt with its continuation is sent back with log-probabilities.
 """
 
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-import openai
-
 from infra.settings import LLMSettings
+from pipelines.language.dialect import with_extra
 from pipelines.language.errors import ScoringUnavailable
-from pipelines.language.requests import LogProbs, ScoreRequest
-
-T = TypeVar("T")
+from pipelines.language.replies import finite
+from pipelines.language.requests import MALFORMED, LogProbs, ScoreRequest
+from pipelines.language.wire import RowFailed
 
 
 class Call(Protocol):
     """Sends with the port's retries and accounting."""
 
-    async def __call__(self, send: Callable[[], Awaitable[T]], *, counted: bool = True) -> T:
-        """Await what `send` gives, again and again where that helps; `counted` as a call of the model."""
+    async def __call__(self, path: str, body: Mapping[str, Any], *, counted: bool = True) -> Any:
+        """The reply's JSON, asked for again and again where that helps; `counted` as a call of the model."""
         ...
 
 
-Scorer = Callable[[openai.AsyncOpenAI, LLMSettings, ScoreRequest, Call], Awaitable[LogProbs]]
+Scorer = Callable[[LLMSettings, ScoreRequest, Call], Awaitable[LogProbs]]
 
 
 def server_root(base_url: str) -> str:
@@ -37,17 +35,17 @@ def server_root(base_url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
-async def by_grammar(client: openai.AsyncOpenAI, llm: LLMSettings, request: ScoreRequest, call: Call) -> LogProbs:
+async def by_grammar(llm: LLMSettings, request: ScoreRequest, call: Call) -> LogProbs:
     """Score by forcing each continuation with a token-id grammar (exact: no sampling is involved)."""
     root = server_root(llm.base_url)
 
     async def tokens(text: str) -> list[int]:
-        body = {"content": text, "add_special": False}
         # A look-up in the vocabulary is no call of the model.
-        answer: Any = await call(lambda: client.post(f"{root}/tokenize", cast_to=object, body=body), counted=False)
-        if not isinstance(answer, dict) or "tokens" not in answer:
+        answer = await call(f"{root}/tokenize", {"content": text, "add_special": False}, counted=False)
+        found = answer.get("tokens") if isinstance(answer, dict) else None
+        if not isinstance(found, list) or not all(isinstance(token, int) for token in found):
             raise _no_llama_server(root)
-        return answer["tokens"]
+        return found
 
     totals, counts, prompt_tokens = [], [], 0
     for continuation in request.continuations:
@@ -60,13 +58,13 @@ async def by_grammar(client: openai.AsyncOpenAI, llm: LLMSettings, request: Scor
             "temperature": 0,
             "cache_prompt": True,
         }
-        answer: Any = await call(partial(client.post, f"{root}/completion", cast_to=object, body=body))
+        answer = await call(f"{root}/completion", body)
         steps = answer.get("completion_probabilities") or [] if isinstance(answer, dict) else []
-        if [step.get("id") for step in steps] != forced:
+        if not isinstance(steps, list) or [isinstance(step, dict) and step.get("id") for step in steps] != forced:
             raise _no_llama_server(root)
-        totals.append(float(sum(step["logprob"] for step in steps)))
+        totals.append(_total([step.get("logprob") for step in steps]))
         counts.append(len(forced))
-        prompt_tokens += int(answer.get("tokens_evaluated", 0))
+        prompt_tokens += _told(answer.get("tokens_evaluated"))
     return LogProbs(totals=tuple(totals), tokens=tuple(counts), prompt_tokens=prompt_tokens)
 
 
@@ -76,37 +74,47 @@ def _no_llama_server(root: str) -> ScoringUnavailable:
     )
 
 
-async def by_echo(client: openai.AsyncOpenAI, llm: LLMSettings, request: ScoreRequest, call: Call) -> LogProbs:
+async def by_echo(llm: LLMSettings, request: ScoreRequest, call: Call) -> LogProbs:
     """Score by having the prompt and its continuation echoed with log-probabilities."""
     totals, counts, prompt_tokens = [], [], 0
     for continuation in request.continuations:
         text = request.prompt + continuation
-        answer = await call(
-            partial(
-                client.completions.create,
-                model=llm.model,
-                prompt=text,
-                max_tokens=1,
-                temperature=0,
-                echo=True,
-                logprobs=0,
-                extra_body=llm.extra_body or None,
-            )
-        )
-        found = answer.choices[0].logprobs if answer.choices else None
-        if found is None or not found.text_offset or found.token_logprobs is None:
+        body = {"model": llm.model, "prompt": text, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 0}
+        answer = await call("/completions", with_extra(body, llm))
+        offsets, logprobs = _echoed(answer)
+        if not offsets or not logprobs:
             raise ScoringUnavailable(f"{llm.base_url} does not echo log-probabilities: set llm.scoring to none")
-        inside = [
-            logprob
-            for offset, logprob in zip(found.text_offset, found.token_logprobs, strict=True)
-            if len(request.prompt) <= offset < len(text)
-        ]
+        if len(offsets) != len(logprobs) or not all(isinstance(offset, int) for offset in offsets):
+            raise RowFailed(MALFORMED, "the echoed log-probabilities do not fit the text")
+        inside = [logprob for i, logprob in enumerate(logprobs) if len(request.prompt) <= offsets[i] < len(text)]
         if not inside or any(value is None for value in inside):
             raise ScoringUnavailable(f"{llm.base_url} echoed no log-probabilities for the text after the prompt")
-        totals.append(float(sum(inside)))
+        totals.append(_total(inside))
         counts.append(len(inside))
-        prompt_tokens += answer.usage.prompt_tokens if answer.usage else 0
+        usage = answer.get("usage")
+        prompt_tokens += _told(usage.get("prompt_tokens") if isinstance(usage, dict) else 0)
     return LogProbs(totals=tuple(totals), tokens=tuple(counts), prompt_tokens=prompt_tokens)
+
+
+def _echoed(answer: Any) -> tuple[list[Any] | None, list[Any] | None]:
+    """Offsets and log-probabilities of the tokens, where there are such lists."""
+    try:
+        found = answer["choices"][0]["logprobs"]
+        offsets, logprobs = found["text_offset"], found["token_logprobs"]
+    except (KeyError, IndexError, TypeError):
+        return None, None
+    return (offsets, logprobs) if isinstance(offsets, list) and isinstance(logprobs, list) else (None, None)
+
+
+def _total(logprobs: list[Any]) -> float:
+    try:
+        return float(sum(map(finite, logprobs)))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RowFailed(MALFORMED, "the log-probabilities are no numbers") from error
+
+
+def _told(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 SCORERS: dict[str, Scorer] = {"grammar": by_grammar, "echo": by_echo}

@@ -39,6 +39,7 @@ class Usage:
 
     requests: int = 0
     cache_hits: int = 0
+    asked_again: int = 0
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -52,6 +53,7 @@ class Usage:
         found = {
             "llm_requests": self.requests,
             "llm_cache_hits": self.cache_hits,
+            "llm_asked_again": self.asked_again,
             "llm_calls": self.calls,
             "llm_prompt_tokens": self.prompt_tokens,
             "llm_completion_tokens": self.completion_tokens,

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -108,6 +110,7 @@ def test_answers_outlive_a_job_that_dies_before_it_commits_them(spark, settings,
         assert len(server.calls) == 8
     rows = read_table(spark, settings.table_uri("d", "llm_responses"))
     assert rows.count() == rows.select("request_key").distinct().count() == 8
+    again.finish()
     assert not list(journal_dir(settings.home, "d").iterdir())
 
 
@@ -315,3 +318,67 @@ def test_several_tasks_share_the_concurrency(spark, make):
         assert texts(ledger.process(frame(spark, ledger, list("abcdefgh")), ["row"])) == list("ABCDEFGH")
     assert len(server.calls) == 8
     assert server.most_in_flight <= 2
+
+
+def test_useless_answers_are_asked_again_by_later_runs_and_always_by_a_raised_generation(spark, settings, make):
+    """Within a run, however often it is killed, nothing is asked again; `broken` says what the endpoint does."""
+    broken, wanted = {"a", "b"}, ["a", "b", "c"]
+
+    def script(path, body, n):
+        text = body["messages"][0]["content"]
+        return chat_reply(None, "content_filter") if text in broken else upper(path, body, n)
+
+    def asked(partition="2026-01-02", generation=0, useless=None, end=True):
+        before = len(server.calls)
+        llm = make(server).llm
+        request = StageRequest(
+            stage="preferences",
+            dataset="d",
+            partition=partition,
+            generation=generation,
+            overrides={"llm.bad_attempts": 1, "llm.retries_of_useless": 1},
+        )
+        ledger = Ledger(spark, settings.model_copy(update={"llm": llm}), request, "preferences")
+        found = texts(ledger.process(frame(spark, ledger, wanted), ["row"], useless=useless))
+        if end:
+            ledger.finish()
+        assert ledger.usage.asked_again == (len(server.calls) - before if before else 0)
+        return sorted(body["messages"][0]["content"] for _, body in server.calls[before:]), found
+
+    with scripted_server(script) as server:
+        assert asked(end=False) == (["a", "b", "c"], [None, None, "C"])
+        assert asked()[0] == []  # killed before its end and started again: the same run
+        broken -= {"a"}
+        assert asked() == (["a", "b"], ["A", None, "C"])
+        assert asked("2026-01-03")[0] == []  # "b" has been asked again so often as is allowed
+        assert asked(generation=1, end=False)[0] == ["b"]
+        assert asked(generation=1)[0] == []
+        broken -= {"b"}
+        stage_has_no_use = sf.col("answer.text") == "C"
+        assert asked(generation=2, useless=stage_has_no_use) == (["b", "c"], ["A", "B", "C"])
+        assert asked(generation=2, useless=stage_has_no_use)[0] == []
+    rows = read_table(spark, settings.table_uri("d", "llm_responses"))
+    assert rows.groupBy("request_key").count().agg(sf.max("count")).first()[0] == 4
+
+
+def test_a_poisoned_journal_is_taken_over_and_an_older_table_gets_the_new_columns(spark, settings, make):
+    """What releases before this one wrote down as it came ended every later run."""
+    with scripted_server(upper) as server:
+        first = make(server)
+        first.process(frame(spark, first, ["a"]), ["row"])
+        uri = settings.table_uri("d", "llm_responses")
+        old = read_table(spark, uri).drop("run", "asked_again").localCheckpoint()
+        old.write.format("delta").mode("overwrite").option("overwriteSchema", "true").partitionBy(
+            "partition_date"
+        ).save(uri)
+        request = frame(spark, first, ["b"]).first().request
+        row = {"request_key": hashlib.sha256(request.encode()).hexdigest(), "request": request, "status": "ok"}
+        row |= {"text": "poisoned \ud83d", "finish_reason": ["stop"], "prompt_tokens": 10**12, "completion_tokens": 3}
+        row |= {"latency_ms": 1.0, "answered_at": "2026-01-02T00:00:00+00:00", "calls": 1}
+        (journal_dir(settings.home, "d") / "dead-0-x.jsonl").write_text(json.dumps(row) + "\n")
+        again = make(server)
+        assert texts(again.process(frame(spark, again, ["a", "b"]), ["row"])) == ["A", "poisoned \ufffd"]
+        assert len(server.calls) == 1
+    rows = {r.text: r for r in read_table(spark, uri).collect()}
+    assert rows["poisoned \ufffd"].prompt_tokens == 0
+    assert "run" in rows["A"].asDict()

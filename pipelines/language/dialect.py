@@ -1,0 +1,153 @@
+"""How an endpoint wants to be asked. "OpenAI-compatible" endpoints differ in which fields they take.
+
+Every run begins with the usual fields. At the first refusal of one the usual replacement takes its place for the rest
+of the run; a field that has none left ends the stage with the setting that helps.
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from infra.settings import LLMSettings
+from pipelines.language.requests import ChatRequest, EmbedRequest
+
+LIMITS = ("max_tokens", "max_completion_tokens")
+OPTIONAL = ("temperature", "seed")
+FORMAT = "response_format"
+FORMATS = ("json_schema", "json_object", "prompt")
+
+_REFUSAL_STATUS = frozenset({400, 404, 415, 422, 501})
+_REFUSES = re.compile(
+    r"unsupported|not support|n't support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|extra_forbidden|"
+    r"extra inputs|invalid parameter|unavailable|not available|not implemented|cannot find field|no endpoints found|"
+    r"only the default|invalid schema"
+)
+_OUT_OF_RANGE = re.compile(r"\bmust be\b|invalid value")
+_TOO_LONG = re.compile(r"context.length|maximum context|too large|too long|exceed")
+_FORMAT_WORDS = re.compile(r"response.?format|json.?schema|json.?object|structured.output|\bgrammar\b|\bguided")
+_READ = 4000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """Which fields are sent.
+
+    Args:
+        limit: name of the field with the most tokens of an answer.
+        without: fields that are left out.
+        form: how the schema is asked for: as ``json_schema``, as ``json_object`` with the schema in the prompt, or in
+            the ``prompt`` only. The answer is checked all the same.
+    """
+
+    limit: str = LIMITS[0]
+    without: tuple[str, ...] = ()
+    form: str = FORMATS[0]
+
+    @classmethod
+    def of(cls, llm: LLMSettings) -> "Dialect":
+        """The dialect that a run begins with; ``llm.extra_body`` may ask for another form of the schema."""
+        given = llm.extra_body.get(FORMAT, {})
+        kind = "prompt" if given is None else given.get("type") if isinstance(given, Mapping) else None
+        return cls(form=kind) if kind in FORMATS else cls()
+
+    @classmethod
+    def from_json(cls, text: str) -> "Dialect":
+        """The inverse of `to_json`."""
+        values = json.loads(text)
+        return cls(**{**values, "without": tuple(values["without"])})
+
+    def to_json(self) -> str:
+        """For the way between driver and executors."""
+        return json.dumps(asdict(self))
+
+    def after_refusal(self, field: str, llm: LLMSettings) -> "Dialect | None":
+        """The dialect with the usual replacement of `field`, or None when there is none."""
+        if llm.extra_body.get(field) is not None:
+            return None
+        if field == LIMITS[0] == self.limit:
+            return replace(self, limit=LIMITS[1])
+        if field in OPTIONAL and field not in self.without:
+            return replace(self, without=(*self.without, field))
+        if field == FORMAT and self.form != FORMATS[-1]:
+            return replace(self, form=FORMATS[FORMATS.index(self.form) + 1])
+        return None
+
+
+def body_of(request: ChatRequest | EmbedRequest, llm: LLMSettings, dialect: Dialect | None = None) -> dict[str, Any]:
+    """What is sent. What ``llm.extra_body`` sets wins, and what it sets to null is left out."""
+    dialect = dialect or Dialect.of(llm)
+    body: dict[str, Any] = {"model": llm.model}
+    if isinstance(request, ChatRequest):
+        body |= {
+            "messages": list(request.messages),
+            dialect.limit: request.max_tokens,
+            "temperature": request.temperature,
+            "seed": request.seed,
+        }
+        if request.schema is not None:
+            body |= _asking_for(request, request.schema, dialect.form)
+        body = {name: value for name, value in body.items() if name not in dialect.without}
+    else:
+        body["input"] = list(request.texts)
+        if request.dimensions is not None:
+            body["dimensions"] = request.dimensions
+    return with_extra(body, llm)
+
+
+def with_extra(body: Mapping[str, Any], llm: LLMSettings) -> dict[str, Any]:
+    """The body with what ``llm.extra_body`` sets, without what it sets to null."""
+    left_out = {name for name, value in llm.extra_body.items() if value is None}
+    return {name: value for name, value in (dict(body) | llm.extra_body).items() if name not in left_out}
+
+
+def _asking_for(request: ChatRequest, schema: Mapping[str, Any], form: str) -> dict[str, Any]:
+    if form == "json_schema":
+        named = {"name": request.prompt_name, "schema": schema, "strict": True}
+        return {FORMAT: {"type": form, form: named}}
+    wish = "Answer with one JSON object that fulfils this JSON schema, and with nothing else: " + json.dumps(schema)
+    first, *others = request.messages
+    if first["role"] == "system":
+        messages = [{"role": "system", "content": f"{first['content']}\n{wish}"}, *others]
+    else:
+        messages = [{"role": "system", "content": wish}, first, *others]
+    return {"messages": messages} if form == "prompt" else {"messages": messages, FORMAT: {"type": form}}
+
+
+def refused_field(status: int, error: Any, sent: Collection[str]) -> str | None:
+    """The field of a request that an endpoint does not take, by its error; None when the error is about another thing.
+
+    Args:
+        error: what it said: ``message``, ``param`` and what else there may be.
+        sent: the request's fields.
+    """
+    if status not in _REFUSAL_STATUS:
+        return None
+    said = (error if isinstance(error, str) else json.dumps(error, default=str))[:_READ].lower()
+    if _TOO_LONG.search(said):
+        return None
+    refuses, out_of_range = _REFUSES.search(said), _OUT_OF_RANGE.search(said)
+    param = error.get("param") if isinstance(error, Mapping) else None
+    named = re.split(r"[.\[]", param)[0] if isinstance(param, str) else None
+    found: list[tuple[int, str]] = []
+    for field in (FORMAT, *LIMITS, *OPTIONAL):
+        if field not in sent or not (refuses or (out_of_range and field not in LIMITS)):
+            continue
+        mentioned = (_FORMAT_WORDS if field == FORMAT else re.compile(rf"\b{field}\b")).search(said)
+        if named == field:
+            return field
+        if mentioned and not named:
+            found.append((mentioned.start(), field))
+    return min(found)[1] if found else None
+
+
+def remedy(llm: LLMSettings, field: str, reason: str) -> str:
+    """What a person can do about a field that has no replacement left."""
+    if llm.extra_body.get(field) is not None:
+        return f"{llm.base_url} does not take {field}, which llm.extra_body sets: take it out there ({reason})"
+    if field in LIMITS:
+        wanted = 'set llm.extra_body to the field that it takes, e.g. {"max_completion_tokens": null, "max_length": 200}'
+    else:
+        wanted = f'set llm.extra_body to {{"{field}": null}}, which leaves it out'
+    return f"{llm.base_url} takes neither {field} nor its usual replacements: {wanted} ({reason})"

@@ -1,0 +1,296 @@
+"""What comes off the wire, judged and bounded once, before it is written anywhere.
+
+No reply, however odd, is an exception: it is an answer with a status. An endpoint may wrap what it was asked for in
+thoughts, fences or talk, leave the content empty beside its reasoning, nest a thousand brackets or claim a trillion
+tokens; what leaves this module fits the ledger's columns, is valid Unicode and, where a schema was given, is the JSON
+that fulfils it and nothing else.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import jsonschema
+
+from pipelines.language.requests import (
+    BAD_ANSWERS,
+    FAILED,
+    MALFORMED,
+    OK,
+    REFUSED,
+    TRUNCATED,
+    Answer,
+    ChatRequest,
+    EmbedRequest,
+)
+
+MOST_BYTES = 64 * 2**20
+MOST_TEXT = 100_000
+MOST_ERROR = 300
+MOST_TOKENS = 10_000_000
+MOST_COUNT = 2**31 - 1
+MOST_DEPTH = 200
+MOST_FINISH_REASON = 50
+MOST_OBJECTS = 16
+"""Places of a text at which JSON may begin that are tried."""
+
+_STATUSES = frozenset({OK, FAILED, *BAD_ANSWERS})
+_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
+
+
+class NoJson(ValueError):
+    """What should have been JSON is not, or not of a size that is read."""
+
+
+class ReplyTooLarge(Exception):
+    """An endpoint sends more than any answer can be."""
+
+
+def parsed(text: str | bytes) -> Any:
+    """The JSON in `text`.
+
+    Raises:
+        NoJson: there is none, or it is nested too deep, or has numbers that are none.
+    """
+    try:
+        value = _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
+    except RecursionError as error:
+        raise NoJson(_TOO_DEEP) from error
+    except ValueError as error:
+        raise NoJson(str(error)[:MOST_ERROR]) from error
+    if _is_deep(value):
+        raise NoJson(_TOO_DEEP)
+    return value
+
+
+_TOO_DEEP = f"nested more than {MOST_DEPTH} deep"
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects are nested deeper than is safe for whatever walks through them later."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MOST_DEPTH):
+        parts = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = [inner for part in parts for inner in part if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
+
+
+def read(reply: Any, request: ChatRequest | EmbedRequest) -> Answer:
+    """Turn a reply into an answer with a status, bounded."""
+    body = _mapping(reply)
+    usage = _mapping(body.get("usage"))
+    counts = {name: _count(usage.get(name), MOST_TOKENS) for name in ("prompt_tokens", "completion_tokens")}
+    if isinstance(request, ChatRequest):
+        answer = _read_chat(body, request)
+    else:
+        answer = _read_vectors(body, request)
+    return bounded(replace(answer, **counts))
+
+
+def bounded(answer: Answer) -> Answer:
+    """The answer with every field of the type and size that the ledger's columns have."""
+    return replace(answer, **bounded_fields(vars(answer)))
+
+
+def bounded_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer's fields, given by name, as the ledger's columns have them; for rows of older journals, too."""
+    status, text, error = values.get("status"), values.get("text"), values.get("error")
+    finish_reason = values.get("finish_reason")
+    text = clean(text) if isinstance(text, str) else None
+    if status not in _STATUSES:
+        status, error = MALFORMED, f"no such status: {str(status)[:50]}"
+    if text is not None and len(text) > MOST_TEXT:
+        status, error = MALFORMED, f"the answer has {len(text)} characters; {MOST_TEXT} are read"
+        text = text[:MOST_TEXT]
+    logprobs, token_counts = values.get("logprobs"), values.get("token_counts")
+    if logprobs is not None or token_counts is not None:
+        try:
+            logprobs, token_counts = tuple(map(finite, logprobs or ())), tuple(map(_tokens, token_counts or ()))
+        except (TypeError, ValueError, OverflowError):
+            logprobs = token_counts = None
+            status, error = MALFORMED, "the log-probabilities are no numbers"
+    latency = values.get("latency_ms")
+    return {
+        "status": status,
+        "text": text,
+        "error": clean(str(error))[:MOST_ERROR] if error is not None else None,
+        "finish_reason": clean(finish_reason)[:MOST_FINISH_REASON] if isinstance(finish_reason, str) else None,
+        "logprobs": logprobs,
+        "token_counts": token_counts,
+        "prompt_tokens": _count(values.get("prompt_tokens"), MOST_COUNT),
+        "completion_tokens": _count(values.get("completion_tokens"), MOST_COUNT),
+        "latency_ms": float(latency) if isinstance(latency, int | float) and 0 <= latency < 1e12 else 0.0,
+        "calls": _count(values.get("calls"), MOST_COUNT),
+    }
+
+
+def clean(text: str) -> str:
+    """The text as valid Unicode: halves of a surrogate pair that stand alone become U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def finite(value: Any) -> float:
+    """A number from outside.
+
+    Raises:
+        ValueError, TypeError, OverflowError: it is none.
+    """
+    number = float(value)
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError("no finite number")
+    return number
+
+
+def _tokens(value: Any) -> int:
+    number = int(value)
+    if not 0 <= number <= MOST_TOKENS:
+        raise ValueError("no count of tokens")
+    return number
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any, most: int) -> int:
+    """A count from outside; what cannot be one counts as not told."""
+    told = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
+    return int(value) if told else 0
+
+
+def _read_chat(reply: Mapping[str, Any], request: ChatRequest) -> Answer:
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices:
+        problem = f": {str(reply['error'])[:MOST_ERROR]}" if reply.get("error") else ""
+        return Answer(status=MALFORMED, error=f"the answer has no choices{problem}")
+    choice = _mapping(choices[0])
+    message = _mapping(choice.get("message"))
+    finish, refusal = choice.get("finish_reason"), message.get("refusal")
+    content = _content(message)
+
+    def answer(status: str, error: str | None = None, text: str | None = content) -> Answer:
+        return Answer(status=status, text=text, error=error, finish_reason=finish)
+
+    if refusal:
+        said = refusal if isinstance(refusal, str) else "without a reason"
+        return answer(REFUSED, f"refused: {said[:MOST_ERROR]}", content or said)
+    if finish == "content_filter":
+        return answer(REFUSED, "stopped by the endpoint's content filter")
+    if finish == "length":
+        return answer(TRUNCATED, f"cut at {request.max_tokens} tokens")
+    if content is not None and len(content) > MOST_TEXT:
+        return answer(MALFORMED)
+    if request.schema is None:
+        text = _without_thoughts(content or "").strip()
+        return answer(OK, text=text) if text else answer(MALFORMED, "the answer is empty")
+    # Where reasoning is parsed apart, some servers put the whole answer there.
+    text = content if content and content.strip() else _reasoning(message)
+    if not text:
+        return answer(MALFORMED, "the answer is empty")
+    try:
+        return answer(OK, text=_fulfilling(text[:MOST_TEXT], request.schema))
+    except NoJson as error:
+        return answer(MALFORMED, str(error))
+
+
+def _content(message: Mapping[str, Any]) -> str | None:
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = (_mapping(part) for part in content)
+        texts = [part.get("text") for part in parts if part.get("type", "text") in ("text", "output_text")]
+        return "".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else None
+
+
+def _reasoning(message: Mapping[str, Any]) -> str | None:
+    told = (message.get("reasoning_content"), message.get("reasoning"))
+    return next((text for text in told if isinstance(text, str) and text), None)
+
+
+def _without_thoughts(text: str) -> str:
+    """What comes after the model's thoughts; some servers leave out the tag with which these begin."""
+    _, ended, after = text.rpartition(_THOUGHT_ENDS)
+    return after if ended else text.partition(_THOUGHT_BEGINS)[0]
+
+
+def _fulfilling(text: str, schema: Mapping[str, Any]) -> str:
+    """The JSON in `text` that fulfils `schema`, as it stands there unless it holds halves of surrogate pairs.
+
+    Raises:
+        NoJson: there is none, or there are several that differ.
+    """
+    check = _validator(json.dumps(schema, sort_keys=True))
+    found: list[tuple[str, Any]] = []
+    reasons: list[str] = []
+    for json_text, value in _values(text, "[" if schema.get("type") == "array" else "{", reasons):
+        problem = jsonschema.exceptions.best_match(check.iter_errors(value))
+        if problem is None:
+            found.append((json_text, value))
+        else:
+            reasons.append(f"not as the schema says: {problem.message[:200]}")
+    if not found:
+        told = [reason for reason in reasons if reason.startswith("not as")] or reasons
+        raise NoJson(told[0] if told else "no JSON")
+    if any(value != found[0][1] for _, value in found):
+        raise NoJson("holds more than one answer")
+    json_text, value = found[0]
+    written = json.dumps(value, ensure_ascii=False)
+    return json_text if clean(written) == written else clean(written)
+
+
+def _values(text: str, opening: str, reasons: list[str]) -> Iterator[tuple[str, Any]]:
+    """JSON values in a text: the whole of it, else those that begin with `opening` after the model's thoughts."""
+    try:
+        yield text.strip(), parsed(text.strip())
+        return
+    except NoJson as error:
+        reasons.append(f"no JSON: {error}")
+    said, at = _without_thoughts(text), -1
+    for _ in range(MOST_OBJECTS):
+        at = said.find(opening, at + 1)
+        if at < 0:
+            return
+        try:
+            value, end = _DECODER.raw_decode(said, at)
+        except (ValueError, RecursionError):
+            continue
+        if not _is_deep(value):
+            yield said[at:end], value
+        at = end - 1
+
+
+def _read_vectors(reply: Mapping[str, Any], request: EmbedRequest) -> Answer:
+    rows = reply.get("data")
+    try:
+        by_index = {int(row["index"]): tuple(map(finite, row["embedding"])) for row in rows or ()}
+        vectors = tuple(by_index[i] for i in range(len(request.texts)))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return Answer(status=MALFORMED, error=f"no vectors for all of {len(request.texts)} texts")
+    if len({len(vector) for vector in vectors}) > 1 or not all(vectors):
+        return Answer(status=MALFORMED, error="the vectors are not of one length")
+    return Answer(status=OK, vectors=vectors)
+
+
+@lru_cache(maxsize=64)
+def _validator(schema: str) -> Any:
+    """Checking the schema itself takes longer than checking an answer, so it is done once."""
+    given = json.loads(schema)
+    kind = jsonschema.validators.validator_for(given)
+    kind.check_schema(given)
+    return kind(given)
