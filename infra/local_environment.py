@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import secrets
 import sys
 from dataclasses import dataclass, fields
@@ -11,6 +12,7 @@ from typing import Any
 
 from infra.errors import SettingError
 from infra.settings import REPOSITORY, LineageSettings, load_settings
+from infra.state import kept_secret
 
 TELEMETRY_OFF = {
     "GX_ANALYTICS_ENABLED": "false",
@@ -83,24 +85,34 @@ def foreign_llm() -> str | None:
     return os.environ.get("PENCHANT_LLM__BASE_URL")
 
 
-def _kept_secret(path: Path, value: str) -> Path:
-    """File with a secret of this home folder; `value` is written when it is not there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(value)
-    return path
+USER = "penchant"
+"""Who asks the local Airflow and MLflow; the passwords are made for each home folder."""
+HOSTS = ("127.0.0.1", "localhost")
+"""By which names the local services may be asked. A page that has pointed a name of its own at this machine uses that
+name, and is refused (DNS rebinding)."""
+
+
+def _is_hex(text: str) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
+
+
+def _token(path: Path) -> str:
+    return kept_secret(path, lambda: secrets.token_hex(32), _is_hex)
 
 
 def _ray_token(home: Path) -> Path:
     """File with the token of the local Ray cluster."""
-    return _kept_secret(home / "ray_token", secrets.token_hex(32))
+    _token(home / "ray_token")
+    return home / "ray_token"
 
 
 def _webhook_key(home: Path) -> str:
     """Key with which MLflow keeps the secrets of webhooks; it makes a new one at every start where it is given none."""
-    key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-    return _kept_secret(home / "mlflow_webhook_key", key).read_text()
+    return kept_secret(
+        home / "mlflow_webhook_key",
+        lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        lambda text: re.fullmatch("[A-Za-z0-9_-]{43}=", text) is not None,
+    )
 
 
 def lineage_environment(lineage: LineageSettings, home: Path) -> dict[str, str]:

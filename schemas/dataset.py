@@ -1,11 +1,11 @@
 """A registered data set: where its landing files lie and how to read them."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from infra.state import damaged, read_json, write_json
 from schemas.errors import DataError
 
 FORMATS = ("amazon-2014", "amazon-2018", "amazon-2023", "movielens", "columns")
@@ -48,18 +48,21 @@ class Dataset:
 
         Raises:
             DataError: no such data set; the message lists those that are registered.
+            DamagedFile: the registration is cut.
         """
         path = Path(folder) / f"{name}.json"
         if not path.exists():
             known = sorted(p.stem for p in Path(folder).glob("*.json")) or ["none"]
             raise DataError(f"no data set {name!r} is registered in {folder} (registered: {', '.join(known)})")
-        return cls(**json.loads(path.read_text()))
+        remedy = f"register the data set {name} again, which replaces the file"
+        raw = read_json(path, remedy, dict)
+        try:
+            return cls(**raw)
+        except TypeError as error:
+            raise damaged(path, error, remedy) from error
 
     def save(self, folder: str | Path) -> Path:
         """Register the data set in `folder`; an existing registration of the name is replaced."""
         path = Path(folder) / f"{self.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1, sort_keys=True))
-        temporary.replace(path)
+        write_json(path, asdict(self), sort_keys=True)
         return path

@@ -206,7 +206,9 @@ class Ledger:
 
     def _take_over(self) -> None:
         """Bring answers that a killed job left in its journals into the table."""
-        for path, rows in left_behind(self._journals):
+        for path, found in left_behind(self._journals):
+            rows = found.rows
+            self.usage.lost_lines += found.lost
             keys = [row["request_key"] for row in rows]
             kept = self._table().where(sf.col("request_key").isin(keys)).select("request_key").distinct().collect()
             known = {row.request_key for row in kept}

@@ -6,6 +6,7 @@ file's size together, so that no more than some files' rows are in memory at a t
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,8 +175,10 @@ def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int
     """
     written = read_text(f"{folder}/{MANIFEST}")
     if written is not None:
-        content = json.loads(written)
-        return StreamedExamples(folder, tuple(content["rows"]), content["preferences"])
+        # A manifest that is damaged counts as none: what it lists is written again.
+        with suppress(ValueError, KeyError, TypeError):
+            content = json.loads(written)
+            return StreamedExamples(folder, tuple(content["rows"]), content["preferences"])
     filesystem, path = _filesystem(folder)
     filesystem.create_dir(path, recursive=True)
     rng = np.random.default_rng(seed)

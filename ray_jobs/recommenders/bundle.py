@@ -5,7 +5,6 @@ codes); where sentences steer the recipe, ``steering.json`` and ``terms.safetens
 a folder without it is not a bundle.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +18,13 @@ import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
+from infra.state import named, read_json, write_json
 from ray_jobs.data.histories import Catalogue, IntArray, make_batch
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering import layer as steering
-from ray_jobs.steering.layer import SteeringLayer
+from ray_jobs.steering.layer import RETRAIN, SteeringLayer
 from schemas.errors import DataError
 
 FORMAT = 1
@@ -194,9 +194,7 @@ def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[
         "level_sizes": list(catalogue.level_sizes),
         "provenance": dict(provenance),
     }
-    temporary = folder / "recipe.json.tmp"
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
-    temporary.replace(folder / "recipe.json")
+    write_json(folder / "recipe.json", content, sort_keys=True)
     return folder
 
 
@@ -205,8 +203,7 @@ def read_provenance(path: str | Path) -> dict[str, Any] | None:
     file = Path(path) / "recipe.json"
     if not file.exists():
         return None
-    provenance: dict[str, Any] = json.loads(file.read_text())["provenance"]
-    return provenance
+    return read_json(file, RETRAIN, lambda content: dict(content["provenance"]))
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -214,16 +211,18 @@ def load_bundle(path: str | Path) -> Bundle:
 
     Raises:
         DataError: there is no complete bundle at `path`, or it was written by a newer format.
+        DamagedFile: a file of it is cut.
     """
     folder = Path(path)
     if not (folder / "recipe.json").exists():
         raise DataError(f"{folder} holds no complete model bundle (no recipe.json); run the train stage first")
-    content = json.loads((folder / "recipe.json").read_text())
+    content = read_json(folder / "recipe.json", RETRAIN, dict)
     if content["format"] != FORMAT:
         raise DataError(
             f"{folder} has bundle format {content['format']}, this code reads {FORMAT}; train the model again"
         )
-    table = pq.read_table(folder / "catalogue.parquet")
+    with named(folder / "catalogue.parquet", RETRAIN):
+        table = pq.read_table(folder / "catalogue.parquet")
     codes = table.column("codes").to_pylist()
     catalogue = Catalogue(
         item_ids=tuple(table.column("item_id").to_pylist()),
@@ -235,7 +234,8 @@ def load_bundle(path: str | Path) -> Bundle:
     kind = recipe_class(content["recipe"])
     settings = TypeAdapter(kind.settings_class).validate_python({**kind.earlier, **content["settings"]})
     recommender = kind(settings, catalogue)
-    recommender.load_trained_state(load_file(folder / "weights.safetensors"))
+    with named(folder / "weights.safetensors", RETRAIN):
+        recommender.load_trained_state(load_file(folder / "weights.safetensors"))
     recommender.steering = SteeringLayer.load(folder)
     recommender.eval()
     for parameter in recommender.parameters():

@@ -5,7 +5,6 @@ it holds nothing.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from safetensors.numpy import load_file, save_file
 
+from infra.state import named, read_json, write_json
 from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.base import Quantiser
 from schemas.errors import DataError
@@ -62,9 +62,7 @@ def save(folder: Path, stored: StoredTokenizer) -> None:
         "quantised_levels": stored.quantised_levels,
         "quantiser": stored.quantiser is not None,
     }
-    temporary = folder / f"{_DESCRIPTION}.tmp"
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
-    temporary.replace(folder / _DESCRIPTION)
+    write_json(folder / _DESCRIPTION, content, sort_keys=True)
 
 
 def load(folder: Path) -> StoredTokenizer | None:
@@ -72,10 +70,12 @@ def load(folder: Path) -> StoredTokenizer | None:
 
     Raises:
         DataError: it was written by another format.
+        DamagedFile: a file of it is cut.
     """
     if not (folder / _DESCRIPTION).exists():
         return None
-    content = json.loads((folder / _DESCRIPTION).read_text())
+    again = "fit the tokenizer again (--generation)"
+    content = read_json(folder / _DESCRIPTION, again, dict)
     if content["format"] != FORMAT:
         raise DataError(
             f"{folder} has tokenizer format {content['format']}, this code reads {FORMAT}; fit the tokenizer again "
@@ -83,7 +83,8 @@ def load(folder: Path) -> StoredTokenizer | None:
         )
     kind = tokenizer_class(content["recipe"])
     settings = TypeAdapter(kind.settings_class).validate_python(content["settings"])
-    quantiser = kind(settings).restore(load_file(folder / _TENSORS)) if content["quantiser"] else None
+    with named(folder / _TENSORS, again):
+        quantiser = kind(settings).restore(load_file(folder / _TENSORS)) if content["quantiser"] else None
     return StoredTokenizer(
         recipe=content["recipe"],
         settings=settings,
