@@ -107,7 +107,7 @@ class Simulation:
                 supervisor.up()
                 files = [f"--{kind}={self.landing}/{{partition}}/{name}" for kind, name in FILES.items()]
                 self._module("pipelines.landing.register", f"--name={DATASET}", "--format=amazon-2023", *files)
-                api = AirflowAPI(f"http://127.0.0.1:{self.ports.airflow}")
+                api = AirflowAPI(f"http://127.0.0.1:{self.ports.airflow}", self.home)
                 runs = DagRuns(api, self.home)
                 runs.wait_for_dag(DAG)
                 api.ensure_pool("heavy", POOL_SLOTS, "Stages that want the whole machine")

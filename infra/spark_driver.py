@@ -153,6 +153,7 @@ class SparkDriver:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
         environment = {**python, **os.environ, "SPARK_HOME": str(spark_home()), "PYTHONPATH": str(REPOSITORY)}
+        environment["PENCHANT_HOME"] = str(self._home)
         # A session of its own: the driver outlives the task that started it. `make down` finds it by the note.
         with self._log.open("wb") as log:
             process = subprocess.Popen(

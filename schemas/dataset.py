@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from infra.home import here
 from infra.state import damaged, read_json, write_json
 from schemas.errors import DataError
 
@@ -56,8 +57,10 @@ class Dataset:
             raise DataError(f"no data set {name!r} is registered in {folder} (registered: {', '.join(known)})")
         remedy = f"register the data set {name} again, which replaces the file"
         raw = read_json(path, remedy, dict)
+        home = str(path.absolute().parent.parent)
+        places = {key: here(raw[key], home) for key in ("reviews", "items") if isinstance(raw.get(key), str)}
         try:
-            return cls(**raw)
+            return cls(**{**raw, **places})
         except TypeError as error:
             raise damaged(path, error, remedy) from error
 
