@@ -11,7 +11,6 @@ cleared goes to the end of the line, and waits there.
 
 import datetime as dt
 import fcntl
-import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowRescheduleException
 
 from infra.settings import load_settings
+from infra.state import read_json, write_json
 
 PREPARES, READS, REMOVES = "prepares", "reads", "removes"
 USES = {
@@ -56,15 +56,22 @@ def stand_in_line(path: Path, run: Run, is_running: Callable[[Run], bool]) -> Ru
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        stored: list[Run] = [(dag, one) for dag, one in json.loads(path.read_text())] if path.exists() else []
+        stored = _line_at(path)
         line = [other for other in stored if other == run or is_running(other)]
         line += [] if run in line else [run]
         if line != stored:
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(line, indent=1))
-            temporary.replace(path)
+            write_json(path, line)
     before = line[: line.index(run)]
     return next((other for other in before if {USES[other[0]], USES[run[0]]} not in BESIDE), None)
+
+
+def _line_at(path: Path) -> list[Run]:
+    """Who stands in line. It is not made again by itself: a run whose turn has come does not stand in it anew."""
+    remedy = f"when no run of data set {path.stem} is under way, delete it; runs then stand in line again"
+    try:
+        return read_json(path, remedy, lambda raw: [(str(dag), str(one)) for dag, one in raw])
+    except FileNotFoundError:
+        return []
 
 
 def wait_for_turn(context: Mapping[str, Any]) -> None:

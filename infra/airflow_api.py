@@ -3,31 +3,46 @@
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from infra.errors import SettingError
+from infra.local_environment import USER, password
 
 TIMEOUT_S = 60
 LOOKS = 5
+LOGIN = "/auth/token"
 
 
 class AirflowAPI:
-    """Airflow's public API at `address`; local profile only, where every visitor is an administrator."""
+    """Airflow's public API at `address`; local profile only, where a home folder has a password.
 
-    def __init__(self, address: str) -> None:
+    Raises:
+        SettingError: nobody answers there, or an Airflow of another home.
+    """
+
+    def __init__(self, address: str, home: Path) -> None:
         self.address = address
-        self._token = self._call("POST", "/auth/token", {})["access_token"]
+        self._token = ""
+        try:
+            given = self._call("POST", LOGIN, {"username": USER, "password": password(home)})
+        except SettingError as error:
+            if " 401 " not in str(error):
+                raise
+            raise SettingError(
+                f"Airflow at {address} does not take the password of {home}: it is of another home, or was started "
+                "before the password was made; `make down`, and start again"
+            ) from error
+        self._token = given["access_token"]
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if path != "/auth/token":
+        if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        else:
-            method, body = "GET", None
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.address + path, data=data, headers=headers, method=method)
         # A look can be repeated while a loaded machine is slow to answer; a change is sent once.
-        tries = LOOKS if method == "GET" else 1
+        tries = LOOKS if method == "GET" or path == LOGIN else 1
         for left in reversed(range(tries)):
             try:
                 with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:

@@ -17,7 +17,8 @@ from typing import Any
 from infra.airflow_api import AirflowAPI
 from infra.dag_runs import DagRuns
 from infra.errors import SettingError
-from infra.local_environment import Ports, local_environment
+from infra.home import settle
+from infra.local_environment import USER, Ports, local_environment, password_file
 from infra.services import Supervisor
 from infra.settings import REPOSITORY, load_settings
 
@@ -39,13 +40,14 @@ class Demo:
 
     def run(self) -> None:
         """Do all of it; raises SettingError with one message when a step fails."""
+        settle(self.home)
         print("Input")
         dataset = self._register_input()
         self._lap("input")
         print("Services")
         self.supervisor.up()
         self._lap("services")
-        api = AirflowAPI(f"http://127.0.0.1:{self.ports.airflow}")
+        api = AirflowAPI(f"http://127.0.0.1:{self.ports.airflow}", self.home)
         runs = DagRuns(api, self.home)
         runs.wait_for_dag(DAG)
         api.ensure_pool("heavy", 1, POOL_NOTE)
@@ -101,6 +103,7 @@ class Demo:
         if day:
             print(f"The day    {day['outputs']['page']}")
         print(f"Ray        http://127.0.0.1:{self.ports.ray_dashboard}  (token: {self.home}/ray_token)")
+        print(f"Log in     Airflow and MLflow ask for user {USER}, password: {password_file(self.home)}")
         print(f"Data docs  file://{docs}")
         print("Time       " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self._spent.items()))
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import secrets
 import sys
 from dataclasses import dataclass, fields
@@ -11,6 +12,7 @@ from typing import Any
 
 from infra.errors import SettingError
 from infra.settings import REPOSITORY, LineageSettings, load_settings
+from infra.state import kept_secret, write_text
 
 TELEMETRY_OFF = {
     "GX_ANALYTICS_ENABLED": "false",
@@ -83,24 +85,60 @@ def foreign_llm() -> str | None:
     return os.environ.get("PENCHANT_LLM__BASE_URL")
 
 
-def _kept_secret(path: Path, value: str) -> Path:
-    """File with a secret of this home folder; `value` is written when it is not there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(value)
+USER = "penchant"
+"""Who asks the local Airflow and MLflow, with the password of the home folder."""
+HOSTS = ("127.0.0.1", "localhost")
+"""By which names the local services may be asked; the variable ``ALLOWED_HOSTS`` has more, with commas between. A page
+that has pointed a name of its own at this machine (DNS rebinding) asks by that name, and is refused."""
+
+
+def allowed_hosts() -> list[str]:
+    """Names by which the local services may be asked."""
+    more = os.environ.get("ALLOWED_HOSTS", "").split(",")
+    return list(dict.fromkeys([*HOSTS, *(host.strip() for host in more if host.strip())]))
+
+
+def _is_hex(text: str) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
+
+
+def _token(path: Path) -> str:
+    return kept_secret(path, lambda: secrets.token_hex(32), _is_hex)
+
+
+def password_file(home: Path) -> Path:
+    """File with the password of `USER`."""
+    return home / "password"
+
+
+def password(home: Path) -> str:
+    """The password of `USER` in the local Airflow and MLflow of this home folder."""
+    form = "[A-Za-z0-9_-]{32}"
+    return kept_secret(password_file(home), lambda: secrets.token_urlsafe(24), lambda t: bool(re.fullmatch(form, t)))
+
+
+def _airflow_passwords(home: Path) -> Path:
+    """The file that Airflow's simple auth manager reads."""
+    path = home / "airflow" / "passwords.json"
+    wanted = json.dumps({USER: password(home)})
+    if not path.exists() or path.read_text(errors="replace").strip() != wanted:
+        write_text(path, wanted, private=True)
     return path
 
 
 def _ray_token(home: Path) -> Path:
     """File with the token of the local Ray cluster."""
-    return _kept_secret(home / "ray_token", secrets.token_hex(32))
+    _token(home / "ray_token")
+    return home / "ray_token"
 
 
 def _webhook_key(home: Path) -> str:
     """Key with which MLflow keeps the secrets of webhooks; it makes a new one at every start where it is given none."""
-    key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-    return _kept_secret(home / "mlflow_webhook_key", key).read_text()
+    return kept_secret(
+        home / "mlflow_webhook_key",
+        lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        lambda text: re.fullmatch("[A-Za-z0-9_-]{43}=", text) is not None,
+    )
 
 
 def lineage_environment(lineage: LineageSettings, home: Path) -> dict[str, str]:
@@ -128,8 +166,10 @@ def local_environment(home: Path, ports: Ports) -> dict[str, str]:
     neighbour several times slower. A process computes with half of the cores (``OMP_NUM_THREADS``, unless it is set):
     with a thread on each, every small operation waits for the one that a neighbour has displaced. Some of Ray's ports
     listen on every interface whatever address the head is given, so its token authentication is on, with a token of
-    this home folder.
+    this home folder. Airflow and MLflow ask for a password of it. Airflow's own file keeps paths from its first start,
+    so that all of them are given here: a home that is moved or copied stays with itself.
     """
+    hosts = allowed_hosts()
     airflow_url = f"http://127.0.0.1:{ports.airflow}"
     binaries = str(Path(sys.executable).parent)
     return {
@@ -151,6 +191,9 @@ def local_environment(home: Path, ports: Ports) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(_ray_token(home)),
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*hosts, *(f"{host}:*" for host in hosts)]),
+        "MLFLOW_TRACKING_USERNAME": USER,
+        "MLFLOW_TRACKING_PASSWORD": password(home),
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": os.environ.get(
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY", _webhook_key(home)
         ),
@@ -163,11 +206,18 @@ def local_environment(home: Path, ports: Ports) -> dict[str, str]:
         "AIRFLOW_CONN_SPARK_DEFAULT": '{"conn_type": "spark", "host": "local[2]", "extra": {"deploy-mode": "client"}}',
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "infra.airflow_database.CONNECT_ARGS",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC": "infra.airflow_database.CONNECT_ARGS",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow/airflow.db",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "airflow" / "logs"),
+        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(home / "airflow" / "logs" / "dag_processor"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "dags" / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{airflow_url}/execution/",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_airflow_passwords(home)),
+        "ALLOWED_HOSTS": ",".join(hosts),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(ports.airflow),
         "AIRFLOW__API__BASE_URL": airflow_url,

@@ -1,8 +1,10 @@
 """Progress of long work, written to a small file that the terminal and the pages read."""
 
-import json
 import time
 from pathlib import Path
+
+from infra.errors import DamagedFile
+from infra.state import read_json, write_json
 
 
 class Progress:
@@ -10,7 +12,6 @@ class Progress:
 
     def __init__(self, home: str, stage: str) -> None:
         self._path = Path(home) / "progress" / f"{stage}.json"
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._written = 0.0
 
     def update(self, done: int, total: int, note: str = "") -> None:
@@ -19,16 +20,14 @@ class Progress:
         if done < total and now - self._written < 0.5:
             return
         self._written = now
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"done": done, "total": total, "note": note, "at": now}))
-        temporary.replace(self._path)
+        write_json(self._path, {"done": done, "total": total, "note": note, "at": now}, lasting=False, indent=None)
 
 
 def read_progress(home: str, stage: str, since: float) -> tuple[int, int, str] | None:
     """`(done, total, note)` of a stage, or None when nothing was written after the time `since`."""
     path = Path(home) / "progress" / f"{stage}.json"
     try:
-        raw = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        at, found = read_json(path, "", lambda raw: (raw["at"], (raw["done"], raw["total"], raw["note"])))
+    except (FileNotFoundError, DamagedFile):
         return None
-    return (raw["done"], raw["total"], raw["note"]) if raw["at"] >= since else None
+    return found if at >= since else None

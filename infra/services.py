@@ -5,29 +5,34 @@ time are kept in ``<home>/services.json``, so that a recycled id is never mistak
 """
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
 from infra.doctor import port_problems
-from infra.errors import SettingError
+from infra.errors import DamagedFile, SettingError
+from infra.home import settle, socket_folder
 from infra.local_environment import Ports, foreign_llm, local_environment
+from infra.mlflow_server import mlflow_access, require_registry
 from infra.settings import load_settings
+from infra.state import read_json, write_json
 
 START_LIMIT_S = 240
 STOP_LIMIT_S = 25
+_NAME = "PENCHANT_SERVICE"
+"""Variable with the name of a service, in its environment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,7 @@ class Service:
     Args:
         health: address that answers 200 once the service can be used.
         page: address for people, or None.
+        environment: makes what the service needs at its start, and gives variables beside `local_environment`'s.
         ends_its_children: the first process ends the others in order when told to stop; a service without it is
             stopped by a signal to its whole process group.
     """
@@ -46,6 +52,7 @@ class Service:
     ports: tuple[str, ...]
     health: str
     page: str | None = None
+    environment: Callable[[], Mapping[str, str]] = dict
     ends_its_children: bool = False
 
 
@@ -77,7 +84,7 @@ def local_services(home: Path, ports: Ports) -> list[Service]:
                 *("--dashboard-agent-listen-port=0", "--metrics-export-port=0"),
                 # By default all clusters of a machine give their workers ports from one range.
                 *("--min-worker-port=0", "--max-worker-port=0"),
-                *("--object-store-memory=500000000", f"--temp-dir={_ray_folder(home)}"),
+                *("--object-store-memory=500000000", f"--temp-dir={socket_folder(home)}/ray"),
             ],
             ports=("RAY_DASHBOARD_PORT", "RAY_GCS_PORT"),
             health=f"{dashboard}/api/version",
@@ -88,9 +95,11 @@ def local_services(home: Path, ports: Ports) -> list[Service]:
             name="mlflow",
             argv=[
                 *(str(binaries / "mlflow"), "server", "--host=127.0.0.1", f"--port={ports.mlflow}", "--workers=1"),
+                "--app-name=basic-auth",
                 f"--backend-store-uri=sqlite:///{home}/mlflow/mlflow.db",
                 f"--artifacts-destination={home}/mlflow/artifacts",
             ],
+            environment=partial(mlflow_access, home),
             ports=("MLFLOW_PORT",),
             health=f"{mlflow}/health",
             page=mlflow,
@@ -112,14 +121,6 @@ def local_services(home: Path, ports: Ports) -> list[Service]:
     return services[:-1] if foreign_llm() else services
 
 
-def _ray_folder(home: Path) -> str:
-    """Ray's folder of one home: a job asks it for its cluster's address, and the default is shared by the machine.
-
-    It lies under the system's temporary folder because the paths of Ray's sockets must be short.
-    """
-    return f"{tempfile.gettempdir()}/penchant-ray-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
-
-
 class Supervisor:
     """Starts and stops local services of one home folder: all of them, or those in `names`."""
 
@@ -130,22 +131,28 @@ class Supervisor:
         self._state_path = home / "services.json"
 
     def running(self) -> dict[str, int]:
-        """Process ids of our services that are alive, by name."""
+        """Process ids of our services that are alive, by name; those that a copied file names are another home's."""
         return {
-            name: entry["pid"] for name, entry in self._state().items() if _start_time(entry["pid"]) == entry["started"]
+            name: entry["pid"]
+            for name, entry in self._state().items()
+            if _start_time(entry["pid"]) == entry["started"] and _is_of(entry["pid"], self.home)
         }
 
     def up(self, say: Callable[[str], None] = print) -> None:
         """Start the services that are not running and wait until all are healthy.
 
         Raises:
-            SettingError: a port is busy, or a service ended or stayed unhealthy; the message names its log.
+            SettingError: a port is busy, or a service ended or stayed unhealthy; the message names its log. Or the
+                registry's database is gone and its artifacts are not.
         """
+        settle(self.home)
         alive = self.running()
         wanted = [service for service in self._services if service.name not in alive]
         busy = port_problems({v: p for v, p in self.ports.by_variable().items() if any(v in s.ports for s in wanted)})
         if busy:
             raise SettingError("\n".join(busy))
+        if any(service.name == "mlflow" for service in wanted):
+            require_registry(self.home)
         processes = {service.name: self._start(service) for service in wanted}
         started = time.monotonic()
         waiting = list(self._services)
@@ -185,11 +192,28 @@ class Supervisor:
     def _spark_drivers(self) -> dict[str, int]:
         """Process ids of Spark drivers of this home that wait for another stage; see `infra.spark_driver`."""
         notes = (self.home / "spark_drivers").glob("*")
-        pids = [int(note.name) for note in notes if _start_time(int(note.name)) >= 0 and _is_driver(int(note.name))]
+        there = [int(note.name) for note in notes if note.name.isdigit() and _start_time(int(note.name)) >= 0]
+        pids = [pid for pid in there if _is_driver(pid) and _is_of(pid, self.home)]
         return {f"Spark driver {pid}": pid for pid in pids}
 
     def _state(self) -> dict[str, dict[str, int]]:
-        return json.loads(self._state_path.read_text()) if self._state_path.exists() else {}
+        """Process ids and start times by name; a file that is damaged is made again from the processes there are."""
+        try:
+            return read_json(
+                self._state_path,
+                "",
+                lambda raw: {name: {key: int(one[key]) for key in ("pid", "started")} for name, one in raw.items()},
+            )
+        except FileNotFoundError:
+            return {}
+        except DamagedFile:
+            found = {
+                name: {"pid": pid, "started": _start_time(pid)}
+                for pid in _leaders()
+                if (name := _environment(pid).get(_NAME)) and _is_of(pid, self.home)
+            }
+            write_json(self._state_path, found)
+            return found
 
     def _log(self, service: Service) -> Path:
         return self.home / "logs" / f"{service.name}.log"
@@ -204,18 +228,41 @@ class Supervisor:
         with self._log(service).open("wb") as log:
             process = subprocess.Popen(
                 service.argv,
-                env=local_environment(self.home, self.ports),
+                env={**local_environment(self.home, self.ports), **service.environment(), _NAME: service.name},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o077,
             )
         state = self._state() | {service.name: {"pid": process.pid, "started": _start_time(process.pid)}}
-        temporary = self._state_path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(state))
-        temporary.replace(self._state_path)
+        write_json(self._state_path, state)
         return process
+
+
+def _environment(pid: int) -> dict[str, str]:
+    """Variables that a process was started with; none where it is gone or somebody else's."""
+    try:
+        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    return dict(entry.decode(errors="replace").split("=", 1) for entry in entries if b"=" in entry)
+
+
+def _is_of(pid: int, home: Path) -> bool:
+    """Whether a process works for this home folder."""
+    named = _environment(pid).get("PENCHANT_HOME")
+    return named is not None and Path(named).resolve() == home.resolve()
+
+
+def _leaders() -> Iterator[int]:
+    """First processes of the sessions there are."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):
+                if os.getsid(int(folder.name)) == int(folder.name):
+                    yield int(folder.name)
 
 
 def _start_time(pid: int) -> int:

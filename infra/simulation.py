@@ -27,6 +27,7 @@ from infra.local_environment import Ports, local_environment
 from infra.services import Supervisor
 from infra.settings import REPOSITORY, load_settings
 from infra.spark_conf import INTERPRETED
+from infra.state import read_json, write_json
 
 DAG, ERASE, CLEAN_UP = "daily_retrain", "erase_users", "clean_up"
 DATASET = "simulation"
@@ -99,14 +100,14 @@ class Simulation:
         self._module(
             "pipelines.landing.planted_world.days", f"--out={self.landing}", f"--days={self.days}", *self.sizes
         )
-        plan = json.loads((self.landing / "plan.json").read_text())
+        plan = read_json(self.landing / "plan.json", "delete the folder; the world is written again", list)
         with self._scripted_model(), _environment({SPARK_CONF: os.environ.get(SPARK_CONF, json.dumps(INTERPRETED))}):
             supervisor = Supervisor(self.home, self.ports)
             try:
                 supervisor.up()
                 files = [f"--{kind}={self.landing}/{{partition}}/{name}" for kind, name in FILES.items()]
                 self._module("pipelines.landing.register", f"--name={DATASET}", "--format=amazon-2023", *files)
-                api = AirflowAPI(f"http://127.0.0.1:{self.ports.airflow}")
+                api = AirflowAPI(f"http://127.0.0.1:{self.ports.airflow}", self.home)
                 runs = DagRuns(api, self.home)
                 runs.wait_for_dag(DAG)
                 api.ensure_pool("heavy", POOL_SLOTS, "Stages that want the whole machine")
@@ -207,7 +208,7 @@ class Simulation:
             server.wait()
 
     def _write(self, outcomes: Sequence[Outcome]) -> None:
-        (self.home / "simulation.json").write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+        write_json(self.home / "simulation.json", [asdict(one) for one in outcomes])
 
 
 @contextmanager

@@ -3,11 +3,14 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from infra.errors import SettingError
 from infra.settings import Settings
+from infra.state import write_text
 
 SMALL_BYTES = 2 * 2**20
 """Bytes of input files, some 100,000 rows, up to which a stage of a local Spark starts for little data. Above, the
@@ -47,6 +50,38 @@ def require_java() -> str:
     return java
 
 
+@contextmanager
+def properties_file(conf: Mapping[str, str]) -> Iterator[Path]:
+    """A file of these properties for ``spark-submit --properties-file``, there until Spark is up.
+
+    Keys of stores are among them. On a command line everybody on the machine sees them, and Airflow logs it; the file
+    is its owner's alone. Spark reads it instead of the installation's ``spark-defaults.conf``, which it therefore
+    begins with.
+    """
+    folder = Path(os.environ.get("SPARK_CONF_DIR") or spark_home() / "conf")
+    defaults = folder / "spark-defaults.conf"
+    lines = [defaults.read_text(encoding="utf-8")] if defaults.is_file() else []
+    lines += [f"{_escaped(name, ' =:#!')}={_escaped(value)}" for name, value in conf.items()]
+    with tempfile.TemporaryDirectory(prefix="penchant-") as made:
+        path = Path(made) / "spark.properties"
+        write_text(path, "\n".join([*lines, ""]), private=True, lasting=False)
+        yield path
+
+
+def _escaped(text: str, special: str = "") -> str:
+    """A name or value as Java's properties have it."""
+    units = text.encode("utf-16-be", "surrogatepass")
+    found = []
+    for high, low in zip(units[::2], units[1::2], strict=True):
+        sign = chr(256 * high + low)
+        if sign == "\\" or sign in special:
+            found.append(f"\\{sign}")
+        else:
+            found.append(sign if " " <= sign <= "~" else f"\\u{ord(sign):04x}")
+    escaped = "".join(found)
+    return f"\\{escaped}" if escaped.startswith(" ") else escaped
+
+
 def delta_jars(settings: Settings) -> list[Path]:
     """The Delta JARs that `python -m infra.jars` put into ``settings.spark.jars_dir``, sorted by name.
 
@@ -79,7 +114,7 @@ def large_heap_mib() -> int:
 
 
 def spark_conf(settings: Settings, input_bytes: Callable[[], int | None] = lambda: None) -> dict[str, str]:
-    """Every Spark property of a stage, for the session builder or for ``spark-submit --conf``.
+    """Every Spark property of a stage, for `properties_file`.
 
     A local Spark starts for the size of its input. Little data: Java's quick compiler alone, the serial collector,
     interpreted queries and a small heap halve the processor time of a stage. Much, or an unknown amount: both

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from infra.errors import SettingError
 from infra.settings import REPOSITORY
-from infra.spark_conf import spark_home
+from infra.spark_conf import properties_file, spark_home
 
 APPLICATION = REPOSITORY / "pipelines" / "launch" / "driver.py"
 CODE = tuple(REPOSITORY / room for room in ("infra", "pipelines", "schemas"))
@@ -39,11 +39,10 @@ class DriverLost(RuntimeError):
     """The driver ended in the middle of a stage."""
 
 
-def spark_submit(conf: Mapping[str, str], application: Path, *arguments: str) -> list[str]:
-    """The command line that runs a Python file under spark-submit with these properties."""
-    properties = [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
-    heap = ["--driver-memory", conf["spark.driver.memory"]] if "spark.driver.memory" in conf else []
-    return [str(spark_home() / "bin" / "spark-submit"), *heap, *properties, str(application), *arguments]
+def spark_submit(properties: Path, application: Path, *arguments: str) -> list[str]:
+    """The command line that runs a Python file under spark-submit with a `properties_file`."""
+    submit = str(spark_home() / "bin" / "spark-submit")
+    return [submit, f"--properties-file={properties}", str(application), *arguments]
 
 
 class SparkDriver:
@@ -61,7 +60,9 @@ class SparkDriver:
         ours = {name: value for name, value in os.environ.items() if name.startswith((*ENVIRONMENT, "PYSPARK_"))}
         told = json.dumps([dict(conf), ours, str(APPLICATION), os.getuid(), _newest_change()], sort_keys=True)
         self._folder = Path(tempfile.gettempdir()) / f"penchant-spark-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
-        self._command = [*(command or spark_submit(conf, APPLICATION)), str(self._socket_path()), str(linger_s)]
+        self._conf = dict(conf)
+        self._given = command
+        self._arguments = [str(self._socket_path()), str(linger_s)]
         self._home = home
         self._log = home / "logs" / "spark_driver.log"
         self._connection: socket.socket | None = None
@@ -149,14 +150,19 @@ class SparkDriver:
         return None
 
     def _start(self) -> socket.socket:
+        with properties_file(self._conf) as properties:
+            return self._started(self._given or spark_submit(properties, APPLICATION))
+
+    def _started(self, command: Sequence[str]) -> socket.socket:
         self._socket_path().unlink(missing_ok=True)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
         environment = {**python, **os.environ, "SPARK_HOME": str(spark_home()), "PYTHONPATH": str(REPOSITORY)}
+        environment["PENCHANT_HOME"] = str(self._home)
         # A session of its own: the driver outlives the task that started it. `make down` finds it by the note.
         with self._log.open("wb") as log:
             process = subprocess.Popen(
-                self._command,
+                [*command, *self._arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

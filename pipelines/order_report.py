@@ -4,7 +4,6 @@ Releases with day resolution tie much of a history, and the order inside a tie i
 file sorted by item identifier leaves ascending identifiers, which a model can learn instead of taste.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
+from infra.state import write_json
 from pipelines.gates import data_docs
 from pipelines.interactions import CoreSize
 from pipelines.pages.render import write_page
@@ -87,7 +87,7 @@ def write_order_report(
     page = docs_dir / "reports" / f"order_of_histories--{partition}.html"
     write_page(page, "order.html", partition=partition, report=report, tie_rule=tie_rule, sizes=sizes)
     record = {"partition": partition, "tie_rule": tie_rule, **asdict(report), "k_core": [asdict(s) for s in sizes]}
-    page.with_suffix(".json").write_text(json.dumps(record, indent=1))
+    write_json(page.with_suffix(".json"), record)
     data_docs.write_index(docs_dir)
     return page
 

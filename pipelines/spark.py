@@ -1,21 +1,24 @@
 """The Spark session of a stage."""
 
 import os
+import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from py4j.protocol import Py4JJavaError
+from pyspark import SparkContext
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from infra.errors import SettingError
 from infra.settings import Settings
-from infra.spark_conf import require_java, spark_conf
+from infra.spark_conf import properties_file, require_java, spark_conf
 from schemas.input_size import input_bytes, table_bytes
 from schemas.stage import engine_is_ready
 from schemas.stage_request import StageRequest
 
+SUBMIT = "PYSPARK_SUBMIT_ARGS"
 _DELTA = "io.delta.sql.DeltaSparkSessionExtension"
 
 
@@ -32,6 +35,24 @@ def tool_session(tool: str, settings: Settings, dataset: str) -> SparkSession:
     return spark_session(f"penchant {tool}", settings, lambda: table_bytes(settings.table_uri(dataset, "").rstrip("/")))
 
 
+def _started(builder: SparkSession.Builder, conf: Mapping[str, str]) -> SparkSession:
+    """The session of `builder` with these properties; where Java is started for it, its command line shows none."""
+    if not conf or SparkContext._gateway is not None:
+        for name, value in conf.items():
+            builder = builder.config(name, value)
+        return builder.getOrCreate()
+    given = os.environ.get(SUBMIT)
+    with properties_file(conf) as path:
+        os.environ[SUBMIT] = f"--properties-file {shlex.quote(str(path))} {given or 'pyspark-shell'}"
+        try:
+            return builder.getOrCreate()
+        finally:
+            if given is None:
+                del os.environ[SUBMIT]
+            else:
+                os.environ[SUBMIT] = given
+
+
 def spark_session(
     app_name: str, settings: Settings, input_bytes: Callable[[], int | None] = lambda: None
 ) -> SparkSession:
@@ -45,17 +66,15 @@ def spark_session(
     """
     os.environ["TZ"] = "UTC"
     time.tzset()
-    builder = SparkSession.Builder().appName(app_name)
+    builder, conf = SparkSession.Builder().appName(app_name), dict[str, str]()
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         require_java()
         conf = spark_conf(settings, input_bytes)
         if conf["spark.master"].startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        for name, value in conf.items():
-            builder = builder.config(name, value)
     try:
-        spark = builder.getOrCreate()
+        spark = _started(builder, conf)
     except PySparkRuntimeError as error:
         if error.getErrorClass() != "JAVA_GATEWAY_EXITED":
             raise

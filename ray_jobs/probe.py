@@ -51,18 +51,14 @@ def measure(reference: str, path: Path) -> dict[str, str | float | int]:
     """
     settings = load_settings()
     histories, nexts = read_probe(path)
-    import mlflow
-    import pandas as pd
-
     from ray_jobs.registry import runs, versions
 
     found = versions.resolve(runs.connect(settings), reference)
-    model = mlflow.pyfunc.load_model(f"models:/{found.name}/{found.version}")
-    answers = model.predict(pd.DataFrame({"history": histories, "preference": [None] * len(histories)}))
+    answers = versions.load_version(found).recommend(histories, [None] * len(histories), CUT)
     return {
         "model": f"{found.name}/{found.version}",
         "users": len(nexts),
-        "ndcg_10": round(ndcg([list(items) for items in answers["item_ids"]], nexts), 6),
+        "ndcg_10": round(ndcg([[item for item, _ in row] for row in answers], nexts), 6),
     }
 
 

@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 import mlflow
-import pandas as pd
 import pyarrow as pa
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from infra.progress import Progress
@@ -14,6 +14,7 @@ from ray_jobs.actors import through
 from ray_jobs.data.tables import publish
 from ray_jobs.registry import runs
 from ray_jobs.registry.audience import Reader, audience_of
+from ray_jobs.registry.versions import load_version, resolve
 from ray_jobs.stages.recommendations import STAGE, RecommendationsSettings
 from schemas.errors import DataError
 from schemas.handoff import StageReport
@@ -24,22 +25,25 @@ from schemas.stage_request import StageRequest
 class Scorer:
     """Holds the model, answers batches of users."""
 
-    def __init__(self, tracking_uri: str, model_uri: str, k: int, exclude_seen: bool) -> None:
+    def __init__(self, tracking_uri: str, version: str, k: int, exclude_seen: bool) -> None:
         mlflow.set_tracking_uri(tracking_uri)
         mlflow.set_registry_uri(tracking_uri)
-        self._model = mlflow.pyfunc.load_model(model_uri)
-        self._params = {"k": k, "exclude_seen": exclude_seen}
+        self._bundle = load_version(resolve(MlflowClient(tracking_uri, tracking_uri), version))
+        self._k, self._exclude_seen = k, exclude_seen
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Append ``item_ids`` and ``scores`` to the rows of `batch`."""
-        columns = ("history", "known", "times", "asked_at")
-        frame = pd.DataFrame({name: batch.column(name).to_pylist() for name in columns})
-        answer = self._model.predict(frame, params=self._params)
+        history, known, times, asked_at = (
+            batch.column(name).to_pylist() for name in ("history", "known", "times", "asked_at")
+        )
+        answers = self._bundle.recommend(
+            history, [None] * len(history), self._k, self._exclude_seen, times=times, asked_at=asked_at, known=known
+        )
         return pa.table(
             {
                 "user_id": batch.column("user_id"),
-                "item_ids": pa.array(answer["item_ids"].tolist(), pa.list_(pa.string())),
-                "scores": pa.array(answer["scores"].tolist(), pa.list_(pa.float32())),
+                "item_ids": pa.array([[item for item, _ in row] for row in answers], pa.list_(pa.string())),
+                "scores": pa.array([[score for _, score in row] for row in answers], pa.list_(pa.float32())),
                 "preference": batch.column("known"),
             }
         )
@@ -61,13 +65,13 @@ def blocks(audience: Sequence[Reader], size: int) -> Iterator[pa.Table]:
 
 
 def score(
-    audience: Sequence[Reader], tracking_uri: str, model_uri: str, chosen: RecommendationsSettings, progress: Progress
+    audience: Sequence[Reader], tracking_uri: str, version: str, chosen: RecommendationsSettings, progress: Progress
 ) -> pa.Table:
     """Columns user_id, item_ids, scores and preference for each of `audience`, in no particular order.
 
     The batches are always the same, so that the same users give the same scores to the last bit.
     """
-    arguments = (tracking_uri, model_uri, chosen.k, chosen.exclude_seen)
+    arguments = (tracking_uri, version, chosen.k, chosen.exclude_seen)
     tables = blocks(audience, chosen.users_per_batch)
     parts: list[pa.Table] = []
     done = 0
@@ -98,7 +102,7 @@ def run(request: StageRequest) -> StageReport:
     rows = score(
         audience,
         settings.mlflow.tracking_uri,
-        f"models:/{name}/{version}",
+        f"{name}/{version}",
         chosen,
         Progress(settings.home, STAGE),
     )

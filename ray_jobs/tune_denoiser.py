@@ -1,6 +1,5 @@
 """The work of `ray_jobs.stages.tune_denoiser`: make windows, tune on Ray Train, judge, keep adapter and report."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
+from infra.state import read_json, write_json
 from ray_jobs import cluster
 from ray_jobs.data.histories import Catalogue, Histories
 from ray_jobs.data.training_data import read_training_data
@@ -53,7 +53,7 @@ def run(request: StageRequest) -> StageReport:
         except BaseException:
             runs.finish(run_id, "FAILED")
             raise
-    report = json.loads((folder / REPORT).read_text())
+    report = read_json(folder / REPORT, "delete it and run the stage again, which tunes anew", dict)
     _record(run_id, folder, report)
     scores = {f"{name}.{key}": value for name, values in report["quality"].items() for key, value in values.items()}
     return StageReport(
@@ -102,9 +102,7 @@ def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, fold
         "loss": round(state.records[-1]["loss"], 6),
     }
     content = {"base": base, "counts": counts, "records": records, "quality": quality.rounded(scores)}
-    temporary = folder / f"{REPORT}.tmp"
-    temporary.write_text(json.dumps(content, indent=1))
-    temporary.replace(folder / REPORT)
+    write_json(folder / REPORT, content)
     Progress(settings.home, STAGE).update(1, 1, f"AUC {scores['tuned']['auc']:.3f}, base {scores['base']['auc']:.3f}")
 
 

@@ -1,11 +1,12 @@
 """A registered data set: where its landing files lie and how to read them."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from infra.home import here
+from infra.state import damaged, read_json, write_json
 from schemas.errors import DataError
 
 FORMATS = ("amazon-2014", "amazon-2018", "amazon-2023", "movielens", "columns")
@@ -48,18 +49,23 @@ class Dataset:
 
         Raises:
             DataError: no such data set; the message lists those that are registered.
+            DamagedFile: the registration is cut.
         """
         path = Path(folder) / f"{name}.json"
         if not path.exists():
             known = sorted(p.stem for p in Path(folder).glob("*.json")) or ["none"]
             raise DataError(f"no data set {name!r} is registered in {folder} (registered: {', '.join(known)})")
-        return cls(**json.loads(path.read_text()))
+        remedy = f"register the data set {name} again, which replaces the file"
+        raw = read_json(path, remedy, dict)
+        home = str(path.absolute().parent.parent)
+        places = {key: here(raw[key], home) for key in ("reviews", "items") if isinstance(raw.get(key), str)}
+        try:
+            return cls(**{**raw, **places})
+        except TypeError as error:
+            raise damaged(path, error, remedy) from error
 
     def save(self, folder: str | Path) -> Path:
         """Register the data set in `folder`; an existing registration of the name is replaced."""
         path = Path(folder) / f"{self.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1, sort_keys=True))
-        temporary.replace(path)
+        write_json(path, asdict(self), sort_keys=True)
         return path

@@ -2,8 +2,9 @@
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 
-from schemas.handoff import read_text, write_text
+from schemas.handoff import damaged, read_text, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,5 +28,9 @@ def write_failure(uri: str, failure: Failure) -> None:
 
 def read_failure(uri: str) -> Failure | None:
     """The failure at `uri`, or None."""
-    text = read_text(uri)
-    return None if text is None else Failure(**json.loads(text))
+    try:
+        text = read_text(uri)
+        return None if text is None else Failure(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        # Others read it, to tell of it: what is known without the file is enough for that.
+        return Failure(task_id=PurePath(uri).stem, message=str(damaged(uri, error)), page="")

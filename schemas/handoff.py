@@ -5,10 +5,14 @@ a person wants to see. The orchestrator reads it and gives the hand-offs to the 
 """
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra import state
+from infra.errors import DamagedFile
 from schemas.errors import DataError
 
 if TYPE_CHECKING:
@@ -83,21 +87,37 @@ def _is_there(filesystem: "fs.FileSystem", path: str) -> bool:
 
 def write_text(uri: str, text: str) -> None:
     """Write `text` at `uri` (a path or an object-store address) so that readers never see half a file."""
+    if "://" not in uri:
+        state.write_text(Path(uri), text)
+        return
     filesystem, path = _open(uri)
     filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
-    temporary = f"{path}.tmp"
+    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
     with filesystem.open_output_stream(temporary) as stream:
         stream.write(text.encode())
     filesystem.move(temporary, path)
 
 
 def read_text(uri: str) -> str | None:
-    """The text at `uri`, or None when nothing is there."""
+    """The text at `uri`, or None when nothing is there.
+
+    Raises:
+        DamagedFile: what is there is no text.
+    """
     filesystem, path = _open(uri)
     if not _is_there(filesystem, path):
         return None
     with filesystem.open_input_stream(path) as stream:
-        return stream.read().decode()
+        content = stream.read()
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise damaged(uri, error) from error
+
+
+def damaged(uri: str, error: Exception) -> DamagedFile:
+    """The error about a file of a stage that cannot be read."""
+    return state.damaged(uri, error, "delete it and run the stage again")
 
 
 def remove(uri: str) -> None:
@@ -129,4 +149,5 @@ def read_report(uri: str) -> StageReport | None:
     try:
         return StageReport.from_dict(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{uri} is not a stage report ({error}); delete it and run the stage again") from error
+        why = f"{type(error).__name__}: {error}"[:80]
+        raise DataError(f"{uri} is not a stage report ({why}); delete it and run the stage again") from error

@@ -19,7 +19,7 @@ from dags.operators.stages import (
 )
 from dags.turns import wait_for_turn
 from infra.settings import REPOSITORY, Settings, load_settings
-from infra.spark_conf import spark_conf
+from infra.spark_conf import properties_file, spark_conf
 from infra.spark_driver import SparkDriver
 from schemas.input_size import input_bytes
 from schemas.stage import TASK_STARTED
@@ -52,13 +52,14 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
         self.read = request.inputs
         forget_error(request)
         tables = settings.table_uri(request.dataset, "").rstrip("/")
-        self.conf = spark_conf(settings, lambda: input_bytes(request, settings.datasets_dir(), tables))
-        self._driver_memory = self.conf["spark.driver.memory"]
+        conf = spark_conf(settings, lambda: input_bytes(request, settings.datasets_dir(), tables))
         words, variables = [self.stage.stage, *request.to_argv()], {TASK_STARTED: f"{started_at(context):.3f}"}
         self.application_args, self.env_vars = words, variables
         try:
-            if not self._run_in_driver(settings, words, variables):
-                super().execute(context)  # type: ignore[arg-type]
+            if not self._run_in_driver(settings, conf, words, variables):
+                with properties_file(conf) as path:
+                    self.properties_file = str(path)
+                    super().execute(context)  # type: ignore[arg-type]
         except Exception:
             refuse_if_user_error(request)
             raise
@@ -72,11 +73,13 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
             self._driver.leave()
         super().on_kill()
 
-    def _run_in_driver(self, settings: Settings, words: list[str], variables: dict[str, str]) -> bool:
+    def _run_in_driver(
+        self, settings: Settings, conf: Mapping[str, str], words: list[str], variables: dict[str, str]
+    ) -> bool:
         """Run the stage in a driver that stays, where the profile wants one; False where it has to be submitted."""
         if not settings.spark.linger_s:
             return False
-        self._driver = SparkDriver(self.conf or {}, settings.spark.linger_s, Path(settings.home))
+        self._driver = SparkDriver(conf, settings.spark.linger_s, Path(settings.home))
         status = self._driver.run(words, variables, lambda line: self.log.info("%s", line))
         if status:
             raise AirflowException(f"the stage {self.stage.stage} ended with status {status}; what it said is above")

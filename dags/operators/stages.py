@@ -3,13 +3,14 @@
 import datetime as dt
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from infra.home import here
 from infra.settings import Settings, load_settings
 from schemas.handoff import StageReport, error_uri, read_report, read_text, remove, write_report
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
@@ -103,8 +104,8 @@ def request_for(stage: Stage, context: Mapping[str, Any], settings: Settings) ->
         for name, report in raw.items() if task_id == "inputs" else [(task_id, raw)]:
             if name in stage.after and name not in unread:
                 parsed = StageReport.from_dict(report)
-                handoffs.update(parsed.handoffs)
-                upstream.update({f"{name}.{key}": value for key, value in parsed.outputs.items()})
+                handoffs.update({k: replace(h, uri=here(h.uri, settings.home)) for k, h in parsed.handoffs.items()})
+                upstream.update({f"{name}.{k}": here(v, settings.home) for k, v in parsed.outputs.items()})
     if stage.told_of_run:
         upstream |= facts_of(context)
     request = StageRequest(

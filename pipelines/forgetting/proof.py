@@ -1,16 +1,17 @@
 """The proof of an erasure: a recount by a second reader, and a page and a record that name nobody."""
 
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pyarrow import fs
 
+from infra.state import read_json, write_json
 from pipelines.gates import data_docs
 from pipelines.gates.result import GateResult
 from pipelines.pages.render import write_page
@@ -130,7 +131,7 @@ def clean_data_docs(docs_dir: Path, search: Search) -> int:
     """Take example rows with an id out of the results of gates, and return how many there were."""
     removed = 0
     for path in sorted((docs_dir / "results").glob("*.json")):
-        result = GateResult.from_dict(json.loads(path.read_text()))
+        result = data_docs.read_record(path)
         kept = [
             {**asdict(outcome), "examples": tuple(e for e in outcome.examples if not search.of_text(e))}
             for outcome in result.outcomes
@@ -152,15 +153,18 @@ def read_proof(docs_dir: Path, erasure: str) -> Proof | None:
     path = page_path(docs_dir, erasure).with_suffix(".json")
     if not path.exists():
         return None
-    raw = json.loads(path.read_text())
-    tables = tuple(Proved(**table) for table in raw["tables"])
-    return Proof(**{**raw, "users": tuple(raw["users"]), "tables": tables})
+
+    def made(raw: dict[str, Any]) -> Proof:
+        tables = tuple(Proved(**table) for table in raw["tables"])
+        return Proof(**{**raw, "users": tuple(raw["users"]), "tables": tables})
+
+    return read_json(path, "move it away and run the erasure again, which counts anew what is there now", made)
 
 
 def write_proof(docs_dir: Path, proof: Proof) -> Path:
     """Write the page and the record, and return the page's path."""
     page = page_path(docs_dir, proof.erasure)
     write_page(page, "erasure.html", proof=proof)
-    page.with_suffix(".json").write_text(json.dumps(asdict(proof), indent=1))
+    write_json(page.with_suffix(".json"), asdict(proof))
     data_docs.write_index(docs_dir)
     return page

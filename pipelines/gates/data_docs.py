@@ -1,8 +1,10 @@
 """Data docs: pages that show every check of every table and partition and need nothing from outside."""
 
-import json
+import logging
 from pathlib import Path
 
+from infra.errors import DamagedFile
+from infra.state import read_json, write_json
 from pipelines.gates.result import GateResult
 from pipelines.pages.render import write_page
 
@@ -15,21 +17,33 @@ def page_path(docs_dir: Path, result: GateResult) -> Path:
 def write(docs_dir: Path, result: GateResult) -> None:
     """Write the page of `result` and the index of all results; an earlier result of the partition is replaced."""
     record = docs_dir / "results" / f"{_file_name(result)}.json"
-    record.parent.mkdir(parents=True, exist_ok=True)
-    temporary = record.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result.to_dict(), indent=1, default=str))
-    temporary.replace(record)
+    write_json(record, result.to_dict(), default=str)
     write_page(page_path(docs_dir, result), "table.html", result=result)
     write_index(docs_dir)
 
 
 def write_index(docs_dir: Path) -> None:
-    """Write the index of the results and reports in `docs_dir`."""
-    results = [GateResult.from_dict(json.loads(path.read_text())) for path in (docs_dir / "results").glob("*.json")]
+    """Write the index of the results and reports in `docs_dir`; a record that is damaged is named and left out."""
+    results, unread = [], []
+    for path in sorted((docs_dir / "results").glob("*.json")):
+        try:
+            results.append(read_record(path))
+        except DamagedFile as error:
+            logging.getLogger(__name__).warning("%s", error)
+            unread.append(str(error))
     results.sort(key=lambda result: (result.partition, result.checked_at), reverse=True)
     rows = [(result, page_path(docs_dir, result).relative_to(docs_dir)) for result in results]
     reports = [path.relative_to(docs_dir) for path in sorted((docs_dir / "reports").glob("*.html"), reverse=True)]
-    write_page(docs_dir / "index.html", "index.html", name=docs_dir.name, rows=rows, reports=reports)
+    write_page(docs_dir / "index.html", "index.html", name=docs_dir.name, rows=rows, reports=reports, unread=unread)
+
+
+def read_record(path: Path) -> GateResult:
+    """The result of a gate that lies at `path`.
+
+    Raises:
+        DamagedFile: it is cut.
+    """
+    return read_json(path, "delete it; a run of that partition makes it again", GateResult.from_dict)
 
 
 def _file_name(result: GateResult) -> str:

@@ -147,7 +147,9 @@ def remedy(llm: LLMSettings, field: str, reason: str) -> str:
     if llm.extra_body.get(field) is not None:
         return f"{llm.base_url} does not take {field}, which llm.extra_body sets: take it out there ({reason})"
     if field in LIMITS:
-        wanted = 'set llm.extra_body to the field that it takes, e.g. {"max_completion_tokens": null, "max_length": 200}'
+        wanted = (
+            'set llm.extra_body to the field that it takes, e.g. {"max_completion_tokens": null, "max_length": 200}'
+        )
     else:
         wanted = f'set llm.extra_body to {{"{field}": null}}, which leaves it out'
     return f"{llm.base_url} takes neither {field} nor its usual replacements: {wanted} ({reason})"

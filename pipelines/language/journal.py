@@ -6,13 +6,14 @@ they are committed. A job that starts takes over the journals that nobody holds 
 """
 
 import fcntl
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
+
+from infra.state import Lines, append_to, line_of, read_lines
 
 _TIME = "answered_at"
 
@@ -33,8 +34,7 @@ class Journal:
         self._file: TextIO | None = None
 
     def __enter__(self) -> "Journal":
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = append_to(self._path)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         return self
 
@@ -47,7 +47,7 @@ class Journal:
     def add(self, row: Mapping[str, Any]) -> None:
         """Write one answer; its ``answered_at`` is a time, everything else is JSON as it is."""
         assert self._file is not None
-        self._file.write(json.dumps({**row, _TIME: row[_TIME].isoformat()}, ensure_ascii=False) + "\n")
+        self._file.write(line_of({**row, _TIME: row[_TIME].isoformat()}))
         self._file.flush()
 
 
@@ -55,8 +55,7 @@ def answers_of(journals: Path) -> dict[str, dict[str, Any]]:
     """Answers by request key in the journals ``<journals>-*.jsonl``, whoever holds them."""
     found: dict[str, dict[str, Any]] = {}
     for path in journals.parent.glob(f"{journals.name}-*.jsonl"):
-        with path.open(encoding="utf-8") as file:
-            found |= {row["request_key"]: row for row in (_read(line) for line in file if line.endswith("\n"))}
+        found |= {row["request_key"]: row for row in read_lines(path, _read).rows}
     return found
 
 
@@ -75,20 +74,19 @@ def _lock_path(folder: Path, job: str) -> Path:
     return folder / f"{job}.lock"
 
 
-def left_behind(folder: Path) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
-    """Journals in `folder` that nobody holds, with their answers; a line cut by the end is left out."""
+def left_behind(folder: Path) -> Iterator[tuple[Path, Lines]]:
+    """Journals in `folder` that nobody holds, with their answers; a line that was cut is left out, and counted."""
     for path in sorted(folder.glob("*.jsonl")):
         lock = _lock_path(folder, path.name.split("-")[0])
         try:
-            with lock.open("w") as job, path.open("r+", encoding="utf-8") as file:
+            with lock.open("w") as job, path.open("rb") as file:
                 fcntl.flock(job, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield path, [_read(line) for line in file if line.endswith("\n")]
+                yield path, read_lines(path, _read)
                 lock.unlink(missing_ok=True)
         except (BlockingIOError, FileNotFoundError):
             continue
 
 
-def _read(line: str) -> dict[str, Any]:
-    row = json.loads(line)
-    return {**row, _TIME: datetime.fromisoformat(row[_TIME])}
+def _read(row: Any) -> dict[str, Any]:
+    return {**row, "request_key": str(row["request_key"]), _TIME: datetime.fromisoformat(row[_TIME])}

@@ -260,9 +260,10 @@ class Ledger:
 
     def _take_over(self) -> None:
         """Bring answers that a killed job left in its journals into the table."""
-        for path, rows in left_behind(self._journals):
-            # Releases before this one wrote down what came as it came: a count of 10**12 tokens, a reason that is a list.
-            rows = [{**row, **bounded_fields(row)} for row in rows]
+        for path, found in left_behind(self._journals):
+            self.usage.lost_lines += found.lost
+            # Earlier releases wrote down whatever came: a count of 10**12 tokens, a reason that is a list.
+            rows = [{**row, **bounded_fields(row)} for row in found.rows]
             keys = list({row["request_key"] for row in rows})
             kept = self._table().where(sf.col("request_key").isin(keys)).select("request_key", "answered_at").collect()
             known = {(row.request_key, row.answered_at.timestamp()) for row in kept}

@@ -47,6 +47,8 @@ class Usage:
     bad: Counter[str] = field(default_factory=Counter)
     latencies_ms: list[float] = field(default_factory=list)
     unsent: Estimate = field(default_factory=Estimate)
+    lost_lines: int = 0
+    """Answers in journals of killed jobs that a full disk or a crash has cut."""
 
     def counts(self, llm: LLMSettings) -> dict[str, int | float]:
         """For a stage's report; ``llm_calls`` counts HTTP requests to the model, retries included."""
@@ -64,6 +66,8 @@ class Usage:
         if self.latencies_ms:
             for name, value in zip((50, 95, 99), np.percentile(self.latencies_ms, (50, 95, 99)), strict=True):
                 found[f"llm_p{name}_ms"] = round(float(value), 1)
+        if self.lost_lines:
+            found["llm_lost_answers"] = self.lost_lines
         if self.unsent.requests:
             found |= {
                 "llm_unsent_requests": self.unsent.requests,

@@ -5,6 +5,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from infra.state import write_text
+
 _PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=True,
@@ -16,7 +18,4 @@ _PAGES = Environment(
 
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Render `template` of this folder with `values` to `path`, so that nobody sees half a page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(_PAGES.get_template(template).render(**values))
-    temporary.replace(path)
+    write_text(path, _PAGES.get_template(template).render(**values))

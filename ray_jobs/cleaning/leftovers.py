@@ -1,7 +1,6 @@
 """What runs leave behind: files of their models, artifacts, bundles, checkpoints, reports."""
 
 import datetime as dt
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pyarrow import fs
 from infra.settings import Settings
 from ray_jobs.cleaning.keeping import Registry
 from ray_jobs.cleaning.settings import CleanUpSettings
+from schemas.handoff import read_report
 from schemas.model_versions import IDENTITY_TAG, VERSION_TAG
 
 _ENDED = ("FINISHED", "FAILED", "KILLED")
@@ -104,7 +104,8 @@ def _forget_reports(settings: Settings, dataset: str, leftover: Leftover) -> Non
     """Remove stage reports that name what is gone, so that running the day again does the work anew."""
     name, _, number = leftover.version.rpartition("/")
     for path in sorted(Path(settings.home, "stages", dataset).glob("*/*.json")):
-        outputs = json.loads(path.read_text()).get("outputs", {})
+        report = read_report(str(path))
+        outputs = {} if report is None else report.outputs
         of_run = outputs.get("run_identity") == leftover.identity
         of_version = bool(number) and (outputs.get("model_name"), outputs.get("version")) == (name, number)
         if of_run or of_version:

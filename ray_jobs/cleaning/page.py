@@ -1,12 +1,12 @@
 """The plan of a clean-up for people: as Markdown, as JSON and as a page in the data docs."""
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from infra.settings import Settings
+from infra.state import write_json, write_text
 from ray_jobs.cleaning.history import History
 from ray_jobs.cleaning.keeping import Registry
 from ray_jobs.cleaning.leftovers import Leftover
@@ -107,10 +107,10 @@ def write(settings: Settings, request: StageRequest, plan: Plan, lacks: Lacks, d
         parts.append(f"<h2>{heading}: {len(rows)}</h2>")
         parts.append(f"<table><tr>{head}</tr>{body}</table>" if rows else "<p>none</p>")
     path = settings.data_docs_dir(request.dataset) / "reports" / f"clean-up--{request.partition}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
+    write_text(
+        path,
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
+        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>",
     )
     content = {
         "dataset": request.dataset,
@@ -125,5 +125,5 @@ def write(settings: Settings, request: StageRequest, plan: Plan, lacks: Lacks, d
         "runs": [asdict(one) for one in plan.leftovers],
         "tables": [asdict(one) for one in plan.histories],
     }
-    path.with_suffix(".json").write_text(json.dumps(content, indent=1))
+    write_json(path.with_suffix(".json"), content)
     return path

@@ -19,12 +19,13 @@ import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
+from infra.state import named, read_json
 from ray_jobs.data.histories import Catalogue, IntArray, make_batch
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering import layer as steering
-from ray_jobs.steering.layer import SteeringLayer
+from ray_jobs.steering.layer import RETRAIN, SteeringLayer
 from schemas.artifact_seal import check_folder, seal_folder
 from schemas.errors import DataError
 
@@ -212,8 +213,7 @@ def read_provenance(path: str | Path) -> dict[str, Any] | None:
     if not (folder / _DESCRIPTION).exists():
         return None
     check_folder(folder, _AGAIN, only=(_DESCRIPTION,))
-    provenance: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text())["provenance"]
-    return provenance
+    return read_json(folder / _DESCRIPTION, RETRAIN, lambda content: dict(content["provenance"]))
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -221,19 +221,21 @@ def load_bundle(path: str | Path) -> Bundle:
 
     Raises:
         DataError: there is no complete bundle at `path`, it is damaged, or it was written by a newer format.
+        DamagedFile: a file of one without a seal is cut.
     """
     folder = Path(path)
     if not (folder / _DESCRIPTION).exists():
         raise DataError(f"{folder} holds no complete model bundle (no {_DESCRIPTION}); run the train stage first")
     check_folder(folder, _AGAIN)
-    content = json.loads((folder / _DESCRIPTION).read_text())
+    content = read_json(folder / _DESCRIPTION, RETRAIN, dict)
     if content.get("sealed"):
         check_folder(folder, _AGAIN, required=True)
     if content["format"] != FORMAT:
         raise DataError(
             f"{folder} has bundle format {content['format']}, this code reads {FORMAT}; train the model again"
         )
-    table = pq.read_table(folder / "catalogue.parquet")
+    with named(folder / "catalogue.parquet", RETRAIN):
+        table = pq.read_table(folder / "catalogue.parquet")
     codes = table.column("codes").to_pylist()
     catalogue = Catalogue(
         item_ids=tuple(table.column("item_id").to_pylist()),
@@ -245,7 +247,8 @@ def load_bundle(path: str | Path) -> Bundle:
     kind = recipe_class(content["recipe"])
     settings = TypeAdapter(kind.settings_class).validate_python({**kind.earlier, **content["settings"]})
     recommender = kind(settings, catalogue)
-    recommender.load_trained_state(load_file(folder / "weights.safetensors"))
+    with named(folder / "weights.safetensors", RETRAIN):
+        recommender.load_trained_state(load_file(folder / "weights.safetensors"))
     recommender.steering = SteeringLayer.load(folder)
     recommender.eval()
     for parameter in recommender.parameters():

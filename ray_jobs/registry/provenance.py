@@ -15,7 +15,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from infra.errors import SettingError
-from infra.settings import RaySettings, Settings
+from infra.home import here
+from infra.settings import RaySettings, Settings, load_settings
 from ray_jobs.data.recorded import problem
 from ray_jobs.data.settings import CODEBOOK_KEY, Corrections, TrainingDataSettings
 from ray_jobs.data.tables import table_exists
@@ -208,7 +209,7 @@ def tables_read(run: Run) -> dict[str, Handoff]:
         if dataset.name in TABLES and "version" in tags:
             found[dataset.name] = Handoff(
                 table=dataset.name,
-                uri=json.loads(dataset.source)["path"],
+                uri=here(json.loads(dataset.source)["path"], load_settings().home),
                 version=int(tags["version"]),
                 rows=int(tags["rows"]),
                 schema_hash=dataset.digest.partition("-")[2],

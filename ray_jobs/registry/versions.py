@@ -1,7 +1,9 @@
 """Registered models and their versions: one version per trained model, however often the stage runs."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow import MlflowClient
@@ -11,6 +13,9 @@ from mlflow.exceptions import MlflowException
 
 from infra.errors import SettingError
 from schemas.model_versions import IDENTITY_TAG, INSTEAD_TAG, PARTITION_TAG
+
+if TYPE_CHECKING:
+    from ray_jobs.recommenders.bundle import Bundle
 
 REASON_TAG = "penchant.decision_reason"
 NDCG_TAG = "penchant.test.ndcg_10"
@@ -100,6 +105,18 @@ def cold_since(client: MlflowClient, found: ModelVersion) -> str:
         except SettingError:
             break
     return first.tags.get(COLD_TAG) or first.tags[PARTITION_TAG]
+
+
+def load_version(found: ModelVersion) -> "Bundle":
+    """A version as serving loads it: from its weights, settings and catalogue.
+
+    No code that lies with it is run, which `mlflow.pyfunc.load_model` would do, so that who can write into the store of
+    artifacts has no say in what runs here.
+    """
+    from ray_jobs.recommenders.bundle import load_bundle
+
+    with tempfile.TemporaryDirectory(prefix="penchant-version-") as folder:
+        return load_bundle(download_bundle(found, folder))
 
 
 def download_bundle(found: ModelVersion, folder: str | Path) -> Path:

@@ -1,6 +1,5 @@
 """Trains and evaluates one experiment; what was done before is not done again."""
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from infra.settings import RaySettings
+from infra.state import read_json, replaced, write_json
 from ray_jobs.data.histories import Catalogue, Examples, Histories, evaluation_examples
 from ray_jobs.encoders.settings import PACKAGED
 from ray_jobs.encoders.text import load_text_encoder
@@ -71,7 +71,9 @@ class Runner:
     def result(self, experiment: Experiment) -> Result | None:
         """The result of an experiment that was finished, in this call or an earlier one."""
         path = self.result_path(experiment)
-        return Result(**json.loads(path.read_text())) if path.exists() else None
+        if not path.exists():
+            return None
+        return read_json(path, "delete it; the experiment is then evaluated again", lambda raw: Result(**raw))
 
     def run(self, experiment: Experiment, budget_s: float | None) -> Result | None:
         """Train for at most `budget_s` seconds more, and evaluate if that was enough; None when it was not."""
@@ -99,9 +101,7 @@ class Runner:
             records=state.records,
         )
         path = self.result_path(experiment)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(vars(result), indent=1, default=str))
-        temporary.replace(path)
+        write_json(path, vars(result), default=str)
         return result
 
     def _trained(self, experiment: Experiment, budget_s: float | None) -> tuple[Recommender, TrainState, bool]:
@@ -191,9 +191,8 @@ class Runner:
                 .codebook
             )
             assert list(book.item_ids) == item_ids, "a codebook keeps the order of the items it was given"
-            temporary = path.with_suffix(".tmp.npz")
-            np.savez(temporary, codes=book.codes, level_sizes=np.array(book.level_sizes))
-            temporary.replace(path)
+            with replaced(path) as beside:
+                np.savez(beside, codes=book.codes, level_sizes=np.array(book.level_sizes))
         with np.load(path) as kept:
             codes = dict(zip(item_ids, kept["codes"].tolist(), strict=True))
             return self.catalogue.with_codes(codes, kept["level_sizes"].tolist())

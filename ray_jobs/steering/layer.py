@@ -6,7 +6,6 @@ that knows the user and one that knows the words. Weight and the force of a refu
 (`ray_jobs.steering.fitting`). A sentence that matches nothing in the catalogue adds nothing.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -16,10 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infra.state import named, read_json, write_json
 from ray_jobs.steering.sentences import read_sentence
+from ray_jobs.steering.terms import FILE as TERMS_FILE
 from ray_jobs.steering.terms import FloatArray, TermIndex
 
 FILE = "steering.json"
+RETRAIN = "train the model again (--generation)"
+"""What to do where a file of a bundle is cut."""
 _KEPT_SENTENCES = 64
 OPPOSED = 0.5
 """What an item that means the opposite of a wish loses, beside the 1 that the best match gains."""
@@ -132,11 +135,13 @@ class SteeringLayer:
     def save(self, folder: Path) -> None:
         """Write the layer into the bundle's folder."""
         self.terms.save(folder)
-        (folder / FILE).write_text(json.dumps(asdict(self.fit), indent=1, sort_keys=True))
+        write_json(folder / FILE, asdict(self.fit), sort_keys=True)
 
     @classmethod
     def load(cls, folder: Path) -> "SteeringLayer | None":
         """The layer of a bundle; None where it has none."""
         if not (folder / FILE).exists():
             return None
-        return cls(TermIndex.load(folder), Fit(**json.loads((folder / FILE).read_text())))
+        fit = read_json(folder / FILE, RETRAIN, lambda raw: Fit(**raw))
+        with named(folder / TERMS_FILE, RETRAIN):
+            return cls(TermIndex.load(folder), fit)

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from safetensors.numpy import load_file, save_file
 
+from infra.state import named, read_json
 from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.base import Quantiser
 from schemas.artifact_seal import check_folder, seal_folder
@@ -73,11 +74,12 @@ def load(folder: Path) -> StoredTokenizer | None:
 
     Raises:
         DataError: it is damaged, or was written by another format.
+        DamagedFile: a file of one without a seal is cut.
     """
     if not (folder / _DESCRIPTION).exists():
         return None
     check_folder(folder, _AGAIN)
-    content = json.loads((folder / _DESCRIPTION).read_text())
+    content = read_json(folder / _DESCRIPTION, _AGAIN, dict)
     if content.get("sealed"):
         check_folder(folder, _AGAIN, required=True)
     if content["format"] != FORMAT:
@@ -87,7 +89,8 @@ def load(folder: Path) -> StoredTokenizer | None:
         )
     kind = tokenizer_class(content["recipe"])
     settings = TypeAdapter(kind.settings_class).validate_python(content["settings"])
-    quantiser = kind(settings).restore(load_file(folder / _TENSORS)) if content["quantiser"] else None
+    with named(folder / _TENSORS, _AGAIN):
+        quantiser = kind(settings).restore(load_file(folder / _TENSORS)) if content["quantiser"] else None
     return StoredTokenizer(
         recipe=content["recipe"],
         settings=settings,

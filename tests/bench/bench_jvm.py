@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from infra.settings import REPOSITORY, load_settings
-from infra.spark_conf import SMALL_BYTES, spark_conf, spark_home
+from infra.spark_conf import SMALL_BYTES, properties_file, spark_conf, spark_home
 from infra.spark_driver import spark_submit
 from schemas.dataset import Dataset
 from schemas.input_size import bytes_below
@@ -56,10 +56,11 @@ def run_stage(stage: str, conf: dict[str, str], environment: dict[str, str]) -> 
     """Run a stage under spark-submit; a line of what it took."""
     busy = calibrate()
     launcher = REPOSITORY / "pipelines" / "launch" / "stage.py"
-    words = spark_submit(conf, launcher, stage, "--dataset=ratings", f"--partition={DAY}")
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    said = process.communicate()[0]
+    with properties_file(conf) as path:
+        words = spark_submit(path, launcher, stage, "--dataset=ratings", f"--partition={DAY}")
+        process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said = process.communicate()[0]
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         raise SystemExit(said[-3000:])

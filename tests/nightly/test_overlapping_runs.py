@@ -92,7 +92,7 @@ def services(tmp_path_factory):
 @pytest.fixture(scope="module")
 def story(services):
     """Three runs of one day, asked for at once, until all have ended; the scheduler is killed once meanwhile."""
-    api = AirflowAPI(f"http://127.0.0.1:{services.ports.airflow}")
+    api = AirflowAPI(f"http://127.0.0.1:{services.ports.airflow}", services.home)
     wait_until(lambda: api.knows(DAG), 180)
     api.ensure_pool("heavy", 1, "one at a time")
 
@@ -118,7 +118,7 @@ def story(services):
     os.kill(scheduler_of(service), signal.SIGKILL)
     wait_until(lambda: not group_members(service), 60)
     services.supervisor.up()
-    api = AirflowAPI(api.address)
+    api = AirflowAPI(api.address, services.home)
     wait_until(lambda: runs()[first] in ("success", "failed"), LIMIT_S)
     calls = dict(services.model.calls)
     wait_until(lambda: set(runs().values()) <= {"success", "failed"}, LIMIT_S, every=3)

@@ -20,7 +20,7 @@ def test_a_late_run_and_its_failure_are_told_once_each(tmp_path, monkeypatch):
         monkeypatch.setenv("PENCHANT_ALERTS__DEADLINE_MINUTES", "0.05")
         supervisor.up(say=lambda _: None)
         try:
-            api = AirflowAPI(f"http://127.0.0.1:{ports.airflow}")
+            api = AirflowAPI(f"http://127.0.0.1:{ports.airflow}", tmp_path)
             end = time.monotonic() + LIMIT_S
             while not api.knows("daily_retrain"):
                 assert not api.import_errors()

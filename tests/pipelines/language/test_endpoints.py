@@ -36,7 +36,7 @@ def port(server, **changes):
         (400, {"message": "Only the default (1) value is supported.", "param": "temperature"}, "temperature"),
         (400, {"message": "temperature must be strictly positive"}, "temperature"),
         (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}, "seed"),
-        (400, "Unknown name \"seed\": Cannot find field.", "seed"),
+        (400, 'Unknown name "seed": Cannot find field.', "seed"),
         (400, {"message": "This response_format type is unavailable now"}, "response_format"),
         (400, {"message": "Invalid schema: x", "param": "response_format.json_schema"}, "response_format"),
         (404, {"message": "No endpoints found that support json_schema"}, "response_format"),

@@ -1,0 +1,1 @@
+"""Plugins of Airflow's services; see `infra.local_environment`."""

@@ -1,0 +1,104 @@
+"""The home folder: nobody else's to read, and itself wherever it is moved or copied to.
+
+Reviews, databases, logs and keys lie in it, so it is its owner's alone. A note in it says where it lies. Where that is
+not where it is, it was moved or copied: what names processes and places of the old one is dropped, and addresses that
+were recorded there are read as the same places here, so that a copy never touches what it was copied from.
+"""
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from infra.errors import DamagedFile, SettingError
+from infra.state import PRIVATE_FOLDER, read_json, write_json
+
+NOTE = "home.json"
+OF_ANOTHER_PLACE = ("services.json", "spark_drivers")
+"""What names processes, and is made again."""
+
+
+def settle(home: Path) -> None:
+    """Make `home` private, and its own where it was moved or copied.
+
+    Raises:
+        SettingError: it belongs to somebody else.
+    """
+    home.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    close(home)
+    here = str(home.resolve())
+    places = _places(home)
+    if places and places[-1] == here:
+        return
+    if places:
+        for name in OF_ANOTHER_PLACE:
+            _drop(home / name)
+    write_json(home / NOTE, {"places": [*(place for place in places if place != here), here]})
+
+
+def close(folder: Path) -> None:
+    """Take a folder's permissions from all but its owner.
+
+    Raises:
+        SettingError: it belongs to somebody else.
+    """
+    found = folder.stat()
+    if found.st_uid != os.getuid():
+        raise SettingError(f"{folder} belongs to another user: use a home folder of your own (PENCHANT_HOME=<folder>)")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        folder.chmod(stat.S_IMODE(found.st_mode) & 0o700)
+
+
+def _places(home: Path) -> list[str]:
+    """Where the home has been, the newest last; a note that is damaged is made again, as that of a home that moved."""
+    try:
+        return read_json(home / NOTE, "", lambda raw: [str(place) for place in raw["places"]])
+    except FileNotFoundError:
+        return []
+    except DamagedFile:
+        return [""]
+
+
+def _drop(path: Path) -> None:
+    if path.is_dir():
+        for inner in path.iterdir():
+            _drop(inner)
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def here(address: str, home: str) -> str:
+    """A recorded path or address in a place where `home` was before, as the one in `home`; any other as it is."""
+    if not address.startswith("/"):
+        return address
+    root = home.rstrip("/")
+    for place in _places(Path(root)):
+        if place and place != root and (address == place or address.startswith(f"{place}/")):
+            return root + address[len(place) :]
+    return address
+
+
+def socket_folder(home: Path) -> Path:
+    """A folder with a short path for the sockets of this home: its owner's alone, under a name that nobody can guess.
+
+    It is made again where the system has removed it, or the home was moved.
+    """
+    note, place = home / "sockets.json", str(home.resolve())
+    try:
+        kept = read_json(note, "", lambda raw: Path(raw["folder"]) if raw["home"] == place else None)
+    except (FileNotFoundError, DamagedFile):
+        kept = None
+    if kept is not None and _is_ours_alone(kept):
+        return kept
+    made = Path(tempfile.mkdtemp(prefix="penchant-"))
+    write_json(note, {"home": place, "folder": str(made)})
+    return made
+
+
+def _is_ours_alone(folder: Path) -> bool:
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077

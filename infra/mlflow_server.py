@@ -1,0 +1,56 @@
+"""The local MLflow: who may ask it, and whether its database is still there."""
+
+import secrets
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from infra.errors import SettingError
+from infra.local_environment import USER, password
+from infra.state import write_text
+
+_LOGINS_KEPT_S = 24 * 3600
+"""A password is compared once in that time; comparing takes a tenth of a second on purpose."""
+
+
+def mlflow_access(home: Path) -> dict[str, str]:
+    """Environment of a server that knows one user, the home's own; its list of users is made anew at each start."""
+    folder = home / "mlflow"
+    for name in ("users.db", "users.db-wal", "users.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    write_text(
+        folder / "access.ini",
+        "[mlflow]\n"
+        "default_permission = NO_PERMISSIONS\n"
+        f"database_uri = sqlite:///{folder}/users.db\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        f"auth_cache_ttl_seconds = {_LOGINS_KEPT_S}\n",
+    )
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "access.ini"),
+        "MLFLOW_AUTH_ADMIN_USERNAME": USER,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password(home),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
+    }
+
+
+def require_registry(home: Path) -> None:
+    """Refuse to begin with an empty registry where there was one: MLflow makes a database that it does not find.
+
+    Raises:
+        SettingError: there are artifacts of runs, and the database of runs is gone, empty or damaged.
+    """
+    database, artifacts = home / "mlflow" / "mlflow.db", home / "mlflow" / "artifacts"
+    if not any(path.is_file() for path in artifacts.rglob("*")):
+        return
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            (runs,) = connection.execute("SELECT count(*) FROM runs").fetchone()
+        problem = "" if runs else "has no run"
+    except sqlite3.Error as error:
+        problem = f"cannot be read ({error})"
+    if problem:
+        raise SettingError(
+            f"MLflow's database {database} {problem}, and {artifacts} holds files of runs: put a copy of the database "
+            f"back, or move {home / 'mlflow'} away to begin with an empty registry"
+        )
