@@ -203,7 +203,8 @@ class Ledger:
             for path in journals.parent.glob(f"{journals.name}-*.jsonl"):
                 path.unlink()
             self._asked_before = True
-            self._dialect = next((row["dialect"] for row in rows if row["dialect"]), self._dialect)
+            learnt = (row["dialect"] for row in rows if row["dialect"])
+            self._dialect = next((dialect for dialect in learnt if dialect != self._dialect), self._dialect)
             self._key_worked = self._key_worked or any(row["status"] == OK for row in answered)
             done += len(answered)
             self._progress.update(done, missing, note)
@@ -261,7 +262,7 @@ class Ledger:
     def _take_over(self) -> None:
         """Bring answers that a killed job left in its journals into the table."""
         for path, rows in left_behind(self._journals):
-            # Releases before this one wrote down what came as it came: a count of 10**12 tokens, a reason that is a list.
+            # Earlier releases wrote down what came as it came: a count of 10**12 tokens, a reason that is a list.
             rows = [{**row, **bounded_fields(row)} for row in rows]
             keys = list({row["request_key"] for row in rows})
             kept = self._table().where(sf.col("request_key").isin(keys)).select("request_key", "answered_at").collect()
@@ -422,8 +423,8 @@ class Ledger:
             kinds = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
             raise TooManyBadAnswers(
                 f"{total} of {requests} answers of {self._llm.model} are of no use ({kinds}; e.g. "
-                f"{by_status[0].error[:100]}); llm.max_bad_share allows {self._limits.max_bad_share:.0%}. Read them in "
-                f"{self._uri}; mend the prompt or the endpoint and run the stage again, or raise the limit"
+                f"{str(by_status[0].error)[:100]}); llm.max_bad_share allows {self._limits.max_bad_share:.0%}. "
+                f"Read them in {self._uri}; mend the prompt or the endpoint and run the stage again, or raise the limit"
             )
 
 
