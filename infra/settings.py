@@ -76,6 +76,8 @@ class LLMSettings(BaseModel, extra="forbid"):
     tokens in and out, in whatever currency, for estimates, budgets and reports.
     `mode`: ``online``, or ``batch`` for the endpoint's batch API (cheaper, up to a day later; no scoring there).
     `concurrency` counts requests in flight over the whole job; fewer are while the endpoint throttles.
+    `extra_body`: fields that go with every request and win over the usual ones; null leaves a field out. Those that an
+    endpoint refuses are replaced by themselves, see `pipelines.language.dialect`.
     `max_attempts` counts how often a request is sent when the endpoint fails, `max_throttled` how many replies
     "too many requests" it bears beside. An endpoint that asks to wait longer than `longest_wait_s` ends the stage.
     `batch_requests`: most requests of one batch; fewer where the endpoint allows few queued tokens. `batch_poll_s`:

@@ -45,9 +45,8 @@ def run(request: StageRequest) -> StageReport:
         asked = sf.lit(True) if chosen.max_items == 0 else rank <= chosen.max_items
         render = sf.udf(_renderer(prompt, ledger.llm), "string", useArrow=False)
         requests = items.withColumn("request", sf.when(asked, render("text")))
-        read = sf.udf(_read, "description string, problem string", useArrow=False)(
-            "answer.status", "answer.text", "text"
-        )
+        reading = sf.udf(_read, "description string, problem string", useArrow=False)
+        read = reading("answer.status", "answer.text", "text")
         answered = ledger.process(
             requests, order_by=("item_id",), note="describing items", useless=read["problem"].isNotNull()
         )

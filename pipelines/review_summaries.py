@@ -81,9 +81,8 @@ def fold(ledger: Ledger, chunked: DataFrame, chosen: SummaryStageSettings) -> Da
         first = sf.greatest(sf.size(every) - chosen.most_carried + 1, sf.lit(1))
         new = new.withColumn("new", sf.slice(every, first, sf.lit(chosen.most_carried)))
         asked = new.withColumn("request", render("known", "new"))
-        answered = ledger.process(
-            asked, order_by=("sentiment", "user_id"), note=f"folding chunk {number + 1}", useless=useless
-        )
+        note = f"folding chunk {number + 1}"
+        answered = ledger.process(asked, order_by=("sentiment", "user_id"), note=note, useless=useless)
         lost = sf.col("read.phrase").isNull()
         step = (
             answered.withColumn("read", read("answer.status", "answer.text", "known", "new"))

@@ -56,8 +56,8 @@ def asking(
 ) -> Callable[[Batches], Batches]:
     """The function for ``mapInArrow``: batches of request_key, request and asked_again in, of `ANSWERED` out.
 
-    A fatal error is a row of its own, after the answers had so far, as is the dialect that was learnt. A task that Spark starts again because its executor
-    was lost does not ask for what the lost one has in its journal.
+    A fatal error is a row of its own, after the answers had so far, and so is the dialect that was learnt. A task that
+    Spark starts again because its executor was lost does not ask for what the lost one has in its journal.
 
     Args:
         journals: path of the chunk's journals, to which each asking process adds a name of its own.

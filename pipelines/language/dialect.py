@@ -15,6 +15,7 @@ from pipelines.language.requests import ChatRequest, EmbedRequest
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 OPTIONAL = ("temperature", "seed")
+SCORING = ("echo", "logprobs")
 FORMAT = "response_format"
 FORMATS = ("json_schema", "json_object", "prompt")
 
@@ -47,10 +48,11 @@ class Dialect:
 
     @classmethod
     def of(cls, llm: LLMSettings) -> "Dialect":
-        """The dialect that a run begins with; ``llm.extra_body`` may ask for another form of the schema."""
+        """The dialect that a run begins with; ``llm.extra_body`` may tell the limit's name and the schema's form."""
+        limit = LIMITS[llm.extra_body.get(LIMITS[1]) is not None]
         given = llm.extra_body.get(FORMAT, {})
         kind = "prompt" if given is None else given.get("type") if isinstance(given, Mapping) else None
-        return cls(form=kind) if kind in FORMATS else cls()
+        return cls(limit=limit, form=kind if kind in FORMATS else FORMATS[0])
 
     @classmethod
     def from_json(cls, text: str) -> "Dialect":
@@ -131,7 +133,7 @@ def refused_field(status: int, error: Any, sent: Collection[str]) -> str | None:
     param = error.get("param") if isinstance(error, Mapping) else None
     named = re.split(r"[.\[]", param)[0] if isinstance(param, str) else None
     found: list[tuple[int, str]] = []
-    for field in (FORMAT, *LIMITS, *OPTIONAL):
+    for field in (FORMAT, *LIMITS, *OPTIONAL, *SCORING):
         if field not in sent or not (refuses or (out_of_range and field not in LIMITS)):
             continue
         mentioned = (_FORMAT_WORDS if field == FORMAT else re.compile(rf"\b{field}\b")).search(said)
@@ -147,9 +149,7 @@ def remedy(llm: LLMSettings, field: str, reason: str) -> str:
     if llm.extra_body.get(field) is not None:
         return f"{llm.base_url} does not take {field}, which llm.extra_body sets: take it out there ({reason})"
     if field in LIMITS:
-        wanted = (
-            'set llm.extra_body to the field that it takes, e.g. {"max_completion_tokens": null, "max_length": 200}'
-        )
+        wanted = f'set llm.extra_body to the field that it takes, e.g. {{"{field}": null, "max_length": 200}}'
     else:
         wanted = f'set llm.extra_body to {{"{field}": null}}, which leaves it out'
     return f"{llm.base_url} takes neither {field} nor its usual replacements: {wanted} ({reason})"

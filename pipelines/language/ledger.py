@@ -203,7 +203,8 @@ class Ledger:
             for path in journals.parent.glob(f"{journals.name}-*.jsonl"):
                 path.unlink()
             self._asked_before = True
-            self._dialect = next((row["dialect"] for row in rows if row["dialect"]), self._dialect)
+            learnt = (row["dialect"] for row in rows if row["dialect"])
+            self._dialect = next((dialect for dialect in learnt if dialect != self._dialect), self._dialect)
             self._key_worked = self._key_worked or any(row["status"] == OK for row in answered)
             done += len(answered)
             self._progress.update(done, missing, note)
@@ -423,8 +424,8 @@ class Ledger:
             kinds = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
             raise TooManyBadAnswers(
                 f"{total} of {requests} answers of {self._llm.model} are of no use ({kinds}; e.g. "
-                f"{by_status[0].error[:100]}); llm.max_bad_share allows {self._limits.max_bad_share:.0%}. Read them in "
-                f"{self._uri}; mend the prompt or the endpoint and run the stage again, or raise the limit"
+                f"{str(by_status[0].error)[:100]}); llm.max_bad_share allows {self._limits.max_bad_share:.0%}. "
+                f"Read them in {self._uri}; mend the prompt or the endpoint and run the stage again, or raise the limit"
             )
 
 

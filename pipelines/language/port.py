@@ -242,8 +242,8 @@ class Port:
             raise _Unproven(answer)
         if self._forbidden > FORBIDDEN_IN_A_ROW:
             raise EndpointError(
-                f"{self._llm.base_url} has refused {self._forbidden} requests in a row ({answer.error}): has the key in "
-                "llm.api_key been withdrawn? Answers had so far are kept"
+                f"{self._llm.base_url} has refused {self._forbidden} requests in a row ({answer.error}): has the key "
+                "in llm.api_key been withdrawn? Answers had so far are kept"
             )
         return answer
 
@@ -278,7 +278,12 @@ class Port:
         try:
             scored = await SCORERS[self._llm.scoring](self._llm, request, call)
         except _FieldRefused as error:
-            raise RowFailed(FAILED, error.reason) from error
+            if self._understood:
+                raise RowFailed(FAILED, error.reason) from error
+            raise ScoringUnavailable(
+                f"{self._llm.base_url} does not take {error.field} ({error.reason}): set llm.scoring to none"
+            ) from error
+        self._understood = True
         return Answer(
             status=OK,
             logprobs=scored.totals,

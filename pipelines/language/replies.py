@@ -91,12 +91,9 @@ def read(reply: Any, request: ChatRequest | EmbedRequest) -> Answer:
     """Turn a reply into an answer with a status, bounded."""
     body = _mapping(reply)
     usage = _mapping(body.get("usage"))
-    counts = {name: _count(usage.get(name), MOST_TOKENS) for name in ("prompt_tokens", "completion_tokens")}
-    if isinstance(request, ChatRequest):
-        answer = _read_chat(body, request)
-    else:
-        answer = _read_vectors(body, request)
-    return bounded(replace(answer, **counts))
+    answer = _read_chat(body, request) if isinstance(request, ChatRequest) else _read_vectors(body, request)
+    asked, said = (_count(usage.get(name), MOST_TOKENS) for name in ("prompt_tokens", "completion_tokens"))
+    return bounded(replace(answer, prompt_tokens=asked, completion_tokens=said))
 
 
 def bounded(answer: Answer) -> Answer:
@@ -197,8 +194,8 @@ def _read_chat(reply: Mapping[str, Any], request: ChatRequest) -> Answer:
     if content is not None and len(content) > MOST_TEXT:
         return answer(MALFORMED)
     if request.schema is None:
-        text = _without_thoughts(content or "").strip()
-        return answer(OK, text=text) if text else answer(MALFORMED, "the answer is empty")
+        free = _without_thoughts(content or "").strip()
+        return answer(OK, text=free) if free else answer(MALFORMED, "the answer is empty")
     # Where reasoning is parsed apart, some servers put the whole answer there.
     text = content if content and content.strip() else _reasoning(message)
     if not text:

@@ -11,7 +11,7 @@ from scripted_server import Reply, chat_reply, error_reply, scripted_server
 from infra.settings import LLMSettings
 from pipelines.language.batch import BatchPort
 from pipelines.language.dialect import Dialect, refused_field
-from pipelines.language.errors import EndpointError
+from pipelines.language.errors import EndpointError, ScoringUnavailable
 from pipelines.language.port import FORBIDDEN_IN_A_ROW, Port
 from pipelines.language.prompts import load_chat_prompt
 from pipelines.language.requests import ChatRequest, ScoreRequest
@@ -66,7 +66,6 @@ def test_six_common_endpoints_are_understood_without_settings(name):
     assert answers[0].calls == 1 + endpoint.refusals
     last = server.calls[-1][1]
     assert [field for field in endpoint.never_takes if field in last] == []
-    assert review_of(last).endswith("number1.")
 
 
 def test_what_was_learnt_of_an_endpoint_is_taken_on_by_the_next_port():
@@ -205,6 +204,16 @@ def test_odd_scores_are_told_as_such(odd):
 
     with scripted_server(script) as server, pytest.raises(EndpointError, match=r"no llama\.cpp server"):
         port(server).score("a", [" b"])
+
+
+def test_an_endpoint_that_takes_no_echo_says_so():
+    refusal = error_reply(400, message="Setting 'echo' is not supported")
+    with (
+        scripted_server(lambda path, body, n: refusal) as server,
+        pytest.raises(ScoringUnavailable, match=r"does not take echo .*llm\.scoring to none"),
+    ):
+        port(server, scoring="echo").score("a", [" b"])
+    assert len(server.calls) == 1
 
 
 @pytest.mark.parametrize("logprob", [None, "x", [1], 10**400])

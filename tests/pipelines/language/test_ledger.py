@@ -1,3 +1,4 @@
+import datetime
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import threading
 import time
 from collections import Counter
 
+import pyarrow as pa
 import pytest
 from batch_server import batch_server
 from pyspark.sql import functions as sf
@@ -21,6 +23,7 @@ from pipelines.language.errors import BudgetExhausted, EndpointError, QuotaExhau
 from pipelines.language.journal import journal_dir
 from pipelines.language.ledger import Ledger
 from pipelines.language.requests import ChatRequest
+from schemas.llm_responses import LLM_RESPONSES
 from schemas.stage_request import StageRequest
 
 
@@ -320,6 +323,53 @@ def test_several_tasks_share_the_concurrency(spark, make):
     assert server.most_in_flight <= 2
 
 
+def test_which_requests_are_open(spark, settings, make):
+    """Rows of the table by request: status, run, answers had before; a request is open in the generations told."""
+    today, before = "2026-01-02/g0/preferences", "2026-01-01/g0/preferences/x"
+    had = {
+        "useless in an earlier run": ([("malformed", before, 0)], {0, 1}),
+        "useless in an older release": ([("refused", None, None)], {0, 1}),
+        "useless too often": ([("truncated", before, n) for n in range(3)], {1}),
+        "useless in this very run": ([("malformed", f"{today}/this", 0)], {1}),
+        "useless in an ended run of today": ([("malformed", f"{today}/other", 0)], {0, 1}),
+        "useless for another stage today": ([("malformed", "2026-01-02/g0/review_summaries/x", 0)], {1}),
+        "useless in this generation": ([("malformed", "2026-01-02/g1/preferences/x", n) for n in range(3)], set()),
+        "useless, then of use": ([("malformed", before, 0), ("ok", before, 1)], set()),
+        "of use": ([("ok", before, 0)], set()),
+        "not answered": ([("failed", before, 0)], {0, 1}),
+        "never answered": ([("failed", before, 0)] * 3, {1}),
+    }
+    keys = {hashlib.sha256(name.encode()).hexdigest(): name for name in had}
+    at = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    rows = [
+        {f.name: None for f in LLM_RESPONSES.arrow_schema()}
+        | dict.fromkeys(("kind", "prompt_name", "prompt_version", "model", "endpoint", "request"), "x")
+        | {"prompt_tokens": 1, "completion_tokens": 1, "latency_ms": 1.0, "partition_date": at.date()}
+        | {"answered_at": at + datetime.timedelta(hours=n), "request_key": key, "status": status, "text": str(n)}
+        | {"run": run, "asked_again": again}
+        for key, name in keys.items()
+        for n, (status, run, again) in enumerate(had[name][0])
+    ]
+    frame = spark.createDataFrame(pa.Table.from_pylist(rows, schema=LLM_RESPONSES.arrow_schema()))
+    frame.coalesce(1).write.format("delta").save(settings.table_uri("d", "llm_responses"))
+    journal_dir(settings.home, "d").mkdir(parents=True)
+    for generation in (0, 1):
+        request = StageRequest(stage="preferences", dataset="d", partition="2026-01-02", generation=generation)
+        ledger = Ledger(spark, settings, request, "preferences")
+        if not generation:
+            ledger._run = f"{today}/this"
+        asked = spark.createDataFrame([(key,) for key in keys], "request_key string")
+        found = {keys[row.request_key]: row for row in ledger._join_answers(asked).collect()}
+        assert {name: not row.settled for name, row in found.items()} == {
+            name: generation in opened for name, (_, opened) in had.items()
+        }
+    assert (found["useless, then of use"].answer.text, found["useless, then of use"].asked_again) == ("1", 2)
+    # What the stage itself has no use for is asked for once more by a raised generation, which is told so.
+    assert found["of use"].renewed
+    assert not found["useless in this generation"].renewed
+
+
+@pytest.mark.nightly
 def test_useless_answers_are_asked_again_by_later_runs_and_always_by_a_raised_generation(spark, settings, make):
     """Within a run, however often it is killed, nothing is asked again; `broken` says what the endpoint does."""
     broken, wanted = {"a", "b"}, ["a", "b", "c"]
