@@ -20,7 +20,8 @@ from typing import Any, Self, TypeVar
 import openai
 
 from infra.errors import SettingError
-from infra.settings import LLMSettings
+from infra.masks import hide
+from infra.settings import LLMSettings, secrets_of
 from pipelines.language.batch import BatchPort
 from pipelines.language.errors import EndpointError, ScoringUnavailable
 from pipelines.language.pacing import Pacer, Stopped, retry_after
@@ -57,6 +58,7 @@ class Port:
     """
 
     def __init__(self, llm: LLMSettings, *, first_alone: bool = False, backoff_s: float = 0.5) -> None:
+        hide(secrets_of(llm))  # on executors nobody has read the settings
         if llm.scoring not in (*SCORERS, "none"):
             raise SettingError(f"llm.scoring is {llm.scoring!r}: use one of {', '.join(SCORERS)} or none")
         if llm.concurrency < 1 or llm.max_attempts < 1:

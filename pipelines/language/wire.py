@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 
+from infra.masks import masked
 from infra.settings import LLMSettings
 from pipelines.language.errors import EndpointError, QuotaExhausted
 from pipelines.language.requests import (
@@ -32,7 +33,7 @@ class RowFailed(Exception):
     """This request failed for good; others may go on."""
 
     def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
+        super().__init__(masked(reason))
         self.status = status
 
 
