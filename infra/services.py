@@ -27,7 +27,7 @@ from infra.home import settle, socket_folder
 from infra.local_environment import Ports, foreign_llm, local_environment
 from infra.mlflow_server import mlflow_access, require_registry
 from infra.settings import load_settings
-from infra.state import read_json, write_json
+from infra.state import new_log, read_json, write_json
 
 START_LIMIT_S = 240
 STOP_LIMIT_S = 25
@@ -225,7 +225,7 @@ class Supervisor:
     def _start(self, service: Service) -> subprocess.Popen[bytes]:
         for folder in ("logs", "mlflow", "airflow"):
             (self.home / folder).mkdir(parents=True, exist_ok=True)
-        with self._log(service).open("wb") as log:
+        with new_log(self._log(service)) as log:
             process = subprocess.Popen(
                 service.argv,
                 env={**local_environment(self.home, self.ports), **service.environment(), _NAME: service.name},

@@ -25,6 +25,7 @@ from pydantic_settings import (
 
 from infra import masks
 from infra.errors import SettingError
+from infra.home import registry_login
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONG_ENOUGH = 16
@@ -238,11 +239,15 @@ def profile_path() -> Path:
 def load_settings() -> Settings:
     """Read the profile and the environment.
 
+    What is secret in them is left out of what this process says from now on (`infra.masks`), and MLflow's client knows
+    the password of the local server.
+
     Raises:
         SettingError: a setting is unknown or of the wrong type; each is named.
     """
     try:
         settings = Settings()
+        os.environ.update(registry_login(Path(settings.home), settings.mlflow.tracking_uri))
         masks.hide([*secrets_of(settings), *masks.secrets_of_environment()])
         return settings
     except ValidationError as error:

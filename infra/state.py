@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 from infra.errors import DamagedFile
 
@@ -136,6 +136,12 @@ def kept_secret(path: Path, make: Callable[[], str], is_one: Callable[[str], boo
         finally:
             beside.unlink()
     return path.read_text(encoding="utf-8").strip()
+
+
+def new_log(path: Path) -> BinaryIO:
+    """An empty log file that nobody but its owner may read, open for writing."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb")
 
 
 @dataclass

@@ -24,8 +24,8 @@ from served_registry import free_port
 from infra.airflow_api import AirflowAPI
 from infra.dag_runs import DagRuns
 from infra.errors import SettingError
-from infra.home import socket_folder
-from infra.local_environment import USER, Ports, local_environment, password
+from infra.home import USER, socket_folder
+from infra.local_environment import Ports, local_environment, password
 from infra.services import Supervisor
 from infra.settings import REPOSITORY
 
@@ -147,7 +147,7 @@ def test_nobody_else_reads_the_home_or_ray_s_folder(services):
         for path in (services.home / folder).rglob("*")
         if path.is_file() and stat.S_IMODE(path.stat().st_mode) & 0o077
     ]
-    assert [path for path in open_to_others if path.name != "access.ini"] == []
+    assert open_to_others == []
 
 
 def test_a_run_whose_endpoint_repeats_the_key_shows_no_secret_anywhere(services, seen, tmp_path):
