@@ -197,22 +197,21 @@ class Supervisor:
         return {f"Spark driver {pid}": pid for pid in pids}
 
     def _state(self) -> dict[str, dict[str, int]]:
-        """Process ids and start times by name; a file that is damaged is made again from the processes there are."""
+        """Process ids and start times by name; a file that is gone or damaged is made again from the processes."""
         try:
             return read_json(
                 self._state_path,
                 "",
                 lambda raw: {name: {key: int(one[key]) for key in ("pid", "started")} for name, one in raw.items()},
             )
-        except FileNotFoundError:
-            return {}
-        except DamagedFile:
+        except (FileNotFoundError, DamagedFile):
             found = {
                 name: {"pid": pid, "started": _start_time(pid)}
                 for pid in _leaders()
                 if (name := _environment(pid).get(_NAME)) and _is_of(pid, self.home)
             }
-            write_json(self._state_path, found)
+            if found:
+                write_json(self._state_path, found)
             return found
 
     def _log(self, service: Service) -> Path:

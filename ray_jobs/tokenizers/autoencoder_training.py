@@ -26,12 +26,13 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from torch import Tensor
 
 from infra.errors import SettingError
+from infra.state import named
 from ray_jobs.cluster import connect
 from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderTokenizer
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.settings import AutoencoderSettings
 from ray_jobs.tokenizers.vectors import DatasetVectors, Floats, Vectors, matrix, sampled_rows, take
-from ray_jobs.training.ray_train import WORKER_ENVIRONMENT, ProgressBoard, require_resources
+from ray_jobs.training.ray_train import TRAIN_ANEW, WORKER_ENVIRONMENT, ProgressBoard, require_resources
 
 _STATE_FILE = "state.pt"
 _SAMPLE_ROWS = 50_000
@@ -191,7 +192,7 @@ def _last_state(storage: str, run_name: str) -> State | None:
 
 
 def _load(checkpoint: Checkpoint) -> State:
-    with checkpoint.as_directory() as folder:
+    with checkpoint.as_directory() as folder, named(Path(folder) / _STATE_FILE, TRAIN_ANEW):
         return State(**torch.load(Path(folder) / _STATE_FILE, map_location="cpu", weights_only=True))
 
 

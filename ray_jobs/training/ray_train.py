@@ -21,6 +21,7 @@ from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, 
 from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import RaySettings
+from infra.state import named
 from ray_jobs.data.histories import Examples, InMemoryExamples
 from ray_jobs.recommenders.base import Notify, silent
 from ray_jobs.training.curves import Row, metric_rows
@@ -29,6 +30,7 @@ from ray_jobs.training.plan import Plan, build
 from ray_jobs.training.workers import Workers
 
 STATE_FILE = "state.pt"
+TRAIN_ANEW = "delete the folder of this run in ray.storage, and run the stage again, which trains anew"
 SETTLE_S = 30.0
 """How long a finished run waits for the observer."""
 Observer = Callable[[Sequence[Row]], None]
@@ -67,7 +69,7 @@ def save_state(folder: Path, state: TrainState) -> None:
 
 def load_state(checkpoint: Checkpoint) -> TrainState:
     """Read a training state back."""
-    with checkpoint.as_directory() as folder:
+    with checkpoint.as_directory() as folder, named(Path(folder) / STATE_FILE, TRAIN_ANEW):
         return TrainState(**torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True))
 
 

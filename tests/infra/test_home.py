@@ -101,6 +101,8 @@ def test_a_service_of_one_home_is_none_of_a_copy(copied):
         (first / "services.json").write_text('{"mlflow": {"pid"')
         found = Supervisor(first, Ports()).running()
         assert found == {"mlflow": sleeper.pid}, "made again from the processes there are"
+        (first / "services.json").unlink()
+        assert Supervisor(first, Ports()).running() == found
         shutil.copy(first / "services.json", second / "services.json")
         assert Supervisor(second, Ports()).running() == {}
         (second / "services.json").write_bytes(b"\0")
