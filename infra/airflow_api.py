@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import SettingError
-from infra.local_environment import USER, password
+from infra.home import USER
+from infra.local_environment import password
 
 TIMEOUT_S = 60
 LOOKS = 5

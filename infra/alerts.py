@@ -10,6 +10,7 @@ from email.message import EmailMessage
 from http.client import HTTPException
 from typing import Any
 
+from infra.masks import masked
 from infra.settings import AlertSettings
 
 
@@ -45,7 +46,8 @@ def deliver(alert: Alert, settings: AlertSettings) -> list[str]:
             try:
                 send(alert, settings)
             except (OSError, HTTPException, ValueError) as error:
-                problems.append(f"{receiver} did not take the alert {alert.subject!r}: {type(error).__name__}: {error}")
+                problem = f"{receiver} did not take the alert {alert.subject!r}: {type(error).__name__}: {error}"
+                problems.append(masked(problem))
     return problems
 
 
@@ -57,7 +59,7 @@ def _host(url: str) -> str:
 def _post(alert: Alert, settings: AlertSettings) -> None:
     document = {"text": f"{alert.subject}\n{alert.text}", "event": alert.event, **alert.facts}
     request = urllib.request.Request(
-        settings.webhook_url, json.dumps(document).encode(), {"Content-Type": "application/json"}, method="POST"
+        settings.webhook_url, masked(json.dumps(document)).encode(), {"Content-Type": "application/json"}, method="POST"
     )
     with urllib.request.urlopen(request, timeout=settings.timeout_s):
         pass
@@ -65,10 +67,10 @@ def _post(alert: Alert, settings: AlertSettings) -> None:
 
 def _mail(alert: Alert, settings: AlertSettings) -> None:
     message = EmailMessage()
-    message["Subject"] = " ".join(alert.subject.split())
+    message["Subject"] = masked(" ".join(alert.subject.split()))
     message["From"] = settings.email_from
     message["To"] = ", ".join(settings.email_to)
-    message.set_content(alert.text)
+    message.set_content(masked(alert.text))
     where = settings.smtp_host, settings.smtp_port
     if settings.smtp_security == "ssl":
         server: smtplib.SMTP = smtplib.SMTP_SSL(

@@ -17,8 +17,8 @@ from typing import Any
 from infra.airflow_api import AirflowAPI
 from infra.dag_runs import DagRuns
 from infra.errors import SettingError
-from infra.home import settle
-from infra.local_environment import USER, Ports, local_environment, password_file
+from infra.home import USER, password_file, settle
+from infra.local_environment import Ports, local_environment
 from infra.services import Supervisor
 from infra.settings import REPOSITORY, load_settings
 

@@ -14,6 +14,9 @@ from infra.errors import DamagedFile, SettingError
 from infra.state import PRIVATE_FOLDER, read_json, write_json
 
 NOTE = "home.json"
+USER = "penchant"
+"""Who asks the local Airflow and MLflow, with the password of the home folder."""
+LOGIN_NAME = "MLFLOW_TRACKING_USERNAME"
 OF_ANOTHER_PLACE = ("services.json", "spark_drivers")
 """What names processes, and is made again."""
 
@@ -47,6 +50,26 @@ def close(folder: Path) -> None:
         raise SettingError(f"{folder} belongs to another user: use a home folder of your own (PENCHANT_HOME=<folder>)")
     if stat.S_IMODE(found.st_mode) & 0o077:
         folder.chmod(stat.S_IMODE(found.st_mode) & 0o700)
+
+
+def password_file(home: Path) -> Path:
+    """File with the password of `USER`."""
+    return home / "password"
+
+
+def registry_login(home: Path, tracking_uri: str) -> dict[str, str]:
+    """Variables with which MLflow's client asks the local server of `home`; none for another server.
+
+    Who has the variables of somebody else set keeps them.
+    """
+    if not tracking_uri.startswith(("http://127.0.0.1:", "http://localhost:")):
+        return {}
+    if "MLFLOW_TRACKING_TOKEN" in os.environ or os.environ.get(LOGIN_NAME, USER) != USER:
+        return {}
+    try:
+        return {LOGIN_NAME: USER, "MLFLOW_TRACKING_PASSWORD": password_file(home).read_text(encoding="utf-8").strip()}
+    except (OSError, UnicodeDecodeError):
+        return {}
 
 
 def _places(home: Path) -> list[str]:

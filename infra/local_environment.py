@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import SettingError
+from infra.home import USER, password_file
 from infra.settings import REPOSITORY, LineageSettings, load_settings
 from infra.state import kept_secret, write_text
 
@@ -85,8 +86,6 @@ def foreign_llm() -> str | None:
     return os.environ.get("PENCHANT_LLM__BASE_URL")
 
 
-USER = "penchant"
-"""Who asks the local Airflow and MLflow, with the password of the home folder."""
 HOSTS = ("127.0.0.1", "localhost")
 """By which names the local services may be asked; the variable ``ALLOWED_HOSTS`` has more, with commas between. A page
 that has pointed a name of its own at this machine (DNS rebinding) asks by that name, and is refused."""
@@ -104,11 +103,6 @@ def _is_hex(text: str) -> bool:
 
 def _token(path: Path) -> str:
     return kept_secret(path, lambda: secrets.token_hex(32), _is_hex)
-
-
-def password_file(home: Path) -> Path:
-    """File with the password of `USER`."""
-    return home / "password"
 
 
 def password(home: Path) -> str:

@@ -6,7 +6,8 @@ from contextlib import closing
 from pathlib import Path
 
 from infra.errors import SettingError
-from infra.local_environment import USER, password
+from infra.home import USER
+from infra.local_environment import password
 from infra.state import write_text
 
 _LOGINS_KEPT_S = 24 * 3600
@@ -25,6 +26,7 @@ def mlflow_access(home: Path) -> dict[str, str]:
         f"database_uri = sqlite:///{folder}/users.db\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
         f"auth_cache_ttl_seconds = {_LOGINS_KEPT_S}\n",
+        private=True,
     )
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "access.ini"),

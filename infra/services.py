@@ -27,7 +27,7 @@ from infra.home import settle, socket_folder
 from infra.local_environment import Ports, foreign_llm, local_environment
 from infra.mlflow_server import mlflow_access, require_registry
 from infra.settings import load_settings
-from infra.state import read_json, write_json
+from infra.state import new_log, read_json, write_json
 
 START_LIMIT_S = 240
 STOP_LIMIT_S = 25
@@ -197,22 +197,21 @@ class Supervisor:
         return {f"Spark driver {pid}": pid for pid in pids}
 
     def _state(self) -> dict[str, dict[str, int]]:
-        """Process ids and start times by name; a file that is damaged is made again from the processes there are."""
+        """Process ids and start times by name; a file that is gone or damaged is made again from the processes."""
         try:
             return read_json(
                 self._state_path,
                 "",
                 lambda raw: {name: {key: int(one[key]) for key in ("pid", "started")} for name, one in raw.items()},
             )
-        except FileNotFoundError:
-            return {}
-        except DamagedFile:
+        except (FileNotFoundError, DamagedFile):
             found = {
                 name: {"pid": pid, "started": _start_time(pid)}
                 for pid in _leaders()
                 if (name := _environment(pid).get(_NAME)) and _is_of(pid, self.home)
             }
-            write_json(self._state_path, found)
+            if found:
+                write_json(self._state_path, found)
             return found
 
     def _log(self, service: Service) -> Path:
@@ -225,7 +224,7 @@ class Supervisor:
     def _start(self, service: Service) -> subprocess.Popen[bytes]:
         for folder in ("logs", "mlflow", "airflow"):
             (self.home / folder).mkdir(parents=True, exist_ok=True)
-        with self._log(service).open("wb") as log:
+        with new_log(self._log(service)) as log:
             process = subprocess.Popen(
                 service.argv,
                 env={**local_environment(self.home, self.ports), **service.environment(), _NAME: service.name},

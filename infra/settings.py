@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import (
@@ -22,9 +23,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from infra import masks
 from infra.errors import SettingError
+from infra.home import registry_login
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONG_ENOUGH = 16
+"""The end of a webhook's path that is shorter is a word."""
 
 
 class SparkSettings(BaseModel, extra="forbid"):
@@ -129,7 +134,7 @@ class AlertSettings(BaseModel, extra="forbid"):
     @model_validator(mode="after")
     def _can_be_delivered(self) -> "AlertSettings":
         if self.webhook_url and not self.webhook_url.startswith(("http://", "https://")):
-            raise ValueError(f"webhook_url {self.webhook_url!r} must begin with http:// or https://")
+            raise ValueError("webhook_url must begin with http:// or https://")
         wrong = [address for address in self.email_to if address.count("@") != 1]
         if wrong:
             raise ValueError(f"email_to has {wrong[0]!r}, which is no e-mail address")
@@ -157,7 +162,7 @@ class LineageSettings(BaseModel, extra="forbid"):
     @model_validator(mode="after")
     def _has_an_address(self) -> "LineageSettings":
         if self.transport == "http" and not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"transport http needs url, which is {self.url!r}; it begins with http:// or https://")
+            raise ValueError("transport http needs url, which begins with http:// or https://")
         return self
 
 
@@ -236,14 +241,30 @@ def profile_path() -> Path:
 def load_settings() -> Settings:
     """Read the profile and the environment.
 
+    What is secret in them is left out of what this process says from now on (`infra.masks`), and MLflow's client knows
+    the password of the local server.
+
     Raises:
         SettingError: a setting is unknown or of the wrong type; each is named.
     """
     try:
-        return Settings()
+        settings = Settings()
+        os.environ.update(registry_login(Path(settings.home), settings.mlflow.tracking_uri))
+        masks.hide([*secrets_of(settings), *masks.secrets_of_environment()])
+        return settings
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SettingError(f"settings from {profile_path()} and PENCHANT_* variables: {problems}") from error
+
+
+def secrets_of(settings: BaseModel) -> list[str]:
+    """What no text that leaves a process may have in it: keys, passwords, also in addresses, and paths of webhooks."""
+    found = list(masks.secrets_in(settings.model_dump()))
+    if isinstance(settings, Settings) and settings.alerts.webhook_url:
+        # The path, or the end of it, is the secret at many services.
+        end = urlsplit(settings.alerts.webhook_url).path.rpartition("/")[2]
+        found += [settings.alerts.webhook_url, *([end] if len(end) >= LONG_ENOUGH else [])]
+    return found
 
 
 T = TypeVar("T")

@@ -24,6 +24,7 @@ from pathlib import Path
 from infra.errors import SettingError
 from infra.settings import REPOSITORY
 from infra.spark_conf import properties_file, spark_home
+from infra.state import new_log
 
 APPLICATION = REPOSITORY / "pipelines" / "launch" / "driver.py"
 CODE = tuple(REPOSITORY / room for room in ("infra", "pipelines", "schemas"))
@@ -160,7 +161,7 @@ class SparkDriver:
         environment = {**python, **os.environ, "SPARK_HOME": str(spark_home()), "PYTHONPATH": str(REPOSITORY)}
         environment["PENCHANT_HOME"] = str(self._home)
         # A session of its own: the driver outlives the task that started it. `make down` finds it by the note.
-        with self._log.open("wb") as log:
+        with new_log(self._log) as log:
             process = subprocess.Popen(
                 [*command, *self._arguments],
                 env=environment,

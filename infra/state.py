@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 from infra.errors import DamagedFile
 
@@ -31,8 +31,7 @@ def replaced(path: Path, *, lasting: bool = True) -> Iterator[Path]:
         lasting: it is on the disk before it takes its place; a machine that loses power then keeps one of the two.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays: some writers choose a format by it. The dot keeps it out of listings by pattern.
-    beside = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
+    beside = _beside(path)
     try:
         yield beside
         if lasting:
@@ -42,6 +41,11 @@ def replaced(path: Path, *, lasting: bool = True) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
     if lasting:
         _flush(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    """A name of its own, that no pattern for the files of the folder meets if it is left there."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def _flush(path: Path) -> None:
@@ -128,7 +132,7 @@ def kept_secret(path: Path, make: Callable[[], str], is_one: Callable[[str], boo
                     path.chmod(PRIVATE)
                 return found
             path.unlink(missing_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        beside = _beside(path)
         write_text(beside, make(), private=True)
         try:
             with suppress(FileExistsError):
@@ -136,6 +140,12 @@ def kept_secret(path: Path, make: Callable[[], str], is_one: Callable[[str], boo
         finally:
             beside.unlink()
     return path.read_text(encoding="utf-8").strip()
+
+
+def new_log(path: Path) -> BinaryIO:
+    """An empty log file that nobody but its owner may read, open for writing."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb")
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra import state
 from infra.errors import DamagedFile
+from infra.masks import masked
 from schemas.errors import DataError
 
 if TYPE_CHECKING:
@@ -86,7 +87,11 @@ def _is_there(filesystem: "fs.FileSystem", path: str) -> bool:
 
 
 def write_text(uri: str, text: str) -> None:
-    """Write `text` at `uri` (a path or an object-store address) so that readers never see half a file."""
+    """Write `text` at `uri` (a path or an object-store address) so that readers never see half a file.
+
+    Reports, messages and failures pass here, and so no key does.
+    """
+    text = masked(text)
     if "://" not in uri:
         state.write_text(Path(uri), text)
         return

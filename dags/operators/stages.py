@@ -9,7 +9,9 @@ from urllib.parse import quote
 
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.log import mask_secret
 
+from infra import masks
 from infra.home import here
 from infra.settings import Settings, load_settings
 from schemas.handoff import StageReport, error_uri, read_report, read_text, remove, write_report
@@ -89,6 +91,8 @@ def overrides_of(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def request_for(stage: Stage, context: Mapping[str, Any], settings: Settings) -> StageRequest:
     """Build the request of `stage`: parameters of the run, and what the tasks before it published."""
+    for value in masks.hidden():
+        mask_secret(value)
     params = context["params"]
     recipe = stage.recipe or (params[stage.recipe_param] if stage.recipe_param else "")
     overrides = overrides_of(params)

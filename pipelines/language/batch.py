@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import openai
 from openai.types import Batch
 
-from infra.settings import LLMSettings
+from infra.masks import hide
+from infra.settings import LLMSettings, secrets_of
 from pipelines.language.dialect import Dialect, body_of, refused_field, remedy
 from pipelines.language.errors import EndpointError, ScoringUnavailable
 from pipelines.language.pacing import retry_after
@@ -92,6 +93,7 @@ class BatchPort:
     def __init__(
         self, llm: LLMSettings, *, progress: Progress | None = None, sleep: Callable[[float], None] = time.sleep
     ) -> None:
+        hide(secrets_of(llm))
         self._llm = llm
         self._progress = progress
         self._sleep = sleep

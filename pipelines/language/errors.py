@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from infra.masks import masked
 from pipelines.language.requests import Answer
 
 
@@ -13,7 +14,7 @@ class EndpointError(ValueError):
     """
 
     def __init__(self, message: str, answers: Sequence[Answer | None] = ()) -> None:
-        super().__init__(message)
+        super().__init__(masked(message))
         self.answers = list(answers)
 
 

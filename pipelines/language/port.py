@@ -20,7 +20,8 @@ import httpx2
 import openai
 
 from infra.errors import SettingError
-from infra.settings import LLMSettings
+from infra.masks import hide
+from infra.settings import LLMSettings, secrets_of
 from pipelines.language.batch import BatchPort
 from pipelines.language.dialect import Dialect, body_of, refused_field, remedy
 from pipelines.language.errors import EndpointError, ScoringUnavailable
@@ -72,6 +73,7 @@ class Port:
         dialect: Dialect | None = None,
         key_worked: bool = False,
     ) -> None:
+        hide(secrets_of(llm))  # on executors nobody has read the settings
         if llm.scoring not in (*SCORERS, "none"):
             raise SettingError(f"llm.scoring is {llm.scoring!r}: use one of {', '.join(SCORERS)} or none")
         if llm.concurrency < 1 or llm.max_attempts < 1:

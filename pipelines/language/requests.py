@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from infra.masks import masked, without_hidden, without_secrets
 from infra.settings import LLMSettings
 
 OK, REFUSED, TRUNCATED, MALFORMED, FAILED = "ok", "refused", "truncated", "malformed", "failed"
@@ -92,6 +93,13 @@ class Answer:
     calls: int = 0
     final: bool = False
 
+    def __post_init__(self) -> None:
+        """Endpoints repeat the key that they were sent; it goes into no journal and no table."""
+        for name in ("text", "error"):
+            said = getattr(self, name)
+            if isinstance(said, str):
+                object.__setattr__(self, name, masked(said) if name == "error" else without_hidden(said))
+
 
 @dataclass(frozen=True, kw_only=True)
 class LogProbs:
@@ -129,7 +137,7 @@ def to_json(request: Request, llm: LLMSettings) -> str:
         "kind": kind_of(request),
         "endpoint": endpoint_name(llm.base_url),
         "model": llm.model,
-        "extra_body": llm.extra_body,
+        "extra_body": without_secrets(llm.extra_body),
         **asdict(request),
     }
     if isinstance(request, ScoreRequest):

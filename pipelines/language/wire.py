@@ -6,6 +6,7 @@ Free of HTTP: online calls and the files of batches share it.
 from collections.abc import Mapping
 from typing import Any
 
+from infra.masks import masked
 from infra.settings import LLMSettings
 from pipelines.language.errors import EndpointError, QuotaExhausted
 from pipelines.language.replies import clean
@@ -24,7 +25,7 @@ class RowFailed(Exception):
     """This request failed for good; others may go on."""
 
     def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
+        super().__init__(masked(reason))
         self.status = status
 
 

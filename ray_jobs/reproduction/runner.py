@@ -191,8 +191,8 @@ class Runner:
                 .codebook
             )
             assert list(book.item_ids) == item_ids, "a codebook keeps the order of the items it was given"
-            with replaced(path) as beside:
-                np.savez(beside, codes=book.codes, level_sizes=np.array(book.level_sizes))
+            with replaced(path) as beside, beside.open("wb") as file:
+                np.savez(file, codes=book.codes, level_sizes=np.array(book.level_sizes))
         with np.load(path) as kept:
             codes = dict(zip(item_ids, kept["codes"].tolist(), strict=True))
             return self.catalogue.with_codes(codes, kept["level_sizes"].tolist())

@@ -31,7 +31,7 @@ from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderTokenizer
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.settings import AutoencoderSettings
 from ray_jobs.tokenizers.vectors import DatasetVectors, Floats, Vectors, matrix, sampled_rows, take
-from ray_jobs.training.ray_train import WORKER_ENVIRONMENT, ProgressBoard, require_resources
+from ray_jobs.training.ray_train import TRAIN_ANEW, WORKER_ENVIRONMENT, ProgressBoard, require_resources
 from schemas.artifact_seal import check_folder, seal_folder
 
 _STATE_FILE = "state.pt"
@@ -193,7 +193,7 @@ def _last_state(storage: str, run_name: str) -> State | None:
 
 def _load(checkpoint: Checkpoint) -> State:
     with checkpoint.as_directory() as folder:
-        check_folder(Path(folder), "remove the run's folder of checkpoints and fit the tokenizer again")
+        check_folder(Path(folder), TRAIN_ANEW)
         return State(**torch.load(Path(folder) / _STATE_FILE, map_location="cpu", weights_only=True))
 
 

@@ -30,6 +30,7 @@ from ray_jobs.training.workers import Workers
 from schemas.artifact_seal import check_folder, seal_folder
 
 STATE_FILE = "state.pt"
+TRAIN_ANEW = "delete the folder of this run in ray.storage, and run the stage again, which trains anew"
 SETTLE_S = 30.0
 """How long a finished run waits for the observer."""
 Observer = Callable[[Sequence[Row]], None]
@@ -74,7 +75,7 @@ def load_state(checkpoint: Checkpoint) -> TrainState:
         DataError: it is damaged.
     """
     with checkpoint.as_directory() as folder:
-        check_folder(Path(folder), "remove the run's folder of checkpoints and train again")
+        check_folder(Path(folder), TRAIN_ANEW)
         return TrainState(**torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True))
 
 

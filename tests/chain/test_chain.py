@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ import pytest
 from deltalake import DeltaTable
 from mlflow import MlflowClient
 
+from infra.home import registry_login
 from infra.settings import REPOSITORY
 from schemas.tables import TABLES
 
@@ -66,7 +68,9 @@ def warehouse(local, first_run):
 
 @pytest.fixture(scope="module")
 def registry(local, warehouse):
-    return MlflowClient(local.environment["PENCHANT_MLFLOW__TRACKING_URI"])
+    uri = local.environment["PENCHANT_MLFLOW__TRACKING_URI"]
+    os.environ.update(registry_login(local.home, uri))
+    return MlflowClient(uri)
 
 
 def lines(path):

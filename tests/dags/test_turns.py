@@ -145,3 +145,13 @@ def test_a_task_that_waits_gives_its_slots_back_and_says_for_whom(monkeypatch, t
     assert 0 < (waits.value.reschedule_date.timestamp() - time.time()) <= LOOK_AGAIN.total_seconds()
     wait_for_turn(context(BACKFILL, dataset="another"))
     wait_for_turn(context(("rollback", "now")))
+
+
+def test_a_line_that_is_cut_is_named_and_is_not_an_empty_line(line):
+    from infra.errors import DamagedFile
+
+    line(DAILY)
+    for content in (b"", line.path.read_bytes()[:9], b"[1, 2]"):
+        line.path.write_bytes(content)
+        with pytest.raises(DamagedFile, match=r"shop\.json cannot be read .*when no run of data set shop is under way"):
+            line(BACKFILL)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infra import local_environment as local
 from infra.errors import SettingError
-from infra.home import close, here, settle, socket_folder
-from infra.local_environment import Ports, local_environment
+from infra.home import USER, close, here, settle, socket_folder
+from infra.local_environment import Ports, local_environment, password
 from infra.mlflow_server import mlflow_access, require_registry
 from infra.services import Supervisor
 from infra.settings import REPOSITORY
@@ -71,7 +70,7 @@ def test_an_emptied_key_is_made_again(tmp_path, name):
     (tmp_path / name).write_text("")
     after = local_environment(tmp_path, Ports())
     assert (tmp_path / name).read_text()
-    assert json.loads((tmp_path / "airflow" / "passwords.json").read_text()) == {local.USER: local.password(tmp_path)}
+    assert json.loads((tmp_path / "airflow" / "passwords.json").read_text()) == {USER: password(tmp_path)}
     assert (before == after) == (name == "ray_token"), "its path stays, the others are in the environment"
 
 
@@ -102,6 +101,8 @@ def test_a_service_of_one_home_is_none_of_a_copy(copied):
         (first / "services.json").write_text('{"mlflow": {"pid"')
         found = Supervisor(first, Ports()).running()
         assert found == {"mlflow": sleeper.pid}, "made again from the processes there are"
+        (first / "services.json").unlink()
+        assert Supervisor(first, Ports()).running() == found
         shutil.copy(first / "services.json", second / "services.json")
         assert Supervisor(second, Ports()).running() == {}
         (second / "services.json").write_bytes(b"\0")
@@ -113,6 +114,7 @@ def test_a_service_of_one_home_is_none_of_a_copy(copied):
         sleeper.wait()
 
 
+@pytest.mark.nightly  # Airflow itself, twice
 def test_airflow_of_a_copied_home_knows_no_path_of_the_first(copied):
     first, second = copied
 

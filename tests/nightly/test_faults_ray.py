@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from planted_warehouse import DATASET, PARTITION, make_warehouse
 
+from infra.home import registry_login
 from infra.local_environment import Ports, local_environment
 from infra.services import Supervisor
 from infra.settings import REPOSITORY
@@ -101,7 +102,9 @@ def test_a_killed_driver_costs_no_second_job_run_or_model(cluster):
     assert "ended as FAILED" in err
     assert not list(bundles.glob("*")), "killed before its end"
 
-    registry = MlflowClient(cluster.environment["PENCHANT_MLFLOW__TRACKING_URI"])
+    uri = cluster.environment["PENCHANT_MLFLOW__TRACKING_URI"]
+    os.environ.update(registry_login(Path(cluster.environment["PENCHANT_HOME"]), uri))
+    registry = MlflowClient(uri)
     experiment = registry.get_experiment_by_name(f"penchant/{DATASET}").experiment_id
     (begun,) = registry.search_runs([experiment])
     report = execute(cluster, 0)

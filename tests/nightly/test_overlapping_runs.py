@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 from mlflow import MlflowClient
 
 from infra.airflow_api import AirflowAPI
+from infra.home import registry_login
 from infra.local_environment import Ports, local_environment
 from infra.services import Supervisor, group_members
 from infra.settings import REPOSITORY
@@ -155,6 +156,7 @@ def test_one_job_a_stage_one_version_and_one_pass_over_the_model(services, story
     assert len(work) == len(set(work)) == len(RAY_STAGES), work
     assert len(jobs) - len(work) == len(story.states), "each run has its own report"
 
+    os.environ.update(registry_login(services.home, environment["PENCHANT_MLFLOW__TRACKING_URI"]))
     registry = MlflowClient(environment["PENCHANT_MLFLOW__TRACKING_URI"])
     (version,) = registry.search_model_versions(f"name='penchant-{DATASET}'")
     assert registry.get_model_version_by_alias(f"penchant-{DATASET}", "champion").version == version.version

@@ -93,3 +93,15 @@ def test_half_a_bundle_and_wrong_questions_are_refused(tmp_path):
     (tmp_path / "recipe.json").unlink()
     with pytest.raises(DataError, match="run the train stage first"):
         load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [lambda size: 0, lambda size: 40, lambda size: size - 3])
+def test_a_file_of_a_bundle_that_is_cut_is_named(tmp_path, cut):
+    save_bundle(tmp_path, _model("popularity"), {})
+    for name in ("recipe.json", "weights.safetensors", "catalogue.parquet"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: cut(len(whole))])
+        with pytest.raises(ValueError, match=rf"{name.replace('.', '[.]')}.*train the model again"):
+            load_bundle(tmp_path)
+        (tmp_path / name).write_bytes(whole)
+    load_bundle(tmp_path)

@@ -12,7 +12,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from infra import local_environment as local
+from infra.home import USER
 from infra.local_environment import Ports, local_environment
 from infra.services import Supervisor
 from infra.settings import load_settings
@@ -46,7 +46,7 @@ def doors(address):
     """How the server answers who does not say who asks, or asks by a name that it does not know."""
     model_code = "api/2.0/mlflow-artifacts/artifacts/1/models/m/artifacts/model_code.py"
     experiments, search = "api/2.0/mlflow/experiments/search", {"max_results": 1}
-    login = (local.USER, os.environ["MLFLOW_TRACKING_PASSWORD"])
+    login = (USER, os.environ["MLFLOW_TRACKING_PASSWORD"])
     with requests.Session() as asks:
         asks.trust_env = False
         return {
