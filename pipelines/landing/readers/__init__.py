@@ -39,7 +39,7 @@ def read_reviews(spark: SparkSession, dataset: Dataset, partition: str, max_line
         case "movielens":
             return movielens.read_reviews(spark, path, max_line_bytes)
         case "columns":
-            return columns.read_reviews(spark, path, dataset.review_columns, max_line_bytes)
+            return columns.read_reviews(spark, path, dataset.review_columns, max_line_bytes, dataset.spelling())
         case release:
             return amazon.read_reviews(spark, path, release, max_line_bytes)
 
