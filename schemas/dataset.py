@@ -24,6 +24,8 @@ class Dataset:
         review_columns, item_columns: for ``columns``: our column name -> theirs.
         unknown_items: what happens to a review whose item has no metadata: ``quarantine`` it, or ``keep`` it
             and make an item without a title. With no item file at all it is always ``keep``.
+        encoding, separator, escape: of text files: a name that Python knows; a character, or empty where the header
+            tells it; a backslash where it escapes quotes, else empty.
     """
 
     name: str
@@ -33,6 +35,9 @@ class Dataset:
     review_columns: Mapping[str, str] = field(default_factory=dict)
     item_columns: Mapping[str, str] = field(default_factory=dict)
     unknown_items: str = "quarantine"
+    encoding: str = "utf-8"
+    separator: str = ""
+    escape: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):

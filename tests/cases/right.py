@@ -88,10 +88,10 @@ _OWN = ("--format", "columns")
 _READ = "every row is read"
 
 RIGHT: dict[str, Right] = {
-    "bz2": Right(_READ, whole(4)),
+    "bz2": Right(_READ, whole(10)),
     "zip": Right(_READ, whole(10)),
     "gz_empty": Right("refused: it is empty", says("empty")),
-    "gz_multi": Right("both members are read", whole(20)),
+    "gz_multi": Right("both members are read", whole(10)),
     "gz_named_json": Right(_READ, whole(10)),
     "gz_plain": Right(_READ, whole(10)),
     "gz_trailing_zeros": Right(_READ, whole(10)),
@@ -102,12 +102,12 @@ RIGHT: dict[str, Right] = {
     "name_percent": Right(_READ, whole(10)),
     "name_unicode": Right(_READ, whole(10)),
     "dir_csv": Right(
-        "the rows of both parts are read", lambda o: not o.refused and o.counts["reviews.lines_read"] == 12
+        "the rows of both parts are read", lambda o: not o.refused and o.counts["reviews.lines_read"] == 8
     ),
     "csv_unclosed_quote": Right(
         "line 4 is refused, the other 59 rows are read", lines({4: "unclosed_quote"}, 59, "quote")
     ),
-    "csv_bom": Right(_READ, whole(10)),
+    "csv_bom": Right(_READ, whole(6)),
     "csv_bom_mapped": Right(
         _READ, whole(2), (*_OWN, "--columns", "user_id=customer,item_id=sku,rating=stars,reviewed_at=day")
     ),
