@@ -26,6 +26,8 @@ class Dataset:
         unknown_items: what happens to a review whose item has no metadata: ``quarantine`` it, or ``keep`` it
             and make an item without a title. With no item file at all it is always ``keep``.
         scale, dates, time_zone, decimal: for ``columns``: see `schemas.spelling.Spelling`.
+        encoding, separator, escape: of text files: a name that Python knows; a character, or empty where the header
+            tells it; a backslash where it escapes quotes, else empty.
     """
 
     name: str
@@ -39,6 +41,9 @@ class Dataset:
     dates: str = Spelling.dates
     time_zone: str = Spelling.time_zone
     decimal: str = Spelling.decimal
+    encoding: str = "utf-8"
+    separator: str = ""
+    escape: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):

@@ -3,14 +3,17 @@
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as sf
 
+from pipelines.landing.csv_rows import Layout
 from pipelines.landing.readers.json_lines import (
     BOOLEAN,
     ID,
     LIST,
+    LIST_OF_TEXTS,
     NUMBER,
     TEXT,
     field,
     first_field,
+    misfits,
     read_json_lines,
     wrong_types,
 )
@@ -51,33 +54,35 @@ _REVIEW_TYPES: dict[str, dict[str, tuple[str, ...]]] = {
         "verified_purchase": BOOLEAN,
     },
 }
+_WORDS = (*TEXT, *LIST_OF_TEXTS)
+_ITEM_IDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "amazon-2014": {"asin": ID},
+    "amazon-2018": {"asin": ID},
+    "amazon-2023": {"parent_asin": ID, "asin": ID},
+}
 _ITEM_TYPES: dict[str, dict[str, tuple[str, ...]]] = {
     "amazon-2014": {
-        "asin": ID,
-        "title": TEXT,
-        "brand": TEXT,
-        "categories": LIST,
+        "title": _WORDS,
+        "brand": _WORDS,
+        "categories": _WORDS,
         "price": NUMBER,
-        "description": TEXT + LIST,
+        "description": _WORDS,
     },
     "amazon-2018": {
-        "asin": ID,
-        "title": TEXT,
-        "brand": TEXT,
-        "category": LIST,
+        "title": _WORDS,
+        "brand": _WORDS,
+        "category": _WORDS,
         "price": NUMBER,
-        "description": TEXT + LIST,
+        "description": _WORDS,
     },
     "amazon-2023": {
-        "parent_asin": ID,
-        "asin": ID,
-        "title": TEXT,
-        "store": TEXT,
-        "main_category": TEXT,
-        "categories": LIST,
+        "title": _WORDS,
+        "store": _WORDS,
+        "main_category": _WORDS,
+        "categories": _WORDS,
         "price": NUMBER,
-        "description": TEXT + LIST,
-        "features": LIST,
+        "description": _WORDS,
+        "features": _WORDS,
         "details": ("OBJECT", "STRING"),
     },
 }
@@ -96,9 +101,18 @@ def _strings(name: str) -> Column:
     listed = sf.when(kind.startswith("ARRAY<ARRAY"), sf.flatten(field(name, "array<array<string>>"))).when(
         kind.startswith("ARRAY"), field(name, "array<string>")
     )
-    return sf.coalesce(
-        listed, sf.when(kind == "STRING", sf.array(field(name, "string"))), sf.array().cast("array<string>")
-    )
+    single = sf.when(kind.rlike(f"^({'|'.join(TEXT)})"), sf.array(field(name, "string")))
+    return sf.coalesce(listed, single, sf.array().cast("array<string>"))
+
+
+def _words(name: str) -> Column:
+    """One text of a field that holds one, a number, or a list of texts; null for anything else."""
+    return sf.nullif(sf.array_join(_strings(name), " "), sf.lit(""))
+
+
+def _first_id(*names: str) -> Column:
+    """The first of several ids that is not empty."""
+    return sf.coalesce(*(sf.nullif(sf.trim(field(name, "string")), sf.lit("")) for name in names))
 
 
 def _day(text: Column) -> Column:
@@ -106,18 +120,20 @@ def _day(text: Column) -> Column:
     return sf.try_to_timestamp(sf.regexp_replace(text, r"\s+", " "), sf.lit("MM d, yyyy"))
 
 
-def read_reviews(spark: SparkSession, path: str, release: str, max_line_bytes: int) -> Landed:
+def read_reviews(
+    spark: SparkSession, path: str, release: str, max_line_bytes: int, layout: Layout | None = None
+) -> Landed:
     """Every line of a review file.
 
     2014 and 2018 have days (`unixReviewTime`, else `reviewTime`), 2023 has milliseconds and names an item by
     `parent_asin`, else `asin`.
     """
-    landed = read_json_lines(spark, path, max_line_bytes)
+    landed = read_json_lines(spark, path, max_line_bytes, layout)
     if release == "amazon-2023":
         seconds = first_field(("timestamp", "sort_timestamp"), "string")
         columns = {
             "user_id": field("user_id", "string"),
-            "item_id": first_field(("parent_asin", "asin"), "string"),
+            "item_id": _first_id("parent_asin", "asin"),
             "rating": number(field("rating", "string")),
             "reviewed_at": instant(number(seconds)),
             "date_raw": seconds,
@@ -150,17 +166,22 @@ def read_reviews(spark: SparkSession, path: str, release: str, max_line_bytes: i
     return Landed(frame.select(*PLACE, *REVIEW_FIELDS), landed.lines)
 
 
-def read_items(spark: SparkSession, path: str, release: str, max_line_bytes: int) -> Landed:
-    """Every line of a metadata file."""
-    landed = read_json_lines(spark, path, max_line_bytes)
+def read_items(
+    spark: SparkSession, path: str, release: str, max_line_bytes: int, layout: Layout | None = None
+) -> Landed:
+    """Every line of a metadata file.
+
+    Only an id has to be of its type: what else is not is null, and named in `unread`, so that no item is lost for it.
+    """
+    landed = read_json_lines(spark, path, max_line_bytes, layout)
     if release == "amazon-2023":
         listed = _strings("categories")
         columns = {
-            "item_id": first_field(("parent_asin", "asin"), "string"),
-            "title": field("title", "string"),
-            "brand": sf.coalesce(field("details.Brand", "string"), field("store", "string")),
+            "item_id": _first_id("parent_asin", "asin"),
+            "title": _words("title"),
+            "brand": sf.coalesce(field("details.Brand", "string"), _words("store")),
             "categories": sf.when(sf.size(listed) > 0, listed).otherwise(
-                sf.array_compact(sf.array(field("main_category", "string")))
+                sf.array_compact(sf.array(_words("main_category")))
             ),
             "price": field("price", "string"),
             "description": sf.concat(_strings("features"), _strings("description")),
@@ -168,12 +189,13 @@ def read_items(spark: SparkSession, path: str, release: str, max_line_bytes: int
     else:
         columns = {
             "item_id": field("asin", "string"),
-            "title": field("title", "string"),
-            "brand": field("brand", "string"),
+            "title": _words("title"),
+            "brand": _words("brand"),
             "categories": _strings("categories" if release == "amazon-2014" else "category"),
             "price": field("price", "string"),
             "description": _strings("description"),
         }
-    found = first_problem(wrong_types(_ITEM_TYPES[release]))
+    columns["unread"] = sf.nullif(misfits(_ITEM_TYPES[release]), sf.lit(""))
+    found = first_problem(wrong_types(_ITEM_IDS[release]))
     frame = landed.frame.withColumns({**columns, "problem": sf.coalesce("problem", found)})
     return Landed(frame.select(*PLACE, *ITEM_FIELDS), landed.lines)

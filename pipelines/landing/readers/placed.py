@@ -1,5 +1,6 @@
 """Rows with the place they came from, and the first problem that was found with them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import basename, commonpath, relpath
@@ -12,12 +13,14 @@ from pyspark.sql import functions as sf
 
 from schemas.errors import DataError
 
-# source_file and source_line name the row; raw shows it; problem is struct<reason, detail> or null.
-PLACE = ("source_file", "source_line", "raw", "problem")
+# source_file and source_line name the row, which has so many lines; raw shows it; problem is struct<reason, detail> or
+# null. Headers and blank lines are rows with such a reason, so that lines can be added up.
+PLACE = ("source_file", "source_line", "source_lines", "raw", "problem")
 REVIEW_FIELDS = (
     "user_id", "item_id", "rating", "reviewed_at", "date_raw", "title", "text", "verified", "helpful_votes",
 )  # fmt: skip
-ITEM_FIELDS = ("item_id", "title", "brand", "categories", "price", "description")
+# unread: what could not be read of a row that is kept all the same.
+ITEM_FIELDS = ("item_id", "title", "brand", "categories", "price", "description", "unread")
 RAW_CHARS = 2000
 
 BLOCKS = (("_file", "_metadata.file_path"), ("_block", "_metadata.file_block_start"))
@@ -29,7 +32,9 @@ _DAMAGE = ("EOFException", "ZipException", "incorrect header check", "invalid st
 
 @dataclass(frozen=True)
 class Landed:
-    """Rows of landing files. `lines` was counted on the files, before anything was parsed."""
+    """Rows of landing files. `lines` was counted on the files, before anything was parsed: physical lines, or records
+    where a format has none.
+    """
 
     frame: DataFrame
     lines: int
@@ -97,6 +102,11 @@ def too_long(size: Column, limit: int, advice: str) -> tuple[Column, Column]:
     """The case of a line above `limit` bytes."""
     detail = sf.concat(size.cast("string"), sf.lit(f" bytes, the limit is {limit}; {advice}"))
     return size > limit, problem("line_too_long", detail)
+
+
+def literal(path: str) -> str:
+    """A path that Spark would read as a pattern, with what is special in patterns escaped."""
+    return re.sub(r"([\\\[\]{}*?])", r"\\\1", path)
 
 
 def instant(number: Column) -> Column:
