@@ -1,5 +1,6 @@
 """The work of the stage ingest: read, check, and count every line of a day's landing files."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pyspark.sql import DataFrame, SparkSession
@@ -12,18 +13,21 @@ from pipelines import reviews as review_table
 from pipelines.delta_tables import read_table, table_exists
 from pipelines.forgetting.requests import erased_keys, without
 from pipelines.gates.ahead import load_ahead
+from pipelines.landing.csv_rows import BLANK, HEADER
 from pipelines.landing.readers import Landed, read_items, read_reviews
 from pipelines.landing.readers.placed import RAW_CHARS
 from pipelines.publisher import Publisher
 from pipelines.spark import stage_session
 from pipelines.stages.ingest import STAGE, IngestSettings
 from schemas.dataset import Dataset
+from schemas.errors import LONGEST_MESSAGE, GateFailed
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
-from schemas.reviews import REVIEWS
+from schemas.reviews import RATED, REVIEWS
 from schemas.stage_request import StageRequest
 
 _USER_CHARS = 100
+_ITEM_COUNTS = {"junk_titles": "junk", "unread_fields": "unread"}
 
 
 def run(request: StageRequest) -> StageReport:
@@ -34,8 +38,9 @@ def run(request: StageRequest) -> StageReport:
     """
     settings = load_settings()
     ours = stage_settings(IngestSettings, STAGE, settings, request.overrides)
-    rules = ours.rules(request.partition_date())
     dataset = Dataset.load(settings.datasets_dir(), request.dataset)
+    rules = replace(ours.rules(request.partition_date()), rated=dataset.spelling().rated)
+    gated = replace(REVIEWS, checks=(RATED, *REVIEWS.checks)) if rules.rated else REVIEWS
     load_ahead()
     spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
@@ -52,7 +57,7 @@ def run(request: StageRequest) -> StageReport:
         must_be_known = known if dataset.unknown_items == "quarantine" else None
         every = publisher.cache(review_table.check_reviews(landed, rules, must_be_known))
         checked, erased = without(every, erased_keys(spark, settings, request.dataset))
-        counts = _tally("reviews", landed, checked, erased.count())
+        counts = _tally("reviews", landed, checked, erased)
         reviews = review_table.winners(checked)
         pairs = reviews.select("user_id", "item_id").distinct().count()
         counts["reviews.repeated_pairs"] = counts["reviews.ingested"] - pairs
@@ -73,14 +78,22 @@ def run(request: StageRequest) -> StageReport:
         progress.update(2, 4, "publishing quarantine and items")
         handoff, _ = publisher.quarantine(refused, STAGE)
         assert handoff.rows == counts["reviews.quarantined"] + counts.get("items.quarantined", 0)
+        if checked_items is not None:
+            _stop_if_too_many_are_refused("items", checked_items, counts, ours.max_refused_share, None)
+        _stop_if_too_many_are_refused("reviews", checked, counts, ours.max_refused_share, must_be_known)
         accepted = ours.empty_day == "accept"
-        nothing = landed.lines == counts["reviews.erased"]  # of nobody else
-        empty = nothing and (accepted or landed.lines > 0)
+        nothing = counts["reviews.lines_read"] == counts["reviews.erased"]  # of nobody else
+        empty = nothing and (accepted or counts["reviews.lines_read"] > 0)
+        if nothing and not empty:
+            raise GateFailed(
+                f"reviews: no row in {dataset.reviews} ({counts['reviews.lines']} lines: header or blank); deliver the "
+                "day's file again, or set ingest.empty_day to accept where a day may be empty"
+            )
         no_items = accepted and not counts.get("items.lines_read", 0)
         handoff = publisher.publish(items, replace(ITEMS, may_be_empty=empty or no_items))
         assert handoff.rows == counts["items.stubs"] + counts.get("items.ingested", 0)
         progress.update(3, 4, "publishing reviews")
-        handoff = publisher.publish(reviews, replace(REVIEWS, may_be_empty=empty))
+        handoff = publisher.publish(reviews, replace(gated, may_be_empty=empty))
         assert handoff.rows == counts["reviews.ingested"]
         progress.update(4, 4, f"{handoff.rows} reviews")
         counts["empty_day"] = int(nothing)
@@ -108,27 +121,69 @@ def _unknown(reviews: DataFrame, known: DataFrame | None) -> DataFrame:
     return seen if known is None else seen.join(known, "item_id", "left_anti")
 
 
-def _tally(name: str, landed: Landed, checked: DataFrame, erased: int = 0) -> dict[str, int | float]:
-    """Counts of one file, with the proof that no line was lost."""
+def _tally(name: str, landed: Landed, checked: DataFrame, erased: DataFrame | None = None) -> dict[str, int | float]:
+    """Counts of one file, with the proof that no line was lost.
+
+    Raises:
+        GateFailed: rows, headers and blank lines do not make up the lines of the files.
+    """
     junk = sf.col("junk_title") if "junk_title" in checked.columns else sf.lit(False)
+    unread = sf.col("unread").isNotNull() if "unread" in checked.columns else sf.lit(False)
+    lines = sf.coalesce(sf.sum("source_lines"), sf.lit(0)).alias("lines")
     groups = checked.groupBy(sf.col("problem.reason").alias("reason"), (sf.col("copy") > 1).alias("is_copy"))
-    rows = groups.agg(sf.count(sf.lit(1)).alias("rows"), sf.count_if(junk).alias("junk")).collect()
+    rows = groups.agg(
+        sf.count(sf.lit(1)).alias("rows"), lines, sf.count_if(junk).alias("junk"), sf.count_if(unread).alias("unread")
+    ).collect()
+    gone = erased.agg(sf.count(sf.lit(1)).alias("rows"), lines).collect()[0] if erased else None
     reasons = {row.reason: row.rows for row in rows if row.reason}
+    no_rows = {reason: reasons.pop(reason, 0) for reason in (HEADER, BLANK)}
+    kept = [row for row in rows if not row.reason and not row.is_copy]
     duplicates = sum(row.rows for row in rows if not row.reason and row.is_copy)
-    ingested = sum(row.rows for row in rows if not row.reason and not row.is_copy)
-    quarantined = sum(reasons.values())
-    told = ingested, quarantined, duplicates, erased
-    assert sum(told) == landed.lines, (name, *told, landed.lines)
-    titles = {"items.junk_titles": sum(row.junk for row in rows if not row.reason and not row.is_copy)}
+    ingested, quarantined = sum(row.rows for row in kept), sum(reasons.values())
+    read = ingested + quarantined + duplicates + (gone.rows if gone else 0)
+    told = sum(row.lines for row in rows) + (gone.lines if gone else 0)
+    if told != landed.lines:
+        raise GateFailed(f"{name}: the files have {landed.lines} lines, and {told} became of something; tell us of it")
+    titles = {f"items.{kind}": sum(row[column] for row in kept) for kind, column in _ITEM_COUNTS.items()}
     return {
-        f"{name}.lines_read": landed.lines,
+        f"{name}.lines": landed.lines,
+        f"{name}.lines.header": no_rows[HEADER],
+        f"{name}.lines.blank": no_rows[BLANK],
+        f"{name}.lines.within_rows": told - read - sum(no_rows.values()),
+        f"{name}.lines_read": read,
         f"{name}.ingested": ingested,
         f"{name}.quarantined": quarantined,
         f"{name}.duplicates": duplicates,
-        **({"reviews.erased": erased} if name == "reviews" else {}),
+        **({"reviews.erased": gone.rows} if gone else {}),
         **{f"{name}.quarantined.{reason}": count for reason, count in sorted(reasons.items())},
         **(titles if name == "items" else {}),
     }
+
+
+def _stop_if_too_many_are_refused(
+    name: str, checked: DataFrame, counts: Mapping[str, int | float], limit: float, known: DataFrame | None
+) -> None:
+    """The gate of a file's share of refused rows; its message has the commonest reasons and a line of the first.
+
+    Raises:
+        GateFailed: the share is above `limit`.
+    """
+    refused, rows = counts[f"{name}.quarantined"], counts[f"{name}.lines_read"]
+    if refused <= limit * rows:
+        return
+    prefix = f"{name}.quarantined."
+    reasons = {key.removeprefix(prefix): count for key, count in counts.items() if key.startswith(prefix)}
+    commonest = sorted(reasons, key=lambda reason: -reasons[reason])[:3]
+    row = checked.where(sf.col("problem.reason") == commonest[0]).orderBy("source_file", "source_line").first()
+    assert row is not None
+    hint = ""
+    if commonest[0] == review_table.UNKNOWN_ITEM and known is not None and (one := known.first()):
+        hint = f" (the item file has ids such as {one.item_id[:20]})"
+    raise GateFailed(
+        f"{name}: {refused} of {rows} rows are refused, more than ingest.max_refused_share ({limit:.0%}): "
+        f"{', '.join(f'{reasons[reason]} {reason}' for reason in commonest)}; such as {row.source_file[-40:]}:"
+        f"{row.source_line}: {row.problem.detail[:90]}{hint}. The table quarantine has all"
+    )
 
 
 def _refused(checked: DataFrame, name: str) -> DataFrame:
@@ -138,11 +193,12 @@ def _refused(checked: DataFrame, name: str) -> DataFrame:
         tail = sf.concat(sf.lit(" ... "), sf.left("user_id", sf.lit(_USER_CHARS)))
         cut = sf.concat(sf.left(raw, sf.lit(RAW_CHARS - _USER_CHARS - 5)), tail)
         raw = sf.when((sf.length(raw) >= RAW_CHARS) & sf.col("user_id").isNotNull(), cut).otherwise(raw)
-    return checked.where(sf.col("problem").isNotNull()).select(
+    refused = sf.col("problem").isNotNull() & ~sf.col("problem.reason").isin(HEADER, BLANK)
+    return checked.where(refused).select(
         sf.concat(sf.lit(f"{name} "), sf.col("source_file"), sf.lit(":"), sf.col("source_line").cast("string")).alias(
             "row_key"
         ),
         "problem.reason",
-        "problem.detail",
+        sf.left("problem.detail", sf.lit(LONGEST_MESSAGE)).alias("detail"),
         raw.alias("raw"),
     )

@@ -52,8 +52,8 @@ def check_items(landed: Landed, description_words: int) -> DataFrame:
 
     Returns:
         One row per landed line: the columns of `PLACE` and of the table without ``partition_date``; `junk_title`,
-        true where the source has a title that is page code; and `copy`, which is 1 for the winner of an item_id: one
-        with a title, then longest text, then first file and line. `copy` counts rows without a problem only.
+        true where the source has a title that is page code; `unread`; and `copy`, which is 1 for the winner of an
+        item_id: one with a title, then longest text, then first file and line. `copy` counts rows without a problem.
     """
     clean = sf.pandas_udf(_cleaner(description_words), _CLEANED)  # type: ignore[call-overload]
     frame = landed.frame.withColumn("item_id", sf.trim("item_id"))
@@ -67,6 +67,7 @@ def check_items(landed: Landed, description_words: int) -> DataFrame:
         sf.coalesce("problem", first_problem(absent)).alias("problem"),
         "item_id",
         sf.coalesce(sf.trim("title"), sf.lit("")).alias("_title"),
+        "unread",
         cleaned.alias("_cleaned"),
     )
     fine = sf.col("problem").isNull()
@@ -81,6 +82,7 @@ def check_items(landed: Landed, description_words: int) -> DataFrame:
         "item_id",
         "_cleaned.*",
         ((sf.col("_title") != "") & sf.col("_cleaned.title").isNull()).alias("junk_title"),
+        "unread",
         sf.when(fine, sf.row_number().over(copies)).alias("copy"),
     )
 

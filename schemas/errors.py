@@ -1,8 +1,21 @@
 """Errors that a user can act on. Their messages name what is wrong, where, and how to mend it."""
 
+LONGEST_MESSAGE = 300
+
+
+def bounded(message: str, limit: int = LONGEST_MESSAGE) -> str:
+    """A message of at most `limit` characters: what is too much goes from its middle, so that both ends can be read."""
+    if len(message) <= limit:
+        return message
+    end = limit // 3
+    return f"{message[: limit - end - 5]} ... {message[-end:]}"
+
 
 class DataError(ValueError):
-    """Input data, a table or a landing file is not what a stage needs."""
+    """Input data, a table or a landing file is not what a stage needs. The message is bounded, whatever it quotes."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(bounded(str(message)))
 
 
 class GateFailed(DataError):

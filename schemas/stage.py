@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from schemas.errors import bounded
 from schemas.handoff import StageReport, error_uri, write_report, write_text
 from schemas.stage_request import StageRequest
 
@@ -40,7 +41,7 @@ def run_stage(
         request = StageRequest.parse(stage, description, argv)
         report = work(request)
     except ValueError as error:
-        message = f"{stage}: {type(error).__name__}: {error}"
+        message = bounded(f"{stage}: {type(error).__name__}: {error}")
         print(message, file=sys.stderr, flush=True)  # noqa: T201
         if request is not None and request.report_uri:
             write_text(error_uri(request.report_uri), message)

@@ -7,3 +7,5 @@ REVIEW_COLUMNS = {
 ITEM_COLUMNS = {
     "item_id": True, "title": False, "brand": False, "categories": False, "price": False, "description": False,
 }  # fmt: skip
+USUAL_NAMES = {"reviewed_at": "timestamp"}
+"""What others call a column of ours, so that nobody has to say it."""

@@ -4,15 +4,26 @@ The format is told from the first lines of the review file. Afterwards every sta
 """
 
 import argparse
+import glob
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 from infra.settings import load_settings
-from pipelines.landing.own_columns import ITEM_COLUMNS, REVIEW_COLUMNS
-from pipelines.landing.sniff import csv_columns, first_lines, is_parquet, sniff_format
+from pipelines.landing import text_files
+from pipelines.landing.csv_rows import HEADER, SEPARATORS, Header, Layout, read_rows, shown
+from pipelines.landing.own_columns import ITEM_COLUMNS, REVIEW_COLUMNS, USUAL_NAMES
+from pipelines.landing.proposals import SAMPLED, Stated, evidence, proposed
+from pipelines.landing.sniff import csv_columns, is_parquet, refuse_array, sniff_format
 from schemas.dataset import FORMATS, UNKNOWN_ITEMS, Dataset
 from schemas.errors import DataError
+from schemas.spelling import DATES_TOLD, NONE, SCALES_TOLD, Spelling
+
+_LINE_BYTES = 1 << 20
+_LOG = logging.getLogger(__name__)
 
 
 def register(
@@ -25,18 +36,28 @@ def register(
     review_columns: Mapping[str, str] | None = None,
     item_columns: Mapping[str, str] | None = None,
     unknown_items: str | None = None,
+    layout: Layout | None = None,
+    stated: Stated | None = None,
+    tell: Callable[[str], object] = _LOG.info,
 ) -> Dataset:
     """Check the files, tell their format and save the registration.
 
     Args:
-        reviews, items: paths (folders are allowed for Parquet), or addresses such as ``s3a://bucket/key``, which are
+        reviews, items: paths of files or of folders of parts, or addresses such as ``s3a://bucket/key``, which are
             not looked into and need `format`. ``{partition}`` in them stands for the day.
         format: one of `schemas.dataset.FORMATS`, or ``auto``.
         unknown_items: ``quarantine`` (default with an item file) or ``keep`` (always without one).
+        layout: how text files are written, where that is not UTF-8 with the separator that the header tells.
+        stated: how ratings and dates are written, for ``columns``; what is not stated is proposed from the first rows.
+        tell: is given the proposal line by line, with the rows that it rests on.
 
     Raises:
-        DataError: a file is missing or empty, the format cannot be told, or columns are missing.
+        DataError: a file is missing or empty, the format cannot be told, columns are missing, or ratings or dates may
+            mean more than one thing.
     """
+    stated = stated or Stated()
+    spelling = stated.spelling()
+    layout = layout or Layout()
     samples = {
         kind: _sample(Path(path))
         for kind, path in (("reviews", reviews), ("items", items))
@@ -45,15 +66,22 @@ def register(
     if format == "auto":
         if "reviews" not in samples:
             raise DataError(f"{reviews} is an address that is not looked into; give --format {' or '.join(FORMATS)}")
-        format = sniff_format(samples["reviews"])
+        format = sniff_format(samples["reviews"], layout)
     columns = dict(review_columns or {}), dict(item_columns or {})
     if format == "columns":
         if "reviews" in samples:
-            columns = _mapping(samples["reviews"], columns[0], REVIEW_COLUMNS, "--columns"), columns[1]
+            ours = REVIEW_COLUMNS if spelling.rated else REVIEW_COLUMNS | {"rating": False}
+            columns = _mapping(samples["reviews"], columns[0], ours, "--columns", layout), columns[1]
+            spelling = _spelling(
+                samples["reviews"], columns[0], stated, "rating" in (review_columns or {}), tell, layout
+            )
         if "items" in samples:
-            columns = columns[0], _mapping(samples["items"], columns[1], ITEM_COLUMNS, "--item-columns")
+            columns = columns[0], _mapping(samples["items"], columns[1], ITEM_COLUMNS, "--item-columns", layout)
     elif any(columns):
         raise DataError(f"--columns and --item-columns go with --format columns, not {format}")
+    if format.startswith("amazon"):
+        for sample in samples.values():
+            refuse_array(sample, layout)
     dataset = Dataset(
         name=name,
         format=format,
@@ -62,6 +90,10 @@ def register(
         review_columns=columns[0],
         item_columns=columns[1],
         unknown_items=unknown_items or ("quarantine" if items else "keep"),
+        encoding=layout.encoding,
+        separator=layout.separator,
+        escape=layout.escape,
+        **asdict(spelling),
     )
     dataset.save(datasets_dir)
     return dataset
@@ -76,7 +108,7 @@ def _sample(path: Path) -> Path:
     if "{partition}" in str(path):
         parts = path.parts
         first = next(index for index, part in enumerate(parts) if "{partition}" in part)
-        pattern = "/".join(parts[first:]).replace("{partition}", "*")
+        pattern = glob.escape("/".join(parts[first:])).replace("{partition}", "*")
         found = sorted(Path(*parts[:first]).glob(pattern)) if first else sorted(Path().glob(pattern))
         if not found:
             raise DataError(f"no file is like {path} for any day yet; deliver one, then register")
@@ -88,17 +120,60 @@ def _sample(path: Path) -> Path:
     return path
 
 
-def _mapping(path: Path, given: Mapping[str, str], ours: Mapping[str, bool], option: str) -> dict[str, str]:
-    """Complete `given` with columns of the file that bear our names; check that every needed one is there."""
-    if path.is_dir() or is_parquet(path):
-        import pyarrow.dataset as ds
+def _spelling(
+    path: Path, mapping: dict[str, str], stated: Stated, wanted: bool, tell: Callable[[str], object], layout: Layout
+) -> Spelling:
+    """How the file writes ratings and dates; takes the rating out of `mapping` where it is said that there is none.
 
-        theirs = ds.dataset(path, format="parquet").schema.names
+    Args:
+        wanted: whether the column of ratings was named by the user.
+    """
+    if stated.scale == NONE:
+        if wanted:
+            raise DataError(
+                "--scale none says that there are no ratings, and --columns names one; leave one of them out"
+            )
+        mapping.pop("rating", None)
+    rating, date = mapping.get("rating"), mapping["reviewed_at"]
+    rows = _first_rows(path, [name for name in (rating, date) if name], layout)
+    spelling = proposed(rows, stated, rating, date)
+    for line in evidence(rows, spelling, rating, date):
+        tell(line)
+    return spelling
+
+
+def _first_rows(path: Path, columns: Sequence[str], layout: Layout) -> list[dict[str, str]]:
+    """Values of `columns` in the first rows of a file."""
+    if is_parquet(path):
+        from pipelines.landing.parquet_files import sample
+
+        return sample(path, columns, SAMPLED)
+    file = text_files.parts(path)[0]
+    found: list[dict[str, str]] = []
+    positions: list[int] = []
+    for row in islice(
+        read_rows(text_files.read_lines(file, layout.encoding, _LINE_BYTES), layout, _LINE_BYTES), SAMPLED
+    ):
+        if row.reason == HEADER:
+            positions = Header.read(row.text, layout).positions(columns, file)
+        elif not row.reason:
+            found.append({name: row.fields[position] for name, position in zip(columns, positions, strict=True)})
+    return found
+
+
+def _mapping(
+    path: Path, given: Mapping[str, str], ours: Mapping[str, bool], option: str, layout: Layout
+) -> dict[str, str]:
+    """Complete `given` with columns of the file that bear our names; check that every needed one is there."""
+    if is_parquet(path):
+        from pipelines.landing.parquet_files import column_names
+
+        theirs = column_names(path)
     else:
-        first_lines(path, 1)
-        theirs = csv_columns(path)
-    known = ", ".join(theirs)
-    mapping = {name: name for name in ours if name in theirs} | dict(given)
+        theirs = csv_columns(path, layout)
+    known = shown(theirs)
+    usual = {name: theirs_too for name, theirs_too in USUAL_NAMES.items() if name in ours and theirs_too in theirs}
+    mapping = usual | {name: name for name in ours if name in theirs} | dict(given)
     for name, column in mapping.items():
         if name not in ours:
             raise DataError(f"{option}: {name!r} is none of our columns: {', '.join(ours)}")
@@ -107,8 +182,9 @@ def _mapping(path: Path, given: Mapping[str, str], ours: Mapping[str, bool], opt
     missing = [name for name, needed in ours.items() if needed and name not in mapping]
     if missing:
         example = ",".join(f"{name}=THEIRS" for name in missing)
+        unrated = ", or --scale none for a feed without ratings" if "rating" in missing else ""
         raise DataError(
-            f"{path}: say which column is {' and '.join(missing)}: {option} {example}; the file has: {known}"
+            f"{path}: say which column is {' and '.join(missing)}: {option} {example}{unrated}; the file has: {known}"
         )
     return mapping
 
@@ -134,9 +210,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--item-columns", type=parse_columns, default={}, help=f"OURS=THEIRS,... of {', '.join(ITEM_COLUMNS)}"
     )
+    parser.add_argument(
+        "--encoding", default="utf-8", help="of text files, e.g. cp1252; a byte order mark wins over it"
+    )
+    parser.add_argument(
+        "--separator", default="", help=f"a character or {', '.join(SEPARATORS)}; else the header tells it"
+    )
+    parser.add_argument(
+        "--escape", choices=("", "backslash"), default="", help="what escapes quotes that are not doubled"
+    )
+    parser.add_argument("--scale", help=f"of ratings: {SCALES_TOLD}; else proposed from the first rows")
+    parser.add_argument("--dates", help=f"how dates are written: {DATES_TOLD}".replace("%", "%%"))
+    parser.add_argument("--time-zone", default=Stated.time_zone, help="of times that name none, such as Europe/Berlin")
+    parser.add_argument("--decimal", help="',' where 4,5 is four and a half")
     parser.add_argument("--unknown-items", choices=UNKNOWN_ITEMS, help="reviews of items without metadata")
     given = parser.parse_args(argv)
     try:
+        layout = Layout(
+            encoding=given.encoding,
+            separator=SEPARATORS.get(given.separator, given.separator),
+            escape="\\" if given.escape else "",
+        )
         dataset = register(
             given.name,
             given.reviews,
@@ -146,6 +240,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             review_columns=given.columns,
             item_columns=given.item_columns,
             unknown_items=given.unknown_items,
+            layout=layout,
+            stated=Stated(scale=given.scale, dates=given.dates, time_zone=given.time_zone, decimal=given.decimal),
+            tell=lambda line: sys.stdout.write(f"{line}\n"),
         )
     except ValueError as error:
         parser.error(str(error))

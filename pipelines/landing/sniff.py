@@ -1,68 +1,91 @@
 """Telling the format of a review file from its first lines."""
 
 import ast
-import csv
-import gzip
 import json
-import zlib
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
+from pipelines.landing import text_files
+from pipelines.landing.csv_rows import Header, Layout
+from pipelines.landing.json_text import MAX_DEPTH, depth
 from schemas.errors import DataError
 
 _LOOK = 20
 _LINE_BYTES = 1 << 20
 
 
-def first_lines(path: Path, count: int = _LOOK) -> list[str]:
-    """Up to `count` lines from the start of a text file, gzip or not; very long lines are cut.
+def first_lines(path: Path, layout: Layout, count: int = _LOOK) -> list[str]:
+    """Up to `count` lines from the start of a text file that are not blank; very long lines are cut.
 
     Raises:
-        DataError: the file ends in ``.gz`` and is not gzip.
+        DataError: the file is damaged, is packed in a way that is not read, or is no text.
     """
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            lines = [stream.readline(_LINE_BYTES) for _ in range(count)]
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is no complete gzip file ({error}); fetch it again") from error
-    return [line.decode("utf-8", errors="replace").rstrip("\r\n") for line in lines if line.strip()]
+    first = text_files.head(path, layout.encoding)
+    if first.count(b"\0") > len(first) // 10:
+        raise DataError(
+            f"{path} is no text (it has zero bytes); if it is UTF-16 without a mark, give --encoding utf-16-le"
+        )
+    lines = text_files.read_lines(path, layout.encoding, _LINE_BYTES)
+    texts = (line.decode("utf-8", errors="replace").lstrip("\ufeff").rstrip("\r") for _, line, _ in lines)
+    return list(islice((text for text in texts if text.strip()), count))
 
 
 def is_parquet(path: Path) -> bool:
     """Whether a file, or the first file of a folder, starts as Parquet does."""
-    if path.is_dir():
-        parts = sorted(p for p in path.rglob("*.parquet") if p.is_file())
-        return bool(parts) and is_parquet(parts[0])
-    with path.open("rb") as stream:
+    with text_files.parts(path)[0].open("rb") as stream:
         return stream.read(4) == b"PAR1"
 
 
-def csv_columns(path: Path) -> list[str]:
-    """The header of a CSV file."""
-    lines = first_lines(path, 1)
-    return next(csv.reader(lines), []) if lines else []
+def csv_columns(path: Path, layout: Layout | None = None) -> list[str]:
+    """The header of a CSV file, or of the first file of a folder.
+
+    Raises:
+        DataError: a name comes twice.
+    """
+    layout = layout or Layout()
+    file = text_files.parts(path)[0]
+    lines = first_lines(file, layout, 1)
+    if not lines:
+        return []
+    header = Header.read(lines[0], layout)
+    header.positions((), file)
+    return list(header.names)
 
 
-def sniff_format(path: Path) -> str:
+def refuse_array(path: Path, layout: Layout) -> None:
+    """Refuse a file that is one JSON array: it would have to be held in memory as a whole.
+
+    Raises:
+        DataError: it is; the message says how to write it as lines.
+    """
+    file = text_files.parts(path)[0]
+    if text_files.head(file, layout.encoding, 1000).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        raise DataError(f"{file} is one JSON array; write one object a line: jq -c '.[]' {file.name} > lines.json")
+
+
+def sniff_format(path: Path, layout: Layout | None = None) -> str:
     """One of `schemas.dataset.FORMATS` for a review file.
 
     Raises:
         DataError: the file is empty or like none of the formats; the message shows what was seen.
     """
-    if path.is_dir() or is_parquet(path):
+    layout = layout or Layout()
+    if is_parquet(path):
         return "columns"
-    lines = first_lines(path)
+    refuse_array(path, layout)
+    lines = first_lines(text_files.parts(path)[0], layout)
     if not lines:
         raise DataError(f"{path} is empty; give a file with reviews")
-    keys = _common_keys(lines)
+    keys = _keys(lines)
     if keys is None:
-        header = next(csv.reader(lines[:1]), [])
-        if {"userId", "movieId", "rating", "timestamp"} <= set(header):
+        names = Header.read(lines[0], layout).names
+        if {"userId", "movieId", "rating", "timestamp"} <= set(names):
             return "movielens"
-        if len(header) >= 3:
+        if len(names) >= 3:
             return "columns"
         raise DataError(
-            f"{path}: the first line is neither a JSON object nor a CSV header: {lines[0][:120]!r}; "
+            f"{path}: the first line is neither a JSON object nor a CSV header: {lines[0][:80]!r}; "
             "give --format amazon-2014, amazon-2018, amazon-2023, movielens or columns"
         )
     if "user_id" in keys and keys & {"parent_asin", "asin"}:
@@ -70,16 +93,16 @@ def sniff_format(path: Path) -> str:
     if "reviewerID" in keys and "asin" in keys:
         return "amazon-2018" if "verified" in keys else "amazon-2014"
     raise DataError(
-        f"{path}: JSON lines with the keys {', '.join(sorted(keys)[:12])} are none of the Amazon releases "
-        "(2014 and 2018 have reviewerID and asin, 2023 has user_id and parent_asin). Turn the file into CSV or "
-        "Parquet and give --columns"
+        f"{path}: JSON lines with the keys {', '.join(sorted(keys)[:12])[:100]} are none of the Amazon releases; turn "
+        "the file into CSV or Parquet and give --columns"
     )
 
 
-def _common_keys(lines: Sequence[str]) -> set[str] | None:
-    """Keys of the first line that is an object; None when no line is one."""
+def _keys(lines: Sequence[str]) -> set[str] | None:
+    """Keys of all lines that are objects; None when no line is one."""
+    found: set[str] | None = None
     for line in lines:
-        if not line.lstrip().startswith("{"):
+        if not line.lstrip().startswith("{") or depth(line) > MAX_DEPTH:
             continue
         try:
             record = json.loads(line)
@@ -89,5 +112,5 @@ def _common_keys(lines: Sequence[str]) -> set[str] | None:
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 continue
         if isinstance(record, dict):
-            return {str(key) for key in record}
-    return None
+            found = (found or set()) | {str(key) for key in record}
+    return found

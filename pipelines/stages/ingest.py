@@ -1,12 +1,15 @@
 """Ingest: landing files of a day into `reviews` and `items`, and every refused line into `quarantine`.
 
-Nothing is lost: lines read = rows ingested + lines quarantined + duplicates + lines of erased users, counted apart from
-each other and asserted for both files. Lines of users who asked to be forgotten are counted and go nowhere.
+Nothing is lost. Rows read = ingested + quarantined + duplicates + those of erased users, and the lines of the files,
+counted apart from them, are those of the rows (a quoted text may have several), headers and blank lines: a sum that is
+off fails the gate. Rows of users who asked to be forgotten are counted and go nowhere.
 """
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
@@ -28,6 +31,7 @@ class IngestSettings:
         days_after_partition: where set, a review later than the partition's day by more than so many days is
             refused; for feeds that bring each day's reviews. A file of many years needs none.
         description_words: how much of an item's description goes into its text.
+        max_refused_share: when a larger share of a file's rows is refused, the gate stops the run.
         empty_day: what a day without a single line of reviews is: ``fail`` (the gate stops it), or ``accept`` (it is
             recorded as empty, and later stages see what they saw the day before).
     """
@@ -37,6 +41,7 @@ class IngestSettings:
     latest: str = "2099-12-31"
     days_after_partition: int | None = None
     description_words: int = 60
+    max_refused_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     empty_day: Literal["fail", "accept"] = "fail"
 
     def rules(self, partition: dt.date) -> ReviewRules:
@@ -53,7 +58,7 @@ class IngestSettings:
                 raise SettingError(f"ingest.{name} is {getattr(self, name)!r}, no day such as 2026-01-31") from error
         if self.days_after_partition is not None:
             days["latest"] = min(days["latest"], partition + dt.timedelta(days=self.days_after_partition))
-        return ReviewRules(**days)
+        return ReviewRules(earliest=days["earliest"], latest=days["latest"])
 
 
 def run(request: StageRequest) -> StageReport:

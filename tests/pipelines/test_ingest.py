@@ -97,7 +97,7 @@ def _broken_lines() -> list[tuple[str, bytes]]:
         *lines,
         ("malformed_json", whole[: len(whole) // 2]),
         ("malformed_json", b'["not", "an", "object"]'),
-        ("malformed_json", b""),
+        ("malformed_json", b"// comment"),
         ("malformed_json", whole + whole),
         ("malformed_json", whole + b"}"),
         ("invalid_utf8", whole.replace(b"Text", b"T\xff\xfet")),
@@ -112,6 +112,7 @@ def test_a_file_with_five_percent_broken_lines(ingest, table, tmp_path: Path):
     random.Random(3).shuffle(lines)
     (tmp_path / "r.json.gz").write_bytes(gzip.compress(b"\n".join(line for _, line in lines) + b"\n"))
     meta = [{"asin": f"I{n}", "title": f"Item {n}", "price": "$5"} for n in range(7)]
+    meta += [{"asin": f"J{n}", "title": "More"} for n in range(4)]
     bad_meta = [b"{", b'{"title": "no id"}', b'{"asin": "I9", "title": {"a": 1}}']
     (tmp_path / "m.json").write_bytes(b"\n".join([*(json.dumps(m).encode() for m in meta), *bad_meta]))
 
@@ -126,10 +127,11 @@ def test_a_file_with_five_percent_broken_lines(ingest, table, tmp_path: Path):
     for reason, _ in broken:
         expected[f"reviews.quarantined.{reason}"] = expected.get(f"reviews.quarantined.{reason}", 0) + 1
     assert {k: v for k, v in counts.items() if k.startswith("reviews.quarantined.")} == expected
-    assert (counts["items.lines_read"], counts["items.ingested"], counts["items.quarantined"]) == (10, 7, 3)
+    assert (counts["items.lines_read"], counts["items.ingested"], counts["items.quarantined"]) == (14, 12, 2)
+    assert counts["items.unread_fields"] == 1
 
     refused = {row.row_key: row for row in table("quarantine")}
-    assert len(refused) == len(broken) + 3
+    assert len(refused) == len(broken) + 2
     for number, (reason, line) in enumerate(lines, start=1):
         row = refused.get(f"reviews r.json.gz:{number}")
         assert (row.reason if row else "") == reason, line[:200]
@@ -140,9 +142,9 @@ def test_a_file_with_five_percent_broken_lines(ingest, table, tmp_path: Path):
     details = {row.reason: row.detail for row in refused.values()}
     assert "the limit is 524288" in details["line_too_long"]
     assert {row.reason for key, row in refused.items() if key.startswith("items")} == {
-        "malformed_json", "missing_item_id", "wrong_type",
+        "malformed_json", "missing_item_id",
     }  # fmt: skip
-    assert any(row.detail.startswith("title is OBJECT") for row in refused.values())
+    assert {row.item_id: row.title for row in table("items")}["I9"] is None  # the id counts, whatever else is wrong
 
     # The good rows are whole, and know their line.
     by_line = {number: json.loads(line) for number, (reason, line) in enumerate(lines, start=1) if not reason}
@@ -242,7 +244,7 @@ def test_daily_files_know_the_items_of_earlier_days(ingest, table, tmp_path: Pat
     (tmp_path / "2026-01-30" / "r.json").write_text("\n".join(json.dumps(_review(n)) for n in (0, 1, 2)))
     (tmp_path / "2026-01-31" / "r.json").write_text("\n".join(json.dumps(_review(n)) for n in (7, 8, 9, 10)))
     paths = tmp_path / "{partition}" / "r.json", tmp_path / "{partition}" / "m.json"
-    first = ingest(*paths, partition="2026-01-30")
+    first = ingest(*paths, partition="2026-01-30", overrides={"ingest.max_refused_share": 0.4})
     assert (first.counts["reviews.ingested"], first.counts["reviews.quarantined.unknown_item"]) == (2, 1)
     # The next day keeps them instead: what an earlier day described needs no stub, what nobody did gets one.
     second = ingest(*paths, partition="2026-01-31", unknown_items="keep")
@@ -258,11 +260,30 @@ def test_daily_files_know_the_items_of_earlier_days(ingest, table, tmp_path: Pat
         ingest(*paths, partition="2026-02-01")
 
 
-def test_nothing_but_broken_lines_stops_at_the_gate_and_shows_them(ingest, table, tmp_path: Path):
-    (tmp_path / "r.json").write_text("{\n{\n")
-    with pytest.raises(GateFailed):
-        ingest(tmp_path / "r.json", format="amazon-2018")
-    assert [row.reason for row in table("quarantine")] == ["malformed_json"] * 2
+def test_too_many_refused_rows_stop_at_the_gate_and_are_shown(ingest, table, tmp_path: Path):
+    """With the reason, a line of it, and for unknown items what the item file has; a higher limit lets them pass."""
+    (tmp_path / "r.csv").write_text("user_id,item_id,rating,reviewed_at\na,12,5,2024-01-01\nb,x,4,2024-01-02\n\n")
+    (tmp_path / "i.csv").write_text("item_id,title\n12.0,Lamp\nx,Cup\n")
+    with pytest.raises(GateFailed, match="1 of 2 rows are refused") as failed:
+        ingest(tmp_path / "r.csv", tmp_path / "i.csv")
+    assert "1 unknown_item; such as r.csv:2: no metadata for item 12;" in str(failed.value)
+    assert len(str(failed.value)) <= 300
+    assert [row.reason for row in table("quarantine")] == ["unknown_item"]
+    report = ingest(tmp_path / "r.csv", tmp_path / "i.csv", overrides={"ingest.max_refused_share": 0.5})
+    assert [report.counts[f"reviews.lines{part}"] for part in ("", ".header", ".blank", ".within_rows", "_read")] == [
+        4, 1, 1, 0, 2,
+    ]  # fmt: skip
+    (tmp_path / "r.csv").write_text("user_id,item_id,rating,reviewed_at\n\n")
+    with pytest.raises(GateFailed, match=r"no row in .*deliver the day's file again"):
+        ingest(tmp_path / "r.csv")
+
+
+def test_a_line_that_became_nothing_fails_the_gate(ingest, tmp_path: Path, monkeypatch):
+    path = tmp_path / "r.csv"
+    path.write_text("user_id,item_id,rating,reviewed_at\na,12,5,2024-01-01\n")
+    monkeypatch.setattr("pipelines.landing.text_files.count_lines", lambda *_: 3)
+    with pytest.raises(GateFailed, match="the files have 3 lines, and 2 became of something"):
+        ingest(path)
 
 
 @pytest.mark.skipif("PENCHANT_DATA" not in os.environ, reason="set PENCHANT_DATA to the folder of the real data sets")

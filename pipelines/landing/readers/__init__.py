@@ -9,8 +9,10 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from pipelines.landing.csv_rows import Layout
 from pipelines.landing.readers import amazon, columns, movielens
 from pipelines.landing.readers.placed import ITEM_FIELDS, PLACE, REVIEW_FIELDS, Landed
+from pipelines.landing.text_files import parts
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 
@@ -21,14 +23,17 @@ def landing_path(pattern: str, partition: str, dataset: str) -> str:
     """The path of a partition's file.
 
     Raises:
-        DataError: a local file is not there; the message says what to deliver or register.
+        DataError: a local file is not there, or has a name that readers skip; the message says what to do.
     """
     path = pattern.replace("{partition}", partition)
-    if "://" not in path and not Path(path).exists():
+    if "://" in path:
+        return path
+    if not Path(path).exists():
         raise DataError(
             f"data set {dataset}: no file {path}; deliver it, or register the data set again "
             "(python -m pipelines.landing.register)"
         )
+    parts(Path(path))
     return path
 
 
@@ -37,11 +42,13 @@ def read_reviews(spark: SparkSession, dataset: Dataset, partition: str, max_line
     path = landing_path(dataset.reviews, partition, dataset.name)
     match dataset.format:
         case "movielens":
-            return movielens.read_reviews(spark, path, max_line_bytes)
+            return movielens.read_reviews(spark, path, max_line_bytes, _layout(dataset))
         case "columns":
-            return columns.read_reviews(spark, path, dataset.review_columns, max_line_bytes)
+            return columns.read_reviews(
+                spark, path, dataset.review_columns, max_line_bytes, dataset.spelling(), layout=_layout(dataset)
+            )
         case release:
-            return amazon.read_reviews(spark, path, release, max_line_bytes)
+            return amazon.read_reviews(spark, path, release, max_line_bytes, _layout(dataset))
 
 
 def read_items(spark: SparkSession, dataset: Dataset, partition: str, max_line_bytes: int) -> Landed | None:
@@ -51,8 +58,12 @@ def read_items(spark: SparkSession, dataset: Dataset, partition: str, max_line_b
     path = landing_path(dataset.items, partition, dataset.name)
     match dataset.format:
         case "movielens":
-            return movielens.read_items(spark, path, max_line_bytes)
+            return movielens.read_items(spark, path, max_line_bytes, _layout(dataset))
         case "columns":
-            return columns.read_items(spark, path, dataset.item_columns, max_line_bytes)
+            return columns.read_items(spark, path, dataset.item_columns, max_line_bytes, layout=_layout(dataset))
         case release:
-            return amazon.read_items(spark, path, release, max_line_bytes)
+            return amazon.read_items(spark, path, release, max_line_bytes, _layout(dataset))
+
+
+def _layout(dataset: Dataset) -> Layout:
+    return Layout(encoding=dataset.encoding, separator=dataset.separator, escape=dataset.escape)

@@ -3,18 +3,22 @@
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as sf
 
+from pipelines.landing.csv_rows import Layout
 from pipelines.landing.readers.json_lines import (
     BOOLEAN,
     ID,
     LIST,
+    LIST_OF_TEXTS,
     NUMBER,
     TEXT,
     field,
     first_field,
+    misfits,
     read_json_lines,
     wrong_types,
 )
 from pipelines.landing.readers.placed import ITEM_FIELDS, PLACE, REVIEW_FIELDS, Landed, first_problem, instant, problem
+from pipelines.landing.readers.values import number
 
 _REVIEW_TYPES: dict[str, dict[str, tuple[str, ...]]] = {
     "amazon-2014": {
@@ -50,41 +54,44 @@ _REVIEW_TYPES: dict[str, dict[str, tuple[str, ...]]] = {
         "verified_purchase": BOOLEAN,
     },
 }
+_WORDS = (*TEXT, *LIST_OF_TEXTS)
+_ITEM_IDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "amazon-2014": {"asin": ID},
+    "amazon-2018": {"asin": ID},
+    "amazon-2023": {"parent_asin": ID, "asin": ID},
+}
 _ITEM_TYPES: dict[str, dict[str, tuple[str, ...]]] = {
     "amazon-2014": {
-        "asin": ID,
-        "title": TEXT,
-        "brand": TEXT,
-        "categories": LIST,
+        "title": _WORDS,
+        "brand": _WORDS,
+        "categories": _WORDS,
         "price": NUMBER,
-        "description": TEXT + LIST,
+        "description": _WORDS,
     },
     "amazon-2018": {
-        "asin": ID,
-        "title": TEXT,
-        "brand": TEXT,
-        "category": LIST,
+        "title": _WORDS,
+        "brand": _WORDS,
+        "category": _WORDS,
         "price": NUMBER,
-        "description": TEXT + LIST,
+        "description": _WORDS,
     },
     "amazon-2023": {
-        "parent_asin": ID,
-        "asin": ID,
-        "title": TEXT,
-        "store": TEXT,
-        "main_category": TEXT,
-        "categories": LIST,
+        "title": _WORDS,
+        "store": _WORDS,
+        "main_category": _WORDS,
+        "categories": _WORDS,
         "price": NUMBER,
-        "description": TEXT + LIST,
-        "features": LIST,
+        "description": _WORDS,
+        "features": _WORDS,
         "details": ("OBJECT", "STRING"),
     },
 }
 
 
-def _number(text: Column) -> Column:
-    """A number from ``5.0`` or ``1,234``."""
-    return sf.regexp_replace(text, ",", "").try_cast("double")
+def _votes(text: Column) -> Column:
+    """A number from ``5`` or ``1,234``; anywhere else a comma may be a decimal one, and is no number."""
+    grouped = text.rlike(r"^[0-9]{1,3}(,[0-9]{3})+$")
+    return number(sf.when(grouped, sf.translate(text, ",", "")).otherwise(text)).try_cast("int")
 
 
 def _strings(name: str) -> Column:
@@ -94,9 +101,18 @@ def _strings(name: str) -> Column:
     listed = sf.when(kind.startswith("ARRAY<ARRAY"), sf.flatten(field(name, "array<array<string>>"))).when(
         kind.startswith("ARRAY"), field(name, "array<string>")
     )
-    return sf.coalesce(
-        listed, sf.when(kind == "STRING", sf.array(field(name, "string"))), sf.array().cast("array<string>")
-    )
+    single = sf.when(kind.rlike(f"^({'|'.join(TEXT)})"), sf.array(field(name, "string")))
+    return sf.coalesce(listed, single, sf.array().cast("array<string>"))
+
+
+def _words(name: str) -> Column:
+    """One text of a field that holds one, a number, or a list of texts; null for anything else."""
+    return sf.nullif(sf.array_join(_strings(name), " "), sf.lit(""))
+
+
+def _first_id(*names: str) -> Column:
+    """The first of several ids that is not empty."""
+    return sf.coalesce(*(sf.nullif(sf.trim(field(name, "string")), sf.lit("")) for name in names))
 
 
 def _day(text: Column) -> Column:
@@ -104,25 +120,27 @@ def _day(text: Column) -> Column:
     return sf.try_to_timestamp(sf.regexp_replace(text, r"\s+", " "), sf.lit("MM d, yyyy"))
 
 
-def read_reviews(spark: SparkSession, path: str, release: str, max_line_bytes: int) -> Landed:
+def read_reviews(
+    spark: SparkSession, path: str, release: str, max_line_bytes: int, layout: Layout | None = None
+) -> Landed:
     """Every line of a review file.
 
     2014 and 2018 have days (`unixReviewTime`, else `reviewTime`), 2023 has milliseconds and names an item by
     `parent_asin`, else `asin`.
     """
-    landed = read_json_lines(spark, path, max_line_bytes)
+    landed = read_json_lines(spark, path, max_line_bytes, layout)
     if release == "amazon-2023":
         seconds = first_field(("timestamp", "sort_timestamp"), "string")
         columns = {
             "user_id": field("user_id", "string"),
-            "item_id": first_field(("parent_asin", "asin"), "string"),
-            "rating": _number(field("rating", "string")),
-            "reviewed_at": instant(_number(seconds)),
+            "item_id": _first_id("parent_asin", "asin"),
+            "rating": number(field("rating", "string")),
+            "reviewed_at": instant(number(seconds)),
             "date_raw": seconds,
             "title": field("title", "string"),
             "text": field("text", "string"),
             "verified": field("verified_purchase", "boolean"),
-            "helpful_votes": _number(first_field(("helpful_vote", "helpful_votes"), "string")),
+            "helpful_votes": _votes(first_field(("helpful_vote", "helpful_votes"), "string")),
         }
     else:
         seconds, day = field("unixReviewTime", "string"), field("reviewTime", "string")
@@ -130,15 +148,14 @@ def read_reviews(spark: SparkSession, path: str, release: str, max_line_bytes: i
         columns = {
             "user_id": field("reviewerID", "string"),
             "item_id": field("asin", "string"),
-            "rating": _number(field("overall", "string")),
-            "reviewed_at": sf.when(seconds.isNotNull(), instant(_number(seconds))).otherwise(_day(day)),
+            "rating": number(field("overall", "string")),
+            "reviewed_at": sf.when(seconds.isNotNull(), instant(number(seconds))).otherwise(_day(day)),
             "date_raw": sf.coalesce(seconds, day),
             "title": field("summary", "string"),
             "text": field("reviewText", "string"),
             "verified": field("verified", "boolean"),
-            "helpful_votes": _number(votes),
+            "helpful_votes": _votes(votes),
         }
-    columns["helpful_votes"] = columns["helpful_votes"].try_cast("int")
     rating = "rating" if release == "amazon-2023" else "overall"
     unreadable = field(rating, "string").isNotNull() & columns["rating"].isNull()
     not_a_number = problem(
@@ -149,17 +166,22 @@ def read_reviews(spark: SparkSession, path: str, release: str, max_line_bytes: i
     return Landed(frame.select(*PLACE, *REVIEW_FIELDS), landed.lines)
 
 
-def read_items(spark: SparkSession, path: str, release: str, max_line_bytes: int) -> Landed:
-    """Every line of a metadata file."""
-    landed = read_json_lines(spark, path, max_line_bytes)
+def read_items(
+    spark: SparkSession, path: str, release: str, max_line_bytes: int, layout: Layout | None = None
+) -> Landed:
+    """Every line of a metadata file.
+
+    Only an id has to be of its type: what else is not is null, and named in `unread`, so that no item is lost for it.
+    """
+    landed = read_json_lines(spark, path, max_line_bytes, layout)
     if release == "amazon-2023":
         listed = _strings("categories")
         columns = {
-            "item_id": first_field(("parent_asin", "asin"), "string"),
-            "title": field("title", "string"),
-            "brand": sf.coalesce(field("details.Brand", "string"), field("store", "string")),
+            "item_id": _first_id("parent_asin", "asin"),
+            "title": _words("title"),
+            "brand": sf.coalesce(field("details.Brand", "string"), _words("store")),
             "categories": sf.when(sf.size(listed) > 0, listed).otherwise(
-                sf.array_compact(sf.array(field("main_category", "string")))
+                sf.array_compact(sf.array(_words("main_category")))
             ),
             "price": field("price", "string"),
             "description": sf.concat(_strings("features"), _strings("description")),
@@ -167,12 +189,13 @@ def read_items(spark: SparkSession, path: str, release: str, max_line_bytes: int
     else:
         columns = {
             "item_id": field("asin", "string"),
-            "title": field("title", "string"),
-            "brand": field("brand", "string"),
+            "title": _words("title"),
+            "brand": _words("brand"),
             "categories": _strings("categories" if release == "amazon-2014" else "category"),
             "price": field("price", "string"),
             "description": _strings("description"),
         }
-    found = first_problem(wrong_types(_ITEM_TYPES[release]))
+    columns["unread"] = sf.nullif(misfits(_ITEM_TYPES[release]), sf.lit(""))
+    found = first_problem(wrong_types(_ITEM_IDS[release]))
     frame = landed.frame.withColumns({**columns, "problem": sf.coalesce("problem", found)})
     return Landed(frame.select(*PLACE, *ITEM_FIELDS), landed.lines)

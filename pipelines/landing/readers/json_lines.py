@@ -1,73 +1,77 @@
 """JSON lines as Spark variants, with everything that can be wrong with a line told apart."""
 
-import ast
-import json
+import re
 from collections.abc import Sequence
 
 import pandas as pd
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as sf
 
-from pipelines.landing.readers.placed import RAW_CHARS, Landed, first_problem, placed, problem, too_long
+from pipelines.landing.csv_rows import BLANK, Layout
+from pipelines.landing.json_text import MAX_DEPTH, mend
+from pipelines.landing.readers.placed import RAW_CHARS, Landed, first_problem, problem, too_long
+from pipelines.landing.readers.text import NOT_UTF8, landed_lines
 
 NUMBER = ("BIGINT", "DECIMAL", "DOUBLE", "FLOAT", "STRING")
-TEXT = ("STRING",)
+TEXT = NUMBER
 ID = ("STRING", "BIGINT")
 LIST = ("ARRAY",)
-BOOLEAN = ("BOOLEAN",)
+LIST_OF_TEXTS = (r"ARRAY<(ARRAY<)?(STRING|BIGINT|DECIMAL|DOUBLE|BOOLEAN|VOID|VARIANT)",)
+BOOLEAN = ("BOOLEAN", "STRING")
+_BLANKS = " \t\r\x0b\x0c"
+_SURROGATE = r"\\u[dD][89a-fA-F]"
 
 
-def read_json_lines(spark: SparkSession, path: str, max_line_bytes: int) -> Landed:
-    """One row per line with `source_file`, `source_line`, `raw`, `record` (variant) and `problem`.
+def read_json_lines(spark: SparkSession, path: str, max_line_bytes: int, layout: Layout | None = None) -> Landed:
+    """One row per line with `PLACE` and `record` (a variant, null where `problem` is not).
 
-    `record` is null where `problem` is not. Lines that are Python literals, as in parts of the 2014 release, count
-    as JSON.
+    What Spark's parser refuses, or must not see, is looked at by `mend`: lines that are Python literals count as JSON.
     """
-    loaded = spark.read.option("lineSep", "\n").text(path).withColumnRenamed("value", "line")
-    landed = placed(loaded, path)
-    size = sf.octet_length("line")
+    landed = landed_lines(spark, path, layout or Layout(), max_line_bytes)
+    mark = sf.when(sf.col("source_line") == 1, sf.ltrim("line", sf.lit("\ufeff"))).otherwise(sf.col("line"))
+    frame = landed.frame.withColumn("line", mark)
+    blank = sf.btrim("line", sf.lit(_BLANKS)) == ""
     valid = sf.is_valid_utf8("line")
-    text = sf.when((size <= max_line_bytes) & valid, sf.col("line"))
-    head = landed.frame.select("line").limit(1).collect()
-    if head and head[0]["line"].lstrip().startswith("{'"):
-        literal = sf.pandas_udf(python_literals_to_json, "string")  # type: ignore[call-overload]
-        text = sf.coalesce(literal(sf.when(sf.ltrim(text).startswith("{'"), text)), text)
-    frame = landed.frame.withColumn("text", text).withColumn("record", sf.try_parse_json("text"))
-    # parse_json ignores what follows the first value on a line, so a second count proves that nothing does.
-    alone = sf.json_array_length(sf.concat(sf.lit("["), sf.col("text"), sf.lit(",0]"))) == 2
-    is_object = sf.coalesce(sf.ltrim("text").startswith("{") & sf.col("record").isNotNull() & alone, sf.lit(False))
+    readable = (sf.col("size") <= max_line_bytes) & valid & ~blank
+    brackets = sf.octet_length("line") - sf.octet_length(sf.translate("line", "[{", ""))
+    safe = (brackets <= MAX_DEPTH) & ~sf.col("line").rlike(_SURROGATE)
+    frame = frame.withColumn("text", sf.when(readable & safe, sf.col("line")))
+    frame = frame.withColumn("record", sf.when(_is_object("text"), sf.try_parse_json("text")))
+    look = sf.pandas_udf(_mended, "text string, detail string")  # type: ignore[call-overload]
+    frame = frame.withColumn("mended", look(sf.when(readable & sf.col("record").isNull(), sf.col("line"))))
+    frame = frame.withColumn(
+        "record", sf.coalesce("record", sf.when(_is_object("mended.text"), sf.try_parse_json("mended.text")))
+    )
+    unread = sf.coalesce("mended.detail", sf.lit("")) != ""
     frame = frame.withColumn(
         "problem",
         first_problem(
-            too_long(size, max_line_bytes, "split the record, or raise ingest.max_line_bytes"),
-            (~valid, problem("invalid_utf8", "some bytes are not UTF-8; save the file as UTF-8")),
-            (
-                ~is_object,
-                problem(
-                    "malformed_json",
-                    "not one JSON object (cut off, empty, two, or a key twice); deliver the line again",
-                ),
-            ),
+            too_long(sf.col("size"), max_line_bytes, "split the record, or raise ingest.max_line_bytes"),
+            (~valid, problem("invalid_utf8", NOT_UTF8)),
+            (blank, problem(BLANK, "")),
+            (unread, problem("malformed_json", sf.col("mended.detail"))),
+            (sf.col("record").isNull(), problem("malformed_json", "not one JSON object; deliver the line again")),
         ),
     )
     # The cut is made before the repair, so that a line of many megabytes costs nothing.
     raw = sf.left(sf.make_valid_utf8(sf.left("line", sf.lit(RAW_CHARS))), sf.lit(RAW_CHARS))
     record = sf.when(sf.col("problem").isNull(), sf.col("record"))
-    return Landed(
-        frame.select("source_file", "source_line", raw.alias("raw"), record.alias("record"), "problem"), landed.lines
-    )
+    place = ("source_file", "source_line", sf.lit(1).alias("source_lines"), raw.alias("raw"), "problem")
+    return Landed(frame.select(*place, record.alias("record")), landed.lines)
 
 
-def python_literals_to_json(lines: pd.Series) -> pd.Series:
-    """Lines that are Python dictionaries as JSON; null where a line is null or is none."""
-    return lines.map(_literal_to_json, na_action="ignore").astype(object)
+def _is_object(text: str) -> Column:
+    """Whether a text is one JSON object.
+
+    parse_json ignores what follows the first value on a line, so a second count proves that nothing does.
+    """
+    alone = sf.json_array_length(sf.concat(sf.lit("["), sf.col(text), sf.lit(",0]"))) == 2
+    return sf.ltrim(text).startswith("{") & alone
 
 
-def _literal_to_json(line: str) -> str | None:
-    try:
-        return json.dumps(ast.literal_eval(line.strip()))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
+def _mended(lines: pd.Series) -> pd.DataFrame:
+    rows = [(None, None) if line is None else mend(line) for line in lines]
+    return pd.DataFrame(rows, columns=["text", "detail"], dtype=object)
 
 
 def field(name: str, kind: str) -> Column:
@@ -86,11 +90,17 @@ def wrong_types(accepted: dict[str, tuple[str, ...]]) -> tuple[Column, Column]:
     Args:
         accepted: field name -> beginnings of the names of accepted types, e.g. `TEXT`.
     """
+    detail = misfits(accepted)
+    return detail != "", problem("wrong_type", detail)
+
+
+def misfits(accepted: dict[str, tuple[str, ...]]) -> Column:
+    """The fields whose type is not one of those accepted, and what it is; an empty text where there are none."""
     named = []
     for name, kinds in accepted.items():
         kind = sf.schema_of_variant(field(name, "variant"))
         right = sf.regexp_like(kind, sf.lit(f"^({'|'.join(kinds)}|VOID)"))
-        told = sf.concat(sf.lit(f"{name} is "), sf.left(kind, sf.lit(40)), sf.lit(f", expected {' or '.join(kinds)}"))
+        plain = dict.fromkeys(re.match(r"\w+", one)[0] for one in kinds)  # type: ignore[index]
+        told = sf.concat(sf.lit(f"{name} is "), sf.left(kind, sf.lit(40)), sf.lit(f", expected {' or '.join(plain)}"))
         named.append(sf.when(~right, told))
-    detail = sf.concat_ws("; ", *named)
-    return detail != "", problem("wrong_type", detail)
+    return sf.left(sf.concat_ws("; ", *named), sf.lit(200))

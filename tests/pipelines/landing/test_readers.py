@@ -1,5 +1,6 @@
 """Readers: what is peculiar to each format, and the place of every row."""
 
+import bz2
 import datetime as dt
 import gzip
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.items import check_items
+from pipelines.landing.csv_rows import BLANK, HEADER, Layout
 from pipelines.landing.readers import amazon, columns, movielens
 from pipelines.landing.readers.json_lines import read_json_lines
 from schemas.errors import DataError
@@ -18,9 +20,10 @@ LIMIT = 10_000
 
 
 def _rows(landed):
+    """Rows of data; they, headers and blank lines make up the lines of the files."""
     rows = landed.frame.orderBy("source_file", "source_line").collect()
-    assert len(rows) == landed.lines
-    return rows
+    assert sum(row.source_lines for row in rows) == landed.lines
+    return [row for row in rows if not row.problem or row.problem.reason not in (HEADER, BLANK)]
 
 
 def test_lines_are_numbered_per_file_however_the_blocks_are_spread(spark: SparkSession, tmp_path: Path):
@@ -36,7 +39,7 @@ def test_lines_are_numbered_per_file_however_the_blocks_are_spread(spark: SparkS
     for name in before:
         spark.conf.set(name, "8000")
     try:
-        landed = read_json_lines(spark, str(folder), LIMIT)
+        landed = read_json_lines(spark, f"file://{folder}", LIMIT)  # an address, which Spark reads by itself
         frame = landed.frame.selectExpr(
             "source_file", "source_line", "try_variant_get(record, '$.n', 'bigint') as n", "problem"
         )
@@ -107,7 +110,7 @@ def test_movielens(spark: SparkSession, tmp_path: Path):
         'movieId,title,genres\n2,"American President, The (1995)",Comedy|Drama\n3,"A ""quote""",(no genres listed)\n'
     )
     good, wrong, short = _rows(movielens.read_reviews(spark, str(ratings), LIMIT))
-    assert (good.user_id, good.item_id, good.rating, good.source_line) == ("1", "2", 3.5, 1)
+    assert (good.user_id, good.item_id, good.rating, good.source_line) == ("1", "2", 3.5, 2)
     assert good.reviewed_at == dt.datetime(2000, 7, 30, 18, 45, 3)
     assert (wrong.problem.reason, wrong.problem.detail) == ("wrong_type", "rating is no number: x")
     assert (short.problem.reason, short.raw) == ("malformed_csv", "4,5")
@@ -136,7 +139,7 @@ def test_csv_with_quotes_newlines_and_bad_bytes(spark: SparkSession, tmp_path: P
     assert (empty.problem, empty.rating, empty.reviewed_at) == (None, None, dt.datetime(2020, 5, 1, 8))
     assert many.problem.reason == "malformed_csv"
     assert long.problem.reason == "line_too_long"
-    with pytest.raises(DataError, match=r"no column 'nope' \(for title\); it has sku, uid, stars, when, words"):
+    with pytest.raises(DataError, match=r"no column 'nope'; the file has: sku, uid, stars, when, words"):
         columns.read_reviews(spark, str(path), {**MAPPING, "title": "nope"}, LIMIT)
 
 
@@ -157,3 +160,79 @@ def test_damaged_gzip_is_named(spark: SparkSession, tmp_path: Path):
     path.write_bytes(gzip.compress(b'{"a": 1}\n' * 5000)[:-20])
     with pytest.raises(DataError, match=r"r\.json\.gz is damaged or cut off"):
         read_json_lines(spark, str(path), LIMIT)
+
+
+def test_a_path_is_a_path_and_compression_is_told_by_content(spark: SparkSession, tmp_path: Path):
+    """Names that Spark takes for patterns, in a folder of such a name, packed in other ways than they say."""
+    folder = tmp_path / "all [of] {it}"
+    folder.mkdir()
+    lines = [f'{{"n": {n}}}' for n in range(6)]
+    (folder / "10:30 *.json").write_bytes(gzip.compress(lines[0].encode()))
+    (folder / "b[1].json.gz").write_text("\ufeff" + lines[1] + "\n\n")
+    (folder / "c?.gz").write_bytes(bz2.compress(f"{lines[2]}\n{lines[3]}\n".encode()))
+    (folder / "d%20#.json").write_bytes(f"{lines[4]}\n{lines[5]}\n".encode("utf-16"))
+    (folder / "_SUCCESS").touch()
+    rows = _rows(read_json_lines(spark, str(folder), LIMIT))
+    frame = read_json_lines(spark, str(folder), LIMIT).frame
+    assert [
+        row.n
+        for row in frame.selectExpr("try_variant_get(record, '$.n', 'int') n")
+        .where("n is not null")
+        .orderBy("n")
+        .collect()
+    ] == [0, 1, 2, 3, 4, 5]
+    assert [(row.source_file, row.source_line) for row in rows][:3] == [
+        ("10:30 *.json", 1),
+        ("b[1].json.gz", 1),
+        ("c?.gz", 1),
+    ]
+    (folder / "_x.json").write_text("{}")
+    with pytest.raises(DataError, match=r"'_x\.json' begins with '_'"):
+        read_json_lines(spark, str(folder), LIMIT)
+
+
+def test_csv_at_an_address_is_read_in_order(spark: SparkSession, tmp_path: Path):
+    """Spark reads the lines in blocks; a quoted text over some of them, and an open quote, are still found."""
+    folder = tmp_path / "in [1]"
+    folder.mkdir()
+    head = "\ufeffsku; uid; stars; when; words\n"
+    rows = [f'i{n}; u{n}; 4; 2020-05-01; "two\nlines; {n}"\n' for n in range(300)]
+    (folder / "a.csv").write_text(head + "".join(rows))
+    (folder / "b.csv").write_text(head + 'i; u; 4; 2020-05-01; "open\n' + "i; v; 4; 2020-05-01; x\n\n")
+    before = {
+        name: spark.conf.get(name) for name in ("spark.sql.files.maxPartitionBytes", "spark.sql.files.openCostInBytes")
+    }
+    for name in before:
+        spark.conf.set(name, "2000")
+    try:
+        found = _rows(columns.read_reviews(spark, f"file://{folder}", MAPPING, LIMIT, layout=Layout(separator=";")))
+    finally:
+        for name, value in before.items():
+            spark.conf.set(name, value)
+    assert [(row.source_line, row.user_id, row.text) for row in found[:300]] == [
+        (2 + 2 * n, f"u{n}", f"two\nlines; {n}") for n in range(300)
+    ]
+    assert [(row.source_file, row.source_line, row.problem and row.problem.reason) for row in found[300:]] == [
+        ("b.csv", 2, "unclosed_quote"), ("b.csv", 3, None),
+    ]  # fmt: skip
+
+
+def test_lines_that_only_python_can_tell(spark: SparkSession, tmp_path: Path):
+    """Each refused for what is wrong with it; a depth that ends a Java thread never gets there."""
+    path = tmp_path / "r.json"
+    deep = '{"a": ' + "[" * 900 + "]" * 900 + "}"
+    lines = [
+        '{"a": NaN, "b": "x"}',
+        deep,
+        '{"a": "\\ud83d"}',
+        '{"a": "\\ud83d\\ude00"}',
+        '{"a": 1, "a": 2}',
+        '{"a": "' + "[" * 90 + '"}',
+    ]
+    path.write_text("\n".join(lines))
+    rows = _rows(read_json_lines(spark, str(path), LIMIT))
+    assert [(row.source_line, row.problem.detail) for row in rows if row.problem] == [
+        (2, "objects or lists lie 901 deep in one another, the limit is 64"),
+        (3, "half of a character (a lone surrogate such as \\ud83d) stands in a text; write the whole character"),
+        (5, "the key 'a' comes twice; which one is meant?"),
+    ]

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.landing.csv_rows import Layout
 from pipelines.landing.register import main, parse_columns, register
 from schemas.dataset import Dataset
 from schemas.errors import DataError
@@ -95,8 +96,11 @@ def test_missing_files_and_broken_gzip_are_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"no such file: .*absent\.json"):
         register("x", str(tmp_path / "absent.json"), datasets_dir=tmp_path)
     path = tmp_path / "r.json.gz"
-    path.write_bytes(b"no gzip at all\n")
-    with pytest.raises(DataError, match="no complete gzip file"):
+    path.write_bytes(gzip.compress(b"a,b,c\n" * 99)[:-9])
+    with pytest.raises(DataError, match="damaged or cut off"):
+        register("x", str(path), datasets_dir=tmp_path)
+    path.write_bytes(gzip.compress(b""))
+    with pytest.raises(DataError, match="is empty"):
         register("x", str(path), datasets_dir=tmp_path)
     with pytest.raises(DataError, match="give --format"):
         register("x", "s3a://bucket/reviews.json.gz", datasets_dir=tmp_path)
@@ -122,3 +126,54 @@ def test_the_command_line_registers_and_fails_clearly(tmp_path: Path, monkeypatc
         main(["--name", "Bad Name", "--reviews", str(path)])
     assert stopped.value.code == 2
     assert "use lower case letters" in capsys.readouterr().err
+
+
+def test_headers_are_understood_however_they_are_written(tmp_path: Path):
+    """Byte order mark, other separators, spaces, RecBole's types, a folder of parts, another encoding."""
+
+    def columns(content: bytes, **options: str) -> dict[str, str]:
+        folder = tmp_path / "parts [1]"
+        folder.mkdir(exist_ok=True)
+        (folder / "r.inter").write_bytes(content)
+        (folder / "_SUCCESS").touch()
+        return dict(register("own", str(folder), datasets_dir=tmp_path, layout=Layout(**options)).review_columns)
+
+    plain = {name: name for name in ("user_id", "item_id", "rating", "reviewed_at")}
+    assert columns(b"\xef\xbb\xbfuser_id;item_id;rating;reviewed_at\r\n") == plain
+    assert columns(b"user_id, item_id, rating, reviewed_at\ra, b, 1, 2") == plain
+    assert columns("user_id|item_id|rating|reviewed_at|ü\n".encode("utf-16")) == plain
+    recbole = b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t2\t3\t4\n"
+    assert columns(recbole) == plain | {"reviewed_at": "timestamp"}
+    assert columns("user_id,item_id,rating,reviewed_at,Größe\n".encode("cp1252"), encoding="cp1252") == plain
+    with pytest.raises(DataError, match="'rating' twice"):
+        columns(b"user_id,item_id,rating,reviewed_at,rating\n")
+    with pytest.raises(DataError, match="UTF-16 without a mark"):
+        columns("user_id,item_id,rating\n".encode("utf-16-le"))
+
+
+def test_releases_are_told_from_more_than_one_line_and_arrays_are_refused(tmp_path: Path):
+    path = tmp_path / "r.json"
+    line = LINES["amazon-2018"]
+    bare = {key: value for key, value in line.items() if key != "verified"}
+    path.write_text("\n".join(map(json.dumps, (bare, bare, line))))
+    assert register("x", str(path), datasets_dir=tmp_path).format == "amazon-2018"
+    for text in (json.dumps([line]), json.dumps([line], indent=1), "\ufeff\n [" + json.dumps(line)):
+        path.write_text(text)
+        for format in ("auto", "amazon-2018"):
+            with pytest.raises(DataError, match=r"one JSON array; write one object a line: jq"):
+                register("x", str(path), datasets_dir=tmp_path, format=format)
+
+
+def test_messages_are_bounded_whatever_they_quote(tmp_path: Path):
+    path = tmp_path / "r.json"
+    for text in (
+        json.dumps({"k" * 100_000: 1}),
+        "x" * 1_000_000,
+        ",".join(f"c{n}" * 50 for n in range(5000)),
+        "[" * 10**6,
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError) as refused:
+            register("x", str(path), datasets_dir=tmp_path)
+        assert len(str(refused.value)) <= 300
+        assert str(path) in str(refused.value)

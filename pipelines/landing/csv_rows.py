@@ -1,0 +1,238 @@
+"""CSV and its kin as rows, with every physical line accounted for. Plain Python, no engine.
+
+Quoting is that of RFC 4180 in every column. Where a row cannot be made of the lines that it seems to have, its first
+line alone is refused and reading goes on with the next one, so that an open quote costs one row and not the rest of the
+file.
+"""
+
+import codecs
+import csv
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pipelines.landing.text_files import Line
+from schemas.errors import DataError
+
+HEADER, BLANK = "header", "blank"
+"""Reasons of lines that are no rows."""
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
+_TYPED = re.compile(r"(.+):(?:token|float)(?:_seq)?")
+_NAMES_SHOWN = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a text file is written.
+
+    Args:
+        encoding: a name that Python knows; a byte order mark wins over it.
+        separator: between columns; empty where the header tells it.
+        escape: in front of a quote inside quotes; empty where such a quote is doubled.
+    """
+
+    encoding: str = "utf-8"
+    separator: str = ""
+    escape: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError as error:
+            raise DataError(f"encoding {self.encoding!r} is not known; examples: utf-8, cp1252, utf-16") from error
+        if len(self.separator) > 1 or self.separator in ('"', "\n", "\r"):
+            raise DataError(f"separator {self.separator!r}: give one character, or {', '.join(SEPARATORS)}")
+        if self.escape not in ("", "\\"):
+            raise DataError(f"escape {self.escape!r}: quotes are doubled, or escaped with a backslash")
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first line of a file that is not blank.
+
+    Args:
+        names: trimmed, without RecBole's types (``user_id:token``).
+        spaced: whether spaces follow the separators, and belong to no value.
+    """
+
+    names: tuple[str, ...]
+    separator: str
+    spaced: bool
+
+    @classmethod
+    def read(cls, line: str, layout: Layout) -> "Header":
+        """Read a header; a separator that is not given is the one that makes the most columns."""
+        line = line.lstrip("\ufeff").rstrip("\r\n")
+        candidates = [layout.separator] if layout.separator else list(SEPARATORS.values())
+        names, separator = max(((_names(line, one), one) for one in candidates), key=lambda found: len(found[0]))
+        spaced = len(names) > 1 and line.count(f"{separator} ") >= len(names) - 1
+        trimmed = [name.strip() for name in names]
+        typed = [_TYPED.fullmatch(name) for name in trimmed]
+        if all(typed):
+            trimmed = [found[1] for found in typed if found]
+        return cls(tuple(trimmed), separator, spaced)
+
+    def positions(self, wanted: Sequence[str], path: object) -> list[int]:
+        """Where the columns `wanted` are.
+
+        Raises:
+            DataError: one is missing, or a name comes twice.
+        """
+        twice = sorted({name for name in self.names if name and self.names.count(name) > 1})
+        if twice:
+            raise DataError(f"{path}: the header has {twice[0]!r} twice; rename one of the two columns")
+        missing = [name for name in wanted if name not in self.names]
+        if missing:
+            raise DataError(f"{path}: there is no column {missing[0]!r}; the file has: {shown(self.names)}")
+        return [self.names.index(name) for name in wanted]
+
+
+def _names(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:  # a name of 100 kB
+        return [line]
+
+
+def shown(names: Sequence[str]) -> str:
+    """Column names for a message: the first dozen, each cut."""
+    cut = ", ".join(name[:30] for name in names[:_NAMES_SHOWN])
+    return f"{cut} and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else cut
+
+
+class Row(NamedTuple):
+    """What one or more lines are.
+
+    `reason` and `detail` say why it is no row of data (`HEADER`, `BLANK`, or what is wrong with it), or are empty.
+    """
+
+    line: int
+    lines: int
+    text: str
+    fields: Sequence[str]
+    reason: str = ""
+    detail: str = ""
+
+
+class _TooLong(Exception):
+    """The next line, or the row with it, is above the limit."""
+
+
+class _Lines:
+    """Lines of the row that is being read; they can be given back."""
+
+    def __init__(self, lines: Iterable[Line], max_bytes: int) -> None:
+        self._lines = iter(lines)
+        self._again: deque[Line] = deque()
+        self._max_bytes = max_bytes
+        self._size = 0
+        self.taken: list[Line] = []
+
+    def begin(self) -> None:
+        """The next line begins a row."""
+        self.taken = []
+        self._size = 0
+
+    def give_back(self) -> None:
+        """All lines but the first begin rows of their own."""
+        self._again.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.taken.append(line)
+        self._size += line[2]
+        if self._size > self._max_bytes:
+            raise _TooLong
+        return f"{_text(line)}\n"
+
+
+def _text(line: Line) -> str:
+    """A line as text; bytes that are not UTF-8 are kept as half surrogates."""
+    text = line[1].decode("utf-8", "surrogateescape")
+    return text.removeprefix("\ufeff") if line[0] == 1 else text
+
+
+def read_rows(lines: Iterable[Line], layout: Layout, max_bytes: int) -> Iterator[Row]:
+    """The rows of one file: header, blank lines and refused ones included, so that their lines add up to the file's."""
+    source = _Lines(lines, max_bytes)
+    csv.field_size_limit(max(csv.field_size_limit(), max_bytes))
+    header: Header | None = None
+    reader: Iterator[list[str]] | None = None
+    while True:
+        source.begin()
+        fields: list[str] = []
+        reason = detail = ""
+        try:
+            if header is None:
+                first = next(source)
+                if first.strip():
+                    header, reason = Header.read(first, layout), HEADER
+            else:
+                reader = reader or _reader(source, header, layout)
+                fields = next(reader)
+        except StopIteration:
+            return
+        except _TooLong:
+            reader = None
+            reason, detail = _too_long(source.taken, max_bytes)
+        except csv.Error as error:
+            reader = None
+            reason, detail = _malformed(error, source.taken, layout)
+        if (not reason and not fields) or (len(source.taken) == 1 and not source.taken[0][1].strip()):
+            reason, detail = BLANK, ""
+        elif not reason and header and len(fields) != len(header.names):
+            reason, detail = _other_width(len(fields), header, source.taken)
+            reader = None if len(source.taken) > 1 else reader
+        if reason:
+            source.give_back()
+        taken = source.taken
+        text = _text(taken[0]) if len(taken) == 1 else "\n".join(map(_text, taken))
+        yield Row(taken[0][0], len(taken), text, fields, reason, detail)
+
+
+def _reader(source: _Lines, header: Header, layout: Layout) -> Iterator[list[str]]:
+    return csv.reader(
+        source,
+        delimiter=header.separator,
+        doublequote=not layout.escape,
+        escapechar=layout.escape or None,
+        skipinitialspace=header.spaced,
+        strict=True,
+    )
+
+
+def _too_long(taken: Sequence[Line], max_bytes: int) -> tuple[str, str]:
+    if len(taken) == 1:
+        return (
+            "line_too_long",
+            f"{taken[0][2]} bytes, the limit is {max_bytes}; cut the text, or raise ingest.max_line_bytes",
+        )
+    return "unclosed_quote", f"a quote opens here and nothing closes it within {max_bytes} bytes; close or double it"
+
+
+def _malformed(error: csv.Error, taken: Sequence[Line], layout: Layout) -> tuple[str, str]:
+    told = str(error)
+    if "unexpected end" in told:
+        return (
+            "unclosed_quote",
+            "a quote opens here and nothing closes it up to the end of the file; close or double it",
+        )
+    if "new-line" in told:
+        return "malformed_csv", "a carriage return stands in a text without quotes; quote the text"
+    if len(taken) > 1:
+        return "unclosed_quote", f"a quote opens here and line {taken[-1][0]} does not close it; close or double it"
+    way = "" if layout.escape else " (or, where backslashes escape quotes, register with --escape backslash)"
+    return "malformed_csv", f"a quote inside a quoted text is not doubled; double it{way}"
+
+
+def _other_width(width: int, header: Header, taken: Sequence[Line]) -> tuple[str, str]:
+    told = f"{width} columns where the header has {len(header.names)}"
+    if len(taken) > 1:
+        return "unclosed_quote", f"a quote opens here; with line {taken[-1][0]}, which closes it, there are {told}"
+    return "malformed_csv", f"{told}; quote texts that contain {header.separator!r}"

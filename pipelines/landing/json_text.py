@@ -1,0 +1,87 @@
+"""Lines that a strict parser of JSON refuses: mended where only one reading is possible, else told what is wrong.
+
+Plain Python, no engine.
+"""
+
+import ast
+import json
+import math
+import re
+from typing import Any
+
+MAX_DEPTH = 64
+"""Objects and lists in one another; parsers recurse, and some hundreds end a Java thread."""
+_STRING = re.compile(r"\"(?:[^\"\\]|\\.)*+(?:\"|\\?\Z)|'(?:[^'\\]|\\.)*+(?:'|\\?\Z)", re.DOTALL)
+_KEY_SHOWN = 60
+
+
+class _Twice(ValueError):
+    """A key comes twice."""
+
+
+def depth(line: str) -> int:
+    """How deep objects, lists and tuples of a line lie in one another, brackets in texts left out."""
+    deepest = now = 0
+    for mark in _STRING.sub("", line):
+        if mark in "[{(":
+            now += 1
+            deepest = max(deepest, now)
+        elif mark in "]})":
+            now -= 1
+    return deepest
+
+
+def mend(line: str) -> tuple[str | None, str]:
+    """A line as strict JSON of one object and nothing, or nothing and what is wrong with it.
+
+    NaN, which pandas writes for what is missing, is null; an infinite number is a text, so that whoever reads it as a
+    number says so. Python literals, as in parts of Amazon's release of 2014, count as JSON.
+    """
+    if depth(line) > MAX_DEPTH:
+        return None, f"objects or lists lie {depth(line)} deep in one another, the limit is {MAX_DEPTH}"
+    try:
+        value = _parsed(line)
+    except _Twice as error:
+        return None, f"the key {str(error)[:_KEY_SHOWN]!r} comes twice; which one is meant?"
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return None, f"a second value begins at character {error.pos + 1}; write one object a line"
+        return None, f"{error.msg.strip()[:120]} at character {error.pos + 1}; deliver the line again"
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None, "neither a JSON object nor a Python dictionary; deliver the line again"
+    if not isinstance(value, dict):
+        kind = "a JSON array" if isinstance(value, list) else "a single value"
+        return None, f"{kind}, not an object; write one object a line"
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except UnicodeEncodeError:
+        return (
+            None,
+            "half of a character (a lone surrogate such as \\ud83d) stands in a text; write the whole character",
+        )
+    except (ValueError, TypeError):
+        return None, "a value that JSON does not have; deliver the line again"
+    return text, ""
+
+
+def _parsed(line: str) -> Any:
+    if line.lstrip().startswith("{'"):
+        return ast.literal_eval(line.strip())
+    return json.loads(line, parse_constant=_constant, parse_float=_number, object_pairs_hook=_once)
+
+
+def _constant(name: str) -> str | None:
+    return None if name == "NaN" else name
+
+
+def _number(text: str) -> float | str:
+    return "Infinity" if math.isinf(float(text)) else float(text)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return found
