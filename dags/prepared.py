@@ -5,9 +5,12 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from dags.chain import LANGUAGE
-from dags.operators.stages import partition_of
+from dags.chain import LANGUAGE, MEASURED
+from dags.operators.stages import overrides_of, partition_of
 from infra.settings import load_settings
+from schemas import recipes
+from schemas.dataset import Dataset
+from schemas.errors import DataError
 from schemas.handoff import StageReport, read_report
 from schemas.model_versions import (
     BEFORE_TAG,
@@ -24,7 +27,27 @@ from schemas.model_versions import (
 
 REQUIRED = ("ingest", "sequences")
 CHANGES = "changes"
+SENTIMENTS = "review_sentiments"
 OPTIONAL = (*(stage.task_id for stage in LANGUAGE), "preference_benchmark")
+
+
+def require_ratings(context: Any) -> None:
+    """Fail a run that would come to a recipe or stage that needs ratings, before anything is asked or trained."""
+    settings, params = load_settings(), context["params"]
+    dataset = Dataset.find(settings.datasets_dir(), params["dataset"])
+    if dataset is None:
+        return
+    try:
+        if "recommender" in params:
+            recipes.require_ratings(params["recommender"], dataset)
+        profile = settings.stages.get(SENTIMENTS, {}).get("classifier", "probe")
+        classifier = overrides_of(params).get(f"{SENTIMENTS}.classifier", profile)
+        if params.get(MEASURED) and classifier == "probe":
+            dataset.require_ratings(
+                "measure steerability", f"set {SENTIMENTS}.classifier to a trained one, or leave it"
+            )
+    except DataError as error:
+        raise AirflowFailException(str(error)) from error
 
 
 @task(doc_md="Looks up the tables that `daily_retrain` published for the partition, at their versions.")
@@ -32,6 +55,7 @@ def inputs() -> dict[str, Any]:
     """Reports of the daily chain's data stages for the run's partition, by task."""
     context = get_current_context()
     settings, dataset, partition = load_settings(), context["params"]["dataset"], partition_of(context)
+    require_ratings(context)
     reports = {
         task_id: read_report(settings.latest_report_uri(dataset, partition, task_id))
         for task_id in (*REQUIRED, *OPTIONAL)

@@ -147,6 +147,7 @@ def write_partition(
     rows = conform(frame, table, partition)
     count = _checked_count(rows, table, partition)
     _retrying(lambda: _create(spark, table, uri))
+    _retrying(lambda: _allow_nulls(spark, rows, table, uri))
     version = _retrying(lambda: _merge(spark, rows, table, uri, partition, identity))
     return Handoff(table=table.name, uri=uri, version=version, rows=count, schema_hash=table.schema_hash())
 
@@ -268,6 +269,17 @@ def _create(spark: SparkSession, table: Table, uri: str) -> None:
                 return
             time.sleep(0.1)
         raise
+
+
+def _allow_nulls(spark: SparkSession, rows: DataFrame, table: Table, uri: str) -> None:
+    """Let a table of an earlier release have nulls where its contract allows them now and `rows` have some."""
+    freed = [column.name for column in table.columns if column.once_required]
+    if not freed:
+        return
+    required = [f.name for f in read_table(spark, uri).schema if f.name in freed and not f.nullable]
+    for name in required:
+        if not rows.where(sf.col(name).isNull()).isEmpty():
+            spark.sql(f"ALTER TABLE delta.`{uri}` ALTER COLUMN {name} DROP NOT NULL")
 
 
 def _changes(target: DataFrame, rows: DataFrame, table: Table, partition: Mapping[str, Any]) -> DataFrame:

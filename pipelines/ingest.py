@@ -23,7 +23,7 @@ from schemas.dataset import Dataset
 from schemas.errors import LONGEST_MESSAGE, GateFailed
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
-from schemas.reviews import REVIEWS
+from schemas.reviews import RATED, REVIEWS
 from schemas.stage_request import StageRequest
 
 _USER_CHARS = 100
@@ -38,8 +38,9 @@ def run(request: StageRequest) -> StageReport:
     """
     settings = load_settings()
     ours = stage_settings(IngestSettings, STAGE, settings, request.overrides)
-    rules = ours.rules(request.partition_date())
     dataset = Dataset.load(settings.datasets_dir(), request.dataset)
+    rules = replace(ours.rules(request.partition_date()), rated=dataset.spelling().rated)
+    gated = replace(REVIEWS, checks=(RATED, *REVIEWS.checks)) if rules.rated else REVIEWS
     load_ahead()
     spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
@@ -92,7 +93,7 @@ def run(request: StageRequest) -> StageReport:
         handoff = publisher.publish(items, replace(ITEMS, may_be_empty=empty or no_items))
         assert handoff.rows == counts["items.stubs"] + counts.get("items.ingested", 0)
         progress.update(3, 4, "publishing reviews")
-        handoff = publisher.publish(reviews, replace(REVIEWS, may_be_empty=empty))
+        handoff = publisher.publish(reviews, replace(gated, may_be_empty=empty))
         assert handoff.rows == counts["reviews.ingested"]
         progress.update(4, 4, f"{handoff.rows} reviews")
         counts["empty_day"] = int(nothing)

@@ -10,7 +10,9 @@ class ReviewRules:
 
     Args:
         earliest, latest: days between which a review was written, both included.
+        rated: whether it has a rating.
     """
 
     earliest: dt.date
     latest: dt.date
+    rated: bool = True

@@ -11,6 +11,7 @@ from pipelines.review_rules import ReviewRules
 from schemas.reviews import REVIEWS
 
 MIN_RATING, MAX_RATING = 0.5, 5.0
+_STARS = f"expected {MIN_RATING} to {MAX_RATING}; any other scale is registered, with --scale"
 UNKNOWN_ITEM = "unknown_item"
 
 
@@ -43,8 +44,9 @@ def check_reviews(landed: Landed, rules: ReviewRules, known_items: DataFrame | N
         _missing("user_id", "missing_user_id"),
         _missing("item_id", "missing_item_id"),
         (
-            sf.col("rating").isNull() | sf.isnan("rating") | ~sf.col("rating").between(MIN_RATING, MAX_RATING),
-            problem("bad_rating", _told("rating", "rating", f"expected {MIN_RATING} to {MAX_RATING}")),
+            sf.lit(rules.rated)
+            & (sf.col("rating").isNull() | sf.isnan("rating") | ~sf.col("rating").between(MIN_RATING, MAX_RATING)),
+            problem("bad_rating", _told("rating", "rating", _STARS)),
         ),
         (sf.col("reviewed_at").isNull(), problem("bad_date", _told("date", "date_raw", "no time can be read from it"))),
         (

@@ -59,10 +59,10 @@ def run(request: StageRequest) -> StageReport:
         counts = {"reviews": len(scores), "positive": positive, "negative": len(scores) - positive}
         measured = {name: round(value, 6) for name, value in agreement(scores, stars).items()}
         runs.log_metrics(run_id, [(name, float(value), 0) for name, value in (counts | measured).items()])
-        if len(scores):
+        if (given := ~np.isnan(stars)).any():
             from ray_jobs.registry.plots import sentiment_by_stars
 
-            runs.log_figure(run_id, sentiment_by_stars(scores, stars), "plots/sentiment_by_stars.png")
+            runs.log_figure(run_id, sentiment_by_stars(scores[given], stars[given]), "plots/sentiment_by_stars.png")
     except BaseException:
         runs.finish(run_id, "FAILED")
         raise

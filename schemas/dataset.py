@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from schemas.errors import DataError
+from schemas.spelling import Spelling
 
 FORMATS = ("amazon-2014", "amazon-2018", "amazon-2023", "movielens", "columns")
 UNKNOWN_ITEMS = ("quarantine", "keep")
@@ -26,6 +27,7 @@ class Dataset:
             and make an item without a title. With no item file at all it is always ``keep``.
         encoding, separator, escape: of text files: a name that Python knows; a character, or empty where the header
             tells it; a backslash where it escapes quotes, else empty.
+        scale, dates, time_zone, decimal: for ``columns``: see `schemas.spelling.Spelling`.
     """
 
     name: str
@@ -38,6 +40,10 @@ class Dataset:
     encoding: str = "utf-8"
     separator: str = ""
     escape: str = ""
+    scale: str = Spelling.scale
+    dates: str = Spelling.dates
+    time_zone: str = Spelling.time_zone
+    decimal: str = Spelling.decimal
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
@@ -46,6 +52,30 @@ class Dataset:
             raise DataError(f"data set {self.name}: format {self.format!r} is none of {', '.join(FORMATS)}")
         if self.unknown_items not in UNKNOWN_ITEMS:
             raise DataError(f"data set {self.name}: unknown_items is {self.unknown_items!r}, not quarantine or keep")
+        if self.spelling() != Spelling() and self.format != "columns":
+            raise DataError(
+                f"data set {self.name}: --scale, --dates, --time-zone and --decimal go with --format columns; "
+                f"{self.format} says itself how ratings and dates are written"
+            )
+
+    def require_ratings(self, reader: str, remedy: str) -> None:
+        """Refuse what reads ratings where there are none.
+
+        Args:
+            reader: what reads them.
+            remedy: what to do instead.
+
+        Raises:
+            DataError: the data set has none.
+        """
+        if not self.spelling().rated:
+            raise DataError(
+                f"{reader} needs ratings, and data set {self.name} is registered without (scale none): {remedy}"
+            )
+
+    def spelling(self) -> Spelling:
+        """How ratings, numbers and dates are written in the files."""
+        return Spelling(scale=self.scale, dates=self.dates, time_zone=self.time_zone, decimal=self.decimal)
 
     @classmethod
     def load(cls, folder: str | Path, name: str) -> "Dataset":
@@ -59,6 +89,11 @@ class Dataset:
             known = sorted(p.stem for p in Path(folder).glob("*.json")) or ["none"]
             raise DataError(f"no data set {name!r} is registered in {folder} (registered: {', '.join(known)})")
         return cls(**json.loads(path.read_text()))
+
+    @classmethod
+    def find(cls, folder: str | Path, name: str) -> "Dataset | None":
+        """The registration of `name`, or None where there is none, as for tables that were brought ready made."""
+        return cls.load(folder, name) if (Path(folder) / f"{name}.json").exists() else None
 
     def save(self, folder: str | Path) -> Path:
         """Register the data set in `folder`; an existing registration of the name is replaced."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from schemas.dataset import Dataset
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -12,12 +14,14 @@ class Recipe:
         settings: ``module:class`` of its settings in the same folder; that module loads no engine.
         summary: a line for people.
         needs_codes: the recommender generates semantic ids, so item vectors and a codebook come first.
+        needs_ratings: it learns from stars, which data sets of clicks or purchases do not have.
     """
 
     implementation: str
     settings: str
     summary: str
     needs_codes: bool = False
+    needs_ratings: bool = False
 
 
 TOKENIZERS = {
@@ -72,3 +76,14 @@ RECOMMENDERS = {
     ),
     "popularity": Recipe("popularity:Popularity", "settings:PopularitySettings", "counts of the training positions"),
 }
+
+
+def require_ratings(recommender: str, dataset: Dataset | None) -> None:
+    """Refuse a recommender that learns from ratings for a data set that is registered without.
+
+    Raises:
+        DataError: so.
+    """
+    if dataset and RECOMMENDERS[recommender].needs_ratings:
+        free = ", ".join(sorted(name for name, recipe in RECOMMENDERS.items() if not recipe.needs_ratings))
+        dataset.require_ratings(f"the recipe {recommender}", f"take one of {free}")

@@ -4,6 +4,13 @@ import pyarrow as pa
 
 from schemas.table import Check, Column, Severity, Table
 
+RATED = Check(
+    expectation="ExpectColumnValuesToNotBeNull",
+    arguments={"column": "rating"},
+    reason="The data set is registered with ratings: a review without one should have been refused.",
+)
+"""The check that data sets with ratings have beside those of the table."""
+
 REVIEWS = Table(
     name="reviews",
     description="Reviews and ratings, cleaned; the same review delivered on two days stands in both partitions.",
@@ -15,7 +22,13 @@ REVIEWS = Table(
             type=pa.timestamp("us", tz="UTC"),
             description="when, UTC; releases with day resolution give midnight",
         ),
-        Column(name="rating", type=pa.float32(), description="stars, 0.5 to 5"),
+        Column(
+            name="rating",
+            type=pa.float32(),
+            description="stars, 0.5 to 5; null in data sets without ratings",
+            nullable=True,
+            once_required=True,
+        ),
         Column(name="title", type=pa.string(), description="headline, markup removed", nullable=True),
         Column(name="text", type=pa.string(), description="body, markup removed; empty where the source has none"),
         Column(name="verified", type=pa.bool_(), description="verified purchase, where the source says", nullable=True),
@@ -33,7 +46,7 @@ REVIEWS = Table(
         Check(
             expectation="ExpectColumnValuesToBeBetween",
             arguments={"column": "rating", "min_value": 0.5, "max_value": 5.0},
-            reason="Every supported source rates from half a star to five.",
+            reason="Ratings of every scale become half a star to five stars.",
         ),
         Check(
             expectation="ExpectColumnValueLengthsToBeBetween",

@@ -13,7 +13,7 @@ SEQUENCES = Table(
         Column(
             name="occurred_at", type=pa.list_(pa.timestamp("us", tz="UTC")), description="times, parallel to item_ids"
         ),
-        Column(name="ratings", type=pa.list_(pa.float32()), description="stars, parallel to item_ids"),
+        Column(name="ratings", type=pa.list_(pa.float32()), description="stars, parallel to item_ids; null without"),
         Column(
             name="tied_with_previous",
             type=pa.list_(pa.bool_()),

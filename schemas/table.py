@@ -27,12 +27,19 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column. `type` is an Arrow type, the one type system that Spark, Delta and Ray share."""
+    """One column. `type` is an Arrow type, the one type system that Spark, Delta and Ray share.
+
+    Args:
+        nullable: whether a row may have none.
+        once_required: an earlier contract did not allow null. Whoever reads the column reads tables of both, so that
+            the schema hash is the one of then.
+    """
 
     name: str
     type: pa.DataType
     description: str
     nullable: bool = False
+    once_required: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +89,7 @@ class Table:
 
     def schema_hash(self) -> str:
         """Twelve hex digits that change whenever a column's name, type or nullability changes."""
-        text = "\n".join(f"{c.name}:{c.type}:{c.nullable}" for c in self.columns)
+        text = "\n".join(f"{c.name}:{c.type}:{c.nullable and not c.once_required}" for c in self.columns)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def column_names(self) -> list[str]:

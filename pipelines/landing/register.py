@@ -5,16 +5,22 @@ The format is told from the first lines of the review file. Afterwards every sta
 
 import argparse
 import glob
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from infra.settings import load_settings
-from pipelines.landing.csv_rows import SEPARATORS, Layout, shown
+from pipelines.landing.csv_rows import SEPARATORS, Layout, names_shown
 from pipelines.landing.own_columns import ITEM_COLUMNS, REVIEW_COLUMNS, USUAL_NAMES
-from pipelines.landing.sniff import csv_columns, is_parquet, refuse_array, sniff_format
+from pipelines.landing.proposals import SAMPLED, Stated, proposed, shown
+from pipelines.landing.sniff import csv_columns, csv_sample, is_parquet, refuse_array, sniff_format
 from schemas.dataset import FORMATS, UNKNOWN_ITEMS, Dataset
 from schemas.errors import DataError
+from schemas.spelling import DATES_TOLD, NONE, SCALES_TOLD, Spelling
+
+_LOG = logging.getLogger(__name__)
 
 
 def register(
@@ -28,6 +34,8 @@ def register(
     item_columns: Mapping[str, str] | None = None,
     unknown_items: str | None = None,
     layout: Layout | None = None,
+    stated: Stated | None = None,
+    tell: Callable[[str], object] = _LOG.info,
 ) -> Dataset:
     """Check the files, tell their format and save the registration.
 
@@ -37,11 +45,16 @@ def register(
         format: one of `schemas.dataset.FORMATS`, or ``auto``.
         unknown_items: ``quarantine`` (default with an item file) or ``keep`` (always without one).
         layout: how text files are written, where that is not UTF-8 with the separator that the header tells.
+        stated: how ratings and dates are written, for ``columns``; what is not stated is proposed from the first rows.
+        tell: is given the proposal line by line, with the rows that it rests on.
 
     Raises:
-        DataError: a file is missing or empty, the format cannot be told, or columns are missing.
+        DataError: a file is missing or empty, the format cannot be told, columns are missing, or ratings or dates may
+            mean more than one thing.
     """
     layout = layout or Layout()
+    stated = stated or Stated()
+    spelling = stated.spelling()
     samples = {
         kind: _sample(Path(path))
         for kind, path in (("reviews", reviews), ("items", items))
@@ -54,7 +67,11 @@ def register(
     columns = dict(review_columns or {}), dict(item_columns or {})
     if format == "columns":
         if "reviews" in samples:
-            columns = _mapping(samples["reviews"], columns[0], REVIEW_COLUMNS, "--columns", layout), columns[1]
+            ours = REVIEW_COLUMNS if spelling.rated else REVIEW_COLUMNS | {"rating": False}
+            columns = _mapping(samples["reviews"], columns[0], ours, "--columns", layout), columns[1]
+            spelling = _spelling(
+                samples["reviews"], columns[0], stated, "rating" in (review_columns or {}), tell, layout
+            )
         if "items" in samples:
             columns = columns[0], _mapping(samples["items"], columns[1], ITEM_COLUMNS, "--item-columns", layout)
     elif any(columns):
@@ -73,6 +90,7 @@ def register(
         encoding=layout.encoding,
         separator=layout.separator,
         escape=layout.escape,
+        **asdict(spelling),
     )
     dataset.save(datasets_dir)
     return dataset
@@ -99,17 +117,48 @@ def _sample(path: Path) -> Path:
     return path
 
 
+def _spelling(
+    path: Path, mapping: dict[str, str], stated: Stated, wanted: bool, tell: Callable[[str], object], layout: Layout
+) -> Spelling:
+    """How the file writes ratings and dates; takes the rating out of `mapping` where it is said that there is none.
+
+    Args:
+        wanted: whether the column of ratings was named by the user.
+    """
+    if stated.scale == NONE:
+        if wanted:
+            raise DataError(
+                "--scale none says that there are no ratings, and --columns names one; leave one of them out"
+            )
+        mapping.pop("rating", None)
+    rating, date = mapping.get("rating"), mapping["reviewed_at"]
+    rows = _first_rows(path, [name for name in (rating, date) if name], layout)
+    spelling = proposed(rows, stated, rating, date)
+    for line in shown(rows, spelling, rating, date):
+        tell(line)
+    return spelling
+
+
+def _first_rows(path: Path, columns: Sequence[str], layout: Layout) -> list[dict[str, str]]:
+    """Values of `columns` in the first rows of a file."""
+    if is_parquet(path):
+        from pipelines.landing.parquet_files import sample
+
+        return sample(path, columns, SAMPLED)
+    return csv_sample(path, columns, SAMPLED, layout)
+
+
 def _mapping(
     path: Path, given: Mapping[str, str], ours: Mapping[str, bool], option: str, layout: Layout
 ) -> dict[str, str]:
     """Complete `given` with columns of the file that bear our names; check that every needed one is there."""
     if is_parquet(path):
-        import pyarrow.dataset as ds
+        from pipelines.landing.parquet_files import column_names
 
-        theirs = ds.dataset(path, format="parquet").schema.names
+        theirs = column_names(path)
     else:
         theirs = csv_columns(path, layout)
-    known = shown(theirs)
+    known = names_shown(theirs)
     usual = {name: theirs_too for name, theirs_too in USUAL_NAMES.items() if name in ours and theirs_too in theirs}
     mapping = usual | {name: name for name in ours if name in theirs} | dict(given)
     for name, column in mapping.items():
@@ -120,8 +169,9 @@ def _mapping(
     missing = [name for name, needed in ours.items() if needed and name not in mapping]
     if missing:
         example = ",".join(f"{name}=THEIRS" for name in missing)
+        unrated = ", or --scale none for a feed without ratings" if "rating" in missing else ""
         raise DataError(
-            f"{path}: say which column is {' and '.join(missing)}: {option} {example}; the file has: {known}"
+            f"{path}: say which column is {' and '.join(missing)}: {option} {example}{unrated}; the file has: {known}"
         )
     return mapping
 
@@ -156,6 +206,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--escape", choices=("", "backslash"), default="", help="what escapes quotes that are not doubled"
     )
+    parser.add_argument("--scale", help=f"of ratings: {SCALES_TOLD}; else proposed from the first rows")
+    parser.add_argument("--dates", help=f"how dates are written: {DATES_TOLD}".replace("%", "%%"))
+    parser.add_argument("--time-zone", default=Stated.time_zone, help="of times that name none, such as Europe/Berlin")
+    parser.add_argument("--decimal", help="',' where 4,5 is four and a half")
     parser.add_argument("--unknown-items", choices=UNKNOWN_ITEMS, help="reviews of items without metadata")
     given = parser.parse_args(argv)
     try:
@@ -174,6 +228,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             item_columns=given.item_columns,
             unknown_items=given.unknown_items,
             layout=layout,
+            stated=Stated(scale=given.scale, dates=given.dates, time_zone=given.time_zone, decimal=given.decimal),
+            tell=lambda line: sys.stdout.write(f"{line}\n"),
         )
     except ValueError as error:
         parser.error(str(error))

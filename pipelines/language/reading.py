@@ -1,8 +1,14 @@
 """The settings by which reviews are read, and what the model is shown of one."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from pipelines.language.prompts import ChatPrompt
 from pipelines.language.redaction import KINDS, check_kinds, redact
+from schemas.dataset import Dataset
+
+BOTH = "both"
+"""Schema of prompts whose answers tell likes and dislikes apart; with others the stars decide."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +47,15 @@ class ReviewLineSettings:
     def shown(self, review: str) -> str:
         """What the model sees of a review: its first words, without personal data."""
         return " ".join(redact(review, self.redact, self.phone_region).split()[: self.max_review_words])
+
+
+def require_readable(prompt: ChatPrompt, datasets_dir: Path, dataset: str) -> None:
+    """Refuse reviews that would not be read, before anything is asked: they have texts, and the prompt needs stars.
+
+    Raises:
+        DataError: so.
+    """
+    registered = Dataset.find(datasets_dir, dataset)
+    if registered and BOTH not in prompt.schemas and {"title", "text"} & registered.review_columns.keys():
+        remedy = "set review_lines.prompt to review_opinions, or leave the task out (leave_out)"
+        registered.require_ratings(f"the prompt {prompt.name}, which tells likes from dislikes by the stars,", remedy)

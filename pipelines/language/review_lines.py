@@ -13,12 +13,11 @@ from pyspark.sql import functions as sf
 from infra.settings import LLMSettings
 from pipelines.language.ledger import Ledger
 from pipelines.language.prompts import ChatPrompt, load_chat_prompt
-from pipelines.language.reading import ReviewLineSettings
+from pipelines.language.reading import BOTH, ReviewLineSettings
 from pipelines.language.requests import OK, to_json
 from pipelines.language.validation import DISLIKE, LIKE, LineLimits, line_problem, sentiment_of
 
 _LINES = "array<struct<line:string,sentiment:string,problem:string>>"
-BOTH = "both"
 _LISTS = {"prefers": LIKE, "avoids": DISLIKE}
 
 
@@ -26,7 +25,7 @@ def review_lines(ledger: Ledger, positions: DataFrame, names: frozenset[str], ch
     """Ask for the line of every review in `positions`, and check it.
 
     The model sees stars and text; the item's title, brand and categories serve the check only. Reviews without text are
-    not asked about, nor are those of three stars where the stars decide the sentiment.
+    not asked about, nor are those of three stars, or of none, where the stars decide the sentiment.
 
     Args:
         positions: as `reviewed_positions` gives them, of the users to ask about.
@@ -60,12 +59,14 @@ def _renderer(
     prompt: ChatPrompt, llm: LLMSettings, chosen: ReviewLineSettings
 ) -> Callable[[float | None, str | None], str | None]:
     def render(stars: float | None, review: str | None) -> str | None:
-        if stars is None or not review:
+        if not review:
             return None
-        schema = BOTH if BOTH in prompt.schemas else sentiment_of(stars)
+        told = None if stars is None else sentiment_of(stars)
+        schema = BOTH if BOTH in prompt.schemas else told
         if schema is None:
             return None
-        return to_json(prompt.render(schema, stars=f"{stars:g}", text=chosen.shown(review)), llm)
+        shown = "unknown" if stars is None else f"{stars:g}"
+        return to_json(prompt.render(schema, stars=shown, text=chosen.shown(review)), llm)
 
     return render
 

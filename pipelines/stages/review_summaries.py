@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from infra.settings import load_settings, stage_settings
 from pipelines.language.limits import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
-from pipelines.language.reading import ReviewLineSettings
+from pipelines.language.reading import ReviewLineSettings, require_readable
 from schemas.handoff import StageReport
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
@@ -38,7 +38,7 @@ def run(request: StageRequest) -> StageReport:
     settings = load_settings()
     chosen = stage_settings(SummaryStageSettings, STAGE, settings, request.overrides)
     reading = stage_settings(ReviewLineSettings, "review_lines", settings, request.overrides)
-    load_chat_prompt(reading.prompt)
+    require_readable(load_chat_prompt(reading.prompt), settings.datasets_dir(), request.dataset)
     load_chat_prompt(chosen.prompt)
     ledger_settings(settings, request.overrides)
     from pipelines.review_summaries import run as work

@@ -127,7 +127,7 @@ def user_lines(
     lines = [_rule(f"User {row['user_id']}")]
     lines.append(f"  Reviewed (last {len(shown)} of {len(history)}, oldest first)")
     for item, stars in shown:
-        lines.append(f"    {'*' * round(stars):<5}  {shortened(titles.get(item, item), WIDTH - 11)}")
+        lines.append(f"    {'*' * round(stars or 0):<5}  {shortened(titles.get(item, item), WIDTH - 11)}")
     lines.append("  Preferences read from the reviews")
     if said is None:
         lines.append("    none")

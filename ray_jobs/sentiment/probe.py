@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
 from ray_jobs.sentiment.quality import LEAST_POSITIVE, MOST_NEGATIVE, rated
-from ray_jobs.sentiment.settings import PROBE, STAGE, ReviewSentimentsSettings
+from ray_jobs.sentiment.settings import NO_STARS, PROBE, STAGE, ReviewSentimentsSettings
 from schemas.errors import DataError
 
 _FEWEST = 10
@@ -66,6 +66,5 @@ def _require_both(positive: int, negative: int, stars: npt.NDArray[np.floating],
             f"{STAGE}.classifier={PROBE!r} learns from at least {_FEWEST} positive and {_FEWEST} negative reviews by "
             f"users outside each of its {own.folds} parts; outside one part there are {positive} and {negative}. Of "
             f"{len(stars)} reviews {int((stars >= LEAST_POSITIVE).sum())} have {LEAST_POSITIVE:.0f} stars or more and "
-            f"{int((stars <= MOST_NEGATIVE).sum())} have {MOST_NEGATIVE:.0f} or fewer. Land more reviews, or set "
-            f"{STAGE}.classifier to 'hub:<repo id or folder>', a trained classifier that needs no stars"
+            f"{int((stars <= MOST_NEGATIVE).sum())} have {MOST_NEGATIVE:.0f} or fewer. Land more reviews, or {NO_STARS}"
         )

@@ -7,6 +7,7 @@ from ray_jobs.encoders.settings import HUB_PREFIX
 
 STAGE = "review_sentiments"
 PROBE = "probe"
+NO_STARS = f"set {STAGE}.classifier to 'hub:<repo id or folder>', a trained classifier that needs no stars"
 
 
 @dataclass(frozen=True, kw_only=True)

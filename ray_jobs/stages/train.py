@@ -9,7 +9,9 @@ from ray_jobs.data.settings import training_data_settings
 from ray_jobs.recommenders import settings_class
 from ray_jobs.steering.settings import SECTION as STEERING
 from ray_jobs.steering.settings import SteeringSettings
+from schemas.dataset import Dataset
 from schemas.handoff import StageReport
+from schemas.recipes import require_ratings
 from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
 
@@ -23,6 +25,7 @@ def run(request: StageRequest) -> StageReport:
     recipe = request.recipe or DEFAULT_RECIPE
     stage_settings(settings_class(recipe), recipe, settings, request.overrides)
     training_data_settings(settings, request)
+    require_ratings(recipe, Dataset.find(settings.datasets_dir(), request.dataset))
     stage_settings(SteeringSettings, STEERING, settings, request.overrides)
     from ray_jobs.train import run as work
 

@@ -84,3 +84,24 @@ def test_each_rollback_is_work_of_its_own(look_up):
     assert asked == {"champion": "2", "since": since, "to": "1", "reason": "slow"}
     nobody = look_up("target", Registry(None), version=None, reason="")
     assert nobody == {"champion": "", "since": "", "to": "", "reason": ""}
+
+
+def test_what_needs_ratings_is_refused_where_there_are_none(monkeypatch, airflow_home, tmp_path):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from dags import prepared
+    from infra.settings import Settings
+    from schemas.dataset import Dataset
+
+    settings = Settings(home=str(tmp_path), stages={})
+    monkeypatch.setattr(prepared, "load_settings", lambda: settings)
+    Dataset(name="d", format="columns", reviews="s3a://b/r.parquet", scale="none").save(settings.datasets_dir())
+    params = {"dataset": "d", "recommender": "sasrec", prepared.MEASURED: False}
+    prepared.require_ratings({"params": params})
+    measured = params | {prepared.MEASURED: True}
+    with pytest.raises(AirflowFailException, match=r"measure steerability needs ratings.*\.classifier"):
+        prepared.require_ratings({"params": measured})
+    prepared.require_ratings({"params": measured | {"overrides": {"review_sentiments.classifier": "hub:x"}}})
+    prepared.require_ratings({"params": measured | {"dataset": "brought"}})
+    Dataset(name="d", format="columns", reviews="s3a://b/r.parquet").save(settings.datasets_dir())
+    prepared.require_ratings({"params": measured})

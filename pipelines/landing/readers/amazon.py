@@ -18,6 +18,7 @@ from pipelines.landing.readers.json_lines import (
     wrong_types,
 )
 from pipelines.landing.readers.placed import ITEM_FIELDS, PLACE, REVIEW_FIELDS, Landed, first_problem, instant, problem
+from pipelines.landing.readers.values import number
 
 _REVIEW_TYPES: dict[str, dict[str, tuple[str, ...]]] = {
     "amazon-2014": {
@@ -87,9 +88,10 @@ _ITEM_TYPES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def _number(text: Column) -> Column:
-    """A number from ``5.0`` or ``1,234``."""
-    return sf.regexp_replace(text, ",", "").try_cast("double")
+def _votes(text: Column) -> Column:
+    """A number from ``5`` or ``1,234``; anywhere else a comma may be a decimal one, and is no number."""
+    grouped = text.rlike(r"^[0-9]{1,3}(,[0-9]{3})+$")
+    return number(sf.when(grouped, sf.translate(text, ",", "")).otherwise(text)).try_cast("int")
 
 
 def _strings(name: str) -> Column:
@@ -132,13 +134,13 @@ def read_reviews(
         columns = {
             "user_id": field("user_id", "string"),
             "item_id": _first_id("parent_asin", "asin"),
-            "rating": _number(field("rating", "string")),
-            "reviewed_at": instant(_number(seconds)),
+            "rating": number(field("rating", "string")),
+            "reviewed_at": instant(number(seconds)),
             "date_raw": seconds,
             "title": field("title", "string"),
             "text": field("text", "string"),
             "verified": field("verified_purchase", "boolean"),
-            "helpful_votes": _number(first_field(("helpful_vote", "helpful_votes"), "string")),
+            "helpful_votes": _votes(first_field(("helpful_vote", "helpful_votes"), "string")),
         }
     else:
         seconds, day = field("unixReviewTime", "string"), field("reviewTime", "string")
@@ -146,15 +148,14 @@ def read_reviews(
         columns = {
             "user_id": field("reviewerID", "string"),
             "item_id": field("asin", "string"),
-            "rating": _number(field("overall", "string")),
-            "reviewed_at": sf.when(seconds.isNotNull(), instant(_number(seconds))).otherwise(_day(day)),
+            "rating": number(field("overall", "string")),
+            "reviewed_at": sf.when(seconds.isNotNull(), instant(number(seconds))).otherwise(_day(day)),
             "date_raw": sf.coalesce(seconds, day),
             "title": field("summary", "string"),
             "text": field("reviewText", "string"),
             "verified": field("verified", "boolean"),
-            "helpful_votes": _number(votes),
+            "helpful_votes": _votes(votes),
         }
-    columns["helpful_votes"] = columns["helpful_votes"].try_cast("int")
     rating = "rating" if release == "amazon-2023" else "overall"
     unreadable = field(rating, "string").isNotNull() & columns["rating"].isNull()
     not_a_number = problem(

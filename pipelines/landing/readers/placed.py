@@ -23,6 +23,9 @@ REVIEW_FIELDS = (
 ITEM_FIELDS = ("item_id", "title", "brand", "categories", "price", "description", "unread")
 RAW_CHARS = 2000
 
+BLOCKS = (("_file", "_metadata.file_path"), ("_block", "_metadata.file_block_start"))
+"""Columns that say which block of which file a row is of, and what they are made of."""
+
 _DAMAGE = ("EOFException", "ZipException", "incorrect header check", "invalid stored block", "invalid block type",
            "incorrect data check", "invalid distance", "not a gzip", "Unexpected end of input")  # fmt: skip
 
@@ -44,18 +47,15 @@ def placed(frame: DataFrame, path: str) -> Landed:
     the numbers do not depend on how Spark spreads the blocks.
 
     Args:
-        frame: straight from a file source: nothing filtered, nothing shuffled.
+        frame: straight from a file source, or a union of such with `BLOCKS`: nothing filtered, nothing shuffled.
 
     Raises:
         DataError: a compressed file is damaged.
     """
     spark = frame.sparkSession
-    numbered = frame.select(
-        "*",
-        sf.col("_metadata.file_path").alias("_file"),
-        sf.col("_metadata.file_block_start").alias("_block"),
-        sf.monotonically_increasing_id().alias("_sequence"),
-    )
+    told = () if "_file" in frame.columns else BLOCKS
+    numbered = frame.select("*", *(sf.col(source).alias(name) for name, source in told))
+    numbered = numbered.withColumn("_sequence", sf.monotonically_increasing_id())
     try:
         blocks = sorted(
             tuple(row)
@@ -110,6 +110,16 @@ def literal(path: str) -> str:
 
 
 def instant(number: Column) -> Column:
-    """A timestamp from a number of seconds or, from 10^11 on (which as seconds is the year 5138), milliseconds."""
-    micros = sf.when(sf.abs(number) < 1e11, number * 1_000_000).when(sf.abs(number) < 1e14, number * 1000)
+    """A timestamp from a number since 1970 whose size tells its unit.
+
+    Up to 10^11 (which as seconds is the year 5138) it counts seconds, then milliseconds, microseconds and nanoseconds,
+    each a thousand times as large: no time after 1973 has two meanings.
+    """
+    size = sf.abs(number)
+    micros = (
+        sf.when(size < 1e11, number * 1_000_000)
+        .when(size < 1e14, number * 1000)
+        .when(size < 1e17, number)
+        .when(size < 9e18, number / 1000)
+    )
     return sf.timestamp_micros(sf.round(micros).cast("bigint"))

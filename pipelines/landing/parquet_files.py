@@ -1,0 +1,148 @@
+"""What lies in Parquet files, from their footers: parts, columns, the first rows. No engine but pyarrow."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.errors import DataError
+
+_MARKERS = re.compile(
+    r"_SUCCESS|_metadata|_common_metadata|_(started|committed)_\d+|\..*\.crc|\.DS_Store|\.part-.*\.crc"
+)
+_HIVE = re.compile(r"([^=/]+)=([^/]*)")
+_LONG = 200
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file and what its footer says: an Arrow schema, and the columns that hold nanoseconds or old timestamps."""
+
+    path: str
+    schema: pa.Schema
+    nanoseconds: frozenset[str]
+    int96: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """Its name without its folder."""
+        return Path(self.path).name
+
+
+def column_names(path: Path) -> list[str]:
+    """Names of the columns of a file, or of all parts of a folder; fields of a nested one as ``outer.inner``.
+
+    Raises:
+        DataError: a part is hidden, damaged or no Parquet file.
+    """
+    found: dict[str, None] = {}
+    for part in parts(path):
+        found |= dict.fromkeys(names(part.schema))
+    return list(found | dict.fromkeys(folders(path)))
+
+
+def sample(path: Path, columns: Sequence[str], rows: int) -> list[dict[str, str]]:
+    """The first rows of a file, or of the first part that has any, as text."""
+    for part in parts(path):
+        wanted = [name for name in columns if find(part.schema, name)]
+        for batch in pq.ParquetFile(part.path).iter_batches(rows, columns=wanted):
+            if batch.num_rows:
+                found = pa.Table.from_batches([batch])
+                values = {name: _sampled(found, part.schema, name) for name in wanted}
+                return [{name: values[name][row] for name in wanted} for row in range(batch.num_rows)]
+    return []
+
+
+def parts(path: Path) -> list[Part]:
+    """The file, or all files of a folder in order."""
+    if not path.is_dir():
+        return [_footer(path)]
+    found = []
+    for file in sorted(path.rglob("*")):
+        inside = file.relative_to(path).parts
+        if "_delta_log" in inside:
+            raise DataError(told(f"{path} is a Delta table, whose files are not all of it; export it as plain Parquet"))
+        if not file.is_file() or _MARKERS.fullmatch(file.name):
+            continue
+        if hidden := [name for name in inside if name.startswith(("_", "."))]:
+            raise DataError(
+                told(f"{file} would be skipped, because {hidden[0]!r} begins with _ or .; rename or remove it")
+            )
+        found.append(_footer(file))
+    if not found:
+        raise DataError(told(f"{path} has no Parquet file in it"))
+    return found
+
+
+def _footer(file: Path) -> Part:
+    try:
+        opened = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(told(f"{file} is no whole Parquet file ({error}); fetch it again")) from error
+    with opened:
+        columns = [opened.schema.column(index) for index in range(len(opened.schema))]
+        nanoseconds = frozenset(c.path for c in columns if '"nanoseconds"' in c.logical_type.to_json())
+        int96 = frozenset(c.path for c in columns if c.physical_type == "INT96")
+        return Part(str(file), opened.schema_arrow, nanoseconds, int96)
+
+
+def folders(path: Path) -> tuple[str, ...]:
+    """Columns that are in the names of folders, as ``country=de/part-0.parquet``."""
+    if not path.is_dir():
+        return ()
+    inside = (file.relative_to(path).parent.parts for file in path.rglob("*") if file.is_file())
+    return tuple(dict.fromkeys(found[1] for parts in inside for part in parts if (found := _HIVE.fullmatch(part))))
+
+
+def names(schema: pa.Schema) -> Iterator[str]:
+    """Names of columns, the fields of nested ones as ``outer.inner``."""
+    for field in schema:
+        if pa.types.is_struct(field.type):
+            yield from (f"{field.name}.{inner.name}" for inner in field.type)
+        else:
+            yield field.name
+
+
+def find(schema: pa.Schema, name: str) -> tuple[tuple[str, ...], pa.DataType] | None:
+    """The path and type of a column; a name with dots is a field of a nested one where there is no such column."""
+    if name in schema.names:
+        return (name,), schema.field(name).type
+    path = name.split(".")
+    if len(path) == 1 or path[0] not in schema.names:
+        return None
+    kind = schema.field(path[0]).type
+    for inner in path[1:]:
+        if not pa.types.is_struct(kind) or kind.get_field_index(inner) < 0:
+            return None
+        kind = kind.field(inner).type
+    return tuple(path), kind
+
+
+def _sampled(table: pa.Table, schema: pa.Schema, name: str) -> list[str]:
+    found = find(schema, name)
+    assert found is not None
+    column: Any = table[found[0][0]]
+    for inner in found[0][1:]:
+        column = pa.chunked_array([pc.struct_field(chunk, inner) for chunk in column.chunks])
+    return [_written(value) for value in column.to_pylist()]
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value == value and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return "" if value is None or value != value else str(value)
+
+
+def told(text: str, advice: str = "") -> str:
+    """A message that fits: a long text is cut, its advice is not."""
+    cut = text if len(text) <= _LONG else f"{text[:_LONG]}..."
+    return f"{cut}; {advice}" if advice else cut

@@ -1,0 +1,173 @@
+"""What the first rows of a file say about its ratings and dates: a proposal to look at, or a question."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from schemas.errors import DataError
+from schemas.spelling import (
+    COMMA_NUMBER,
+    DATES_TOLD,
+    DAY_FIRST,
+    DISLIKES,
+    EIGHT_DIGITS,
+    ISO,
+    ISO_TIME,
+    LIKE,
+    LIKES,
+    MONTH_FIRST,
+    NO_DAY,
+    NUMBER,
+    SCALES_TOLD,
+    STARS,
+    YEAR_FIRST,
+    YEAR_LAST,
+    Spelling,
+)
+
+SAMPLED = 1000
+"""Rows that are looked at."""
+_SHOWN = 3
+_ODD = 0.02
+"""Share of rows outside a scale that says nothing about the scale: they are refused."""
+_FEW = 10
+"""So many rows say too little to tell a constant from a rating."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """What a person stated at registration; None is to be proposed."""
+
+    scale: str | None = None
+    dates: str | None = None
+    time_zone: str = Spelling.time_zone
+    decimal: str | None = None
+
+    def spelling(self) -> Spelling:
+        """What was stated, with defaults for the rest."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return Spelling(**given)
+
+
+def proposed(rows: Sequence[Mapping[str, str]], stated: Stated, ratings: str | None, dates: str) -> Spelling:
+    """The spelling of a file of which `rows` are the first.
+
+    Args:
+        ratings, dates: columns of ratings and dates in `rows`; None where there is none.
+
+    Raises:
+        DataError: the rows may mean more than one thing; the message names the setting that says which.
+    """
+    given = [text for row in rows if ratings and (text := row.get(ratings, "").strip()).lower() not in ("", "nan")]
+    decimal = stated.decimal or _decimal(given)
+    return Spelling(
+        scale=stated.scale or _scale(given, decimal, ratings or ""),
+        dates=stated.dates or _dates([text for row in rows if (text := row.get(dates, "").strip())], dates),
+        time_zone=stated.time_zone,
+        decimal=decimal,
+    )
+
+
+def shown(rows: Sequence[Mapping[str, str]], spelling: Spelling, ratings: str | None, dates: str) -> list[str]:
+    """What was proposed or stated, with the first rows as evidence, for a person to look at."""
+    lines = [
+        f"scale {spelling.scale}, dates {spelling.dates}, time zone {spelling.time_zone}, decimal {spelling.decimal}"
+    ]
+    for row in rows[:_SHOWN]:
+        rating = (
+            f"{ratings} {row.get(ratings, '')[:20]!r} is {_stars(row.get(ratings, ''), spelling)}, " if ratings else ""
+        )
+        lines.append(f"  {rating}{dates} {row.get(dates, '')[:40]!r}{_day(row.get(dates, ''), spelling)}")
+    return lines
+
+
+def _day(text: str, spelling: Spelling) -> str:
+    """Which day is meant, where its order was proposed or stated."""
+    found = re.match(YEAR_LAST, text.strip())
+    if found is None or spelling.dates not in (DAY_FIRST, MONTH_FIRST):
+        return ""
+    day, month = found.group(1, 2) if spelling.dates == DAY_FIRST else found.group(2, 1)
+    return f" is {found[3]}-{month:0>2}-{day:0>2}"
+
+
+def _stars(text: str, spelling: Spelling) -> str:
+    """A rating in stars, for a person."""
+    text = text.strip()
+    if not spelling.rated:
+        return "not read"
+    if spelling.scale == LIKE:
+        return "5 stars" if text.lower() in LIKES else "1 star" if text.lower() in DISLIKES else "refused"
+    value = _number(text, spelling.decimal)
+    low, high = spelling.bounds() or (0.5, 5.0)
+    if value is None or not low <= value <= high:
+        return "refused"
+    return f"{value if spelling.scale == STARS else 1 + 4 * (value - low) / (high - low):.3g} stars"
+
+
+def _number(text: str, decimal: str) -> float | None:
+    if decimal == ",":
+        return float(text.replace(".", "").replace(",", ".")) if re.match(COMMA_NUMBER, text) else None
+    return float(text) if re.match(NUMBER, text) else None
+
+
+def _decimal(given: Sequence[str]) -> str:
+    """A comma where ratings have commas and no point."""
+    commas = sum("," in text and re.match(COMMA_NUMBER, text) is not None for text in given)
+    return "," if commas and not any("." in text for text in given) else "."
+
+
+def _scale(given: Sequence[str], decimal: str, column: str) -> str:
+    if not given:
+        return STARS
+    words = {text.lower() for text in given}
+    numbers = [number for text in given if (number := _number(text, decimal)) is not None]
+    if len(numbers) < len(given) / 2:
+        if words <= {*LIKES, *DISLIKES}:
+            return LIKE
+        raise DataError(f"column {column!r} has {_some(given)}, no ratings; give --scale, one of: {SCALES_TOLD}")
+    values, low, high = set(numbers), min(numbers), max(numbers)
+    if len(numbers) > _FEW and len(values) == 1 and values <= {0, 1}:
+        raise DataError(
+            f"column {column!r} is {given[0][:20]} in all of {len(given)} rows: give --scale none where it counts "
+            "clicks or purchases, else --scale stars, like or LOW-HIGH"
+        )
+    if values in ({0, 1}, {-1, 1}):
+        return LIKE
+    if sum(not 0 < number <= 5 for number in numbers) <= _ODD * len(numbers):
+        return STARS
+    if low < 0 or high > 100:
+        told = f"column {column!r} has ratings from {low:g} to {high:g}"
+        raise DataError(f"{told}; give --scale, one of: {SCALES_TOLD}")
+    greatest = next(top for top in (5, 10, 100) if high <= top)
+    zeros = numbers.count(0)
+    if zeros > _ODD * len(numbers) and greatest < 100:
+        raise DataError(
+            f"column {column!r} is 0 in {zeros} of {len(numbers)} rows: give --scale 0-{greatest} where that is the "
+            f"least rating, --scale {STARS if greatest == 5 else '1-10'} where it means none (such rows are refused)"
+        )
+    return f"{0 if greatest == 100 else 1}-{greatest}"
+
+
+def _dates(given: Sequence[str], column: str) -> str:
+    certain = [text for text in given if _is_certain(text)]
+    year_last = [found for text in given if (found := re.match(YEAR_LAST, text))]
+    if len(certain) * 2 >= len(given):
+        return ISO
+    if len(year_last) * 2 >= len(given):
+        first, second = (max(int(found[group]) for found in year_last) for group in (1, 2))
+        if first > 12 >= second:
+            return DAY_FIRST
+        if second > 12 >= first:
+            return MONTH_FIRST
+        why = "may have day or month first" if first <= 12 else "have the day first here and the month first there"
+        raise DataError(f"dates of {column!r} {why}, such as {_some(given)}: give --dates dmy or --dates mdy")
+    raise DataError(f"column {column!r} has {_some(given)}; say with --dates how they are written: {DATES_TOLD}")
+
+
+def _is_certain(text: str) -> bool:
+    number = re.match(NUMBER, text) and not re.match(NO_DAY, text) and not re.match(EIGHT_DIGITS, text)
+    return bool(number or re.match(ISO_TIME, re.sub(YEAR_FIRST, r"\1-\2-\3\4", text)))
+
+
+def _some(given: Sequence[str]) -> str:
+    return ", ".join(repr(text[:20]) for text in list(dict.fromkeys(given))[:_SHOWN])

@@ -1,0 +1,99 @@
+"""How a data set writes ratings, numbers and dates: what is stated at registration, so that nobody guesses later."""
+
+import re
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from schemas.errors import DataError
+
+STARS, LIKE, NONE = "stars", "like", "none"
+LIKES = ("true", "t", "yes", "y", "1", "1.0", "like", "liked", "up", "positive", "recommended")
+DISLIKES = (
+    *("false", "f", "no", "n", "0", "0.0", "-1", "-1.0"),
+    *("dislike", "disliked", "down", "negative", "not recommended"),
+)
+ISO, DAY_FIRST, MONTH_FIRST = "iso", "dmy", "mdy"
+UNITS = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1, "nanoseconds": 0.001}
+"""Microseconds in a unit of time since 1970."""
+
+# Regular expressions that mean the same to Java and to Python; all of them match whole texts.
+NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
+COMMA_NUMBER = r"^[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+)(,[0-9]+)?$"
+ZONE = r"(Z|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?|[A-Z][A-Za-z]+/[A-Za-z_/+-]{2,40})"
+_CLOCK = r"[0-9]{1,2}(:[0-9]{1,2}(:[0-9]{1,2}(\.[0-9]{1,9})?)?)?"
+ISO_TIME = rf"^[0-9]{{4}}-[0-9]{{1,2}}-[0-9]{{1,2}}([T ]{_CLOCK}( ?{ZONE})?)?$"
+ZONED = rf"^.{{11,40}}[0-9] ?{ZONE}$"
+NO_SECONDS = r"([T ][0-9]{1,2}:[0-9]{1,2})( ?[Z+-])"
+YEAR_FIRST = r"^([0-9]{4})[/.]([0-9]{1,2})[/.]([0-9]{1,2})(.*)$"
+YEAR_LAST = r"^([0-9]{1,2})[-/.]([0-9]{1,2})[-/.]([0-9]{4})(.*)$"
+EIGHT_DIGITS = r"^(1[0-9]{3}|2[01][0-9]{2})(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])$"
+NO_DAY = r"^[0-9]{4}(-[0-9]{1,2})?$"
+NO_DATE = r"^T?[0-9]{1,2}:[0-9]{2}.{0,30}$"
+
+_SCALE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
+_LETTERS = frozenset("yuMLdHhKkmsSaXxZzVO")
+SCALES_TOLD = "stars (0.5 to 5), LOW-HIGH such as 1-10 or 0-100, like (like or dislike), or none (clicks, purchases)"
+DATES_TOLD = (
+    "iso (2024-01-31T10:00:00Z, or a number since 1970), dmy, mdy, seconds, milliseconds, microseconds, nanoseconds, "
+    "or a pattern such as 'dd.MM.yyyy HH:mm'"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spelling:
+    """How the files of a data set are to be read.
+
+    Args:
+        scale: of ratings: ``stars``, 0.5 to 5, kept as they are; ``LOW-HIGH``, which becomes 1 to 5 stars; ``like``,
+            which becomes 5 stars or 1; ``none`` for feeds without ratings.
+        dates: ``iso``; ``dmy`` or ``mdy`` for dates such as 31/01/2024, in which day or month is first; the unit of
+            numbers since 1970, where it is not to be told from their size; or a pattern in Spark's letters. Dates with
+            the year first are read whatever this says.
+        time_zone: of times that name none; a day without a time is midnight UTC.
+        decimal: ``.``, or ``,`` where 4,5 is four and a half.
+    """
+
+    scale: str = STARS
+    dates: str = ISO
+    time_zone: str = "UTC"
+    decimal: str = "."
+
+    def __post_init__(self) -> None:
+        if self.scale not in (STARS, LIKE, NONE) and self.bounds() is None:
+            raise DataError(f"scale {self.scale[:40]!r} is none of: {SCALES_TOLD}")
+        if self.dates not in (ISO, DAY_FIRST, MONTH_FIRST, *UNITS) and not _is_pattern(self.dates):
+            raise DataError(f"dates {self.dates[:40]!r} is none of: {DATES_TOLD}")
+        if self.decimal not in (".", ","):
+            raise DataError(f"decimal {self.decimal[:40]!r} is neither '.' nor ','")
+        try:
+            ZoneInfo(self.time_zone)
+        except (KeyError, ValueError, OSError) as error:
+            raise DataError(f"time_zone {self.time_zone[:40]!r} is no zone such as Europe/Berlin or UTC") from error
+
+    @property
+    def rated(self) -> bool:
+        """Whether there are ratings."""
+        return self.scale != NONE
+
+    def bounds(self) -> tuple[float, float] | None:
+        """Least and greatest rating of a scale ``LOW-HIGH``, else None."""
+        found = _SCALE.fullmatch(self.scale)
+        if found is None:
+            return None
+        low, high = float(found[1]), float(found[2])
+        return (low, high) if low < high else None
+
+
+def _is_pattern(text: str) -> bool:
+    """Whether a text is a pattern of letters that names year, month and day."""
+    bare = re.sub(r"'[^']*'", "", text)
+    letters = {letter for letter in bare if letter.isalpha()}
+    if (
+        not letters <= _LETTERS
+        or "'" in bare
+        or not {"d"} < letters
+        or not letters & set("yu")
+        or not letters & set("ML")
+    ):
+        return False
+    return len(text) <= 60 and ("a" in letters or not letters & set("hK"))

@@ -1,0 +1,134 @@
+"""What registration proposes from the first rows, and what it asks."""
+
+import datetime as dt
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.landing.proposals import Stated, proposed
+from pipelines.landing.register import main, register
+from schemas.dataset import Dataset
+from schemas.errors import DataError
+from schemas.recipes import RECOMMENDERS, Recipe, require_ratings
+
+
+def _proposed(ratings, on=("2024-01-31",), **stated):
+    rows = [{"stars": str(rating), "on": on[number % len(on)]} for number, rating in enumerate(ratings)]
+    return proposed(rows, Stated(**stated), "stars", "on")
+
+
+@pytest.mark.parametrize(
+    ("ratings", "scale"),
+    [
+        ((1, 3, 5), "stars"),
+        ((0.5, 4.5), "stars"),
+        ((4,), "stars"),
+        (range(1, 11), "1-10"),
+        ((40, 85, 100, 0), "0-100"),
+        (("True", "False", "true"), "like"),
+        ((1, 0, 0, 1), "like"),
+        ((1, -1), "like"),
+        (("like", "dislike"), "like"),
+        ((*[3, 4, 5] * 40, 0, 50), "stars"),
+        ((), "stars"),
+    ],
+)
+def test_a_scale_is_proposed(ratings, scale):
+    assert _proposed(ratings).scale == scale
+
+
+@pytest.mark.parametrize(
+    ("ratings", "message"),
+    [
+        ([1] * 20, "is 1 in all of 20 rows: give --scale none where it counts clicks"),
+        ((0, 0, 7, 10), "is 0 in 2 of 4 rows: give --scale 0-10 .*, --scale 1-10 where it means none"),
+        ((0, 4, 5), "give --scale 0-5 .*, --scale stars where it means none"),
+        ((-3, 250), "has ratings from -3 to 250; give --scale"),
+        (("good", "bad"), "has 'good', 'bad', no ratings; give --scale"),
+    ],
+)
+def test_a_scale_that_could_be_another_is_asked_for(ratings, message):
+    with pytest.raises(DataError, match=message) as caught:
+        _proposed(ratings)
+    assert len(str(caught.value)) <= 300
+    assert _proposed(ratings, scale="none").scale == "none"
+
+
+@pytest.mark.parametrize(
+    ("dates", "expected"),
+    [
+        (("2024-01-31", "1706695200", "2024/01/31 10:00"), "iso"),
+        (("31/01/2024", "05/01/2024"), "dmy"),
+        (("1-31-2024", "2-3-2024"), "mdy"),
+        (
+            ("05/04/2024", "06/04/2024"),
+            "may have day or month first, such as '05/04/2024', '06/04/2024': give --dates dmy",
+        ),
+        (("31/01/2024", "01/31/2024"), "day first here and the month first there"),
+        (("T10:00", "11:00"), "has 'T10:00', '11:00'; say with --dates how they are written"),
+        (("20240131",), "say with --dates how"),
+        (("2024",), "say with --dates how"),
+    ],
+)
+def test_an_order_of_day_and_month_is_told_or_asked_for(dates, expected):
+    if len(expected) == 3:
+        assert _proposed([4] * 6, dates).dates == expected
+        return
+    with pytest.raises(DataError, match=expected) as caught:
+        _proposed([4] * 6, dates)
+    assert len(str(caught.value)) <= 300
+    assert _proposed([4] * 6, dates, dates="mdy").dates == "mdy"
+
+
+def test_registration_shows_the_proposal_and_three_rows(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("PENCHANT_HOME", str(tmp_path / "home"))
+    path = tmp_path / "r.csv"
+    path.write_text(
+        "user_id,item_id,rating,reviewed_at\n" + "".join(f"u,i,{n},{n + 9}.01.2024\n" for n in range(1, 11))
+    )
+    main(["--name", "ten", "--reviews", str(path), "--time-zone", "Europe/Berlin"])
+    told = capsys.readouterr().out
+    assert "scale 1-10, dates dmy, time zone Europe/Berlin, decimal ." in told
+    assert "rating '1' is 1 stars, reviewed_at '10.01.2024' is 2024-01-10" in told
+    assert told.count("stars, reviewed_at") == 3
+    dataset = Dataset.load(tmp_path / "home" / "datasets", "ten")
+    assert (dataset.scale, dataset.dates, dataset.time_zone, dataset.decimal) == ("1-10", "dmy", "Europe/Berlin", ".")
+    old = json.loads((tmp_path / "home" / "datasets" / "ten.json").read_text())
+    plain = Dataset(**{name: value for name, value in old.items() if name not in ("scale", "dates", "time_zone")})
+    assert (plain.scale, plain.dates, plain.time_zone) == ("stars", "iso", "UTC")
+    with pytest.raises(SystemExit):
+        main(["--name", "ten", "--reviews", str(path), "--scale", "ten"])
+    assert "scale 'ten' is none of: stars" in capsys.readouterr().err
+
+
+def test_a_feed_without_ratings_is_registered_and_what_needs_them_is_refused(tmp_path: Path, monkeypatch):
+    path = tmp_path / "clicks.parquet"
+    at = pa.array([dt.datetime(2024, 1, 31)] * 2, pa.timestamp("ns"))
+    pq.write_table(pa.table({"user_id": ["u", "v"], "item_id": [1.0, None], "reviewed_at": at, "rating": [1, 1]}), path)
+    dataset = register("clicks", str(path), datasets_dir=tmp_path, stated=Stated(scale="none"))
+    assert (dataset.scale, "rating" in dataset.review_columns) == ("none", False)
+    with pytest.raises(DataError, match="--scale none says that there are no ratings, and --columns names one"):
+        register(
+            "clicks", str(path), datasets_dir=tmp_path, stated=Stated(scale="none"), review_columns={"rating": "rating"}
+        )
+    pq.write_table(pq.read_table(path).drop_columns(["rating"]), path)
+    with pytest.raises(DataError, match=r"which column is rating: .*or --scale none for a feed without ratings"):
+        register("clicks", str(path), datasets_dir=tmp_path)
+
+    monkeypatch.setitem(RECOMMENDERS, "rated", Recipe("a:A", "a:A", "learns from stars", needs_ratings=True))
+    require_ratings("sasrec", dataset)
+    require_ratings("rated", None)
+    with pytest.raises(
+        DataError, match=r"recipe rated needs ratings, and data set clicks is registered without .*take one"
+    ):
+        require_ratings("rated", dataset)
+
+
+def test_releases_say_themselves_how_they_are_written(tmp_path: Path):
+    path = tmp_path / "ratings.csv"
+    path.write_text("userId,movieId,rating,timestamp\n1,2,3.5,964982703\n")
+    with pytest.raises(DataError, match="go with --format columns; movielens says itself"):
+        register("ml", str(path), datasets_dir=tmp_path, stated=Stated(scale="1-10"))
