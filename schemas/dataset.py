@@ -1,12 +1,11 @@
 """A registered data set: where its landing files lie and how to read them."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from infra.home import here
-from infra.state import damaged, read_json, write_json
 from schemas.errors import DataError
 from schemas.spelling import Spelling
 
@@ -26,9 +25,9 @@ class Dataset:
         review_columns, item_columns: for ``columns``: our column name -> theirs.
         unknown_items: what happens to a review whose item has no metadata: ``quarantine`` it, or ``keep`` it
             and make an item without a title. With no item file at all it is always ``keep``.
-        scale, dates, time_zone, decimal: for ``columns``: see `schemas.spelling.Spelling`.
         encoding, separator, escape: of text files: a name that Python knows; a character, or empty where the header
             tells it; a backslash where it escapes quotes, else empty.
+        scale, dates, time_zone, decimal: for ``columns``: see `schemas.spelling.Spelling`.
     """
 
     name: str
@@ -38,13 +37,13 @@ class Dataset:
     review_columns: Mapping[str, str] = field(default_factory=dict)
     item_columns: Mapping[str, str] = field(default_factory=dict)
     unknown_items: str = "quarantine"
+    encoding: str = "utf-8"
+    separator: str = ""
+    escape: str = ""
     scale: str = Spelling.scale
     dates: str = Spelling.dates
     time_zone: str = Spelling.time_zone
     decimal: str = Spelling.decimal
-    encoding: str = "utf-8"
-    separator: str = ""
-    escape: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
@@ -84,20 +83,12 @@ class Dataset:
 
         Raises:
             DataError: no such data set; the message lists those that are registered.
-            DamagedFile: the registration is cut.
         """
         path = Path(folder) / f"{name}.json"
         if not path.exists():
             known = sorted(p.stem for p in Path(folder).glob("*.json")) or ["none"]
             raise DataError(f"no data set {name!r} is registered in {folder} (registered: {', '.join(known)})")
-        remedy = f"register the data set {name} again, which replaces the file"
-        raw = read_json(path, remedy, dict)
-        home = str(path.absolute().parent.parent)
-        places = {key: here(raw[key], home) for key in ("reviews", "items") if isinstance(raw.get(key), str)}
-        try:
-            return cls(**{**raw, **places})
-        except TypeError as error:
-            raise damaged(path, error, remedy) from error
+        return cls(**json.loads(path.read_text()))
 
     @classmethod
     def find(cls, folder: str | Path, name: str) -> "Dataset | None":
@@ -107,5 +98,8 @@ class Dataset:
     def save(self, folder: str | Path) -> Path:
         """Register the data set in `folder`; an existing registration of the name is replaced."""
         path = Path(folder) / f"{self.name}.json"
-        write_json(path, asdict(self), sort_keys=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(asdict(self), indent=1, sort_keys=True))
+        temporary.replace(path)
         return path

@@ -44,9 +44,8 @@ def read_reviews(spark: SparkSession, dataset: Dataset, partition: str, max_line
         case "movielens":
             return movielens.read_reviews(spark, path, max_line_bytes, _layout(dataset))
         case "columns":
-            return columns.read_reviews(
-                spark, path, dataset.review_columns, max_line_bytes, dataset.spelling(), layout=_layout(dataset)
-            )
+            spelling, layout = dataset.spelling(), _layout(dataset)
+            return columns.read_reviews(spark, path, dataset.review_columns, max_line_bytes, spelling, layout)
         case release:
             return amazon.read_reviews(spark, path, release, max_line_bytes, _layout(dataset))
 
