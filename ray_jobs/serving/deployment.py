@@ -3,6 +3,8 @@
 Every replica watches the alias itself and exchanges its version by one assignment, so that no replica is stopped and no
 request is moved or sent again, however many replicas there are. Serve's own way, a rolling update of `user_config`,
 takes replicas out of service in turn while they load, and with one replica there is nobody left to answer.
+
+What a request may bring, and how many, is the business of `ray_jobs.serving.gate`, which stands in Serve's proxy.
 """
 
 import asyncio
@@ -19,11 +21,20 @@ from starlette.responses import JSONResponse, Response
 
 from ray_jobs.serving.answering import Answer, Job, Live, answer
 from ray_jobs.serving.asks import Ask, Refused, parse
+from ray_jobs.serving.gate import MOST_LOOKS, PASSED, Limits, digest
 from ray_jobs.serving.hot_swap import HotSwap, RegistrySource, watch
 from ray_jobs.serving.settings import ServingSettings
 
 QUIET = {"enable_access_log": False}
+LIST_SHARE = 4
+"""Requests of one list that wait for the model at once, so that a long list delays nobody much."""
 _METHODS = {"/recommend": "POST", "/health": "GET", "/version": "GET"}
+
+
+_NO_GATE = (
+    "Ray Serve was started on this cluster by something else, so that its proxy has no gate: end it there with "
+    "'serve shutdown' and start this server again"
+)
 
 
 class Replica:
@@ -42,6 +53,8 @@ class Replica:
 
     async def __call__(self, request: Request) -> Response:
         """Route a request; what is wrong with it is answered with the field it is in."""
+        if PASSED not in request.headers:
+            return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "", _NO_GATE)
         path = request.url.path.rstrip("/")
         if path not in _METHODS:
             return _problem(HTTPStatus.NOT_FOUND, "", f"there is no {path or '/'}; there are {', '.join(_METHODS)}")
@@ -61,7 +74,13 @@ class Replica:
         live = self._swap.live
         if isinstance(asked, Ask):
             return await self._one(live, asked)
-        return list(await asyncio.gather(*(self._one(live, ask, place) for place, ask in enumerate(asked))))
+        share = asyncio.Semaphore(LIST_SHARE)
+
+        async def one_of_many(place: int, ask: Ask) -> Answer:
+            async with share:
+                return await self._one(live, ask, place)
+
+        return list(await asyncio.gather(*(one_of_many(place, ask) for place, ask in enumerate(asked))))
 
     async def _one(self, live: Live, ask: Ask, place: int | None = None) -> Answer:
         found: Answer | Exception = await self._together(Job(live, ask))
@@ -93,12 +112,24 @@ def _problem(status: int, field: str, problem: str) -> JSONResponse:
     return JSONResponse({"field": field, "problem": problem}, status_code=status)
 
 
+def limits(chosen: ServingSettings) -> Limits:
+    """What the gate lets through for these settings."""
+    return Limits(
+        hosts=chosen.hosts,
+        token_digest=digest(chosen.token),
+        most_bytes=chosen.most_bytes,
+        read_s=chosen.read_s,
+        in_flight=chosen.queue * chosen.replicas,
+        per_client=chosen.per_client,
+    )
+
+
 def application(tracking_uri: str, model_name: str, chosen: ServingSettings) -> Application:
     """The deployment of a registered model, for ``serve.run``."""
     deployed = serve.deployment(
         name=model_name,
         num_replicas=chosen.replicas,
-        max_ongoing_requests=chosen.queue,
+        max_ongoing_requests=chosen.queue + MOST_LOOKS,
         ray_actor_options={"num_cpus": chosen.cpus_per_replica},
         logging_config=QUIET,
     )(Replica)
