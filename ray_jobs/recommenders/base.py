@@ -158,6 +158,9 @@ class Recommender(nn.Module):
     def log_probabilities(self, batch: Batch) -> Tensor:
         """Log-probability of every item of the catalogue, float[B, N], the steering layer left out."""
 
+    def check_width(self, k: int) -> None:
+        """Raises SettingError where the recipe does not find `k` items."""
+
     @abstractmethod
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The best items; a preference moves them where the recipe reads it or has a steering layer.

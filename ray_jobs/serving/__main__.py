@@ -28,9 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for field in fields(ServingSettings):
         if field.repr:  # What is not shown is no flag: every user of the machine sees command lines.
             several = isinstance(field.default, tuple)
-            kind, shown = (str, " ".join(field.default)) if several else (type(field.default), field.default)
-            flag, count = f"--{field.name.replace('_', '-')}", "+" if several else None
-            parser.add_argument(flag, type=kind, nargs=count, help=f"default {shown}")
+            flag, kind = f"--{field.name.replace('_', '-')}", str if several else type(field.default)
+            parser.add_argument(flag, type=kind, nargs="+" if several else None, help=f"default {field.default}")
     given = vars(parser.parse_args(argv))
     name = registered_name(given.pop("dataset"))
     overrides = {f"{SECTION}.{key}": value for key, value in given.items() if value is not None}

@@ -8,6 +8,7 @@ What a request may bring, and how many, is the business of `ray_jobs.serving.gat
 """
 
 import asyncio
+import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,9 @@ from ray_jobs.serving.settings import ServingSettings
 QUIET = {"enable_access_log": False}
 LIST_SHARE = 4
 """Requests of one list that wait for the model at once, so that a long list delays nobody much."""
+FAULTS_IN_A_ROW = 10
+"""Answers that fail one after another, through no fault of the client, until `/health` says so."""
+_LOG = logging.getLogger(__name__)
 _METHODS = {"/recommend": "POST", "/health": "GET", "/version": "GET"}
 
 
@@ -47,6 +51,7 @@ class Replica:
         self._alias = chosen.alias
         self._swap = HotSwap(RegistrySource(tracking_uri, model_name, chosen.alias), chosen.retry_s)
         self._watcher = watch(self._swap, chosen.poll_s)
+        self._faults: dict[str, tuple[int, str]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._together.set_max_batch_size(chosen.max_batch_size)  # type: ignore[attr-defined]
         self._together.set_batch_wait_timeout_s(chosen.batch_wait_ms / 1000)  # type: ignore[attr-defined]
@@ -61,13 +66,17 @@ class Replica:
         if request.method != _METHODS[path]:
             return _problem(HTTPStatus.METHOD_NOT_ALLOWED, "", f"{path} is asked with {_METHODS[path]}")
         if path == "/health":
-            return JSONResponse(self._health())
+            health = self._health()
+            failing = health["status"] == "failing"
+            return JSONResponse(health, HTTPStatus.SERVICE_UNAVAILABLE if failing else HTTPStatus.OK)
         if path == "/version":
             return JSONResponse(self._version())
         try:
             return JSONResponse(await self._recommend(await request.body()))
         except Refused as refused:
             return _problem(refused.status, refused.field, refused.problem)
+        except Exception as error:
+            return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "", f"the model failed: {_told(error)}")
 
     async def _recommend(self, body: bytes) -> Answer | list[Answer]:
         asked = parse(body)
@@ -80,7 +89,12 @@ class Replica:
             async with share:
                 return await self._one(live, ask, place)
 
-        return list(await asyncio.gather(*(one_of_many(place, ask) for place, ask in enumerate(asked))))
+        waiting = [asyncio.ensure_future(one_of_many(place, ask)) for place, ask in enumerate(asked)]
+        try:
+            return list(await asyncio.gather(*waiting))
+        finally:
+            for one in waiting:
+                one.cancel()
 
     async def _one(self, live: Live, ask: Ask, place: int | None = None) -> Answer:
         found: Answer | Exception = await self._together(Job(live, ask))
@@ -92,7 +106,22 @@ class Replica:
 
     @serve.batch
     async def _together(self, jobs: list[Job]) -> list[Answer | Exception]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, answer, jobs)
+        found = await asyncio.get_running_loop().run_in_executor(self._thread, answer, jobs)
+        for job, one in zip(jobs, found, strict=True):
+            self._note(job.live, one)
+        return found
+
+    def _note(self, live: Live, found: Answer | Exception) -> None:
+        """Count what fails without a sound answer in between; the first of a row is logged."""
+        if isinstance(found, Refused):
+            return
+        if not isinstance(found, Exception):
+            self._faults.pop(live.version, None)
+            return
+        count, _ = self._faults.get(live.version, (0, ""))
+        if not count:
+            _LOG.error("%s failed to answer", live.version, exc_info=found)
+        self._faults = {live.version: (count + 1, _told(found))}
 
     def _version(self) -> dict[str, Any]:
         live = self._swap.live
@@ -103,9 +132,16 @@ class Replica:
         }
 
     def _health(self) -> dict[str, Any]:
-        problem = self._swap.problem
+        problem, version = self._swap.problem, self._swap.live.version
+        count, fault = self._faults.get(version, (0, ""))
         checked = {"status": "stale" if problem else "ok", "problem": problem}
+        if count >= FAULTS_IN_A_ROW:
+            checked = {"status": "failing", "problem": f"the last {count} answers of {version} failed: {fault}"}
         return {**checked, **self._version(), "alias_read_s_ago": round(time.time() - self._swap.checked, 1)}
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
 
 
 def _problem(status: int, field: str, problem: str) -> JSONResponse:

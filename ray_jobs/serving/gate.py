@@ -1,8 +1,8 @@
 """What stands before Ray Serve's proxy: a request is read here, within limits, before a replica hears of it.
 
 Serve gives a request to a replica as soon as its head is there: bodies without end then fill the replica's memory, and
-requests that are sent half fill its queue. The gate is a middleware that Serve's proxy loads (`middlewares`, named in an
-environment variable of the proxy). It reads the whole body first, knows who may ask, and counts. `Patient` sits lower,
+requests that are sent half fill its queue. The gate is a middleware that Serve's proxy loads (`middlewares`, named in
+an environment variable of the proxy). It reads the whole body first, knows who may ask, and counts. `Patient` sits lower,
 in place of uvicorn's own protocol, which would wait for the head of a request for ever.
 
 Loads neither Ray nor an engine.
@@ -39,7 +39,8 @@ LARGE = 64 * 1024
 MOST_LARGE = 8
 """Bodies above `LARGE` bytes that are held at once, so that memory stays bounded; small ones never wait for them."""
 MOST_LOOKS = 64
-"""Requests for `HEALTH` in flight: places of their own, which no other request takes."""
+MOST_LOOKS_PER_CLIENT = 8
+"""Requests for `HEALTH` in flight: places of their own, which no other request takes and no client has alone."""
 MOST_HEAD = 64 * 1024
 CONNECTIONS_PER_REQUEST = 4
 """A client may hold so many connections for each request that it may have in flight."""
@@ -131,7 +132,7 @@ class Gate:
         looks = scope["path"].rstrip("/") == HEALTH
         if not looks:
             self._check_token(headers.get("authorization", ""))
-        with self._client(scope):
+        with self._client(scope, looks):
             with self._body(headers) as body:
                 try:
                     async with asyncio.timeout(self._limits.read_s):
@@ -144,8 +145,9 @@ class Gate:
                     ) from None
                 lane, most = (HEALTH, MOST_LOOKS) if looks else ("", self._limits.in_flight)
                 with self._place(lane, most, f"{most} requests are being answered"):
+                    # Serve obeys headers of a request, its time limit among them: it gets none of the client's but one.
                     passed = [(PASSED.encode(), b"1")]
-                    if len(number := headers.get("x-request-id", "")) <= _KEPT_ID and number.isprintable() and number:
+                    if 0 < len(number := headers.get("x-request-id", "")) <= _KEPT_ID:
                         passed.append((b"x-request-id", number.encode("latin-1")))
                     inner = {**scope, "headers": passed, "query_string": b""}
                     await self._app(inner, _nothing_more(receive, bytes(body.content)), send)
@@ -162,8 +164,10 @@ class Gate:
             )
 
     @contextmanager
-    def _client(self, scope: Scope) -> Iterator[None]:
-        name, most = (scope.get("client") or ("",))[0], self._limits.per_client
+    def _client(self, scope: Scope, looks: bool) -> Iterator[None]:
+        address = (scope.get("client") or ("",))[0]
+        name, most = f"{address} for {HEALTH}" if looks else address, self._limits.per_client
+        most = min(most, MOST_LOOKS_PER_CLIENT) if looks else most
         if most and self._clients[name] >= most:
             raise _Refused(
                 HTTPStatus.TOO_MANY_REQUESTS, f"{most} requests from {name} are under way: wait for an answer", _AGAIN

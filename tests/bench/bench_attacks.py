@@ -9,7 +9,6 @@ only. Ends with status 1 where a good request was lost or too slow, or `/health`
 
 import argparse
 import collections
-import json
 import os
 import statistics
 import subprocess
@@ -108,8 +107,8 @@ def main() -> int:
                     problems.append(f"/health: {seen['seen']['health']}, slowest {seen['slowest_s']['health']} s")
                 for name, one in (("quiet", quiet[-1]), ("attacked", found)):
                     print(
-                        f"{name:<9} {one['requests']:>6} requests  {one['per_s']:7.1f}/s  p50 {one['p50_ms']:6.1f}  p99 "
-                        f"{one['p99_ms']:6.1f}  slowest {one['slowest_ms']:6.1f} ms  lost {one['failures']} "
+                        f"{name:<9} {one['requests']:>6} requests  {one['per_s']:7.1f}/s  p50 {one['p50_ms']:6.1f}  "
+                        f"p99 {one['p99_ms']:6.1f}  slowest {one['slowest_ms']:6.1f} ms  lost {one['failures']} "
                         f"{one['first_failures']}",
                         flush=True,
                     )

@@ -52,7 +52,8 @@ def request_of(method, path, body=b"", headers=((b"x-penchant-gate", b"1"),)):
     async def receive():
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return Request({"type": "http", "method": method, "path": path, "headers": list(headers), "query_string": b""}, receive)
+    scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "query_string": b""}
+    return Request(scope, receive)
 
 
 def test_requests_that_come_together_are_answered_together(served):

@@ -67,7 +67,7 @@ def test_a_version_that_cannot_answer_is_never_live(monkeypatch):
     monkeypatch.setattr(empty.recommender, "topk", lambda batch, k, exclude: ((batch.history[:, :k] * 0 - 1),) * 2)
     registry.alias = "m/3"
     swap.refresh()
-    assert "recommends nothing" in swap.problem
+    assert "of 10 items asked of m/3 it lists 0" in swap.problem
 
 
 def test_without_a_first_version_there_is_no_server():
