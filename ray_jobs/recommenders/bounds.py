@@ -65,7 +65,8 @@ def strengths(strength: Any, count: int) -> list[float]:
     Raises:
         DataError: there are more or fewer, or one is no number from 0 to `MOST_STRENGTH`.
     """
-    given = [strength] * count if isinstance(strength, int | float | np.number) else list(strength)
+    several = isinstance(strength, Sequence | np.ndarray) and not isinstance(strength, str)
+    given = list(strength) if several else [strength] * count
     numbers = all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in given)
     if len(given) != count or not numbers or not all(0 <= value <= MOST_STRENGTH for value in given):
         raise DataError(

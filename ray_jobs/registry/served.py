@@ -97,8 +97,8 @@ def _histories(frame: pd.DataFrame) -> list[list[str]]:
         for position, item in enumerate(value):
             if not isinstance(item, str):
                 raise DataError(
-                    f"row {row}, column 'history', position {position}: {reprlib.repr(item)} is a {type(item).__name__}; "
-                    "item ids are strings"
+                    f"row {row}, column 'history', position {position}: {reprlib.repr(item)} is a "
+                    f"{type(item).__name__}; item ids are strings"
                 )
         histories.append([str(item) for item in value])
     return histories

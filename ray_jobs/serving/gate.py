@@ -2,8 +2,8 @@
 
 Serve gives a request to a replica as soon as its head is there: bodies without end then fill the replica's memory, and
 requests that are sent half fill its queue. The gate is a middleware that Serve's proxy loads (`middlewares`, named in
-an environment variable of the proxy). It reads the whole body first, knows who may ask, and counts. `Patient` sits lower,
-in place of uvicorn's own protocol, which would wait for the head of a request for ever.
+an environment variable of the proxy). It reads the whole body first, knows who may ask, and counts. `Patient` sits
+lower, in place of uvicorn's own protocol, which would wait for the head of a request for ever.
 
 Loads neither Ray nor an engine.
 """
@@ -132,25 +132,24 @@ class Gate:
         looks = scope["path"].rstrip("/") == HEALTH
         if not looks:
             self._check_token(headers.get("authorization", ""))
-        with self._client(scope, looks):
-            with self._body(headers) as body:
-                try:
-                    async with asyncio.timeout(self._limits.read_s):
-                        await body.read(receive)
-                except TimeoutError:
-                    raise _Refused(
-                        HTTPStatus.REQUEST_TIMEOUT,
-                        f"the request did not come within {self._limits.read_s:g} s",
-                        {"Connection": "close"},
-                    ) from None
-                lane, most = (HEALTH, MOST_LOOKS) if looks else ("", self._limits.in_flight)
-                with self._place(lane, most, f"{most} requests are being answered"):
-                    # Serve obeys headers of a request, its time limit among them: it gets none of the client's but one.
-                    passed = [(PASSED.encode(), b"1")]
-                    if 0 < len(number := headers.get("x-request-id", "")) <= _KEPT_ID:
-                        passed.append((b"x-request-id", number.encode("latin-1")))
-                    inner = {**scope, "headers": passed, "query_string": b""}
-                    await self._app(inner, _nothing_more(receive, bytes(body.content)), send)
+        with self._client(scope, looks), self._body(headers) as body:
+            try:
+                async with asyncio.timeout(self._limits.read_s):
+                    await body.read(receive)
+            except TimeoutError:
+                raise _Refused(
+                    HTTPStatus.REQUEST_TIMEOUT,
+                    f"the request did not come within {self._limits.read_s:g} s",
+                    {"Connection": "close"},
+                ) from None
+            lane, most = (HEALTH, MOST_LOOKS) if looks else ("", self._limits.in_flight)
+            with self._place(lane, most, f"{most} requests are being answered"):
+                # Serve obeys some headers, such as one for its time limit: it gets none of the client's but one.
+                passed = [(PASSED.encode(), b"1")]
+                if 0 < len(number := headers.get("x-request-id", "")) <= _KEPT_ID:
+                    passed.append((b"x-request-id", number.encode("latin-1")))
+                inner = {**scope, "headers": passed, "query_string": b""}
+                await self._app(inner, _nothing_more(receive, bytes(body.content)), send)
         return None
 
     def _check_token(self, given: str) -> None:
