@@ -133,6 +133,16 @@ class Bundle:
         """The sentence that a list follows: that of the request, else what is known where that counts."""
         return preference or (known if self.recommender.own_strength > 0 else None)
 
+    def unread(self, sentence: str | None) -> str | None:
+        """What is wrong with a sentence that is read only in part; None where it is read to its end, or not at all."""
+        reader = self.recommender.reader if sentence else None
+        if not sentence or reader is None:
+            return None
+        encoder, most = reader
+        # A word piece has a byte at least, and the longest sentences are the ones that take time to cut.
+        count = 0 if len(sentence.encode()) <= most // 2 else encoder.count_tokens([sentence])[0]
+        return f"{count} word pieces are more than the {most} that the model reads" if count > most else None
+
     def reasons(self, sentence: str | None, item_ids: Sequence[str]) -> Reasons:
         """Why `item_ids` came out for a sentence; empty for a model that no word reaches through a steering layer."""
         layer = self.recommender.steering

@@ -57,6 +57,9 @@ class ServedRecommender(PythonModel):
         assert self._bundle is not None, "load_context runs before predict"
         wanted = params or {}
         preferences, known = (_sentences(model_input, column) for column in ("preference", "known"))
+        for row, given in enumerate(preferences):
+            if unread := self._bundle.unread(given):
+                raise DataError(f"row {row}, column 'preference': {unread}; shorten it")
         answers = self._bundle.recommend(
             _histories(model_input),
             preferences,

@@ -75,7 +75,8 @@ def _refused(job: Job) -> Refused | None:
         bundle.recommender.check_width(min(job.ask.k, len(bundle.catalogue)))
     except SettingError as error:
         return Refused("k", str(error))
-    return None
+    unread = bundle.unread(_sentence(job.ask.preference))
+    return Refused("preference", f"{unread}: shorten it") if unread else None
 
 
 def _each(live: Live, asks: Sequence[Ask]) -> Sequence[Answer | Exception]:

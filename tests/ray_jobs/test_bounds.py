@@ -2,15 +2,24 @@
 
 import tracemalloc
 from decimal import Decimal
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from serving.small_versions import bundle_of
+from spoken_to import Deaf, speechless, spoken_to
 
+from ray_jobs.data.histories import Catalogue
+from ray_jobs.recommenders import menderemb
 from ray_jobs.recommenders.bounds import EARLIEST, LATEST, items_wanted, moments, strengths
+from ray_jobs.recommenders.bundle import Bundle
+from ray_jobs.recommenders.menderemb import MenderEmb
+from ray_jobs.recommenders.mendertok import MenderTok
 from ray_jobs.registry.served import ServedRecommender
-from ray_jobs.serving.asks import MOST_ITEMS, Refused, parse
+from ray_jobs.serving.answering import Job, Live, answer
+from ray_jobs.serving.asks import MOST_ITEMS, Ask, Refused, parse
 from schemas.errors import DataError
 
 NO_SECONDS = [10**30, -(10**30), 2**63, LATEST + 1, EARLIEST - 1, 1.5, float("nan"), float("inf"), "5", None, True]
@@ -105,6 +114,54 @@ def test_a_server_refuses_the_same_before_any_model_hears_of_it(body, field):
     assert refused.value.field == field
     assert len(str(refused.value)) < 300
     assert isinstance(refused.value.status, int)
+
+
+def test_a_sentence_is_read_to_its_end_or_refused(monkeypatch):
+    """Words are the pieces of this encoder, which reads 64 with the two at the ends."""
+    speechless(monkeypatch)
+    served = ServedRecommender()
+    served._bundle = spoken_to()
+    whole, long = "quiet " * 62, "quiet " * 63
+    assert served._bundle.unread(whole) is None
+    assert served._bundle.unread(long) == "65 word pieces are more than the 64 that the model reads"
+    assert spoken_to(steers=False).unread(long) is None, "where nothing reads sentences, none is too long"
+    frame = pd.DataFrame({"history": [["i00"]] * 2, "preference": [whole, long]})
+    with pytest.raises(DataError, match="row 1, column 'preference': 65 word pieces"):
+        served.predict(None, frame)
+    assert len(served.predict(None, frame.rename(columns={"preference": "known"}))) == 2, "the table's is cut"
+    asks = [Ask(history=("i00",), preference=text) for text in (whole, long)]
+    good, refused = answer([Job(Live("m/1", served._bundle, 0.0), ask) for ask in asks])
+    assert good["item_ids"]
+    assert (refused.field, refused.status) == ("preference", 422)
+
+
+@pytest.mark.parametrize("kind", [MenderTok, MenderEmb])
+def test_a_recipe_that_reads_sentences_itself_says_how_much(kind):
+    items = tuple(f"i{n}" for n in range(12))
+    titles = tuple(f"Title {n}" for n in range(12))
+    codes = np.stack([np.arange(12) // 4, np.arange(12) % 4], axis=1)
+    sizes = {"width": 8, "layers": 1, "heads": 1, "head_width": 8, "inner": 8}
+    torch.manual_seed(0)
+    model = kind(kind.settings_class(**sizes), Catalogue(items, titles, titles, codes, (3, 4))).eval()
+    encoder, most = model.own_reader
+    if kind is MenderTok:
+        (head, *_) = model.pieces([], "quiet " * (most - 2))
+        assert encoder.count_tokens([head.text]) == [model.mender.text_length], "what stands around it fits, too"
+    else:
+        assert most == encoder.max_length
+    bundle = Bundle(model, {})
+    assert bundle.unread("quiet " * (most - 2)) is None
+    assert f"{most + 1} word pieces" in bundle.unread("quiet " * (most - 1))
+
+
+def test_ever_new_sentences_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(menderemb, "KEPT_SENTENCES", 3)
+    model = SimpleNamespace(_preferences={}, _lasting=False, device=torch.device("cpu"), text_encoder=Deaf())
+    model.text_encoder.to = lambda device: None
+    for n in range(20):
+        rows = MenderEmb._preference_vectors(model, [f"sentence {n}", "", "always"])
+        assert rows.shape == (3, 2)
+        assert len(model._preferences) <= 3 + 2
 
 
 def test_a_decimal_is_no_number_of_a_request():

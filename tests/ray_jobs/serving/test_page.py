@@ -168,6 +168,13 @@ def test_without_a_champion_one_sentence_says_so(asked):
         ("/recommend", b"{", {}, 400, "is no JSON"),
         ("/recommend", [{"history": []}, {"history": [7]}], {}, 422, "1.history.0"),
         ("/recommend", {"history": [], "strength": 11}, {}, 422, "strength"),
+        (
+            "/recommend",
+            {"history": [], "preference": "quiet " * 63},
+            {},
+            422,
+            "preference: 65 word pieces are more than",
+        ),
         ("/heard", {"sentence": 7}, {}, 422, "sentence"),
         ("/heard", {"sentence": "x" * 4_001}, {}, 422, "sentence"),
     ],
