@@ -100,7 +100,6 @@ async def attack(address: str, seconds: float) -> Attack:
         found.again("a list of 200", 10, whole([{"history": ["i1"], "k": 5}] * 200), 5),
         found.again("flood", 11, [b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"], 0.5, at_once=200),
         *(found.again(f"fault {n}", 20 + n, whole(fault), 0.3) for n, fault in enumerate(FAULTS)),
-        found.again("health", 1, [b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"], 0.2),
         found.again("one good, alone", 12, good, 0.5),
     )
     return found
