@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, training_examples
+from ray_jobs.encoders.text import TextEncoder
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering.layer import SteeringLayer
 from ray_jobs.training.phases import Phase
@@ -81,6 +82,20 @@ class Recommender(nn.Module):
     def own_strength(self) -> float:
         """How strongly what is known of a user counts beside a sentence that comes with a request."""
         return self.steering.fit.own_weight / self.steering.fit.weight if self.steering is not None else 1.0
+
+    @property
+    def own_reader(self) -> tuple[TextEncoder, int] | None:
+        """What the recipe itself reads preferences with, and how many word pieces; None where it reads none."""
+        return None
+
+    @property
+    def reader(self) -> tuple[TextEncoder, int] | None:
+        """What reads the sentence of a request, and how many word pieces at most; None where nothing does."""
+        if self.steering is None:
+            return self.own_reader
+        encoder = self.steering.terms.text_encoder
+        readers = [(encoder, encoder.max_length), self.own_reader if self.steering.fit.reads else None]
+        return min((one for one in readers if one is not None), key=lambda one: one[1])
 
     def read(self, batch: Batch) -> tuple[str, ...]:
         """The preferences that the recipe itself reads; those that say nothing, or must not count, are empty.
@@ -157,6 +172,9 @@ class Recommender(nn.Module):
     @abstractmethod
     def log_probabilities(self, batch: Batch) -> Tensor:
         """Log-probability of every item of the catalogue, float[B, N], the steering layer left out."""
+
+    def check_width(self, k: int) -> None:
+        """Raises SettingError where the recipe does not find `k` items."""
 
     @abstractmethod
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from infra.state import named, read_json
 from ray_jobs.data.histories import Catalogue, IntArray, make_batch
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import Recommender
+from ray_jobs.recommenders.bounds import items_wanted, moments, strengths
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering import layer as steering
 from ray_jobs.steering.layer import RETRAIN, SteeringLayer
@@ -32,8 +33,6 @@ from schemas.errors import DataError
 FORMAT = 1
 _DESCRIPTION = "recipe.json"
 _AGAIN = "bring the bundle back from the model registry, or remove its folder and train the model again"
-MOST_STRENGTH = 10.0
-"""Above it words alone order a list."""
 
 
 @dataclass(frozen=True)
@@ -98,22 +97,18 @@ class Bundle:
             asked_at: per history the second that the recommendation is wanted at; now where it is not given.
             known: what is known of each user's preferences, or None; it counts where no sentence is given, as much as
                 was seen to help on validation.
-            strength: how strongly given sentences count: 0 not at all, 1 as fitted, up to `MOST_STRENGTH`.
+            strength: how strongly given sentences count: 0 not at all, 1 as fitted, up to `bounds.MOST_STRENGTH`.
 
         Returns:
             Per history up to k pairs (item id, score), best first; fewer where the catalogue has fewer left.
 
         Raises:
-            DataError: the arguments differ in length, k is below 1, a strength is out of range, or the recipe needs
-                times and there are none.
+            DataError: the arguments differ in length, a number is out of its bounds (see `bounds`), or the recipe
+                needs times and there are none.
         """
         if len(histories) != len(preferences):
             raise DataError(f"{len(histories)} histories came with {len(preferences)} preferences; give one for each")
-        factors = (
-            [float(strength)] * len(histories) if isinstance(strength, int | float) else list(map(float, strength))
-        )
-        if len(factors) != len(histories) or not all(0 <= factor <= MOST_STRENGTH for factor in factors):
-            raise DataError(f"strength is {strength}: one number from 0 to {MOST_STRENGTH:g}, or one for each history")
+        factors = strengths(strength, len(histories))
         sentences = [p if factor else "" for p, factor in zip(preferences, factors, strict=True)]
         if known is not None:
             told = [not given and self.counted(given, words) for given, words in zip(preferences, known, strict=True)]
@@ -121,24 +116,36 @@ class Bundle:
             factors = [self.recommender.own_strength if t else f for f, t in zip(factors, told, strict=True)]
         if times is not None and [len(row) for row in times] != [len(history) for history in histories]:
             raise DataError("times do not fit the histories: give one for each item of each history")
-        if k < 1:
-            raise DataError(f"k is {k}: at least 1 recommendation must be asked for")
+        timely = None if times is None else [moments(row, f"times of history {n}") for n, row in enumerate(times)]
+        now = np.full(len(histories), int(time.time())) if asked_at is None else moments(asked_at, "asked_at")
+        if len(now) != len(histories):
+            raise DataError(f"{len(histories)} histories came with {len(now)} asked_at; give one for each")
+        k = items_wanted(k, len(self.catalogue))
         index = self.catalogue.index
         kept = [[p for p, item in enumerate(history) if item in index] for history in histories]
         held = [[index[history[p]] for p in places] for history, places in zip(histories, kept, strict=True)]
-        when = None if times is None else [[row[p] for p in places] for row, places in zip(times, kept, strict=True)]
-        moments = np.full(len(held), int(time.time())) if asked_at is None else np.array(asked_at, dtype=np.int64)
+        when = None if timely is None else [row[places] for row, places in zip(timely, kept, strict=True)]
         size = self.settings.evaluation_batch_size
         answers: list[list[tuple[str, float]]] = []
         for start in range(0, len(held), size):
             part = slice(start, start + size)
-            timed = None if when is None else (when[part], moments[part])
+            timed = None if when is None else (when[part], now[part])
             answers.extend(self._answer(held[part], sentences[part], factors[part], timed, k, exclude_seen))
         return answers
 
     def counted(self, preference: str | None, known: str | None) -> str | None:
         """The sentence that a list follows: that of the request, else what is known where that counts."""
         return preference or (known if self.recommender.own_strength > 0 else None)
+
+    def unread(self, sentence: str | None) -> str | None:
+        """What is wrong with a sentence that is read only in part; None where it is read to its end, or not at all."""
+        reader = self.recommender.reader if sentence else None
+        if not sentence or reader is None:
+            return None
+        encoder, most = reader
+        # A word piece has a byte at least, and the longest sentences are the ones that take time to cut.
+        count = 0 if len(sentence.encode()) <= most // 2 else encoder.count_tokens([sentence])[0]
+        return f"{count} word pieces are more than the {most} that the model reads" if count > most else None
 
     def reasons(self, sentence: str | None, item_ids: Sequence[str]) -> Reasons:
         """Why `item_ids` came out for a sentence; empty for a model that no word reaches through a steering layer."""
@@ -153,7 +160,7 @@ class Bundle:
         held: Sequence[Sequence[int]],
         sentences: Sequence[str | None],
         factors: Sequence[float],
-        timed: tuple[Sequence[Sequence[int]], IntArray] | None,
+        timed: tuple[Sequence[IntArray], IntArray] | None,
         k: int,
         exclude_seen: bool,
     ) -> list[list[tuple[str, float]]]:
@@ -249,6 +256,9 @@ def load_bundle(path: str | Path) -> Bundle:
     recommender = kind(settings, catalogue)
     with named(folder / "weights.safetensors", RETRAIN):
         recommender.load_trained_state(load_file(folder / "weights.safetensors"))
+    # What a recipe fills in later is a buffer, and no number until then.
+    if damaged := [name for name, weights in recommender.named_parameters() if not weights.isfinite().all()]:
+        raise DataError(f"{folder / 'weights.safetensors'} has values that are no numbers, e.g. in {damaged[0]}")
     recommender.steering = SteeringLayer.load(folder)
     recommender.eval()
     for parameter in recommender.parameters():

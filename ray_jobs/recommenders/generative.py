@@ -167,7 +167,7 @@ class GenerativeRecommender(Recommender):
 
     def check_width(self, k: int) -> None:
         """Raises SettingError where a search does not keep `k` beams."""
-        if k > self.settings.beams:
+        if self.dense is None and k > self.settings.beams:
             raise SettingError(f"{k} items were asked of {self.settings.beams} beams: raise {self.name}.beams to {k}")
 
     @torch.no_grad()

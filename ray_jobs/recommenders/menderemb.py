@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories
-from ray_jobs.encoders.text import TransformerEncoder, load_text_encoder
+from ray_jobs.encoders.text import TextEncoder, TransformerEncoder, load_text_encoder
 from ray_jobs.recommenders.base import Notify, Signals, silent
 from ray_jobs.recommenders.conditioning import conditioned
 from ray_jobs.recommenders.generative import GenerativeRecommender
 from ray_jobs.recommenders.generative_settings import MenderEmbSettings
 from ray_jobs.recommenders.settings import RecipeSettings
+
+KEPT_SENTENCES = 20_000
+"""Vectors of sentences that are kept while requests bring ever new ones; `prepare` keeps those of all examples."""
 
 
 class MenderEmb(GenerativeRecommender):
@@ -38,6 +41,7 @@ class MenderEmb(GenerativeRecommender):
         self._outside: dict[str, TransformerEncoder] = {"encoder": load_text_encoder(settings.encoder)}
         self.register_buffer("titles", torch.full((len(catalogue), self.text_encoder.dim), torch.nan))
         self._preferences: dict[str, Tensor] = {}
+        self._lasting = False
         self.projection = nn.Linear(self.text_encoder.dim, settings.width)
         self.recency = None if settings.faithful else nn.Embedding(settings.max_history + 1, settings.width)
 
@@ -45,6 +49,11 @@ class MenderEmb(GenerativeRecommender):
     def text_encoder(self) -> TransformerEncoder:
         """The pretrained encoder."""
         return self._outside["encoder"]
+
+    @property
+    def own_reader(self) -> tuple[TextEncoder, int]:
+        """A preference is a text of its own."""
+        return self.text_encoder, self.text_encoder.max_length
 
     def training_examples(self, histories: Histories) -> Examples:
         """Every training position, with a preference as `ray_jobs.recommenders.conditioning` says."""
@@ -54,12 +63,14 @@ class MenderEmb(GenerativeRecommender):
     def prepare(self, examples: Examples, notify: Notify = silent) -> None:
         """Encode the catalogue's titles and the distinct preferences of `examples`."""
         notify(0, 1, "encoding titles and preferences")
+        self._lasting = True
         self._title_vectors()
         self._preference_vectors(examples.preferences)
 
     def release(self) -> None:
         """Forget the vectors of preferences; those of titles are part of the model."""
         self._preferences.clear()
+        self._lasting = False
 
     def _title_vectors(self) -> Tensor:
         if bool(self.titles[:, 0].isnan().any()):
@@ -72,6 +83,9 @@ class MenderEmb(GenerativeRecommender):
         new = sorted({preference for preference in preferences if preference} - set(self._preferences))
         if new:
             self.text_encoder.to(self.device)
+            if not self._lasting and len(self._preferences) > KEPT_SENTENCES:
+                self._preferences = {}
+                new = sorted({preference for preference in preferences if preference})
             self._preferences |= dict(zip(new, torch.from_numpy(self.text_encoder.encode(new)), strict=True))
         nothing = torch.zeros(self.text_encoder.dim)
         return torch.stack([self._preferences.get(preference, nothing) for preference in preferences]).to(self.device)

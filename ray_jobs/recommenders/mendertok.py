@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories
-from ray_jobs.encoders.text import TransformerEncoder, load_text_encoder
+from ray_jobs.encoders.text import TextEncoder, TransformerEncoder, load_text_encoder
 from ray_jobs.recommenders.base import Notify, Signals, silent
 from ray_jobs.recommenders.conditioning import conditioned
 from ray_jobs.recommenders.dense_head import DenseHead
@@ -117,6 +117,12 @@ class MenderTok(GenerativeRecommender):
     def encoder(self) -> TransformerEncoder:
         """The pretrained encoder."""
         return self._outside["encoder"]
+
+    @property
+    def own_reader(self) -> tuple[TextEncoder, int]:
+        """What stands around a preference is read, too."""
+        around = self.encoder.count_tokens([f"{PREFERENCE_PREFIX}. {ITEMS_PREFIX}"])[0] - self._special
+        return self.encoder, min(self.mender.text_length, self.encoder.max_length) - around
 
     def _with_adapters(self) -> nn.Module:
         kind = self.encoder.model.config.model_type

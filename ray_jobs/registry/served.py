@@ -1,6 +1,8 @@
 """The model as it is served: histories and preferences in, items out. Imports only what serving needs."""
 
-from collections.abc import Mapping
+import reprlib
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,15 +57,18 @@ class ServedRecommender(PythonModel):
         assert self._bundle is not None, "load_context runs before predict"
         wanted = params or {}
         preferences, known = (_sentences(model_input, column) for column in ("preference", "known"))
+        for row, given in enumerate(preferences):
+            if unread := self._bundle.unread(given):
+                raise DataError(f"row {row}, column 'preference': {unread}; shorten it")
         answers = self._bundle.recommend(
             _histories(model_input),
             preferences,
-            k=int(wanted.get("k", DEFAULT_K)),
+            k=wanted.get("k", DEFAULT_K),
             exclude_seen=bool(wanted.get("exclude_seen", DEFAULT_EXCLUDE_SEEN)),
             times=_times(model_input),
             asked_at=_asked_at(model_input),
             known=known,
-            strength=float(wanted.get("strength", DEFAULT_STRENGTH)),
+            strength=wanted.get("strength", DEFAULT_STRENGTH),
         )
         reasons = [
             self._bundle.reasons(self._bundle.counted(given, other), [item for item, _ in row])
@@ -89,30 +94,34 @@ def _histories(frame: pd.DataFrame) -> list[list[str]]:
     for row, value in enumerate(frame["history"]):
         if not isinstance(value, list | tuple | np.ndarray):
             raise DataError(
-                f"row {row}, column 'history': {value!r} is a {type(value).__name__}; give a list of item ids, oldest "
-                'first, e.g. ["B000A", "B000B"]'
+                f"row {row}, column 'history': {reprlib.repr(value)} is a {type(value).__name__}; give a list of item "
+                'ids, oldest first, e.g. ["B000A", "B000B"]'
             )
         for position, item in enumerate(value):
             if not isinstance(item, str):
                 raise DataError(
-                    f"row {row}, column 'history', position {position}: {item!r} is a {type(item).__name__}; item ids "
-                    "are strings"
+                    f"row {row}, column 'history', position {position}: {reprlib.repr(item)} is a "
+                    f"{type(item).__name__}; item ids are strings"
                 )
         histories.append([str(item) for item in value])
     return histories
 
 
-def _times(frame: pd.DataFrame) -> list[list[int]] | None:
+def _times(frame: pd.DataFrame) -> list[Sequence[int]] | None:
     if "times" not in frame.columns:
         return None
     for row, (value, history) in enumerate(zip(frame["times"], frame["history"], strict=True)):
         if not isinstance(value, list | tuple | np.ndarray) or len(value) != len(history):
             raise DataError(f"row {row}, column 'times': give the second since 1970 of each item of the history")
-    return [[int(moment) for moment in value] for value in frame["times"]]
+    return list(frame["times"])
 
 
 def _asked_at(frame: pd.DataFrame) -> list[int] | None:
-    return [int(moment) for moment in frame["asked_at"]] if "asked_at" in frame.columns else None
+    """The column; what is missing is now."""
+    if "asked_at" not in frame.columns:
+        return None
+    now = int(time.time())
+    return [now if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in frame["asked_at"]]
 
 
 def _sentences(frame: pd.DataFrame, column: str) -> list[str | None]:
@@ -126,6 +135,7 @@ def _sentences(frame: pd.DataFrame, column: str) -> list[str | None]:
             preferences.append(None)
         else:
             raise DataError(
-                f"row {row}, column {column!r}: {value!r} is a {type(value).__name__}; give one sentence, or None"
+                f"row {row}, column {column!r}: {reprlib.repr(value)} is a {type(value).__name__}; give one "
+                "sentence, or None"
             )
     return preferences

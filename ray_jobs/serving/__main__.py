@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from infra.doctor import port_is_free
 from infra.errors import SettingError
@@ -26,8 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, help="data set whose registered model is served")
     for field in fields(ServingSettings):
-        flag = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(flag, type=type(field.default), help=f"default {field.default}")
+        if field.repr:  # What is not shown is no flag: every user of the machine sees command lines.
+            several = isinstance(field.default, tuple)
+            flag, kind = f"--{field.name.replace('_', '-')}", str if several else type(field.default)
+            parser.add_argument(flag, type=kind, nargs="+" if several else None, help=f"default {field.default}")
     given = vars(parser.parse_args(argv))
     name = registered_name(given.pop("dataset"))
     overrides = {f"{SECTION}.{key}": value for key, value in given.items() if value is not None}
@@ -47,12 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ray import serve
 
     from ray_jobs import cluster
-    from ray_jobs.serving.deployment import QUIET, application
+    from ray_jobs.serving.deployment import QUIET, application, limits
 
     cluster.connect(math.ceil(chosen.replicas * chosen.cpus_per_replica))
     try:
-        serve.start(http_options={"host": chosen.host, "port": chosen.port}, logging_config=QUIET)
-        serve.run(application(settings.mlflow.tracking_uri, name, chosen), name=name)
+        serve.start(
+            http_options={"host": chosen.host, "port": chosen.port},
+            logging_config=QUIET,
+            controller_options={"runtime_env": {"env_vars": limits(chosen).as_environment()}},
+        )
+        serve.run(application(settings.mlflow.tracking_uri, name, replace(chosen, token="")), name=name)
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())

@@ -1,5 +1,6 @@
 """Answers to requests that came in at the same time."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,60 +48,77 @@ class Answer(TypedDict):
 def answer(jobs: Sequence[Job]) -> list[Answer | Exception]:
     """Answer each of `jobs`; those that the model can take together go through it together.
 
-    Together go requests of one version with the same ``k`` and ``exclude_seen``, all with times or all without. What
-    fails one group fails no other.
+    Together go requests of one version with the same ``exclude_seen``, all with times or all without. Where a group
+    fails, its requests are answered one by one: what is wrong with one fails no other.
 
     Returns:
         In the order of `jobs`, an answer, or the error: `Refused` where the client can mend it.
     """
-    groups: dict[tuple[Live, int, bool, bool], list[int]] = {}
-    for place, job in enumerate(jobs):
-        key = (job.live, job.ask.k, job.ask.exclude_seen, job.ask.times is None)
-        groups.setdefault(key, []).append(place)
+    groups: dict[tuple[Live, bool, bool], list[int]] = {}
     answers: list[Answer | Exception] = [AssertionError("unanswered")] * len(jobs)
+    for place, job in enumerate(jobs):
+        if refused := _refused(job):
+            answers[place] = refused
+        else:
+            groups.setdefault((job.live, job.ask.exclude_seen, job.ask.times is None), []).append(place)
     for (live, *_), places in groups.items():
-        found = _together(live, [jobs[place].ask for place in places])
+        found = _each(live, [jobs[place].ask for place in places])
         for place, one in zip(places, found, strict=True):
             answers[place] = one
     return answers
 
 
-def _together(live: Live, asks: Sequence[Ask]) -> Sequence[Answer | Exception]:
+def _refused(job: Job) -> Refused | None:
+    """What this version cannot do for a request that would be in order for another one."""
+    bundle = job.live.bundle
+    try:
+        bundle.recommender.check_width(min(job.ask.k, len(bundle.catalogue)))
+    except SettingError as error:
+        return Refused("k", str(error))
+    unread = bundle.unread(_sentence(job.ask.preference))
+    return Refused("preference", f"{unread}: shorten it") if unread else None
+
+
+def _each(live: Live, asks: Sequence[Ask]) -> Sequence[Answer | Exception]:
+    try:
+        return _together(live, asks)
+    except Exception as error:
+        if len(asks) == 1:
+            return [Refused("times", str(error)) if isinstance(error, DataError) else error]
+    return [one for ask in asks for one in _each(live, [ask])]
+
+
+def _together(live: Live, asks: Sequence[Ask]) -> list[Answer | Exception]:
     first, now = asks[0], int(time.time())
     preferences, known = [_sentence(ask.preference) for ask in asks], [_sentence(ask.known) for ask in asks]
-    try:
-        rows = live.bundle.recommend(
-            [ask.history for ask in asks],
-            preferences,
-            k=first.k,
-            exclude_seen=first.exclude_seen,
-            times=None if first.times is None else [ask.times or () for ask in asks],
-            asked_at=[now if ask.asked_at is None else ask.asked_at for ask in asks],
-            known=known,
-            strength=[ask.strength for ask in asks],
-        )
-        reasons = [
-            live.bundle.reasons(live.bundle.counted(given, other), [item for item, _ in row])
-            for given, other, row in zip(preferences, known, rows, strict=True)
-        ]
-    except SettingError as error:
-        return [Refused("k", str(error))] * len(asks)
-    except DataError as error:
-        return [Refused("times", str(error))] * len(asks)
-    except Exception as error:
-        return [error] * len(asks)
-    catalogue = live.bundle.catalogue
+    longest = live.bundle.recommend(
+        [ask.history for ask in asks],
+        preferences,
+        k=max(ask.k for ask in asks),
+        exclude_seen=first.exclude_seen,
+        times=None if first.times is None else [ask.times or () for ask in asks],
+        asked_at=[now if ask.asked_at is None else ask.asked_at for ask in asks],
+        known=known,
+        strength=[ask.strength for ask in asks],
+    )
     return [
-        Answer(
-            model_version=live.version,
-            item_ids=[item for item, _ in row],
-            titles=[catalogue.titles[catalogue.index[item]] for item, _ in row],
-            scores=[float(score) for _, score in row],
-            because=[list(words) for words in found.because],
-            unmatched=list(found.unmatched),
-        )
-        for row, found in zip(rows, reasons, strict=True)
+        _answered(live, live.bundle.counted(given, other), row[: ask.k])
+        for ask, given, other, row in zip(asks, preferences, known, longest, strict=True)
     ]
+
+
+def _answered(live: Live, sentence: str | None, row: Sequence[tuple[str, float]]) -> Answer | Exception:
+    if wrong := [item for item, score in row if not math.isfinite(score)]:
+        return FloatingPointError(f"{live.version} gives item {wrong[0][:60]!r} a score that is no number")
+    catalogue, found = live.bundle.catalogue, live.bundle.reasons(sentence, [item for item, _ in row])
+    return Answer(
+        model_version=live.version,
+        item_ids=[item for item, _ in row],
+        titles=[catalogue.titles[catalogue.index[item]] for item, _ in row],
+        scores=[float(score) for _, score in row],
+        because=[list(words) for words in found.because],
+        unmatched=list(found.unmatched),
+    )
 
 
 def _sentence(text: str | None) -> str | None:

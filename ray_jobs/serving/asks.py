@@ -5,14 +5,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
-from ray_jobs.recommenders.bundle import MOST_STRENGTH
+from ray_jobs.recommenders.bounds import EARLIEST, LATEST, MOST_STRENGTH
 from ray_jobs.registry.served import DEFAULT_EXCLUDE_SEEN, DEFAULT_K, DEFAULT_STRENGTH
 from ray_jobs.steering.sentences import MOST_CHARACTERS
 
 MOST_ASKS = 1000
 MOST_ITEMS = 10_000
-Moment = Annotated[int, Field(ge=-(2**40), le=2**40)]
-"""A second since 1970, some tens of thousands of years to either side."""
+MOST_K = 1000
+Moment = Annotated[int, Field(ge=EARLIEST, le=LATEST)]
 
 
 class Ask(BaseModel, extra="forbid", frozen=True, strict=True):
@@ -29,13 +29,13 @@ class Ask(BaseModel, extra="forbid", frozen=True, strict=True):
         asked_at: the second the recommendation is wanted at; now where it is not given.
     """
 
-    history: Annotated[tuple[str, ...], Field(max_length=MOST_ITEMS)]
+    history: Annotated[tuple[str, ...], Field(max_length=MOST_ITEMS, fail_fast=True)]
     preference: Annotated[str | None, Field(max_length=MOST_CHARACTERS)] = None
     known: Annotated[str | None, Field(max_length=MOST_CHARACTERS)] = None
     strength: Annotated[float, Field(ge=0, le=MOST_STRENGTH, allow_inf_nan=False)] = DEFAULT_STRENGTH
-    k: Annotated[int, Field(ge=1, le=1000)] = DEFAULT_K
+    k: Annotated[int, Field(ge=1, le=MOST_K)] = DEFAULT_K
     exclude_seen: bool = DEFAULT_EXCLUDE_SEEN
-    times: tuple[Moment, ...] | None = None
+    times: Annotated[tuple[Moment, ...], Field(max_length=MOST_ITEMS, fail_fast=True)] | None = None
     asked_at: Moment | None = None
 
     @field_validator("times")
@@ -66,7 +66,7 @@ class Refused(ValueError):
 
 
 _ONE = TypeAdapter(Ask)
-_MANY = TypeAdapter(Annotated[list[Ask], Field(max_length=MOST_ASKS)])
+_MANY = TypeAdapter(Annotated[list[Ask], Field(max_length=MOST_ASKS, fail_fast=True)])
 
 
 def parse(body: bytes) -> Ask | list[Ask]:
@@ -79,7 +79,7 @@ def parse(body: bytes) -> Ask | list[Ask]:
         return _MANY.validate_json(body) if body.lstrip()[:1] == b"[" else _ONE.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field, problem = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        field, problem = ".".join(str(part)[:60] for part in first["loc"]), first["msg"].removeprefix("Value error, ")
         if first["type"] == "json_invalid":
             raise Refused("", f"the body is no JSON: {problem}", 400) from error
         raise Refused(field, f"{problem}; {_shown(first['input'])} was given") from error

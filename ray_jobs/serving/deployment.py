@@ -3,9 +3,12 @@
 Every replica watches the alias itself and exchanges its version by one assignment, so that no replica is stopped and no
 request is moved or sent again, however many replicas there are. Serve's own way, a rolling update of `user_config`,
 takes replicas out of service in turn while they load, and with one replica there is nobody left to answer.
+
+What a request may bring, and how many, is the business of `ray_jobs.serving.gate`, which stands in Serve's proxy.
 """
 
 import asyncio
+import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +22,23 @@ from starlette.responses import JSONResponse, Response
 
 from ray_jobs.serving.answering import Answer, Job, Live, answer
 from ray_jobs.serving.asks import Ask, Refused, parse
+from ray_jobs.serving.gate import MOST_LOOKS, PASSED, Limits, digest
 from ray_jobs.serving.hot_swap import HotSwap, RegistrySource, watch
 from ray_jobs.serving.settings import ServingSettings
 
 QUIET = {"enable_access_log": False}
+LIST_SHARE = 4
+"""Requests of one list that wait for the model at once, so that a long list delays nobody much."""
+FAULTS_IN_A_ROW = 10
+"""Answers that fail one after another, through no fault of the client, until `/health` says so."""
+_LOG = logging.getLogger(__name__)
 _METHODS = {"/recommend": "POST", "/health": "GET", "/version": "GET"}
+
+
+_NO_GATE = (
+    "Ray Serve was started on this cluster by something else, so that its proxy has no gate: end it there with "
+    "'serve shutdown' and start this server again"
+)
 
 
 class Replica:
@@ -36,32 +51,50 @@ class Replica:
         self._alias = chosen.alias
         self._swap = HotSwap(RegistrySource(tracking_uri, model_name, chosen.alias), chosen.retry_s)
         self._watcher = watch(self._swap, chosen.poll_s)
+        self._faults: dict[str, tuple[int, str]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._together.set_max_batch_size(chosen.max_batch_size)  # type: ignore[attr-defined]
         self._together.set_batch_wait_timeout_s(chosen.batch_wait_ms / 1000)  # type: ignore[attr-defined]
 
     async def __call__(self, request: Request) -> Response:
         """Route a request; what is wrong with it is answered with the field it is in."""
+        if PASSED not in request.headers:
+            return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "", _NO_GATE)
         path = request.url.path.rstrip("/")
         if path not in _METHODS:
             return _problem(HTTPStatus.NOT_FOUND, "", f"there is no {path or '/'}; there are {', '.join(_METHODS)}")
         if request.method != _METHODS[path]:
             return _problem(HTTPStatus.METHOD_NOT_ALLOWED, "", f"{path} is asked with {_METHODS[path]}")
         if path == "/health":
-            return JSONResponse(self._health())
+            health = self._health()
+            failing = health["status"] == "failing"
+            return JSONResponse(health, HTTPStatus.SERVICE_UNAVAILABLE if failing else HTTPStatus.OK)
         if path == "/version":
             return JSONResponse(self._version())
         try:
             return JSONResponse(await self._recommend(await request.body()))
         except Refused as refused:
             return _problem(refused.status, refused.field, refused.problem)
+        except Exception as error:
+            return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "", f"the model failed: {_told(error)}")
 
     async def _recommend(self, body: bytes) -> Answer | list[Answer]:
         asked = parse(body)
         live = self._swap.live
         if isinstance(asked, Ask):
             return await self._one(live, asked)
-        return list(await asyncio.gather(*(self._one(live, ask, place) for place, ask in enumerate(asked))))
+        share = asyncio.Semaphore(LIST_SHARE)
+
+        async def one_of_many(place: int, ask: Ask) -> Answer:
+            async with share:
+                return await self._one(live, ask, place)
+
+        waiting = [asyncio.ensure_future(one_of_many(place, ask)) for place, ask in enumerate(asked)]
+        try:
+            return list(await asyncio.gather(*waiting))
+        finally:
+            for one in waiting:
+                one.cancel()
 
     async def _one(self, live: Live, ask: Ask, place: int | None = None) -> Answer:
         found: Answer | Exception = await self._together(Job(live, ask))
@@ -73,7 +106,22 @@ class Replica:
 
     @serve.batch
     async def _together(self, jobs: list[Job]) -> list[Answer | Exception]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, answer, jobs)
+        found = await asyncio.get_running_loop().run_in_executor(self._thread, answer, jobs)
+        for job, one in zip(jobs, found, strict=True):
+            self._note(job.live, one)
+        return found
+
+    def _note(self, live: Live, found: Answer | Exception) -> None:
+        """Count what fails without a sound answer in between; the first of a row is logged."""
+        if isinstance(found, Refused):
+            return
+        if not isinstance(found, Exception):
+            self._faults.pop(live.version, None)
+            return
+        count, _ = self._faults.get(live.version, (0, ""))
+        if not count:
+            _LOG.error("%s failed to answer", live.version, exc_info=found)
+        self._faults = {live.version: (count + 1, _told(found))}
 
     def _version(self) -> dict[str, Any]:
         live = self._swap.live
@@ -84,13 +132,32 @@ class Replica:
         }
 
     def _health(self) -> dict[str, Any]:
-        problem = self._swap.problem
+        problem, version = self._swap.problem, self._swap.live.version
+        count, fault = self._faults.get(version, (0, ""))
         checked = {"status": "stale" if problem else "ok", "problem": problem}
+        if count >= FAULTS_IN_A_ROW:
+            checked = {"status": "failing", "problem": f"the last {count} answers of {version} failed: {fault}"}
         return {**checked, **self._version(), "alias_read_s_ago": round(time.time() - self._swap.checked, 1)}
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
 
 
 def _problem(status: int, field: str, problem: str) -> JSONResponse:
     return JSONResponse({"field": field, "problem": problem}, status_code=status)
+
+
+def limits(chosen: ServingSettings) -> Limits:
+    """What the gate lets through for these settings."""
+    return Limits(
+        hosts=chosen.hosts,
+        token_digest=digest(chosen.token),
+        most_bytes=chosen.most_bytes,
+        read_s=chosen.read_s,
+        in_flight=chosen.queue * chosen.replicas,
+        per_client=chosen.per_client,
+    )
 
 
 def application(tracking_uri: str, model_name: str, chosen: ServingSettings) -> Application:
@@ -98,7 +165,7 @@ def application(tracking_uri: str, model_name: str, chosen: ServingSettings) -> 
     deployed = serve.deployment(
         name=model_name,
         num_replicas=chosen.replicas,
-        max_ongoing_requests=chosen.queue,
+        max_ongoing_requests=chosen.queue + MOST_LOOKS,
         ray_actor_options={"num_cpus": chosen.cpus_per_replica},
         logging_config=QUIET,
     )(Replica)

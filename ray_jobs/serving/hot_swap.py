@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import mlflow
+import numpy as np
 from mlflow import MlflowClient
 
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
@@ -17,6 +18,8 @@ from ray_jobs.serving.asks import Ask
 from schemas.errors import DataError
 
 _LOG = logging.getLogger(__name__)
+_LISTED = 10
+"""Items that a trial asks for; every recipe lists as many where the catalogue has them."""
 
 
 class Source(Protocol):
@@ -63,7 +66,7 @@ class _Broken:
 class HotSwap:
     """Holds the version that answers and exchanges it while requests run.
 
-    `live` is read once per request. A new version is loaded and answers a trial request beside the old one before the
+    `live` is read once per request. A new version is loaded and answers trial requests beside the old one before the
     reference moves, so no request ever waits for a load or meets a version that cannot answer; requests that hold
     the old reference end on it.
 
@@ -107,14 +110,37 @@ class HotSwap:
 
     def _prepare(self, version: str) -> Live:
         live = Live(version, self._source.load(version), time.time())
-        item = live.bundle.catalogue.item_ids[0]
-        trial = Ask(history=(item,), preference="Something quiet.", k=1, exclude_seen=False, times=(0,))
-        (found,) = answer([Job(live, trial)])
-        if isinstance(found, Exception):
-            raise found
-        if not found["item_ids"]:
-            raise DataError(f"{version} recommends nothing for the history [{item!r}]")
+        _try(live)
         return live
+
+
+def _try(live: Live) -> None:
+    """Ask a version as clients do, with words and without.
+
+    Raises:
+        DataError: a list does not have as many different items of the catalogue as were asked for.
+        FloatingPointError: a score is no number.
+    """
+    bundle = live.bundle
+    k = _listed(bundle)
+    for history in (bundle.catalogue.item_ids[:1], bundle.catalogue.item_ids[-_LISTED:]):
+        for preference in (None, "Something quiet."):
+            times = tuple(range(len(history)))
+            trial = Ask(history=history, preference=preference, k=k, exclude_seen=False, times=times)
+            (found,) = answer([Job(live, trial)])
+            if isinstance(found, Exception):
+                raise found
+            listed = set(found["item_ids"]) & bundle.catalogue.index.keys()
+            if len(listed) < k:
+                raise DataError(f"of {k} items asked of {live.version} it lists {len(listed)} different known ones")
+
+
+def _listed(bundle: Bundle) -> int:
+    """Items that a list of `_LISTED` has at least: fewer of a small catalogue, or where a setting caps kinds."""
+    catalogue, cap = bundle.catalogue, getattr(bundle.settings, "max_per_first_code", 0)
+    if not cap or catalogue.codes is None:
+        return min(_LISTED, len(catalogue))
+    return min(_LISTED, int(np.minimum(np.bincount(catalogue.codes[:, 0]), cap).sum()))
 
 
 def watch(swap: HotSwap, poll_s: float) -> threading.Event:

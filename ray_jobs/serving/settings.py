@@ -1,8 +1,9 @@
 """Settings of the server."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from infra.errors import SettingError
+from ray_jobs.serving.strangers import HERE
 
 SECTION = "serving"
 
@@ -19,7 +20,14 @@ class ServingSettings:
         cpus_per_replica: cores that each one takes.
         max_batch_size: requests that go through the model together at most.
         batch_wait_ms: longest that a request waits for others to join it.
-        queue: requests that a replica holds, batched or waiting; more wait in Serve's proxy.
+        queue: requests that a replica holds, batched or waiting; more are answered with 503.
+        per_client: requests of one address at once, more are answered with 429; 0 for any number, as behind a proxy of
+            your own.
+        hosts: names that the server answers to (header Host); ``*`` stands for all.
+        token: that requests must bring as ``Authorization: Bearer <token>``; "" for none. No flag: give it in the
+            environment, as PENCHANT_STAGES__SERVING__TOKEN.
+        most_bytes: of a request's body.
+        read_s: seconds that the head of a request may take to arrive, and again its body.
         poll_s: seconds between two looks at the alias.
         retry_s: seconds until a version that failed to load is tried again.
     """
@@ -32,17 +40,22 @@ class ServingSettings:
     max_batch_size: int = 16
     batch_wait_ms: float = 2.0
     queue: int = 256
+    per_client: int = 64
+    hosts: tuple[str, ...] = HERE
+    token: str = field(default="", repr=False)
+    most_bytes: int = 1 << 20
+    read_s: float = 10.0
     poll_s: float = 10.0
     retry_s: float = 300.0
 
     def __post_init__(self) -> None:
-        for name in ("port", "replicas", "max_batch_size"):
+        for name in ("port", "replicas", "max_batch_size", "most_bytes"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{SECTION}.{name} is {getattr(self, name)}: at least 1 is needed")
-        for name in ("cpus_per_replica", "poll_s"):
+        for name in ("cpus_per_replica", "poll_s", "read_s"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{SECTION}.{name} is {getattr(self, name)}: more than 0 is needed")
-        for name in ("batch_wait_ms", "retry_s"):
+        for name in ("batch_wait_ms", "retry_s", "per_client"):
             if not getattr(self, name) >= 0:
                 raise SettingError(f"{SECTION}.{name} is {getattr(self, name)}: 0 or more is needed")
         if self.queue < self.max_batch_size:
@@ -50,3 +63,7 @@ class ServingSettings:
                 f"{SECTION}.queue is {self.queue}, below {SECTION}.max_batch_size {self.max_batch_size}: no batch "
                 "would ever be full; raise it"
             )
+        if not all(self.hosts) or not self.hosts:
+            raise SettingError(f"{SECTION}.hosts is {list(self.hosts)}: at least one name is needed, * for all")
+        if not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
+            raise SettingError(f"{SECTION}.token has characters that no header can carry: use letters and digits")

@@ -99,15 +99,21 @@ class TermIndex:
         self._encoded: dict[str, npt.NDArray[np.float32]] = {}
         self.match = lru_cache(maxsize=_KEPT_PHRASES)(self._match)
 
-    def encode(self, phrases: Sequence[str]) -> None:
-        """Encode the phrases that are about to be matched together, which costs a fraction of one after another."""
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """The encoder itself, loaded when it is first needed."""
         if self._loaded is None:
             self._loaded = load_text_encoder(self.encoder)
+        return self._loaded
+
+    def encode(self, phrases: Sequence[str]) -> None:
+        """Encode the phrases that are about to be matched together, which costs a fraction of one after another."""
+        encoder = self.text_encoder
         new = [phrase for phrase in phrases if phrase not in self._encoded]
         if new and len(self):
             if len(self._encoded) + len(new) > _KEPT_PHRASES:
                 self._encoded.clear()
-            self._encoded.update(zip(new, self._loaded.encode(new), strict=True))
+            self._encoded.update(zip(new, encoder.encode(new), strict=True))
 
     def __len__(self) -> int:
         return len(self.terms.forms)

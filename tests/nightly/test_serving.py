@@ -90,6 +90,10 @@ def one_request_and_a_list(address):
     assert (refused.status_code, refused.json()["field"]) == (422, "1.k")
     refused = ask({"history": [7]})
     assert (refused.status_code, refused.json()["field"]) == (422, "history.0")
+    large = requests.post(f"{address}/recommend", data=b"[" * (2 << 20), timeout=60)
+    assert (large.status_code, "1048576 bytes" in large.json()["problem"]) == (413, True)
+    strange = requests.get(f"{address}/health", headers={"Host": "evil.example"}, timeout=60)
+    assert (strange.status_code, "evil.example" in strange.json()["problem"]) == (403, True)
     assert requests.get(f"{address}/recommend", timeout=60).status_code == 405
     assert requests.get(f"{address}/nowhere", timeout=60).status_code == 404
     assert requests.get(f"{address}/version", timeout=60).json()["model_version"] == "penchant-tiny/1"

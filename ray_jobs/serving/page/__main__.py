@@ -26,8 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = f"{__doc__}\n{inspect.getdoc(PageSettings)}"
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in fields(PageSettings):
-        flag = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(flag, type=type(field.default), help=f"default {field.default}")
+        several = isinstance(field.default, tuple)
+        flag, kind = f"--{field.name.replace('_', '-')}", str if several else type(field.default)
+        parser.add_argument(flag, type=kind, nargs="+" if several else None, help=f"default {field.default}")
     given = vars(parser.parse_args(argv))
     overrides = {f"{SECTION}.{key}": value for key, value in given.items() if value is not None}
     try:

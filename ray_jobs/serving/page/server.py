@@ -1,7 +1,6 @@
 """The page over HTTP, with Python's own server: while nobody asks it takes no processor time.
 
-It listens on 127.0.0.1 and answers only what is addressed to this machine, so that no page of the web can ask it by
-way of a name that leads here.
+It listens on 127.0.0.1 and answers only what is addressed to this machine, see `ray_jobs.serving.strangers`.
 """
 
 import json
@@ -16,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from infra.settings import Settings
 from ray_jobs.serving.page.problem import Problem
 from ray_jobs.serving.page.settings import PageSettings
+from ray_jobs.serving.strangers import stranger
 
 if TYPE_CHECKING:
     from ray_jobs.serving.page.answers import Answers
@@ -30,7 +30,6 @@ ANSWERED = {
 }
 """Which method of `Answers` answers what; beside them there are ``GET /`` and ``GET /health``."""
 _LOG = logging.getLogger(__name__)
-_HERE = ("127.0.0.1", "localhost", "::1")
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -52,6 +51,7 @@ class PageServer(ThreadingHTTPServer):
         self, settings: Settings, chosen: PageSettings, answers: "Answers | None" = None, port: int | None = None
     ) -> None:
         self._settings, self._chosen, self._answers = settings, chosen, answers
+        self.hosts = chosen.hosts
         self._making = threading.Lock()
         self.page = Path(__file__).with_name("page.html").read_bytes()
         super().__init__(("127.0.0.1", chosen.port if port is None else port), _Handler)
@@ -96,14 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"field": "", "problem": problem})
 
     def _refuse_strangers(self) -> None:
-        origin = self.headers.get("Origin")
-        for name, authority in (("Host", self.headers.get("Host", "")), ("Origin", (origin or "").partition("//")[2])):
-            if (name == "Host" or origin) and _name_of(authority) not in _HERE:
-                self.close_connection = True
-                shown = origin if name == "Origin" else authority
-                raise Problem(
-                    HTTPStatus.FORBIDDEN, f"{name} {shown!r} is not this machine: open http://127.0.0.1:<port>/"
-                )
+        problem = stranger(self.headers.get("Host", ""), self.headers.get("Origin"), self.server.hosts)
+        if problem is not None:
+            self.close_connection = True
+            raise Problem(HTTPStatus.FORBIDDEN, f"{problem}; open http://127.0.0.1:<port>/ or set page.hosts")
 
     def _route(self) -> None:
         parts = urlsplit(self.path)
@@ -150,10 +146,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *values: Any) -> None:
         """Requests are not logged."""
-
-
-def _name_of(authority: str) -> str | None:
-    try:
-        return urlsplit(f"//{authority}").hostname
-    except ValueError:
-        return None

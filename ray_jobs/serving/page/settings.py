@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from infra.errors import SettingError
+from ray_jobs.serving.strangers import HERE
 
 SECTION = "page"
 
@@ -14,6 +15,7 @@ class PageSettings:
     Args:
         alias: of the registered models; the versions it points at are shown.
         port: of the server, which listens on 127.0.0.1 only.
+        hosts: names that it answers to (header Host); ``*`` stands for all.
         users: that the page offers at most.
         poll_s: an alias is looked at again when somebody asks so many seconds after the last look.
         retry_s: seconds until a version that failed to load is tried again.
@@ -21,6 +23,7 @@ class PageSettings:
 
     alias: str = "champion"
     port: int = 8090
+    hosts: tuple[str, ...] = HERE
     users: int = 50
     poll_s: float = 10.0
     retry_s: float = 300.0

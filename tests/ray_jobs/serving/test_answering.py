@@ -33,9 +33,7 @@ def test_requests_of_a_kind_go_through_the_model_together(calls):
     asks = [Ask(history=(f"i{n}",), k=2 + n % 2, exclude_seen=n % 3 > 0) for n in range(12)]
     jobs = [Job(two if n >= 9 else one, ask) for n, ask in enumerate(asks)]
     together = answer(jobs)
-    of_one = [(2, 2, False), (3, 3, True), (3, 2, True), (1, 3, False)]
-    of_two = [(1, 3, False), (1, 2, True), (1, 3, True)]
-    assert calls == of_one + of_two
+    assert calls == [(3, 3, False), (6, 3, True), (1, 3, False), (2, 3, True)]
     assert together == [answer([job])[0] for job in jobs]
     for job, found in zip(jobs, together, strict=True):
         assert found["model_version"] == job.live.version
@@ -67,6 +65,46 @@ def test_requests_with_times_and_without_are_not_mixed(calls):
     assert sorted(timed["item_ids"]) == ["b", "c"]
     assert isinstance(untimed, Refused)
     assert untimed.field == "times"
+
+
+def test_what_is_wrong_with_one_request_fails_no_other():
+    """Also where it passed the checks before: the group is then answered one by one."""
+    wrong = [
+        {"times": (10**30,)},
+        {"times": (-(2**63),)},
+        {"times": (5,), "asked_at": 10**30},
+        {"times": (5,), "strength": float("nan")},
+        {"times": (5,), "k": -1},
+    ]
+    asks = [Ask(history=("i1",), times=(5,))] * 3 + [
+        Ask.model_construct(**{**Ask(history=("i1",)).model_dump(), **changes}) for changes in wrong
+    ]
+    found = answer([Job(live(), ask) for ask in asks])
+    assert [one["item_ids"][0] for one in found[:3]] == ["i11"] * 3
+    assert [type(one) for one in found[3:]] == [Refused] * len(wrong)
+    assert all(len(str(one)) < 300 for one in found[3:])
+
+
+def test_requests_of_all_lengths_go_together_and_get_their_own():
+    versions = live()
+    asks = [Ask(history=(), k=k) for k in (1, 1000, 5)]
+    assert [len(found["item_ids"]) for found in answer([Job(versions, ask) for ask in asks])] == [1, 12, 5]
+
+
+def test_a_score_that_is_no_number_fails_its_request(monkeypatch):
+    broken = live()
+    plain = broken.bundle.recommender.topk
+
+    def damaged(batch, k, exclude):
+        items, scores = plain(batch, k, exclude)
+        scores[0] = float("nan")
+        return items, scores
+
+    monkeypatch.setattr(broken.bundle.recommender, "topk", damaged)
+    bad, good = answer([Job(broken, Ask(history=(item,))) for item in ("i1", "i2")])
+    assert isinstance(bad, FloatingPointError)
+    assert "m/1 gives item" in str(bad)
+    assert good["scores"][0] == 1011
 
 
 def test_a_fault_of_the_model_is_no_fault_of_the_client(monkeypatch):

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.serving import deployment
+from ray_jobs.serving.deployment import FAULTS_IN_A_ROW
 from ray_jobs.serving.settings import ServingSettings
 
 
@@ -48,11 +49,12 @@ def served(monkeypatch, loop):
     replica._watcher.set()
 
 
-def request_of(method, path, body=b""):
+def request_of(method, path, body=b"", headers=((b"x-penchant-gate", b"1"),)):
     async def receive():
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return Request({"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}, receive)
+    scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "query_string": b""}
+    return Request(scope, receive)
 
 
 def test_requests_that_come_together_are_answered_together(served):
@@ -94,3 +96,44 @@ def test_problems_are_named(served):
     assert found[5][1]["status"] == "stale"
     assert "version m/9 does not load" in found[5][1]["problem"]
     assert sizes == []
+
+
+def test_without_a_gate_there_is_no_answer(served):
+    ask, *_ = served
+    for path in ("/health", "/recommend"):
+        ((status, told),) = ask(("POST", path, b'{"history": []}', ()))
+        assert status == 503
+        assert "serve shutdown" in told["problem"]
+
+
+def test_health_tells_of_answers_that_fail_until_one_does_not(served, monkeypatch):
+    ask, replica, _, _ = served
+    live = replica._swap.live
+    good = ("POST", "/recommend", b'{"history": ["i1"]}')
+    with monkeypatch.context() as patch:
+        patch.setattr(live.bundle.recommender, "topk", lambda *_: 1 / 0)
+        found = ask(*[good] * FAULTS_IN_A_ROW, ("POST", "/recommend", b'{"history": [7]}'))
+        assert [status for status, _ in found] == [500] * FAULTS_IN_A_ROW + [422]
+        assert found[0][1]["problem"] == "the model failed: ZeroDivisionError: division by zero"
+        ((status, health),) = ask(("GET", "/health"))
+        assert (status, health["status"]) == (503, "failing")
+        assert f"the last {FAULTS_IN_A_ROW} answers of m/1 failed: ZeroDivisionError" in health["problem"]
+    ask(good)
+    ((status, health),) = ask(("GET", "/health"))
+    assert (status, health["status"]) == (200, "ok")
+
+
+def test_a_long_list_lets_others_in_between(served, monkeypatch):
+    """The model takes 4 at once here; of a list of 40 never more than its share waits before a single request."""
+    ask, _, _, _ = served
+    order, plain = [], deployment.answer
+
+    def noting(jobs):
+        order.extend(job.ask.k for job in jobs)
+        return plain(jobs)
+
+    monkeypatch.setattr(deployment, "answer", noting)
+    many = ("POST", "/recommend", json.dumps([{"history": [], "k": 1}] * 40).encode())
+    ((status, answers), (single, _)) = ask(many, ("POST", "/recommend", b'{"history": [], "k": 2}'))
+    assert (status, len(answers), single) == (200, 40, 200)
+    assert order.index(2) <= 2 * deployment.LIST_SHARE

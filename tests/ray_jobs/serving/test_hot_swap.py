@@ -1,10 +1,14 @@
 import threading
 import time
 
+import numpy as np
 import pytest
+import torch
 from small_versions import FakeRegistry, bundle_of
 
+from ray_jobs.data.histories import Catalogue
 from ray_jobs.recommenders.bundle import Bundle
+from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from ray_jobs.serving.answering import Job, answer
 from ray_jobs.serving.asks import Ask
 from ray_jobs.serving.hot_swap import HotSwap, watch
@@ -67,7 +71,39 @@ def test_a_version_that_cannot_answer_is_never_live(monkeypatch):
     monkeypatch.setattr(empty.recommender, "topk", lambda batch, k, exclude: ((batch.history[:, :k] * 0 - 1),) * 2)
     registry.alias = "m/3"
     swap.refresh()
-    assert "recommends nothing" in swap.problem
+    assert "of 10 items asked of m/3 it lists 0" in swap.problem
+
+
+@pytest.mark.parametrize(
+    ("damaged", "words"),
+    [
+        (lambda items, scores: (items, scores * float("nan")), "FloatingPointError: m/2 gives item"),
+        (lambda items, scores: (items.clamp(max=8), scores), "of 10 items asked of m/2 it lists 7"),
+    ],
+)
+def test_a_version_with_damaged_lists_is_never_live(monkeypatch, damaged, words):
+    registry = FakeRegistry()
+    swap = HotSwap(registry, retry_s=60)
+    model = registry.bundles["m/2"].recommender
+    plain = model.topk
+    monkeypatch.setattr(model, "topk", lambda *asked: damaged(*plain(*asked)))
+    registry.alias = "m/2"
+    swap.refresh()
+    assert swap.live.version == "m/1"
+    assert words in swap.problem
+
+
+def test_a_small_catalogue_and_a_cap_of_kinds_have_shorter_lists():
+    registry = FakeRegistry()
+    registry.bundles["m/1"] = bundle_of(1, items=3)
+    assert HotSwap(registry, retry_s=60).live.version == "m/1"
+    items = tuple(f"i{n}" for n in range(30))
+    codes = np.stack([np.arange(30) // 15, np.arange(30) % 15], axis=1)
+    torch.manual_seed(0)
+    sizes = {"width": 8, "layers": 1, "encoder_layers": 1, "heads": 1, "head_width": 8, "inner": 8}
+    model = Tiger(TigerSettings(**sizes, max_per_first_code=3), Catalogue(items, items, items, codes, (2, 15)))
+    registry.bundles["m/1"] = Bundle(model.eval(), {})
+    assert HotSwap(registry, retry_s=60).live.version == "m/1"
 
 
 def test_without_a_first_version_there_is_no_server():
