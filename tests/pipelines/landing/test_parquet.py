@@ -99,6 +99,8 @@ def test_parts_that_disagree(spark: SparkSession, tmp_path: Path):
     rows = _rows(columns.read_reviews(spark, str(folder), mapping, LIMIT))
     assert [(row.rating, row.text, row.title) for row in rows] == [(5.0, None, "007"), (4.5, "late", "007")]
     assert {"words", "country"} <= set(parquet_files.column_names(folder))
+    with pytest.raises(DataError, match=r"has no column 'nope' \(for title\); it has user_id, item_id"):
+        columns.read_reviews(spark, str(folder), {**mapping, "title": "nope"}, LIMIT)
     items = {"item_id": "item_id", "categories": "words"}
     pq.write_table(_table(words=[["a", "b"]]), folder / "country=007" / "d.parquet")
     with pytest.raises(DataError, match=r"column 'words' is a list in one of b\.parquet and d\.parquet"):
@@ -119,7 +121,7 @@ def test_parts_that_disagree(spark: SparkSession, tmp_path: Path):
         ("part.parquet", _table(item_id=[["a"]]), r"column 'item_id' \(for item_id\) is list<"),
         ("part.parquet", _table(reviewed_at=[dt.time(10)]), r"column 'reviewed_at' .* is time64"),
         ("part.parquet", _table(ITEM_ID=["x"]), "'item_id' and 'ITEM_ID', which differ in case only"),
-        ("_part.parquet", _table(), "'_part.parquet' begins with _"),
+        ("_part.parquet", _table(), "'_part.parquet' begins with '_'"),
         ("part.parquet", b"", "no whole Parquet file"),
         ("part.parquet", b"PAR1 cut", "no whole Parquet file"),
         ("notes.txt", b"hello", r"notes\.txt is no whole Parquet file"),
