@@ -171,7 +171,7 @@ def _mapping(
         theirs = column_names(path)
     else:
         theirs = csv_columns(path, layout)
-    known = names_shown(theirs)
+    known = shown(theirs)
     usual = {name: theirs_too for name, theirs_too in USUAL_NAMES.items() if name in ours and theirs_too in theirs}
     mapping = usual | {name: name for name in ours if name in theirs} | dict(given)
     for name, column in mapping.items():

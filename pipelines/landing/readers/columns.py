@@ -25,6 +25,8 @@ from pipelines.landing.sniff import is_parquet
 from schemas.errors import DataError
 from schemas.spelling import Spelling
 
+_AGAIN = "register the data set again with a column mapping (python -m pipelines.landing.register --help)"
+
 
 def read_reviews(
     spark: SparkSession,
@@ -126,7 +128,7 @@ def _load(
         too_long(sf.octet_length(raw), max_line_bytes, "cut the text, or raise ingest.max_line_bytes"),
         (~all_valid, problem("invalid_utf8", "some bytes are not UTF-8; save the file as UTF-8")),
     )
-    frame = frame.withColumns({"problem": found, "raw": sf.left(raw, sf.lit(RAW_CHARS)), **absent})
+    frame = frame.withColumns({"problem": found, "raw": sf.left(raw, sf.lit(RAW_CHARS))})
     return Landed(
         frame.withColumns({name: sf.when(sf.col("problem").isNull(), sf.col(name)) for name in ours}), landed.lines
     )
