@@ -145,8 +145,8 @@ def _tally(name: str, landed: Landed, checked: DataFrame, erased: DataFrame | No
     told = sum(row.lines for row in rows) + (gone.lines if gone else 0)
     if told != landed.lines:
         raise GateFailed(
-            f"{name}: the files have {landed.lines} lines, and {told} of them are accounted for; this is a fault of the "
-            "reader, please report it"
+            f"{name}: the files have {landed.lines} lines, and {told} of them are accounted for; this is a fault of "
+            "the reader, please report it"
         )
     titles = {f"items.{kind}": sum(row[column] for row in kept) for kind, column in _ITEM_COUNTS.items()}
     return {
