@@ -92,7 +92,8 @@ def _is_split(files: Sequence[Path], layout: Layout) -> bool:
 
 
 def _is_plain(file: Path) -> bool:
-    first = file.open("rb").read(text_files.HEAD)
+    with file.open("rb") as stream:
+        first = stream.read(text_files.HEAD)
     packed = text_files.compression(file) or file.suffix.lower() in (
         ".gz",
         ".bz2",
