@@ -25,9 +25,9 @@ class Dataset:
         review_columns, item_columns: for ``columns``: our column name -> theirs.
         unknown_items: what happens to a review whose item has no metadata: ``quarantine`` it, or ``keep`` it
             and make an item without a title. With no item file at all it is always ``keep``.
+        scale, dates, time_zone, decimal: for ``columns``: see `schemas.spelling.Spelling`.
         encoding, separator, escape: of text files: a name that Python knows; a character, or empty where the header
             tells it; a backslash where it escapes quotes, else empty.
-        scale, dates, time_zone, decimal: for ``columns``: see `schemas.spelling.Spelling`.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Dataset:
     review_columns: Mapping[str, str] = field(default_factory=dict)
     item_columns: Mapping[str, str] = field(default_factory=dict)
     unknown_items: str = "quarantine"
-    encoding: str = "utf-8"
-    separator: str = ""
-    escape: str = ""
     scale: str = Spelling.scale
     dates: str = Spelling.dates
     time_zone: str = Spelling.time_zone
     decimal: str = Spelling.decimal
+    encoding: str = "utf-8"
+    separator: str = ""
+    escape: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):

@@ -85,7 +85,7 @@ class Header:
             raise DataError(f"{path}: the header has {twice[0]!r} twice; rename one of the two columns")
         missing = [name for name in wanted if name not in self.names]
         if missing:
-            raise DataError(f"{path}: there is no column {missing[0]!r}; the file has: {names_shown(self.names)}")
+            raise DataError(f"{path}: there is no column {missing[0]!r}; the file has: {shown(self.names)}")
         return [self.names.index(name) for name in wanted]
 
 
@@ -96,7 +96,7 @@ def _names(line: str, separator: str) -> list[str]:
         return [line]
 
 
-def names_shown(names: Sequence[str]) -> str:
+def shown(names: Sequence[str]) -> str:
     """Column names for a message: the first dozen, each cut."""
     cut = ", ".join(name[:30] for name in names[:_NAMES_SHOWN])
     return f"{cut} and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else cut

@@ -10,13 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.landing import text_files
 from schemas.errors import DataError
 
-_MARKERS = re.compile(
-    r"_SUCCESS|_metadata|_common_metadata|_(started|committed)_\d+|\..*\.crc|\.DS_Store|\.part-.*\.crc"
-)
 _HIVE = re.compile(r"([^=/]+)=([^/]*)")
-_LONG = 200
 
 
 @dataclass(frozen=True)
@@ -59,31 +56,21 @@ def sample(path: Path, columns: Sequence[str], rows: int) -> list[dict[str, str]
 
 
 def parts(path: Path) -> list[Part]:
-    """The file, or all files of a folder in order."""
-    if not path.is_dir():
-        return [_footer(path)]
-    found = []
-    for file in sorted(path.rglob("*")):
-        inside = file.relative_to(path).parts
-        if "_delta_log" in inside:
-            raise DataError(told(f"{path} is a Delta table, whose files are not all of it; export it as plain Parquet"))
-        if not file.is_file() or _MARKERS.fullmatch(file.name):
-            continue
-        if hidden := [name for name in inside if name.startswith(("_", "."))]:
-            raise DataError(
-                told(f"{file} would be skipped, because {hidden[0]!r} begins with _ or .; rename or remove it")
-            )
-        found.append(_footer(file))
-    if not found:
-        raise DataError(told(f"{path} has no Parquet file in it"))
-    return found
+    """The file, or all files of a folder in order.
+
+    Raises:
+        DataError: one is hidden, damaged or no Parquet file.
+    """
+    if (path / "_delta_log").exists():
+        raise DataError(f"{path} is a Delta table, whose files are not all of it; export it as plain Parquet")
+    return [_footer(file) for file in text_files.parts(path)]
 
 
 def _footer(file: Path) -> Part:
     try:
         opened = pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(told(f"{file} is no whole Parquet file ({error}); fetch it again")) from error
+        raise DataError(f"{file} is no whole Parquet file ({error}); fetch it again") from error
     with opened:
         columns = [opened.schema.column(index) for index in range(len(opened.schema))]
         nanoseconds = frozenset(c.path for c in columns if '"nanoseconds"' in c.logical_type.to_json())
@@ -140,9 +127,3 @@ def _written(value: Any) -> str:
     if isinstance(value, float) and value == value and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return "" if value is None or value != value else str(value)
-
-
-def told(text: str, advice: str = "") -> str:
-    """A message that fits: a long text is cut, its advice is not."""
-    cut = text if len(text) <= _LONG else f"{text[:_LONG]}..."
-    return f"{cut}; {advice}" if advice else cut

@@ -68,7 +68,7 @@ def proposed(rows: Sequence[Mapping[str, str]], stated: Stated, ratings: str | N
     )
 
 
-def shown(rows: Sequence[Mapping[str, str]], spelling: Spelling, ratings: str | None, dates: str) -> list[str]:
+def evidence(rows: Sequence[Mapping[str, str]], spelling: Spelling, ratings: str | None, dates: str) -> list[str]:
     """What was proposed or stated, with the first rows as evidence, for a person to look at."""
     lines = [
         f"scale {spelling.scale}, dates {spelling.dates}, time zone {spelling.time_zone}, decimal {spelling.decimal}"

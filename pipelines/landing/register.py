@@ -9,17 +9,20 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 from infra.settings import load_settings
-from pipelines.landing.csv_rows import SEPARATORS, Layout, names_shown
+from pipelines.landing import text_files
+from pipelines.landing.csv_rows import HEADER, SEPARATORS, Header, Layout, read_rows, shown
 from pipelines.landing.own_columns import ITEM_COLUMNS, REVIEW_COLUMNS, USUAL_NAMES
-from pipelines.landing.proposals import SAMPLED, Stated, proposed, shown
-from pipelines.landing.sniff import csv_columns, csv_sample, is_parquet, refuse_array, sniff_format
+from pipelines.landing.proposals import SAMPLED, Stated, evidence, proposed
+from pipelines.landing.sniff import csv_columns, is_parquet, refuse_array, sniff_format
 from schemas.dataset import FORMATS, UNKNOWN_ITEMS, Dataset
 from schemas.errors import DataError
 from schemas.spelling import DATES_TOLD, NONE, SCALES_TOLD, Spelling
 
+_LINE_BYTES = 1 << 20
 _LOG = logging.getLogger(__name__)
 
 
@@ -52,9 +55,9 @@ def register(
         DataError: a file is missing or empty, the format cannot be told, columns are missing, or ratings or dates may
             mean more than one thing.
     """
-    layout = layout or Layout()
     stated = stated or Stated()
     spelling = stated.spelling()
+    layout = layout or Layout()
     samples = {
         kind: _sample(Path(path))
         for kind, path in (("reviews", reviews), ("items", items))
@@ -134,7 +137,7 @@ def _spelling(
     rating, date = mapping.get("rating"), mapping["reviewed_at"]
     rows = _first_rows(path, [name for name in (rating, date) if name], layout)
     spelling = proposed(rows, stated, rating, date)
-    for line in shown(rows, spelling, rating, date):
+    for line in evidence(rows, spelling, rating, date):
         tell(line)
     return spelling
 
@@ -145,7 +148,17 @@ def _first_rows(path: Path, columns: Sequence[str], layout: Layout) -> list[dict
         from pipelines.landing.parquet_files import sample
 
         return sample(path, columns, SAMPLED)
-    return csv_sample(path, columns, SAMPLED, layout)
+    file = text_files.parts(path)[0]
+    found: list[dict[str, str]] = []
+    positions: list[int] = []
+    for row in islice(
+        read_rows(text_files.read_lines(file, layout.encoding, _LINE_BYTES), layout, _LINE_BYTES), SAMPLED
+    ):
+        if row.reason == HEADER:
+            positions = Header.read(row.text, layout).positions(columns, file)
+        elif not row.reason:
+            found.append({name: row.fields[position] for name, position in zip(columns, positions, strict=True)})
+    return found
 
 
 def _mapping(
@@ -158,7 +171,7 @@ def _mapping(
         theirs = column_names(path)
     else:
         theirs = csv_columns(path, layout)
-    known = names_shown(theirs)
+    known = shown(theirs)
     usual = {name: theirs_too for name, theirs_too in USUAL_NAMES.items() if name in ours and theirs_too in theirs}
     mapping = usual | {name: name for name in ours if name in theirs} | dict(given)
     for name, column in mapping.items():

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from pipelines.landing import text_files
-from pipelines.landing.csv_rows import HEADER, Header, Layout, read_rows
+from pipelines.landing.csv_rows import Header, Layout
 from pipelines.landing.json_text import MAX_DEPTH, depth
 from schemas.errors import DataError
 
@@ -51,22 +51,6 @@ def csv_columns(path: Path, layout: Layout | None = None) -> list[str]:
     header = Header.read(lines[0], layout)
     header.positions((), file)
     return list(header.names)
-
-
-def csv_sample(path: Path, columns: Sequence[str], count: int, layout: Layout) -> list[dict[str, str]]:
-    """Values of `columns` in the first rows of a CSV file, or of the first file of a folder."""
-    file = text_files.parts(path)[0]
-    rows = read_rows(text_files.read_lines(file, layout.encoding, _LINE_BYTES), layout, _LINE_BYTES)
-    positions: list[int] = []
-    found: list[dict[str, str]] = []
-    for row in rows:
-        if row.reason == HEADER:
-            positions = Header.read(row.text, layout).positions(columns, file)
-        elif not row.reason:
-            found.append({name: row.fields[at] for name, at in zip(columns, positions, strict=True)})
-        if len(found) == count:
-            break
-    return found
 
 
 def refuse_array(path: Path, layout: Layout) -> None:

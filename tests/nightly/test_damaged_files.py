@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines.delta_tables import read_table
 from pipelines.ingest import run
+from pipelines.landing.proposals import Stated
 from pipelines.landing.register import register
 from schemas.stage_request import StageRequest
 from tests.pipelines.landing.damaged import (
@@ -30,7 +31,10 @@ LINES = 10_000
 FORMATS = ("csv", "semicolon", "tab", "amazon-2014", "amazon-2018", "amazon-2023", "parquet")
 
 
-def _write(folder: Path, format: str, seed: int) -> tuple[Path, Counter, dict[str, str]]:
+_AS_STARS = {"format": "columns", "stated": Stated(scale="stars", dates="iso")}
+
+
+def _write(folder: Path, format: str, seed: int) -> tuple[Path, Counter, dict[str, object]]:
     """A file, how many rows of each kind it has, and how it is registered."""
     chance = random.Random(seed)
     path = folder / f"{format}.{seed}"
@@ -42,14 +46,14 @@ def _write(folder: Path, format: str, seed: int) -> tuple[Path, Counter, dict[st
         table = {"user_id": users, "item_id": ["i"] * LINES, "rating": ratings, "reviewed_at": days}
         pq.write_table(pa.table(table), path)
         good = sum(row == (4.0, "2024-01-01", True) for row in zip(ratings, days, map(bool, users), strict=True))
-        return path, Counter({"good": good, "rows": LINES}), {}
+        return path, Counter({"good": good, "rows": LINES}), _AS_STARS
     is_json = format.startswith("amazon")
     good, bad, none = (JSON_GOOD, JSON_BAD, JSON_NONE) if is_json else (CSV_GOOD, CSV_BAD, CSV_NONE)
     kinds = chance.choices([*good, *bad, *none], k=LINES)
     separator = {"semicolon": ";", "tab": "\t"}.get(format, ",")
     path.write_bytes(json_file(kinds) if is_json else csv_file(kinds, separator))
     counts = Counter({"good": sum(kind in good for kind in kinds), "blank": sum(kind in none for kind in kinds)})
-    return path, counts, {"format": format if is_json else "columns"}
+    return path, counts, {"format": format} if is_json else _AS_STARS
 
 
 @pytest.mark.parametrize("format", FORMATS)

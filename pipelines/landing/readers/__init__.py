@@ -44,8 +44,9 @@ def read_reviews(spark: SparkSession, dataset: Dataset, partition: str, max_line
         case "movielens":
             return movielens.read_reviews(spark, path, max_line_bytes, _layout(dataset))
         case "columns":
-            spelling, layout = dataset.spelling(), _layout(dataset)
-            return columns.read_reviews(spark, path, dataset.review_columns, max_line_bytes, spelling, layout)
+            return columns.read_reviews(
+                spark, path, dataset.review_columns, max_line_bytes, dataset.spelling(), layout=_layout(dataset)
+            )
         case release:
             return amazon.read_reviews(spark, path, release, max_line_bytes, _layout(dataset))
 

@@ -25,6 +25,8 @@ from pipelines.landing.sniff import is_parquet
 from schemas.errors import DataError
 from schemas.spelling import Spelling
 
+_AGAIN = "register the data set again with a column mapping (python -m pipelines.landing.register --help)"
+
 
 def read_reviews(
     spark: SparkSession,
@@ -32,6 +34,7 @@ def read_reviews(
     mapping: Mapping[str, str],
     max_line_bytes: int,
     spelling: Spelling | None = None,
+    *,
     layout: Layout | None = None,
 ) -> Landed:
     """Every record of a review file, by `mapping` from our names to the file's.
@@ -106,15 +109,15 @@ def _load(
 ) -> Landed:
     """Records with our column names as text (null where not mapped), their place and the problems of the format."""
     needed = [name for name, need in ours.items() if need]
+    if missing := [name for name in needed if name not in mapping]:
+        raise DataError(f"{path}: no column is mapped to {', '.join(missing)}; {_AGAIN}")
     absent = {name: sf.lit(None).cast("string") for name in ours if name not in mapping}
     if not (("://" not in path and is_parquet(Path(path))) or path.endswith(".parquet")):
-        if missing := [name for name in needed if name not in mapping]:
-            raise DataError(f"{path}: no column is mapped to {', '.join(missing)}; register again with --columns")
         landed = landed_csv(spark, path, mapping, layout or Layout(), max_line_bytes)
         return Landed(landed.frame.withColumns(absent), landed.lines)
     landed = parquet.read(spark, path, mapping, needed)
     texts = [name for name in ours if name in mapping]
-    frame = landed.frame.select("source_file", "source_line", sf.lit(1).alias("source_lines"), *texts)
+    frame = landed.frame.withColumns({"source_lines": sf.lit(1), **absent})
     strings = [field.name for field in frame.schema if field.name in texts and isinstance(field.dataType, StringType)]
     repaired = {name: sf.make_valid_utf8(name) if name in strings else sf.col(name) for name in texts}
     raw = sf.to_json(sf.struct(*(repaired[name].alias(mapping[name]) for name in texts)))
@@ -125,7 +128,7 @@ def _load(
         too_long(sf.octet_length(raw), max_line_bytes, "cut the text, or raise ingest.max_line_bytes"),
         (~all_valid, problem("invalid_utf8", "some bytes are not UTF-8; save the file as UTF-8")),
     )
-    frame = frame.withColumns({"problem": found, "raw": sf.left(raw, sf.lit(RAW_CHARS)), **absent})
+    frame = frame.withColumns({"problem": found, "raw": sf.left(raw, sf.lit(RAW_CHARS))})
     return Landed(
         frame.withColumns({name: sf.when(sf.col("problem").isNull(), sf.col(name)) for name in ours}), landed.lines
     )

@@ -37,7 +37,8 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from pipelines.landing.parquet_files import Part, find, folders, names, parts, told
+from pipelines.landing.csv_rows import shown
+from pipelines.landing.parquet_files import Part, find, folders, names, parts
 from pipelines.landing.readers.placed import BLOCKS, Landed, literal, placed
 from schemas.errors import DataError
 
@@ -79,29 +80,36 @@ def read(spark: SparkSession, path: str, mapping: Mapping[str, str], needed: Seq
         if missing := [name for name in needed if found.get(name, _ABSENT).kind == "absent"]:
             lacking = ", ".join(f"{mapping.get(name, name)!r} (for {name})" for name in missing)
             raise DataError(
-                told(f"{part.name} of {path} has no column {lacking}; it has {', '.join(names(part.schema))}", _AGAIN)
+                f"{part.name} of {path} has no column {lacking}; it has {shown(list(names(part.schema)))}; {_AGAIN}"
             )
         for name, source in found.items():
             listed = source.kind == "list"
-            before = kinds.setdefault(name, (listed, part.name)) if source.kind != "absent" else (listed, "")
+            if source.kind in _NOTHING:
+                continue
+            before = kinds.setdefault(name, (listed, part.name))
             if before[0] != listed:
                 differing = f"column {mapping[name]!r} is a list in one of {before[1]} and {part.name} only"
-                raise DataError(told(differing, f"make the parts of {path} alike"))
+                raise DataError(f"{differing}; make the parts of {path} alike")
         groups.setdefault(tuple(found.items()), []).append(part.path)
+    for name, theirs in mapping.items():
+        if all(dict(sources)[name].kind == "absent" for sources in groups):
+            known = shown(list(names(every[0].schema)))
+            raise DataError(f"{path} has no column {theirs!r} (for {name}); it has {known}; {_AGAIN}")
     try:
         frames = [_read_group(spark, path, dict(sources), files) for sources, files in groups.items()]
         return placed(reduce(DataFrame.unionByName, frames), path)
     except (AnalysisException, Py4JJavaError) as error:
-        raise DataError(told(f"{path} cannot be read: {_cause(error)}")) from error
+        raise DataError(f"{path} cannot be read: {_cause(error)}") from error
 
 
 _AGAIN = "register again with --columns OURS=THEIRS, or mend the part"
 _ABSENT = _Source((), "absent", StringType())
+_NOTHING = ("absent", "null")
 
 
 def _read_group(spark: SparkSession, path: str, sources: Mapping[str, _Source], files: Sequence[str]) -> DataFrame:
     """Rows of parts whose mapped columns are of the same types, with the columns `BLOCKS`."""
-    reader = spark.read.schema(_spark_schema([source for source in sources.values() if source.kind != "absent"]))
+    reader = spark.read.schema(_spark_schema([source for source in sources.values() if source.kind not in _NOTHING]))
     if "://" not in path:
         files = [literal(file) for file in files]
         reader = reader.option("basePath", path) if Path(path).is_dir() else reader
@@ -115,7 +123,7 @@ def _remote(spark: SparkSession, path: str) -> Part:
         schema = spark.read.option("mergeSchema", "true").parquet(literal(path)).schema
         return Part(path, to_arrow_schema(schema, prefers_large_types=False), frozenset(), frozenset())
     except (AnalysisException, Py4JJavaError) as error:
-        raise DataError(told(f"{path} cannot be read: {_cause(error)}")) from error
+        raise DataError(f"{path} cannot be read: {_cause(error)}") from error
 
 
 def _source(part: Part, theirs: str, ours: str, hive: Sequence[str]) -> _Source:
@@ -124,17 +132,15 @@ def _source(part: Part, theirs: str, ours: str, hive: Sequence[str]) -> _Source:
         return _Source((theirs,), "text", StringType()) if theirs in hive else _ABSENT
     path, arrow = found
     if twins := [name for name in part.schema.names if name.lower() == path[0].lower() and name != path[0]]:
-        raise DataError(
-            told(f"{part.name} has columns {path[0]!r} and {twins[0]!r}, which differ in case only; rename one")
-        )
+        raise DataError(f"{part.name} has columns {path[0]!r} and {twins[0]!r}, which differ in case only; rename one")
     kind, spark_type = _kind(arrow, ".".join(path), part)
     if kind is None or (kind == "list" and ours not in _LISTS):
         fields = [inner.name for inner in arrow] if pa.types.is_struct(arrow) else []
         advice = (
             f"name a field of it: --columns {ours}={theirs}.{fields[0]}" if fields else "turn it into text or numbers"
         )
-        raise DataError(told(f"{part.name}: column {theirs!r} (for {ours}) is {str(arrow)[:60]}", advice))
-    return _ABSENT if kind == "absent" else _Source(path, kind, spark_type)
+        raise DataError(f"{part.name}: column {theirs!r} (for {ours}) is {str(arrow)[:60]}; {advice}")
+    return _Source(path, kind, spark_type)
 
 
 def _kind(arrow: pa.DataType, path: str, part: Part) -> tuple[str | None, DataType]:
@@ -154,7 +160,7 @@ def _kind(arrow: pa.DataType, path: str, part: Part) -> tuple[str | None, DataTy
         plain = inner in ("text", "integer", "number", "boolean")
         return ("list" if plain else None), ArrayType(spark_type)
     simple: dict[bool, tuple[str, DataType]] = {
-        types.is_null(arrow): ("absent", StringType()),
+        types.is_null(arrow): ("null", StringType()),
         types.is_string(arrow) or types.is_large_string(arrow) or types.is_string_view(arrow): ("text", StringType()),
         types.is_binary(arrow) or types.is_large_binary(arrow) or types.is_binary_view(arrow): ("binary", BinaryType()),
         types.is_boolean(arrow): ("boolean", BooleanType()),
@@ -170,7 +176,7 @@ def _kind(arrow: pa.DataType, path: str, part: Part) -> tuple[str | None, DataTy
 
 def _text(source: _Source) -> Column:
     """A column as the text that a person would write."""
-    if source.kind == "absent":
+    if source.kind in _NOTHING:
         return sf.lit(None).cast("string")
     column = sf.col(".".join(f"`{name.replace('`', '``')}`" for name in source.path))
     match source.kind:
