@@ -79,8 +79,9 @@ def run(request: StageRequest) -> StageReport:
         handoff, _ = publisher.quarantine(refused, STAGE)
         assert handoff.rows == counts["reviews.quarantined"] + counts.get("items.quarantined", 0)
         if checked_items is not None:
-            _stop_if_too_many_are_refused("items", checked_items, counts, ours.max_refused_share, None)
-        _stop_if_too_many_are_refused("reviews", checked, counts, ours.max_refused_share, must_be_known)
+            _stop_if_too_many_are_refused("items", checked_items, counts, ours.max_refused_share)
+        by_day = "{partition}" in (dataset.items or "")
+        _stop_if_too_many_are_refused("reviews", checked, counts, ours.max_refused_share, must_be_known, by_day)
         accepted = ours.empty_day == "accept"
         nothing = counts["reviews.lines_read"] == counts["reviews.erased"]  # of nobody else
         empty = nothing and (accepted or counts["reviews.lines_read"] > 0)
@@ -143,7 +144,10 @@ def _tally(name: str, landed: Landed, checked: DataFrame, erased: DataFrame | No
     read = ingested + quarantined + duplicates + (gone.rows if gone else 0)
     told = sum(row.lines for row in rows) + (gone.lines if gone else 0)
     if told != landed.lines:
-        raise GateFailed(f"{name}: the files have {landed.lines} lines, and {told} became of something; tell us of it")
+        raise GateFailed(
+            f"{name}: the files have {landed.lines} lines, and {told} of them are accounted for; this is a fault of "
+            "the reader, please report it"
+        )
     titles = {f"items.{kind}": sum(row[column] for row in kept) for kind, column in _ITEM_COUNTS.items()}
     return {
         f"{name}.lines": landed.lines,
@@ -161,15 +165,25 @@ def _tally(name: str, landed: Landed, checked: DataFrame, erased: DataFrame | No
 
 
 def _stop_if_too_many_are_refused(
-    name: str, checked: DataFrame, counts: Mapping[str, int | float], limit: float, known: DataFrame | None
+    name: str,
+    checked: DataFrame,
+    counts: Mapping[str, int | float],
+    limit: float,
+    known: DataFrame | None = None,
+    items_by_day: bool = False,
 ) -> None:
     """The gate of a file's share of refused rows; its message has the commonest reasons and a line of the first.
+
+    Args:
+        items_by_day: another day may bring the items that are not known, and its ingest looks at this day again: rows
+            that wait for it count only where nothing else is left.
 
     Raises:
         GateFailed: the share is above `limit`.
     """
     refused, rows = counts[f"{name}.quarantined"], counts[f"{name}.lines_read"]
-    if refused <= limit * rows:
+    waiting = counts.get(f"{name}.quarantined.{review_table.UNKNOWN_ITEM}", 0) if items_by_day else 0
+    if refused - waiting <= limit * rows and (refused < rows or not rows):
         return
     prefix = f"{name}.quarantined."
     reasons = {key.removeprefix(prefix): count for key, count in counts.items() if key.startswith(prefix)}
@@ -180,7 +194,7 @@ def _stop_if_too_many_are_refused(
     if commonest[0] == review_table.UNKNOWN_ITEM and known is not None and (one := known.first()):
         hint = f" (the item file has ids such as {one.item_id[:20]})"
     raise GateFailed(
-        f"{name}: {refused} of {rows} rows are refused, more than ingest.max_refused_share ({limit:.0%}): "
+        f"{name}: {refused} of {rows} rows are refused (ingest.max_refused_share allows {limit:.0%}): "
         f"{', '.join(f'{reasons[reason]} {reason}' for reason in commonest)}; such as {row.source_file[-40:]}:"
         f"{row.source_line}: {row.problem.detail[:90]}{hint}. The table quarantine has all"
     )

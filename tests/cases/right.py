@@ -213,7 +213,10 @@ RIGHT: dict[str, Right] = {
     "ids_odd": Right("ids are opaque", lambda o: not o.refused and "a\\b" in {row.user_id for row in o.reviews}),
     "json_nan": Right(
         "NaN is a missing value; Infinity is refused as a rating; no item is lost",
-        both(lines({4: "bad_rating"}, 3, "Infinity"), lambda o: len(o.items) == 4 and not o.reasons("items")),
+        both(
+            lambda o: set(o.reasons()) == {4} and len(o.reviews) == 3 and "Infinity" in o.details(),
+            lambda o: len(o.items) == 4 and not o.reasons("items"),
+        ),
         stopped=True,
     ),
     "json_types": Right(

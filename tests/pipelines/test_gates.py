@@ -1,6 +1,7 @@
 """Gates: what stops a run, what does not, and what a person gets to read."""
 
 import datetime as dt
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pyspark.sql import functions as sf
 from infra.settings import Settings
 from pipelines.delta_tables import conform, read_table
 from pipelines.gates.gate import Gate, checks_of
+from pipelines.gates.result import GateResult
 from pipelines.publisher import Publisher
 from schemas.errors import DataError, GateFailed
 from schemas.handoff import Handoff
@@ -77,10 +79,16 @@ def test_every_broken_check_is_named_with_counts_and_rows(spark: SparkSession, g
         gate.check(broken, REVIEWS, "2026-01-01")
     message = str(caught.value)
     assert "table reviews, partition 2026-01-01: 3 of 10 checks failed on 11 rows" in message
-    assert "ExpectColumnValuesToNotBeNull on item_id: 1 of 11 rows break it; rows such as user_id='u7'" in message
-    assert "ExpectCompoundColumnsToBeUnique on user_id, item_id, reviewed_at: 2 of 11 rows break it" in message
-    assert "ExpectColumnValuesToBeBetween on rating (min_value=0.5, max_value=5.0): 1 of 11 rows break it" in message
-    assert "reviewed_at=1970-01-01 00:00:00, rating=9.0" in message
+    assert "ExpectColumnValuesToNotBeNull on item_id: 1 of 11 rows break it" in message
+    assert len(message) <= 300
+    assert message.endswith("reviews--2026-01-01.html")
+    (record,) = (tmp_path / "docs" / "results").glob("*.json")
+    every = GateResult.from_dict(json.loads(record.read_text())).failures()
+    told = " ".join(outcome.describe() for outcome in every)
+    assert "ExpectColumnValuesToNotBeNull on item_id: 1 of 11 rows break it; rows such as user_id='u7'" in told
+    assert "ExpectCompoundColumnsToBeUnique on user_id, item_id, reviewed_at: 2 of 11 rows break it" in told
+    assert "ExpectColumnValuesToBeBetween on rating (min_value=0.5, max_value=5.0): 1 of 11 rows break it" in told
+    assert "reviewed_at=1970-01-01 00:00:00, rating=9.0" in told
     assert "failed" in (tmp_path / "docs" / "index.html").read_text()
 
 

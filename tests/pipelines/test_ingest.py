@@ -244,7 +244,7 @@ def test_daily_files_know_the_items_of_earlier_days(ingest, table, tmp_path: Pat
     (tmp_path / "2026-01-30" / "r.json").write_text("\n".join(json.dumps(_review(n)) for n in (0, 1, 2)))
     (tmp_path / "2026-01-31" / "r.json").write_text("\n".join(json.dumps(_review(n)) for n in (7, 8, 9, 10)))
     paths = tmp_path / "{partition}" / "r.json", tmp_path / "{partition}" / "m.json"
-    first = ingest(*paths, partition="2026-01-30", overrides={"ingest.max_refused_share": 0.4})
+    first = ingest(*paths, partition="2026-01-30")  # what waits for another day's items stops nothing
     assert (first.counts["reviews.ingested"], first.counts["reviews.quarantined.unknown_item"]) == (2, 1)
     # The next day keeps them instead: what an earlier day described needs no stub, what nobody did gets one.
     second = ingest(*paths, partition="2026-01-31", unknown_items="keep")
@@ -282,7 +282,7 @@ def test_a_line_that_became_nothing_fails_the_gate(ingest, tmp_path: Path, monke
     path = tmp_path / "r.csv"
     path.write_text("user_id,item_id,rating,reviewed_at\na,12,5,2024-01-01\n")
     monkeypatch.setattr("pipelines.landing.text_files.count_lines", lambda *_: 3)
-    with pytest.raises(GateFailed, match="the files have 3 lines, and 2 became of something"):
+    with pytest.raises(GateFailed, match="the files have 3 lines, and 2 of them are accounted for"):
         ingest(path)
 
 

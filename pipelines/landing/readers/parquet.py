@@ -120,7 +120,7 @@ def _read_group(spark: SparkSession, path: str, sources: Mapping[str, _Source], 
 def _remote(spark: SparkSession, path: str) -> Part:
     """What Spark finds below an address that only it can read."""
     try:
-        schema = spark.read.option("mergeSchema", "true").parquet(path).schema
+        schema = spark.read.option("mergeSchema", "true").parquet(literal(path)).schema
         return Part(path, to_arrow_schema(schema, prefers_large_types=False), frozenset(), frozenset())
     except (AnalysisException, Py4JJavaError) as error:
         raise DataError(f"{path} cannot be read: {_cause(error)}") from error
