@@ -113,6 +113,12 @@ class MenderTok(GenerativeRecommender):
         counted = self.encoder.count_tokens([title + SEPARATOR * joint for title in catalogue.titles])
         self._title_lengths = [n - self._special * joint for n in counted]
 
+    @classmethod
+    def packages(cls, settings: RecipeSettings, *, steered: bool) -> tuple[str, ...]:
+        """As `Recommender.packages`; adapters bring their own."""
+        adapted = isinstance(settings, MenderTokSettings) and settings.encoder_training == "lora"
+        return (*super().packages(settings, steered=steered), *(("peft",) if adapted else ()))
+
     @property
     def encoder(self) -> TransformerEncoder:
         """The pretrained encoder."""
