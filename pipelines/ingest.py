@@ -44,7 +44,9 @@ def run(request: StageRequest) -> StageReport:
         landed_items = read_items(spark, dataset, request.partition, ours.max_line_bytes)
         checked_items: DataFrame | None = None
         if landed_items:
-            checked_items = publisher.cache(item_table.check_items(landed_items, ours.description_words))
+            checked_items = publisher.cache(
+                item_table.check_items(landed_items, ours.description_words, ours.max_text_chars)
+            )
         known = _known_items(spark, settings, dataset, request, checked_items)
 
         progress.update(1, 4, "reading reviews")
@@ -112,7 +114,8 @@ def _tally(name: str, landed: Landed, checked: DataFrame, erased: int = 0) -> di
     """Counts of one file, with the proof that no line was lost."""
     junk = sf.col("junk_title") if "junk_title" in checked.columns else sf.lit(False)
     groups = checked.groupBy(sf.col("problem.reason").alias("reason"), (sf.col("copy") > 1).alias("is_copy"))
-    rows = groups.agg(sf.count(sf.lit(1)).alias("rows"), sf.count_if(junk).alias("junk")).collect()
+    counted = (sf.count(sf.lit(1)).alias("rows"), sf.count_if(junk).alias("junk"), sf.count_if("cut").alias("cut"))
+    rows = groups.agg(*counted).collect()
     reasons = {row.reason: row.rows for row in rows if row.reason}
     duplicates = sum(row.rows for row in rows if not row.reason and row.is_copy)
     ingested = sum(row.rows for row in rows if not row.reason and not row.is_copy)
@@ -125,6 +128,7 @@ def _tally(name: str, landed: Landed, checked: DataFrame, erased: int = 0) -> di
         f"{name}.ingested": ingested,
         f"{name}.quarantined": quarantined,
         f"{name}.duplicates": duplicates,
+        f"{name}.texts_cut": sum(row.cut for row in rows if not row.reason and not row.is_copy),
         **({"reviews.erased": erased} if name == "reviews" else {}),
         **{f"{name}.quarantined.{reason}": count for reason, count in sorted(reasons.items())},
         **(titles if name == "items" else {}),

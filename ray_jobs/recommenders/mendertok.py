@@ -274,7 +274,10 @@ class MenderTok(GenerativeRecommender):
         """The inverse of `trained_state`."""
         missing, unexpected = self.load_state_dict(dict(state), strict=False)
         wrong = [name for name in missing if not _is_frozen(name)] + list(unexpected)
-        assert not wrong, f"weights do not fit the recipe: {wrong}"
+        if wrong:
+            raise DataError(
+                f"weights do not fit the recipe {self.name} ({len(wrong)} tensors, first {wrong[0]}): train it again"
+            )
 
 
 def _is_frozen(name: str) -> bool:

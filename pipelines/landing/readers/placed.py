@@ -99,6 +99,11 @@ def too_long(size: Column, limit: int, advice: str) -> tuple[Column, Column]:
     return size > limit, problem("line_too_long", detail)
 
 
+def texts_cut(limit: int, *names: str) -> Column:
+    """Whether one of the columns `names`, of texts, is longer than `limit` characters."""
+    return sf.greatest(*(sf.coalesce(sf.char_length(name), sf.lit(0)) for name in (*names, names[0]))) > limit
+
+
 def instant(number: Column) -> Column:
     """A timestamp from a number of seconds or, from 10^11 on (which as seconds is the year 5138), milliseconds."""
     micros = sf.when(sf.abs(number) < 1e11, number * 1_000_000).when(sf.abs(number) < 1e14, number * 1000)
