@@ -37,6 +37,7 @@ from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.recommenders.generative import GenerativeRecommender
 from ray_jobs.recommenders.generative_settings import MenderTokSettings
 from ray_jobs.recommenders.settings import RecipeSettings
+from schemas.errors import DataError
 
 PREFERENCE_PREFIX = "Preferences: "
 ITEMS_PREFIX = "Items: "
