@@ -49,7 +49,9 @@ def run(request: StageRequest) -> StageReport:
         landed_items = read_items(spark, dataset, request.partition, ours.max_line_bytes)
         checked_items: DataFrame | None = None
         if landed_items:
-            checked_items = publisher.cache(item_table.check_items(landed_items, ours.description_words))
+            checked_items = publisher.cache(
+                item_table.check_items(landed_items, ours.description_words, ours.max_text_chars)
+            )
         known = _known_items(spark, settings, dataset, request, checked_items)
 
         progress.update(1, 4, "reading reviews")
@@ -132,9 +134,9 @@ def _tally(name: str, landed: Landed, checked: DataFrame, erased: DataFrame | No
     unread = sf.col("unread").isNotNull() if "unread" in checked.columns else sf.lit(False)
     lines = sf.coalesce(sf.sum("source_lines"), sf.lit(0)).alias("lines")
     groups = checked.groupBy(sf.col("problem.reason").alias("reason"), (sf.col("copy") > 1).alias("is_copy"))
-    rows = groups.agg(
-        sf.count(sf.lit(1)).alias("rows"), lines, sf.count_if(junk).alias("junk"), sf.count_if(unread).alias("unread")
-    ).collect()
+    kinds = {"junk": junk, "unread": unread, "cut": sf.col("cut")}
+    counted = [sf.count_if(where).alias(kind) for kind, where in kinds.items()]
+    rows = groups.agg(sf.count(sf.lit(1)).alias("rows"), lines, *counted).collect()
     gone = erased.agg(sf.count(sf.lit(1)).alias("rows"), lines).collect()[0] if erased else None
     reasons = {row.reason: row.rows for row in rows if row.reason}
     no_rows = {reason: reasons.pop(reason, 0) for reason in (HEADER, BLANK)}
@@ -158,6 +160,7 @@ def _tally(name: str, landed: Landed, checked: DataFrame, erased: DataFrame | No
         f"{name}.ingested": ingested,
         f"{name}.quarantined": quarantined,
         f"{name}.duplicates": duplicates,
+        f"{name}.texts_cut": sum(row.cut for row in kept),
         **({"reviews.erased": gone.rows} if gone else {}),
         **{f"{name}.quarantined.{reason}": count for reason, count in sorted(reasons.items())},
         **(titles if name == "items" else {}),

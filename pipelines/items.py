@@ -9,7 +9,8 @@ from pyspark.sql import functions as sf
 
 from pipelines.landing.cleaning import clean_brand, clean_categories, clean_description, clean_price, clean_title
 from pipelines.landing.readers import PLACE, Landed
-from pipelines.landing.readers.placed import first_problem, problem
+from pipelines.landing.readers.placed import first_problem, problem, texts_cut
+from pipelines.review_rules import MAX_TEXT_CHARS
 from schemas.items import ITEMS
 
 _CLEANED = "title string, brand string, categories array<string>, price double, description string, text string"
@@ -47,16 +48,27 @@ def item_text(
     return " ".join(part if part.endswith((".", "!", "?")) else f"{part}." for part in parts)
 
 
-def check_items(landed: Landed, description_words: int) -> DataFrame:
+def check_items(landed: Landed, description_words: int, max_text_chars: int = MAX_TEXT_CHARS) -> DataFrame:
     """Every landed line with cleaned columns, the first problem found, and its rank among copies of its item.
 
+    Args:
+        description_words: how much of a description goes into an item's text.
+        max_text_chars: longer texts are cut.
+
     Returns:
-        One row per landed line: the columns of `PLACE` and of the table without ``partition_date``; `junk_title`,
-        true where the source has a title that is page code; `unread`; and `copy`, which is 1 for the winner of an
-        item_id: one with a title, then longest text, then first file and line. `copy` counts rows without a problem.
+        One row per landed line: the columns of `PLACE` and of the table without ``partition_date``; `cut`, true where a
+        text was too long; `junk_title`, true where the source has a title that is page code; `unread`; and `copy`, which
+        is 1 for the winner of an item_id: one with a title, then longest text, then first file and line. `copy` counts
+        rows without a problem.
     """
     clean = sf.pandas_udf(_cleaner(description_words), _CLEANED)  # type: ignore[call-overload]
-    frame = landed.frame.withColumn("item_id", sf.trim("item_id"))
+    most, texts, lists = sf.lit(max_text_chars), ("title", "brand"), ("categories", "description")
+    long = texts_cut(max_text_chars, *texts)
+    for name in lists:
+        long = long | sf.coalesce(sf.exists(name, lambda text: sf.char_length(text) > most), sf.lit(False))
+    cut = {name: sf.left(name, most) for name in texts}
+    cut |= {name: sf.transform(name, lambda text: sf.left(text, most)) for name in lists}
+    frame = landed.frame.withColumns({"item_id": sf.trim("item_id"), "cut": long, **cut})
     cleaned = clean("item_id", "title", "brand", "categories", "price", "description")
     absent = (
         sf.coalesce(sf.col("item_id"), sf.lit("")) == "",
@@ -68,6 +80,7 @@ def check_items(landed: Landed, description_words: int) -> DataFrame:
         "item_id",
         sf.coalesce(sf.trim("title"), sf.lit("")).alias("_title"),
         "unread",
+        "cut",
         cleaned.alias("_cleaned"),
     )
     fine = sf.col("problem").isNull()
@@ -81,6 +94,7 @@ def check_items(landed: Landed, description_words: int) -> DataFrame:
         *PLACE,
         "item_id",
         "_cleaned.*",
+        "cut",
         ((sf.col("_title") != "") & sf.col("_cleaned.title").isNull()).alias("junk_title"),
         "unread",
         sf.when(fine, sf.row_number().over(copies)).alias("copy"),

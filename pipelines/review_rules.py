@@ -3,6 +3,9 @@
 import datetime as dt
 from dataclasses import dataclass
 
+MAX_TEXT_CHARS = 32_768
+"""Characters of a text, unless the setting ``ingest.max_text_chars`` says otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewRules:
@@ -11,8 +14,10 @@ class ReviewRules:
     Args:
         earliest, latest: days between which a review was written, both included.
         rated: whether it has a rating.
+        max_text_chars: longer texts are cut.
     """
 
     earliest: dt.date
     latest: dt.date
     rated: bool = True
+    max_text_chars: int = MAX_TEXT_CHARS

@@ -6,7 +6,7 @@ from pyspark.sql import functions as sf
 
 from pipelines.landing.cleaning import clean_text
 from pipelines.landing.readers import PLACE, Landed
-from pipelines.landing.readers.placed import first_problem, problem
+from pipelines.landing.readers.placed import first_problem, problem, texts_cut
 from pipelines.review_rules import ReviewRules
 from schemas.reviews import REVIEWS
 
@@ -22,12 +22,13 @@ def check_reviews(landed: Landed, rules: ReviewRules, known_items: DataFrame | N
         known_items: frame of `item_id`; reviews of other items are refused. None lets every item pass.
 
     Returns:
-        One row per landed line: the columns of `PLACE` and of the table without ``partition_date``, and `copy`, which
-        is 1 for the winner of a key (user_id, item_id, reviewed_at): longest text, then first file and line. `copy`
-        counts rows without a problem only.
+        One row per landed line: the columns of `PLACE` and of the table without ``partition_date``; `cut`, true where a
+        text was too long; and `copy`, which is 1 for the winner of a key (user_id, item_id, reviewed_at): longest text,
+        then first file and line. `copy` counts rows without a problem only.
     """
     clean = sf.pandas_udf(_clean_texts, "string")  # type: ignore[call-overload]
     user, item = sf.trim("user_id"), sf.trim("item_id")
+    title, text = (sf.left(name, sf.lit(rules.max_text_chars)) for name in ("title", "text"))
     frame = landed.frame.select(
         *PLACE,
         user.alias("user_id"),
@@ -35,8 +36,9 @@ def check_reviews(landed: Landed, rules: ReviewRules, known_items: DataFrame | N
         "reviewed_at",
         "date_raw",
         sf.col("rating").cast("double").alias("rating"),
-        sf.nullif(clean("title"), sf.lit("")).alias("title"),
-        sf.coalesce(clean("text"), sf.lit("")).alias("text"),
+        sf.nullif(clean(title), sf.lit("")).alias("title"),
+        sf.coalesce(clean(text), sf.lit("")).alias("text"),
+        texts_cut(rules.max_text_chars, "title", "text").alias("cut"),
         "verified",
         "helpful_votes",
     )
@@ -88,6 +90,7 @@ def check_reviews(landed: Landed, rules: ReviewRules, known_items: DataFrame | N
         "text",
         "verified",
         "helpful_votes",
+        "cut",
         sf.when(fine, sf.row_number().over(copies)).alias("copy"),
     )
 

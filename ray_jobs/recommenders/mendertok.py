@@ -37,6 +37,7 @@ from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.recommenders.generative import GenerativeRecommender
 from ray_jobs.recommenders.generative_settings import MenderTokSettings
 from ray_jobs.recommenders.settings import RecipeSettings
+from schemas.errors import DataError
 
 PREFERENCE_PREFIX = "Preferences: "
 ITEMS_PREFIX = "Items: "
@@ -112,6 +113,12 @@ class MenderTok(GenerativeRecommender):
         self._special = self.encoder.count_tokens([""])[0]
         counted = self.encoder.count_tokens([title + SEPARATOR * joint for title in catalogue.titles])
         self._title_lengths = [n - self._special * joint for n in counted]
+
+    @classmethod
+    def packages(cls, settings: RecipeSettings, *, steered: bool) -> tuple[str, ...]:
+        """As `Recommender.packages`; adapters bring their own."""
+        adapted = isinstance(settings, MenderTokSettings) and settings.encoder_training == "lora"
+        return (*super().packages(settings, steered=steered), *(("peft",) if adapted else ()))
 
     @property
     def encoder(self) -> TransformerEncoder:
@@ -274,7 +281,10 @@ class MenderTok(GenerativeRecommender):
         """The inverse of `trained_state`."""
         missing, unexpected = self.load_state_dict(dict(state), strict=False)
         wrong = [name for name in missing if not _is_frozen(name)] + list(unexpected)
-        assert not wrong, f"weights do not fit the recipe: {wrong}"
+        if wrong:
+            raise DataError(
+                f"weights do not fit the recipe {self.name} ({len(wrong)} tensors, first {wrong[0]}): train it again"
+            )
 
 
 def _is_frozen(name: str) -> bool:

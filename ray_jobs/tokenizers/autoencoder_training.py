@@ -83,7 +83,7 @@ class InMemory:
         """See `Examples.batches`."""
         order = torch.randperm(len(self.sample), generator=torch.Generator().manual_seed(_mixed(seed, epoch)))
         share = -(-len(order) // self.world)
-        mine = order.repeat(2)[self.rank : share * self.world : self.world].to(self.sample.device)
+        mine = order.repeat(1 + self.world)[self.rank : share * self.world : self.world].to(self.sample.device)
         return (self.sample[rows] for rows in mine.split(size))
 
 

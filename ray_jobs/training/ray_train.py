@@ -242,6 +242,7 @@ def train(
         _worker,
         plan,
         settings,
+        examples=len(plan.train),
         run_name=run_name,
         home=home,
         stage=stage,
@@ -259,6 +260,7 @@ def run_workers(
     plan: Any,
     settings: RaySettings,
     *,
+    examples: int,
     run_name: str,
     home: str,
     stage: str,
@@ -278,6 +280,7 @@ def run_workers(
         worker: gets a dict with plan (a reference in Ray's object store), threads, board, hook, on_step, parallel,
             checkpoint_s and until (a time in seconds since 1970); it goes on from Ray Train's checkpoint and calls
             `report_state`.
+        examples: how many there are; more workers than that would have nothing to do, and are not started.
         home, stage: where progress goes.
         max_failures: how often a lost worker group is started again from the last checkpoint.
         hook: called on every worker after each report.
@@ -295,6 +298,7 @@ def run_workers(
     earlier = finished_state(settings.storage, run_name)
     if earlier is not None:
         return Outcome(earlier, reused=True)
+    settings = settings.model_copy(update={"workers": max(1, min(settings.workers, examples))})
     require_resources(settings, wait_s)
     board: Any = (
         ray.remote(num_cpus=0)(ProgressBoard).options(label_selector=_this_node()).remote(home, stage, observer)

@@ -20,7 +20,7 @@ from pipelines.items import check_items
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
 from pipelines.landing.readers import read_items, read_reviews
 from pipelines.landing.register import register
-from pipelines.review_rules import ReviewRules
+from pipelines.review_rules import MAX_TEXT_CHARS, ReviewRules
 from pipelines.reviews import check_reviews
 from pipelines.reviews import winners as review_winners
 from pipelines.stages.ingest import IngestSettings
@@ -108,11 +108,13 @@ def test_a_file_with_five_percent_broken_lines(ingest, table, tmp_path: Path):
     """21 broken lines of every kind among 420: good rows in, bad rows quarantined with reasons, counts add up."""
     broken = _broken_lines()
     good = [json.dumps(_review(100 + n)).encode() for n in range(19 * len(broken))]
+    good[0] = json.dumps(_review(100, reviewText="long " * 8000)).encode()
     lines = [("", line) for line in good] + broken
     random.Random(3).shuffle(lines)
     (tmp_path / "r.json.gz").write_bytes(gzip.compress(b"\n".join(line for _, line in lines) + b"\n"))
     meta = [{"asin": f"I{n}", "title": f"Item {n}", "price": "$5"} for n in range(7)]
     meta += [{"asin": f"J{n}", "title": "More"} for n in range(4)]
+    meta[0]["description"] = ["short", "long " * 8000]
     bad_meta = [b"{", b'{"title": "no id"}', b'{"asin": "I9", "title": {"a": 1}}']
     (tmp_path / "m.json").write_bytes(b"\n".join([*(json.dumps(m).encode() for m in meta), *bad_meta]))
 
@@ -129,6 +131,8 @@ def test_a_file_with_five_percent_broken_lines(ingest, table, tmp_path: Path):
     assert {k: v for k, v in counts.items() if k.startswith("reviews.quarantined.")} == expected
     assert (counts["items.lines_read"], counts["items.ingested"], counts["items.quarantined"]) == (14, 12, 2)
     assert counts["items.unread_fields"] == 1
+    assert (counts["reviews.texts_cut"], counts["items.texts_cut"]) == (1, 1)
+    assert max(len(row.text) for row in table("reviews")) == MAX_TEXT_CHARS
 
     refused = {row.row_key: row for row in table("quarantine")}
     assert len(refused) == len(broken) + 2

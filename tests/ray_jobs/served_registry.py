@@ -41,7 +41,7 @@ def make_registry(name: str, items: int, sizes: TigerSettings, versions: int = 2
         model = Tiger(sizes, Catalogue(names, titles, names, codes, (-(-items // PER_CODE), PER_CODE)))
         bundle = save_bundle(Path(settings.home) / f"bundle-{version}", model, {})
         run_id = client.create_run(experiment).info.run_id
-        model_id = log_model(run_id, bundle, example, False, {})
+        model_id = log_model(run_id, bundle, example, model.packages(sizes, steered=False), {})
         client.create_model_version(name, f"models:/{model_id}", model_id=model_id)
     client.set_registered_model_alias(name, "champion", "1")
     return client

@@ -109,6 +109,11 @@ def literal(path: str) -> str:
     return re.sub(r"([\\\[\]{}*?])", r"\\\1", path)
 
 
+def texts_cut(limit: int, *names: str) -> Column:
+    """Whether one of the columns `names`, of texts, is longer than `limit` characters."""
+    return sf.greatest(*(sf.coalesce(sf.char_length(name), sf.lit(0)) for name in (*names, names[0]))) > limit
+
+
 def instant(number: Column) -> Column:
     """A timestamp from a number since 1970 whose size tells its unit.
 

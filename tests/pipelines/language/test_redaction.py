@@ -1,6 +1,7 @@
 import pytest
 
 from infra.errors import SettingError
+from pipelines.language.reading import ReviewLineSettings
 from pipelines.language.redaction import KINDS, check_kinds, redact
 
 
@@ -29,3 +30,17 @@ def test_each_kind_is_optional():
     assert redact(text, ("email",)) == "Mr. Smith, [email], (650) 253-0000"
     with pytest.raises(SettingError, match="redact has passport; use some of email, phone, name"):
         check_kinds(("passport",))
+
+
+def test_a_review_is_cut_before_personal_data_is_sought_and_none_shows_at_the_cut(monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "pipelines.language.reading.redact", lambda text, *rest: read.append(text) or redact(text, *rest)
+    )
+    shown = ReviewLineSettings(max_review_words=3).shown
+    assert shown("a." * 50_000)
+    assert shown("word " * 50_000) == "word word word"
+    assert all(len(text) < 1000 for text in read)
+    assert shown("Call us at +44 20 7031 3000 or mail") == "Call us at"
+    assert shown("Call +44 20 7031 3000 or mail") == "Call [phone] or"
+    assert shown(f"{'x' * 500} two{'y' * 400} jane@mail.example.org") == f"{'x' * 500} two{'y' * 400}"

