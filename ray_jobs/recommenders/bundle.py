@@ -169,7 +169,10 @@ class Bundle:
         times, asked_at = ([row[-reach:] for row in timed[0]], timed[1]) if timed else (None, None)
         batch = make_batch(recent, [sentence or "" for sentence in sentences], None, times, asked_at)
         batch = replace(batch, strength=torch.tensor(factors)).to(self.recommender.device)
-        exclude = make_batch(held, [""] * len(held)).history.to(self.recommender.device) if exclude_seen else None
+        exclude = None
+        if exclude_seen:
+            seen = [list(dict.fromkeys(history)) for history in held]
+            exclude = make_batch(seen, [""] * len(seen)).history.to(self.recommender.device)
         items, scores = self.recommender.topk(batch, k, exclude)
         return [
             [(self.catalogue.item_ids[i], s) for i, s in zip(row, row_scores, strict=True) if i >= 0]

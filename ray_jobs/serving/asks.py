@@ -12,6 +12,8 @@ from ray_jobs.steering.sentences import MOST_CHARACTERS
 MOST_ASKS = 1000
 MOST_ITEMS = 10_000
 MOST_K = 1000
+MOST_LISTED = 20_000
+"""Items that the answers to one list of requests may have together."""
 Moment = Annotated[int, Field(ge=EARLIEST, le=LATEST)]
 
 
@@ -73,16 +75,22 @@ def parse(body: bytes) -> Ask | list[Ask]:
     """One request, or a list of them.
 
     Raises:
-        Refused: the body is not JSON (status 400), or a field is missing, unknown or of the wrong kind (status 422).
+        Refused: the body is not JSON (status 400), a field is missing, unknown or of the wrong kind, or a list asks for
+            too many items (status 422).
     """
     try:
-        return _MANY.validate_json(body) if body.lstrip()[:1] == b"[" else _ONE.validate_json(body)
+        if body.lstrip()[:1] != b"[":
+            return _ONE.validate_json(body)
+        asks = _MANY.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field, problem = ".".join(str(part)[:60] for part in first["loc"]), first["msg"].removeprefix("Value error, ")
         if first["type"] == "json_invalid":
             raise Refused("", f"the body is no JSON: {problem}", 400) from error
         raise Refused(field, f"{problem}; {_shown(first['input'])} was given") from error
+    if (listed := sum(ask.k for ask in asks)) > MOST_LISTED:
+        raise Refused("", f"the list asks for {listed} items together, more than {MOST_LISTED}: send several")
+    return asks
 
 
 def _shown(value: object) -> str:

@@ -40,6 +40,7 @@ class Attack:
                 reader, writer = await asyncio.open_connection(self.host, int(self.port), local_addr=(source, 0))
                 try:
                     answer = asyncio.ensure_future(reader.readline())
+                    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
                     for part in parts:
                         if answer.done():
                             break

@@ -1,6 +1,8 @@
 import pytest
 
 from infra.errors import SettingError
+from infra.settings import load_settings, stage_settings
+from ray_jobs.serving.__main__ import main
 from ray_jobs.serving.asks import Ask, Refused, parse
 from ray_jobs.serving.settings import ServingSettings
 
@@ -32,6 +34,8 @@ def test_one_request_or_a_list():
         (b'{"history": ["a"], "top": 3}', 422, "top", "not permitted"),
         (b'[{"history": ["a"]}, {"history": ["a"], "k": 10.5}]', 422, "1.k", "10.5 was given"),
         (b"[" + b",".join([b'{"history": []}'] * 1001) + b"]", 422, "", "at most 1000 items"),
+        (b"[" + b",".join([b'{"history": [], "k": 1000}'] * 21) + b"]", 422, "", "21000 items together"),
+        (b"[" * 100_000, 400, "", "recursion limit"),
     ],
 )
 def test_what_is_wrong_is_named(body, status, field, words):
@@ -49,8 +53,30 @@ def test_what_is_wrong_is_named(body, status, field, words):
         ({"poll_s": 0}, "serving.poll_s is 0"),
         ({"batch_wait_ms": -1}, "serving.batch_wait_ms is -1"),
         ({"queue": 8}, "serving.queue is 8, below serving.max_batch_size 16"),
+        ({"read_s": float("nan")}, "serving.read_s is nan"),
+        ({"most_bytes": 0}, "serving.most_bytes is 0"),
+        ({"per_client": -1}, "serving.per_client is -1"),
+        ({"hosts": ()}, "serving.hosts is \\[\\]"),
+        ({"token": "with space"}, "serving.token has characters that no header can carry"),
     ],
 )
 def test_settings_that_cannot_work(changes, words):
     with pytest.raises(SettingError, match=words):
         ServingSettings(**changes)
+
+
+@pytest.mark.parametrize("token", ["open-sesame", "12345", "true", "0x10"])
+def test_a_token_comes_from_the_environment_and_never_from_a_command_line(monkeypatch, capsys, token):
+    monkeypatch.setenv("PENCHANT_STAGES__SERVING__TOKEN", token)
+    chosen = stage_settings(ServingSettings, "serving", load_settings())
+    assert chosen.token == token
+    assert token not in repr(chosen)
+    with pytest.raises(SystemExit):
+        main(["--dataset", "shop", "--token", token])
+    assert "unrecognized arguments: --token" in capsys.readouterr().err
+
+
+def test_hosts_are_a_flag_of_several_names(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "--hosts HOSTS [HOSTS ...]" in capsys.readouterr().out
