@@ -133,7 +133,10 @@ def _guard() -> None:
 
     def masking(*arguments: Any, **named: Any) -> logging.LogRecord:
         record = make(*arguments, **named)
-        said = record.getMessage()
+        try:
+            said = record.getMessage()
+        except Exception:  # whoever handles the record tells of the wrong call
+            return record
         if (told := masked(said)) != said:
             record.msg, record.args = told, None
         if record.exc_info and record.exc_info[0] is not None:

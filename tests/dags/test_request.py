@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from infra.state import write_json
 from schemas.handoff import Handoff, StageReport
 
 
@@ -97,3 +98,15 @@ def test_a_rollback_of_another_reign_is_other_work(request_of):
 
     assert asked("2026-02-01T03:00:00+00:00") == asked("2026-02-01T03:00:00+00:00")
     assert asked("2026-02-01T03:00:00+00:00") != asked("2026-02-02T03:00:00+00:00")
+
+
+def test_a_home_that_was_moved_or_copied_reads_its_own_tables_and_bundles(request_of, tmp_path):
+    write_json(tmp_path / "home.json", {"places": ["/old/home"]})
+    there = Handoff(table="sequences", uri="/old/home/warehouse/d/sequences", version=1, rows=1, schema_hash="h")
+    known = {"sequences": StageReport(stage="sequences", status="done", handoffs={"sequences": there}).to_dict()}
+    known["preferences"] = report("preferences", "preferences", bundle_uri="/old/home/bundles/x", page="/old/homestead")
+    request = request_of("TRAIN_RECOMMENDER", {"inputs": known})
+    assert request.inputs["sequences"].uri == f"{tmp_path}/warehouse/d/sequences"
+    assert request.inputs["preferences"].uri == "/w/preferences"
+    assert request.upstream["preferences.bundle_uri"] == f"{tmp_path}/bundles/x"
+    assert request.upstream["preferences.page"] == "/old/homestead"
