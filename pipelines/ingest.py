@@ -10,7 +10,7 @@ from infra.settings import Settings, load_settings, stage_settings
 from pipelines import items as item_table
 from pipelines import reviews as review_table
 from pipelines.delta_tables import read_table, table_exists
-from pipelines.forgetting.requests import erased_keys, without
+from pipelines.forgetting.requests import erased_keys, mark_erased
 from pipelines.gates.ahead import load_ahead
 from pipelines.landing.readers import Landed, read_items, read_reviews
 from pipelines.landing.readers.placed import RAW_CHARS
@@ -50,8 +50,9 @@ def run(request: StageRequest) -> StageReport:
         progress.update(1, 4, "reading reviews")
         landed = read_reviews(spark, dataset, request.partition, ours.max_line_bytes)
         must_be_known = known if dataset.unknown_items == "quarantine" else None
-        every = publisher.cache(review_table.check_reviews(landed, rules, must_be_known))
-        checked, erased = without(every, erased_keys(spark, settings, request.dataset))
+        every = review_table.check_reviews(landed, rules, must_be_known)
+        every = publisher.cache(mark_erased(every, erased_keys(spark, settings, request.dataset)))
+        checked, erased = every.where("NOT erased").drop("erased"), every.where("erased")
         counts = _tally("reviews", landed, checked, erased.count())
         reviews = review_table.winners(checked)
         pairs = reviews.select("user_id", "item_id").distinct().count()
