@@ -9,6 +9,7 @@ from dags.operators.ray_stage import RayStageOperator
 from dags.operators.spark_stage import SparkStageOperator
 from dags.operators.stages import STANDS_IN, Stage
 from infra.settings import load_settings
+from schemas.names import DATASET_PATTERN, DAY_PATTERN, LONGEST
 from schemas.recipes import RECOMMENDERS, TOKENIZERS
 
 POOL = "heavy"
@@ -26,7 +27,8 @@ DEFAULT_ARGS = {
 DATASET = Param(
     "planted-world",
     type="string",
-    pattern="^[a-z0-9][a-z0-9_-]*$",
+    pattern=DATASET_PATTERN,
+    maxLength=LONGEST,
     title="Data set",
     description="A registered data set (`python -m pipelines.landing.register --help`); its tables lie under its name",
 )
@@ -34,6 +36,7 @@ PARTITION = Param(
     None,
     type=["null", "string"],
     format="date",
+    pattern=DAY_PATTERN,
     title="Partition",
     description="The day to work on. Empty: the run's data interval, or the last whole day for a manual run.",
 )

@@ -22,6 +22,7 @@ from pipelines.language.reading import ReviewLineSettings
 from pipelines.stages.denoised_sequences import DenoiseSettings
 from pipelines.stages.review_summaries import SummaryStageSettings
 from schemas.errors import DataError
+from schemas.names import DATASET, DAY
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row, SparkSession
@@ -152,8 +153,8 @@ def price(text: str) -> tuple[str, tuple[float, float]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, project and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="name of the registered data set")
-    parser.add_argument("--partition", required=True, help="day of the measured run, e.g. 2026-01-31")
+    parser.add_argument("--dataset", type=DATASET, required=True, help="name of the registered data set")
+    parser.add_argument("--partition", type=DAY, required=True, help="day of the measured run, e.g. 2026-01-31")
     parser.add_argument("--users", type=int, required=True, help="users to project to")
     parser.add_argument("--reviews-per-user", type=float, help="default: the mean of the data set's histories")
     parser.add_argument("--new-reviews-per-day", type=int, default=10_000, help="default: 10000")

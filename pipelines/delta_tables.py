@@ -269,25 +269,31 @@ def append_rows(spark: SparkSession, frame: DataFrame, table: Table, uri: str, i
 
 
 def delete_rows(
-    spark: SparkSession, uri: str, condition: Column, identity: RunIdentity, notes: Mapping[str, str]
-) -> int:
-    """Delete the rows of the table at `uri` for which `condition` holds, and return how many there were.
+    spark: SparkSession, gone: DataFrame, table: Table, uri: str, identity: RunIdentity, notes: Mapping[str, str]
+) -> None:
+    """Delete the rows of the table at `uri` that have the key and the partition of a row of `gone`.
 
-    No such rows make no commit. The condition stands in the table's log as it is written: build it from hashes where
-    its values may not be read there.
+    Keys are joined with, and get into the table's log no more than as the smallest and largest of a file.
 
     Args:
+        gone: at least one row; evaluated several times: cache it when that is dear.
         notes: more that the commit says of itself, beside the run's identity.
     """
+    names = tuple(dict.fromkeys((*table.partition_by, *table.key)))
+    keys = gone.select(*names).distinct()
 
-    def attempt() -> int:
-        found = read_table(spark, uri).where(condition).count()
-        if found:
-            DeltaTable.forPath(_session(spark, identity, notes), uri).delete(condition)
-            seal_table(uri)
-        return found
+    def attempt() -> None:
+        check_log(uri)
+        (
+            DeltaTable.forPath(_session(spark, identity, notes), uri)
+            .alias("target")
+            .merge(keys.alias("source"), _all(*(sf.col(f"target.{n}") == sf.col(f"source.{n}") for n in names)))
+            .whenMatchedDelete()
+            .execute()
+        )
+        seal_table(uri)
 
-    return _retrying(attempt)
+    _retrying(attempt)
 
 
 def _checked_count(rows: DataFrame, table: Table, partition: Mapping[str, Any]) -> int:

@@ -12,7 +12,7 @@ from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from pipelines.delta_tables import delete_rows, read_table, table_exists
 from pipelines.forgetting.history import deletions, held_until, purge
-from pipelines.forgetting.proof import Proof, Proved, Search, clean_data_docs, read_proof, write_proof
+from pipelines.forgetting.proof import Proof, Proved, Recount, clean_data_docs, note_seen, read_proof, write_proof
 from pipelines.forgetting.requests import enter
 from pipelines.forgetting.traces import find_traces, in_order
 from pipelines.language.journal import journal_dir
@@ -20,6 +20,7 @@ from pipelines.language.ledger import Ledger
 from pipelines.language.reading import ReviewLineSettings
 from pipelines.spark import stage_session
 from pipelines.stages.erasure import STAGE, ErasureSettings
+from schemas.dataset import Dataset
 from schemas.erasures import ERASURES, NOTE, user_key
 from schemas.errors import DataError
 from schemas.handoff import Handoff, StageReport, read_report, write_report
@@ -37,7 +38,8 @@ def run(request: StageRequest) -> StageReport:
 
     Raises:
         SettingError: nobody is named.
-        DataError: a language stage is running, or the recount finds an id in the newest version of a table.
+        DataError: there is no such data set, a language stage is running, or the recount finds an id in the newest
+            version of a table.
     """
     settings = load_settings()
     chosen = stage_settings(ErasureSettings, STAGE, settings, request.overrides)
@@ -49,27 +51,36 @@ def run(request: StageRequest) -> StageReport:
     docs_dir = settings.data_docs_dir(request.dataset)
     spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
+    tables = [t for t in in_order() if table_exists(spark, settings.table_uri(request.dataset, t.name))]
+    if not tables:
+        Dataset.load(settings.datasets_dir(), request.dataset)
 
     added = enter(spark, settings, request.dataset, users, request.partition_date(), chosen.reason, identity)
     _take_over_journals(spark, settings, request)
-    tables = [t for t in in_order() if table_exists(spark, settings.table_uri(request.dataset, t.name))]
     steps = len(tables) + 1
     progress.update(0, steps, "looking for traces")
     words = settings.stages.get("text_vectors", {}).get("max_review_words", MAX_REVIEW_WORDS)
     words = request.overrides.get("text_vectors.max_review_words", words)
-    traces = find_traces(spark, settings, request.dataset, keys, reading, words)
+    traces = find_traces(spark, settings, request.dataset, users, reading, words)
 
     before: dict[str, int] = {}
     deleted: dict[str, int] = {}
     for number, table in enumerate(tables, 1):
-        condition = traces.condition(table)
         uri = settings.table_uri(request.dataset, table.name)
-        before[table.name] = read_table(spark, uri).count()
-        if condition is not None:
-            deleted[table.name] = delete_rows(spark, uri, condition, identity, {NOTE: erasure})
+        rows = read_table(spark, uri)
+        before[table.name] = rows.count()
+        gone = traces.rows(rows, table)
+        if gone is not None:
+            gone = gone.select(*dict.fromkeys((*table.key, *table.partition_by)), "_of").cache()
+            deleted[table.name] = gone.count()
+            if deleted[table.name]:
+                named = gone.select(sf.explode("_of").alias("key")).distinct().collect()
+                note_seen(docs_dir, erasure, {row.key for row in named})
+                delete_rows(spark, gone, table, uri, identity, {NOTE: erasure})
+            gone.unpersist()
         progress.update(number, steps, f"{table.name}: {deleted.get(table.name, 0)} rows deleted")
-    search = Search(users)
-    examples = clean_data_docs(docs_dir, search)
+    recount = Recount(users)
+    examples = clean_data_docs(docs_dir, recount)
 
     earlier = read_proof(docs_dir, erasure)
     known = {proved.table: proved for proved in earlier.tables} if earlier else {}
@@ -77,20 +88,20 @@ def run(request: StageRequest) -> StageReport:
     for table in (*tables, ERASURES):
         uri = settings.table_uri(request.dataset, table.name)
         now = deleted.get(table.name, 0)
-        proved.append(_prove(spark, table, uri, before.get(table.name), now, known.get(table.name), erasure, search))
+        proved.append(_prove(spark, table, uri, before.get(table.name), now, known.get(table.name), erasure, recount))
     proof = Proof(
         erasure=erasure,
         dataset=request.dataset,
         requested_on=earlier.requested_on if earlier else request.partition,
         reason=earlier.reason if earlier else chosen.reason,
         users=tuple(sorted(keys)),
-        searched_as_words=search.distinctive,
+        never_seen=tuple(sorted(keys - note_seen(docs_dir, erasure, ()))),
         checked_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         tables=tuple(proved),
     )
     page = write_proof(docs_dir, proof)
     if chosen.purge_history:
-        proof = replace(proof, tables=tuple(_purge(spark, settings, request, one, search) for one in proof.tables))
+        proof = replace(proof, tables=tuple(_purge(spark, settings, request, one, recount) for one in proof.tables))
         write_proof(docs_dir, proof)
     _repoint(spark, settings, request.dataset, proof)
     progress.update(steps, steps, f"{proof.deleted} rows deleted")
@@ -106,6 +117,7 @@ def run(request: StageRequest) -> StageReport:
         counts={
             "users": len(keys),
             "users_added": added,
+            "users_never_seen": len(proof.never_seen),
             "deleted": sum(deleted.values()),
             **{f"deleted.{name}": count for name, count in deleted.items() if count},
             "examples_removed": examples,
@@ -142,10 +154,10 @@ def _prove(
     deleted_now: int,
     known: Proved | None,
     erasure: str,
-    search: Search,
+    recount: Recount,
 ) -> Proved:
     """Recount one table; earlier tries count with what the table's history and their record say."""
-    rows, version, found = search.of_table(uri)
+    rows, version, found = recount.of_table(uri)
     made = deletions(spark, uri, erasure)
     deleted = max(made.rows, (known.deleted if known else 0) + deleted_now)
     until = held_until(table, made.last).isoformat(timespec="seconds") if made.last else ""
@@ -161,13 +173,13 @@ def _prove(
     )
 
 
-def _purge(spark: SparkSession, settings: Settings, request: StageRequest, one: Proved, search: Search) -> Proved:
+def _purge(spark: SparkSession, settings: Settings, request: StageRequest, one: Proved, recount: Recount) -> Proved:
     """The table without its old versions, where these hold something."""
     if not one.history_until:
         return one
     uri = settings.table_uri(request.dataset, one.table)
     removed = purge(spark, uri, request.identity())
-    rows, version, found = search.of_table(uri)
+    rows, version, found = recount.of_table(uri)
     files = one.files_removed + removed
     return replace(one, files_removed=files, history_until="", rows_now=rows, version=version, found=found)
 

@@ -11,7 +11,7 @@ from infra.settings import Settings, load_settings, stage_settings
 from pipelines import items as item_table
 from pipelines import reviews as review_table
 from pipelines.delta_tables import read_table, table_exists
-from pipelines.forgetting.requests import erased_keys, without
+from pipelines.forgetting.requests import erased_keys, mark_erased
 from pipelines.gates.ahead import load_ahead
 from pipelines.landing.csv_rows import BLANK, HEADER
 from pipelines.landing.readers import Landed, read_items, read_reviews
@@ -57,8 +57,9 @@ def run(request: StageRequest) -> StageReport:
         progress.update(1, 4, "reading reviews")
         landed = read_reviews(spark, dataset, request.partition, ours.max_line_bytes)
         must_be_known = known if dataset.unknown_items == "quarantine" else None
-        every = publisher.cache(review_table.check_reviews(landed, rules, must_be_known))
-        checked, erased = without(every, erased_keys(spark, settings, request.dataset))
+        every = review_table.check_reviews(landed, rules, must_be_known)
+        every = publisher.cache(mark_erased(every, erased_keys(spark, settings, request.dataset)))
+        checked, erased = every.where("NOT erased").drop("erased"), every.where("erased")
         counts = _tally("reviews", landed, checked, erased)
         reviews = review_table.winners(checked)
         pairs = reviews.select("user_id", "item_id").distinct().count()
@@ -137,7 +138,7 @@ def _tally(name: str, landed: Landed, checked: DataFrame, erased: DataFrame | No
     kinds = {"junk": junk, "unread": unread, "cut": sf.col("cut")}
     counted = [sf.count_if(where).alias(kind) for kind, where in kinds.items()]
     rows = groups.agg(sf.count(sf.lit(1)).alias("rows"), lines, *counted).collect()
-    gone = erased.agg(sf.count(sf.lit(1)).alias("rows"), lines).collect()[0] if erased else None
+    gone = None if erased is None else erased.agg(sf.count(sf.lit(1)).alias("rows"), lines).collect()[0]
     reasons = {row.reason: row.rows for row in rows if row.reason}
     no_rows = {reason: reasons.pop(reason, 0) for reason in (HEADER, BLANK)}
     kept = [row for row in rows if not row.reason and not row.is_copy]

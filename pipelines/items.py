@@ -57,9 +57,9 @@ def check_items(landed: Landed, description_words: int, max_text_chars: int = MA
 
     Returns:
         One row per landed line: the columns of `PLACE` and of the table without ``partition_date``; `cut`, true where a
-        text was too long; `junk_title`, true where the source has a title that is page code; `unread`; and `copy`, which
-        is 1 for the winner of an item_id: one with a title, then longest text, then first file and line. `copy` counts
-        rows without a problem.
+        text was too long; `junk_title`, true where the source has a title that is page code; `unread`; and `copy`,
+        which is 1 for the winner of an item_id: one with a title, then longest text, then first file and line. `copy`
+        counts rows without a problem.
     """
     clean = sf.pandas_udf(_cleaner(description_words), _CLEANED)  # type: ignore[call-overload]
     most, texts, lists = sf.lit(max_text_chars), ("title", "brand"), ("categories", "description")

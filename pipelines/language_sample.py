@@ -20,6 +20,7 @@ from infra.settings import Settings, load_settings, stage_settings
 from pipelines.language.reading import ReviewLineSettings
 from pipelines.language.validation import sentiment_of
 from schemas.errors import DataError
+from schemas.names import DATASET, DAY
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row, SparkSession
@@ -181,8 +182,8 @@ def _short(title: str | None) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="name of the registered data set")
-    parser.add_argument("--partition", required=True, help="day to look at, e.g. 2026-01-31")
+    parser.add_argument("--dataset", type=DATASET, required=True, help="name of the registered data set")
+    parser.add_argument("--partition", type=DAY, required=True, help="day to look at, e.g. 2026-01-31")
     parser.add_argument("--users", type=int, default=10, help="users to show")
     parser.add_argument("--words", type=int, help="words of a review; default: as many as the model saw")
     given = parser.parse_args(argv)

@@ -19,6 +19,7 @@ from typing import Any
 from infra.settings import load_settings, stage_settings
 from pipelines.landing.planted_world.truth import read_truth
 from pipelines.stages.preferences import PreferenceSettings
+from schemas.names import DATASET, DAY
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -89,8 +90,8 @@ def _text(value: float | str | None) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, measure, print, and write the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="planted-world", help="name of the registered data set")
-    parser.add_argument("--partition", required=True, help="day to report on, e.g. 2026-01-31")
+    parser.add_argument("--dataset", type=DATASET, default="planted-world", help="name of the registered data set")
+    parser.add_argument("--partition", type=DAY, required=True, help="day to report on, e.g. 2026-01-31")
     parser.add_argument("--truth", type=Path, required=True, help="folder truth/ that the world was written with")
     parser.add_argument(
         "--out", type=Path, help="JSON file; default: truth--PARTITION.json beside the data docs' reports"

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 
 from infra.settings import load_settings
+from schemas.names import DATASET, DAY
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit status is 2, with one message, when something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="name of a registered data set")
-    parser.add_argument("--partition", required=True, help="day, e.g. 2026-01-31")
+    parser.add_argument("--dataset", type=DATASET, required=True, help="name of a registered data set")
+    parser.add_argument("--partition", type=DAY, required=True, help="day, e.g. 2026-01-31")
     parser.add_argument("--users", type=int, default=3, help="how many users to show")
     given = parser.parse_args(argv)
     try:

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 from infra.settings import load_settings
 from schemas.model_versions import CHAMPION
+from schemas.names import DATASET
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit status is 2, with one message, when something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="name of a registered data set")
+    parser.add_argument("--dataset", type=DATASET, required=True, help="name of a registered data set")
     parser.add_argument("--alias", default=CHAMPION, help=f"of the version that is asked; {CHAMPION} by default")
     parser.add_argument("--users", type=int, default=3, help="how many users to show")
     parser.add_argument("--categories", type=int, help="measure wishes for so many of the commonest categories instead")

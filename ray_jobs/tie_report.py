@@ -19,6 +19,7 @@ from infra.errors import SettingError
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.settings import training_data_settings
 from ray_jobs.recommenders import settings_class
+from schemas.names import DATASET, DAY
 from schemas.recipes import RECOMMENDERS
 from schemas.stage_request import StageRequest
 
@@ -156,8 +157,8 @@ def render(report: TieReport) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit status is 2, with one message, when something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="name of a registered data set")
-    parser.add_argument("--partition", required=True, help="day, e.g. 2026-01-31")
+    parser.add_argument("--dataset", type=DATASET, required=True, help="name of a registered data set")
+    parser.add_argument("--partition", type=DAY, required=True, help="day, e.g. 2026-01-31")
     parser.add_argument("--recipes", default="sasrec,popularity", help="recommenders, with commas between")
     parser.add_argument("--seed", type=int, default=0, help="of the order inside ties")
     parser.add_argument(

@@ -1,12 +1,12 @@
 """A registered data set: where its landing files lie and how to read them."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from schemas.errors import DataError
+from schemas.names import dataset_name
 from schemas.spelling import Spelling
 
 FORMATS = ("amazon-2014", "amazon-2018", "amazon-2023", "movielens", "columns")
@@ -46,8 +46,7 @@ class Dataset:
     escape: str = ""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
-            raise DataError(f"data set name {self.name!r}: use lower case letters, digits, '-' and '_'")
+        dataset_name(self.name)
         if self.format not in FORMATS:
             raise DataError(f"data set {self.name}: format {self.format!r} is none of {', '.join(FORMATS)}")
         if self.unknown_items not in UNKNOWN_ITEMS:
@@ -82,9 +81,9 @@ class Dataset:
         """Read the registration of `name` from `folder`.
 
         Raises:
-            DataError: no such data set; the message lists those that are registered.
+            DataError: no data set can have the name, or there is none; the message lists those that are registered.
         """
-        path = Path(folder) / f"{name}.json"
+        path = Path(folder) / f"{dataset_name(name)}.json"
         if not path.exists():
             known = sorted(p.stem for p in Path(folder).glob("*.json")) or ["none"]
             raise DataError(f"no data set {name!r} is registered in {folder} (registered: {', '.join(known)})")

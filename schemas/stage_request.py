@@ -9,6 +9,7 @@ from typing import Any
 
 from schemas.errors import DataError
 from schemas.handoff import Handoff
+from schemas.names import dataset_name, partition_day, plain_name
 from schemas.run_identity import RunIdentity, config_hash
 
 
@@ -42,10 +43,12 @@ class StageRequest:
     report_uri: str = ""
 
     def __post_init__(self) -> None:
-        try:
-            dt.date.fromisoformat(self.partition)
-        except ValueError as error:
-            raise DataError(f"partition {self.partition!r} is not a day such as 2026-01-31") from error
+        dataset_name(self.dataset)
+        partition_day(self.partition)
+        if self.recipe:
+            plain_name(self.recipe, "recipe")
+        if isinstance(self.generation, bool) or not isinstance(self.generation, int) or self.generation < 0:
+            raise DataError(f"generation is {str(self.generation)[:40]!r}, but must be a whole number from 0 on")
 
     def partition_date(self) -> dt.date:
         """The partition as a date."""

@@ -64,13 +64,32 @@ def partition_of(context: Mapping[str, Any]) -> str:
 
     It is the ``partition`` parameter when given, else the start of the data interval, else (a manual run without
     a logical date) the last whole day before the run.
+
+    Raises:
+        AirflowFailException: the run was given a parameter that its DAG does not have.
     """
+    refuse_unknown(context)
     if context["params"].get("partition"):
         return str(context["params"]["partition"])
     run = context["dag_run"]
     if run.data_interval_start is not None:
         return str(run.data_interval_start.date())
     return str(run.run_after.date() - dt.timedelta(days=1))
+
+
+def refuse_unknown(context: Mapping[str, Any]) -> None:
+    """Refuse a run that was given a parameter which its DAG does not have: Airflow takes any, and nothing reads it.
+
+    Raises:
+        AirflowFailException: so.
+    """
+    known = set(getattr(context.get("dag"), "params", None) or context["params"])
+    unknown = sorted(set(getattr(context["dag_run"], "conf", None) or {}) - known)
+    if unknown:
+        raise AirflowFailException(
+            f"{', '.join(unknown)[:100]}: no parameter of this DAG, which has {', '.join(sorted(known))}. Settings of "
+            "stages go into overrides"
+        )
 
 
 def overrides_of(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from schemas.table_seal import filesystem_of, seal_table
 _UNCHECKED = "spark.databricks.delta.retentionDurationCheck.enabled"
 _LISTING_TASKS = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+_DELETING = {"MERGE": "numTargetRowsDeleted", "DELETE": "numDeletedRows"}
+"""Operations that delete, and the metric that counts the rows; an earlier release used DELETE."""
 _VERSION = re.compile(r"(\d{20})\.")
 
 
@@ -40,8 +42,8 @@ def deletions(spark: SparkSession, uri: str, erasure: str) -> Deletions:
     rows, last = 0, None
     for commit in DeltaTable.forPath(spark, uri).history().collect():
         notes = json.loads(commit.userMetadata) if (commit.userMetadata or "").startswith("{") else {}
-        if notes.get(NOTE) == erasure and commit.operation == "DELETE":
-            rows += int(commit.operationMetrics.get("numDeletedRows", 0))
+        if notes.get(NOTE) == erasure and commit.operation in _DELETING:
+            rows += int(commit.operationMetrics.get(_DELETING[commit.operation], 0))
             last = max(last or commit.timestamp, commit.timestamp)
     return Deletions(rows=rows, last=last.replace(tzinfo=dt.UTC) if last else None)
 

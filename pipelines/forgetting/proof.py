@@ -1,7 +1,7 @@
 """The proof of an erasure: a recount by a second reader, and a page and a record that name nobody."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from infra.state import read_json, write_json
+from pipelines.forgetting.search import IdSearch
 from pipelines.gates import data_docs
 from pipelines.gates.result import GateResult
 from pipelines.pages.render import write_page
+from schemas.table_seal import check_log, filesystem_of
 
-_DISTINCTIVE = 8
+_IDS = ("user_id", "history_user_id")
 _COMPOSED = ("row_key", "raw", "sample_id")
-_ITEMS = ("item_id", "item_ids", "target_item_id", "partner_item_id", "replacements")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Proof:
     Args:
         erasure: its name, a hash of the users' keys.
         users: keys, see `schemas.erasures`.
-        searched_as_words: how many of the ids are long enough to be sought inside of texts, too.
+        never_seen: those of the keys of which no row was found, in this or an earlier try.
         checked_at: ISO time in UTC.
     """
 
@@ -62,9 +63,9 @@ class Proof:
     requested_on: str
     reason: str
     users: tuple[str, ...]
-    searched_as_words: int
     checked_at: str
     tables: tuple[Proved, ...]
+    never_seen: tuple[str, ...] = ()
 
     @property
     def deleted(self) -> int:
@@ -72,68 +73,44 @@ class Proof:
         return sum(proved.deleted for proved in self.tables)
 
 
-class Search:
-    """Looks for ids in the columns of a table, by value and, where that can be told from chance, by word.
-
-    An id is compared with every text but names of items, which may be the same numbers. Inside of a text it is sought
-    in raw lines and composed keys, and when it has at least eight characters everywhere.
-    """
+class Recount:
+    """Looks for users in the columns of a table: in columns of ids as ids, in lines and composed keys as text."""
 
     def __init__(self, users: Collection[str]) -> None:
         self._users = pa.array(sorted(users), pa.string())
-        self._any = _word(users)
-        distinctive = [user for user in users if len(user) >= _DISTINCTIVE]
-        self.distinctive = len(distinctive)
-        self._distinctive = _word(distinctive) if distinctive else None
+        self._search = IdSearch(users)
 
     def of_table(self, uri: str) -> tuple[int, int, dict[str, int]]:
         """Rows of the table at `uri`, its version, and how many values of each column hold an id."""
-        table = DeltaTable(uri)
-        files, root = fs.FileSystem.from_uri(re.sub("^s3a:", "s3:", table.table_uri))
+        check_log(uri)
+        table = DeltaTable(re.sub("^s3a:", "s3:", uri))
+        files, root = filesystem_of(table.table_uri)
         rows, found = 0, dict[str, int]()
         for batch in table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, files)).to_batches():
             rows += batch.num_rows
-            for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                hits = sum(self._hits(name, values) for values in _texts(column))
-                if hits:
-                    found[name] = found.get(name, 0) + hits
+            for name in (*_IDS, *_COMPOSED):
+                if name in batch.schema.names:
+                    hits = self._hits(name, batch[name])
+                    found |= {name: found.get(name, 0) + hits} if hits else {}
         return rows, int(table.version()), found
 
     def of_text(self, text: str) -> bool:
-        """Whether a text has an id as a word."""
-        return re.search(self._any, text) is not None
+        """Whether a text has an id in it."""
+        return bool(self._search.keys_in(text))
 
     def _hits(self, name: str, values: pa.Array) -> int:
-        if name in _ITEMS:
-            return 0
-        pattern = self._any if name in _COMPOSED else self._distinctive
-        hit = pc.is_in(values, self._users)
-        if pattern is not None:
-            hit = pc.or_kleene(hit, pc.match_substring_regex(values, pattern))
-        return int(pc.sum(hit).as_py() or 0)
+        if name in _IDS:
+            return int(pc.sum(pc.is_in(values, self._users)).as_py() or 0)
+        return sum(bool(text) and self.of_text(text) for text in values.to_pylist())
 
 
-def _word(users: Collection[str]) -> str:
-    return f"(^|[^0-9A-Za-z])({'|'.join(re.escape(user) for user in sorted(users))})($|[^0-9A-Za-z])"
-
-
-def _texts(column: pa.Array) -> Iterator[pa.Array]:
-    """The strings of a column, however deep in lists."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    while pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = column.flatten()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        yield column.cast(pa.string())
-
-
-def clean_data_docs(docs_dir: Path, search: Search) -> int:
+def clean_data_docs(docs_dir: Path, recount: Recount) -> int:
     """Take example rows with an id out of the results of gates, and return how many there were."""
     removed = 0
     for path in sorted((docs_dir / "results").glob("*.json")):
         result = data_docs.read_record(path)
         kept = [
-            {**asdict(outcome), "examples": tuple(e for e in outcome.examples if not search.of_text(e))}
+            {**asdict(outcome), "examples": tuple(e for e in outcome.examples if not recount.of_text(e))}
             for outcome in result.outcomes
         ]
         fewer = sum(len(o.examples) for o in result.outcomes) - sum(len(o["examples"]) for o in kept)
@@ -155,10 +132,22 @@ def read_proof(docs_dir: Path, erasure: str) -> Proof | None:
         return None
 
     def made(raw: dict[str, Any]) -> Proof:
+        raw.pop("searched_as_words", None)  # of an earlier release
         tables = tuple(Proved(**table) for table in raw["tables"])
-        return Proof(**{**raw, "users": tuple(raw["users"]), "tables": tables})
+        lists = {name: tuple(raw.get(name, ())) for name in ("users", "never_seen")}
+        return Proof(**{**raw, **lists, "tables": tables})
 
     return read_json(path, "move it away and run the erasure again, which counts anew what is there now", made)
+
+
+def note_seen(docs_dir: Path, erasure: str, keys: Collection[str]) -> frozenset[str]:
+    """Keep which users rows were found of, before these are deleted, and return those of all tries so far."""
+    path = page_path(docs_dir, erasure).with_suffix(".seen.json")
+    remedy = "move it away and run the erasure again; users whose rows are gone by now then count as never seen"
+    before = read_json(path, remedy, frozenset[str]) if path.exists() else frozenset[str]()
+    if not before.issuperset(keys):
+        write_json(path, sorted(before.union(keys)))
+    return before.union(keys)
 
 
 def write_proof(docs_dir: Path, proof: Proof) -> Path:

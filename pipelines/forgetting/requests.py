@@ -1,17 +1,16 @@
 """The list of erased users, and how a row is recognised as theirs by hashes alone."""
 
 import datetime as dt
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from infra.settings import Settings
 from pipelines.delta_tables import append_rows, read_table, table_exists
+from pipelines.forgetting.search import KeySearch, one_column
 from schemas.erasures import ERASURES, user_key
 from schemas.run_identity import RunIdentity
-
-_SEPARATORS = r"[\s,;:|@\"'{}\[\]()]+"
 
 
 def erased_keys(spark: SparkSession, settings: Settings, dataset: str) -> frozenset[str]:
@@ -41,30 +40,28 @@ def enter(
     return len(new)
 
 
-def is_of(column: str, keys: Collection[str]) -> Column:
-    """Whether the id in `column` is that of one of the users; false where it is null."""
-    if not keys:
-        return sf.lit(False)
-    return sf.coalesce(sf.sha2(column, 256).isin(sorted(keys)), sf.lit(False))
+def theirs(frame: DataFrame, column: str, keys: DataFrame) -> DataFrame:
+    """The rows of `frame` whose id in `column` is that of one of the users.
 
-
-def mentions(column: str, keys: Collection[str]) -> Column:
-    """Whether a raw line or a composed key in `column` holds the id of one of the users as a word or a field.
-
-    A word that equals a short id, whatever it stands for there, counts, too.
+    Args:
+        keys: a column ``user_key``.
     """
-    if not keys:
-        return sf.lit(False)
-    parts = sf.concat(*(sf.split(column, pattern) for pattern in (_SEPARATORS, '"', ",", r"\|")))
-    hashes = sf.transform(sf.array_distinct(parts), lambda part: sf.sha2(sf.trim(part), 256))
-    wanted = sf.array(*(sf.lit(key) for key in sorted(keys)))
-    return sf.coalesce(sf.arrays_overlap(hashes, wanted), sf.lit(False))
+    return frame.join(keys, sf.sha2(column, 256) == keys["user_key"], "left_semi")
 
 
-def without(checked: DataFrame, keys: Collection[str]) -> tuple[DataFrame, DataFrame]:
-    """Split checked review lines into those to go on with and those of erased users.
+def mark_erased(checked: DataFrame, keys: frozenset[str]) -> DataFrame:
+    """Checked review lines with a column ``erased``: whether they are of erased users.
 
     A line that is refused is theirs, too, when its text holds their id: the quarantine keeps nothing of them.
     """
-    theirs = is_of("user_id", keys) | (sf.col("problem").isNotNull() & mentions("raw", keys))
-    return checked.where(~theirs), checked.where(theirs)
+    if not keys:
+        return checked.withColumn("erased", sf.lit(False))
+    spark = checked.sparkSession
+    listed = one_column(spark, keys, "user_key").withColumn("_listed", sf.lit(True))
+    refused = sf.when(sf.col("problem").isNotNull(), sf.col("raw"))
+    return (
+        checked.withColumn("_key", sf.sha2("user_id", 256))
+        .join(listed, sf.col("_key") == listed["user_key"], "left")
+        .withColumn("erased", sf.coalesce("_listed", KeySearch(keys).in_column(refused)))
+        .drop("_key", "user_key", "_listed")
+    )

@@ -1,23 +1,24 @@
 """What is a user's beside the rows that bear the id: requests to language models, answers, vectors, benchmark texts.
 
-Everything is kept as a hash, because conditions of a DELETE stand in the table's log. Traces are read from the user's
-reviews and preferences, so these two tables are emptied last and a broken run can be gone on with.
+Rows are found by joins and deleted by their keys, so that no list of ids gets into a table's log. Traces are read from
+the user's reviews and preferences, so these two tables are emptied last and a broken run can be gone on with.
 """
 
 import json
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as sf
 
 from infra.settings import Settings
 from pipelines.delta_tables import read_table, spark_schema, table_exists
-from pipelines.forgetting.requests import is_of, mentions
+from pipelines.forgetting.requests import theirs
+from pipelines.forgetting.search import IdSearch, one_column
 from pipelines.language.prompts import load_title_prompt
 from pipelines.language.reading import ReviewLineSettings
 from pipelines.language.validation import VERBS
-from schemas.erasures import ERASURES
+from schemas.erasures import ERASURES, user_key
 from schemas.items import ITEMS
 from schemas.llm_responses import LLM_RESPONSES
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
@@ -39,10 +40,10 @@ _REQUEST = "kind string, messages array<struct<role:string,content:string>>, pro
 
 @dataclass(frozen=True, kw_only=True)
 class Traces:
-    """Hashes by which rows are known.
+    """By what rows are known.
 
     Args:
-        users: keys of the users.
+        users: ids; they never get into a table's log, since rows are deleted by their keys.
         requests: ledger keys of requests made of their words or their histories.
         texts: hashes of texts that nobody else has written.
         samples: hashes of the names of benchmark samples about them or with their words.
@@ -53,27 +54,58 @@ class Traces:
     texts: frozenset[str] = frozenset()
     samples: frozenset[str] = frozenset()
 
-    def condition(self, table: Table) -> Column | None:
-        """Which rows of `table` are to go; None where a table holds nothing of users."""
+    def rows(self, frame: DataFrame, table: Table) -> DataFrame | None:
+        """The rows of `frame` that are to go, with the keys of the users they name in ``_of``.
+
+        None where a table holds nothing of users.
+        """
+        spark = frame.sparkSession
+        nobody = sf.array().cast("array<string>")
         match table.name:
             case LLM_RESPONSES.name:
-                return _among(sf.col("request_key"), self.requests)
+                known = one_column(spark, self.requests, "request_key")
+                return frame.join(known, "request_key", "left_semi").withColumn("_of", nobody)
             case TEXT_VECTORS.name:
-                return _among(sf.col("content_hash"), self.texts)
+                known = one_column(spark, self.texts, "content_hash")
+                return frame.join(known, "content_hash", "left_semi").withColumn("_of", nobody)
             case PREFERENCE_EVALUATIONS.name:
-                return _among(_hash("sample_id"), self.samples) | mentions("sample_id", self.users)
+                named = frame.withColumn("_of", IdSearch(self.users).keys_of("sample_id"))
+                return _either(named, {"sample_id": self.samples})
             case PREFERENCE_BENCHMARK.name:
-                return self.of_benchmark()
+                return self.of_benchmark(frame)
             case QUARANTINE.name:
-                return mentions("raw", self.users) | mentions("row_key", self.users)
-        return is_of("user_id", self.users) if "user_id" in table.column_names() else None
+                lines = sf.concat_ws("\n", "raw", "row_key")
+                return frame.withColumn("_of", IdSearch(self.users).keys_of(lines)).where("size(_of) > 0")
+        if "user_id" not in table.column_names():
+            return None
+        return theirs(frame, "user_id", self.keys(spark)).withColumn("_of", sf.array(_hash("user_id")))
 
-    def of_benchmark(self) -> Column:
-        """Which rows of the preference benchmark read their histories or say their words."""
-        found = is_of("history_user_id", self.users) | mentions("sample_id", self.users)
-        for name in _TEXTS:
-            found |= _among(_hash(name), self.texts)
-        return found
+    def of_benchmark(self, frame: DataFrame) -> DataFrame:
+        """Rows of the preference benchmark that read their histories or say their words."""
+        search = IdSearch(self.users)
+        named = frame.withColumn("_of", search.keys_of("sample_id")).join(
+            self.keys(frame.sparkSession).withColumnRenamed("user_key", "_reader"),
+            _hash("history_user_id") == sf.col("_reader"),
+            "left",
+        )
+        named = named.withColumn("_of", sf.array_union("_of", sf.array_compact(sf.array("_reader")))).drop("_reader")
+        return _either(named, dict.fromkeys(_TEXTS, self.texts))
+
+    def keys(self, spark: SparkSession) -> DataFrame:
+        """Keys of the users, in a column ``user_key``."""
+        return one_column(spark, {user_key(user) for user in self.users}, "user_key")
+
+
+def _either(frame: DataFrame, hashes: Mapping[str, Collection[str]]) -> DataFrame:
+    """The rows of `frame` that name a user in ``_of``, or whose text in a column has one of these hashes."""
+    found = sf.size("_of") > 0
+    for number, (column, known) in enumerate(hashes.items()):
+        mark = f"_hit{number}"
+        marks = one_column(frame.sparkSession, known, f"{mark}_key").withColumn(mark, sf.lit(True))
+        frame = frame.join(marks, _hash(column) == sf.col(f"{mark}_key"), "left")
+        found |= sf.coalesce(mark, sf.lit(False))
+    extra = [name for name in frame.columns if name.startswith("_hit")]
+    return frame.where(found).drop(*extra)
 
 
 def in_order() -> list[Table]:
@@ -96,7 +128,7 @@ def find_traces(
     vector stays while somebody else's text has it.
 
     Args:
-        users: keys.
+        users: ids.
         vector_words: words after which the stage text_vectors cuts a review.
     """
 
@@ -105,36 +137,42 @@ def find_traces(
         found = table_exists(spark, uri)
         return read_table(spark, uri) if found else spark.createDataFrame([], spark_schema(contract))
 
-    theirs = is_of("user_id", users)
+    traces = Traces(users=frozenset(users))
+    keys = traces.keys(spark)
     reviews, preferences = table(REVIEWS), table(PREFERENCES)
-    written = reviews.where(theirs).select("title", "text").distinct().collect()
-    had = reviews.where(theirs).select("item_id").distinct()
+    own_reviews, own_preferences = theirs(reviews, "user_id", keys), theirs(preferences, "user_id", keys)
+    others = reviews.join(keys, _hash("user_id") == keys["user_key"], "left_anti")
+    written = own_reviews.select("title", "text").distinct().collect()
+    had = own_reviews.select("item_id").distinct()
     titles = table(ITEMS).join(had, "item_id", "left_semi").where("title IS NOT NULL").select("title").distinct()
-    lines = {line for row in preferences.where(theirs).select("preferences").collect() for line in row.preferences}
+    lines = {line for row in own_preferences.select("preferences").collect() for line in row.preferences}
     requests = _requests(table(LLM_RESPONSES), written, lines, {row.title for row in titles.collect()}, reading)
 
     body = sf.coalesce(sf.nullif(sf.col("text"), sf.lit("")), "title")
     texts = {text_hash(line) for line in lines} - {
-        row.hash for row in _hashes(preferences.where(~theirs), lines).collect()
+        row.hash
+        for row in _hashes(preferences.join(keys, _hash("user_id") == keys["user_key"], "left_anti"), lines).collect()
     }
-    bodies = reviews.where(theirs).select(body.alias("body")).distinct()
-    others = reviews.where(~theirs).withColumn("body", body)
-    shared = others.join(bodies, "body", "left_semi").select("title", "text").distinct().collect()
+    bodies = own_reviews.select(body.alias("body")).distinct()
+    alike = others.withColumn("body", body).join(bodies, "body", "left_semi")
+    shared = alike.select("title", "text").distinct().collect()
     texts |= _vector_hashes(written, vector_words) - _vector_hashes(shared, vector_words)
 
-    traces = Traces(users=frozenset(users), requests=frozenset(requests), texts=frozenset(texts))
+    traces = replace(traces, requests=frozenset(requests), texts=frozenset(texts))
     benchmark = table(PREFERENCE_BENCHMARK)
     joined = _only_theirs(benchmark, traces)
-    traces = Traces(**{**vars(traces), "texts": traces.texts | joined})
-    named = benchmark.where(traces.of_benchmark()).select(_hash("sample_id").alias("hash")).distinct().collect()
-    return Traces(**{**vars(traces), "samples": frozenset(row.hash for row in named)})
+    traces = replace(traces, texts=traces.texts | joined)
+    named = traces.of_benchmark(benchmark).select(_hash("sample_id").alias("hash")).distinct().collect()
+    return replace(traces, samples=frozenset(row.hash for row in named))
 
 
 def _only_theirs(benchmark: DataFrame, traces: Traces) -> frozenset[str]:
     """Joined preferences of their samples, which stand as a control on samples of others."""
-    theirs = is_of("history_user_id", traces.users) & sf.col("preference").contains(". ")
-    own = benchmark.where(theirs).select(_hash("preference").alias("hash"))
-    of_others = benchmark.where(~is_of("history_user_id", traces.users)).select(_hash("preference").alias("hash"))
+    keys = traces.keys(benchmark.sparkSession)
+    read = theirs(benchmark, "history_user_id", keys).where(sf.col("preference").contains(". "))
+    own = read.select(_hash("preference").alias("hash"))
+    others = benchmark.join(keys, _hash("history_user_id") == keys["user_key"], "left_anti")
+    of_others = others.select(_hash("preference").alias("hash"))
     return frozenset(row.hash for row in own.subtract(of_others).collect())
 
 
@@ -153,7 +191,8 @@ def _requests(
     parsed = ledger.select("request_key", "prompt_name", "text", content.alias("said"), asked["prompt"].alias("listed"))
     # What was shown follows the first colon: "4 stars: ...".
     shown = sf.split(sf.regexp_replace("said", r"^[^:]*:\s*", ""), r"\s+")
-    of_reviews = parsed.where(_within(sf.array_join(sf.slice(shown, 1, words), " "), beginnings)).collect()
+    begun = parsed.withColumn("begun", sf.array_join(sf.slice(shown, 1, words), " "))
+    of_reviews = begun.join(one_column(ledger.sparkSession, beginnings, "begun"), "begun", "left_semi").collect()
     lines = lines | {line for row in of_reviews for line in _lines_of(row.text)}
     verbs = tuple(f"{verb} " for verb in VERBS.values())
     bare = {" ".join(line.split()).removeprefix(verbs[0]).removeprefix(verbs[1]) for line in lines}
@@ -163,11 +202,17 @@ def _requests(
     starts = {" ".join(title.split()[:n]) for title in titles for n in range(1, len(title.split()) + 1)} | titles
     listed = sf.filter(sf.split("listed", "\n"), lambda one: one.startswith(before))
     named = sf.transform(listed, lambda one: sf.substr(one, sf.lit(len(before) + 1)))
-    more = parsed.where(
-        (sf.col("said").contains("\nNew: ") & sf.forall(folded, lambda one: _within(one, bare)))
-        | ((sf.size(named) > 1) & sf.forall(named, lambda one: _within(one, starts)))
+    more = _all_among(parsed.where(sf.col("said").contains("\nNew: ")), folded, bare).union(
+        _all_among(parsed.where(sf.size(named) > 1), named, starts)
     )
     return {row.request_key for row in of_reviews} | {row.request_key for row in more.collect()}
+
+
+def _all_among(parsed: DataFrame, parts: Column, accepted: Collection[str]) -> DataFrame:
+    """Keys of the requests all of whose parts are among those accepted."""
+    every = parsed.select("request_key", sf.explode(parts).alias("part"))
+    other = every.join(one_column(parsed.sparkSession, accepted, "part"), "part", "left_anti")
+    return every.select("request_key").distinct().join(other.select("request_key"), "request_key", "left_anti")
 
 
 def _lines_of(answer: str | None) -> list[str]:
@@ -185,17 +230,10 @@ def _vector_hashes(written: Iterable[Row], words: int) -> set[str]:
 
 
 def _hashes(preferences: DataFrame, lines: Collection[str]) -> DataFrame:
-    every = preferences.select(sf.explode("preferences").alias("line")).where(_within(sf.col("line"), lines))
+    every = preferences.select(sf.explode("preferences").alias("line"))
+    every = every.join(one_column(preferences.sparkSession, lines, "line"), "line", "left_semi")
     return every.select(_hash("line").alias("hash")).distinct()
 
 
 def _hash(column: str) -> Column:
     return sf.sha2(column, 256)
-
-
-def _within(value: Column, accepted: Collection[str]) -> Column:
-    return value.isin(sorted(accepted)) if accepted else sf.lit(False)
-
-
-def _among(value: Column, hashes: Collection[str]) -> Column:
-    return sf.coalesce(_within(value, hashes), sf.lit(False))

@@ -18,13 +18,14 @@ from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from ray_jobs.serving.settings import SECTION, ServingSettings
 from schemas.model_versions import registered_name
+from schemas.names import DATASET
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; status 2 for a wrong setting or an alias that is not there."""
     text = f"{__doc__}\n{inspect.getdoc(ServingSettings)}"
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="data set whose registered model is served")
+    parser.add_argument("--dataset", type=DATASET, required=True, help="data set whose registered model is served")
     for field in fields(ServingSettings):
         if field.repr:  # What is not shown is no flag: every user of the machine sees command lines.
             several = isinstance(field.default, tuple)

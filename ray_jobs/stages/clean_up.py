@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from infra.settings import load_settings, stage_settings
 from ray_jobs.cleaning.settings import CleanUpSettings
 from schemas.handoff import StageReport
+from schemas.names import DATASET, DAY
 from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
 
@@ -35,9 +36,14 @@ def main(argv: Sequence[str] | None = None) -> StageReport:
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", required=True, help="name of a registered data set")
+    parser.add_argument("--dataset", type=DATASET, required=True, help="name of a registered data set")
     parser.add_argument("--dry-run", action="store_true", help="show what would go, and remove nothing")
-    parser.add_argument("--partition", default=str(dt.datetime.now(dt.UTC).date()), help="day of the report, today")
+    parser.add_argument(
+        "--partition",
+        type=DAY,
+        default=str(dt.datetime.now(dt.UTC).date()),
+        help="day of the report, today",
+    )
     parser.add_argument(
         "--overrides", type=json.loads, default={}, metavar="JSON", help="e.g. '{\"clean_up.keep_versions\": 5}'"
     )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from infra.settings import load_settings
 from schemas.handoff import StageReport
+from schemas.names import DATASET, DAY
 from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
 
@@ -33,10 +34,15 @@ def main(argv: Sequence[str] | None = None) -> StageReport:
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", required=True, help="name of a registered data set")
+    parser.add_argument("--dataset", type=DATASET, required=True, help="name of a registered data set")
     parser.add_argument("--to", default="", help="number of the version; the one that was champion before by default")
     parser.add_argument("--reason", default="", help="why, for those who find it in the registry")
-    parser.add_argument("--partition", default=str(dt.datetime.now(dt.UTC).date()), help="day of the report, today")
+    parser.add_argument(
+        "--partition",
+        type=DAY,
+        default=str(dt.datetime.now(dt.UTC).date()),
+        help="day of the report, today",
+    )
     parser.add_argument(
         "--upstream", type=json.loads, default={}, metavar="JSON", help="what an earlier task looked up"
     )

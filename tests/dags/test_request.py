@@ -110,3 +110,36 @@ def test_a_home_that_was_moved_or_copied_reads_its_own_tables_and_bundles(reques
     assert request.inputs["preferences"].uri == "/w/preferences"
     assert request.upstream["preferences.bundle_uri"] == f"{tmp_path}/bundles/x"
     assert request.upstream["preferences.page"] == "/old/homestead"
+
+
+def test_a_parameter_that_a_dag_does_not_have_is_refused(airflow_home):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from dags.operators.stages import partition_of
+
+    def context(conf):
+        return {
+            "params": {"dataset": "d", "partition": "2026-01-31", **conf},
+            "dag": SimpleNamespace(params={"dataset": "d", "partition": None}),
+            "dag_run": SimpleNamespace(conf=conf),
+        }
+
+    assert partition_of(context({"dataset": "d"})) == "2026-01-31"
+    with pytest.raises(AirflowFailException, match=r"^reciepe: no parameter of this DAG, which has dataset, partition"):
+        partition_of(context({"reciepe": "tiger"}))
+
+
+def test_a_form_takes_no_name_that_the_stages_refuse(airflow_home):
+    from airflow.sdk.exceptions import ParamValidationError
+
+    from dags.chain import DATASET, PARTITION
+
+    assert DATASET.resolve("shop-2") == "shop-2"
+    assert PARTITION.resolve("2026-01-31") == "2026-01-31"
+    assert PARTITION.resolve(None) is None
+    for wrong in ("shop\n", "x" * 300, "../../a", "Shop"):
+        with pytest.raises(ParamValidationError):
+            DATASET.resolve(wrong)
+    for wrong in ("20260131", "2026-W05-6", "2026-02-30"):
+        with pytest.raises(ParamValidationError):
+            PARTITION.resolve(wrong)

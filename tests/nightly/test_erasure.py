@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as sf
 
 from infra.settings import Settings
 from pipelines import erasure as stage
+from pipelines.forgetting.requests import erased_keys, mark_erased
 from pipelines.language.journal import Journal, journal_dir
 from pipelines.language.prompts import load_chat_prompt, load_title_prompt
 from pipelines.language.requests import request_key, to_json
+from schemas.erasures import user_key
+from schemas.errors import DataError
 from schemas.handoff import Handoff, StageReport, read_report, write_report
 from schemas.stage_request import StageRequest
 from schemas.table import Table
@@ -163,11 +168,11 @@ def test_a_user_is_gone_everywhere_although_the_first_try_was_killed(
 
     real, done = stage.delete_rows, []
 
-    def killed(spark: SparkSession, uri: str, *rest: Any) -> int:
+    def killed(*given: Any) -> None:
         if len(done) == 9:
             raise KeyboardInterrupt
-        done.append(uri)
-        return real(spark, uri, *rest)
+        done.append(given)
+        real(*given)
 
     monkeypatch.setattr(stage, "delete_rows", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -223,3 +228,53 @@ def test_a_user_is_gone_everywhere_although_the_first_try_was_killed(
 
 def _table(settings: Settings, name: str) -> list[dict[str, Any]]:
     return DeltaTable(settings.table_uri("shop", name)).to_pyarrow_table().to_pylist()
+
+
+ODD = ("jane@shop.example", "o'neil, pat|7", "@bob_", "Ünal-9", 'a"b', "x" * 60)
+NEVER = "nobody-ever"
+
+
+def test_ids_with_separators_in_malformed_lines_are_found_deleted_and_proved(
+    spark: SparkSession, warehouse: Settings
+) -> None:
+    uri, table = warehouse.table_uri("shop", "quarantine"), TABLES["quarantine"]
+    raws = [f'{{"reviewerID": {json.dumps(user)}, "overall": ' for user in ODD]
+    raws += [f"i1;5;{user};no closing quote" for user in ODD] + ["see jane@shop.example2 and xjane@shop.example"]
+    rows = [{"stage": "ingest", "row_key": f"reviews r:{n}", "raw": raw} for n, raw in enumerate(raws)]
+    data = pa.Table.from_pylist([_whole(row, table) for row in rows], schema=table.arrow_schema())
+    write_deltalake(uri, data, mode="append", partition_by=list(table.partition_by))
+    others = len(_table(warehouse, "quarantine")) - 2 * len(ODD)
+
+    report = stage.run(_request(users=[*ODD, NEVER]))
+    assert report.counts["deleted.quarantine"] == 2 * len(ODD)
+    assert len(_table(warehouse, "quarantine")) == others
+    proof = json.loads(Path(report.outputs["proof"]).with_suffix(".json").read_text())
+    assert proof["never_seen"] == [user_key(NEVER)]
+    assert "never seen" in Path(report.outputs["proof"]).read_text()
+    assert stage.run(_request(users=[*ODD, NEVER])).counts["users_never_seen"] == 1, "also when all are gone"
+
+    lines = spark.createDataFrame([(raw, "u") for raw in raws], "raw string, user_id string")
+    lines = lines.withColumn("problem", sf.lit("malformed")).union(lines.withColumn("problem", sf.lit(None)))
+    marked = mark_erased(lines, erased_keys(spark, warehouse, "shop")).collect()
+    assert [row.erased for row in marked] == [True] * (2 * len(ODD)) + [False] * (len(raws) + 1)
+
+
+def test_a_data_set_that_does_not_exist_is_refused_and_nothing_is_made(
+    spark: SparkSession, warehouse: Settings
+) -> None:
+    request = StageRequest(**{**vars(_request()), "dataset": "shopp"})
+    with pytest.raises(DataError, match="no data set 'shopp' is registered"):
+        stage.run(request)
+    assert not Path(warehouse.table_uri("shopp", "erasures")).parent.exists()
+    assert not warehouse.data_docs_dir("shopp").exists()
+
+
+def test_many_ids_cost_little_more_than_one(spark: SparkSession, warehouse: Settings) -> None:
+    started = time.monotonic()
+    stage.run(_request(users=["one@x"]))
+    one = time.monotonic() - started
+    report = stage.run(_request(users=[f"user-{n}@x" for n in range(20_000)] + [GONE]))
+    many = time.monotonic() - started - one
+    assert report.counts["users_never_seen"] == 20_000
+    assert many < 3 * one + 20, (one, many)
+    assert report.counts["deleted"] > 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from infra.errors import SettingError
 from pipelines.language.requests import ChatRequest, ScoreRequest
+from schemas.names import plain_name
 
 FOLDER = Path(__file__).parent
 
@@ -108,6 +109,7 @@ def load_chat_prompt(name: str) -> ChatPrompt:
 
     Raises:
         SettingError: there is no such prompt, or the file lacks something.
+        DataError: no prompt can have the name.
     """
     raw = _load(name)
     try:
@@ -130,7 +132,7 @@ def load_title_prompt(name: str) -> TitlePrompt:
 
 
 def _load(name: str) -> dict[str, Any]:
-    path = FOLDER / f"{name}.toml"
+    path = FOLDER / f"{plain_name(name, 'prompt')}.toml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
         raise SettingError(f"there is no prompt {name!r}; prompts: {known}")

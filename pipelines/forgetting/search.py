@@ -1,0 +1,97 @@
+"""The one search for ids inside of texts, by which deletion, recount and ingest tell whose a line is.
+
+An id may have any character in it, and a malformed line any separator around it. So every stretch of a text that begins
+and ends where a word does is compared with the ids: as it stands, or by its hash where only that is known.
+"""
+
+import hashlib
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as sf
+
+from schemas.erasures import user_key
+
+LONGEST = 128
+"""Characters up to which an id is sought inside of a text; a longer one is compared as a whole only."""
+_ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
+_BYTES = 8
+
+
+def stretches(text: str, longest: int) -> Iterator[str]:
+    """Parts of `text` of at most `longest` characters that begin and end where a word does.
+
+    A line that escapes characters, as JSON or CSV do, is read as it stands and without its escapes.
+    """
+    variants = {text, text.replace('""', '"'), _ESCAPED.sub(_plain, text)}
+    for variant in variants:
+        word = [letter.isalnum() for letter in variant]
+        size = len(word)
+        ends = [n for n in range(1, size + 1) if n == size or not word[n]]
+        for start in range(size):
+            if start == 0 or not word[start - 1]:
+                for end in ends[bisect_left(ends, start + 1) : bisect_right(ends, start + longest)]:
+                    yield variant[start:end]
+
+
+def _plain(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)) if escape[1] else str(escape[2])
+
+
+class IdSearch:
+    """Finds ids inside of texts.
+
+    Args:
+        users: ids in clear.
+    """
+
+    def __init__(self, users: Collection[str]) -> None:
+        self._keys = {user: user_key(user) for user in users if len(user) <= LONGEST}
+        self._longest = max(map(len, self._keys), default=0)
+
+    def keys_in(self, text: str) -> set[str]:
+        """Keys of the users whose id `text` has in it."""
+        return {self._keys[part] for part in stretches(text, self._longest) if part in self._keys}
+
+    def keys_of(self, column: Column | str) -> Column:
+        """`keys_in` of each text of a column, as an array that is empty where there are none."""
+
+        def found(texts: pd.Series) -> pd.Series:
+            return texts.map(lambda text: sorted(self.keys_in(text)) if text else [])
+
+        return sf.pandas_udf(found, "array<string>")(column)  # type: ignore[call-overload, no-any-return]
+
+
+class KeySearch:
+    """Tells whether a text has an id in it of which only the key is known.
+
+    Args:
+        keys: keys of users. Their first bytes are kept, so that a long list fits into every process.
+    """
+
+    def __init__(self, keys: Collection[str]) -> None:
+        self._known: npt.NDArray[np.uint64] = np.sort(np.array([int(key[: 2 * _BYTES], 16) for key in keys], np.uint64))
+
+    def holds(self, text: str) -> bool:
+        """Whether `text` has the id of one of the users in it."""
+        parts = set(stretches(text, LONGEST))
+        heads = b"".join(hashlib.sha256(part.encode(errors="replace")).digest()[:_BYTES] for part in parts)
+        return bool(np.isin(np.frombuffer(heads, ">u8").astype(np.uint64), self._known).any())
+
+    def in_column(self, column: Column) -> Column:
+        """`holds` for each text of a column; false where it is null."""
+
+        def found(texts: pd.Series) -> pd.Series:
+            return texts.map(lambda text: bool(text) and self.holds(text)).astype(bool)
+
+        return sf.pandas_udf(found, "boolean")(column)  # type: ignore[call-overload, no-any-return]
+
+
+def one_column(spark: SparkSession, values: Collection[str], name: str) -> DataFrame:
+    """`values` as a frame of one column, to be joined with: conditions that list them slow every plan."""
+    return sf.broadcast(spark.createDataFrame(pd.DataFrame({name: sorted(values)}, dtype=object), f"{name} string"))
