@@ -11,6 +11,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from infra.state import write_text
 from schemas.digests import changed, digest
 from schemas.errors import DataError
 
@@ -55,9 +56,9 @@ def seal_folder(folder: Path, last: tuple[str, str] | None = None) -> None:
     found = {one: digest((folder / one).read_bytes()) for one in names}
     if last:
         found[name] = digest(text.encode())
-    _replace(folder / SEAL, seal_text({"files": found}))
+    write_text(folder / SEAL, seal_text({"files": found}))
     if last:
-        _replace(folder / name, text)
+        write_text(folder / name, text)
 
 
 def check_folder(folder: Path, remedy: str, *, required: bool = False, only: Collection[str] = ()) -> None:
@@ -86,9 +87,3 @@ def check_folder(folder: Path, remedy: str, *, required: bool = False, only: Col
     for name in changed(fs.LocalFileSystem(), str(folder), wanted):
         state = "is not as it was written: it is damaged" if (folder / name).exists() else "is gone"
         raise DataError(f"{folder / name} {state}; {remedy}")
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -65,7 +65,7 @@ class IngestSettings:
                 raise SettingError(f"ingest.{name} is {getattr(self, name)!r}, no day such as 2026-01-31") from error
         if self.days_after_partition is not None:
             days["latest"] = min(days["latest"], partition + dt.timedelta(days=self.days_after_partition))
-        return ReviewRules(**days, max_text_chars=self.max_text_chars)
+        return ReviewRules(earliest=days["earliest"], latest=days["latest"], max_text_chars=self.max_text_chars)
 
 
 def run(request: StageRequest) -> StageReport:
