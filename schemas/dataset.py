@@ -1,10 +1,11 @@
 """A registered data set: where its landing files lie and how to read them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from infra.home import here
+from infra.state import damaged, read_json, write_json
 from schemas.errors import DataError
 from schemas.names import dataset_name
 from schemas.spelling import Spelling
@@ -82,12 +83,20 @@ class Dataset:
 
         Raises:
             DataError: no data set can have the name, or there is none; the message lists those that are registered.
+            DamagedFile: the registration is cut.
         """
         path = Path(folder) / f"{dataset_name(name)}.json"
         if not path.exists():
             known = sorted(p.stem for p in Path(folder).glob("*.json")) or ["none"]
             raise DataError(f"no data set {name!r} is registered in {folder} (registered: {', '.join(known)})")
-        return cls(**json.loads(path.read_text()))
+        remedy = f"register the data set {name} again, which replaces the file"
+        raw = read_json(path, remedy, dict)
+        home = str(path.absolute().parent.parent)
+        places = {key: here(raw[key], home) for key in ("reviews", "items") if isinstance(raw.get(key), str)}
+        try:
+            return cls(**{**raw, **places})
+        except TypeError as error:
+            raise damaged(path, error, remedy) from error
 
     @classmethod
     def find(cls, folder: str | Path, name: str) -> "Dataset | None":
@@ -97,8 +106,5 @@ class Dataset:
     def save(self, folder: str | Path) -> Path:
         """Register the data set in `folder`; an existing registration of the name is replaced."""
         path = Path(folder) / f"{self.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1, sort_keys=True))
-        temporary.replace(path)
+        write_json(path, asdict(self), sort_keys=True)
         return path

@@ -84,7 +84,7 @@ def refuse_unknown(context: Mapping[str, Any]) -> None:
         AirflowFailException: so.
     """
     known = set(getattr(context.get("dag"), "params", None) or context["params"])
-    unknown = sorted(set(getattr(context["dag_run"], "conf", None) or {}) - known)
+    unknown = sorted(set(getattr(context.get("dag_run"), "conf", None) or {}) - known)
     if unknown:
         raise AirflowFailException(
             f"{', '.join(unknown)[:100]}: no parameter of this DAG, which has {', '.join(sorted(known))}. Settings of "

@@ -24,6 +24,7 @@ from typing import Any
 
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
+from infra.state import write_json, write_text
 from pipelines.landing.register import register
 from schemas.dataset import Dataset
 from schemas.errors import DataError
@@ -88,7 +89,7 @@ def fetch(
         DataError: no such address, no connection after all attempts, or bytes that fail their check twice.
     """
     recorded = path.with_name(f"{path.name}.sha256")
-    expected = sha256 or (recorded.read_text().split()[0] if recorded.exists() else None)
+    expected = sha256 or (_recorded_in(recorded) if recorded.exists() else None)
     if path.exists() and expected and _sha256(path) == expected:
         return expected
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ def fetch(
         problem = _damage(part, path.name, digest, sha256)
         if not problem:
             _sync(part)
-            recorded.write_text(f"{digest}  {path.name}\n")
+            write_text(recorded, f"{digest}  {path.name}\n")
             part.replace(path)
             _note_of(part).unlink()
             return digest
@@ -163,7 +164,7 @@ def _connection(url: str, part: Path, timeout_s: float, progress: Callable[[int,
             raise http.client.HTTPException(f"asked for bytes from {have}, got {response.headers.get('Content-Range')}")
         etag = response.headers.get("ETag") or ""
         validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified") or ""
-        _note_of(part).write_text(json.dumps({"url": url, "validator": validator, "size": size}))
+        write_json(_note_of(part), {"url": url, "validator": validator, "size": size}, indent=None)
         done = have if resumed else 0
         with part.open("ab" if resumed else "wb") as sink:
             while chunk := response.read(_CHUNK):
@@ -172,6 +173,12 @@ def _connection(url: str, part: Path, timeout_s: float, progress: Callable[[int,
                 if progress:
                     progress(done, size)
     return size is None or done == size
+
+
+def _recorded_in(path: Path) -> str | None:
+    """The checksum in a file as `sha256sum` writes it; None where it is damaged, and the download is done again."""
+    words = path.read_text(errors="replace").split()
+    return words[0] if words else None
 
 
 def _note_of(part: Path) -> Path:
