@@ -179,6 +179,7 @@ RIGHT: dict[str, Right] = {
     "ratings": Right(
         "what is no rating on the scale is refused with what was given",
         lambda o: "r04" in {row.item_id for row in o.reviews} and "5 stars" in o.details(),
+        ("--scale", "stars"),
         stopped=True,
     ),
     "ratings_ten": Right(
