@@ -23,7 +23,7 @@ from tests.pipelines.landing.damaged import (
 )
 
 LIMIT = 2000
-few = settings(max_examples=60, deadline=None, database=None, derandomize=True)
+few = settings(max_examples=40, deadline=None, database=None, derandomize=True)
 
 
 def _rows(content: bytes, packed: bool = False) -> list[Row]:
