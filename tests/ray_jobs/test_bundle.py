@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_world import small_catalogue, small_histories
 
 from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
@@ -92,4 +93,14 @@ def test_half_a_bundle_and_wrong_questions_are_refused(tmp_path):
         bundle.recommend([[]], [None], 0)
     (tmp_path / "recipe.json").unlink()
     with pytest.raises(DataError, match="run the train stage first"):
+        load_bundle(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_no_bundle(tmp_path):
+    save_bundle(tmp_path, _model("sasrec"), {})
+    weights = load_file(tmp_path / "weights.safetensors")
+    name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    weights[name].view(-1)[-1] = float("nan")
+    save_file(weights, tmp_path / "weights.safetensors")
+    with pytest.raises(DataError, match=f"weights.safetensors has values that are no numbers, e.g. in {name}"):
         load_bundle(tmp_path)
