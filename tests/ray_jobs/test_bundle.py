@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_world import small_catalogue, small_histories
 
 from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
@@ -11,6 +12,7 @@ from ray_jobs.recommenders.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
 from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.tiger import Tiger, TigerSettings
+from schemas.artifact_seal import seal_folder
 from schemas.errors import DataError
 
 SMALL = {"width": 16, "heads": 2, "head_width": 8, "inner": 32, "layers": 1, "beams": 10}
@@ -105,3 +107,14 @@ def test_a_file_of_a_bundle_that_is_cut_is_named(tmp_path, cut):
             load_bundle(tmp_path)
         (tmp_path / name).write_bytes(whole)
     load_bundle(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_no_bundle(tmp_path):
+    save_bundle(tmp_path, _model("sasrec"), {})
+    weights = load_file(tmp_path / "weights.safetensors")
+    name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    weights[name].view(-1)[-1] = float("nan")
+    save_file(weights, tmp_path / "weights.safetensors")
+    seal_folder(tmp_path)
+    with pytest.raises(DataError, match=f"weights.safetensors has values that are no numbers, e.g. in {name}"):
+        load_bundle(tmp_path)
