@@ -10,6 +10,7 @@ from the first question to the end of its stage, however often it is killed or r
 another stage of the same day, nothing is asked again. A raised generation asks for every useless answer once more.
 """
 
+import datetime as dt
 import itertools
 import re
 import sys
@@ -266,9 +267,10 @@ class Ledger:
             # Earlier releases wrote down whatever came: a count of 10**12 tokens, a reason that is a list.
             rows = [{**row, **bounded_fields(row)} for row in found.rows]
             keys = list({row["request_key"] for row in rows})
-            kept = self._table().where(sf.col("request_key").isin(keys)).select("request_key", "answered_at").collect()
-            known = {(row.request_key, row.answered_at.timestamp()) for row in kept}
-            self._write([row for row in rows if (row["request_key"], row["answered_at"].timestamp()) not in known])
+            at = sf.unix_micros("answered_at").alias("at")
+            kept = self._table().where(sf.col("request_key").isin(keys)).select("request_key", at).collect()
+            known = {(row.request_key, row.at) for row in kept}
+            self._write([row for row in rows if (row["request_key"], _micros(row["answered_at"])) not in known])
             path.unlink(missing_ok=True)
 
     def _append(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -427,6 +429,10 @@ class Ledger:
                 f"{str(by_status[0].error)[:100]}); llm.max_bad_share allows {self._limits.max_bad_share:.0%}. "
                 f"Read them in {self._uri}; mend the prompt or the endpoint and run the stage again, or raise the limit"
             )
+
+
+def _micros(moment: dt.datetime) -> int:
+    return (moment - dt.datetime.fromtimestamp(0, tz=dt.UTC)) // dt.timedelta(microseconds=1)
 
 
 def _run_at(path: Path) -> str | None:

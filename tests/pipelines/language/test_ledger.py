@@ -424,11 +424,13 @@ def test_a_poisoned_journal_is_taken_over_and_an_older_table_gets_the_new_column
         request = frame(spark, first, ["b"]).first().request
         row = {"request_key": hashlib.sha256(request.encode()).hexdigest(), "request": request, "status": "ok"}
         row |= {"text": "poisoned \ud83d", "finish_reason": ["stop"], "prompt_tokens": 10**12, "completion_tokens": 3}
-        row |= {"latency_ms": 1.0, "answered_at": "2026-01-02T00:00:00+00:00", "calls": 1}
-        (journal_dir(settings.home, "d") / "dead-0-x.jsonl").write_text(json.dumps(row) + "\n")
+        row |= {"latency_ms": 1.0, "answered_at": "2026-01-02T00:00:00.123457+00:00", "calls": 1}
+        for name in ("dead-0-x", "dead-0-y"):  # as after a death between the commit and the journal's end
+            (journal_dir(settings.home, "d") / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
         again = make(server)
         assert texts(again.process(frame(spark, again, ["a", "b"]), ["row"])) == ["A", "poisoned \ufffd"]
         assert len(server.calls) == 1
+    assert read_table(spark, uri).count() == 2
     rows = {r.text: r for r in read_table(spark, uri).collect()}
     assert rows["poisoned \ufffd"].prompt_tokens == 0
     assert "run" in rows["A"].asDict()
