@@ -20,7 +20,7 @@ import httpx2
 import openai
 
 from infra.errors import SettingError
-from infra.masks import hide
+from infra.masks import hide, masked
 from infra.settings import LLMSettings, secrets_of
 from pipelines.language.batch import BatchPort
 from pipelines.language.dialect import Dialect, body_of, refused_field, remedy
@@ -340,7 +340,7 @@ class Port:
         said = _said(error)
         field = refused_field(error.status_code, said, sent)
         if field is not None:
-            raise _FieldRefused(field, f"HTTP {error.status_code}: {clean(_message(said))[:MOST_QUOTED]}")
+            raise _FieldRefused(field, f"HTTP {error.status_code}: {clean(masked(_message(said)))[:MOST_QUOTED]}")
         reason = judge(self._llm, error.status_code, said)
         wait = retry_after(error.response.headers)
         if error.status_code in THROTTLED:
@@ -425,7 +425,7 @@ def _said(error: openai.APIStatusError) -> Any:
     try:
         return error_of(parsed(error.response.content))
     except NoJson:
-        return error.response.text[:MOST_QUOTED]
+        return masked(error.response.text)[:MOST_QUOTED]
 
 
 def _message(said: Any) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jsonschema
 
+from infra.masks import masked
 from pipelines.language.requests import (
     BAD_ANSWERS,
     FAILED,
@@ -122,7 +123,7 @@ def bounded_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "status": status,
         "text": text,
-        "error": clean(str(error))[:MOST_ERROR] if error is not None else None,
+        "error": clean(masked(str(error)))[:MOST_ERROR] if error is not None else None,
         "finish_reason": clean(finish_reason)[:MOST_FINISH_REASON] if isinstance(finish_reason, str) else None,
         "logprobs": logprobs,
         "token_counts": token_counts,
@@ -174,7 +175,7 @@ def _count(value: Any, most: int) -> int:
 def _read_chat(reply: Mapping[str, Any], request: ChatRequest) -> Answer:
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices:
-        problem = f": {str(reply['error'])[:MOST_ERROR]}" if reply.get("error") else ""
+        problem = f": {masked(str(reply['error']))[:MOST_ERROR]}" if reply.get("error") else ""
         return Answer(status=MALFORMED, error=f"the answer has no choices{problem}")
     choice = _mapping(choices[0])
     message = _mapping(choice.get("message"))
@@ -186,7 +187,7 @@ def _read_chat(reply: Mapping[str, Any], request: ChatRequest) -> Answer:
 
     if refusal:
         said = refusal if isinstance(refusal, str) else "without a reason"
-        return answer(REFUSED, f"refused: {said[:MOST_ERROR]}", content or said)
+        return answer(REFUSED, f"refused: {masked(said)[:MOST_ERROR]}", content or said)
     if finish == "content_filter":
         return answer(REFUSED, "stopped by the endpoint's content filter")
     if finish == "length":

@@ -57,8 +57,8 @@ def judge(llm: LLMSettings, status: int, error: Any) -> str:
         RowFailed: this request will not be answered; `Forbidden` when the key may be at fault.
     """
     said = error if isinstance(error, Mapping) else {}
-    code = clean(str(said.get("code") or ""))[:100]
-    message = clean(str(said.get("message") or error or ""))[:MOST_QUOTED]
+    code = clean(masked(str(said.get("code") or "")))[:100]
+    message = clean(masked(str(said.get("message") or error or "")))[:MOST_QUOTED]
     reason = f"HTTP {status} {code}: {message}" if status else f"{code}: {message}"
     if status == 402 or {code, str(said.get("type") or "")} & QUOTA_CODES:
         raise QuotaExhausted(
