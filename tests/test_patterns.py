@@ -62,13 +62,31 @@ class Unknown(Exception):
     """The value of an expression is known to a run only."""
 
 
-def _text(node: ast.expr, names: dict[str, ast.expr]) -> str:
+def _constants(path: Path) -> dict[str, ast.expr | Path]:
+    """Names of a module with what they stand for: an expression, or the file that they are imported from."""
+    names: dict[str, ast.expr | Path] = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ROOMS:
+            place = ROOT.joinpath(*node.module.split("."))
+            files = [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
+            names |= {alias.asname or alias.name: file for alias in node.names for file in files}
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            names[node.targets[0].id] = node.value
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            names[node.target.id] = node.value
+    return names
+
+
+def _text(node: ast.expr, names: dict[str, ast.expr | Path]) -> str:
     """The text of an expression made of constants."""
     match node:
-        case ast.Constant(value=str() as value):
-            return value
+        case ast.Constant(value=str() | int() as value):
+            return str(value)
         case ast.Name(id=name) if name in names:
-            return _text(names[name], names)
+            known = names[name]
+            return _text(node, _constants(known)) if isinstance(known, Path) else _text(known, names)
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return str(int(_text(left, names)) - int(_text(right, names)))
         case ast.JoinedStr(values=parts):
             return "".join(_text(part, names) for part in parts)
         case ast.FormattedValue(value=value):
@@ -84,17 +102,17 @@ def _patterns(path: Path) -> Iterator[Found | tuple[str, str]]:
     """Every pattern of a file; file and source of the expression where a run alone knows it."""
     tree = ast.parse(path.read_text())
     file = str(path.relative_to(ROOT))
-    names = {
-        node.targets[0].id: node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    }
+    names = _constants(path)
     asked = {
         (node.value.id, node.attr)
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
     }
-    of_call = {id(value): name for name, value in names.items()}
+    of_call = {
+        id(node.value): node.targets[0].id
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue
