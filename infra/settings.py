@@ -104,6 +104,12 @@ class LLMSettings(BaseModel, extra="forbid"):
     batch_poll_s: float = 30
     batch_window: str = "24h"
 
+    @model_validator(mode="after")
+    def _has_one_key(self) -> "LLMSettings":
+        if any(masks.passwords_of(self.base_url)):
+            raise ValueError("base_url has a password in it, beside which no key can be sent: put it into llm.api_key")
+        return self
+
 
 class AlertSettings(BaseModel, extra="forbid"):
     """Who is told of runs that failed or are late; nobody by default.
@@ -167,7 +173,9 @@ class LineageSettings(BaseModel, extra="forbid"):
 class Settings(BaseSettings):
     """Everything that differs between a laptop and a cluster."""
 
-    model_config = SettingsConfigDict(env_prefix="PENCHANT_", env_nested_delimiter="__", extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="PENCHANT_", env_nested_delimiter="__", extra="forbid", hide_input_in_errors=True
+    )
 
     home: str = str(REPOSITORY / ".penchant")
     warehouse: str = ""
