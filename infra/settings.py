@@ -104,12 +104,6 @@ class LLMSettings(BaseModel, extra="forbid"):
     batch_poll_s: float = 30
     batch_window: str = "24h"
 
-    @model_validator(mode="after")
-    def _has_one_key(self) -> "LLMSettings":
-        if any(masks.passwords_of(self.base_url)):
-            raise ValueError("base_url has a password in it, beside which no key can be sent: put it into llm.api_key")
-        return self
-
 
 class AlertSettings(BaseModel, extra="forbid"):
     """Who is told of runs that failed or are late; nobody by default.
@@ -186,6 +180,12 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     lineage: LineageSettings = LineageSettings()
     stages: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _endpoint_has_one_key(self) -> "Settings":
+        if any(masks.passwords_of(self.llm.base_url)):
+            raise ValueError("llm.base_url has a password in it, beside which no key can be sent: use llm.api_key")
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -179,7 +179,6 @@ def test_a_run_whose_endpoint_repeats_the_key_shows_no_secret_anywhere(services,
     assert "refuses the key in llm.api_key" in told
     secrets = [
         KEY,
-        WORD,
         *("planted-" + end for end in ("lineage-key", "smtp-word", "s3-secret", "s3-token", "aws-key")),
     ]
     secrets += [password(services.home), (services.home / "ray_token").read_text()]
