@@ -169,7 +169,9 @@ class LineageSettings(BaseModel, extra="forbid"):
 class Settings(BaseSettings):
     """Everything that differs between a laptop and a cluster."""
 
-    model_config = SettingsConfigDict(env_prefix="PENCHANT_", env_nested_delimiter="__", extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="PENCHANT_", env_nested_delimiter="__", extra="forbid", hide_input_in_errors=True
+    )
 
     home: str = str(REPOSITORY / ".penchant")
     warehouse: str = ""
@@ -180,6 +182,12 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     lineage: LineageSettings = LineageSettings()
     stages: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _endpoint_has_one_key(self) -> "Settings":
+        if any(masks.passwords_of(self.llm.base_url)):
+            raise ValueError("llm.base_url has a password in it, beside which no key can be sent: use llm.api_key")
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -18,10 +18,10 @@ from pipelines.language.wire import judge
 
 PLANTED = {
     "PENCHANT_LLM__API_KEY": "sk-planted-llm-key",
-    "PENCHANT_LLM__BASE_URL": "http://me:planted%2Furl-word@127.0.0.1:9/v1",
     "PENCHANT_LLM__EXTRA_BODY": '{"metadata": {"api_key": "planted-in-the-body"}}',
     "PENCHANT_ALERTS__WEBHOOK_URL": "https://hooks.example.org/services/T00/planted-webhook-path",
     "PENCHANT_ALERTS__SMTP_PASSWORD": "planted-smtp-word",
+    "PENCHANT_LINEAGE__URL": "http://me:planted%2Furl-word@127.0.0.1:9/lineage",
     "PENCHANT_LINEAGE__API_KEY": "planted-lineage-key",
     "PENCHANT_MLFLOW__TRACKING_URI": "http://me:planted-mlflow-word@127.0.0.1:9",
     "PENCHANT_SPARK__EXTRA_CONF": json.dumps(
@@ -99,7 +99,7 @@ def test_no_way_out_of_a_stage_shows_a_secret(tmp_path, ends):
 
 
 def test_an_endpoint_that_repeats_the_key_tells_no_journal_no_table_and_no_message(monkeypatch):
-    llm = planted(monkeypatch).llm
+    llm = planted(monkeypatch).llm.model_copy(update={"base_url": "http://me:planted-url-word@127.0.0.1:9/v1"})
     Port(llm)
     said = f"Incorrect API key provided: {llm.api_key} at {llm.base_url}"
     with pytest.raises(EndpointError) as refused:
@@ -112,6 +112,17 @@ def test_an_endpoint_that_repeats_the_key_tells_no_journal_no_table_and_no_messa
     assert "refuses the key in llm.api_key" in str(refused.value)
     assert "http://***@127.0.0.1:9/v1" in str(refused.value)
     assert answers.text == "key ***, see http://a@b/", "somebody's words are theirs but for the key"
+
+
+def test_a_password_in_the_address_of_the_model_is_refused_without_being_shown(tmp_path):
+    given = {"PENCHANT_LLM__BASE_URL": "http://me:planted-url-word@127.0.0.1:9/v1", "PENCHANT_HOME": str(tmp_path)}
+    code = "from infra.settings import load_settings; load_settings()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **given}, cwd=REPOSITORY, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert "llm.base_url has a password in it, beside which no key can be sent: use llm.api_key" in done.stderr
+    assert not shows(done.stderr)
 
 
 def test_alerts_carry_no_secret_and_their_failure_names_none(monkeypatch):
