@@ -4,7 +4,6 @@ A stage ends by writing one `StageReport` file with the hand-offs of the tables 
 a person wants to see. The orchestrator reads it and gives the hand-offs to the next stage.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -97,7 +96,7 @@ def read_text(uri: str) -> str | None:
     if not _is_there(filesystem, path):
         return None
     with filesystem.open_input_stream(path) as stream:
-        return stream.read().decode()
+        return stream.read().decode(errors="replace")  # damage shows where the text is understood
 
 
 def remove(uri: str) -> None:
@@ -113,20 +112,27 @@ def error_uri(report_uri: str) -> str:
 
 
 def write_report(uri: str, report: StageReport) -> None:
-    """Write `report` at `uri`."""
-    write_text(uri, json.dumps(report.to_dict(), indent=1))
+    """Write `report` at `uri`, with a digest by which damage to it is seen."""
+    from schemas.artifact_seal import seal_text
+
+    write_text(uri, seal_text(report.to_dict(), indent=1))
 
 
 def read_report(uri: str) -> StageReport | None:
     """The report at `uri`, or None when the stage has not finished there.
 
     Raises:
-        DataError: the file exists and is no report.
+        DataError: the file exists and is no report, or is damaged.
     """
+    from schemas.artifact_seal import read_seal_text
+
     text = read_text(uri)
     if text is None:
         return None
     try:
-        return StageReport.from_dict(json.loads(text))
+        remedy = "delete it and run the stage again"
+        return StageReport.from_dict(read_seal_text(text, f"the stage report {uri}", remedy, required=False))
+    except DataError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{uri} is not a stage report ({error}); delete it and run the stage again") from error
