@@ -19,19 +19,24 @@ SEAL = "seal.json"
 _OWN = "digest"
 
 
-def seal_text(content: dict[str, Any]) -> str:
+def seal_text(content: dict[str, Any], indent: int | None = None) -> str:
     """`content` as JSON with a digest of itself."""
-    return json.dumps({**content, _OWN: digest(_canonical(content))}, sort_keys=True, separators=(",", ":"))
+    return json.dumps({**content, _OWN: digest(_canonical(content))}, indent=indent)
 
 
-def read_seal_text(text: str, where: str, remedy: str) -> dict[str, Any]:
+def read_seal_text(text: str, where: str, remedy: str, *, required: bool = True) -> dict[str, Any]:
     """The inverse of `seal_text`.
+
+    Args:
+        required: there must be a digest; earlier releases wrote some texts without one.
 
     Raises:
         DataError: the text is damaged.
     """
     try:
         content = json.loads(text)
+        if not required and _OWN not in content:
+            return dict(content)
         own = content.pop(_OWN)
     except (ValueError, KeyError, TypeError, AttributeError):
         own, content = None, {}

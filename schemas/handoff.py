@@ -138,21 +138,29 @@ def error_uri(report_uri: str) -> str:
 
 
 def write_report(uri: str, report: StageReport) -> None:
-    """Write `report` at `uri`."""
-    write_text(uri, json.dumps(report.to_dict(), indent=1))
+    """Write `report` at `uri`, with a digest by which damage to it is seen."""
+    from schemas.artifact_seal import seal_text
+
+    # Masked first: the digest is of what is written.
+    write_text(uri, seal_text(json.loads(masked(json.dumps(report.to_dict()))), indent=1))
 
 
 def read_report(uri: str) -> StageReport | None:
     """The report at `uri`, or None when the stage has not finished there.
 
     Raises:
-        DataError: the file exists and is no report.
+        DataError: the file exists and is no report, or is damaged.
     """
+    from schemas.artifact_seal import read_seal_text
+
     text = read_text(uri)
     if text is None:
         return None
     try:
-        return StageReport.from_dict(json.loads(text))
+        remedy = "delete it and run the stage again"
+        return StageReport.from_dict(read_seal_text(text, f"the stage report {uri}", remedy, required=False))
+    except DataError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}"[:80]
         raise DataError(f"{uri} is not a stage report ({why}); delete it and run the stage again") from error
