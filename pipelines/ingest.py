@@ -20,7 +20,7 @@ from pipelines.publisher import Publisher
 from pipelines.spark import stage_session
 from pipelines.stages.ingest import STAGE, IngestSettings
 from schemas.dataset import Dataset
-from schemas.errors import LONGEST_MESSAGE, GateFailed
+from schemas.errors import LONGEST_DETAIL, GateFailed
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
 from schemas.reviews import RATED, REVIEWS
@@ -217,6 +217,6 @@ def _refused(checked: DataFrame, name: str) -> DataFrame:
             "row_key"
         ),
         "problem.reason",
-        sf.left("problem.detail", sf.lit(LONGEST_MESSAGE)).alias("detail"),
+        sf.left("problem.detail", sf.lit(LONGEST_DETAIL)).alias("detail"),
         raw.alias("raw"),
     )

@@ -1,6 +1,9 @@
 """Errors that a user can act on. Their messages name what is wrong, where, and how to mend it."""
 
-LONGEST_MESSAGE = 300
+LONGEST_MESSAGE = 1_000
+"""Some messages list several things; what they quote of a file is bounded where it is read."""
+LONGEST_DETAIL = 300
+"""Of what is said of one row or file that was landed."""
 
 
 def bounded(message: str, limit: int = LONGEST_MESSAGE) -> str:

@@ -19,7 +19,7 @@ from pipelines.landing.own_columns import ITEM_COLUMNS, REVIEW_COLUMNS, USUAL_NA
 from pipelines.landing.proposals import SAMPLED, Stated, evidence, proposed
 from pipelines.landing.sniff import csv_columns, is_parquet, refuse_array, sniff_format
 from schemas.dataset import FORMATS, UNKNOWN_ITEMS, Dataset
-from schemas.errors import DataError
+from schemas.errors import LONGEST_DETAIL, DataError, bounded
 from schemas.spelling import DATES_TOLD, NONE, SCALES_TOLD, Spelling
 
 _LINE_BYTES = 1 << 20
@@ -183,9 +183,10 @@ def _mapping(
     if missing:
         example = ",".join(f"{name}=THEIRS" for name in missing)
         unrated = ", or --scale none for a feed without ratings" if "rating" in missing else ""
-        raise DataError(
+        told = (
             f"{path}: say which column is {' and '.join(missing)}: {option} {example}{unrated}; the file has: {known}"
         )
+        raise DataError(bounded(told, LONGEST_DETAIL))
     return mapping
 
 

@@ -118,7 +118,7 @@ def test_registrations_reports_and_failures_that_are_cut_are_named(tmp_path):
     report = tmp_path / "report.json"
     write_report(str(report), StageReport(stage="s", status="done"))
     report.write_bytes(report.read_bytes()[:20])
-    with pytest.raises(DataError, match=r"report\.json is not a stage report .*delete it and run the stage again"):
+    with pytest.raises(DataError, match=r"report\.json is damaged; delete it and run the stage again"):
         read_report(str(report))
     (tmp_path / "ingest.json").write_text('{"task_id": "inge')
     told = read_failure(str(tmp_path / "ingest.json"))

@@ -12,7 +12,7 @@ RESULT = GateResult(
     outcomes=(),
 )  # fmt: skip
 PROOF = Proof(
-    erasure="e1", dataset="shop", requested_on="2026-01-31", reason="", users=("k",), searched_as_words=0,
+    erasure="e1", dataset="shop", requested_on="2026-01-31", reason="", users=("k",),
     checked_at="2026-01-31T00:00:00+00:00", tables=(),
 )  # fmt: skip
 

@@ -125,7 +125,7 @@ def test_the_command_line_registers_and_fails_clearly(tmp_path: Path, monkeypatc
     with pytest.raises(SystemExit) as stopped:
         main(["--name", "Bad Name", "--reviews", str(path)])
     assert stopped.value.code == 2
-    assert "use lower case letters" in capsys.readouterr().err
+    assert "use up to 64 lower case letters" in capsys.readouterr().err
 
 
 def test_headers_are_understood_however_they_are_written(tmp_path: Path):
