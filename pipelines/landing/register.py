@@ -183,8 +183,8 @@ def _mapping(
     if missing:
         example = ",".join(f"{name}=THEIRS" for name in missing)
         unrated = ", or --scale none for a feed without ratings" if "rating" in missing else ""
-        told = (
-            f"{path}: say which column is {' and '.join(missing)}: {option} {example}{unrated}; the file has: {known}"
+        told = f"{path}: say which column is {' and '.join(missing)}: {option} {example}{unrated}; "
+        raise DataError(bounded(f"{told}the file has: {known}", LONGEST_DETAIL))
         )
         raise DataError(bounded(told, LONGEST_DETAIL))
     return mapping
