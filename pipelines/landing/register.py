@@ -185,8 +185,6 @@ def _mapping(
         unrated = ", or --scale none for a feed without ratings" if "rating" in missing else ""
         told = f"{path}: say which column is {' and '.join(missing)}: {option} {example}{unrated}; "
         raise DataError(bounded(f"{told}the file has: {known}", LONGEST_DETAIL))
-        )
-        raise DataError(bounded(told, LONGEST_DETAIL))
     return mapping
 
 
