@@ -90,7 +90,7 @@ class DagRuns:
 def _show_finished(task: dict[str, Any], report: dict[str, Any] | None) -> None:
     mark = {"success": "done", "skipped": "skipped"}.get(task["state"], task["state"].upper())
     text = f"  {task['task_id']:<20} {task['duration'] or 0:>4.0f} s  {mark}"
-    if report:
+    if report and "counts" in report:  # what is handed on of an earlier run is no report
         counts = [f"{name} {_short(value)}" for name, value in list(report["counts"].items())[:6]]
         text += f" ({report['status']}; own work {report['seconds']:.0f} s): " + ", ".join(counts)
     print(("\r" if sys.stdout.isatty() else "") + f"{text:<100}", flush=True)
