@@ -246,8 +246,11 @@ RIGHT: dict[str, Right] = {
         both(whole(6, 5), lambda o: {row.helpful_votes for row in o.reviews} == {None, 7}),
     ),
     "json_2023": Right(
-        "bad times and rating 0 are refused; an empty parent is no id, the child is",
-        lambda o: o.reasons() == {3: "bad_date", 4: "bad_rating", 8: "bad_date"} and "U1 C5" in o.read(),
+        "bad times and rating 0 are refused; an empty parent is no id, the child is, of which nothing is known",
+        lambda o: (
+            o.reasons() == {3: "bad_date", 4: "bad_rating", 6: "unknown_item", 7: "unknown_item", 8: "bad_date"}
+            and "item C5" in o.details()
+        ),
         stopped=True,
     ),
 }
