@@ -98,13 +98,14 @@ def test_tables_of_spark_without_hadoops_sums(spark: SparkSession, tmp_path: Pat
 
 def _refusing(read: Callable[[], Any]) -> Any:
     """What Spark says of a page whose checksum is wrong is a refusal, too."""
+    from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     from schemas.errors import DataError
 
     try:
         return read()
-    except PySparkException as error:
+    except (PySparkException, Py4JError) as error:
         raise DataError(type(error).__name__) from error
 
 

@@ -13,6 +13,7 @@ import pytest
 from planted_warehouse import IDENTITY
 from small_world import small_catalogue, small_histories
 
+from infra.errors import DamagedFile
 from ray_jobs.data.tables import input_table, publish, read_table, table_exists, upsert
 from ray_jobs.recommenders.bundle import load_bundle, save_bundle
 from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
@@ -36,7 +37,7 @@ def sweep(path: Path, read: Callable[[], Any], places: int = 40) -> Counter[str]
         digests.forget()
         try:
             found["equal" if read() == good else "other"] += 1
-        except DataError as error:
+        except (DataError, DamagedFile) as error:
             found["refused" if len(str(error)) <= 300 else "wordy"] += 1
     path.write_bytes(whole)
     digests.forget()
