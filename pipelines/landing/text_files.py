@@ -12,8 +12,9 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
@@ -98,9 +99,9 @@ def _unpacked(path: Path) -> IO[bytes]:
         case "gzip":
             return cast(IO[bytes], gzip.open(path, "rb"))
         case "bzip2":
-            return cast(IO[bytes], bz2.open(path, "rb"))
+            return io.BufferedReader(_Streams(path, bz2.BZ2Decompressor), _CHUNK)
         case "xz":
-            return cast(IO[bytes], lzma.open(path, "rb"))
+            return io.BufferedReader(_Streams(path, partial(lzma.LZMADecompressor, lzma.FORMAT_XZ)), _CHUNK)
         case "zstd":
             import pyarrow as pa
 
@@ -108,6 +109,47 @@ def _unpacked(path: Path) -> IO[bytes]:
         case "zip":
             return _only_member(path)
     return path.open("rb")
+
+
+class _Streams(io.RawIOBase):
+    """The content of bzip2 or xz streams, one after the other.
+
+    Python's own files take a second stream whose first bytes are damaged for the end of the file; here nothing but
+    zeros may follow a stream that is no stream.
+    """
+
+    def __init__(self, path: Path, begin: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> None:
+        self._file = path.open("rb")
+        self._begin = begin
+        self._now = begin()
+        self._packed = self._file.read(HEAD)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill `buffer`; only the end of the last stream gives 0."""
+        while True:
+            if self._now.eof:
+                self._packed = self._now.unused_data.lstrip(b"\0")
+                while not self._packed and (chunk := self._file.read(HEAD)):
+                    self._packed = chunk.lstrip(b"\0")
+                if not self._packed:
+                    return 0
+                self._now = self._begin()
+            elif not self._packed and self._now.needs_input:
+                self._packed = self._file.read(HEAD)
+                if not self._packed:
+                    raise EOFError("a stream has no end")
+            found = self._now.decompress(self._packed, len(buffer))
+            self._packed = b""
+            if found:
+                buffer[: len(found)] = found
+                return len(found)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _only_member(path: Path) -> IO[bytes]:
