@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 
 from schemas.errors import DataError
 from schemas.spelling import (
@@ -10,19 +11,19 @@ from schemas.spelling import (
     DATES_TOLD,
     DAY_FIRST,
     DISLIKES,
-    EIGHT_DIGITS,
     ISO,
     ISO_TIME,
     LIKE,
     LIKES,
     MONTH_FIRST,
-    NO_DAY,
     NUMBER,
     SCALES_TOLD,
     STARS,
+    UNITS,
     YEAR_FIRST,
     YEAR_LAST,
     Spelling,
+    counted,
 )
 
 SAMPLED = 1000
@@ -82,8 +83,14 @@ def evidence(rows: Sequence[Mapping[str, str]], spelling: Spelling, ratings: str
 
 
 def _day(text: str, spelling: Spelling) -> str:
-    """Which day is meant, where its order was proposed or stated."""
-    found = re.match(YEAR_LAST, text.strip())
+    """Which day is meant, where it was proposed or stated."""
+    text = text.strip()
+    if re.match(NUMBER, text):
+        at = float(text) * UNITS[spelling.dates] / 1e6 if spelling.dates in UNITS else counted(float(text))
+        first = datetime(1970, 1, 1)
+        near = at is not None and abs(at) < 2e11  # Python has no year 10,000
+        return f" is {first + timedelta(seconds=at):%Y-%m-%d}" if at is not None and near else ""
+    found = re.match(YEAR_LAST, text)
     if found is None or spelling.dates not in (DAY_FIRST, MONTH_FIRST):
         return ""
     day, month = found.group(1, 2) if spelling.dates == DAY_FIRST else found.group(2, 1)
@@ -165,7 +172,7 @@ def _dates(given: Sequence[str], column: str) -> str:
 
 
 def _is_certain(text: str) -> bool:
-    number = re.match(NUMBER, text) and not re.match(NO_DAY, text) and not re.match(EIGHT_DIGITS, text)
+    number = re.match(NUMBER, text) and counted(float(text)) is not None
     return bool(number or re.match(ISO_TIME, re.sub(YEAR_FIRST, r"\1-\2-\3\4", text)))
 
 

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.landing.proposals import Stated, proposed
+from pipelines.landing.proposals import Stated, evidence, proposed
 from pipelines.landing.register import main, register
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.recipes import RECOMMENDERS, Recipe, require_ratings
+from schemas.spelling import Spelling
 
 
 def _proposed(ratings, on=("2024-01-31",), **stated):
@@ -71,6 +72,25 @@ def test_a_scale_that_could_be_another_is_asked_for(ratings, message):
         (("T10:00", "11:00"), "has 'T10:00', '11:00'; say with --dates how they are written"),
         (("20240131",), "say with --dates how"),
         (("2024",), "say with --dates how"),
+        (("1706695200000000000", "1706695200.5"), "iso"),
+        *(
+            ((digits,), "say with --dates how")
+            for digits in (
+                "2024013110",
+                "2401311015",
+                "45321",
+                "240131",
+                "202401",
+                "2024031",
+                "1.5",
+                "-1706695200",
+                "202401311015",
+                "240131101500",
+                "20240131101500",
+                "20240131101500000",
+                "1" + "0" * 300,
+            )
+        ),
     ],
 )
 def test_an_order_of_day_and_month_is_told_or_asked_for(dates, expected):
@@ -81,6 +101,15 @@ def test_an_order_of_day_and_month_is_told_or_asked_for(dates, expected):
         _proposed([4] * 6, dates)
     assert len(str(caught.value)) <= 300
     assert _proposed([4] * 6, dates, dates="mdy").dates == "mdy"
+
+
+def test_the_day_of_a_number_is_shown():
+    for text, dates in (("1706695200", "iso"), ("1706695200000", "iso"), ("1706695200000", "milliseconds")):
+        told = evidence([{"on": text}], Spelling(dates=dates), None, "on")
+        assert told[1].endswith(" is 2024-01-31"), told
+    for text in ("2024013110", "1e300", ""):
+        assert " is " not in evidence([{"on": text}], Spelling(), None, "on")[1]
+    assert evidence([{"on": "9e18"}], Spelling(dates="seconds"), None, "on")[1].endswith("'9e18'")
 
 
 def test_registration_shows_the_proposal_and_three_rows(tmp_path: Path, monkeypatch, capsys):
