@@ -31,6 +31,10 @@ SAMPLED = 1000
 _SHOWN = 3
 _ODD = 0.02
 """Share of rows outside a scale that says nothing about the scale: they are refused."""
+_HIGHEST = 0.9
+"""A scale is proposed where ratings come so near to its greatest; else 1-7 would pass for 1-10."""
+_LOW_STARS = 4
+"""Where no star rating is so high, they may be counts or of another scale."""
 _FEW = 10
 """So many rows say too little to tell a constant from a rating."""
 
@@ -140,11 +144,13 @@ def _scale(given: Sequence[str], decimal: str, column: str) -> str:
         )
     if values in ({0, 1}, {-1, 1}):
         return LIKE
-    if sum(not 0 < number <= 5 for number in numbers) <= _ODD * len(numbers):
+    unclear = DataError(f"column {column!r} has ratings from {low:g} to {high:g}; give --scale, one of: {SCALES_TOLD}")
+    if sum(not 0.5 <= number <= 5 for number in numbers) <= _ODD * len(numbers):
+        if len(numbers) > _FEW and not any(_LOW_STARS <= number <= 5 for number in numbers):
+            raise unclear
         return STARS
     if low < 0 or high > 100:
-        told = f"column {column!r} has ratings from {low:g} to {high:g}"
-        raise DataError(f"{told}; give --scale, one of: {SCALES_TOLD}")
+        raise unclear
     greatest = next(top for top in (5, 10, 100) if high <= top)
     zeros = numbers.count(0)
     if zeros > _ODD * len(numbers) and greatest < 100:
@@ -152,7 +158,10 @@ def _scale(given: Sequence[str], decimal: str, column: str) -> str:
             f"column {column!r} is 0 in {zeros} of {len(numbers)} rows: give --scale 0-{greatest} where that is the "
             f"least rating, --scale {STARS if greatest == 5 else '1-10'} where it means none (such rows are refused)"
         )
-    return f"{0 if greatest == 100 else 1}-{greatest}"
+    least = 0 if greatest == 100 else 1
+    if greatest == 5 or high < _HIGHEST * greatest or sum(number < least for number in numbers) > _ODD * len(numbers):
+        raise unclear
+    return f"{least}-{greatest}"
 
 
 def _dates(given: Sequence[str], column: str) -> str:

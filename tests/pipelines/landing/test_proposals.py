@@ -27,6 +27,8 @@ def _proposed(ratings, on=("2024-01-31",), **stated):
         ((1, 3, 5), "stars"),
         ((0.5, 4.5), "stars"),
         ((4,), "stars"),
+        ([1, 4] * 20, "stars"),
+        ((1, 9, 3), "1-10"),
         (range(1, 11), "1-10"),
         ((40, 85, 100, 0), "0-100"),
         (("True", "False", "true"), "like"),
@@ -47,6 +49,16 @@ def test_a_scale_is_proposed(ratings, scale):
         ([1] * 20, "is 1 in all of 20 rows: give --scale none where it counts clicks"),
         ((0, 0, 7, 10), "is 0 in 2 of 4 rows: give --scale 0-10 .*, --scale 1-10 where it means none"),
         ((0, 4, 5), "give --scale 0-5 .*, --scale stars where it means none"),
+        (range(1, 8), "from 1 to 7; give --scale"),
+        (range(1, 9), "from 1 to 8; give --scale"),
+        (range(1, 7), "from 1 to 6; give --scale"),
+        (range(21), "from 0 to 20; give --scale"),
+        ((0.1, 0.2, 0.5, 0.9, 1.0), "from 0.1 to 1; give --scale"),
+        ((0.1, 0.2, 4, 5), "from 0.1 to 5; give --scale"),
+        ((0.2, 0.4, 9, 10), "from 0.2 to 10; give --scale"),
+        ([1, 1, 1, 2, 3] * 6, "from 1 to 3; give --scale"),
+        ([*[1, 2, 3] * 40, 50], "from 1 to 50; give --scale"),
+        ([0.5, 1.0] * 6, "from 0.5 to 1; give --scale"),
         ((-3, 250), "has ratings from -3 to 250; give --scale"),
         (("good", "bad"), "has 'good', 'bad', no ratings; give --scale"),
     ],
@@ -101,6 +113,12 @@ def test_an_order_of_day_and_month_is_told_or_asked_for(dates, expected):
         _proposed([4] * 6, dates)
     assert len(str(caught.value)) <= 300
     assert _proposed([4] * 6, dates, dates="mdy").dates == "mdy"
+
+
+@pytest.mark.parametrize("scale", ["1-" + "9" * 400, "1-\u0665", "5-1", "1-inf", "ten"])
+def test_a_scale_that_is_no_scale_is_refused(scale: str):
+    with pytest.raises(DataError, match="is none of: stars"):
+        Spelling(scale=scale)
 
 
 def test_the_day_of_a_number_is_shown():
