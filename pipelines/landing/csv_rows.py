@@ -5,7 +5,6 @@ line alone is refused and reading goes on with the next one, so that an open quo
 file.
 """
 
-import codecs
 import csv
 import re
 from collections import deque
@@ -39,9 +38,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         try:
-            codecs.lookup(self.encoding)
-        except LookupError as error:
-            raise DataError(f"encoding {self.encoding!r} is not known; examples: utf-8, cp1252, utf-16") from error
+            "a".encode(self.encoding)  # a codec that is no encoding of texts, such as hex, can be looked up
+        except (LookupError, ValueError) as error:
+            raise DataError(f"encoding {self.encoding[:40]!r} is not known; examples: utf-8, cp1252, utf-16") from error
         if len(self.separator) > 1 or self.separator in ('"', "\n", "\r"):
             raise DataError(f"separator {self.separator!r}: give one character, or {', '.join(SEPARATORS)}")
         if self.escape not in ("", "\\"):
@@ -180,9 +179,11 @@ class _Lines:
 
 
 def _text(line: Line) -> str:
-    """A line as text; bytes that are not UTF-8 are kept as half surrogates."""
-    text = line[1].decode("utf-8", "surrogateescape")
-    return text.removeprefix("\ufeff") if line[0] == 1 else text
+    """A line as text; bytes that are not UTF-8 are kept as half surrogates.
+
+    A byte order mark may begin any line: files are put together with cat.
+    """
+    return line[1].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
 def read_rows(lines: Iterable[Line], layout: Layout, max_bytes: int) -> Iterator[Row]:

@@ -159,7 +159,10 @@ def _only_member(path: Path) -> IO[bytes]:
         raise DataError(f"{path} is a ZIP of {len(members)} files; unpack it and give the file that is meant")
     if members[0].flag_bits & 1:
         raise DataError(f"{path} is a ZIP with a password; unpack it")
-    return archive.open(members[0])
+    try:
+        return archive.open(members[0])
+    except NotImplementedError as error:
+        raise DataError(f"{path} is a ZIP packed in a way that is not read ({error}); unpack it") from error
 
 
 class _Decoded(io.RawIOBase):
@@ -205,6 +208,8 @@ def _stream(path: Path, encoding: str) -> IO[bytes]:
     """The unpacked bytes, with line feeds, without a byte order mark, in UTF-8 where the encoding is a wide one."""
     with closing(_unpacked(path)) as opened:
         first = opened.read(HEAD)
+    if first[257:262] == b"ustar":
+        raise DataError(f"{path} is a tar archive; unpack it and give the file, or the folder of parts, that is meant")
     mark, told = next(((mark, name) for mark, name in _MARKS if first.startswith(mark)), (b"", encoding))
     wide = told if _wide(told) else None
     carriage = b"\r" in first and b"\n" not in first

@@ -111,9 +111,19 @@ def test_headers_that_are_refused():
     with pytest.raises(DataError, match=r"no column 'x'; the file has: .* and 988 more") as refused:
         Header.read(many, Layout()).positions(["x"], "r.csv")
     assert len(str(refused.value)) <= 300
-    for wrong in ({"encoding": "nope"}, {"separator": ",,"}, {"separator": '"'}, {"escape": "x"}):
+    for wrong in (
+        *({"encoding": name} for name in ("nope", "rot13", "hex", "undefined", "a\0b")),
+        {"separator": ",,"},
+        {"separator": '"'},
+        {"escape": "x"},
+    ):
         with pytest.raises(DataError):
             Layout(**wrong)
+
+
+def test_a_byte_order_mark_in_the_middle_belongs_to_no_value():
+    """Files that were put together with cat."""
+    assert _rows(HEAD + "a,b,c\n\ufeffd,e,f\n")[1].fields == ["d", "e", "f"]
 
 
 def test_spaces_after_separators_belong_to_no_value():

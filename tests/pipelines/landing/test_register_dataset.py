@@ -177,3 +177,19 @@ def test_messages_are_bounded_whatever_they_quote(tmp_path: Path):
             register("x", str(path), datasets_dir=tmp_path)
         assert len(str(refused.value)) <= 300
         assert str(path) in str(refused.value)
+
+
+def test_parquet_with_a_column_twice_or_a_date_without_a_day_in_python_is_no_traceback(tmp_path: Path):
+    path = tmp_path / "r.parquet"
+    names = ["user_id", "item_id", "rating", "reviewed_at"]
+    far = pa.array([10**15, 1706695200 * 10**3], pa.timestamp("ms"))
+    rows = [pa.array(["u", "v"]), pa.array(["i", "j"]), pa.array([4.0, 5.0]), far]
+    pq.write_table(pa.table([*rows, rows[2]], [*names, "rating"]), path)
+    with pytest.raises(DataError, match="the column 'rating' comes twice; rename one"):
+        register("own", str(path), datasets_dir=tmp_path)
+    pq.write_table(pa.table(rows, names), path)
+    assert register("own", str(path), datasets_dir=tmp_path).dates == "iso"
+
+
+def test_a_column_with_a_comma_can_be_named():
+    assert parse_columns('"user_id=id, of user",item_id=sku') == {"user_id": "id, of user", "item_id": "sku"}

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import tarfile
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -91,6 +92,36 @@ def test_what_is_not_read_is_said_in_one_sentence(tmp_path: Path, content: bytes
         with pytest.raises(DataError, match=message) as refused:
             read(path)
         assert str(path) in str(refused.value)
+
+
+def _tar() -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("r.csv"), io.BytesIO())
+    return packed.getvalue()
+
+
+def _deflate64() -> bytes:
+    """A ZIP whose member says that it is packed with method 9."""
+    packed = bytearray(_zip("r.csv"))
+    packed[8] = 9
+    packed[packed.index(b"PK\x01\x02") + 10] = 9
+    return bytes(packed)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (_tar(), "a tar archive; unpack it"),
+        (gzip.compress(_tar()), "a tar archive; unpack it"),
+        (_deflate64(), "a ZIP packed in a way that is not read .*; unpack it"),
+    ],
+)
+def test_archives_that_are_not_read_are_named(tmp_path: Path, content: bytes, message: str):
+    path = tmp_path / "r"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        count_lines(path)
 
 
 def _frames(text: bytes) -> bytes:
