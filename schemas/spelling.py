@@ -15,6 +15,9 @@ DISLIKES = (
 ISO, DAY_FIRST, MONTH_FIRST = "iso", "dmy", "mdy"
 UNITS = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1, "nanoseconds": 0.001}
 """Microseconds in a unit of time since 1970."""
+EPOCH = (300_000_000, 1_900_000_000)
+"""Seconds, from 1979 to 2030, and a thousand times as much and so on: counts since 1970 whose digits, however they are
+cut, are no date such as 2024013110, and no day since 1900."""
 
 # Regular expressions that mean the same to Java and to Python; all of them match whole texts.
 NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
@@ -30,7 +33,7 @@ EIGHT_DIGITS = r"^(1[0-9]{3}|2[01][0-9]{2})(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01
 NO_DAY = r"^[0-9]{4}(-[0-9]{1,2})?$"
 NO_DATE = r"^T?[0-9]{1,2}:[0-9]{2}.{0,30}$"
 
-_SCALE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
+_SCALE = re.compile(r"(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)-(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)")
 _LETTERS = frozenset("yuMLdHhKkmsSaXxZzVO")
 SCALES_TOLD = "stars (0.5 to 5), LOW-HIGH such as 1-10 or 0-100, like (like or dislike), or none (clicks, purchases)"
 DATES_TOLD = (
@@ -82,6 +85,11 @@ class Spelling:
             return None
         low, high = float(found[1]), float(found[2])
         return (low, high) if low < high else None
+
+
+def counted(number: float) -> float | None:
+    """Seconds since 1970 from a number whose size tells its unit for certain, else None."""
+    return next((number / unit for unit in (1, 1e3, 1e6, 1e9) if EPOCH[0] <= number / unit < EPOCH[1]), None)
 
 
 def _is_pattern(text: str) -> bool:

@@ -5,7 +5,6 @@ line alone is refused and reading goes on with the next one, so that an open quo
 file.
 """
 
-import codecs
 import csv
 import re
 from collections import deque
@@ -39,9 +38,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         try:
-            codecs.lookup(self.encoding)
-        except LookupError as error:
-            raise DataError(f"encoding {self.encoding!r} is not known; examples: utf-8, cp1252, utf-16") from error
+            "a".encode(self.encoding)  # a codec that is no encoding of texts, such as hex, can be looked up
+        except (LookupError, ValueError) as error:
+            raise DataError(f"encoding {self.encoding[:40]!r} is not known; examples: utf-8, cp1252, utf-16") from error
         if len(self.separator) > 1 or self.separator in ('"', "\n", "\r"):
             raise DataError(f"separator {self.separator!r}: give one character, or {', '.join(SEPARATORS)}")
         if self.escape not in ("", "\\"):
@@ -120,20 +119,32 @@ class _TooLong(Exception):
     """The next line, or the row with it, is above the limit."""
 
 
-class _Lines:
-    """Lines of the row that is being read; they can be given back."""
+class _TooWide(Exception):
+    """The row has more columns than the header before its last quote is closed."""
 
-    def __init__(self, lines: Iterable[Line], max_bytes: int) -> None:
+
+class _Lines:
+    """Lines of the row that is being read; they can be given back.
+
+    A row of many lines is given up as soon as it has too many columns. Quotes that open and never close, such as inch
+    marks, would else have every such line read on to the limit.
+    """
+
+    header: Header | None = None
+
+    def __init__(self, lines: Iterable[Line], layout: Layout, max_bytes: int) -> None:
         self._lines = iter(lines)
         self._again: deque[Line] = deque()
+        self._layout = layout
         self._max_bytes = max_bytes
         self._size = 0
+        self._columns = 0
         self.taken: list[Line] = []
 
     def begin(self) -> None:
         """The next line begins a row."""
         self.taken = []
-        self._size = 0
+        self._size = self._columns = 0
 
     def give_back(self) -> None:
         """All lines but the first begin rows of their own."""
@@ -144,6 +155,8 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
+        if self.header and self.taken:
+            self._count(self.taken[-1], self.header)
         line = self._again.popleft() if self._again else next(self._lines)
         self.taken.append(line)
         self._size += line[2]
@@ -151,16 +164,31 @@ class _Lines:
             raise _TooLong
         return f"{_text(line)}\n"
 
+    def _count(self, line: Line, header: Header) -> None:
+        """Count the columns up to the end of a line that leaves a quote open."""
+        if self._layout.escape and line[1].rstrip(b"\r").endswith(b"\\"):
+            self._columns = -self._max_bytes  # what goes on need be no quote, so that this row is not counted
+            return
+        begun = len(self.taken) > 1
+        if begun and b'"' not in line[1]:
+            return
+        text = f'"{_text(line)}' if begun else _text(line)
+        self._columns += len(next(_reader([text], header, self._layout, strict=False))) - begun
+        if self._columns > len(header.names):
+            raise _TooWide
+
 
 def _text(line: Line) -> str:
-    """A line as text; bytes that are not UTF-8 are kept as half surrogates."""
-    text = line[1].decode("utf-8", "surrogateescape")
-    return text.removeprefix("\ufeff") if line[0] == 1 else text
+    """A line as text; bytes that are not UTF-8 are kept as half surrogates.
+
+    A byte order mark may begin any line: files are put together with cat.
+    """
+    return line[1].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
 def read_rows(lines: Iterable[Line], layout: Layout, max_bytes: int) -> Iterator[Row]:
     """The rows of one file: header, blank lines and refused ones included, so that their lines add up to the file's."""
-    source = _Lines(lines, max_bytes)
+    source = _Lines(lines, layout, max_bytes)
     csv.field_size_limit(max(csv.field_size_limit(), max_bytes))
     header: Header | None = None
     reader: Iterator[list[str]] | None = None
@@ -173,6 +201,7 @@ def read_rows(lines: Iterable[Line], layout: Layout, max_bytes: int) -> Iterator
                 first = next(source)
                 if first.strip():
                     header, reason = Header.read(first, layout), HEADER
+                    source.header = header
             else:
                 reader = reader or _reader(source, header, layout)
                 fields = next(reader)
@@ -181,6 +210,9 @@ def read_rows(lines: Iterable[Line], layout: Layout, max_bytes: int) -> Iterator
         except _TooLong:
             reader = None
             reason, detail = _too_long(source.taken, max_bytes)
+        except _TooWide:
+            reader = None
+            reason, detail = _too_wide(source.taken)
         except csv.Error as error:
             reader = None
             reason, detail = _malformed(error, source.taken, layout)
@@ -196,14 +228,14 @@ def read_rows(lines: Iterable[Line], layout: Layout, max_bytes: int) -> Iterator
         yield Row(taken[0][0], len(taken), text, fields, reason, detail)
 
 
-def _reader(source: _Lines, header: Header, layout: Layout) -> Iterator[list[str]]:
+def _reader(source: Iterable[str], header: Header, layout: Layout, strict: bool = True) -> Iterator[list[str]]:
+    """Doubled quotes are read with an escape too: without them Python lets text follow a quote that closes."""
     return csv.reader(
         source,
         delimiter=header.separator,
-        doublequote=not layout.escape,
         escapechar=layout.escape or None,
         skipinitialspace=header.spaced,
-        strict=True,
+        strict=strict,
     )
 
 
@@ -214,6 +246,11 @@ def _too_long(taken: Sequence[Line], max_bytes: int) -> tuple[str, str]:
             f"{taken[0][2]} bytes, the limit is {max_bytes}; cut the text, or raise ingest.max_line_bytes",
         )
     return "unclosed_quote", f"a quote opens here and nothing closes it within {max_bytes} bytes; close or double it"
+
+
+def _too_wide(taken: Sequence[Line]) -> tuple[str, str]:
+    told = f"a quote opens here, and up to line {taken[-1][0]} there are more columns than in the header"
+    return "unclosed_quote", f"{told}; close or double it"
 
 
 def _malformed(error: csv.Error, taken: Sequence[Line], layout: Layout) -> tuple[str, str]:
@@ -227,7 +264,9 @@ def _malformed(error: csv.Error, taken: Sequence[Line], layout: Layout) -> tuple
         return "malformed_csv", "a carriage return stands in a text without quotes; quote the text"
     if len(taken) > 1:
         return "unclosed_quote", f"a quote opens here and line {taken[-1][0]} does not close it; close or double it"
-    way = "" if layout.escape else " (or, where backslashes escape quotes, register with --escape backslash)"
+    if layout.escape:
+        return "malformed_csv", "text follows a quote that closes; put a backslash before a quote inside a text"
+    way = " (or, where backslashes escape quotes, register with --escape backslash)"
     return "malformed_csv", f"a quote inside a quoted text is not doubled; double it{way}"
 
 

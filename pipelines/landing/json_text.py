@@ -67,8 +67,12 @@ def mend(line: str) -> tuple[str | None, str]:
 
 def _parsed(line: str) -> Any:
     if line.lstrip().startswith("{'"):
-        return ast.literal_eval(line.strip())
-    return json.loads(line, parse_constant=_constant, parse_float=_number, object_pairs_hook=_once)
+        tree = ast.parse(line.strip(), mode="eval")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Dict):
+                _once([(str(key.value), None) for key in node.keys if isinstance(key, ast.Constant)])
+        return ast.literal_eval(tree)
+    return json.loads(line, parse_constant=_constant, parse_float=_number, parse_int=_whole, object_pairs_hook=_once)
 
 
 def _constant(name: str) -> str | None:
@@ -77,6 +81,11 @@ def _constant(name: str) -> str | None:
 
 def _number(text: str) -> float | str:
     return "Infinity" if math.isinf(float(text)) else float(text)
+
+
+def _whole(text: str) -> int | float | str:
+    """Python refuses to read whole numbers of thousands of digits; beyond 400 a number is infinite anyway."""
+    return int(text) if len(text) < 400 else _number(text)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

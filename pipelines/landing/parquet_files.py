@@ -72,6 +72,9 @@ def _footer(file: Path) -> Part:
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} is no whole Parquet file ({error}); fetch it again") from error
     with opened:
+        every = opened.schema_arrow.names
+        if twice := next((name for name in every if every.count(name) > 1), None):
+            raise DataError(f"{file}: the column {twice[:40]!r} comes twice; rename one of the two")
         columns = [opened.schema.column(index) for index in range(len(opened.schema))]
         nanoseconds = frozenset(c.path for c in columns if '"nanoseconds"' in c.logical_type.to_json())
         int96 = frozenset(c.path for c in columns if c.physical_type == "INT96")
@@ -116,7 +119,11 @@ def _sampled(table: pa.Table, schema: pa.Schema, name: str) -> list[str]:
     column: Any = table[found[0][0]]
     for inner in found[0][1:]:
         column = pa.chunked_array([pc.struct_field(chunk, inner) for chunk in column.chunks])
-    return [_written(value) for value in column.to_pylist()]
+    try:
+        found_values = column.to_pylist()
+    except (OverflowError, ValueError):  # Python has no dates beyond the year 9999
+        found_values = column.cast(pa.string()).to_pylist()
+    return [_written(value) for value in found_values]
 
 
 def _written(value: Any) -> str:

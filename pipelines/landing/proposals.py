@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 
 from schemas.errors import DataError
 from schemas.spelling import (
@@ -10,19 +11,19 @@ from schemas.spelling import (
     DATES_TOLD,
     DAY_FIRST,
     DISLIKES,
-    EIGHT_DIGITS,
     ISO,
     ISO_TIME,
     LIKE,
     LIKES,
     MONTH_FIRST,
-    NO_DAY,
     NUMBER,
     SCALES_TOLD,
     STARS,
+    UNITS,
     YEAR_FIRST,
     YEAR_LAST,
     Spelling,
+    counted,
 )
 
 SAMPLED = 1000
@@ -30,6 +31,10 @@ SAMPLED = 1000
 _SHOWN = 3
 _ODD = 0.02
 """Share of rows outside a scale that says nothing about the scale: they are refused."""
+_HIGHEST = 0.9
+"""A scale is proposed where ratings come so near to its greatest; else 1-7 would pass for 1-10."""
+_LOW_STARS = 4
+"""Where no star rating is so high, they may be counts or of another scale."""
 _FEW = 10
 """So many rows say too little to tell a constant from a rating."""
 
@@ -82,8 +87,14 @@ def evidence(rows: Sequence[Mapping[str, str]], spelling: Spelling, ratings: str
 
 
 def _day(text: str, spelling: Spelling) -> str:
-    """Which day is meant, where its order was proposed or stated."""
-    found = re.match(YEAR_LAST, text.strip())
+    """Which day is meant, where it was proposed or stated."""
+    text = text.strip()
+    if re.match(NUMBER, text):
+        at = float(text) * UNITS[spelling.dates] / 1e6 if spelling.dates in UNITS else counted(float(text))
+        first = datetime(1970, 1, 1)
+        near = at is not None and abs(at) < 2e11  # Python has no year 10,000
+        return f" is {first + timedelta(seconds=at):%Y-%m-%d}" if at is not None and near else ""
+    found = re.match(YEAR_LAST, text)
     if found is None or spelling.dates not in (DAY_FIRST, MONTH_FIRST):
         return ""
     day, month = found.group(1, 2) if spelling.dates == DAY_FIRST else found.group(2, 1)
@@ -133,11 +144,13 @@ def _scale(given: Sequence[str], decimal: str, column: str) -> str:
         )
     if values in ({0, 1}, {-1, 1}):
         return LIKE
-    if sum(not 0 < number <= 5 for number in numbers) <= _ODD * len(numbers):
+    unclear = DataError(f"column {column!r} has ratings from {low:g} to {high:g}; give --scale, one of: {SCALES_TOLD}")
+    if sum(not 0.5 <= number <= 5 for number in numbers) <= _ODD * len(numbers):
+        if len(numbers) > _FEW and not any(_LOW_STARS <= number <= 5 for number in numbers):
+            raise unclear
         return STARS
     if low < 0 or high > 100:
-        told = f"column {column!r} has ratings from {low:g} to {high:g}"
-        raise DataError(f"{told}; give --scale, one of: {SCALES_TOLD}")
+        raise unclear
     greatest = next(top for top in (5, 10, 100) if high <= top)
     zeros = numbers.count(0)
     if zeros > _ODD * len(numbers) and greatest < 100:
@@ -145,7 +158,10 @@ def _scale(given: Sequence[str], decimal: str, column: str) -> str:
             f"column {column!r} is 0 in {zeros} of {len(numbers)} rows: give --scale 0-{greatest} where that is the "
             f"least rating, --scale {STARS if greatest == 5 else '1-10'} where it means none (such rows are refused)"
         )
-    return f"{0 if greatest == 100 else 1}-{greatest}"
+    least = 0 if greatest == 100 else 1
+    if greatest == 5 or high < _HIGHEST * greatest or sum(number < least for number in numbers) > _ODD * len(numbers):
+        raise unclear
+    return f"{least}-{greatest}"
 
 
 def _dates(given: Sequence[str], column: str) -> str:
@@ -165,7 +181,7 @@ def _dates(given: Sequence[str], column: str) -> str:
 
 
 def _is_certain(text: str) -> bool:
-    number = re.match(NUMBER, text) and not re.match(NO_DAY, text) and not re.match(EIGHT_DIGITS, text)
+    number = re.match(NUMBER, text) and counted(float(text)) is not None
     return bool(number or re.match(ISO_TIME, re.sub(YEAR_FIRST, r"\1-\2-\3\4", text)))
 
 

@@ -4,6 +4,7 @@ The format is told from the first lines of the review file. Afterwards every sta
 """
 
 import argparse
+import csv
 import glob
 import logging
 import sys
@@ -189,10 +190,11 @@ def _mapping(
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """``user_id=uid,item_id=sku`` as a mapping from our names to theirs."""
-    pairs = [pair.partition("=") for pair in text.split(",") if pair]
+    """``user_id=uid,item_id=sku`` as a mapping from our names to theirs; a pair with a comma stands in quotes."""
+    pairs = [pair.partition("=") for pair in next(csv.reader([text], skipinitialspace=True), []) if pair]
     if bad := [name for name, equals, value in pairs if not equals or not value]:
-        raise argparse.ArgumentTypeError(f"{', '.join(bad)}: write OURS=THEIRS, separated by commas")
+        told = "write OURS=THEIRS, separated by commas; a pair with a comma in double quotes"
+        raise argparse.ArgumentTypeError(f"{', '.join(bad)[:100]}: {told}")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 

@@ -12,8 +12,9 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
@@ -98,9 +99,9 @@ def _unpacked(path: Path) -> IO[bytes]:
         case "gzip":
             return cast(IO[bytes], gzip.open(path, "rb"))
         case "bzip2":
-            return cast(IO[bytes], bz2.open(path, "rb"))
+            return io.BufferedReader(_Streams(path, bz2.BZ2Decompressor), _CHUNK)
         case "xz":
-            return cast(IO[bytes], lzma.open(path, "rb"))
+            return io.BufferedReader(_Streams(path, partial(lzma.LZMADecompressor, lzma.FORMAT_XZ)), _CHUNK)
         case "zstd":
             import pyarrow as pa
 
@@ -110,6 +111,47 @@ def _unpacked(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
+class _Streams(io.RawIOBase):
+    """The content of bzip2 or xz streams, one after the other.
+
+    Python's own files take a second stream whose first bytes are damaged for the end of the file; here nothing but
+    zeros may follow a stream that is no stream.
+    """
+
+    def __init__(self, path: Path, begin: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> None:
+        self._file = path.open("rb")
+        self._begin = begin
+        self._now = begin()
+        self._packed = self._file.read(HEAD)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill `buffer`; only the end of the last stream gives 0."""
+        while True:
+            if self._now.eof:
+                self._packed = self._now.unused_data.lstrip(b"\0")
+                while not self._packed and (chunk := self._file.read(HEAD)):
+                    self._packed = chunk.lstrip(b"\0")
+                if not self._packed:
+                    return 0
+                self._now = self._begin()
+            elif not self._packed and self._now.needs_input:
+                self._packed = self._file.read(HEAD)
+                if not self._packed:
+                    raise EOFError("a stream has no end")
+            found = self._now.decompress(self._packed, len(buffer))
+            self._packed = b""
+            if found:
+                buffer[: len(found)] = found
+                return len(found)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 def _only_member(path: Path) -> IO[bytes]:
     archive = zipfile.ZipFile(path)
     members = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
@@ -117,7 +159,10 @@ def _only_member(path: Path) -> IO[bytes]:
         raise DataError(f"{path} is a ZIP of {len(members)} files; unpack it and give the file that is meant")
     if members[0].flag_bits & 1:
         raise DataError(f"{path} is a ZIP with a password; unpack it")
-    return archive.open(members[0])
+    try:
+        return archive.open(members[0])
+    except NotImplementedError as error:
+        raise DataError(f"{path} is a ZIP packed in a way that is not read ({error}); unpack it") from error
 
 
 class _Decoded(io.RawIOBase):
@@ -163,6 +208,8 @@ def _stream(path: Path, encoding: str) -> IO[bytes]:
     """The unpacked bytes, with line feeds, without a byte order mark, in UTF-8 where the encoding is a wide one."""
     with closing(_unpacked(path)) as opened:
         first = opened.read(HEAD)
+    if first[257:262] == b"ustar":
+        raise DataError(f"{path} is a tar archive; unpack it and give the file, or the folder of parts, that is meant")
     mark, told = next(((mark, name) for mark, name in _MARKS if first.startswith(mark)), (b"", encoding))
     wide = told if _wide(told) else None
     carriage = b"\r" in first and b"\n" not in first

@@ -1,6 +1,8 @@
 """Texts of any file as numbers, stars and times, by the spelling that its data set states."""
 
 import re
+from functools import reduce
+from operator import or_
 
 from pyspark.sql import Column
 from pyspark.sql import functions as sf
@@ -11,6 +13,7 @@ from schemas.spelling import (
     DAY_FIRST,
     DISLIKES,
     EIGHT_DIGITS,
+    EPOCH,
     ISO,
     ISO_TIME,
     LIKE,
@@ -79,7 +82,7 @@ def moment(text: Column, spelling: Spelling) -> Column:
     """A time from a text; null where it is empty or says no time for certain.
 
     Dates with the year first and times with a zone say themselves what they are. Numbers count from 1970, in the unit
-    that was stated or that their size tells.
+    that was stated or that their size tells for certain.
     """
     given = sf.trim(text)
     ordered = sf.regexp_replace(given, YEAR_FIRST, "$1-$2-$3$4")
@@ -94,8 +97,10 @@ def moment(text: Column, spelling: Spelling) -> Column:
         counted = sf.when(sf.abs(micros) < _YEAR_9900, sf.timestamp_micros(micros.cast("bigint")))
         return sf.coalesce(sf.when(given.rlike(NUMBER), counted), at)
     if spelling.dates in (ISO, DAY_FIRST, MONTH_FIRST):
-        certain = given.rlike(NUMBER) & ~given.rlike(NO_DAY) & ~given.rlike(EIGHT_DIGITS)
-        return sf.coalesce(at, sf.when(certain, instant(given.try_cast("double"))))
+        count = sf.when(given.rlike(NUMBER), given.try_cast("double"))
+        spans = [(EPOCH[0] * unit, EPOCH[1] * unit) for unit in (1, 10**3, 10**6, 10**9)]
+        certain = reduce(or_, ((count >= float(low)) & (count < float(high)) for low, high in spans))
+        return sf.coalesce(at, sf.when(certain, instant(count)))
     return sf.coalesce(_by_pattern(given, spelling), at)
 
 
@@ -108,6 +113,10 @@ def wrong_date(text: Column, at: Column, spelling: Spelling) -> tuple[Column, Co
         told = (
             told.when(given.rlike(YEAR_LAST), ": day or month first? Register with --dates dmy or --dates mdy")
             .when(given.rlike(EIGHT_DIGITS), " is a day or seconds? Register with --dates yyyyMMdd or --dates seconds")
+            .when(
+                given.rlike(NUMBER),
+                " is digits of a date or a count? Register with --dates yyyyMMddHHmm or --dates seconds",
+            )
             .otherwise(" is not read as a date; register with --dates and its pattern, such as 'dd.MM.yyyy HH:mm'")
         )
     else:

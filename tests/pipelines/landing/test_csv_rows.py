@@ -53,6 +53,32 @@ def test_quotes_by_the_rules_and_against_them():
     assert _rows(HEAD + "a,b,caf\udce9\n")[0].fields[2] == "caf\udce9"  # whether the column counts is told later
 
 
+def test_an_escape_in_front_of_the_last_quote_swallows_no_row():
+    text = HEAD + 'a,b,"bad \\"\nc,d,"good"\ne,f,"say \\"so\\""\n'
+    rows = _rows(text, layout=Layout(escape="\\"))
+    assert [row.reason for row in rows] == ["unclosed_quote", "", ""]
+    assert [row.fields[2] for row in rows[1:]] == ["good", 'say "so"']
+    told = _rows(HEAD + 'a,b,"x" y\na,b,"x\\\ny"\n', layout=Layout(escape="\\"))
+    assert "put a backslash before a quote" in told[0].detail
+    assert told[1].fields[2] == "x\ny"
+
+
+@pytest.mark.parametrize("line", ['x","b', 'a,b,Monitor 24","sharp', 'a,b,"open'])
+def test_a_quote_in_every_line_that_never_closes_costs_each_line_a_few_reads(line: str):
+    reads = 0
+
+    class Counted(bytes):
+        def decode(self, *given: str) -> str:
+            nonlocal reads
+            reads += 1
+            return super().decode(*given)
+
+    lines = ((number, Counted(text), len(text)) for number, text in enumerate([b"u,i,t", *[line.encode()] * 2000], 1))
+    rows = list(read_rows(lines, Layout(), 1 << 20))
+    assert (len(rows), {row.reason for row in rows[1:]} - {"malformed_csv"}) == (2001, {"unclosed_quote"})
+    assert reads < 12 * 2000
+
+
 def test_lines_above_the_limit():
     assert _told(HEAD + "a,b," + "x" * 2000 + "\na,b,c\n") == [(2, 1, "line_too_long"), (3, 1, "")]
 
@@ -85,9 +111,19 @@ def test_headers_that_are_refused():
     with pytest.raises(DataError, match=r"no column 'x'; the file has: .* and 988 more") as refused:
         Header.read(many, Layout()).positions(["x"], "r.csv")
     assert len(str(refused.value)) <= 300
-    for wrong in ({"encoding": "nope"}, {"separator": ",,"}, {"separator": '"'}, {"escape": "x"}):
+    for wrong in (
+        *({"encoding": name} for name in ("nope", "rot13", "hex", "undefined", "a\0b")),
+        {"separator": ",,"},
+        {"separator": '"'},
+        {"escape": "x"},
+    ):
         with pytest.raises(DataError):
             Layout(**wrong)
+
+
+def test_a_byte_order_mark_in_the_middle_belongs_to_no_value():
+    """Files that were put together with cat."""
+    assert _rows(HEAD + "a,b,c\n\ufeffd,e,f\n")[1].fields == ["d", "e", "f"]
 
 
 def test_spaces_after_separators_belong_to_no_value():

@@ -13,6 +13,7 @@ from pipelines.landing.json_text import MAX_DEPTH, depth, mend
     [
         ('{"a": NaN, "b": -Infinity}', {"a": None, "b": "-Infinity"}),
         ('{"a": 1e999}', {"a": "Infinity"}),
+        ('{"a": ' + "9" * 5000 + "}", {"a": "Infinity"}),
         ('{"a": "\\ud83d\\ude00"}', {"a": "😀"}),
         ("{'a': None, 'b': \"Bob's\", 'c': [1, 2.5]}", {"a": None, "b": "Bob's", "c": [1, 2.5]}),
         ('{"a": "' + "[" * 500 + '"}', {"a": "[" * 500}),
@@ -29,6 +30,7 @@ def test_one_reading_is_possible(line: str, value: object):
     ("line", "told"),
     [
         ('{"a": 1, "b": 2, "a": 1}', "the key 'a' comes twice"),
+        ("{'a': {'b': 1, 'b': 2}}", "the key 'b' comes twice"),
         ('{"a": 1}{"b": 2}', "a second value begins at character 9"),
         ('{"a": 1,}', "at character 9"),
         ('{"a": "cut o', "Unterminated string"),
@@ -40,7 +42,6 @@ def test_one_reading_is_possible(line: str, value: object):
         ("{'a': {1, 2}}", "a value that JSON does not have"),
         ("{'a': " + "(" * 3000 + ")" * 3000 + "}", "lie 3001 deep"),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "lie 100001 deep"),
-        ('{"a": ' + "9" * 5000 + "}", "neither"),
         ('{"' + "k" * 10_000 + '": 1, "' + "k" * 10_000 + '": 1}', "comes twice"),
     ],
 )

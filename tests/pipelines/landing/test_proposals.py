@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.landing.proposals import Stated, proposed
+from pipelines.landing.proposals import Stated, evidence, proposed
 from pipelines.landing.register import main, register
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.recipes import RECOMMENDERS, Recipe, require_ratings
+from schemas.spelling import Spelling
 
 
 def _proposed(ratings, on=("2024-01-31",), **stated):
@@ -26,6 +27,8 @@ def _proposed(ratings, on=("2024-01-31",), **stated):
         ((1, 3, 5), "stars"),
         ((0.5, 4.5), "stars"),
         ((4,), "stars"),
+        ([1, 4] * 20, "stars"),
+        ((1, 9, 3), "1-10"),
         (range(1, 11), "1-10"),
         ((40, 85, 100, 0), "0-100"),
         (("True", "False", "true"), "like"),
@@ -46,6 +49,16 @@ def test_a_scale_is_proposed(ratings, scale):
         ([1] * 20, "is 1 in all of 20 rows: give --scale none where it counts clicks"),
         ((0, 0, 7, 10), "is 0 in 2 of 4 rows: give --scale 0-10 .*, --scale 1-10 where it means none"),
         ((0, 4, 5), "give --scale 0-5 .*, --scale stars where it means none"),
+        (range(1, 8), "from 1 to 7; give --scale"),
+        (range(1, 9), "from 1 to 8; give --scale"),
+        (range(1, 7), "from 1 to 6; give --scale"),
+        (range(21), "from 0 to 20; give --scale"),
+        ((0.1, 0.2, 0.5, 0.9, 1.0), "from 0.1 to 1; give --scale"),
+        ((0.1, 0.2, 4, 5), "from 0.1 to 5; give --scale"),
+        ((0.2, 0.4, 9, 10), "from 0.2 to 10; give --scale"),
+        ([1, 1, 1, 2, 3] * 6, "from 1 to 3; give --scale"),
+        ([*[1, 2, 3] * 40, 50], "from 1 to 50; give --scale"),
+        ([0.5, 1.0] * 6, "from 0.5 to 1; give --scale"),
         ((-3, 250), "has ratings from -3 to 250; give --scale"),
         (("good", "bad"), "has 'good', 'bad', no ratings; give --scale"),
     ],
@@ -71,6 +84,25 @@ def test_a_scale_that_could_be_another_is_asked_for(ratings, message):
         (("T10:00", "11:00"), "has 'T10:00', '11:00'; say with --dates how they are written"),
         (("20240131",), "say with --dates how"),
         (("2024",), "say with --dates how"),
+        (("1706695200000000000", "1706695200.5"), "iso"),
+        *(
+            ((digits,), "say with --dates how")
+            for digits in (
+                "2024013110",
+                "2401311015",
+                "45321",
+                "240131",
+                "202401",
+                "2024031",
+                "1.5",
+                "-1706695200",
+                "202401311015",
+                "240131101500",
+                "20240131101500",
+                "20240131101500000",
+                "1" + "0" * 300,
+            )
+        ),
     ],
 )
 def test_an_order_of_day_and_month_is_told_or_asked_for(dates, expected):
@@ -81,6 +113,21 @@ def test_an_order_of_day_and_month_is_told_or_asked_for(dates, expected):
         _proposed([4] * 6, dates)
     assert len(str(caught.value)) <= 300
     assert _proposed([4] * 6, dates, dates="mdy").dates == "mdy"
+
+
+@pytest.mark.parametrize("scale", ["1-" + "9" * 400, "1-\u0665", "5-1", "1-inf", "ten"])
+def test_a_scale_that_is_no_scale_is_refused(scale: str):
+    with pytest.raises(DataError, match="is none of: stars"):
+        Spelling(scale=scale)
+
+
+def test_the_day_of_a_number_is_shown():
+    for text, dates in (("1706695200", "iso"), ("1706695200000", "iso"), ("1706695200000", "milliseconds")):
+        told = evidence([{"on": text}], Spelling(dates=dates), None, "on")
+        assert told[1].endswith(" is 2024-01-31"), told
+    for text in ("2024013110", "1e300", ""):
+        assert " is " not in evidence([{"on": text}], Spelling(), None, "on")[1]
+    assert evidence([{"on": "9e18"}], Spelling(dates="seconds"), None, "on")[1].endswith("'9e18'")
 
 
 def test_registration_shows_the_proposal_and_three_rows(tmp_path: Path, monkeypatch, capsys):

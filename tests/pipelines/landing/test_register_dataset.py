@@ -50,7 +50,7 @@ def test_movielens_and_columns_are_told_by_the_header(tmp_path: Path):
 
 def test_a_column_mapping_is_checked_against_the_file(tmp_path: Path):
     reviews, items = tmp_path / "r.parquet", tmp_path / "i.csv"
-    pq.write_table(pa.table({"uid": ["a"], "sku": ["b"], "stars": [4.0], "at": [1], "title": ["t"]}), reviews)
+    pq.write_table(pa.table({"uid": ["a"], "sku": ["b"], "stars": [4.0], "at": [1706695200], "title": ["t"]}), reviews)
     items.write_text("sku,name\nb,Lamp\n")
 
     def attempt(columns: str, item_columns: str = "item_id=sku,title=name"):
@@ -140,9 +140,9 @@ def test_headers_are_understood_however_they_are_written(tmp_path: Path):
 
     plain = {name: name for name in ("user_id", "item_id", "rating", "reviewed_at")}
     assert columns(b"\xef\xbb\xbfuser_id;item_id;rating;reviewed_at\r\n") == plain
-    assert columns(b"user_id, item_id, rating, reviewed_at\ra, b, 1, 2") == plain
+    assert columns(b"user_id, item_id, rating, reviewed_at\ra, b, 1, 2024-01-31") == plain
     assert columns("user_id|item_id|rating|reviewed_at|ü\n".encode("utf-16")) == plain
-    recbole = b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t2\t3\t4\n"
+    recbole = b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t2\t3\t1706695200\n"
     assert columns(recbole) == plain | {"reviewed_at": "timestamp"}
     assert columns("user_id,item_id,rating,reviewed_at,Größe\n".encode("cp1252"), encoding="cp1252") == plain
     with pytest.raises(DataError, match="'rating' twice"):
@@ -177,3 +177,19 @@ def test_messages_are_bounded_whatever_they_quote(tmp_path: Path):
             register("x", str(path), datasets_dir=tmp_path)
         assert len(str(refused.value)) <= 300
         assert str(path) in str(refused.value)
+
+
+def test_parquet_with_a_column_twice_or_a_date_without_a_day_in_python_is_no_traceback(tmp_path: Path):
+    path = tmp_path / "r.parquet"
+    names = ["user_id", "item_id", "rating", "reviewed_at"]
+    far = pa.array([10**15, 1706695200 * 10**3], pa.timestamp("ms"))
+    rows = [pa.array(["u", "v"]), pa.array(["i", "j"]), pa.array([4.0, 5.0]), far]
+    pq.write_table(pa.table([*rows, rows[2]], [*names, "rating"]), path)
+    with pytest.raises(DataError, match="the column 'rating' comes twice; rename one"):
+        register("own", str(path), datasets_dir=tmp_path)
+    pq.write_table(pa.table(rows, names), path)
+    assert register("own", str(path), datasets_dir=tmp_path).dates == "iso"
+
+
+def test_a_column_with_a_comma_can_be_named():
+    assert parse_columns('"user_id=id, of user",item_id=sku') == {"user_id": "id, of user", "item_id": "sku"}

@@ -4,7 +4,9 @@ import bz2
 import gzip
 import io
 import lzma
+import tarfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -90,6 +92,58 @@ def test_what_is_not_read_is_said_in_one_sentence(tmp_path: Path, content: bytes
         with pytest.raises(DataError, match=message) as refused:
             read(path)
         assert str(path) in str(refused.value)
+
+
+def _tar() -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("r.csv"), io.BytesIO())
+    return packed.getvalue()
+
+
+def _deflate64() -> bytes:
+    """A ZIP whose member says that it is packed with method 9."""
+    packed = bytearray(_zip("r.csv"))
+    packed[8] = 9
+    packed[packed.index(b"PK\x01\x02") + 10] = 9
+    return bytes(packed)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (_tar(), "a tar archive; unpack it"),
+        (gzip.compress(_tar()), "a tar archive; unpack it"),
+        (_deflate64(), "a ZIP packed in a way that is not read .*; unpack it"),
+    ],
+)
+def test_archives_that_are_not_read_are_named(tmp_path: Path, content: bytes, message: str):
+    path = tmp_path / "r"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        count_lines(path)
+
+
+def _frames(text: bytes) -> bytes:
+    return pa.compress(text, codec="zstd", asbytes=True)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, _frames])
+def test_a_second_stream_is_read_or_said_to_be_damaged_wherever_a_bit_is_flipped(tmp_path: Path, pack):
+    text = b"".join(b"%d,%d\n" % (number, number * number) for number in range(300))
+    path = tmp_path / "r"
+    path.write_bytes(pack(text) + pack(text) + (b"" if pack is _frames else bytes(8)))
+    assert count_lines(path) == 600
+    assert b"".join(line + b"\n" for _, line, _ in read_lines(path)) == text * 2
+    for place in range(4 if pack is _frames else 24):  # Arrow writes no checksum of what is in a frame
+        second = bytearray(pack(text))
+        second[place] ^= 1
+        path.write_bytes(pack(text) + second)
+        with suppress(DataError):  # else a bit of the header that says nothing, such as gzip's time
+            assert count_lines(path) == 600, place
+    path.write_bytes(pack(text) + b"what follows is no stream")
+    with pytest.raises(DataError, match="damaged or cut off"):
+        count_lines(path)
 
 
 def test_parts_of_a_folder_and_names_that_readers_skip(tmp_path: Path):
