@@ -295,13 +295,28 @@ def _values(text: str, opening: str, reasons: list[str]) -> Iterator[tuple[str, 
 def _read_vectors(reply: Mapping[str, Any], request: EmbedRequest) -> Answer:
     rows = reply.get("data")
     try:
-        by_index = {int(row["index"]): tuple(map(finite, row["embedding"])) for row in rows or ()}
+        given = [(_index(row["index"]), _vector(row["embedding"])) for row in rows or ()]
+        by_index = dict(given)
         vectors = tuple(by_index[i] for i in range(len(request.texts)))
     except (KeyError, TypeError, ValueError, OverflowError):
         return Answer(status=MALFORMED, error=f"no vectors for all of {len(request.texts)} texts")
+    if len(by_index) < len(given):
+        return Answer(status=MALFORMED, error="two vectors for one text")
     if len({len(vector) for vector in vectors}) > 1 or not all(vectors):
         return Answer(status=MALFORMED, error="the vectors are not of one length")
     return Answer(status=OK, vectors=vectors)
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ValueError("no place in a list")
+    return int(value)
+
+
+def _vector(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list) or any(isinstance(number, str) for number in value):
+        raise TypeError("no list of numbers")
+    return tuple(map(finite, value))
 
 
 @lru_cache(maxsize=64)

@@ -146,6 +146,36 @@ def test_no_field_of_a_reply_breaks_the_journal_or_the_table(odd, tmp_path):
     assert 0 <= answers[0].prompt_tokens <= 10_000_000
 
 
+def vectors(*rows):
+    data = [{"index": index, "embedding": embedding} for index, embedding in rows]
+    return read({"data": data}, EmbedRequest(texts=("a", "b")))
+
+
+def test_vectors_are_taken_in_the_order_of_their_index():
+    assert vectors((1, [2, 0.5]), (0, [1, 1])).vectors == ((1.0, 1.0), (2.0, 0.5))
+    assert vectors((1.0, [2.0]), (0.0, [1.0])).vectors == ((1.0,), (2.0,))
+
+
+@pytest.mark.parametrize(
+    ("rows", "hint"),
+    [
+        ([(0.5, [1.0]), (1.2, [2.0])], "no vectors for all of 2 texts"),
+        ([("0", [1.0]), ("1", [2.0])], "no vectors"),
+        ([(False, [1.0]), (True, [2.0])], "no vectors"),
+        ([(float("inf"), [1.0]), (1, [2.0])], "no vectors"),
+        ([(0, "12"), (1, "34")], "no vectors"),
+        ([(0, ["1", "2"]), (1, ["3", "4"])], "no vectors"),
+        ([(0, {"1": 2}), (1, {"3": 4})], "no vectors"),
+        ([(0, [1.0]), (1, [2.0]), (1, [3.0])], "two vectors for one text"),
+        ([(0, [1.0]), (1, [2.0, 3.0])], "one length"),
+    ],
+)
+def test_what_is_no_vector_for_each_text_is_malformed(rows, hint):
+    answer = vectors(*rows)
+    assert (answer.status, answer.vectors) == ("malformed", None)
+    assert hint in answer.error
+
+
 def test_depth_is_bounded_whatever_is_nested():
     deep = "[" * MOST_DEPTH + "]" * MOST_DEPTH
     assert parsed(deep[1:-1])
