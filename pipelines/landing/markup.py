@@ -1,13 +1,15 @@
 """Text out of HTML: what a reader of the page would see, and nothing that is no HTML.
 
 People write ``a < b``, ``Size <M`` and ``I <3 it``. So a ``<`` begins markup only where an element of HTML follows that
-is closed, or cut off by the end within an attribute; everything else is text, and reaches the parser as text. What
+is closed, or cut off by the end within an attribute; everything else is text, and reaches the parser as text. So does
+``<script>`` or ``<style>`` where nothing ends it and no code follows, since it would swallow all that is said. What
 comments and scripts swallow is the parser's to say: libxml2's, whose tokenizer is the one of the HTML standard. It is
 fed as a stream, without a tree, so that its cost is linear and words keep their order.
 """
 
 import html
 import re
+from collections.abc import Mapping
 from functools import partial
 from html.entities import html5
 from typing import Any
@@ -29,9 +31,22 @@ _ELEMENTS = listed(
 # Elements whose content would reach us as it stands, tags included. We want their text.
 _VERBATIM = listed("iframe noembed noframes noscript plaintext textarea title xmp")
 _UNSEEN = frozenset(("script", "style"))
+# Of elements with a prefix, those that word processors and old pages leave.
+_PREFIXES = listed("fb o st1 st2 v w")
+# How a script or a style sheet begins.
+_CODE = re.compile(
+    r"""[ ]?(?:
+        //|/\*|<!--|[!;+]?\(?(?:async[ ])?function\b[ ]?\w{0,80}\(|\(\w{0,80}\)[ ]?=>|[\"']use[ ]strict|[{\[][ ]?["'{]
+        |(?:var|let|const)[ ][\w$]{1,80}[ ]?[=;,]|(?:if|for|while|try)[ ]?(?:\([^()]{0,200}\))?[ ]?\{
+        |@(?:import|media|charset|font-face)\b
+        |[\w$.]{1,80}(?:\[[^\]]{0,80}\])?(?:\((?:["')\[{]|function\b)|[ ]?[+|]?=)|(?:\w{1,40}\.\w{1,40}|\$)\(
+        |[.\#@*:]?[a-zA-Z][^{}<;]{0,300}\{[ ]?(?:\}|[a-zA-Z-]{1,40}[ ]?:)
+    )""",
+    re.VERBOSE,
+)
 _ENTITY = re.compile(r"&(?:\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _SPACE = re.compile(r"[\s\u00a0\u200b\ufeff\x00-\x1f\x7f]+")
-# One "<", with the tag that it may begin. `o:p` and its like are what word processors leave.
+# One "<", with the tag that it may begin.
 _LESS = re.compile(
     r"""<(?:
         (?P<declared>!--|!doctype\b)
@@ -58,10 +73,11 @@ def plain(raw: str) -> str:
     if "<" not in text:
         return text
     safe = text.replace("&", "&amp;")
-    last_comment = safe.rfind("-->")
-    if not any(_is_markup(last_comment, found) for found in _LESS.finditer(safe)):
+    last = {_name(found): found.start() for found in _LESS.finditer(safe) if found["ended"]}
+    last["!--"] = safe.rfind("-->")
+    if not any(_is_markup(last, found) for found in _LESS.finditer(safe)):
         return text
-    fed = _LESS.sub(partial(_fed, last_comment), safe)
+    fed = _LESS.sub(partial(_fed, last), safe)
     parser = etree.HTMLParser(target=_Seen(), encoding="utf-8", huge_tree=True)
     # Half a surrogate pair, which no encoding has, comes out as a question mark.
     parser.feed(fed.encode("utf-8", "replace"))
@@ -78,16 +94,20 @@ def _name(less: re.Match[str]) -> str:
     return (less["name"] or less["ended"] or "").lower()
 
 
-def _is_markup(last_comment: int, less: re.Match[str]) -> bool:
-    """Whether a ``<`` begins markup, in a text in which the last comment ends at `last_comment`, or none at -1."""
+def _is_markup(last: Mapping[str, int], less: re.Match[str]) -> bool:
+    """Whether a ``<`` begins markup, in a text in which the last ends of elements and comments stand at `last`."""
     if less["declared"]:
-        return less["declared"] != "!--" or less.start() < last_comment
-    return _name(less) in _ELEMENTS or ":" in _name(less)
+        return less["declared"] != "!--" or less.start() < last["!--"]
+    name = _name(less)
+    if less["name"] and name in _UNSEEN and last.get(name, -1) < less.start():
+        return bool(less["rest"].strip(" /") or _CODE.match(less.string, less.end() + 1))
+    prefix, colon, _ = name.partition(":")
+    return name in _ELEMENTS or bool(colon and prefix in _PREFIXES)
 
 
-def _fed(last_comment: int, less: re.Match[str]) -> str:
+def _fed(last: Mapping[str, int], less: re.Match[str]) -> str:
     """One ``<`` as the parser is to read it."""
-    if not _is_markup(last_comment, less):
+    if not _is_markup(last, less):
         return "&lt;" + less[0][1:]
     tag = less[0]
     if any((less["rest"] or "").count(quote) % 2 for quote in "\"'"):
