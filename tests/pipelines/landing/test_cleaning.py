@@ -75,6 +75,9 @@ def test_texts(raw, clean):
         "No Title",
         "  ",
         "---",
+        "\u2013 \u2014",
+        "\u200e",
+        '">',
         None,
     ],
 )
@@ -104,6 +107,12 @@ def test_junk_titles_are_none(junk):
         "Section 8: a-section-2 novel",
         "Null Modem Cable",
         "7",
+        "!!!",
+        "\u00f7",
+        "\u2605",
+        "( )",
+        ">_<",
+        "?",
         f"Lamp <a{' x=' * 60} <",
     ],
 )
@@ -169,6 +178,17 @@ def test_markup_goes_and_every_word_beside_it_stays_in_order(words, tags):
         ("1,29", None),
         ("1.299,00 \u20ac", 1299.0),
         ("12,99 \u20ac", 12.99),
+        ("1.299 EUR", 1299.0),
+        ("\u20ac 1.299", 1299.0),
+        ("1.299 - 1.499 \u20ac", 1299.0),
+        ("\u20ac12,99", 12.99),
+        ("1.299.000", 1299000.0),
+        ("1.299", 1.299),
+        ("$1.299", 1.299),
+        ("0.299 EUR", 0.299),
+        ("12.99 EUR", 12.99),
+        ("1,299 EUR", 1299.0),
+        ("1299.000 EUR", 1299.0),
         ("\u00a51200", 1200.0),
         ("9" * 400, None),
         (".a-box-inner{background-color:#fff}#x{width:100px}", None),
@@ -199,6 +219,7 @@ def test_prices(raw, price):
         ("The Body Store", "The Body Store"),
         ("Visit Britain Store", "Visit Britain Store"),
         ("Unknown", None),
+        ("&", None),
         ("", None),
         (None, None),
     ],
@@ -208,7 +229,7 @@ def test_brands(raw, brand):
 
 
 def test_categories_are_flattened_outermost_first_each_once():
-    nested = [["Music", "Guitars &amp; Strings"], ["Music", "Picks"], [None, "<b></b>"]]
+    nested = [["Music", "Guitars &amp; Strings"], ["Music", "Picks"], [None, "<b></b>", ">"]]
     assert clean_categories(nested) == ["Music", "Guitars & Strings", "Picks"]
     assert clean_categories(["A", "B", "A"]) == ["A", "B"]
     assert clean_categories(None) == []
