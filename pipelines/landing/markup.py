@@ -9,10 +9,9 @@ fed as a stream, without a tree, so that its cost is linear and words keep their
 
 import html
 import re
-from collections.abc import Mapping
 from functools import partial
 from html.entities import html5
-from typing import Any
+from typing import Any, NamedTuple
 
 from lxml import etree
 
@@ -73,11 +72,10 @@ def plain(raw: str) -> str:
     if "<" not in text:
         return text
     safe = text.replace("&", "&amp;")
-    last = {_name(found): found.start() for found in _LESS.finditer(safe) if found["ended"]}
-    last["!--"] = safe.rfind("-->")
-    if not any(_is_markup(last, found) for found in _LESS.finditer(safe)):
+    ends = _ends(safe)
+    if not any(_is_markup(ends, found) for found in _LESS.finditer(safe)):
         return text
-    fed = _LESS.sub(partial(_fed, last), safe)
+    fed = _LESS.sub(partial(_fed, ends), safe)
     parser = etree.HTMLParser(target=_Seen(), encoding="utf-8", huge_tree=True)
     # Half a surrogate pair, which no encoding has, comes out as a question mark.
     parser.feed(fed.encode("utf-8", "replace"))
@@ -94,20 +92,40 @@ def _name(less: re.Match[str]) -> str:
     return (less["name"] or less["ended"] or "").lower()
 
 
-def _is_markup(last: Mapping[str, int], less: re.Match[str]) -> bool:
-    """Whether a ``<`` begins markup, in a text in which the last ends of elements and comments stand at `last`."""
+class _Ends(NamedTuple):
+    """Where the last comment of a text ends (-1: none), and which scripts and styles are ended, by their beginning."""
+
+    last_comment: int
+    ended: frozenset[int]
+
+
+def _ends(text: str) -> _Ends:
+    ended, begun = set(), {}
+    for less in _LESS.finditer(text):
+        name = _name(less)
+        if name not in _UNSEEN:
+            continue
+        if less["name"]:
+            begun[name] = less.start()
+        elif name in begun:
+            ended.add(begun.pop(name))
+    return _Ends(text.rfind("-->"), frozenset(ended))
+
+
+def _is_markup(ends: _Ends, less: re.Match[str]) -> bool:
+    """Whether a ``<`` begins markup."""
     if less["declared"]:
-        return less["declared"] != "!--" or less.start() < last["!--"]
+        return less["declared"] != "!--" or less.start() < ends.last_comment
     name = _name(less)
-    if less["name"] and name in _UNSEEN and last.get(name, -1) < less.start():
+    if less["name"] and name in _UNSEEN and less.start() not in ends.ended:
         return bool(less["rest"].strip(" /") or _CODE.match(less.string, less.end() + 1))
     prefix, colon, _ = name.partition(":")
     return name in _ELEMENTS or bool(colon and prefix in _PREFIXES)
 
 
-def _fed(last: Mapping[str, int], less: re.Match[str]) -> str:
+def _fed(ends: _Ends, less: re.Match[str]) -> str:
     """One ``<`` as the parser is to read it."""
-    if not _is_markup(last, less):
+    if not _is_markup(ends, less):
         return "&lt;" + less[0][1:]
     tag = less[0]
     if any((less["rest"] or "").count(quote) % 2 for quote in "\"'"):

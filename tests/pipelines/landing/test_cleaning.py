@@ -39,6 +39,8 @@ from pipelines.landing.cleaning import (
         ("the <style> of it (a {curly} one); <b>nice</b>", "the <style> of it (a {curly} one); nice"),
         ("no </script> here <script> (one)", "no here <script> (one)"),
         ("the <script> item(s) of <v> and <w>", "the <script> item(s) of <v> and <w>"),
+        ("a <script> once. <script>var x=1;</script> end", "a <script> once. end"),
+        ("a<script>x = '<script src=b>';</script> end", "a end"),
         ("it ends in <script>", "it ends in <script>"),
         ("a </script> b <style>let me say", "a b <style>let me say"),
         ("foo <ns:thing> bar</ns:thing> <b:c x='1'>", "foo <ns:thing> bar</ns:thing> <b:c x='1'>"),
