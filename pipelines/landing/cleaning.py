@@ -25,10 +25,13 @@ _PAGE_CODE = re.compile(
     re.VERBOSE,
 )
 _TAIL_OF_A_TAG = ('"/>', '" />')
+# What alone is a placeholder, or debris of a tag. "!!!", a division sign and a star are titles of records.
+_NO_TITLE_CHARS = frozenset(" -\u2010\u2011\u2012\u2013\u2014\u2015<>{}\"';/\ufffd")
 _NO_TITLE = {"no title", "n/a", "none", "null", "nan", "-", "--"}
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
-# 1.299,00 and, beside a euro, 12,99.
-_COMMA_NUMBER = re.compile(r"\d{1,3}(?:\.\d{3})+,\d{2}|\d+,\d{2}(?=[^\n]*(?:€|EUR))")
+# 1.299,00 and 1.299.000, whatever the currency; beside a euro, which has cents of two digits, 12,99 and 1.299.
+_COMMA_NUMBER = re.compile(r"\d{1,3}(?:\.\d{3})+,\d{2}|[1-9]\d{0,2}(?:\.\d{3}){2,}")
+_EURO_NUMBER = re.compile(r"\d+,\d{2}|[1-9]\d{0,2}\.\d{3}")
 _PRICE = re.compile(
     r"""(?:from[ ])?(?:USD|US|EUR|GBP)?[ ]?[$€£¥]?[ ]?(?P<low>[\d,.]+)
         (?:[ ]?(?:-|\u2013|\u2014|to)[ ]?(?:USD|US)?[ ]?[$€£¥]?[ ]?[\d,.]+)?[ ]?(?:USD|EUR|GBP|[$€£¥])?""",
@@ -49,9 +52,17 @@ def clean_text(raw: str | None) -> str:
 def clean_title(raw: str | None) -> str | None:
     """A title, or None where there is none or where a scraper caught the page's markup or code instead."""
     title = plain(raw) if raw else ""
-    if _PAGE_CODE.match(title) or title.endswith(_TAIL_OF_A_TAG) or not any(c.isalnum() for c in title):
+    if _PAGE_CODE.match(title) or title.endswith(_TAIL_OF_A_TAG) or not _has_characters(title):
         return None
     return None if title.lower() in _NO_TITLE else title
+
+
+def _has_characters(text: str) -> bool:
+    return any(c.isprintable() and c not in _NO_TITLE_CHARS for c in text)
+
+
+def _has_words(text: str) -> bool:
+    return any(c.isalnum() for c in text)
 
 
 def clean_brand(raw: str | None) -> str | None:
@@ -60,7 +71,7 @@ def clean_brand(raw: str | None) -> str | None:
     A page's ``by`` stands on a line of its own; that of a name ("By Terry") does not.
     """
     brand = clean_title(raw)
-    if raw is None or brand is None:
+    if raw is None or brand is None or not _has_words(brand):
         return None
     after = raw.strip().removeprefix("by")
     if brand.startswith("by ") and "\n" in after[: len(after) - len(after.lstrip())]:
@@ -82,9 +93,9 @@ def clean_price(raw: str | float | None) -> float | None:
     match = _PRICE.fullmatch(text)
     if not match:
         return None
-    number, end = match["low"], match.end("low")
-    comma = _COMMA_NUMBER.match(text, match.start("low"))
-    if comma and comma.end() == end:
+    number = match["low"]
+    in_euros = "€" in text or "EUR" in text.upper()
+    if _COMMA_NUMBER.fullmatch(number) or (in_euros and _EURO_NUMBER.fullmatch(number)):
         number = number.replace(".", "").replace(",", ".")
     elif not _NUMBER.fullmatch(number):
         return None
@@ -97,7 +108,7 @@ def clean_categories(raw: Any) -> list[str]:
     names: dict[str, None] = {}
     for name in _leaves(raw):
         cleaned = clean_title(name)
-        if cleaned:
+        if cleaned and _has_words(cleaned):
             names.setdefault(cleaned)
     return list(names)
 

@@ -1,7 +1,8 @@
 """Text out of HTML: what a reader of the page would see, and nothing that is no HTML.
 
 People write ``a < b``, ``Size <M`` and ``I <3 it``. So a ``<`` begins markup only where an element of HTML follows that
-is closed, or cut off by the end within an attribute; everything else is text, and reaches the parser as text. What
+is closed, or cut off by the end within an attribute; everything else is text, and reaches the parser as text. So does
+``<script>`` or ``<style>`` where nothing ends it and no code follows, since it would swallow all that is said. What
 comments and scripts swallow is the parser's to say: libxml2's, whose tokenizer is the one of the HTML standard. It is
 fed as a stream, without a tree, so that its cost is linear and words keep their order.
 """
@@ -10,7 +11,7 @@ import html
 import re
 from functools import partial
 from html.entities import html5
-from typing import Any
+from typing import Any, NamedTuple
 
 from lxml import etree
 
@@ -29,9 +30,22 @@ _ELEMENTS = listed(
 # Elements whose content would reach us as it stands, tags included. We want their text.
 _VERBATIM = listed("iframe noembed noframes noscript plaintext textarea title xmp")
 _UNSEEN = frozenset(("script", "style"))
+# Of elements with a prefix, those that word processors and old pages leave.
+_PREFIXES = listed("fb o st1 st2 v w")
+# How a script or a style sheet begins.
+_CODE = re.compile(
+    r"""[ ]?(?:
+        //|/\*|<!--|[!;+]?\(?(?:async[ ])?function\b[ ]?\w{0,80}\(|\(\w{0,80}\)[ ]?=>|[\"']use[ ]strict|[{\[][ ]?["'{]
+        |(?:var|let|const)[ ][\w$]{1,80}[ ]?[=;,]|(?:if|for|while|try)[ ]?(?:\([^()]{0,200}\))?[ ]?\{
+        |@(?:import|media|charset|font-face)\b
+        |[\w$.]{1,80}(?:\[[^\]]{0,80}\])?(?:\((?:["')\[{]|function\b)|[ ]?[+|]?=)|(?:\w{1,40}\.\w{1,40}|\$)\(
+        |[.\#@*:]?[a-zA-Z][^{}<;]{0,300}\{[ ]?(?:\}|[a-zA-Z-]{1,40}[ ]?:)
+    )""",
+    re.VERBOSE,
+)
 _ENTITY = re.compile(r"&(?:\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _SPACE = re.compile(r"[\s\u00a0\u200b\ufeff\x00-\x1f\x7f]+")
-# One "<", with the tag that it may begin. `o:p` and its like are what word processors leave.
+# One "<", with the tag that it may begin.
 _LESS = re.compile(
     r"""<(?:
         (?P<declared>!--|!doctype\b)
@@ -58,10 +72,10 @@ def plain(raw: str) -> str:
     if "<" not in text:
         return text
     safe = text.replace("&", "&amp;")
-    last_comment = safe.rfind("-->")
-    if not any(_is_markup(last_comment, found) for found in _LESS.finditer(safe)):
+    ends = _ends(safe)
+    if not any(_is_markup(ends, found) for found in _LESS.finditer(safe)):
         return text
-    fed = _LESS.sub(partial(_fed, last_comment), safe)
+    fed = _LESS.sub(partial(_fed, ends), safe)
     parser = etree.HTMLParser(target=_Seen(), encoding="utf-8", huge_tree=True)
     # Half a surrogate pair, which no encoding has, comes out as a question mark.
     parser.feed(fed.encode("utf-8", "replace"))
@@ -78,16 +92,40 @@ def _name(less: re.Match[str]) -> str:
     return (less["name"] or less["ended"] or "").lower()
 
 
-def _is_markup(last_comment: int, less: re.Match[str]) -> bool:
-    """Whether a ``<`` begins markup, in a text in which the last comment ends at `last_comment`, or none at -1."""
+class _Ends(NamedTuple):
+    """Where the last comment of a text ends (-1: none), and which scripts and styles are ended, by their beginning."""
+
+    last_comment: int
+    ended: frozenset[int]
+
+
+def _ends(text: str) -> _Ends:
+    ended, begun = set(), {}
+    for less in _LESS.finditer(text):
+        name = _name(less)
+        if name not in _UNSEEN:
+            continue
+        if less["name"]:
+            begun[name] = less.start()
+        elif name in begun:
+            ended.add(begun.pop(name))
+    return _Ends(text.rfind("-->"), frozenset(ended))
+
+
+def _is_markup(ends: _Ends, less: re.Match[str]) -> bool:
+    """Whether a ``<`` begins markup."""
     if less["declared"]:
-        return less["declared"] != "!--" or less.start() < last_comment
-    return _name(less) in _ELEMENTS or ":" in _name(less)
+        return less["declared"] != "!--" or less.start() < ends.last_comment
+    name = _name(less)
+    if less["name"] and name in _UNSEEN and less.start() not in ends.ended:
+        return bool(less["rest"].strip(" /") or _CODE.match(less.string, less.end() + 1))
+    prefix, colon, _ = name.partition(":")
+    return name in _ELEMENTS or bool(colon and prefix in _PREFIXES)
 
 
-def _fed(last_comment: int, less: re.Match[str]) -> str:
+def _fed(ends: _Ends, less: re.Match[str]) -> str:
     """One ``<`` as the parser is to read it."""
-    if not _is_markup(last_comment, less):
+    if not _is_markup(ends, less):
         return "&lt;" + less[0][1:]
     tag = less[0]
     if any((less["rest"] or "").count(quote) % 2 for quote in "\"'"):

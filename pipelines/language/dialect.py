@@ -23,11 +23,14 @@ _REFUSAL_STATUS = frozenset({400, 404, 415, 422, 501})
 _REFUSES = re.compile(
     r"unsupported|not support|n't support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|extra_forbidden|"
     r"extra inputs|invalid parameter|unavailable|not available|not implemented|cannot find field|no endpoints found|"
-    r"only the default|invalid schema"
+    r"only the default|invalid schema|deprecated|no longer|(?:cannot|can't|may not) be (?:set|used|specified)"
+    r"(?! (?:above|below|higher|lower|greater|less|larger|smaller|to\b))|n[o']t accept(?! (?:values?|more|numbers?)\b)"
 )
-_OUT_OF_RANGE = re.compile(r"\bmust be\b|invalid value")
+_OUT_OF_RANGE = re.compile(r"\bmust be\b|invalid value|only (?:allows?|accepts?)|can(?:no|')t be set|n[o']t accept")
 _TOO_LONG = re.compile(r"context.length|maximum context|too large|too long|exceed")
 _FORMAT_WORDS = re.compile(r"response.?format|json.?schema|json.?object|structured.output|\bgrammar\b|\bguided")
+# What "schema" alone is about, where no field is named.
+_REFUSES_SCHEMAS = re.compile(r"\bschemas?\b[^.]{0,40}support|support[^.]{0,40}\bschemas?\b")
 _READ = 4000
 
 
@@ -141,6 +144,8 @@ def refused_field(status: int, error: Any, sent: Collection[str]) -> str | None:
             return field
         if mentioned and not named:
             found.append((mentioned.start(), field))
+    if not found and not named and FORMAT in sent and refuses and _REFUSES_SCHEMAS.search(said):
+        return FORMAT
     return min(found)[1] if found else None
 
 

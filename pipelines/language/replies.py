@@ -8,6 +8,7 @@ that fulfils it and nothing else.
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -39,7 +40,14 @@ MOST_OBJECTS = 16
 """Places of a text at which JSON may begin that are tried."""
 
 _STATUSES = frozenset({OK, FAILED, *BAD_ANSWERS})
-_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
+_THOUGHT = re.compile(
+    r"</?(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad)>|\[/?think\]|\u25c1/?think\u25b7",
+    re.IGNORECASE,
+)
+# The channels of gpt-oss, where a server hands them on as they are.
+_CHANNEL = re.compile(r"<\|(?:start|channel)\|>")
+_FINAL = re.compile(r"<\|channel\|>\s?final\b[^<]{0,50}(?:<\|constrain\|>[^<]{0,50})?<\|message\|>")
+_CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 
 
 class NoJson(ValueError):
@@ -222,9 +230,20 @@ def _reasoning(message: Mapping[str, Any]) -> str | None:
 
 
 def _without_thoughts(text: str) -> str:
-    """What comes after the model's thoughts; some servers leave out the tag with which these begin."""
-    _, ended, after = text.rpartition(_THOUGHT_ENDS)
-    return after if ended else text.partition(_THOUGHT_BEGINS)[0]
+    """What is said last beside the model's thoughts; some servers leave out the tag with which these begin."""
+    finals = list(_FINAL.finditer(text))
+    text = _CHANNEL_ENDS.split(text[finals[-1].end() :], 1)[0] if finals else _CHANNEL.split(text, 1)[0]
+    said, thinking, at = [""], False, 0
+    for tag in _THOUGHT.finditer(text):
+        if tag[0][1] == "/":
+            said = said if thinking else [""]
+            thinking, at = False, tag.end()
+        elif not thinking:
+            said.append(text[at : tag.start()])
+            thinking = True
+    if not thinking:
+        said.append(text[at:])
+    return next((part for part in reversed(said) if part.strip()), "")
 
 
 def _fulfilling(text: str, schema: Mapping[str, Any]) -> str:
@@ -276,13 +295,28 @@ def _values(text: str, opening: str, reasons: list[str]) -> Iterator[tuple[str, 
 def _read_vectors(reply: Mapping[str, Any], request: EmbedRequest) -> Answer:
     rows = reply.get("data")
     try:
-        by_index = {int(row["index"]): tuple(map(finite, row["embedding"])) for row in rows or ()}
+        given = [(_index(row["index"]), _vector(row["embedding"])) for row in rows or ()]
+        by_index = dict(given)
         vectors = tuple(by_index[i] for i in range(len(request.texts)))
     except (KeyError, TypeError, ValueError, OverflowError):
         return Answer(status=MALFORMED, error=f"no vectors for all of {len(request.texts)} texts")
+    if len(by_index) < len(given):
+        return Answer(status=MALFORMED, error="two vectors for one text")
     if len({len(vector) for vector in vectors}) > 1 or not all(vectors):
         return Answer(status=MALFORMED, error="the vectors are not of one length")
     return Answer(status=OK, vectors=vectors)
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ValueError("no place in a list")
+    return int(value)
+
+
+def _vector(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list) or any(isinstance(number, str) for number in value):
+        raise TypeError("no list of numbers")
+    return tuple(map(finite, value))
 
 
 @lru_cache(maxsize=64)

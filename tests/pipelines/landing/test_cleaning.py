@@ -27,6 +27,24 @@ from pipelines.landing.cleaning import (
         ("a <!-- hidden > --> b<script>var x = '<p>';</script> c<style>p{}</style>", "a b c"),
         ("3 < 4 and I <3 it > all", "3 < 4 and I <3 it > all"),
         ("cut <script>var x = 1", "cut"),
+        ("cut <script src='a.js'> once", "cut"),
+        ("cut <STYLE>.a-box, p > a { color : red", "cut"),
+        ("cut &lt;style&gt; @media print { p {", "cut"),
+        ("cut <script>(function(){ if", "cut"),
+        ("cut <script>\n  window.dataLayer = window", "cut"),
+        ("cut <script>document.write('x", "cut"),
+        ('cut <script>{"name": 1', "cut"),
+        ("cut <script>/* <![CDATA[ */", "cut"),
+        ("I wrote <script> once, and more words follow", "I wrote <script> once, and more words follow"),
+        ("the <style> of it (a {curly} one); <b>nice</b>", "the <style> of it (a {curly} one); nice"),
+        ("no </script> here <script> (one)", "no here <script> (one)"),
+        ("the <script> item(s) of <v> and <w>", "the <script> item(s) of <v> and <w>"),
+        ("a <script> once. <script>var x=1;</script> end", "a <script> once. end"),
+        ("a<script>x = '<script src=b>';</script> end", "a end"),
+        ("it ends in <script>", "it ends in <script>"),
+        ("a </script> b <style>let me say", "a b <style>let me say"),
+        ("foo <ns:thing> bar</ns:thing> <b:c x='1'>", "foo <ns:thing> bar</ns:thing> <b:c x='1'>"),
+        ("a<o:p></o:p><v:shape id='1'>b</v:shape><st1:place>c</st1:place><W:Sdt>d", "a b c d"),
         ("reliable.Great for gigs!Buy v1.5 at shop.example", "reliable. Great for gigs! Buy v1.5 at shop.example"),
         ("bell\x07 and \u200bzero", "bell and zero"),
         ("temp <five degrees or >ten is bad", "temp <five degrees or >ten is bad"),
@@ -59,6 +77,9 @@ def test_texts(raw, clean):
         "No Title",
         "  ",
         "---",
+        "\u2013 \u2014",
+        "\u200e",
+        '">',
         None,
     ],
 )
@@ -88,6 +109,12 @@ def test_junk_titles_are_none(junk):
         "Section 8: a-section-2 novel",
         "Null Modem Cable",
         "7",
+        "!!!",
+        "\u00f7",
+        "\u2605",
+        "( )",
+        ">_<",
+        "?",
         f"Lamp <a{' x=' * 60} <",
     ],
 )
@@ -153,6 +180,17 @@ def test_markup_goes_and_every_word_beside_it_stays_in_order(words, tags):
         ("1,29", None),
         ("1.299,00 \u20ac", 1299.0),
         ("12,99 \u20ac", 12.99),
+        ("1.299 EUR", 1299.0),
+        ("\u20ac 1.299", 1299.0),
+        ("1.299 - 1.499 \u20ac", 1299.0),
+        ("\u20ac12,99", 12.99),
+        ("1.299.000", 1299000.0),
+        ("1.299", 1.299),
+        ("$1.299", 1.299),
+        ("0.299 EUR", 0.299),
+        ("12.99 EUR", 12.99),
+        ("1,299 EUR", 1299.0),
+        ("1299.000 EUR", 1299.0),
         ("\u00a51200", 1200.0),
         ("9" * 400, None),
         (".a-box-inner{background-color:#fff}#x{width:100px}", None),
@@ -183,6 +221,7 @@ def test_prices(raw, price):
         ("The Body Store", "The Body Store"),
         ("Visit Britain Store", "Visit Britain Store"),
         ("Unknown", None),
+        ("&", None),
         ("", None),
         (None, None),
     ],
@@ -192,7 +231,7 @@ def test_brands(raw, brand):
 
 
 def test_categories_are_flattened_outermost_first_each_once():
-    nested = [["Music", "Guitars &amp; Strings"], ["Music", "Picks"], [None, "<b></b>"]]
+    nested = [["Music", "Guitars &amp; Strings"], ["Music", "Picks"], [None, "<b></b>", ">"]]
     assert clean_categories(nested) == ["Music", "Guitars & Strings", "Picks"]
     assert clean_categories(["A", "B", "A"]) == ["A", "B"]
     assert clean_categories(None) == []

@@ -20,6 +20,17 @@ SCHEMA = {
 JSON = '{"line": "Prefers quiet gear"}'
 OTHER = '{"line": "Avoids loud gear"}'
 
+THOUGHTS = [
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<THINK>", "</THINK>"),
+    ("[THINK]", "[/THINK]"),
+    ("", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+]
+FINAL = "<|start|>assistant<|channel|>final<|message|>"
+
 
 def asked(schema=SCHEMA):
     return ChatRequest(prompt_name="p", prompt_version="1", messages=(), max_tokens=9, schema=schema)
@@ -36,6 +47,11 @@ def reply(content, *, finish="stop", **message):
         {"content": f"\n {JSON}\n"},
         {"content": f"<think>First {OTHER}? No.</think>\n{JSON}"},
         {"content": f"First {OTHER}? No.</think>{JSON}"},
+        *({"content": f"{begins}First {OTHER}? No.{ends}{JSON}"} for begins, ends in THOUGHTS),
+        {"content": f"{JSON}\n<reasoning>Not {OTHER}.</reasoning>"},
+        {"content": f"<think>a <think> tag</think>Draft: {OTHER}<thinking>No.</thinking>{JSON}"},
+        {"content": f"<|channel|>analysis<|message|>{OTHER}?<|end|>{FINAL}{JSON}<|return|>"},
+        {"content": f"{FINAL}{OTHER}<|end|>{FINAL.replace('<|message', ' <|constrain|>json<|message')}{JSON}"},
         {"content": f"```json\n{JSON}\n```"},
         {"content": f"```\n{JSON}\n```\nI hope that helps."},
         {"content": f"Sure! {{as you wish}} Here it is: {JSON} Anything else?"},
@@ -81,6 +97,11 @@ def test_what_is_no_answer_says_why_in_a_few_words(content, hint):
 def test_free_text_is_what_is_said_after_the_thoughts():
     assert read(reply("<think>hm</think> Good."), asked(None)).text == "Good."
     assert read(reply("<think>hm", reasoning_content="x"), asked(None)).status == "malformed"
+    for begins, ends in THOUGHTS:
+        assert read(reply(f"{begins}plan{ends} Good."), asked(None)).text == "Good."
+    channel = "<|channel|>analysis<|message|>hm"
+    assert read(reply(f"{channel}<|end|>{FINAL}Good.<|return|>"), asked(None)).text == "Good."
+    assert read(reply(channel), asked(None)).status == "malformed"
 
 
 def test_half_surrogates_are_replaced_wherever_they_stand():
@@ -123,6 +144,36 @@ def test_no_field_of_a_reply_breaks_the_journal_or_the_table(odd, tmp_path):
             journal.add({**row, "request_key": "k", "answered_at": dt.datetime(2026, 1, 1)})
     assert answers[0].status == "ok"
     assert 0 <= answers[0].prompt_tokens <= 10_000_000
+
+
+def vectors(*rows):
+    data = [{"index": index, "embedding": embedding} for index, embedding in rows]
+    return read({"data": data}, EmbedRequest(texts=("a", "b")))
+
+
+def test_vectors_are_taken_in_the_order_of_their_index():
+    assert vectors((1, [2, 0.5]), (0, [1, 1])).vectors == ((1.0, 1.0), (2.0, 0.5))
+    assert vectors((1.0, [2.0]), (0.0, [1.0])).vectors == ((1.0,), (2.0,))
+
+
+@pytest.mark.parametrize(
+    ("rows", "hint"),
+    [
+        ([(0.5, [1.0]), (1.2, [2.0])], "no vectors for all of 2 texts"),
+        ([("0", [1.0]), ("1", [2.0])], "no vectors"),
+        ([(False, [1.0]), (True, [2.0])], "no vectors"),
+        ([(float("inf"), [1.0]), (1, [2.0])], "no vectors"),
+        ([(0, "12"), (1, "34")], "no vectors"),
+        ([(0, ["1", "2"]), (1, ["3", "4"])], "no vectors"),
+        ([(0, {"1": 2}), (1, {"3": 4})], "no vectors"),
+        ([(0, [1.0]), (1, [2.0]), (1, [3.0])], "two vectors for one text"),
+        ([(0, [1.0]), (1, [2.0, 3.0])], "one length"),
+    ],
+)
+def test_what_is_no_vector_for_each_text_is_malformed(rows, hint):
+    answer = vectors(*rows)
+    assert (answer.status, answer.vectors) == ("malformed", None)
+    assert hint in answer.error
 
 
 def test_depth_is_bounded_whatever_is_nested():
