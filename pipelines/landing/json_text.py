@@ -35,8 +35,10 @@ def mend(line: str) -> tuple[str | None, str]:
     """A line as strict JSON of one object and nothing, or nothing and what is wrong with it.
 
     NaN, which pandas writes for what is missing, is null; an infinite number is a text, so that whoever reads it as a
-    number says so. Python literals, as in parts of Amazon's release of 2014, count as JSON.
+    number says so. Python literals, as in parts of Amazon's release of 2014, count as JSON. A byte order mark in front,
+    where files were put together, says nothing.
     """
+    line = line.removeprefix("\ufeff")
     if depth(line) > MAX_DEPTH:
         return None, f"objects or lists lie {depth(line)} deep in one another, the limit is {MAX_DEPTH}"
     try:

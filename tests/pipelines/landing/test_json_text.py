@@ -12,6 +12,7 @@ from pipelines.landing.json_text import MAX_DEPTH, depth, mend
     ("line", "value"),
     [
         ('{"a": NaN, "b": -Infinity}', {"a": None, "b": "-Infinity"}),
+        ('\ufeff{"a": 1}', {"a": 1}),
         ('{"a": 1e999}', {"a": "Infinity"}),
         ('{"a": ' + "9" * 5000 + "}", {"a": "Infinity"}),
         ('{"a": "\\ud83d\\ude00"}', {"a": "😀"}),
