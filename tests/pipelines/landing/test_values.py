@@ -45,7 +45,7 @@ DATES = {
     "2024-02-30": "not read as a date",
     "2024-01-31 10:00:00 PST": "not read as a date",
     "Jan 31, 2024": "not read as a date",
-    "1e400": "a date in digits or a count?",
+    "1e400": "digits of a date or a count?",
     "31/01/2024": "day or month first? Register with --dates dmy or --dates mdy",
     "05-04-2024": "--dates dmy or",
     "31.01.2024": "--dates dmy or",
