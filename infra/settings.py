@@ -259,6 +259,7 @@ def load_settings() -> Settings:
         settings = Settings()
         os.environ.update(registry_login(Path(settings.home), settings.mlflow.tracking_uri))
         masks.hide([*secrets_of(settings), *masks.secrets_of_environment()])
+        masks.hide_short(masks.short_passwords_in(settings.model_dump()))
         return settings
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
