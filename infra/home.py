@@ -8,6 +8,7 @@ were recorded there are read as the same places here, so that a copy never touch
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from infra.errors import DamagedFile, SettingError
@@ -37,6 +38,15 @@ def settle(home: Path) -> None:
         for name in OF_ANOTHER_PLACE:
             _drop(home / name)
     write_json(home / NOTE, {"places": [*(place for place in places if place != here), here]})
+
+
+def keep_private(home: Path) -> None:
+    """Make `home` its owner's alone, whichever command comes first; a volume that others may write to is shared."""
+    with suppress(OSError):
+        home.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        found = home.stat()
+        if found.st_uid == os.getuid() and not found.st_mode & 0o022:
+            close(home)
 
 
 def close(folder: Path) -> None:

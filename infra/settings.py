@@ -25,7 +25,7 @@ from pydantic_settings import (
 
 from infra import masks
 from infra.errors import SettingError
-from infra.home import registry_login
+from infra.home import keep_private, registry_login
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONG_ENOUGH = 16
@@ -249,14 +249,15 @@ def profile_path() -> Path:
 def load_settings() -> Settings:
     """Read the profile and the environment.
 
-    What is secret in them is left out of what this process says from now on (`infra.masks`), and MLflow's client knows
-    the password of the local server.
+    What is secret in them is left out of what this process says from now on (`infra.masks`), MLflow's client knows the
+    password of the local server, and the home is its owner's alone.
 
     Raises:
         SettingError: a setting is unknown or of the wrong type; each is named.
     """
     try:
         settings = Settings()
+        keep_private(Path(settings.home))
         os.environ.update(registry_login(Path(settings.home), settings.mlflow.tracking_uri))
         masks.hide([*secrets_of(settings), *masks.secrets_of_environment()])
         masks.hide_short(masks.short_passwords_in(settings.model_dump()))

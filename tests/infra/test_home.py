@@ -12,7 +12,7 @@ from infra.home import USER, close, here, settle, socket_folder
 from infra.local_environment import Ports, local_environment, password
 from infra.mlflow_server import mlflow_access, require_registry
 from infra.services import Supervisor
-from infra.settings import REPOSITORY
+from infra.settings import REPOSITORY, load_settings
 from infra.state import write_json
 from schemas.dataset import Dataset
 
@@ -55,6 +55,19 @@ def test_a_home_is_nobody_elses_to_read(tmp_path):
     assert environment["RAY_AUTH_TOKEN_PATH"] == str(kept[0])
     with pytest.raises(SettingError, match="belongs to another user: use a home folder of your own"):
         close(Path("/proc/1") if os.getuid() else _of_somebody(tmp_path))
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 0o700), (0o755, 0o700), (0o775, 0o775)])
+def test_a_home_that_a_command_makes_is_private_too_and_a_shared_volume_stays_shared(
+    tmp_path, monkeypatch, before, after
+):
+    home = tmp_path / "deep" / "home"
+    if before is not None:
+        home.mkdir(parents=True)
+        home.chmod(before)
+    monkeypatch.setenv("PENCHANT_HOME", str(home))
+    load_settings()
+    assert home.stat().st_mode & 0o777 == after
 
 
 def _of_somebody(folder):
