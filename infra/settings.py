@@ -258,6 +258,10 @@ def load_settings() -> Settings:
         SettingError: a setting is unknown, of the wrong type or out of bounds; each is named. Or a variable or the
             profile cannot be read.
     """
+    for name in os.environ:
+        section, nested, _ = name.lower().removeprefix("penchant_").partition("__")
+        if nested and name.upper().startswith("PENCHANT_") and section not in Settings.model_fields:
+            raise SettingError(f"{name[:80]} names no setting; those are of: {', '.join(Settings.model_fields)}")
     try:
         settings = Settings()
         keep_private(Path(settings.home))

@@ -83,6 +83,12 @@ def test_a_variable_that_is_no_json_is_named_and_not_shown(monkeypatch, variable
         load_settings()
 
 
+def test_a_variable_of_an_unknown_section_is_named(monkeypatch):
+    monkeypatch.setenv("PENCHANT_FOO__BAR", "1")
+    with pytest.raises(SettingError, match=r"PENCHANT_FOO__BAR names no setting; those are of: home, .*llm"):
+        load_settings()
+
+
 @pytest.mark.parametrize("content", [b'[llm]\nbase_url = "x\n', b"\xff\xfe", b"[" * 100_000])
 def test_a_broken_profile_is_named(monkeypatch, tmp_path, content):
     profile = tmp_path / "p.toml"
