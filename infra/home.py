@@ -8,7 +8,9 @@ were recorded there are read as the same places here, so that a copy never touch
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from infra.errors import DamagedFile, SettingError
 from infra.state import PRIVATE_FOLDER, read_json, write_json
@@ -26,17 +28,28 @@ def settle(home: Path) -> None:
 
     Raises:
         SettingError: it belongs to somebody else.
+        DamagedFile: its note cannot be read.
     """
     home.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     close(home)
     here = str(home.resolve())
+    names = list(dict.fromkeys([os.path.abspath(home), here]))  # by a link, addresses are recorded with its name
     places = _places(home)
-    if places and places[-1] == here:
+    if places[-len(names) :] == names:
         return
-    if places:
+    if places and places[-1] != here:
         for name in OF_ANOTHER_PLACE:
             _drop(home / name)
-    write_json(home / NOTE, {"places": [*(place for place in places if place != here), here]})
+    write_json(home / NOTE, {"places": [*(place for place in places if place not in names), *names]})
+
+
+def keep_private(home: Path) -> None:
+    """Make `home` its owner's alone, whichever command comes first; a volume that others may write to is shared."""
+    with suppress(OSError):
+        home.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        found = home.stat()
+        if found.st_uid == os.getuid() and not found.st_mode & 0o022:
+            close(home)
 
 
 def close(folder: Path) -> None:
@@ -73,13 +86,26 @@ def registry_login(home: Path, tracking_uri: str) -> dict[str, str]:
 
 
 def _places(home: Path) -> list[str]:
-    """Where the home has been, the newest last; a note that is damaged is made again, as that of a home that moved."""
+    """Where the home has been, the newest last.
+
+    Raises:
+        DamagedFile: nobody else knows it.
+    """
     try:
-        return read_json(home / NOTE, "", lambda raw: [str(place) for place in raw["places"]])
+        return read_json(
+            home / NOTE,
+            "put a copy back, or remove it if the home was never moved or copied; else addresses of the old place stay",
+            _paths,
+        )
     except FileNotFoundError:
         return []
-    except DamagedFile:
-        return [""]
+
+
+def _paths(raw: Any) -> list[str]:
+    places = raw["places"]
+    if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
+        raise TypeError("places is no list of paths")
+    return places
 
 
 def _drop(path: Path) -> None:
@@ -92,14 +118,23 @@ def _drop(path: Path) -> None:
 
 
 def here(address: str, home: str) -> str:
-    """A recorded path or address in a place where `home` was before, as the one in `home`; any other as it is."""
-    if not address.startswith("/"):
-        return address
+    """A recorded path or address in a place where `home` was before, as the one in `home`; any other as it is.
+
+    Raises:
+        DamagedFile: the note of those places cannot be read.
+    """
     root = home.rstrip("/")
-    for place in _places(Path(root)):
-        if place and place != root and (address == place or address.startswith(f"{place}/")):
+    if not address.startswith("/") or _is_in(address, root):
+        return address
+    # One place may lie in another.
+    for place in sorted(_places(Path(root)), key=len, reverse=True):
+        if place and _is_in(address, place):
             return root + address[len(place) :]
     return address
+
+
+def _is_in(address: str, place: str) -> bool:
+    return address == place or address.startswith(f"{place}/")
 
 
 def socket_folder(home: Path) -> Path:

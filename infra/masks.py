@@ -13,19 +13,38 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 MASK = "***"
 SHORTEST = 8
 """Shorter values are no keys; they would be found in words."""
 NAMES = re.compile(
-    r"(?i)passw|passphrase|secret|token(?!iz)|api[._-]?key|access[._-]?key|account[._-]?key|credential|\bsas\b"
+    r"(?i)passw|passphrase|secret|token(?!iz)|credential|(?<![a-z])sas(?![a-z])|authorization|connection[._-]?string|"
+    r"(api|access|account|private|signing|encryption)[._-]?key|(?<=[._-])(pwd|pass)$|(?<![a-z])auth$|cookies?$|"
+    r"(?<!public)(?<!partition)(?<!primary)(?<!foreign)(?<!sort)(?<!cache)(?<!index)[._-]keys?$"
 )
 """What settings, properties and variables with a secret are called."""
-PLACES = re.compile(r"(?i)(path|file|url|uri|endpoint|provider|mode|tokens|class|impl|type)$")
+PLACES = re.compile(r"(?i)(path|file|url|uri|endpoint|provider|mode|class|impl|type)$")
 """How such names end where the value is no secret but says where or what it is."""
-_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://)[^\s/@'\"<>]{1,400}@", re.IGNORECASE)
+_PASSWORDS = re.compile(r"(?i)passw|passphrase|(?<=[._-])(pwd|pass)$")
+"""Names whose values are secret though they are short."""
+_COUNTED = re.compile(r"(?i)tokens$")
+_KEYS = re.compile(r"(?=\D*\d)(?=[^a-zA-Z]*[a-zA-Z])[\w.+/=:,-]+")
+"""What keys look like, beside counts of tokens and tokens that end a text."""
+_LOCATION = re.compile(r"~?(/[a-z0-9._-]+){2,}/?|~?/\S*\.[a-z]{2,5}|https?://\S+")
+_USERINFO = re.compile(
+    r"(\b[a-z][a-z0-9+.-]{0,20}://)(?:[^\s/'\"<>]{1,400}|[^\s/@:'\"<>\[]{0,100}:(?!\d+/)[^\s@'\"<>]{1,400})@",
+    re.IGNORECASE,
+)
+"""The name and password of an address; the password may have an @ or a slash in it."""
+_QUERY = re.compile(
+    r"([?&;](?:[\w.%-]{0,40}(?:password|passwd|secret|token|api[._-]?key|access[._-]?key|account[._-]?key|credential|"
+    r"signature)|key|sig|pwd|auth)=)([^&#;\s'\"<>]+)",
+    re.IGNORECASE,
+)
+"""A key in the query of an address, or in a connection string."""
 _hidden: dict[str, None] = {}
+_short: dict[str, re.Pattern[str]] = {}
 
 
 def hide(values: Iterable[str]) -> None:
@@ -45,6 +64,20 @@ def hide(values: Iterable[str]) -> None:
         _guard()
 
 
+def hide_short(passwords: Iterable[str]) -> None:
+    """Have `masked` leave out passwords that are too short for `hide`.
+
+    As whole words; what is a word or a number by itself is left out only behind the name of a password.
+    """
+    for value in passwords:
+        if value:
+            is_word = len(value) < 4 or value.isalpha() or value.isdigit()
+            before = r"((?:passw\w*|pwd|pass)\W{1,5})" if is_word else r"((?<!\w))"
+            _short[value] = re.compile(rf"{before}{re.escape(value)}(?!\w)", re.IGNORECASE if is_word else 0)
+    if _short:
+        _guard()
+
+
 def hidden() -> tuple[str, ...]:
     """What is left out now, for systems that mask by themselves."""
     return tuple(_hidden)
@@ -53,7 +86,9 @@ def hidden() -> tuple[str, ...]:
 def masked(text: str) -> str:
     """`text` without what is hidden, and without the names and passwords of addresses."""
     text = without_hidden(text)
-    return _USERINFO.sub(rf"\1{MASK}@", text) if "://" in text else text
+    if "://" not in text:
+        return text
+    return _QUERY.sub(rf"\1{MASK}", _USERINFO.sub(rf"\1{MASK}@", text))
 
 
 def without_hidden(text: str) -> str:
@@ -61,44 +96,77 @@ def without_hidden(text: str) -> str:
     for value in _hidden:
         if value in text:
             text = text.replace(value, MASK)
+    for value, written in _short.items():
+        if value in text:
+            text = written.sub(rf"\1{MASK}", text)
     return text
 
 
 def without_secrets(content: Mapping[str, Any]) -> dict[str, Any]:
     """`content` with a mask for each value whose name says that it is secret, at any depth."""
-    return {
-        name: without_secrets(value) if isinstance(value, Mapping) else MASK if _is_secret(str(name), value) else value
-        for name, value in content.items()
-    }
+    return {name: _without_secrets(str(name), value) for name, value in content.items()}
+
+
+def _without_secrets(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return without_secrets(value)
+    if isinstance(value, list | tuple):
+        return [_without_secrets(name, one) for one in value]
+    return MASK if _is_secret(name, value) else value
 
 
 def secrets_in(content: Mapping[str, Any]) -> Iterator[str]:
-    """Values whose name says that they are secret, at any depth, and passwords in addresses."""
+    """Values whose name says that they are secret, at any depth, and passwords and keys in addresses."""
+    for name, value in _texts(content):
+        if _is_secret(name, value):
+            yield value
+            if _COUNTED.search(name):
+                yield from value.split(",")
+        yield from passwords_of(value)
+        yield from keys_of(value)
+
+
+def short_passwords_in(content: Mapping[str, Any]) -> Iterator[str]:
+    """Passwords that `hide` takes for words."""
+    for name, value in _texts(content):
+        if len(value.strip()) < SHORTEST and _PASSWORDS.search(name) and _is_secret(name, value):
+            yield value.strip()
+
+
+def _texts(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each text in it, at any depth, with its name; a list's values have the name of the list."""
     for name, value in content.items():
-        if isinstance(value, Mapping):
-            yield from secrets_in(value)
-        elif isinstance(value, str):
-            if _is_secret(str(name), value):
-                yield value
-            yield from passwords_of(value)
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, Mapping):
+                yield from _texts(one)
+            elif isinstance(one, list | tuple):
+                yield from _texts({name: one})
+            elif isinstance(one, str):
+                yield str(name), one
 
 
 def passwords_of(address: str) -> Iterator[str]:
     """The password in an address, as it is written there and as it is sent."""
-    if "://" in address and "@" in address:
-        try:
-            password = urlsplit(address).password
-        except ValueError:
-            return
+    for found in _USERINFO.finditer(address):
+        password = found[0][len(found[1]) : -1].partition(":")[2]
         if password:
             yield password
             yield unquote(password)
 
 
+def keys_of(address: str) -> Iterator[str]:
+    """Keys in the query of an address, or in a connection string, as they are written there and as they are sent."""
+    for found in _QUERY.finditer(address):
+        yield found[2]
+        yield unquote(found[2])
+
+
 def _is_secret(name: str, value: Any) -> bool:
     if not isinstance(value, str) or not NAMES.search(name) or PLACES.search(name):
         return False
-    return not value.startswith(("/", "~/", "http://", "https://"))
+    if _COUNTED.search(name):
+        return _KEYS.fullmatch(value) is not None
+    return _LOCATION.fullmatch(value) is None
 
 
 class _Masked:

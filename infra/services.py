@@ -336,7 +336,7 @@ def main() -> int:
             for service in local_services(supervisor.home, supervisor.ports):
                 state = f"running, pid {alive[service.name]}" if service.name in alive else "not running"
                 print(f"  {service.name:<8} {state:<26} {service.page or ''}")
-    except SettingError as error:
+    except (SettingError, DamagedFile) as error:
         print(f"penchant: {error}", file=sys.stderr)
         return 1
     return 0

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,12 +21,13 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
 from infra import masks
 from infra.errors import SettingError
-from infra.home import registry_login
+from infra.home import keep_private, registry_login
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONG_ENOUGH = 16
@@ -93,17 +95,17 @@ class LLMSettings(BaseModel, extra="forbid"):
     api_key: str = "local"
     model: str = "SmolLM2-135M-Instruct"
     scoring: str = "grammar"
-    concurrency: int = 4
-    timeout_s: float = 60
-    max_attempts: int = 4
-    max_throttled: int = 12
-    longest_wait_s: float = 120
+    concurrency: int = Field(default=4, ge=1)
+    timeout_s: float = Field(default=60, gt=0, allow_inf_nan=False)
+    max_attempts: int = Field(default=4, ge=1)
+    max_throttled: int = Field(default=12, ge=0)
+    longest_wait_s: float = Field(default=120, ge=0, allow_inf_nan=False)
     extra_body: dict[str, Any] = {}
-    price_in: float = 0.0
-    price_out: float = 0.0
+    price_in: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    price_out: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     mode: Literal["online", "batch"] = "online"
     batch_requests: int = Field(default=50_000, ge=1, le=50_000)
-    batch_poll_s: float = 30
+    batch_poll_s: float = Field(default=30, gt=0, allow_inf_nan=False)
     batch_window: str = "24h"
 
 
@@ -249,20 +251,45 @@ def profile_path() -> Path:
 def load_settings() -> Settings:
     """Read the profile and the environment.
 
-    What is secret in them is left out of what this process says from now on (`infra.masks`), and MLflow's client knows
-    the password of the local server.
+    What is secret in them is left out of what this process says from now on (`infra.masks`), MLflow's client knows the
+    password of the local server, and the home is its owner's alone.
 
     Raises:
-        SettingError: a setting is unknown or of the wrong type; each is named.
+        SettingError: a setting is unknown, of the wrong type or out of bounds; each is named. Or a variable or the
+            profile cannot be read.
     """
+    for name in os.environ:
+        section, nested, _ = name.lower().removeprefix("penchant_").partition("__")
+        if nested and name.upper().startswith("PENCHANT_") and section not in Settings.model_fields:
+            raise SettingError(f"{name[:80]} names no setting; those are of: {', '.join(Settings.model_fields)}")
     try:
         settings = Settings()
+        keep_private(Path(settings.home))
         os.environ.update(registry_login(Path(settings.home), settings.mlflow.tracking_uri))
         masks.hide([*secrets_of(settings), *masks.secrets_of_environment()])
+        masks.hide_short(masks.short_passwords_in(settings.model_dump()))
         return settings
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SettingError(f"settings from {profile_path()} and PENCHANT_* variables: {problems}") from error
+    except SettingsError as error:
+        raise SettingError(_about_variable(error)) from error
+    except RecursionError as error:
+        raise SettingError(
+            f"a value in {profile_path()} or a PENCHANT_* variable is nested too deeply: shorten it"
+        ) from error
+    except (TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingError(f"profile {profile_path()} cannot be read as TOML: {str(error)[:120]}") from error
+
+
+def _about_variable(error: SettingsError) -> str:
+    """Which variable cannot be read, and where in it; its value may be a secret."""
+    cause = error.__cause__
+    if not isinstance(cause, json.JSONDecodeError):
+        return f"PENCHANT_* variables: {str(error)[:120]}"
+    names = [name for name, value in os.environ.items() if name.upper().startswith("PENCHANT_") and value == cause.doc]
+    place = f"{cause.msg}, character {cause.pos + 1}"
+    return f'{" or ".join(names) or error} is no JSON ({place}): write lists as ["a"] and tables as {{"a": 1}}'
 
 
 def secrets_of(settings: BaseModel) -> list[str]:

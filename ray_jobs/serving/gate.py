@@ -125,7 +125,11 @@ class Gate:
 
     async def _let_through(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if problem := stranger(headers.get("host", ""), headers.get("origin"), self._limits.hosts):
+        given, origins = (
+            [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
+            for wanted in (b"host", b"origin")
+        )
+        if problem := stranger(given, origins, self._limits.hosts):
             raise _Refused(HTTPStatus.FORBIDDEN, f"{problem}; setting serving.hosts names more")
         if scope["path"].startswith(OWN):
             return await self._app({**scope, "headers": []}, _nothing_more(receive, b""), send)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import SettingError
+from infra.errors import DamagedFile, SettingError
 from infra.home import USER, close, here, settle, socket_folder
 from infra.local_environment import Ports, local_environment, password
 from infra.mlflow_server import mlflow_access, require_registry
 from infra.services import Supervisor
-from infra.settings import REPOSITORY
+from infra.settings import REPOSITORY, load_settings
 from infra.state import write_json
 from schemas.dataset import Dataset
 
@@ -57,6 +57,19 @@ def test_a_home_is_nobody_elses_to_read(tmp_path):
         close(Path("/proc/1") if os.getuid() else _of_somebody(tmp_path))
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, 0o700), (0o755, 0o700), (0o775, 0o775)])
+def test_a_home_that_a_command_makes_is_private_too_and_a_shared_volume_stays_shared(
+    tmp_path, monkeypatch, before, after
+):
+    home = tmp_path / "deep" / "home"
+    if before is not None:
+        home.mkdir(parents=True)
+        home.chmod(before)
+    monkeypatch.setenv("PENCHANT_HOME", str(home))
+    load_settings()
+    assert home.stat().st_mode & 0o777 == after
+
+
 def _of_somebody(folder):
     path = folder / "theirs"
     path.mkdir()
@@ -88,6 +101,43 @@ def test_a_copy_reads_its_own_places_and_ends_no_process_of_the_first(copied):
     assert Dataset.load(first / "datasets", "shop").reviews == f"{first}/landing/r.csv"
     assert socket_folder(first) == socket_folder(first) != socket_folder(second)
     assert socket_folder(first).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_home_that_moved_into_its_old_place_is_at_the_new_one(tmp_path):
+    settle(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "aside")
+    home = tmp_path / "a" / "b"
+    home.parent.mkdir()
+    (tmp_path / "aside").rename(home)
+    settle(home)
+    assert here(f"{home}/w", str(home)) == here(f"{tmp_path}/a/w", str(home)) == f"{home}/w"
+    home.rename(tmp_path / "c")
+    settle(tmp_path / "c")
+    assert here(f"{home}/w", str(tmp_path / "c")) == here(f"{tmp_path}/a/w", str(tmp_path / "c")) == f"{tmp_path}/c/w"
+
+
+def test_a_copy_of_a_home_that_is_named_by_a_link_leaves_the_first_alone(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    settle(tmp_path / "real")
+    write_json(tmp_path / "real" / "services.json", {})
+    for _ in range(2):
+        settle(tmp_path / "link")
+    assert (tmp_path / "real" / "services.json").exists(), "it has not moved"
+    shutil.copytree(tmp_path / "real", tmp_path / "copy")
+    settle(tmp_path / "copy")
+    for name in ("link", "real"):
+        assert here(f"{tmp_path}/{name}/w", str(tmp_path / "copy")) == f"{tmp_path}/copy/w"
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", '{"places": "x"}', '{"places": [1]}'])
+def test_a_damaged_note_of_places_is_named_and_kept(tmp_path, note):
+    (tmp_path / "home.json").write_text(note)
+    for ask in (lambda: settle(tmp_path), lambda: here("/elsewhere/w", str(tmp_path))):
+        with pytest.raises(DamagedFile, match=r"home\.json cannot be read .*put a copy back, or remove it"):
+            ask()
+    assert (tmp_path / "home.json").read_text() == note
+    assert here(f"{tmp_path}/w", str(tmp_path)) == f"{tmp_path}/w"
 
 
 def test_a_service_of_one_home_is_none_of_a_copy(copied):

@@ -152,3 +152,65 @@ def test_a_record_keeps_its_arguments_where_nothing_is_hidden():
     make = logging.getLogRecordFactory()
     assert make("n", 20, "p", 1, "%d of %s", (3, "x"), None).args == (3, "x")
     assert make("n", 20, "p", 1, "%s", ("planted-for-records",), None).getMessage() == "***"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("spark.hadoop.fs.s3a.secret.key", "/Abc+defGHIjklmnopqrstuv"),
+        ("AWS_SECRET_ACCESS_KEY", "/abcDEFgh12345/sdfsdf"),
+        *(
+            (name, "abcdefgh12345")
+            for name in (
+                "fs.gs.auth.service.account.private.key", "spark.hadoop.fs.s3a.encryption.key", "MY_PWD", "DB_PASS",
+                "AUTHORIZATION", "LINEAGE_AUTH", "signing_key", "cookie", "AZURE_STORAGE_CONNECTION_STRING",
+                "X_API_TOKENS", "GOOGLE_KEY",
+            )
+        ),
+        ("base_url", "https://gw.example/v1?api_key=abcdefgh12345"),
+        ("url", "jdbc:postgresql://h/db?user=u&password=abcdefgh12345"),
+        ("webhook", "https://chat.example/v1/messages?key=abcdefgh12345&token=tok123tok123"),
+        ("conn", "DefaultEndpointsProtocol=https;AccountKey=abcdefgh12345=="),
+        ("url", "http://u:p@ssword1@host"),
+        ("url", "http://u:pa/ssword1@host"),
+    ],
+)  # fmt: skip
+def test_a_secret_is_known_by_its_name_in_whatever_it_stands(name, value):
+    found = list(masks.secrets_in({name: value}))
+    assert found
+    assert list(masks.secrets_in({"extra_body": {"provider": [{name: value}, [{name: [value]}]]}})) == found * 2
+    if "://" in value:
+        for secret in found:
+            assert secret not in masks.masked(f"cannot reach {value}")
+    else:
+        assert _is_left_out(masks.without_secrets({"in": [{name: value}]}), found)
+
+
+def _is_left_out(told, found):
+    value = next(iter(told["in"][0].values()))
+    return value == masks.MASK or found[0] in value
+
+
+def test_what_says_where_or_how_many_is_no_secret():
+    plain = {
+        "PWD": "/home/me/work", "GOOGLE_APPLICATION_CREDENTIALS": "/home/Me/key.json", "primary_key": "timestamp",
+        "TOKEN_AT": "/run/secrets/token", "prompt_tokens": "12345678", "stop_tokens": ["<|im_end|>"],
+        "keyboard": "abcdefghi",
+        "address": "s3a://bucket/shop/items?versionId=3&max_tokens=300", "image": "http://host:8080/@user",
+    }  # fmt: skip
+    assert list(masks.secrets_in(plain)) == []
+    assert masks.without_secrets(plain) == plain
+    for text in map(str, plain.values()):
+        assert masks.masked(text) == text
+
+
+def test_a_short_password_is_hidden_as_itself_and_not_in_words():
+    masks.hide_short(masks.short_passwords_in({"smtp_password": "p4ss", "old_password": "shop", "api_key": "local"}))
+    assert masks.masked('smtp_password=\'p4ss\', p4ssion, "smtp_password": "shop", the shop is local') == (
+        'smtp_password=\'***\', p4ssion, "smtp_password": "***", the shop is local'
+    )
+
+
+def test_a_password_with_marks_of_addresses_is_left_out_of_addresses():
+    for address in ("http://u:p@ss@host/x", "http://u:pa/ss1@host/x", "redis://:pw@host/x"):
+        assert masks.masked(f"at {address}") == f"at {address.partition('://')[0]}://***@host/x"

@@ -45,6 +45,60 @@ def test_alerts_that_could_not_be_delivered_are_refused(monkeypatch, alerts, mes
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("timeout_s", ("nan", "inf", "0", "-1")),
+        ("concurrency", ("0", "-1")),
+        ("max_attempts", ("0", "-1")),
+        ("max_throttled", ("-1",)),
+        ("longest_wait_s", ("nan", "inf", "-1")),
+        ("price_in", ("-5", "nan", "inf")),
+        ("price_out", ("-5", "nan", "inf")),
+        ("batch_poll_s", ("nan", "inf", "0")),
+    ],
+)
+def test_sizes_of_the_model_that_cannot_be_are_refused_by_name(monkeypatch, name, values):
+    for value in values:
+        monkeypatch.setenv(f"PENCHANT_LLM__{name.upper()}", value)
+        with pytest.raises(SettingError, match=rf"llm\.{name}"):
+            load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PENCHANT_LLM__EXTRA_BODY", "{planted"),
+        ("PENCHANT_ALERTS__EMAIL_TO", "planted@shop.example"),
+        ("PENCHANT_STAGES", '["planted'),
+    ],
+)
+def test_a_variable_that_is_no_json_is_named_and_not_shown(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingError, match=rf"^{variable} is no JSON \(.*character \d+\): write") as refused:
+        load_settings()
+    assert "planted" not in str(refused.value)
+    monkeypatch.setenv(variable, "[" * 100_000)
+    with pytest.raises(SettingError, match="PENCHANT_"):
+        load_settings()
+
+
+def test_a_variable_of_an_unknown_section_is_named(monkeypatch):
+    monkeypatch.setenv("PENCHANT_FOO__BAR", "1")
+    with pytest.raises(SettingError, match=r"PENCHANT_FOO__BAR names no setting; those are of: home, .*llm"):
+        load_settings()
+
+
+@pytest.mark.parametrize("content", [b'[llm]\nbase_url = "x\n', b"\xff\xfe", b"[" * 100_000])
+def test_a_broken_profile_is_named(monkeypatch, tmp_path, content):
+    profile = tmp_path / "p.toml"
+    profile.write_bytes(content)
+    monkeypatch.setenv("PENCHANT_PROFILE", str(profile))
+    with pytest.raises(SettingError, match=r"p\.toml cannot be read as TOML: ") as refused:
+        load_settings()
+    assert len(str(refused.value)) < 300
+
+
 def test_an_unknown_profile_lists_those_that_exist(monkeypatch):
     monkeypatch.setenv("PENCHANT_PROFILE", "moon")
     with pytest.raises(SettingError, match="local"):

@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"field": "", "problem": problem})
 
     def _refuse_strangers(self) -> None:
-        problem = stranger(self.headers.get("Host", ""), self.headers.get("Origin"), self.server.hosts)
+        problem = stranger(self.headers.get_all("Host", []), self.headers.get_all("Origin", []), self.server.hosts)
         if problem is not None:
             self.close_connection = True
             raise Problem(HTTPStatus.FORBIDDEN, f"{problem}; open http://127.0.0.1:<port>/ or set page.hosts")

@@ -17,6 +17,7 @@ from ray_jobs.serving import gate
 from ray_jobs.serving.deployment import limits
 from ray_jobs.serving.gate import LARGE, MOST_HEAD, MOST_LARGE, Gate, Limits, Patient, digest
 from ray_jobs.serving.settings import ServingSettings
+from ray_jobs.serving.strangers import stranger
 
 SECRET = "open-sesame"
 
@@ -180,6 +181,39 @@ def test_names_of_this_machine_and_of_the_settings_are_answered(serve):
     for host in ("localhost:1", "[::1]:8100", "shop.example", "SHOP.example:443"):
         assert served.ask(Host=host, Origin=f"http://{host}")[0] == 200
     assert serve(hosts=("*",)).ask(Host="any.example", Origin="null")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("named", "asked"),
+    [
+        ("MyHost", "myhost:8100"),
+        ("[::1]", "[::1]:8100"),
+        ("::1", "[::1]"),
+        ("myhost:8100", "MYHOST"),
+        ("FE80::1", "[fe80::1]"),
+    ],
+)
+def test_a_name_is_the_same_however_it_is_written(named, asked):
+    assert stranger([asked], [f"http://{asked}"], (named,)) is None
+    assert "'evil.example'" in str(stranger(["evil.example"], [], (named,)))
+    assert "''" in str(stranger([], [], (named,)))
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost, evil.example", "localhost:1, evil.example", "me@localhost", "localhost/x", ":80"]
+)
+def test_what_is_no_name_is_nobodys(host):
+    assert "is none of the names" in str(stranger([host], [], ("localhost",)))
+    assert "is none of the names" in str(stranger(["localhost"], [f"http://{host}"], ("localhost",)))
+
+
+@pytest.mark.parametrize("order", [("evil.example", "localhost"), ("localhost", "evil.example")])
+def test_two_names_are_none(serve, order):
+    served = serve()
+    head = "".join(f"Host: {name}\r\n" for name in order)
+    assert status_of(served.send(f"POST / HTTP/1.1\r\n{head}Content-Length: 0\r\n\r\n".encode())) in (400, 403)
+    assert "stands twice" in str(stranger(list(order), [], ("localhost",)))
+    assert "stands twice" in str(stranger(["localhost"], [f"http://{name}" for name in order], ("localhost",)))
 
 
 def test_a_token_is_wanted_of_all_but_health_checks(serve):
