@@ -112,9 +112,9 @@ def read_table(spark: SparkSession, uri: str, version: int | None = None) -> Dat
             what its writers left.
     """
     name = uri.rstrip("/").rsplit("/", 1)[-1]
+    sealed = check_log(uri, version)
     if not table_exists(spark, uri):
         raise DataError(f"no table {name} at {uri}; run the stage {_STAGE_OF.get(name, name)!r} first")
-    sealed = check_log(uri, version)
     reader = spark.read.format("delta")
     if version is None:
         if sealed:
