@@ -203,6 +203,7 @@ def write_partition(
     """
     assert set(partition) == set(table.partition_by), (table.name, partition)
     rows = conform(frame, table, partition)
+    check_log(uri)
     count = _checked_count(rows, table, partition)
     _retrying(lambda: _create(spark, table, uri))
     _retrying(lambda: _allow_nulls(spark, rows, table, uri))
