@@ -112,9 +112,9 @@ def read_table(spark: SparkSession, uri: str, version: int | None = None) -> Dat
             what its writers left.
     """
     name = uri.rstrip("/").rsplit("/", 1)[-1]
+    sealed = check_log(uri, version)
     if not table_exists(spark, uri):
         raise DataError(f"no table {name} at {uri}; run the stage {_STAGE_OF.get(name, name)!r} first")
-    sealed = check_log(uri, version)
     reader = spark.read.format("delta")
     if version is None:
         if sealed:
@@ -203,6 +203,7 @@ def write_partition(
     """
     assert set(partition) == set(table.partition_by), (table.name, partition)
     rows = conform(frame, table, partition)
+    check_log(uri)
     count = _checked_count(rows, table, partition)
     _retrying(lambda: _create(spark, table, uri))
     _retrying(lambda: _allow_nulls(spark, rows, table, uri))

@@ -3,9 +3,10 @@
 import argparse
 import datetime as dt
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 from schemas.errors import DataError
 from schemas.handoff import Handoff
@@ -99,12 +100,12 @@ class StageRequest:
         parser.add_argument("--dag", default="manual", help="name of the DAG the work belongs to")
         parser.add_argument("--generation", type=int, default=0, help="raise it to do finished work again")
         parser.add_argument(
-            "--overrides", type=json.loads, default={}, metavar="JSON", help="e.g. '{\"mendertok.epochs\": 3}'"
+            "--overrides", type=_json_object, default={}, metavar="JSON", help="e.g. '{\"mendertok.epochs\": 3}'"
         )
         parser.add_argument(
-            "--inputs", type=json.loads, default={}, metavar="JSON", help="tables by name, at fixed versions"
+            "--inputs", type=_handoffs, default={}, metavar="JSON", help="tables by name, at fixed versions"
         )
-        parser.add_argument("--upstream", type=json.loads, default={}, metavar="JSON", help="outputs of earlier stages")
+        parser.add_argument("--upstream", type=_texts, default={}, metavar="JSON", help="outputs of earlier stages")
         parser.add_argument("--profile-hash", default="", help="hash of the profile's stage settings")
         parser.add_argument("--report-uri", default="", help="where to leave the stage's report (JSON)")
         given = parser.parse_args(argv)
@@ -116,8 +117,42 @@ class StageRequest:
             dag=given.dag,
             generation=given.generation,
             overrides=given.overrides,
-            inputs={name: Handoff(**value) for name, value in given.inputs.items()},
+            inputs=given.inputs,
             upstream=given.upstream,
             profile_hash=given.profile_hash,
             report_uri=given.report_uri,
         )
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{reprlib.repr(text)} is no JSON object; write it as '{{\"name\": value}}'")
+    return found
+
+
+def _texts(text: str) -> dict[str, str]:
+    found = _json_object(text)
+    for name, value in found.items():
+        if not isinstance(value, str):
+            raise argparse.ArgumentTypeError(f"{_short(name)} is {_short(value)}, but must be a text in quotes")
+    return found
+
+
+def _handoffs(text: str) -> dict[str, Handoff]:
+    """Tables by name, each with exactly the fields of a hand-off."""
+    wanted = get_type_hints(Handoff)
+    handoffs = {}
+    for name, value in _json_object(text).items():
+        if not isinstance(value, dict) or {field: type(given) for field, given in value.items()} != wanted:
+            fields = ", ".join(f"{field} ({kind.__name__})" for field, kind in wanted.items())
+            raise argparse.ArgumentTypeError(f"{_short(name)} is {_short(value)}, but must be an object of {fields}")
+        handoffs[name] = Handoff(**value)
+    return handoffs
+
+
+def _short(value: object) -> str:
+    return reprlib.repr(value)[:80]

@@ -6,7 +6,8 @@ file inside the table's folder, and a reader looks there before it reads. Files 
 checksum, are sealed whole; of Spark's files the footer is, as their pages have one that readers verify.
 
 A commit that is newer than the seal, as a writer leaves it that was killed in between, is read, and sealed by the next
-writer. Tables of earlier releases have no seal until somebody writes to them.
+writer. Tables of earlier releases have no seal until somebody writes to them. An empty file in the log's folder says
+that a table was sealed: where the seal is lost, as the newest files are after a crash, the newest commit may be, too.
 """
 
 import json
@@ -24,7 +25,10 @@ from schemas.errors import DataError
 
 NAME = "_seal.json"
 _LOG = "_delta_log"
+MARK = f"{_LOG}/_sealed"
+_HINT = f"{_LOG}/_last_checkpoint"
 _LOGGED = re.compile(r"(\d{20})\.(json|crc|checkpoint\..+|\d{20}\.compacted\.json)$")
+_COMMIT = re.compile(r"\d{20}\.json")
 _TAIL = 8
 _REMEDY = "Bring it back from a copy, or move the table away and run its stages again"
 
@@ -61,7 +65,7 @@ def seal_table(uri: str, *, anew: bool = False) -> None:
         anew: seal the log again as it lies there and forget files that are gone, after old versions were removed.
 
     Raises:
-        DataError: the seal that is there is damaged.
+        DataError: the seal is damaged or lost.
     """
     files, root = filesystem_of(uri.rstrip("/"))
     before = _read(files, root) or Seal(-1, {}, {}, {})
@@ -89,6 +93,8 @@ def seal_table(uri: str, *, anew: bool = False) -> None:
     with files.open_output_stream(temporary) as stream:
         stream.write(seal_text(sealed).encode())
     files.move(temporary, f"{root}/{NAME}")
+    if not _is_file(files.get_file_info(f"{root}/{MARK}")):
+        files.open_output_stream(f"{root}/{MARK}").close()
 
 
 def check_log(uri: str, version: int | None = None) -> bool:
@@ -101,28 +107,32 @@ def check_log(uri: str, version: int | None = None) -> bool:
         Whether the table is sealed; else there was nothing to compare it with.
 
     Raises:
-        DataError: the newest commit or one that `version` rests on is gone or damaged, or the seal is.
+        DataError: the newest commit or one that `version` rests on is gone or damaged, or the seal is, or the log
+            has a gap or names a checkpoint that is not there.
     """
     files, root = filesystem_of(uri.rstrip("/"))
     sealed = _read(files, root)
-    if sealed is None:
-        return False
+    hinted = _hinted(files, root)
     listed = _listed(files, root)
     newest = max(map(_version, listed), default=-1)
     table = f"table {root.rsplit('/', 1)[-1]} at {uri}"
+    if sealed is None:
+        _check_whole(files, root, table, listed, hinted)
+        return False
     if newest < sealed.version:
         raise DataError(
             f"{table} is at version {newest}, and its writer reported {sealed.version}: commits of its log are lost. "
             f"{_REMEDY}"
         )
     last = newest if version is None else version
-    checkpoints = [_version(name) for name in listed if ".checkpoint" in name]
+    checkpoints = _checkpoints(listed)
     first = max((number for number in checkpoints if number <= last), default=0)
     needed = {name: value for name, value in sealed.log.items() if first <= _version(name) <= last}
     spare = {name for name in needed if name not in listed and _is_spare(name, first, bool(checkpoints))}
     wanted = {f"{_LOG}/{name}": value for name, value in needed.items() if name not in spare}
     for name in changed(files, root, wanted):
         raise DataError(f"{table}: {name} is damaged or lost. {_REMEDY}")
+    _check_whole(files, root, table, listed, hinted)
     return True
 
 
@@ -145,11 +155,14 @@ def check_files(uri: str, paths: Collection[str]) -> None:
 
 
 def _read(files: fs.FileSystem, root: str) -> Seal | None:
+    remedy = f"compare the table with a copy, then remove it and {MARK}: the next writer makes them again"
+    marked = _is_file(files.get_file_info(f"{root}/{MARK}"))  # before the seal, which its writer makes first
     if not _is_file(files.get_file_info(f"{root}/{NAME}")):
+        if marked:
+            raise DataError(f"{root}/{NAME} is lost, and the newest commits may be; {remedy}")
         return None
     with files.open_input_stream(f"{root}/{NAME}") as stream:
         text = stream.read().decode(errors="replace")
-    remedy = "compare the table with a copy, then remove this file: the next writer makes it again"
     return Seal(**read_seal_text(text, f"{root}/{NAME}", remedy))
 
 
@@ -157,6 +170,50 @@ def _listed(files: fs.FileSystem, root: str) -> dict[str, fs.FileInfo]:
     """Entries of the log by name."""
     found = files.get_file_info(fs.FileSelector(f"{root}/{_LOG}", allow_not_found=True))
     return {info.base_name: info for info in found if _is_file(info) and _LOGGED.match(info.base_name)}
+
+
+def _hinted(files: fs.FileSystem, root: str) -> int:
+    """The newest checkpoint as the log names it to readers; -1 where it does not, or says nothing that they follow.
+
+    Writers name a checkpoint after it was made: look here first, and for checkpoints then.
+    """
+    if not _is_file(files.get_file_info(f"{root}/{_HINT}")):
+        return -1
+    with files.open_input_stream(f"{root}/{_HINT}") as stream:
+        text = stream.read()
+    try:
+        version = json.loads(text)["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return -1
+    return version if isinstance(version, int) else -1
+
+
+def _check_whole(files: fs.FileSystem, root: str, table: str, listed: Collection[str], hinted: int) -> None:
+    """Refuse a log that no reader can follow to its newest version, with or without a seal."""
+    lost = _gap(listed)
+    if lost is not None:
+        # A list made while a writer commits may lack what is older than its newest.
+        lost = _gap(_listed(files, root))
+    if lost is not None:
+        raise DataError(
+            f"{table}: its log has no commit {lost}, and no checkpoint with it: commits are lost. {_REMEDY}"
+        )
+    if hinted > max(_checkpoints(listed), default=-1):
+        raise DataError(
+            f"{table}: {_HINT} names checkpoint {hinted}, which is not there, and the log is whole without it. Remove "
+            "this file, which only saves readers time"
+        )
+
+
+def _gap(listed: Collection[str]) -> int | None:
+    """The first version after the newest checkpoint, or of all, that the log lacks."""
+    commits = {_version(name) for name in listed if _COMMIT.fullmatch(name)}
+    first = max(_checkpoints(listed), default=-1) + 1
+    return next((number for number in range(first, max(commits, default=-1)) if number not in commits), None)
+
+
+def _checkpoints(listed: Collection[str]) -> list[int]:
+    return [_version(name) for name in listed if ".checkpoint" in name]
 
 
 def _version(name: str) -> int:
@@ -169,8 +226,9 @@ def _is_file(info: fs.FileInfo) -> bool:
 
 def _is_spare(name: str, first: int, checkpoint: bool) -> bool:
     """Whether a version can be read without an entry of the log: one of Spark's sums, or a commit of a checkpoint."""
-    commit = re.fullmatch(r"\d{20}\.json", name)
-    return commit is None or (checkpoint and _version(name) == first)
+    if name.endswith((".crc", ".compacted.json")):
+        return True
+    return checkpoint and _version(name) == first and ".checkpoint" not in name
 
 
 def _added(files: fs.FileSystem, commit: str) -> Iterator[tuple[str, bool]]:

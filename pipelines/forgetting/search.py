@@ -4,10 +4,12 @@ An id may have any character in it, and a malformed line any separator around it
 and ends where a word does is compared with the ids: as it stands, or by its hash where only that is known.
 """
 
+import functools
 import hashlib
 import re
+import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +21,18 @@ from schemas.erasures import user_key
 
 LONGEST = 128
 """Characters up to which an id is sought inside of a text; a longer one is compared as a whole only."""
-_ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
+_ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_LETTERS = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "f": "\f"}
 _BYTES = 8
 
 
 def stretches(text: str, longest: int) -> Iterator[str]:
     """Parts of `text` of at most `longest` characters that begin and end where a word does.
 
-    A line that escapes characters, as JSON or CSV do, is read as it stands and without its escapes.
+    A line that escapes characters, as JSON, CSV or Python do, is read as it stands and without its escapes.
     """
-    variants = {text, text.replace('""', '"'), _ESCAPED.sub(_plain, text)}
-    for variant in variants:
+    for variant in _readings(text):
         word = [letter.isalnum() for letter in variant]
         size = len(word)
         ends = [n for n in range(1, size + 1) if n == size or not word[n]]
@@ -39,8 +42,26 @@ def stretches(text: str, longest: int) -> Iterator[str]:
                     yield variant[start:end]
 
 
-def _plain(escape: re.Match[str]) -> str:
-    return chr(int(escape[1], 16)) if escape[1] else str(escape[2])
+def _readings(text: str) -> set[str]:
+    """What `text` may say: as it stands, with doubled quotes as one, and with escapes as JSON or CSV have them."""
+    bare = {text, text.replace('""', '"'), text.replace("''", "'")}
+    read = {
+        _PAIR.sub(_joined, _ESCAPED.sub(functools.partial(_plain, letters), one))
+        for one in bare
+        for letters in ({}, _LETTERS)
+    }
+    return bare | read
+
+
+def _plain(letters: Mapping[str, str], escape: re.Match[str]) -> str:
+    code = escape[1] or escape[2] or escape[3]
+    if code is None:
+        return letters.get(escape[4], escape[4])
+    return chr(int(code, 16)) if int(code, 16) <= sys.maxunicode else escape[0]
+
+
+def _joined(pair: re.Match[str]) -> str:
+    return pair[0].encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 class IdSearch:

@@ -11,6 +11,7 @@ again from its recorded versions, and a job that has such a version open fails.
 
 import argparse
 import datetime as dt
+import reprlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
 
 STAGE = "erasure"
+_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list", ".json", ".jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,8 @@ class ErasureSettings:
         lines: Sequence[str] = ()
         if self.users_file:
             try:
-                lines = Path(self.users_file).read_text(encoding="utf-8").splitlines()
+                # A line ends at a line feed: other characters that part lines may stand inside of an id.
+                lines = Path(self.users_file).read_text(encoding="utf-8-sig").split("\n")
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingError(f"{STAGE}.users_file {self.users_file!r} cannot be read: {error}") from error
         found = frozenset(user.strip() for user in (*self.users, *lines)) - {""}
@@ -80,11 +83,20 @@ def main(argv: Sequence[str]) -> None:
     named: dict[str, object] = {}
     if len(given.users) == 1 and Path(given.users[0]).is_file():
         named = {f"{STAGE}.users_file": given.users[0]}
+    elif paths := [user for user in given.users if _is_path(user)]:
+        parser.error(
+            f"--users: there is no file {reprlib.repr(paths[0])}, or it is not the only value; "
+            "put ids that look like a path into a file with one a line"
+        )
     elif given.users:
         named = {f"{STAGE}.users": given.users}
     if not any(argument.split("=")[0] == "--partition" for argument in rest):
         rest = [*rest, f"--partition={dt.datetime.now(dt.UTC).date()}"]
     run_stage(STAGE, __doc__ or "", lambda request: run(_with(request, named)), rest)
+
+
+def _is_path(user: str) -> bool:
+    return "/" in user or Path(user).suffix.lower() in _SUFFIXES
 
 
 def _with(request: StageRequest, named: dict[str, object]) -> StageRequest:

@@ -281,6 +281,11 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
         newest = DeltaTable(uri)
     except TableNotFoundError as error:
         raise DataError(f"no table {name} at {uri}; run the stage {stage!r} first") from error
+    except DeltaError as error:
+        raise DataError(
+            f"table {name} at {uri} has a damaged log: {str(error)[:80]}. Bring it back from a copy, or move the "
+            f"table away and run the stage {stage!r} again"
+        ) from error
     if version is None or version == newest.version():
         return newest
     try:

@@ -37,8 +37,10 @@ def moments(values: Sequence[Any] | npt.NDArray[Any], name: str) -> npt.NDArray[
         name: what they are, for the message.
 
     Raises:
-        DataError: a value is no whole number from `EARLIEST` to `LATEST`.
+        DataError: they are no row, or a value is no whole number from `EARLIEST` to `LATEST`.
     """
+    if not _is_row(values):
+        raise DataError(f"{name}: {reprlib.repr(values)} is no row of whole numbers, seconds since 1970")
     if (isinstance(values, np.ndarray) and values.dtype.kind in "iu") or set(map(type, values)) <= {int}:
         try:
             found = np.asarray(values, dtype=np.int64)
@@ -65,11 +67,36 @@ def strengths(strength: Any, count: int) -> list[float]:
     Raises:
         DataError: there are more or fewer, or one is no number from 0 to `MOST_STRENGTH`.
     """
-    several = isinstance(strength, Sequence | np.ndarray) and not isinstance(strength, str)
-    given = list(strength) if several else [strength] * count
-    numbers = all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in given)
+    if isinstance(strength, np.ndarray) and strength.ndim == 0:
+        strength = strength[()]
+    given = list(strength) if _is_row(strength) else [strength] * count
+    real = int | float | np.integer | np.floating
+    numbers = all(isinstance(value, real) and not isinstance(value, bool) for value in given)
     if len(given) != count or not numbers or not all(0 <= value <= MOST_STRENGTH for value in given):
         raise DataError(
             f"strength is {reprlib.repr(strength)}: one number from 0 to {MOST_STRENGTH:g}, or one for each history"
         )
     return [float(value) for value in given]
+
+
+def rows(values: Any, name: str, kind: type, *, none: bool = False) -> None:
+    """Refuse what is no row of values of one kind.
+
+    Args:
+        name: what they are, for the message.
+        none: a value may be None.
+
+    Raises:
+        DataError: there is no row, or a value of another kind.
+    """
+    if not _is_row(values):
+        raise DataError(f"{name}: {reprlib.repr(values)} is no row of values")
+    for place, value in enumerate(values):
+        if not (isinstance(value, kind) or (none and value is None)):
+            raise DataError(f"{name}, position {place}: {reprlib.repr(value)} is no {kind.__name__}")
+
+
+def _is_row(values: Any) -> bool:
+    if isinstance(values, np.ndarray):
+        return values.ndim == 1
+    return isinstance(values, Sequence) and not isinstance(values, str | bytes)

@@ -23,7 +23,7 @@ from infra.state import named, read_json
 from ray_jobs.data.histories import Catalogue, IntArray, make_batch
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import Recommender
-from ray_jobs.recommenders.bounds import items_wanted, moments, strengths
+from ray_jobs.recommenders.bounds import items_wanted, moments, rows, strengths
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering import layer as steering
 from ray_jobs.steering.layer import RETRAIN, SteeringLayer
@@ -103,20 +103,30 @@ class Bundle:
             Per history up to k pairs (item id, score), best first; fewer where the catalogue has fewer left.
 
         Raises:
-            DataError: the arguments differ in length, a number is out of its bounds (see `bounds`), or the recipe
-                needs times and there are none.
+            DataError: the arguments differ in length, a value is of the wrong kind, a number is out of its bounds (see
+                `bounds`), or the recipe needs times and there are none.
         """
+        rows(histories, "histories", object)
+        rows(preferences, "preferences", str, none=True)
+        for n, history in enumerate(histories):
+            rows(history, f"history {n}", str)
         if len(histories) != len(preferences):
             raise DataError(f"{len(histories)} histories came with {len(preferences)} preferences; give one for each")
         factors = strengths(strength, len(histories))
         sentences = [p if factor else "" for p, factor in zip(preferences, factors, strict=True)]
         if known is not None:
+            rows(known, "known", str, none=True)
+            if len(known) != len(histories):
+                raise DataError(f"{len(histories)} histories came with {len(known)} known; give one for each")
             told = [not given and self.counted(given, words) for given, words in zip(preferences, known, strict=True)]
             sentences = [t or s for s, t in zip(sentences, told, strict=True)]
             factors = [self.recommender.own_strength if t else f for f, t in zip(factors, told, strict=True)]
-        if times is not None and [len(row) for row in times] != [len(history) for history in histories]:
-            raise DataError("times do not fit the histories: give one for each item of each history")
-        timely = None if times is None else [moments(row, f"times of history {n}") for n, row in enumerate(times)]
+        timely = None
+        if times is not None:
+            rows(times, "times", object)
+            timely = [moments(row, f"times of history {n}") for n, row in enumerate(times)]
+            if [len(row) for row in timely] != [len(history) for history in histories]:
+                raise DataError("times do not fit the histories: give one for each item of each history")
         now = np.full(len(histories), int(time.time())) if asked_at is None else moments(asked_at, "asked_at")
         if len(now) != len(histories):
             raise DataError(f"{len(histories)} histories came with {len(now)} asked_at; give one for each")

@@ -27,6 +27,7 @@ from schemas.errors import DataError
 from schemas.handoff import StageReport, write_report
 from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
+from schemas.table_seal import seal_table
 from tests.ray_jobs.conftest import empty_registry, planted  # noqa: F401
 
 NAME = "penchant-planted"
@@ -47,6 +48,7 @@ def age(uri, days):
     for path in Path(uri).rglob("*"):
         moment = time.time() - days * 86400
         os.utime(path, (moment, moment))
+    seal_table(uri, anew=True)
 
 
 def size_of(*folders):

@@ -23,6 +23,16 @@ def test_an_id_is_found_between_any_separators_by_itself_and_by_its_key(user: st
         assert by_key.holds(line), line
 
 
+@pytest.mark.parametrize("user", ["joy😀", "tab\there", "line\nbreak", "café", "a'b", "\x1fq", "😀1", "back\\new"])
+def test_an_id_is_found_in_what_json_python_and_sql_make_of_it(user: str) -> None:
+    written = json.dumps({"user": user}), repr({"user": user}), ascii({"user": user})
+    for line in (*written, written[0].replace('"', '""'), "'" + user.replace("'", "''") + "',5"):
+        assert IdSearch([user]).keys_in(line) == {user_key(user)}, line
+        assert KeySearch([user_key(user)]).holds(line), line
+    for broken in ("\\ud83d", "\\U99999999", "\\x4", "\\", "\\u12"):
+        assert not KeySearch([user_key(user)]).holds(broken)
+
+
 def test_an_id_inside_of_a_longer_word_is_somebody_else() -> None:
     for line in ("jane@shop.example2", "xjane@shop.example", "jane at shop.example", "", "Jane@shop.example"):
         assert not IdSearch(["jane@shop.example"]).keys_in(line)

@@ -167,3 +167,38 @@ def test_ever_new_sentences_do_not_fill_the_memory(monkeypatch):
 def test_a_decimal_is_no_number_of_a_request():
     with pytest.raises(DataError, match="k is Decimal"):
         items_wanted(Decimal(3), 5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"histories": None}, "histories: None is no row"),
+        ({"histories": [["i1"], None]}, "history 1: None is no row"),
+        ({"histories": [["i1"], "i2"]}, "history 1: 'i2' is no row"),
+        ({"histories": [["i1"], ["i2", ["i3"]]]}, r"history 1, position 1: \['i3'\] is no str"),
+        ({"preferences": [None, 5]}, "preferences, position 1: 5 is no str"),
+        ({"preferences": float("nan")}, "preferences: nan is no row"),
+        ({"known": [None]}, "2 histories came with 1 known"),
+        ({"known": [None, float("nan")]}, "known, position 1: nan is no str"),
+        ({"times": [[1], None]}, "times of history 1: None is no row"),
+        ({"times": [[1], 7]}, "times of history 1: 7 is no row"),
+        ({"times": [[1], np.array([[1]])]}, "times of history 1: .* is no row"),
+        ({"times": [[1], []]}, "times do not fit"),
+        ({"times": 5}, "times: 5 is no row"),
+        ({"asked_at": 5}, "asked_at: 5 is no row"),
+        ({"asked_at": np.array(5)}, "asked_at: .* is no row"),
+        ({"strength": np.array(11.0)}, "strength is "),
+        ({"strength": np.ones((2, 2))}, "strength is "),
+        ({"strength": np.ones(2, np.complex64)}, "strength is "),
+    ],
+)
+def test_an_argument_of_the_wrong_form_is_refused_by_its_name(served, wrong, named):
+    asked = {"histories": [["i1"], ["i2"]], "preferences": [None, None], "k": 1} | wrong
+    with pytest.raises(DataError, match=named) as error:
+        served._bundle.recommend(**asked)
+    assert len(str(error.value)) <= 300
+
+
+def test_a_strength_in_an_array_without_dimensions_is_a_number(served):
+    assert strengths(np.array(1.5), 2) == [1.5, 1.5]
+    assert served._bundle.recommend([["i1"]], [None], 1, strength=np.array(1.0))

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from deltalake import DeltaTable
 from planted_warehouse import IDENTITY
 from small_world import small_catalogue, small_histories
 
@@ -23,7 +24,7 @@ from schemas import digests
 from schemas.artifact_seal import SEAL, check_folder, seal_folder
 from schemas.errors import DataError
 from schemas.item_vectors import ITEM_VECTORS
-from schemas.table_seal import NAME
+from schemas.table_seal import MARK, NAME, check_log, seal_table
 
 
 def sweep(path: Path, read: Callable[[], Any], places: int = 40) -> Counter[str]:
@@ -69,7 +70,7 @@ def _rows(uri: str) -> list[Any]:
 
 
 def test_a_flipped_bit_of_a_table_is_refused_or_harmless(uri: str) -> None:
-    paths = [path for path in Path(uri).rglob("*") if path.is_file()]
+    paths = [path for path in Path(uri).rglob("*") if path.is_file() and path != Path(uri, MARK)]
     assert {path.suffix for path in paths} == {".parquet", ".json"}
     assert len(paths) == 3 + 4 + 1, "files, commits and the seal"
     found = {path.relative_to(uri).as_posix(): sweep(path, lambda: _rows(uri), 10) for path in paths}
@@ -99,11 +100,63 @@ def test_a_table_without_its_newest_commit_is_no_earlier_table(uri: str, lost: s
 def test_a_seal_goes_with_its_table_and_a_table_without_one_is_read(uri: str) -> None:
     rows = _rows(uri)
     Path(uri, NAME).unlink()
+    Path(uri, MARK).unlink()
     assert _rows(uri) == rows
     upsert(_table(6, 3.0), ITEM_VECTORS, uri, {"encoder": "y"}, IDENTITY)
     assert Path(uri, NAME).exists()
     Path(uri).rename(f"{uri}-away")
     assert not table_exists(uri)
+
+
+def test_a_table_whose_seal_is_lost_is_neither_read_nor_sealed_again(uri: str) -> None:
+    max(Path(uri, "_delta_log").glob("*.json")).unlink()
+    Path(uri, NAME).unlink()
+    for use in (
+        lambda: read_table(uri),
+        lambda: upsert(_table(1, 9.0), ITEM_VECTORS, uri, {"encoder": "y"}, IDENTITY),
+        lambda: seal_table(uri),
+    ):
+        with pytest.raises(DataError, match=rf"{NAME} is lost.*remove it and {MARK}"):
+            use()
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("older", [True, False])
+@pytest.mark.parametrize("damage", ["lost", "cut", "named"])
+def test_a_lost_damaged_or_misnamed_checkpoint_is_refused_by_table_and_remedy(
+    uri: str, damage: str, older: bool, sealed: bool
+) -> None:
+    log = Path(uri, "_delta_log")
+    DeltaTable(uri).create_checkpoint()
+    if older:
+        for commit in sorted(log.glob("*.json"))[:-1]:
+            commit.unlink()
+    seal_table(uri, anew=True)
+    rows = _rows(uri)
+    checkpoint, named = next(log.glob("*.checkpoint.parquet")), log / "_last_checkpoint"
+    if not sealed:
+        Path(uri, NAME).unlink()
+        Path(uri, MARK).unlink()
+    if damage == "lost":
+        checkpoint.unlink()
+    elif damage == "cut":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    else:
+        named.write_text('{"version":99,"size":1}')
+    with pytest.raises(DataError, match=r"table .*(Bring it back from a copy|Remove this file)") as refused:
+        _rows(uri)
+    assert len(str(refused.value)) <= 300
+    if damage == "named" or (damage == "lost" and not older and not sealed):
+        named.unlink()
+        assert _rows(uri) == rows, "the remedy helps"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"version": "x"}', '{"version": 1}'])
+def test_what_readers_do_not_follow_is_no_damage(uri: str, text: str) -> None:
+    DeltaTable(uri).create_checkpoint()
+    Path(uri, "_delta_log", "_last_checkpoint").write_text(text)
+    assert check_log(uri)
+    assert _rows(uri)
 
 
 def test_an_input_is_what_its_maker_reported(planted: Any) -> None:

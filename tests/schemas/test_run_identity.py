@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -61,6 +62,30 @@ def test_an_identity_is_safe_in_addresses_and_file_names():
 def test_a_request_survives_its_command_line():
     original = request(report_uri="/tmp/r.json")
     assert StageRequest.parse("train", "", original.to_argv()) == original
+
+
+NO_OBJECTS = ["[1]", "5", '"a"', "null", "", "{", "[" * 100_000, '{"a":' * 100_000, "1" * 5000]
+NO_HANDOFFS = ['{"a": 5}', '{"a": null}', '{"a": {}}', '{"a": {"table": "x", "uri": "y", "version": "1"}}']
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        *((option, text) for option in ("--overrides", "--inputs", "--upstream") for text in NO_OBJECTS),
+        *(("--inputs", text) for text in NO_HANDOFFS),
+        ("--inputs", json.dumps({"a": {**vars(request().inputs["sequences"]), "more": 1}})),
+        ("--upstream", '{"a": 5}'),
+        ("--upstream", json.dumps({"a" * 5000: ["b" * 5000]})),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_a_command_line_of_wrong_form_ends_with_one_sentence(option, text, capsys):
+    with pytest.raises(SystemExit) as ended:
+        StageRequest.parse("train", "", ["--dataset=shop", "--partition=2026-01-31", f"{option}={text}"])
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: argument {option}: " in last
+    assert len(last) <= 300
 
 
 def test_a_partition_that_is_no_day_is_refused():
