@@ -93,11 +93,11 @@ def test_tables_of_spark_without_hadoops_sums(spark: SparkSession, tmp_path: Pat
         return read_table(spark, uri).where("row_key < 'r38'").orderBy("row_key").toArrow().to_pylist()
 
     all_hold(Path(uri), lambda: _refusing(read), 40)
-    all_hold(Path(uri), lambda: read_arrow(uri).sort_by("row_key").to_pylist(), 200)
+    all_hold(Path(uri), lambda: _refusing(lambda: read_arrow(uri).sort_by("row_key").to_pylist()), 200)
 
 
 def _refusing(read: Callable[[], Any]) -> Any:
-    """What Spark says of a page whose checksum is wrong is a refusal, too."""
+    """What an engine says of a page that it cannot read, or whose checksum is wrong, is a refusal, too."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
@@ -105,7 +105,7 @@ def _refusing(read: Callable[[], Any]) -> Any:
 
     try:
         return read()
-    except (PySparkException, Py4JError) as error:
+    except (PySparkException, Py4JError, OSError) as error:
         raise DataError(type(error).__name__) from error
 
 
