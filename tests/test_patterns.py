@@ -27,6 +27,7 @@ BOUND_S = 6.0
 # Patterns made of values that only a run knows, and why they are linear.
 MADE_OF_VALUES = {
     ("infra/local_environment.py", "form"): "one class of characters, so many times",
+    ("infra/masks.py", "f'{before}{re.escape(value)}(?!\\\\w)'"): "a secret, letter for letter",
     ("pipelines/landing/readers/amazon.py", "f\"^({'|'.join(TEXT)})\""): "one word of a list, at the start",
     ("pipelines/landing/readers/columns.py", "pattern"): "one class of characters, or the end",
     (

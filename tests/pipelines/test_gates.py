@@ -16,7 +16,7 @@ from pipelines.delta_tables import conform, read_table
 from pipelines.gates.gate import Gate, checks_of
 from pipelines.gates.result import GateResult
 from pipelines.publisher import Publisher
-from schemas.errors import DataError, GateFailed
+from schemas.errors import LONGEST_MESSAGE, DataError, GateFailed
 from schemas.handoff import Handoff
 from schemas.interactions import INTERACTIONS
 from schemas.quarantine import QUARANTINE
@@ -80,7 +80,7 @@ def test_every_broken_check_is_named_with_counts_and_rows(spark: SparkSession, g
     message = str(caught.value)
     assert "table reviews, partition 2026-01-01: 3 of 10 checks failed on 11 rows" in message
     assert "ExpectColumnValuesToNotBeNull on item_id: 1 of 11 rows break it" in message
-    assert len(message) <= 300
+    assert len(message) <= LONGEST_MESSAGE
     assert message.endswith("reviews--2026-01-01.html")
     (record,) = (tmp_path / "docs" / "results").glob("*.json")
     every = GateResult.from_dict(json.loads(record.read_text())).failures()

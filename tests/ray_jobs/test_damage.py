@@ -22,7 +22,7 @@ from ray_jobs.tokenizers import stored
 from ray_jobs.tokenizers.settings import ItemIndexSettings
 from schemas import digests
 from schemas.artifact_seal import SEAL, check_folder, seal_folder
-from schemas.errors import DataError
+from schemas.errors import LONGEST_MESSAGE, DataError
 from schemas.item_vectors import ITEM_VECTORS
 from schemas.table_seal import MARK, NAME, check_log, seal_table
 
@@ -39,7 +39,7 @@ def sweep(path: Path, read: Callable[[], Any], places: int = 40) -> Counter[str]
         try:
             found["equal" if read() == good else "other"] += 1
         except (DataError, DamagedFile) as error:
-            found["refused" if len(str(error)) <= 300 else "wordy"] += 1
+            found["refused" if len(str(error)) <= LONGEST_MESSAGE else "wordy"] += 1
     path.write_bytes(whole)
     digests.forget()
     return found
