@@ -12,7 +12,7 @@ from typing import Any
 from pyarrow import fs
 
 from infra.state import write_text
-from schemas.digests import changed, digest
+from schemas.digests import changed, digest, digest_of_content
 from schemas.errors import DataError
 
 SEAL = "seal.json"
@@ -57,8 +57,8 @@ def seal_folder(folder: Path, last: tuple[str, str] | None = None) -> None:
     """
     name, text = last or ("", "")
     (folder / SEAL).unlink(missing_ok=True)
-    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != name and not p.name.endswith(".tmp"))
-    found = {one: digest((folder / one).read_bytes()) for one in names}
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != name and ".tmp" not in p.suffixes)
+    found = {one: digest_of_content(fs.LocalFileSystem(), str(folder / one)) for one in names}
     if last:
         found[name] = digest(text.encode())
     write_text(folder / SEAL, seal_text({"files": found}))

@@ -23,7 +23,7 @@ def digest_of(files: fs.FileSystem, info: fs.FileInfo, start: int = 0) -> str:
     inode = os.stat(info.path).st_ino if isinstance(files, fs.LocalFileSystem) else 0
     key = (files.type_name, info.path, info.size or 0, info.mtime_ns or 0, inode, start)
     if key not in _known:
-        _known[key] = _read(files, info.path, start)
+        _known[key] = digest_of_content(files, info.path, start)
     return _known[key]
 
 
@@ -55,7 +55,8 @@ def _digests(files: fs.FileSystem, wanted: Iterable[tuple[fs.FileInfo, int]]) ->
         return list(pool.map(one, work))
 
 
-def _read(files: fs.FileSystem, path: str, start: int) -> str:
+def digest_of_content(files: fs.FileSystem, path: str, start: int = 0) -> str:
+    """`digest` of a file from byte `start` on, read block by block; nothing is remembered."""
     found = hashlib.sha256()
     with files.open_input_file(path) as stream:
         stream.seek(start)

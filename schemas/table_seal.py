@@ -107,8 +107,8 @@ def check_log(uri: str, version: int | None = None) -> bool:
         Whether the table is sealed; else there was nothing to compare it with.
 
     Raises:
-        DataError: the newest commit or one that `version` rests on is gone or damaged, or the seal is, or the log
-            has a gap or names a checkpoint that is not there.
+        DataError: the seal, the newest commit or a commit that `version` needs is missing or damaged; or the log has a
+            gap or names a checkpoint that does not exist.
     """
     files, root = filesystem_of(uri.rstrip("/"))
     sealed = _read(files, root)

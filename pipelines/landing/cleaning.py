@@ -1,7 +1,7 @@
 """Cleaning of titles, texts, prices, brands and categories as product pages leave them. Plain Python, no engine.
 
-Markup and entities go, words never do: what stands beside markup stays, and a title counts as none only where a scraper
-caught code of the page in its place. Patterns are linear in the length of what they read.
+Markup and entities are removed; words are always kept. A title is treated as missing only where a scraper captured page
+code instead of it. Patterns are linear in the length of what they read.
 """
 
 import math

@@ -7,7 +7,7 @@ from tests.cases.runs import CASES
 
 
 def main(names: list[str]) -> None:
-    """Run the cases and print a line for each, as soon as it is known."""
+    """Run the cases and print one line for each as it finishes."""
     if not CASES.is_dir():
         sys.exit(f"there is no {CASES}; nothing to run")
     unknown = set(names) - set(RIGHT)

@@ -1,4 +1,4 @@
-"""The search for ids inside of texts: any id, any separator, and never inside of a longer word."""
+"""Ids are found inside texts, whatever separates them, and never as part of a longer word."""
 
 import json
 import time

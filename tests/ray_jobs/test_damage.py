@@ -209,8 +209,8 @@ def test_a_file_is_read_once_while_it_stays_as_it_is(tmp_path: Path, monkeypatch
     seal_folder(tmp_path)
     digests.forget()
     read: list[str] = []
-    real = digests._read
-    monkeypatch.setattr(digests, "_read", lambda files, path, start: read.append(path) or real(files, path, start))
+    real = digests.digest_of_content
+    monkeypatch.setattr(digests, "digest_of_content", lambda files, path, start: read.append(path) or real(files, path, start))
     for _ in range(3):
         check_folder(tmp_path, "make it again")
     assert len(read) == 1

@@ -68,7 +68,7 @@ def test_requests_with_times_and_without_are_not_mixed(calls):
 
 
 def test_what_is_wrong_with_one_request_fails_no_other():
-    """Also where it passed the checks before: the group is then answered one by one."""
+    """Requests that the first checks miss are answered one by one, so that only the wrong one fails."""
     wrong = [
         {"times": (10**30,)},
         {"times": (-(2**63),)},
