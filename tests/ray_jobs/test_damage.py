@@ -210,7 +210,9 @@ def test_a_file_is_read_once_while_it_stays_as_it_is(tmp_path: Path, monkeypatch
     digests.forget()
     read: list[str] = []
     real = digests.digest_of_content
-    monkeypatch.setattr(digests, "digest_of_content", lambda files, path, start: read.append(path) or real(files, path, start))
+    monkeypatch.setattr(
+        digests, "digest_of_content", lambda files, path, start: read.append(path) or real(files, path, start)
+    )
     for _ in range(3):
         check_folder(tmp_path, "make it again")
     assert len(read) == 1
