@@ -39,7 +39,7 @@ def damage(client, home: Path) -> None:
     weights = home / "bundle-1" / "weights.safetensors"
     save_file({name: tensor * float("nan") for name, tensor in load_file(weights).items()}, weights)
     run_id = client.create_run(client.get_experiment_by_name("serving").experiment_id).info.run_id
-    model_id = log_model(run_id, home / "bundle-1", input_example(Reader("u", ["i1"], None, [0], 1)), False, {})
+    model_id = log_model(run_id, home / "bundle-1", input_example(Reader("u", ["i1"], None, [0], 1)), (), {})
     client.create_model_version(NAME, f"models:/{model_id}", model_id=model_id)
 
 
