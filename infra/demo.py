@@ -55,9 +55,9 @@ class Demo:
         print(f"Run {run_id} of {DAG} on {dataset}, partition {self.partition}")
         runs.follow(DAG, run_id)
         self._lap("run")
-        self._module("ray_jobs.report", f"--dataset={dataset}", f"--partition={self.partition}")
+        self._module("ray_jobs.tools.report", f"--dataset={dataset}", f"--partition={self.partition}")
         self._lap("report")
-        self._module("ray_jobs.steered", f"--dataset={dataset}")
+        self._module("ray_jobs.tools.steered", f"--dataset={dataset}")
         self._lap("steering")
         self._addresses(dataset, api.report(DAG, run_id, "day_report"))
 
@@ -77,12 +77,12 @@ class Demo:
         if reviews:
             name = os.environ.get("NAME") or re.sub(r"[^a-z0-9]+", "-", Path(reviews).name.split(".")[0].lower())
             items = [f"--items={Path(meta).resolve()}"] if meta else []
-            self._module("pipelines.landing.register", f"--name={name}", f"--reviews={Path(reviews).resolve()}", *items)
+            self._module("pipelines.tools.register", f"--name={name}", f"--reviews={Path(reviews).resolve()}", *items)
             return name
         if download:
             name = re.sub(r"[^a-z0-9]+", "-", download.lower())
             out = self.home / "landing" / name
-            self._module("pipelines.landing.download", download, f"--out={out}", f"--name={name}")
+            self._module("pipelines.tools.download", download, f"--out={out}", f"--name={name}")
             return name
         out = self.home / "landing" / "planted-world"
         sizes = [
@@ -92,7 +92,7 @@ class Demo:
         ]
         self._module("pipelines.landing.planted_world", f"--out={out}", *sizes)
         files = [f"--reviews={out / 'reviews.jsonl.gz'}", f"--items={out / 'meta.jsonl.gz'}"]
-        self._module("pipelines.landing.register", "--name=planted-world", *files)
+        self._module("pipelines.tools.register", "--name=planted-world", *files)
         return "planted-world"
 
     def _addresses(self, dataset: str, day: dict[str, Any] | None) -> None:

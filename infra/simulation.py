@@ -106,7 +106,7 @@ class Simulation:
             try:
                 supervisor.up()
                 files = [f"--{kind}={self.landing}/{{partition}}/{name}" for kind, name in FILES.items()]
-                self._module("pipelines.landing.register", f"--name={DATASET}", "--format=amazon-2023", *files)
+                self._module("pipelines.tools.register", f"--name={DATASET}", "--format=amazon-2023", *files)
                 api = AirflowAPI(f"http://127.0.0.1:{self.ports.airflow}", self.home)
                 runs = DagRuns(api, self.home)
                 runs.wait_for_dag(DAG)
@@ -177,7 +177,13 @@ class Simulation:
 
     def _ask(self, reference: str) -> float:
         """NDCG@10 of a version on the probe."""
-        argv = [sys.executable, "-m", "ray_jobs.probe", f"--model={reference}", f"--probe={self.landing}/probe.jsonl"]
+        argv = [
+            sys.executable,
+            "-m",
+            "ray_jobs.tools.probe",
+            f"--model={reference}",
+            f"--probe={self.landing}/probe.jsonl",
+        ]
         environment = local_environment(self.home, self.ports)
         done = subprocess.run(argv, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         if done.returncode:

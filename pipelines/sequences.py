@@ -11,10 +11,10 @@ from infra.settings import load_settings, stage_settings
 from pipelines.day_content import day_content
 from pipelines.gates.ahead import load_ahead
 from pipelines.interactions import CoreSize, k_core, newest_reviews
-from pipelines.order_report import order_report, write_order_report
 from pipelines.publisher import Publisher
 from pipelines.spark import stage_session
 from pipelines.stages.sequences import SHORTEST_SPLIT, STAGE, SequenceSettings
+from pipelines.tools.order_report import order_report, write_order_report
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.interactions import INTERACTIONS

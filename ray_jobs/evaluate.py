@@ -19,10 +19,10 @@ from ray_jobs.evaluation.exposure import popularity_percentiles
 from ray_jobs.evaluation.metrics import bootstrap, paired
 from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS
 from ray_jobs.evaluation.translation import Translation
+from ray_jobs.recipes.sequential.popularity import Popularity
+from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle
-from ray_jobs.recommenders.popularity import Popularity
-from ray_jobs.recommenders.settings import PopularitySettings
 from ray_jobs.registry import runs, versions
 from ray_jobs.registry.provenance import EVALUATION_TAG
 from ray_jobs.registry.results import counted, model_name

@@ -28,10 +28,10 @@ from ray_jobs.data.streamed_examples import (
 )
 from ray_jobs.data.tables import input_partition
 from ray_jobs.data.training_data import TrainingData, read_training_data
+from ray_jobs.recipes.generative.settings import ConditionedSettings
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
-from ray_jobs.recommenders.generative_settings import ConditionedSettings
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.registry import provenance, runs, versions
 from ray_jobs.stages.train import DEFAULT_RECIPE, STAGE

@@ -10,7 +10,7 @@ class Recipe:
     """A method that fills a stage.
 
     Args:
-        implementation: ``module:class`` below the stage's folder in `ray_jobs`, imported by the Ray jobs only.
+        implementation: ``module:class`` below `ray_jobs.recipes`, imported by the Ray jobs only.
         settings: ``module:class`` of its settings in the same folder; that module loads no engine.
         summary: a line for people.
         needs_codes: the recommender generates semantic ids, so item vectors and a codebook come first.
@@ -26,55 +26,67 @@ class Recipe:
 
 TOKENIZERS = {
     "rqvae": Recipe(
-        "rqvae:RQVAETokenizer", "settings:RQVAESettings", "residual-quantised autoencoder over item vectors"
+        "tokenizers.rqvae:RQVAETokenizer",
+        "tokenizers.settings:RQVAESettings",
+        "residual-quantised autoencoder over item vectors",
     ),
     "itemindex": Recipe(
-        "itemindex:ItemIndex",
-        "settings:ItemIndexSettings",
+        "tokenizers.itemindex:ItemIndex",
+        "tokenizers.settings:ItemIndexSettings",
         "numbers or paths of categories or of co-occurrence, nothing learned",
     ),
-    "rqkmeans": Recipe("rqkmeans:RQKMeansTokenizer", "settings:RQKMeansSettings", "residual k-means over item vectors"),
+    "rqkmeans": Recipe(
+        "tokenizers.rqkmeans:RQKMeansTokenizer",
+        "tokenizers.settings:RQKMeansSettings",
+        "residual k-means over item vectors",
+    ),
     "balanced_kmeans": Recipe(
-        "balanced_kmeans:BalancedKMeansTokenizer",
-        "settings:BalancedKMeansSettings",
+        "tokenizers.balanced_kmeans:BalancedKMeansTokenizer",
+        "tokenizers.settings:BalancedKMeansSettings",
         "residual k-means, codes used equally often",
     ),
     "fsq": Recipe(
-        "fsq:FSQTokenizer", "settings:FSQSettings", "finite scalar quantisation of item vectors, no codebook to learn"
+        "tokenizers.fsq:FSQTokenizer",
+        "tokenizers.settings:FSQSettings",
+        "finite scalar quantisation of item vectors, no codebook to learn",
     ),
 }
 
 RECOMMENDERS = {
     "mendertok": Recipe(
-        "mendertok:MenderTok",
-        "generative_settings:MenderTokSettings",
+        "generative.mendertok:MenderTok",
+        "generative.settings:MenderTokSettings",
         "text encoder over preference and titles, codes out",
         needs_codes=True,
     ),
     "menderemb": Recipe(
-        "menderemb:MenderEmb",
-        "generative_settings:MenderEmbSettings",
+        "generative.menderemb:MenderEmb",
+        "generative.settings:MenderEmbSettings",
         "vectors of preference and titles, codes out",
         needs_codes=True,
     ),
     "tiger": Recipe(
-        "tiger:Tiger",
-        "generative_settings:TigerSettings",
+        "generative.tiger:Tiger",
+        "generative.settings:TigerSettings",
         "encoder-decoder over semantic ids, no text",
         needs_codes=True,
     ),
     "sasrec": Recipe(
-        "sasrec:SASRec", "sequential_settings:SASRecSettings", "causal self-attention over item ids, the baseline"
+        "sequential.sasrec:SASRec",
+        "sequential.settings:SASRecSettings",
+        "causal self-attention over item ids, the baseline",
     ),
     "bert4rec": Recipe(
-        "bert4rec:BERT4Rec",
-        "sequential_settings:BERT4RecSettings",
+        "sequential.bert4rec:BERT4Rec",
+        "sequential.settings:BERT4RecSettings",
         "bidirectional self-attention over item ids that fills in masked items",
     ),
     "hstu": Recipe(
-        "hstu:HSTU", "sequential_settings:HSTUSettings", "pointwise gated attention over item ids and times"
+        "sequential.hstu:HSTU", "sequential.settings:HSTUSettings", "pointwise gated attention over item ids and times"
     ),
-    "popularity": Recipe("popularity:Popularity", "settings:PopularitySettings", "counts of the training positions"),
+    "popularity": Recipe(
+        "sequential.popularity:Popularity", "sequential.settings:PopularitySettings", "counts of the training positions"
+    ),
 }
 
 

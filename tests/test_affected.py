@@ -4,7 +4,7 @@ from tests.affected import affected_tests
 
 
 def test_a_recipe_affects_its_own_tests_and_not_those_of_spark():
-    found = affected_tests(["ray_jobs/tokenizers/fsq.py"])
+    found = affected_tests(["ray_jobs/recipes/tokenizers/fsq.py"])
     assert {"tests/ray_jobs/test_quantisers.py", "tests/chain/test_chain.py"} <= set(found)
     assert not [path for path in found if path.startswith(("tests/pipelines", "tests/infra", "tests/dags"))]
 

@@ -76,7 +76,7 @@ def run_each():
 
 def test_there_are_entry_points():
     assert len(STAGES) >= 22
-    assert {"infra.demo", "pipelines.landing.register", "ray_jobs.retrain"} <= set(ENTRY_POINTS)
+    assert {"infra.demo", "pipelines.tools.register", "ray_jobs.tools.retrain"} <= set(ENTRY_POINTS)
 
 
 @pytest.mark.parametrize("module", ENTRY_POINTS)

@@ -15,7 +15,7 @@ from infra.errors import SettingError
 from infra.settings import load_settings
 from infra.spark_conf import SMALL_JVM, class_archive
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
-from pipelines.landing.register import register
+from pipelines.tools.register import register
 from schemas.stage_request import StageRequest
 
 DAY = "2026-01-01"

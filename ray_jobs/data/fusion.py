@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_jobs.data.histories import Catalogue, Examples, Histories, examples_at, join_examples
-from ray_jobs.recommenders.generative_settings import Fused
+from ray_jobs.recipes.generative.settings import Fused
 from schemas.errors import DataError
 from schemas.preference_benchmark import COARSE, FINE, SENTIMENT
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ray_jobs.recommenders.sequential_settings import NextItemSettings
+from ray_jobs.recipes.sequential.settings import NextItemSettings
 
 _REDRAWS = 20
 

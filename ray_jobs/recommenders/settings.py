@@ -1,7 +1,7 @@
 """Settings that every recommender recipe has; no engine is loaded here.
 
-Those of the recipes that read item ids are in `ray_jobs.recommenders.sequential_settings`, those of the recipes that
-write semantic ids in `ray_jobs.recommenders.generative_settings`.
+Those of the recipes that read item ids are in `ray_jobs.recipes.sequential.settings`, those of the recipes that
+write semantic ids in `ray_jobs.recipes.generative.settings`.
 """
 
 from dataclasses import dataclass
@@ -91,8 +91,3 @@ class RecipeSettings:
             "evaluate_every": self.evaluate_every,
         }
         return Phase(name=name, **{**given, **changes})
-
-
-@dataclass(frozen=True, kw_only=True)
-class PopularitySettings(RecipeSettings):
-    """Nothing to set beyond what every recipe has."""

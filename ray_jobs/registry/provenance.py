@@ -20,8 +20,8 @@ from infra.settings import RaySettings, Settings, load_settings
 from ray_jobs.data.recorded import problem
 from ray_jobs.data.settings import CODEBOOK_KEY, Corrections, TrainingDataSettings
 from ray_jobs.data.tables import table_exists
+from ray_jobs.recipes.generative.settings import ConditionedSettings
 from ray_jobs.recommenders import recipe_class
-from ray_jobs.recommenders.generative_settings import ConditionedSettings
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.registry import versions
 from ray_jobs.registry.lineage import changed_files, git_revision

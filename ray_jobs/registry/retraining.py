@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.retrain`: train a version again from what it was made of, and set the two side by side."""
+"""The work of `ray_jobs.tools.retrain`: train a version again from what it was made of, and compare the two."""
 
 import tempfile
 from dataclasses import dataclass

@@ -41,4 +41,4 @@ def _known(name: str) -> Recipe:
 
 def _at(address: str) -> Any:
     module, _, attribute = address.partition(":")
-    return getattr(import_module(f"{__name__}.{module}"), attribute)
+    return getattr(import_module(f"ray_jobs.recipes.{module}"), attribute)

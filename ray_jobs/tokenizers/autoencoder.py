@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ray_jobs.recipes.tokenizers.settings import AutoencoderSettings
 from ray_jobs.tokenizers.base import Codes, FitContext, Fitted, Quantiser
 from ray_jobs.tokenizers.joining import make_codebook
-from ray_jobs.tokenizers.settings import AutoencoderSettings
 from ray_jobs.tokenizers.vectors import Floats, Vectors, standardisation
 
 ROWS_AT_ONCE = 16_384

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from infra.errors import SettingError
 from ray_jobs.cluster import connect
+from ray_jobs.recipes.tokenizers.settings import AutoencoderSettings
 from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderTokenizer
 from ray_jobs.tokenizers.base import FitContext
-from ray_jobs.tokenizers.settings import AutoencoderSettings
 from ray_jobs.tokenizers.vectors import DatasetVectors, Floats, Vectors, matrix, sampled_rows, take
 from ray_jobs.training.ray_train import TRAIN_ANEW, WORKER_ENVIRONMENT, ProgressBoard, require_resources
 from schemas.artifact_seal import check_folder, seal_folder

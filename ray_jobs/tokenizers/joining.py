@@ -3,10 +3,10 @@
 import numpy as np
 
 from infra.errors import SettingError
+from ray_jobs.recipes.tokenizers.settings import QuantiserSettings
 from ray_jobs.tokenizers.base import Codes, FitContext, Quantiser
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import EXTRA_LEVEL, LIST, Distances, collision_groups, counter_level, resolve
-from ray_jobs.tokenizers.settings import QuantiserSettings
 from ray_jobs.tokenizers.vectors import Floats, Rows, Vectors, take
 
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from infra.errors import SettingError
 from infra.progress import Progress
+from ray_jobs.recipes.tokenizers.settings import ResidualSettings
 from ray_jobs.tokenizers.base import Codes, FitContext, Fitted, Quantiser
 from ray_jobs.tokenizers.joining import make_codebook
-from ray_jobs.tokenizers.settings import ResidualSettings
 from ray_jobs.tokenizers.vectors import Floats, Mask, Rows, Vectors, standardisation
 
 _CELLS = 2**24

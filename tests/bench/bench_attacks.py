@@ -23,7 +23,7 @@ import requests
 import torch
 from safetensors.torch import load_file, save_file
 
-from ray_jobs.recommenders.tiger import TigerSettings
+from ray_jobs.recipes.generative.tiger import TigerSettings
 from ray_jobs.registry.audience import Reader
 from ray_jobs.registry.model import input_example, log_model
 from tests.bench.bench_serving import load, result

@@ -40,9 +40,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from ray_jobs.data.histories import Batch, Catalogue, make_batch
 from ray_jobs.decoding.beam_search import _top, constrained_beam_search
 from ray_jobs.decoding.trie import Trie
-from ray_jobs.recommenders.generative import CodeTokens
-from ray_jobs.recommenders.t5 import Memory
-from ray_jobs.recommenders.tiger import Tiger, TigerSettings
+from ray_jobs.recipes.generative.base import CodeTokens
+from ray_jobs.recipes.generative.t5 import Memory
+from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 
 CODES = 256
 Clock = list[float]

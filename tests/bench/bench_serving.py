@@ -22,8 +22,8 @@ from pathlib import Path
 
 import torch
 
+from ray_jobs.recipes.generative.tiger import TigerSettings
 from ray_jobs.recommenders.bundle import load_bundle
-from ray_jobs.recommenders.tiger import TigerSettings
 from tests.ray_jobs.served_registry import free_port, make_registry, running
 
 NAME = "penchant-bench"

@@ -96,7 +96,7 @@ def prepare(home: Path, world: list[str]) -> str:
             [sys.executable, "-m", "pipelines.landing.planted_world", f"--out={landing}", *world], check=True
         )
         files = [f"--reviews={landing}/reviews.jsonl.gz", f"--items={landing}/meta.jsonl.gz"]
-        subprocess.run([sys.executable, "-m", "pipelines.landing.register", f"--name={DATASET}", *files], check=True)
+        subprocess.run([sys.executable, "-m", "pipelines.tools.register", f"--name={DATASET}", *files], check=True)
     with serving(landing / "truth") as llm:
         os.environ.update(environment(home, llm.base_url))
         for stage in ("ingest", "sequences", "preferences"):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.delta_tables import read_table
-from pipelines.landing import register
 from pipelines.spark import spark_session
 from pipelines.stages import ingest
+from pipelines.tools import register
 from schemas.stage import run_stage
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"

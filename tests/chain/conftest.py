@@ -51,7 +51,7 @@ def local(tmp_path_factory):
     world = home / "landing"
     run("-m", "pipelines.landing.planted_world", f"--out={world}", "--users=60", "--items=40", "--seed=3")
     files = [f"--reviews={world / 'reviews.jsonl.gz'}", f"--items={world / 'meta.jsonl.gz'}"]
-    run("-m", "pipelines.landing.register", "--name=tiny", *files)
+    run("-m", "pipelines.tools.register", "--name=tiny", *files)
     run("-m", "airflow", "db", "migrate")
     supervisor.up(say=lambda _: None)
     yield SimpleNamespace(home=home, ports=ports, environment=environment, run=run, world=world)

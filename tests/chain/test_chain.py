@@ -172,7 +172,7 @@ print("RESULT " + json.dumps(list(model.predict(frame)["item_ids"][0])))
 
 
 def test_the_report_shows_a_person_what_came_out(local, warehouse):
-    out = local.run("-m", "ray_jobs.report", "--dataset=tiny", "--partition=2026-01-31", "--users=2")
+    out = local.run("-m", "ray_jobs.tools.report", "--dataset=tiny", "--partition=2026-01-31", "--users=2")
     assert "popularity" in out.lower()
     assert "NDCG@10" in out
     assert MODEL in out

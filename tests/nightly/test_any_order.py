@@ -11,8 +11,8 @@ from pyspark.sql import SparkSession
 from infra.settings import Settings
 from pipelines import ingest, sequences
 from pipelines.delta_tables import newest_version, read_table
-from pipelines.landing.register import register
 from pipelines.later_days import with_later_days
+from pipelines.tools.register import register
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
 

@@ -5,7 +5,7 @@ import torch
 from small_training import fit_two
 
 from ray_jobs.data.histories import Catalogue, make_batch
-from ray_jobs.recommenders.tiger import Tiger, TigerSettings
+from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 
 
 def test_compiled_losses_are_those_of_the_plain_recipe(monkeypatch):

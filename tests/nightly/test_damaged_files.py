@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipelines.delta_tables import read_table
 from pipelines.ingest import run
 from pipelines.landing.proposals import Stated
-from pipelines.landing.register import register
+from pipelines.tools.register import register
 from schemas.stage_request import StageRequest
 from tests.pipelines.landing.damaged import (
     CSV_BAD,

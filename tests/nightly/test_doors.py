@@ -156,7 +156,7 @@ def test_a_run_whose_endpoint_repeats_the_key_shows_no_secret_anywhere(services,
     for words in (
         ("pipelines.landing.planted_world", f"--out={world}", "--users=40", "--items=40"),
         (
-            "pipelines.landing.register",
+            "pipelines.tools.register",
             "--name=tiny",
             f"--reviews={world / 'reviews.jsonl.gz'}",
             f"--items={world / 'meta.jsonl.gz'}",

@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 
 from infra.settings import REPOSITORY, Settings
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
-from pipelines.landing.register import register
+from pipelines.tools.register import register
 from schemas.handoff import StageReport, read_report
 from schemas.tables import TABLES
 from tests.chain.free_ports import free_ports

@@ -29,12 +29,12 @@ from ray_jobs.data.tables import read_table as read_arrow
 from ray_jobs.denoiser.base import load_base, save_base, tiny_config, tiny_model, tiny_tokenizer
 from ray_jobs.denoiser.lora import add_adapter, load_adapter, save_adapter
 from ray_jobs.denoiser.settings import DenoiserSettings
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
+from ray_jobs.recipes.tokenizers.rqkmeans import RQKMeansTokenizer
+from ray_jobs.recipes.tokenizers.settings import RQKMeansSettings
 from ray_jobs.recommenders.bundle import load_bundle, save_bundle
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 from ray_jobs.tokenizers import stored
 from ray_jobs.tokenizers.base import FitContext
-from ray_jobs.tokenizers.rqkmeans import RQKMeansTokenizer
-from ray_jobs.tokenizers.settings import RQKMeansSettings
 from ray_jobs.tokenizers.vectors import ArrayVectors
 from ray_jobs.training.ray_train import load_state, save_state
 from schemas.handoff import Handoff, StageReport, read_report, write_report

@@ -77,7 +77,7 @@ def services(tmp_path_factory):
 
     run("-m", "pipelines.landing.planted_world", f"--out={world}", "--users=60", "--items=40", "--seed=3")
     files = [f"--reviews={world / 'reviews.jsonl.gz'}", f"--items={world / 'meta.jsonl.gz'}"]
-    run("-m", "pipelines.landing.register", f"--name={DATASET}", *files)
+    run("-m", "pipelines.tools.register", f"--name={DATASET}", *files)
     with serving(world / "truth") as model:
         os.environ["PENCHANT_LLM__BASE_URL"] = model.base_url
         supervisor = Supervisor(home, ports, names=("airflow", "ray", "mlflow"))

@@ -7,11 +7,11 @@ from test_planted_recommenders import SEEDS, assert_better, popularity, trained
 
 from infra.settings import RaySettings
 from ray_jobs.data.histories import Histories
-from ray_jobs.recommenders.tiger import Tiger, TigerSettings
-from ray_jobs.tokenizers.balanced_kmeans import BalancedKMeansSettings, BalancedKMeansTokenizer
+from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
+from ray_jobs.recipes.tokenizers.balanced_kmeans import BalancedKMeansSettings, BalancedKMeansTokenizer
+from ray_jobs.recipes.tokenizers.itemindex import ItemIndex, ItemIndexSettings
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.collisions import counter_level
-from ray_jobs.tokenizers.itemindex import ItemIndex, ItemIndexSettings
 from ray_jobs.tokenizers.vectors import ArrayVectors
 
 SMALL = {"width": 32, "heads": 2, "head_width": 16, "inner": 64, "layers": 1, "encoder_layers": 1, "dropout": 0.1}

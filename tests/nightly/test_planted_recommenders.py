@@ -10,10 +10,10 @@ import torch
 
 from ray_jobs.data.histories import InMemoryExamples, evaluation_examples
 from ray_jobs.evaluation.evaluator import evaluate
-from ray_jobs.recommenders.bert4rec import BERT4Rec, BERT4RecSettings
-from ray_jobs.recommenders.hstu import HSTU, HSTUSettings
-from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
+from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
+from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
+from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.training.loop import fit
 
 SEEDS = (0, 1, 2)

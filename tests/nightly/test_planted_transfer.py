@@ -8,9 +8,9 @@ domain's vectors back (explained variance below .3), and RQ-VAE gives those of i
 import numpy as np
 import torch
 
+from ray_jobs.recipes.tokenizers.fsq import FSQSettings, FSQTokenizer
+from ray_jobs.recipes.tokenizers.rqvae import RQVAESettings, RQVAETokenizer
 from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
-from ray_jobs.tokenizers.fsq import FSQSettings, FSQTokenizer
-from ray_jobs.tokenizers.rqvae import RQVAESettings, RQVAETokenizer
 
 SEEDS = (0, 1, 2)
 WIDTH, WORDS, GROUPS, PER_GROUP = 32, 60, 12, 40

@@ -16,7 +16,7 @@ from served_registry import free_port, running
 from infra.errors import SettingError
 from infra.local_environment import Ports, local_environment
 from infra.settings import load_settings
-from ray_jobs import promotion_webhook
+from ray_jobs.tools import promotion_webhook
 
 SECRET = "shared between the two"
 

@@ -8,10 +8,10 @@ import pytest
 from mlflow import MlflowClient
 from retrained import registered_version
 
-from ray_jobs import retrain
 from ray_jobs.registry import retraining
 from ray_jobs.registry.comparison import Verdict
 from ray_jobs.registry.provenance import Made
+from ray_jobs.tools import retrain
 from schemas.errors import DataError
 from tests.ray_jobs.conftest import empty_registry, planted, ray_session, warehouse  # noqa: F401
 

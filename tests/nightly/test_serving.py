@@ -10,7 +10,7 @@ import pytest
 import requests
 from served_registry import free_port, make_registry, running
 
-from ray_jobs.recommenders.tiger import TigerSettings
+from ray_jobs.recipes.generative.tiger import TigerSettings
 
 ITEMS, CLIENTS = 48, 8
 

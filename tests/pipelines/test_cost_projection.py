@@ -5,10 +5,10 @@ import datetime as dt
 import pyarrow as pa
 import pytest
 
-from pipelines.cost_projection import main, measure
 from pipelines.delta_tables import append_rows
 from pipelines.language.prompts import load_chat_prompt, load_title_prompt
 from pipelines.language.requests import to_json
+from pipelines.tools.cost_projection import main, measure
 from schemas.denoised_sequences import DENOISED_SEQUENCES
 from schemas.llm_responses import LLM_RESPONSES
 from schemas.preferences import PREFERENCES

@@ -19,11 +19,11 @@ from pipelines.ingest import run
 from pipelines.items import check_items
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
 from pipelines.landing.readers import read_items, read_reviews
-from pipelines.landing.register import register
 from pipelines.review_rules import MAX_TEXT_CHARS, ReviewRules
 from pipelines.reviews import check_reviews
 from pipelines.reviews import winners as review_winners
 from pipelines.stages.ingest import IngestSettings
+from pipelines.tools.register import register
 from schemas.errors import DataError, GateFailed
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest

@@ -1,7 +1,7 @@
 from types import SimpleNamespace
 
 from pipelines.language.reading import ReviewLineSettings
-from pipelines.language_sample import Sample, render
+from pipelines.tools.language_sample import Sample, render
 
 
 def review(position, stars, text):

@@ -16,12 +16,12 @@ from pipelines.delta_tables import _create, read_table
 from pipelines.ingest import run
 from pipelines.interactions import newest_reviews
 from pipelines.landing.proposals import Stated
-from pipelines.landing.register import register
 from pipelines.language.prompts import load_chat_prompt
 from pipelines.language.reading import ReviewLineSettings
 from pipelines.language.review_lines import _renderer
 from pipelines.sequences import TimeCuts, sequences
 from pipelines.stages.sequences import SequenceSettings
+from pipelines.tools.register import register
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.reviews import REVIEWS

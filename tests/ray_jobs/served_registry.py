@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 
 from infra.settings import load_settings
 from ray_jobs.data.histories import Catalogue
+from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recommenders.bundle import save_bundle
-from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from ray_jobs.registry import runs
 from ray_jobs.registry.audience import Reader
 from ray_jobs.registry.model import input_example, log_model

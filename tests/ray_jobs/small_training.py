@@ -7,9 +7,9 @@ from small_world import small_catalogue, small_histories
 from torch.nn import functional
 
 from ray_jobs.data.histories import InMemoryExamples, evaluation_examples
+from ray_jobs.recipes.generative.tiger import TigerSettings
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.base import TERMS
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
-from ray_jobs.recommenders.tiger import TigerSettings
 from ray_jobs.training.loop import fit
 from ray_jobs.training.plan import Plan, build
 

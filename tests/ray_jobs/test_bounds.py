@@ -12,11 +12,11 @@ from serving.small_versions import bundle_of
 from spoken_to import Deaf, speechless, spoken_to
 
 from ray_jobs.data.histories import Catalogue
-from ray_jobs.recommenders import menderemb
+from ray_jobs.recipes.generative import menderemb
+from ray_jobs.recipes.generative.menderemb import MenderEmb
+from ray_jobs.recipes.generative.mendertok import MenderTok
 from ray_jobs.recommenders.bounds import EARLIEST, LATEST, items_wanted, moments, strengths
 from ray_jobs.recommenders.bundle import Bundle
-from ray_jobs.recommenders.menderemb import MenderEmb
-from ray_jobs.recommenders.mendertok import MenderTok
 from ray_jobs.registry.served import ServedRecommender
 from ray_jobs.serving.answering import Job, Live, answer
 from ray_jobs.serving.asks import MOST_ITEMS, Ask, Refused, parse

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_world import small_catalogue, small_histories
 
+from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
+from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
+from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
-from ray_jobs.recommenders.mendertok import MenderTok, MenderTokSettings
-from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
-from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from schemas.artifact_seal import seal_folder
 from schemas.errors import DataError
 

@@ -6,11 +6,11 @@ from small_world import small_catalogue, small_histories
 from ray_jobs.data.histories import PAD, InMemoryExamples, evaluation_examples, make_batch
 from ray_jobs.evaluation.evaluator import evaluate, evaluate_sampled, evaluation_rows
 from ray_jobs.evaluation.slices import popularity_bands, training_counts
+from ray_jobs.recipes.generative.base import rank_in_list
+from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
+from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
 from ray_jobs.recommenders.base import ScoringRecommender, Signals, best
 from ray_jobs.recommenders.bundle import Bundle
-from ray_jobs.recommenders.generative import rank_in_list
-from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
-from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from ray_jobs.training.loop import validation_score
 from schemas.evaluations import EVALUATIONS
 

@@ -9,8 +9,8 @@ from small_world import CLUSTERS, PER_CLUSTER, small_catalogue, small_histories
 from ray_jobs.data.fusion import fused_examples
 from ray_jobs.data.histories import InMemoryExamples, join_examples, make_batch, training_examples
 from ray_jobs.data.training_data import TrainingData
-from ray_jobs.recommenders.conditioning import ConditionedSettings, conditioned
-from ray_jobs.recommenders.menderemb import MenderEmb, MenderEmbSettings
+from ray_jobs.recipes.generative.conditioning import ConditionedSettings, conditioned
+from ray_jobs.recipes.generative.menderemb import MenderEmb, MenderEmbSettings
 from ray_jobs.train import make_plan
 from schemas.errors import DataError
 from schemas.preference_benchmark import COARSE, FINE, PREFERENCE_BENCHMARK, SENTIMENT

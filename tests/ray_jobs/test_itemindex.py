@@ -7,11 +7,11 @@ import pytest
 
 from infra.errors import SettingError
 from infra.settings import load_settings
+from ray_jobs.recipes.tokenizers.itemindex import FILLER, ItemIndex, ItemIndexSettings, path_codes
 from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.constrained import bounded_kmeans, place
 from ray_jobs.tokenizers.cooccurrence import Cooccurrence
-from ray_jobs.tokenizers.itemindex import FILLER, ItemIndex, ItemIndexSettings, path_codes
 from schemas.errors import DataError
 
 COMMUNITIES = 6

@@ -9,9 +9,9 @@ from ray_jobs.data.histories import latest_preferences, training_examples
 from ray_jobs.denoiser.cooccurrence import Cooccurrence
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.evaluation.leaks import fitted_recommender, leaks, poisoned, vector_leaks
+from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders import recipe_class
-from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 from schemas.recipes import RECOMMENDERS
 
 ITEMS = len(small_catalogue())

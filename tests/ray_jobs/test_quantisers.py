@@ -10,17 +10,21 @@ from scipy.optimize import linear_sum_assignment
 
 from infra.errors import SettingError
 from infra.settings import RaySettings
+from ray_jobs.recipes.tokenizers.balanced_kmeans import (
+    BalancedKMeansSettings,
+    BalancedKMeansTokenizer,
+    balanced_assignment,
+)
+from ray_jobs.recipes.tokenizers.fsq import FSQSettings, FSQTokenizer
+from ray_jobs.recipes.tokenizers.rqkmeans import RQKMeansSettings, RQKMeansTokenizer
+from ray_jobs.recipes.tokenizers.rqvae import RQVAESettings
 from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.autoencoder import AutoencoderQuantiser
 from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
-from ray_jobs.tokenizers.balanced_kmeans import BalancedKMeansSettings, BalancedKMeansTokenizer, balanced_assignment
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.codebook import Codebook
-from ray_jobs.tokenizers.fsq import FSQSettings, FSQTokenizer
 from ray_jobs.tokenizers.joining import join, make_codebook
 from ray_jobs.tokenizers.residual import ResidualQuantiser, nearest, squared_distances
-from ray_jobs.tokenizers.rqkmeans import RQKMeansSettings, RQKMeansTokenizer
-from ray_jobs.tokenizers.rqvae import RQVAESettings
 from ray_jobs.tokenizers.stored import StoredTokenizer, load, save
 from ray_jobs.tokenizers.vectors import ArrayVectors, standardisation, take
 from schemas.errors import DataError

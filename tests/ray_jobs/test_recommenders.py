@@ -8,13 +8,13 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from infra.errors import SettingError
 from ray_jobs.data.histories import InMemoryExamples, evaluation_examples, latest_preferences, make_batch
+from ray_jobs.recipes.generative.menderemb import MenderEmb, MenderEmbSettings
+from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
+from ray_jobs.recipes.generative.t5 import Decoder, Encoder
+from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import rank_of
-from ray_jobs.recommenders.menderemb import MenderEmb, MenderEmbSettings
-from ray_jobs.recommenders.mendertok import MenderTok, MenderTokSettings
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
-from ray_jobs.recommenders.t5 import Decoder, Encoder
-from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from ray_jobs.training.loop import fit, validation_score
 from schemas.errors import DataError
 from schemas.recipes import RECOMMENDERS
@@ -60,7 +60,7 @@ def test_single_requests_are_searched_in_compiled_code_where_a_setting_asks_for_
         return real(function, backend="eager", fullgraph=True, dynamic=given["dynamic"])
 
     monkeypatch.setattr(torch, "compile", compile_without_a_compiler)
-    monkeypatch.setattr("ray_jobs.recommenders.compiled_search.shutil.which", lambda name: None)
+    monkeypatch.setattr("ray_jobs.recipes.generative.compiled_search.shutil.which", lambda name: None)
     model = _tiger(beams=10)
     batches = [make_batch([[1, 2, 3]], [""]), make_batch([[]], [""]), make_batch([[1], [2, 3]], ["", ""])]
     plain = [model.topk(batch, 4, exclude) for batch in batches for exclude in (None, batch.history)]
@@ -68,7 +68,7 @@ def test_single_requests_are_searched_in_compiled_code_where_a_setting_asks_for_
     with pytest.raises(SettingError, match=r"tiger\.compile_search needs a C\+\+ compiler"):
         model.topk(batches[0], 4)
     model.topk(batches[2], 4)
-    monkeypatch.setattr("ray_jobs.recommenders.compiled_search.shutil.which", lambda name: name)
+    monkeypatch.setattr("ray_jobs.recipes.generative.compiled_search.shutil.which", lambda name: name)
     fast = [model.topk(batch, 4, exclude) for batch in batches for exclude in (None, batch.history)]
     assert len(compiled) == 1
     for (items, scores), (same, close) in zip(plain, fast, strict=True):
@@ -286,7 +286,7 @@ def test_overflow_keeps_the_preference_and_drops_the_oldest_whole_titles(mendert
 
 
 def test_ages_mark_the_titles_newest_first(mendertok):
-    from ray_jobs.recommenders.mendertok import _ages
+    from ray_jobs.recipes.generative.mendertok import _ages
 
     (piece,) = mendertok.pieces([0, 7, 12], "Find a tent")
     ids = mendertok.encoder.tokenizer(piece.text)["input_ids"]

@@ -8,10 +8,10 @@ from small_world import small_catalogue, small_histories
 from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Histories, make_batch
 from ray_jobs.objectives.next_item import NextItemSettings, next_item_loss
-from ray_jobs.recommenders.bert4rec import BERT4Rec, BERT4RecSettings
-from ray_jobs.recommenders.hstu import HSTU, HSTUSettings
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
-from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
+from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
+from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
+from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
 from schemas.errors import DataError
 
 DAY = 86_400

@@ -20,10 +20,10 @@ from ray_jobs.evaluation.steering import (
     main_metric,
     summarise,
 )
+from ray_jobs.recipes.sequential.popularity import PopularitySettings
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.base import ScoringRecommender, Signals
 from ray_jobs.recommenders.bundle import Bundle
-from ray_jobs.recommenders.popularity import PopularitySettings
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 from ray_jobs.registry import steering_report
 from ray_jobs.registry.steering_plots import axis_figure, probe_figure
 from schemas.preference_benchmark import AXES, PREFERENCE_BENCHMARK, RECOMMENDATION, SENTIMENT

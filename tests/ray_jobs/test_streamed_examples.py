@@ -9,8 +9,8 @@ from small_world import small_catalogue, small_histories
 from ray_jobs.data.histories import InMemoryExamples, training_examples
 from ray_jobs.data.streamed_examples import StreamedExamples, example_parts, remove_examples, write_examples
 from ray_jobs.data.training_data import TrainingData
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
-from ray_jobs.recommenders.tiger import Tiger
+from ray_jobs.recipes.generative.tiger import Tiger
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.train import make_plan
 from ray_jobs.training.loop import fit
 from ray_jobs.training.plan import build

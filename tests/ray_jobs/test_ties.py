@@ -6,10 +6,11 @@ import pyarrow as pa
 import pytest
 
 from infra.errors import SettingError
-from ray_jobs import tie_report, train
+from ray_jobs import train
 from ray_jobs.data.tables import publish, read_table
 from ray_jobs.data.ties import move_preferences, shuffle_ties
 from ray_jobs.data.training_data import read_training_data
+from ray_jobs.tools import tie_report
 from schemas.errors import DataError
 from schemas.sequences import SEQUENCES
 

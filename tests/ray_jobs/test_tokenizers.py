@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from infra.errors import SettingError
+from ray_jobs.recipes.tokenizers.rqvae import RQVAE, RQVAESettings, RQVAETokenizer, nearest_codes
 from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import counter_level, resolve, spread_last_codes
 from ray_jobs.tokenizers.quality import quality_report
-from ray_jobs.tokenizers.rqvae import RQVAE, RQVAESettings, RQVAETokenizer, nearest_codes
 from schemas.errors import DataError
 
 SMALL = RQVAESettings(

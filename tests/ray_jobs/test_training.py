@@ -12,7 +12,7 @@ from infra.errors import SettingError
 from infra.progress import read_progress
 from infra.settings import RaySettings
 from ray_jobs.data.histories import InMemoryExamples
-from ray_jobs.recommenders.sasrec import SASRecSettings
+from ray_jobs.recipes.sequential.sasrec import SASRecSettings
 from ray_jobs.training.curves import metric_rows
 from ray_jobs.training.loop import TrainState, fit, validation_score
 from ray_jobs.training.plan import build

@@ -9,8 +9,8 @@ from ray_jobs.data.histories import Catalogue, make_batch
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.evaluation.slices import training_counts
 from ray_jobs.evaluation.translation import Translation
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.bundle import Bundle
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 
 SETTINGS = SASRecSettings(max_history=3, width=8, layers=1, evaluation_batch_size=7)
 

@@ -14,10 +14,10 @@ from planted_warehouse import IDENTITY, PARTITION, cluster_of
 from infra.errors import SettingError
 from ray_jobs import continuation, item_vectors, semantic_ids
 from ray_jobs.data.tables import newest_items, publish, read_table, upsert
+from ray_jobs.recipes.tokenizers.rqvae import RQVAESettings, RQVAETokenizer
 from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.codebook import Codebook
-from ray_jobs.tokenizers.rqvae import RQVAESettings, RQVAETokenizer
 from ray_jobs.tokenizers.stored import folder_of
 from ray_jobs.tokenizers.vectors import ArrayVectors, standardisation
 from schemas.errors import DataError

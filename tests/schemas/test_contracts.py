@@ -37,10 +37,10 @@ def test_the_schema_hash_sees_name_type_and_nullability():
     assert table(description="other").schema_hash() == table().schema_hash()
 
 
-@pytest.mark.parametrize(("folder", "recipes"), [("recommenders", RECOMMENDERS), ("tokenizers", TOKENIZERS)])
-def test_every_recipe_that_can_be_asked_for_is_a_class_that_knows_its_name(folder, recipes):
+@pytest.mark.parametrize("recipes", [RECOMMENDERS, TOKENIZERS])
+def test_every_recipe_that_can_be_asked_for_is_a_class_that_knows_its_name(recipes):
     from importlib import import_module
 
     for name, recipe in recipes.items():
         module, _, attribute = recipe.implementation.partition(":")
-        assert getattr(import_module(f"ray_jobs.{folder}.{module}"), attribute).name == name
+        assert getattr(import_module(f"ray_jobs.recipes.{module}"), attribute).name == name

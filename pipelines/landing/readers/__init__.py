@@ -31,7 +31,7 @@ def landing_path(pattern: str, partition: str, dataset: str) -> str:
     if not Path(path).exists():
         raise DataError(
             f"data set {dataset}: no file {path}; deliver it, or register the data set again "
-            "(python -m pipelines.landing.register)"
+            "(python -m pipelines.tools.register)"
         )
     parts(Path(path))
     return path

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import Settings
-from pipelines.landing.download import DownloadSettings, addresses, download, fetch
+from pipelines.tools.download import DownloadSettings, addresses, download, fetch
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.landing.proposals import Stated, evidence, proposed
-from pipelines.landing.register import main, register
+from pipelines.tools.register import main, register
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.recipes import RECOMMENDERS, Recipe, require_ratings

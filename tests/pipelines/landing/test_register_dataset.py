@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.landing.csv_rows import Layout
-from pipelines.landing.register import main, parse_columns, register
+from pipelines.tools.register import main, parse_columns, register
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 

@@ -18,9 +18,9 @@ from pipelines import denoised_sequences, ingest, preferences, review_summaries,
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
 from pipelines.landing.planted_world.scripted_model import serving
 from pipelines.landing.planted_world.truth import Truth, read_truth
-from pipelines.landing.register import register
 from pipelines.recovery.histories import Warehouse, read_warehouse
 from pipelines.recovery.report import truth_report
+from pipelines.tools.register import register
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
 

@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 from planted_chain import DATASET, DAY, run_chain
 
-from pipelines import language_sample
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
-from pipelines.truth_report import main, render
+from pipelines.tools import language_sample
+from pipelines.tools.truth_report import main, render
 
 pytestmark = pytest.mark.nightly
 

@@ -14,8 +14,8 @@ import torch
 from infra.settings import Settings, load_settings
 from ray_jobs.data.histories import Catalogue
 from ray_jobs.data.tables import publish
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.bundle import save_bundle
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 from ray_jobs.registry import runs
 from schemas.handoff import Handoff
 from schemas.stage_request import StageRequest

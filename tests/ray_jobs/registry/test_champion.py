@@ -13,8 +13,8 @@ from ray_jobs import evaluate, register
 from ray_jobs.data.histories import Catalogue
 from ray_jobs.data.tables import read_table
 from ray_jobs.data.training_data import read_training_data
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.bundle import save_bundle
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
 from ray_jobs.registry import runs
 from schemas.stage_request import StageRequest
 

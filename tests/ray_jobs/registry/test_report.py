@@ -2,11 +2,11 @@ import datetime as dt
 
 import pytest
 
-from ray_jobs import report
 from ray_jobs.days import printed
 from ray_jobs.registry.aliases import point_alias
 from ray_jobs.registry.audience import audience_of
 from ray_jobs.registry.runs import connect
+from ray_jobs.tools import report
 from schemas.errors import DataError
 from schemas.model_versions import CHAMPION
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ray_jobs.recipes.generative.settings import MenderTokSettings
 from ray_jobs.recommenders import recipe_class, settings_class
-from ray_jobs.recommenders.generative_settings import MenderTokSettings
 from ray_jobs.registry.model import CODE, pip_requirements
 from schemas.recipes import RECOMMENDERS
 

@@ -8,12 +8,12 @@ from deltalake import DeltaTable
 from mlflow import MlflowClient
 from retrained import registered_version
 
-from ray_jobs import retrain
 from ray_jobs.data.tables import publish, read_table
 from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.registry import provenance, retraining, runs, versions
 from ray_jobs.registry.comparison import Verdict, compare_curves, compare_weights
 from ray_jobs.stages.evaluate import EvaluateSettings
+from ray_jobs.tools import retrain
 from schemas.sequences import SEQUENCES
 
 NAME = "penchant-planted"

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ray_jobs.data.histories import Catalogue, make_batch
+from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
+from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
 from ray_jobs.recommenders.bundle import save_bundle
-from ray_jobs.recommenders.hstu import HSTU, HSTUSettings
-from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
 from ray_jobs.registry.served import ServedRecommender
 from schemas.errors import DataError
 

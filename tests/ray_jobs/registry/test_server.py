@@ -17,9 +17,9 @@ from infra.local_environment import Ports, local_environment
 from infra.services import Supervisor
 from infra.settings import load_settings
 from ray_jobs import register
-from ray_jobs.probe import measure
 from ray_jobs.recommendations import Scorer
 from ray_jobs.registry import aliases, runs
+from ray_jobs.tools.probe import measure
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from infra.errors import SettingError
 from ray_jobs import register
 from ray_jobs.data.histories import Catalogue
 from ray_jobs.data.tables import input_partition
+from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
+from ray_jobs.recipes.sequential.popularity import Popularity
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.bundle import load_bundle
-from ray_jobs.recommenders.popularity import Popularity
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
-from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from ray_jobs.registry import runs, versions
 from ray_jobs.registry.judging import choose
 from ray_jobs.registry.results import summarise

@@ -1,8 +1,8 @@
 """Versions whose answers give them away, in a registry of a dict."""
 
 from ray_jobs.data.histories import Catalogue
+from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
 from ray_jobs.recommenders.bundle import Bundle
-from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
 
 
 def bundle_of(version: int, items: int = 12) -> Bundle:

@@ -4,9 +4,9 @@ import torch
 from small_versions import bundle_of
 
 from ray_jobs.data.histories import Catalogue
+from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
+from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
 from ray_jobs.recommenders.bundle import Bundle
-from ray_jobs.recommenders.hstu import HSTU, HSTUSettings
-from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from ray_jobs.serving.answering import Job, Live, answer
 from ray_jobs.serving.asks import Ask, Refused
 

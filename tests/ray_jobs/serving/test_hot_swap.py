@@ -7,8 +7,8 @@ import torch
 from small_versions import FakeRegistry, bundle_of
 
 from ray_jobs.data.histories import Catalogue
+from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recommenders.bundle import Bundle
-from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from ray_jobs.serving.answering import Job, answer
 from ray_jobs.serving.asks import Ask
 from ray_jobs.serving.hot_swap import HotSwap, watch

@@ -6,11 +6,11 @@ import torch
 from steering.small_layer import PROPERTIES, WordEncoder, having, small_layer, told_catalogue, told_histories
 
 from ray_jobs.data.histories import make_batch
+from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
+from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
+from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.bundle import Bundle, load_bundle, save_bundle
-from ray_jobs.recommenders.mendertok import MenderTok, MenderTokSettings
-from ray_jobs.recommenders.popularity import Popularity, PopularitySettings
-from ray_jobs.recommenders.sasrec import SASRec, SASRecSettings
-from ray_jobs.recommenders.tiger import Tiger, TigerSettings
 from ray_jobs.steering import fitting
 from ray_jobs.steering.layer import SteeringLayer
 from ray_jobs.steering.probing import follows

@@ -14,10 +14,10 @@ from ray_jobs.data.histories import Batch, Catalogue
 from ray_jobs.decoding.beam_search import Step, constrained_beam_search
 from ray_jobs.decoding.guided_search import guided_beam_search
 from ray_jobs.decoding.trie import Trie
+from ray_jobs.recipes.generative.dense_head import DenseHead
+from ray_jobs.recipes.generative.settings import GenerativeSettings
+from ray_jobs.recipes.generative.t5 import Cache, Decoder, Memory, select_beams
 from ray_jobs.recommenders.base import Recommender, best, rank_of, without
-from ray_jobs.recommenders.dense_head import DenseHead
-from ray_jobs.recommenders.generative_settings import GenerativeSettings
-from ray_jobs.recommenders.t5 import Cache, Decoder, Memory, select_beams
 
 
 class CodeTokens(nn.Module):

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, examples_at
 from ray_jobs.objectives.next_item import next_item_loss
+from ray_jobs.recipes.sequential.base import SequentialRecommender
+from ray_jobs.recipes.sequential.settings import BERT4RecSettings
+from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
 from ray_jobs.recommenders.base import TERMS, Signals
 from ray_jobs.recommenders.dropout import Dropout
-from ray_jobs.recommenders.sequential import SequentialRecommender
-from ray_jobs.recommenders.sequential_settings import BERT4RecSettings
 from ray_jobs.recommenders.settings import RecipeSettings
-from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
 
 
 class BERT4Rec(SequentialRecommender):

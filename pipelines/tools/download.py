@@ -1,4 +1,4 @@
-"""Fetch a public data set: ``python -m pipelines.landing.download amazon-2023:Musical_Instruments --out DIR``.
+"""Fetch a public data set: ``python -m pipelines.tools.download amazon-2023:Musical_Instruments --out DIR``.
 
 A broken connection resumes where it stopped. What arrives is checked (size, gzip checksum, SHA-256 where known)
 before it takes its name; its SHA-256 is recorded beside it and checked when it is used again.
@@ -25,7 +25,7 @@ from typing import Any
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from infra.state import write_json, write_text
-from pipelines.landing.register import register
+from pipelines.tools.register import register
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
+from ray_jobs.recipes.tokenizers.settings import ResidualSettings, RQKMeansSettings
 from ray_jobs.tokenizers.base import Codes
 from ray_jobs.tokenizers.residual import ResidualTokenizer, kmeans_centres, nearest
-from ray_jobs.tokenizers.settings import ResidualSettings, RQKMeansSettings
 from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors, sampled_rows, take
 
 

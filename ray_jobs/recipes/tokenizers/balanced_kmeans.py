@@ -11,9 +11,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ray_jobs.recipes.tokenizers.settings import BalancedKMeansSettings, ResidualSettings
 from ray_jobs.tokenizers.base import Codes
 from ray_jobs.tokenizers.residual import ResidualTokenizer, kmeans_centres, squared_distances
-from ray_jobs.tokenizers.settings import BalancedKMeansSettings, ResidualSettings
 from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors, sampled_rows, take
 
 _CELLS = 2**24

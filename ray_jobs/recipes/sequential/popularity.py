@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ray_jobs.data.histories import Batch, Catalogue, Histories
+from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.base import ScoringRecommender, Signals
-from ray_jobs.recommenders.settings import PopularitySettings, RecipeSettings
+from ray_jobs.recommenders.settings import RecipeSettings
 
 
 class Popularity(ScoringRecommender):

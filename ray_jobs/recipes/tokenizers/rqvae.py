@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ray_jobs.recipes.tokenizers.settings import AutoencoderSettings, RQVAESettings
 from ray_jobs.tokenizers.autoencoder import (
     ROWS_AT_ONCE,
     Autoencoder,
     AutoencoderTokenizer,
     perceptron,
 )
-from ray_jobs.tokenizers.settings import AutoencoderSettings, RQVAESettings
 
 _KMEANS_ROWS = 50_000
 _NO_RESTART_AFTER = 0.8

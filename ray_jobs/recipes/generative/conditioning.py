@@ -15,7 +15,7 @@ import numpy as np
 
 from ray_jobs.data.histories import Catalogue, Examples, Histories, IntArray, join_examples
 from ray_jobs.encoders.text import TextEncoder
-from ray_jobs.recommenders.generative_settings import ConditionedSettings
+from ray_jobs.recipes.generative.settings import ConditionedSettings
 from schemas.preferences import join_preferences, negative_twin, positive_twin
 
 

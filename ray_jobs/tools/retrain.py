@@ -1,9 +1,11 @@
 """Train a registered version again from what it was made of, and compare.
 
-``python -m ray_jobs.retrain --model penchant-shop/3`` reads the tables at the versions that the model read, with its
-settings, codebook and the version it began with, trains under a run of its own, evaluates in the same way and sets the
-two side by side. Nothing is registered and no alias moves. The same command again attaches to the reproduction that is
-there. The exit status is 0 when the two agree, 1 when they differ beyond the tolerance, 2 when something is gone.
+python -m ray_jobs.tools.retrain --model penchant-shop/3
+
+It reads the tables at the versions that the model read, with its settings, codebook and the version it began with,
+trains under a run of its own, evaluates in the same way and sets the two side by side. Nothing is registered and no
+alias moves. The same command again attaches to the reproduction that is there. The exit status is 0 when the two
+agree, 1 when they differ beyond the tolerance, 2 when something is gone.
 """
 
 import argparse

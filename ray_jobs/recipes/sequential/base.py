@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ray_jobs.data.histories import Batch, Catalogue
 from ray_jobs.objectives.next_item import next_item_loss
+from ray_jobs.recipes.sequential.settings import SequentialSettings
 from ray_jobs.recommenders.base import TERMS, ScoringRecommender
-from ray_jobs.recommenders.sequential_settings import SequentialSettings
 
 
 class SequentialRecommender(ScoringRecommender):

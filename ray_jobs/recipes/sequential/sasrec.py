@@ -12,12 +12,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ray_jobs.data.histories import Batch, Catalogue
+from ray_jobs.recipes.sequential.base import SequentialRecommender
+from ray_jobs.recipes.sequential.settings import SASRecSettings
+from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
 from ray_jobs.recommenders.base import Signals
 from ray_jobs.recommenders.dropout import Dropout
-from ray_jobs.recommenders.sequential import SequentialRecommender
-from ray_jobs.recommenders.sequential_settings import SASRecSettings
 from ray_jobs.recommenders.settings import RecipeSettings
-from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
 
 
 class SASRec(SequentialRecommender):

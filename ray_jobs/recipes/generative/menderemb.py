@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories
 from ray_jobs.encoders.text import TextEncoder, TransformerEncoder, load_text_encoder
+from ray_jobs.recipes.generative.base import GenerativeRecommender
+from ray_jobs.recipes.generative.conditioning import conditioned
+from ray_jobs.recipes.generative.settings import MenderEmbSettings
 from ray_jobs.recommenders.base import Notify, Signals, silent
-from ray_jobs.recommenders.conditioning import conditioned
-from ray_jobs.recommenders.generative import GenerativeRecommender
-from ray_jobs.recommenders.generative_settings import MenderEmbSettings
 from ray_jobs.recommenders.settings import RecipeSettings
 
 KEPT_SENTENCES = 20_000
@@ -56,7 +56,7 @@ class MenderEmb(GenerativeRecommender):
         return self.text_encoder, self.text_encoder.max_length
 
     def training_examples(self, histories: Histories) -> Examples:
-        """Every training position, with a preference as `ray_jobs.recommenders.conditioning` says."""
+        """Every training position, with a preference as `ray_jobs.recipes.generative.conditioning` says."""
         examples = super().training_examples(histories)
         return conditioned(examples, histories, self.mender, self.text_encoder, self.catalogue)
 

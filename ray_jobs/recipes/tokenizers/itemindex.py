@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.errors import SettingError
+from ray_jobs.recipes.tokenizers.settings import ItemIndexSettings
 from ray_jobs.tokenizers.base import FitContext, Fitted, Floats
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import EXTRA_LEVEL, NONE, roomy, running_numbers
 from ray_jobs.tokenizers.constrained import balanced_codes
 from ray_jobs.tokenizers.cooccurrence import Cooccurrence, IntArray, pieces
-from ray_jobs.tokenizers.settings import ItemIndexSettings
 from schemas.errors import DataError
 
 Codes = npt.NDArray[np.int32]

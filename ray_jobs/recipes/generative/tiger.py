@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ray_jobs.data.histories import Batch, Catalogue
+from ray_jobs.recipes.generative.base import GenerativeRecommender
+from ray_jobs.recipes.generative.compiled_search import CompiledSearch
+from ray_jobs.recipes.generative.settings import TigerSettings
+from ray_jobs.recipes.generative.t5 import Encoder
 from ray_jobs.recommenders.base import Signals
-from ray_jobs.recommenders.compiled_search import CompiledSearch
-from ray_jobs.recommenders.generative import GenerativeRecommender
-from ray_jobs.recommenders.generative_settings import TigerSettings
 from ray_jobs.recommenders.settings import RecipeSettings
-from ray_jobs.recommenders.t5 import Encoder
 
 
 class Tiger(GenerativeRecommender):

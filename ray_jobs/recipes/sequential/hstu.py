@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ray_jobs.data.histories import Batch, Catalogue
+from ray_jobs.recipes.sequential.base import SequentialRecommender
+from ray_jobs.recipes.sequential.settings import HSTUSettings
+from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
 from ray_jobs.recommenders.base import Signals
 from ray_jobs.recommenders.dropout import Dropout
-from ray_jobs.recommenders.sequential import SequentialRecommender
-from ray_jobs.recommenders.sequential_settings import HSTUSettings
 from ray_jobs.recommenders.settings import RecipeSettings
-from ray_jobs.recommenders.transformer import BlockShape, TransformerBlock
 from schemas.errors import DataError
 
 _BUCKETS = 128

@@ -18,8 +18,8 @@ from torch.nn import functional
 from vector_quantize_pytorch import FSQ, ResidualFSQ
 
 from infra.errors import SettingError
+from ray_jobs.recipes.tokenizers.settings import AutoencoderSettings, FSQSettings
 from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderTokenizer, perceptron
-from ray_jobs.tokenizers.settings import AutoencoderSettings, FSQSettings
 
 
 class _GridAutoencoder(Autoencoder):

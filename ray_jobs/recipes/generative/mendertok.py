@@ -30,12 +30,12 @@ from torch import Tensor, nn
 from infra.errors import SettingError
 from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories
 from ray_jobs.encoders.text import TextEncoder, TransformerEncoder, load_text_encoder
+from ray_jobs.recipes.generative.base import GenerativeRecommender
+from ray_jobs.recipes.generative.conditioning import conditioned
+from ray_jobs.recipes.generative.dense_head import DenseHead
+from ray_jobs.recipes.generative.settings import MenderTokSettings
 from ray_jobs.recommenders.base import Notify, Signals, silent
-from ray_jobs.recommenders.conditioning import conditioned
-from ray_jobs.recommenders.dense_head import DenseHead
 from ray_jobs.recommenders.dropout import Dropout
-from ray_jobs.recommenders.generative import GenerativeRecommender
-from ray_jobs.recommenders.generative_settings import MenderTokSettings
 from ray_jobs.recommenders.settings import RecipeSettings
 from schemas.errors import DataError
 
@@ -269,7 +269,7 @@ class MenderTok(GenerativeRecommender):
         return head
 
     def training_examples(self, histories: Histories) -> Examples:
-        """Every training position, with a preference as `ray_jobs.recommenders.conditioning` says."""
+        """Every training position, with a preference as `ray_jobs.recipes.generative.conditioning` says."""
         examples = super().training_examples(histories)
         return conditioned(examples, histories, self.mender, self.encoder, self.catalogue)
 

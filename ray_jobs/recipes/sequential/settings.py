@@ -110,3 +110,8 @@ class HSTUSettings(SequentialSettings):
     time_bias: bool = True
     use_request_time: bool = True
     attention: Literal["pointwise", "softmax"] = "pointwise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopularitySettings(RecipeSettings):
+    """Nothing to set beyond what every recipe has."""

@@ -1,0 +1,1 @@
+"""Recipes that write semantic ids."""

@@ -1,0 +1,1 @@
+"""Recipes that give items their semantic ids."""
