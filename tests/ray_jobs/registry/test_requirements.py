@@ -73,7 +73,7 @@ CASES = [*((name, settings_class(name)()) for name in RECOMMENDERS), ("mendertok
 @pytest.mark.parametrize(("recipe", "settings"), CASES, ids=[*RECOMMENDERS, "mendertok with adapters"])
 @pytest.mark.parametrize("steered", [False, True], ids=["plain", "steered"])
 def test_requirements_are_what_the_loading_modules_import(recipe, settings, steered):
-    module = f"ray_jobs.recommenders.{RECOMMENDERS[recipe].implementation.partition(':')[0]}"
+    module = f"ray_jobs.recipes.{RECOMMENDERS[recipe].implementation.partition(':')[0]}"
     at_once, later = _needed("ray_jobs.registry.model_code", module)
     lines = pip_requirements(recipe_class(recipe).packages(settings, steered=steered))
     extra = _names(lines) - at_once
