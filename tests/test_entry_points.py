@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+import tomllib
+from importlib import import_module
 
 import pytest
 
+from infra.command_line import COMMANDS
 from infra.settings import REPOSITORY
 from tests.bench.bench_start import entry_points
 
@@ -86,6 +89,52 @@ def test_help_loads_no_engine(run_each, module):
     assert "usage:" in found["said"]
     assert len(found["said"]) > 150, "it says what it is for"
     assert not set(found["loaded"]) & set(ENGINES)
+
+
+OWN = [name for name, command in COMMANDS.items() if command.module.startswith("infra.commands.")]
+
+
+@pytest.mark.parametrize("command", ["register", *OWN])
+def test_a_command_explains_itself_without_an_engine(run_each, command):
+    found = run_each("infra.command_line", command, "--help")
+    assert found["code"] == 0, found["said"]
+    assert f"usage: penchant {command}" in found["said"]
+    assert not set(found["loaded"]) & set(ENGINES)
+
+
+def test_every_other_command_is_the_main_function_of_an_entry_point():
+    others = {name: command for name, command in COMMANDS.items() if name not in OWN}
+    for name, command in others.items():
+        assert command.module.removesuffix(".__main__") in ENTRY_POINTS, name
+        assert command.function == "main", name
+
+
+def test_the_command_line_loads_nothing_but_itself(run_each):
+    found = run_each("infra.command_line", "--help")
+    assert all(f"  {command} " in found["said"] for command in COMMANDS)
+    assert not set(found["loaded"]) & {"pydantic", "pyarrow", "schemas", "dags", "pipelines", "ray_jobs"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "near"),
+    [
+        (["registr"], "did you mean register?"),
+        (["recipes", "tigre"], "did you mean tiger?"),
+        (["tables", "review"], "did you mean reviews"),
+        (["tables", "nothing-like-it"], "`penchant tables` lists them"),
+        (["tables", "--nme=reviews"], "unrecognized arguments"),
+    ],
+)
+def test_a_wrong_name_is_refused_in_a_line_that_has_the_right_one(run_each, argv, near):
+    found = run_each("infra.command_line", *argv)
+    assert (found["code"], found["said"].count("\n")) == (2, 1), found["said"]
+    assert near in found["said"]
+
+
+def test_the_package_installs_the_command_line():
+    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts["penchant"].partition(":")
+    assert callable(getattr(import_module(module), function))
 
 
 @pytest.mark.parametrize("module", STAGES)

@@ -12,7 +12,6 @@ again from its recorded versions, and a job that has such a version open fails.
 import argparse
 import datetime as dt
 import reprlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +74,7 @@ def run(request: StageRequest) -> StageReport:
     return work(request)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage for a command line that may name users with ``--users`` and leave the day out."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--users", nargs="+", default=[])
@@ -104,4 +103,4 @@ def _with(request: StageRequest, named: dict[str, object]) -> StageRequest:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
