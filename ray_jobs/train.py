@@ -15,8 +15,9 @@ from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs import cluster
+from ray_jobs.data.batches import ExampleSource
+from ray_jobs.data.examples import Examples, evaluation_examples, join_examples, latest_preferences
 from ray_jobs.data.fusion import fused_examples
-from ray_jobs.data.histories import Examples, ExampleSource, evaluation_examples, join_examples, latest_preferences
 from ray_jobs.data.recorded import at_versions
 from ray_jobs.data.settings import Corrections, training_data_settings
 from ray_jobs.data.streamed_examples import (

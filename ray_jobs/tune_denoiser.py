@@ -13,7 +13,8 @@ from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from infra.state import read_json, write_json
 from ray_jobs import cluster
-from ray_jobs.data.histories import Catalogue, Histories
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.histories import Histories
 from ray_jobs.data.training_data import read_training_data
 from ray_jobs.denoiser import quality
 from ray_jobs.denoiser.base import load_tokenizer, save_base, tiny_config, tiny_tokenizer

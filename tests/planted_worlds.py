@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ray_jobs.data.histories import Catalogue, Histories
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.histories import Histories
 
 ITEMS, CLUSTERS = 90, 9
 PER_CLUSTER = ITEMS // CLUSTERS

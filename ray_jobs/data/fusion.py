@@ -10,7 +10,9 @@ from typing import get_args
 import numpy as np
 import pyarrow as pa
 
-from ray_jobs.data.histories import Catalogue, Examples, Histories, examples_at, join_examples
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.examples import Examples, examples_at, join_examples
+from ray_jobs.data.histories import Histories
 from ray_jobs.recipes.generative.settings import Fused
 from schemas.errors import DataError
 from schemas.preference_benchmark import COARSE, FINE, SENTIMENT

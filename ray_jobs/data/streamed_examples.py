@@ -14,7 +14,10 @@ import pyarrow.parquet as pq
 import ray.data
 from pyarrow import fs
 
-from ray_jobs.data.histories import BUCKET, Batch, Examples, Histories, IntArray, bucketed, make_batch
+from ray_jobs.data.batches import BUCKET, Batch, bucketed, make_batch
+from ray_jobs.data.catalogue import IntArray
+from ray_jobs.data.examples import Examples
+from ray_jobs.data.histories import Histories
 from ray_jobs.recommenders.base import Recommender
 from schemas.artifact_seal import read_seal_text, seal_text
 from schemas.digests import changed, digest_of

@@ -6,8 +6,9 @@ import pyarrow.compute as pc
 
 from infra.settings import Settings
 from ray_jobs.data import ties
+from ray_jobs.data.catalogue import Catalogue, read_catalogue
 from ray_jobs.data.corrections import move_preferences, remove_suspects, replace_suspects
-from ray_jobs.data.histories import Catalogue, Histories, read_catalogue, read_histories
+from ray_jobs.data.histories import Histories, read_histories
 from ray_jobs.data.settings import CODEBOOK_KEY, Corrections, training_data_settings
 from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
 from ray_jobs.tokenizers.codebook import Codebook

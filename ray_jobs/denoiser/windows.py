@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ray_jobs.data.histories import Histories, IntArray
+from ray_jobs.data.catalogue import IntArray
+from ray_jobs.data.histories import Histories
 from ray_jobs.denoiser.settings import SECTION, DenoiserSettings
 from schemas.errors import DataError
 

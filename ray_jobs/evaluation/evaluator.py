@@ -7,16 +7,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from ray_jobs.data.histories import (
-    Catalogue,
-    Examples,
-    Histories,
-    InMemoryExamples,
-    IntArray,
-    Split,
-    evaluation_examples,
-    latest_preferences,
-)
+from ray_jobs.data.batches import InMemoryExamples
+from ray_jobs.data.catalogue import Catalogue, IntArray
+from ray_jobs.data.examples import Examples, evaluation_examples, latest_preferences
+from ray_jobs.data.histories import Histories, Split
 from ray_jobs.evaluation.exposure import LIST_LENGTH, Exposure, exposure
 from ray_jobs.evaluation.metrics import per_user
 from ray_jobs.evaluation.slices import length_bands, popularity_bands, training_counts

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ray_jobs.data.histories import IntArray
+from ray_jobs.data.catalogue import IntArray
 from ray_jobs.evaluation.steering import Past, Question, ask
 from ray_jobs.recommenders.base import Notify, silent
 from ray_jobs.recommenders.bundle import Bundle

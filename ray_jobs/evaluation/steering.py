@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from ray_jobs.data.histories import IntArray, make_batch
+from ray_jobs.data.batches import make_batch
+from ray_jobs.data.catalogue import IntArray
 from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.evaluation.metrics import Interval, Paired, bootstrap_each, ndcg, paired, recall
 from ray_jobs.recommenders.base import Notify, Recommender, silent

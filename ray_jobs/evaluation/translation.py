@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ray_jobs.data.histories import Catalogue, Examples, Histories, IntArray
+from ray_jobs.data.catalogue import Catalogue, IntArray
+from ray_jobs.data.examples import Examples
+from ray_jobs.data.histories import Histories
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from infra.errors import SettingError
-from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, training_examples
+from ray_jobs.data.batches import Batch
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.examples import Examples, training_examples
+from ray_jobs.data.histories import Histories
 from ray_jobs.encoders.text import TextEncoder
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering.layer import SteeringLayer

@@ -20,7 +20,8 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from infra.state import named, read_json
-from ray_jobs.data.histories import Catalogue, IntArray, make_batch
+from ray_jobs.data.batches import make_batch
+from ray_jobs.data.catalogue import Catalogue, IntArray
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bounds import items_wanted, moments, rows, strengths

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ray_jobs.data.histories import Catalogue
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.evaluation.metrics import Interval, Paired
 from ray_jobs.evaluation.probes import ProbeResult, Steered
 from ray_jobs.evaluation.steering import GIVEN, NONE, RANDOM, Answers, AxisResult, Past, main_metric

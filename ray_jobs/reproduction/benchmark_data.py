@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ray_jobs.data.histories import Catalogue, Histories
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.histories import Histories
 from schemas.errors import DataError
 
 _SHORTEST = 3

@@ -11,7 +11,9 @@ import torch
 
 from infra.settings import RaySettings
 from infra.state import read_json, replaced, write_json
-from ray_jobs.data.histories import Catalogue, Examples, Histories, evaluation_examples
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.examples import Examples, evaluation_examples
+from ray_jobs.data.histories import Histories
 from ray_jobs.encoders.settings import PACKAGED
 from ray_jobs.encoders.text import load_text_encoder
 from ray_jobs.evaluation.evaluator import evaluate

@@ -18,14 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ray_jobs.data.histories import (
-    Batch,
-    Histories,
-    InMemoryExamples,
-    IntArray,
-    evaluation_examples,
-    latest_preferences,
-)
+from ray_jobs.data.batches import Batch, InMemoryExamples
+from ray_jobs.data.catalogue import IntArray
+from ray_jobs.data.examples import evaluation_examples, latest_preferences
+from ray_jobs.data.histories import Histories
 from ray_jobs.encoders.text import load_text_encoder
 from ray_jobs.evaluation.metrics import ndcg, paired
 from ray_jobs.recommenders.base import Notify, Recommender, silent

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ray_jobs.data.histories import Histories, IntArray, Split, make_batch
+from ray_jobs.data.batches import make_batch
+from ray_jobs.data.catalogue import IntArray
+from ray_jobs.data.histories import Histories, Split
 from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.steering.terms import find_terms

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from infra.errors import SettingError
-from ray_jobs.data.histories import Batch
+from ray_jobs.data.batches import Batch
 from ray_jobs.recommenders.base import TERMS, Recommender
 from ray_jobs.training.phases import Phase
 from ray_jobs.training.precision import autocast, compiled

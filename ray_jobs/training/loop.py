@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ray_jobs.data.histories import ExampleSource
+from ray_jobs.data.batches import ExampleSource
 from ray_jobs.evaluation.metrics import ndcg
 from ray_jobs.recommenders.base import Notify, Recommender, silent
 from ray_jobs.training.curves import Sums, means

@@ -21,7 +21,8 @@ from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, 
 from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import RaySettings
-from ray_jobs.data.histories import Examples, InMemoryExamples
+from ray_jobs.data.batches import InMemoryExamples
+from ray_jobs.data.examples import Examples
 from ray_jobs.recommenders.base import Notify, silent
 from ray_jobs.training.curves import Row, metric_rows
 from ray_jobs.training.loop import TrainState, fit

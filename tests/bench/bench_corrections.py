@@ -52,8 +52,10 @@ from pipelines.language.replacements import suggest_replacements
 from pipelines.recovery.baselines import cosine_scores
 from pipelines.recovery.noise import scored_positions
 from pipelines.spark import spark_session
+from ray_jobs.data.batches import InMemoryExamples
+from ray_jobs.data.catalogue import Catalogue, read_catalogue
 from ray_jobs.data.corrections import replace_suspects
-from ray_jobs.data.histories import Catalogue, Histories, InMemoryExamples, read_catalogue, read_histories
+from ray_jobs.data.histories import Histories, read_histories
 from ray_jobs.data.tables import read_table
 from ray_jobs.data.training_data import TrainingData
 from ray_jobs.evaluation.evaluator import evaluate

@@ -37,7 +37,8 @@ from torch import Tensor
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from ray_jobs.data.histories import Batch, Catalogue, make_batch
+from ray_jobs.data.batches import Batch, make_batch
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.decoding.beam_search import _top, constrained_beam_search
 from ray_jobs.decoding.trie import Trie
 from ray_jobs.recipes.generative.base import CodeTokens

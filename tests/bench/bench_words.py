@@ -34,7 +34,10 @@ from pipelines.landing.planted_world.tastes import Taste
 from pipelines.landing.planted_world.truth import DISLIKE, LIKE
 from pipelines.landing.planted_world.vocabulary import ATTRIBUTES
 from pipelines.landing.planted_world.world import WorldSettings, grow_world
-from ray_jobs.data.histories import Catalogue, Histories, InMemoryExamples, evaluation_examples, latest_preferences
+from ray_jobs.data.batches import InMemoryExamples
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.examples import evaluation_examples, latest_preferences
+from ray_jobs.data.histories import Histories
 from ray_jobs.encoders.text import load_text_encoder
 from ray_jobs.evaluation.metrics import ndcg
 from ray_jobs.recommenders import recipe_class

@@ -4,7 +4,8 @@ import pytest
 import torch
 from small_training import fit_two
 
-from ray_jobs.data.histories import Catalogue, make_batch
+from ray_jobs.data.batches import make_batch
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 
 

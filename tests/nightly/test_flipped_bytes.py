@@ -22,7 +22,7 @@ from test_damage import sweep
 
 from infra.settings import RaySettings
 from pipelines.delta_tables import append_rows, read_table, write_partition
-from ray_jobs.data.histories import training_examples
+from ray_jobs.data.examples import training_examples
 from ray_jobs.data.streamed_examples import write_examples
 from ray_jobs.data.tables import publish
 from ray_jobs.data.tables import read_table as read_arrow

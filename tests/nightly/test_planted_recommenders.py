@@ -8,7 +8,8 @@ import planted_worlds as worlds
 import pytest
 import torch
 
-from ray_jobs.data.histories import InMemoryExamples, evaluation_examples
+from ray_jobs.data.batches import InMemoryExamples
+from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings

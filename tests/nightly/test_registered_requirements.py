@@ -12,7 +12,7 @@ import torch
 from mlflow.artifacts import download_artifacts
 
 from infra.settings import load_settings
-from ray_jobs.data.histories import Catalogue
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recommenders import recipe_class, settings_class
 from ray_jobs.recommenders.bundle import save_bundle
 from ray_jobs.recommenders.settings import RecipeSettings

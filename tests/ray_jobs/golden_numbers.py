@@ -22,7 +22,8 @@ from odd_one_out import SMALL, family_histories, small_writer, untrained  # noqa
 from small_world import small_catalogue, small_histories  # noqa: E402
 
 from infra.settings import RaySettings  # noqa: E402
-from ray_jobs.data.histories import InMemoryExamples, evaluation_examples, make_batch  # noqa: E402
+from ray_jobs.data.batches import InMemoryExamples, make_batch  # noqa: E402
+from ray_jobs.data.examples import evaluation_examples  # noqa: E402
 from ray_jobs.denoiser.fitting import fit as fit_denoiser  # noqa: E402
 from ray_jobs.denoiser.tuning import TuningPlan  # noqa: E402
 from ray_jobs.denoiser.windows import split_windows  # noqa: E402

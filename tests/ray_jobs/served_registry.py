@@ -16,7 +16,7 @@ import torch
 from mlflow import MlflowClient
 
 from infra.settings import load_settings
-from ray_jobs.data.histories import Catalogue
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recommenders.bundle import save_bundle
 from ray_jobs.registry import runs

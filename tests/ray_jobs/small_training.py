@@ -6,7 +6,8 @@ import torch
 from small_world import small_catalogue, small_histories
 from torch.nn import functional
 
-from ray_jobs.data.histories import InMemoryExamples, evaluation_examples
+from ray_jobs.data.batches import InMemoryExamples
+from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.recipes.generative.tiger import TigerSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.base import TERMS

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ray_jobs.data.histories import Catalogue, Histories
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.histories import Histories
 
 CLUSTERS = ("guitar", "kettle", "tent", "novel", "lamp", "puppy")
 PER_CLUSTER = 5

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from infra.settings import Settings
-from ray_jobs.data.histories import Catalogue
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.tables import publish
 from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
 from ray_jobs.recommenders.bundle import Bundle

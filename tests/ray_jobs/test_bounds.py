@@ -11,7 +11,7 @@ import torch
 from serving.small_versions import bundle_of
 from spoken_to import Deaf, speechless, spoken_to
 
-from ray_jobs.data.histories import Catalogue
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.generative import menderemb
 from ray_jobs.recipes.generative.menderemb import MenderEmb
 from ray_jobs.recipes.generative.mendertok import MenderTok

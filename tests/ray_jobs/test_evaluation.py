@@ -3,7 +3,8 @@ import pytest
 import torch
 from small_world import small_catalogue, small_histories
 
-from ray_jobs.data.histories import PAD, InMemoryExamples, evaluation_examples, make_batch
+from ray_jobs.data.batches import PAD, InMemoryExamples, make_batch
+from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.evaluation.evaluator import evaluate, evaluate_sampled, evaluation_rows
 from ray_jobs.evaluation.slices import popularity_bands, training_counts
 from ray_jobs.recipes.generative.base import rank_in_list

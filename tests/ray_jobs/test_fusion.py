@@ -6,8 +6,9 @@ import pytest
 import torch
 from small_world import CLUSTERS, PER_CLUSTER, small_catalogue, small_histories
 
+from ray_jobs.data.batches import InMemoryExamples, make_batch
+from ray_jobs.data.examples import join_examples, training_examples
 from ray_jobs.data.fusion import fused_examples
-from ray_jobs.data.histories import InMemoryExamples, join_examples, make_batch, training_examples
 from ray_jobs.data.training_data import TrainingData
 from ray_jobs.recipes.generative.conditioning import ConditionedSettings, conditioned
 from ray_jobs.recipes.generative.menderemb import MenderEmb, MenderEmbSettings

@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_world import small_catalogue, small_histories
 
-from ray_jobs.data.histories import latest_preferences, training_examples
+from ray_jobs.data.examples import latest_preferences, training_examples
 from ray_jobs.denoiser.cooccurrence import Cooccurrence
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.evaluation.leaks import fitted_recommender, leaks, poisoned, vector_leaks

@@ -7,7 +7,8 @@ from small_world import small_catalogue, small_histories
 from transformers import T5Config, T5ForConditionalGeneration
 
 from infra.errors import SettingError
-from ray_jobs.data.histories import InMemoryExamples, evaluation_examples, latest_preferences, make_batch
+from ray_jobs.data.batches import InMemoryExamples, make_batch
+from ray_jobs.data.examples import evaluation_examples, latest_preferences
 from ray_jobs.recipes.generative.menderemb import MenderEmb, MenderEmbSettings
 from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recipes.generative.t5 import Decoder, Encoder

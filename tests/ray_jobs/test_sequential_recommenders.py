@@ -6,7 +6,8 @@ import torch
 from small_world import small_catalogue, small_histories
 
 from infra.errors import SettingError
-from ray_jobs.data.histories import Batch, Histories, make_batch
+from ray_jobs.data.batches import Batch, make_batch
+from ray_jobs.data.histories import Histories
 from ray_jobs.objectives.next_item import NextItemSettings, next_item_loss
 from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
@@ -219,7 +220,7 @@ def test_times_reach_the_model_with_their_items():
     timed = replace(histories, times=tuple(np.arange(len(items)) * DAY for items in histories.items))
     model = _hstu()
     examples = model.training_examples(timed)
-    from ray_jobs.data.histories import InMemoryExamples
+    from ray_jobs.data.batches import InMemoryExamples
 
     batch = next(InMemoryExamples(examples).batches(3, None))
     assert isinstance(batch, Batch)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from small_world import CLUSTERS, PER_CLUSTER, small_catalogue
 
-from ray_jobs.data.histories import PAD
+from ray_jobs.data.batches import PAD
 from ray_jobs.evaluation.probes import probe, summarise_probes
 from ray_jobs.evaluation.steering import (
     CONDITIONS,

@@ -6,7 +6,8 @@ import pytest
 from small_training import SETTINGS, numbers, small_plan
 from small_world import small_catalogue, small_histories
 
-from ray_jobs.data.histories import InMemoryExamples, training_examples
+from ray_jobs.data.batches import InMemoryExamples
+from ray_jobs.data.examples import training_examples
 from ray_jobs.data.streamed_examples import StreamedExamples, example_parts, remove_examples, write_examples
 from ray_jobs.data.training_data import TrainingData
 from ray_jobs.recipes.generative.tiger import Tiger

@@ -11,7 +11,7 @@ from small_training import SETTINGS, numbers, small_fit, small_plan
 from infra.errors import SettingError
 from infra.progress import read_progress
 from infra.settings import RaySettings
-from ray_jobs.data.histories import InMemoryExamples
+from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.recipes.sequential.sasrec import SASRecSettings
 from ray_jobs.training.curves import metric_rows
 from ray_jobs.training.loop import TrainState, fit, validation_score

@@ -5,7 +5,8 @@ import pytest
 import torch
 from small_world import small_catalogue, small_histories
 
-from ray_jobs.data.histories import Catalogue, make_batch
+from ray_jobs.data.batches import make_batch
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.evaluation.slices import training_counts
 from ray_jobs.evaluation.translation import Translation

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infra.errors import SettingError
-from ray_jobs.data.histories import Batch, Catalogue
+from ray_jobs.data.batches import Batch
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.decoding.beam_search import Step, constrained_beam_search
 from ray_jobs.decoding.guided_search import guided_beam_search
 from ray_jobs.decoding.trie import Trie

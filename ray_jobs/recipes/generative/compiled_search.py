@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from infra.errors import SettingError
-from ray_jobs.data.histories import PAD, Batch
+from ray_jobs.data.batches import PAD, Batch
 
 COMPILERS = ("g++", "clang++")
 Search = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]

@@ -13,7 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ray_jobs.data.histories import Catalogue, Examples, Histories, IntArray, join_examples
+from ray_jobs.data.catalogue import Catalogue, IntArray
+from ray_jobs.data.examples import Examples, join_examples
+from ray_jobs.data.histories import Histories
 from ray_jobs.encoders.text import TextEncoder
 from ray_jobs.recipes.generative.settings import ConditionedSettings
 from schemas.preferences import join_preferences, negative_twin, positive_twin

@@ -13,7 +13,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories
+from ray_jobs.data.batches import Batch
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.examples import Examples
+from ray_jobs.data.histories import Histories
 from ray_jobs.encoders.text import TextEncoder, TransformerEncoder, load_text_encoder
 from ray_jobs.recipes.generative.base import GenerativeRecommender
 from ray_jobs.recipes.generative.conditioning import conditioned

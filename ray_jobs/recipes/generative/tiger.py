@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ray_jobs.data.histories import Batch, Catalogue
+from ray_jobs.data.batches import Batch
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.generative.base import GenerativeRecommender
 from ray_jobs.recipes.generative.compiled_search import CompiledSearch
 from ray_jobs.recipes.generative.settings import TigerSettings

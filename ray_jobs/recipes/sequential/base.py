@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ray_jobs.data.histories import Batch, Catalogue
+from ray_jobs.data.batches import Batch
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.objectives.next_item import next_item_loss
 from ray_jobs.recipes.sequential.settings import SequentialSettings
 from ray_jobs.recommenders.base import TERMS, ScoringRecommender

@@ -12,7 +12,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ray_jobs.data.histories import Batch, Catalogue, Examples, Histories, examples_at
+from ray_jobs.data.batches import Batch
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.examples import Examples, examples_at
+from ray_jobs.data.histories import Histories
 from ray_jobs.objectives.next_item import next_item_loss
 from ray_jobs.recipes.sequential.base import SequentialRecommender
 from ray_jobs.recipes.sequential.settings import BERT4RecSettings

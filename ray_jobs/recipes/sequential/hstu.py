@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ray_jobs.data.histories import Batch, Catalogue
+from ray_jobs.data.batches import Batch
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.sequential.base import SequentialRecommender
 from ray_jobs.recipes.sequential.settings import HSTUSettings
 from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock

@@ -5,7 +5,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ray_jobs.data.histories import Batch, Catalogue, Histories
+from ray_jobs.data.batches import Batch
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.histories import Histories
 from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.base import ScoringRecommender, Signals
 from ray_jobs.recommenders.settings import RecipeSettings

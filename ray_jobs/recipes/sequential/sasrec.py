@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ray_jobs.data.histories import Batch, Catalogue
+from ray_jobs.data.batches import Batch
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.sequential.base import SequentialRecommender
 from ray_jobs.recipes.sequential.settings import SASRecSettings
 from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from infra.settings import Settings, load_settings
-from ray_jobs.data.histories import Catalogue
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.tables import publish
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.bundle import save_bundle

@@ -10,7 +10,7 @@ import torch
 from mlflow import MlflowClient
 
 from ray_jobs import evaluate, register
-from ray_jobs.data.histories import Catalogue
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.tables import read_table
 from ray_jobs.data.training_data import read_training_data
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 import torch
 
-from ray_jobs.data.histories import Catalogue, make_batch
+from ray_jobs.data.batches import make_batch
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
 from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
 from ray_jobs.recommenders.bundle import save_bundle

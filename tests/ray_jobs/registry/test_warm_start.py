@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 
 from infra.errors import SettingError
 from ray_jobs import register
-from ray_jobs.data.histories import Catalogue
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.tables import input_partition
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recipes.sequential.popularity import Popularity

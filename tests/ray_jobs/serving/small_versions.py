@@ -1,6 +1,6 @@
 """Versions whose answers give them away, in a registry of a dict."""
 
-from ray_jobs.data.histories import Catalogue
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
 from ray_jobs.recommenders.bundle import Bundle
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_versions import FakeRegistry, bundle_of
 
-from ray_jobs.data.histories import Catalogue
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.serving.answering import Job, answer

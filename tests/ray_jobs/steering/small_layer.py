@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ray_jobs.data.histories import Catalogue, Histories
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.histories import Histories
 from ray_jobs.steering.layer import Fit, SteeringLayer
 from ray_jobs.steering.terms import build_terms
 

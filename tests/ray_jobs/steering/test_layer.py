@@ -5,7 +5,7 @@ import pytest
 import torch
 from steering.small_layer import PROPERTIES, WordEncoder, having, small_layer, told_catalogue, told_histories
 
-from ray_jobs.data.histories import make_batch
+from ray_jobs.data.batches import make_batch
 from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings

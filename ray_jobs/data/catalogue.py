@@ -1,0 +1,83 @@
+"""The items that a recommender can give; elsewhere an item is its index here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.errors import DataError
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items that a recommender can give, sorted by `item_ids`.
+
+    Args:
+        titles: what people and text encoders call an item; the id where the source has no title.
+        texts: the full text of each item.
+        codes: semantic ids, int64[N, H], or None where the recipe needs none.
+        level_sizes: number of codes per level, empty without codes.
+    """
+
+    item_ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    texts: tuple[str, ...]
+    codes: IntArray | None = None
+    level_sizes: tuple[int, ...] = ()
+    index: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        assert len(self.item_ids) == len(self.titles) == len(self.texts)
+        object.__setattr__(self, "index", {item: i for i, item in enumerate(self.item_ids)})
+        assert len(self.index) == len(self.item_ids), "item ids must be unique"
+        if self.codes is not None:
+            assert self.codes.shape == (len(self.item_ids), len(self.level_sizes))
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def with_codes(self, codes: Mapping[str, Sequence[int]], level_sizes: Sequence[int]) -> "Catalogue":
+        """The same catalogue with semantic ids.
+
+        Raises:
+            DataError: an item has no code tuple.
+        """
+        missing = [item for item in self.item_ids if item not in codes]
+        if missing:
+            raise DataError(
+                f"semantic_ids has no codes for {len(missing)} of {len(self)} catalogue items, e.g. {missing[0]!r}; "
+                "run the semantic_ids stage on this partition's item vectors"
+            )
+        rows = np.array([list(codes[item]) for item in self.item_ids], dtype=np.int64)
+        return replace(self, codes=rows, level_sizes=tuple(int(size) for size in level_sizes))
+
+
+def read_catalogue(sequences: pa.Table, items: pa.Table) -> Catalogue:
+    """Items that occur in `sequences`, sorted by id, with title and text from the table `items`.
+
+    Where `items` holds an item on several days, the newest day counts.
+
+    Raises:
+        DataError: an item of a sequence has no row in `items`.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    columns = ["item_id", "title", "text", "partition_date"]
+    for row in sorted(items.select(columns).to_pylist(), key=lambda r: r["partition_date"]):
+        rows[row["item_id"]] = row
+    wanted = sorted(set(sequences.column("item_ids").combine_chunks().flatten().to_pylist()))
+    missing = [item for item in wanted if item not in rows]
+    if missing:
+        raise DataError(
+            f"table items lacks {len(missing)} of the {len(wanted)} items in sequences, e.g. {missing[0]!r}; "
+            "run the ingest stage on the item file that belongs to these reviews"
+        )
+    return Catalogue(
+        item_ids=tuple(wanted),
+        titles=tuple(rows[item]["title"] or item for item in wanted),
+        texts=tuple(rows[item]["text"] for item in wanted),
+    )
