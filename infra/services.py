@@ -22,7 +22,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from infra.doctor import port_problems
-from infra.errors import DamagedFile, SettingError
+from infra.errors import DamagedFile, SettingError, UserError
 from infra.home import settle, socket_folder
 from infra.local_environment import Ports, foreign_llm, local_environment
 from infra.mlflow_server import mlflow_access, require_registry
@@ -336,7 +336,7 @@ def main() -> int:
             for service in local_services(supervisor.home, supervisor.ports):
                 state = f"running, pid {alive[service.name]}" if service.name in alive else "not running"
                 print(f"  {service.name:<8} {state:<26} {service.page or ''}")
-    except (SettingError, DamagedFile) as error:
+    except UserError as error:
         print(f"penchant: {error}", file=sys.stderr)
         return 1
     return 0

@@ -22,7 +22,7 @@ from typing import Any
 
 from infra.airflow_api import AirflowAPI
 from infra.dag_runs import DagRuns
-from infra.errors import SettingError
+from infra.errors import SettingError, UserError
 from infra.local_environment import Ports, local_environment
 from infra.services import Supervisor
 from infra.settings import REPOSITORY, load_settings
@@ -305,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         home = given.home or Path(load_settings().home) / "simulation"
         outcomes = Simulation(home.resolve(), Ports.from_environment(), given.days, given.sizes or WORLD).run()
-    except SettingError as error:
+    except UserError as error:
         print(f"\npenchant: {error}", file=sys.stderr)
         return 1
     print(f"\n{table(outcomes)}\n\n{len(outcomes)} runs in {(time.monotonic() - started) / 60:.1f} min")

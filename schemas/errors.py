@@ -1,4 +1,6 @@
-"""Errors that a user can act on. Their messages name what is wrong, where, and how to mend it."""
+"""Errors about data that a person can mend, and how long a message may be."""
+
+from infra.errors import UserError
 
 LONGEST_MESSAGE = 1_000
 """Some messages list several things; what they quote of a file is bounded where it is read."""
@@ -14,7 +16,7 @@ def bounded(message: str, limit: int = LONGEST_MESSAGE) -> str:
     return f"{message[: limit - end - 5]} ... {message[-end:]}"
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Input data, a table or a landing file is not what a stage needs. The message is bounded, whatever it quotes."""
 
     def __init__(self, message: object = "") -> None:

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
 
+from infra.errors import UserError
 from schemas.handoff import damaged, read_text, write_text
 
 
@@ -31,6 +32,6 @@ def read_failure(uri: str) -> Failure | None:
     try:
         text = read_text(uri)
         return None if text is None else Failure(**json.loads(text))
-    except (ValueError, TypeError) as error:
+    except (UserError, ValueError, TypeError) as error:
         # Others read it, to tell of it: what is known without the file is enough for that.
         return Failure(task_id=PurePath(uri).stem, message=str(damaged(uri, error)), page="")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
+from infra.errors import UserError
 from schemas.dataset import Dataset
 from schemas.stage_request import StageRequest
 
@@ -35,7 +36,7 @@ def input_bytes(request: StageRequest, datasets_dir: Path, tables: str) -> int |
             addresses = [name.replace("{partition}", request.partition) for name in landing if name]
             addresses.append(f"{tables}/items")
         return sum(map(bytes_below, addresses))
-    except (ValueError, OSError):
+    except (UserError, ValueError, OSError):
         return None
 
 

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from infra.errors import UserError
 from schemas.errors import bounded
 from schemas.handoff import StageReport, error_uri, write_report, write_text
 from schemas.stage_request import StageRequest
@@ -28,9 +29,9 @@ def run_stage(
 ) -> StageReport:
     """Run `work` for the request on the command line and leave its report.
 
-    User errors (`ValueError` and its kin: bad data, bad settings) end the process with status 2 and one clear
-    message, which is also left beside the report for whoever submitted the stage; anything else is a bug and keeps
-    its traceback. A full disk, which another try may find freed, has its traceback and then one message.
+    A `UserError` (bad data, bad settings) ends the process with status 2 and one clear message, which is also left
+    beside the report for whoever submitted the stage; anything else is a bug and keeps its traceback. A
+    full disk, which another try may find freed, has its traceback and then one message.
 
     Own work begins when `work` calls `engine_is_ready`, or when it is called where it never does.
     """
@@ -40,7 +41,7 @@ def run_stage(
     try:
         request = StageRequest.parse(stage, description, argv)
         report = work(request)
-    except ValueError as error:
+    except UserError as error:
         message = bounded(f"{stage}: {type(error).__name__}: {error}")
         print(message, file=sys.stderr, flush=True)  # noqa: T201
         if request is not None and request.report_uri:

@@ -1,10 +1,12 @@
 """Whatever is run by name explains itself, and refuses, without loading an engine."""
 
 import json
+import runpy
 import subprocess
 import sys
 import tomllib
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 
@@ -167,3 +169,24 @@ def test_no_module_of_a_neutral_room_imports_an_engine(room):
     code += f"print(*{set(ENGINES) - {'numpy'}} & {{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("entry", "work", "name"),
+    [
+        ("pipelines.stages.sequences", "pipelines.sequences", "run"),
+        ("ray_jobs.stages.evaluate", "ray_jobs.evaluate", "run"),
+        ("ray_jobs.tools.report", "ray_jobs.days.printed", "report"),
+    ],
+)
+def test_a_value_error_of_a_library_keeps_its_traceback(entry, work, name, monkeypatch):
+    """A stage of Spark, one of Ray and a tool; `work` is what each does once its settings are read."""
+
+    def break_down(*_):
+        return list(zip((1, 2), (1,), strict=True))
+
+    monkeypatch.setitem(sys.modules, work, SimpleNamespace(**{name: break_down}))
+    monkeypatch.setattr(sys, "argv", [entry, "--dataset=shop", "--partition=2026-01-31"])
+    monkeypatch.delitem(sys.modules, entry, raising=False)
+    with pytest.raises(ValueError, match="is shorter than argument 1"):
+        runpy.run_module(entry, run_name="__main__")

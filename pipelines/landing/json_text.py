@@ -15,7 +15,7 @@ _STRING = re.compile(r"\"(?:[^\"\\]|\\.)*+(?:\"|\\?\Z)|'(?:[^'\\]|\\.)*+(?:'|\\?
 _KEY_SHOWN = 60
 
 
-class _Twice(ValueError):
+class _Twice(Exception):
     """A key comes twice."""
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from infra.errors import UserError
 from infra.masks import masked
 from pipelines.language.requests import Answer
 
 
-class EndpointError(ValueError):
+class EndpointError(UserError):
     """The endpoint will answer nothing until a person does something: no quota, a wrong key, no such model.
 
     Args:
@@ -26,9 +27,9 @@ class ScoringUnavailable(EndpointError):
     """The endpoint gives no log-probabilities of a given text."""
 
 
-class TooManyBadAnswers(ValueError):
+class TooManyBadAnswers(UserError):
     """More answers were refused, truncated, malformed or missing than the stage allows."""
 
 
-class BudgetExhausted(ValueError):
+class BudgetExhausted(UserError):
     """A run has spent what it may; its answers are kept, and the next run goes on from there."""

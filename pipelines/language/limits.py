@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from infra.errors import SettingError
 from infra.settings import Settings, stage_settings
 
 
@@ -41,11 +42,11 @@ class LedgerSettings:
 
     def __post_init__(self) -> None:
         if min(self.chunk, self.tasks, self.bad_attempts, self.max_failures) < 1:
-            raise ValueError("llm: chunk, tasks, bad_attempts and max_failures must be at least 1")
+            raise SettingError("llm: chunk, tasks, bad_attempts and max_failures must be at least 1")
         if self.retries_of_useless < 0:
-            raise ValueError("llm.retries_of_useless must be 0 (never) or more")
+            raise SettingError("llm.retries_of_useless must be 0 (never) or more")
         if self.budget_tokens < 0 or self.budget_cost < 0:
-            raise ValueError("llm.budget_tokens and llm.budget_cost must be 0 (no limit) or more")
+            raise SettingError("llm.budget_tokens and llm.budget_cost must be 0 (no limit) or more")
 
 
 def ledger_settings(settings: Settings, overrides: Mapping[str, Any]) -> LedgerSettings:
@@ -53,9 +54,9 @@ def ledger_settings(settings: Settings, overrides: Mapping[str, Any]) -> LedgerS
 
     Raises:
         SettingError: a name or a value is wrong.
-        ValueError: a budget in money goes without prices.
+        SettingError: a budget in money goes without prices.
     """
     limits, llm = stage_settings(LedgerSettings, "llm", settings, overrides), settings.llm
     if limits.budget_cost and not (llm.price_in or llm.price_out):
-        raise ValueError("llm.budget_cost needs prices: set llm.price_in and llm.price_out (per million tokens)")
+        raise SettingError("llm.budget_cost needs prices: set llm.price_in and llm.price_out (per million tokens)")
     return limits

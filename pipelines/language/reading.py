@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.errors import SettingError
 from pipelines.language.prompts import ChatPrompt
 from pipelines.language.redaction import KINDS, check_kinds, redact
 from schemas.dataset import Dataset
@@ -41,13 +42,15 @@ class ReviewLineSettings:
 
     def __post_init__(self) -> None:
         if self.max_users < 0 or self.max_review_words < 1:
-            raise ValueError("review_lines.max_users must be 0 or more, review_lines.max_review_words 1 or more")
+            raise SettingError("review_lines.max_users must be 0 or more, review_lines.max_review_words 1 or more")
         if not 0 < self.least_grounded <= 1:
-            raise ValueError(f"review_lines.least_grounded is {self.least_grounded}, but must be above 0 and at most 1")
+            raise SettingError(
+                f"review_lines.least_grounded is {self.least_grounded}, but must be above 0 and at most 1"
+            )
         check_kinds(self.redact)
         unknown = set(self.topics) - {"price", "delivery"}
         if unknown:
-            raise ValueError(f"review_lines.topics has {', '.join(sorted(unknown))}; use price, delivery or both")
+            raise SettingError(f"review_lines.topics has {', '.join(sorted(unknown))}; use price, delivery or both")
 
     def shown(self, review: str) -> str:
         """What the model sees of a review: its first words, without personal data.

@@ -50,7 +50,7 @@ _FINAL = re.compile(r"<\|channel\|>\s?final\b[^<]{0,50}(?:<\|constrain\|>[^<]{0,
 _CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 
 
-class NoJson(ValueError):
+class NoJson(Exception):
     """What should have been JSON is not, or not of a size that is read."""
 
 

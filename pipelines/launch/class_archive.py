@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from infra.errors import SettingError
+from infra.errors import SettingError, UserError
 from infra.settings import load_settings
 from infra.spark_conf import SMALL_JVM, class_archive
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
@@ -64,7 +64,7 @@ def main() -> None:
     try:
         path = class_archive(load_settings())
         make(path)
-    except SettingError as error:
+    except UserError as error:
         sys.stderr.write(f"class_archive: {error}\n")
         raise SystemExit(2) from error
     sys.stdout.write(f"Java's classes archived in {path}\n")

@@ -8,6 +8,7 @@ title's likelihood in place of its first token's).
 
 from dataclasses import dataclass
 
+from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from pipelines.language.limits import ledger_settings
 from pipelines.language.noise_rule import RULES, Rule
@@ -52,17 +53,17 @@ class DenoiseSettings:
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
-            raise ValueError(f"denoised_sequences.rule is {self.rule!r}: use one of {', '.join(RULES)}")
+            raise SettingError(f"denoised_sequences.rule is {self.rule!r}: use one of {', '.join(RULES)}")
         for name in ("suspect_share", "confidence"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"denoised_sequences.{name} is {getattr(self, name)}, but must be in [0, 1)")
+                raise SettingError(f"denoised_sequences.{name} is {getattr(self, name)}, but must be in [0, 1)")
         if self.min_context < 1 or self.context < self.min_context or self.max_users < 0 or self.max_edits < 0:
-            raise ValueError(
+            raise SettingError(
                 "denoised_sequences: min_context must be at least 1, context at least min_context, max_users and "
                 "max_edits at least 0"
             )
         if self.contexts < 1 or self.candidates < 1 or self.sigmas < 0:
-            raise ValueError("denoised_sequences: contexts and candidates must be at least 1, sigmas at least 0")
+            raise SettingError("denoised_sequences: contexts and candidates must be at least 1, sigmas at least 0")
 
     def noise_rule(self) -> Rule:
         """The rule by which positions are marked."""

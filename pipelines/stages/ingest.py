@@ -49,7 +49,7 @@ class IngestSettings:
 
     def __post_init__(self) -> None:
         if self.max_text_chars < 1:
-            raise ValueError(f"ingest.max_text_chars is {self.max_text_chars}, but must be 1 or more")
+            raise SettingError(f"ingest.max_text_chars is {self.max_text_chars}, but must be 1 or more")
 
     def rules(self, partition: dt.date) -> ReviewRules:
         """The rules for reviews of a partition.

@@ -6,6 +6,7 @@ lands on again.
 
 from dataclasses import dataclass
 
+from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from pipelines.language.limits import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
@@ -32,7 +33,7 @@ class ItemDescriptionSettings:
 
     def __post_init__(self) -> None:
         if self.max_items < 0 or self.max_text_words < 1:
-            raise ValueError("item_descriptions.max_items must be 0 or more, max_text_words 1 or more")
+            raise SettingError("item_descriptions.max_items must be 0 or more, max_text_words 1 or more")
 
 
 def run(request: StageRequest) -> StageReport:

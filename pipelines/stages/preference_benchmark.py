@@ -9,6 +9,7 @@ rejection is a word of its own, and training samples rest on training reviews on
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from pipelines.landing.planted_world.truth import require_truth
 from schemas.handoff import StageReport
@@ -49,11 +50,11 @@ class BenchmarkSettings:
     def __post_init__(self) -> None:
         for name in ("coarse_label_cap", "max_targets", "probe_min_items"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{STAGE}.{name} is {getattr(self, name)}, but must be at least 1")
+                raise SettingError(f"{STAGE}.{name} is {getattr(self, name)}, but must be at least 1")
         if not 0 < self.negative_below <= 1:
-            raise ValueError(f"{STAGE}.negative_below is {self.negative_below}: a probability above 0, at most 1")
+            raise SettingError(f"{STAGE}.negative_below is {self.negative_below}: a probability above 0, at most 1")
         if self.max_pool < 3:
-            raise ValueError(f"{STAGE}.max_pool is {self.max_pool}, but must be at least 3: steering takes rank 3")
+            raise SettingError(f"{STAGE}.max_pool is {self.max_pool}, but must be at least 3: steering takes rank 3")
 
 
 def run(request: StageRequest) -> StageReport:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from pipelines.language.limits import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
@@ -29,7 +30,7 @@ class PreferenceSettings:
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.most < 1 or not 0 < self.same_from <= 1:
-            raise ValueError("preferences: window and most must be at least 1, same_from above 0 and at most 1")
+            raise SettingError("preferences: window and most must be at least 1, same_from above 0 and at most 1")
 
 
 def run(request: StageRequest) -> StageReport:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from pipelines.language.limits import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
@@ -30,7 +31,7 @@ class SummaryStageSettings:
 
     def __post_init__(self) -> None:
         if self.chunk_reviews < 1 or self.most_carried < 1:
-            raise ValueError("review_summaries: chunk_reviews and most_carried must be at least 1")
+            raise SettingError("review_summaries: chunk_reviews and most_carried must be at least 1")
 
 
 def run(request: StageRequest) -> StageReport:

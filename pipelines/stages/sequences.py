@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from schemas.handoff import StageReport
 from schemas.stage import run_stage
@@ -40,11 +41,11 @@ class SequenceSettings:
     def __post_init__(self) -> None:
         for name in ("user_core", "item_core", "max_core_iterations", "min_history"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
+                raise SettingError(f"{name} is {getattr(self, name)}, but must be at least 1")
         if self.max_length is not None and self.max_length < max(SHORTEST_SPLIT, self.min_history):
-            raise ValueError(f"max_length {self.max_length} is under {max(SHORTEST_SPLIT, self.min_history)}")
+            raise SettingError(f"max_length {self.max_length} is under {max(SHORTEST_SPLIT, self.min_history)}")
         if not 0 < self.valid_quantile < self.test_quantile < 1:
-            raise ValueError(
+            raise SettingError(
                 f"0 < valid_quantile < test_quantile < 1 does not hold: {self.valid_quantile}, {self.test_quantile}"
             )
 

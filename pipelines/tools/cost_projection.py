@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from infra.errors import UserError
 from infra.settings import Settings, load_settings, stage_settings
 from pipelines.language.prompts import load_title_prompt
 from pipelines.language.reading import ReviewLineSettings
@@ -167,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pipelines.spark import tool_session
 
         text = report(tool_session("cost_projection", settings, given.dataset), settings, given, day)
-    except ValueError as error:
+    except UserError as error:
         sys.stderr.write(f"cost_projection: {error}\n")
         raise SystemExit(2) from error
     sys.stdout.write(f"{text}\n")

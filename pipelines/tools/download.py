@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.errors import UserError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from infra.state import write_json, write_text
@@ -258,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = load_settings()
         folder = given.out or Path(settings.home) / "landing" / given.source.replace(":", "-")
         dataset = download(given.source, folder, settings, given.name)
-    except ValueError as error:
+    except UserError as error:
         parser.error(str(error))
     sys.stdout.write(f"registered {dataset.name}: {dataset.reviews} and {dataset.items}\n")
 

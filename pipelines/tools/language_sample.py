@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from infra.errors import UserError
 from infra.settings import Settings, load_settings, stage_settings
 from pipelines.language.reading import ReviewLineSettings
 from pipelines.language.validation import sentiment_of
@@ -198,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sample = read_sample(
             tool_session("language_sample", settings, given.dataset), settings, given.dataset, day, given.users
         )
-    except ValueError as error:
+    except UserError as error:
         sys.stderr.write(f"language_sample: {error}\n")
         raise SystemExit(2) from error
     sys.stdout.write(render(sample, reading) + "\n")

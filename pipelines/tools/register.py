@@ -13,6 +13,7 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
+from infra.errors import UserError
 from infra.settings import load_settings
 from pipelines.landing import text_files
 from pipelines.landing.csv_rows import HEADER, SEPARATORS, Header, Layout, read_rows, shown
@@ -245,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             stated=Stated(scale=given.scale, dates=given.dates, time_zone=given.time_zone, decimal=given.decimal),
             tell=lambda line: sys.stdout.write(f"{line}\n"),
         )
-    except ValueError as error:
+    except UserError as error:
         parser.error(str(error))
     sys.stdout.write(
         f"registered {dataset.name}: {dataset.format}, {dataset.reviews}, items {dataset.items or 'none'}\n"

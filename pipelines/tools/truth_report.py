@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from infra.errors import UserError
 from infra.settings import load_settings, stage_settings
 from pipelines.landing.planted_world.truth import read_truth
 from pipelines.stages.preferences import PreferenceSettings
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         spark = tool_session("truth_report", settings, given.dataset)
         found = read_warehouse(spark, settings, given.dataset, day, truth)
         report = truth_report(found, truth, window=window, seed=given.seed)
-    except ValueError as error:
+    except UserError as error:
         sys.stderr.write(f"truth_report: {error}\n")
         raise SystemExit(2) from error
     out = given.out or settings.data_docs_dir(given.dataset) / "reports" / f"truth--{given.partition}.json"

@@ -16,6 +16,7 @@ from ray_jobs.evaluation.metrics import per_user
 from ray_jobs.evaluation.slices import length_bands, popularity_bands, training_counts
 from ray_jobs.evaluation.translation import Translation
 from ray_jobs.recommenders.base import Notify, Recommender, rank_of, silent
+from schemas.errors import DataError
 from schemas.evaluations import EVALUATIONS
 
 HISTORY, WITH_PREFERENCE = "history", "history+preference"
@@ -121,7 +122,7 @@ def evaluate_sampled(
 
     Raises:
         SettingError: the recipe cannot score given items.
-        ValueError: a user has chosen so much of the catalogue that no negative is left.
+        DataError: a user has chosen so much of the catalogue that no negative is left.
     """
     recommender.eval()
     items = len(recommender.catalogue)
@@ -147,7 +148,7 @@ def _negatives(chosen: IntArray, items: int, wanted: int, rng: np.random.Generat
     """`wanted` different items outside `chosen`; with repetition where fewer are left."""
     left = np.setdiff1d(np.arange(items), chosen)
     if not len(left):
-        raise ValueError(f"a user has chosen all {items} items of the catalogue: there is no negative to sample")
+        raise DataError(f"a user has chosen all {items} items of the catalogue: there is no negative to sample")
     return rng.choice(left, wanted, replace=len(left) < wanted)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra.errors import UserError
 from infra.settings import RaySettings, load_settings
 from ray_jobs.reproduction.experiments import RECIPES, SCALES, make_experiment
 from ray_jobs.reproduction.table import markdown
@@ -36,7 +37,7 @@ def reproduce(given: argparse.Namespace) -> "tuple[list[Result], int]":
         dataset: [
             make_experiment(dataset, label, seed, given.scale, given.overrides)
             for label in given.recipes.split(",")
-            for seed in map(int, given.seeds.split(","))
+            for seed in given.seeds
         ]
         for dataset in given.datasets.split(",")
     }
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--datasets", default="beauty", help="comma separated, e.g. beauty,sports,toys")
     parser.add_argument("--recipes", default=",".join(RECIPES), help="comma separated")
-    parser.add_argument("--seeds", default="0", help="comma separated")
+    parser.add_argument("--seeds", type=_seeds, default="0", help="comma separated")
     parser.add_argument("--scale", default="cpu", choices=sorted(SCALES), help="sizes of the models, and the device")
     parser.add_argument("--minutes", type=float, default=None, help="stop after this time; run again to go on")
     parser.add_argument("--cpus", type=float, default=2, help="threads of the training worker")
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--folder (or BENCHMARK) has to name the folder of the benchmark files")
     try:
         results, unfinished = reproduce(given)
-    except ValueError as error:
+    except UserError as error:
         sys.stderr.write(f"reproduce: {type(error).__name__}: {error}\n")
         return 2
     text = markdown(results)
@@ -100,6 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unfinished:
         _say(f"{unfinished} experiments are unfinished: run the same command again to go on")
     return 3 if unfinished else 0
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(seed) for seed in text.split(",")]
 
 
 def _say(text: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from infra.doctor import port_is_free
-from infra.errors import SettingError
+from infra.errors import SettingError, UserError
 from infra.settings import load_settings, stage_settings
 from ray_jobs.serving.settings import SECTION, ServingSettings
 from schemas.model_versions import registered_name
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         resolve(runs.connect(settings), f"{name}@{chosen.alias}")
         if not os.environ.get("RAY_ADDRESS") and not port_is_free(chosen.port):
             raise SettingError(f"{SECTION}.port {chosen.port} is busy: end what listens there, or choose another")
-    except ValueError as error:
+    except UserError as error:
         sys.stderr.write(f"{SECTION}: {type(error).__name__}: {error}\n")
         return 2
     import ray

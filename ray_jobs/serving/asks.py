@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
+from infra.errors import UserError
 from ray_jobs.recommenders.bounds import EARLIEST, LATEST, MOST_STRENGTH
 from ray_jobs.registry.served import DEFAULT_EXCLUDE_SEEN, DEFAULT_K, DEFAULT_STRENGTH
 from ray_jobs.steering.sentences import MOST_CHARACTERS
@@ -49,7 +50,7 @@ class Ask(BaseModel, extra="forbid", frozen=True, strict=True):
         return times
 
 
-class Refused(ValueError):
+class Refused(UserError):
     """A request that cannot be answered.
 
     Args:

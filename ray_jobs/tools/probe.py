@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.errors import UserError
 from infra.settings import load_settings
 from schemas.errors import DataError
 
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     try:
         sys.stdout.write(json.dumps(measure(given.model, given.probe)) + "\n")
-    except ValueError as error:
+    except UserError as error:
         parser.error(str(error))
 
 

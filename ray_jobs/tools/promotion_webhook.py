@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import SettingError
+from infra.errors import SettingError, UserError
 from infra.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not tried.success:
             answer = tried.error_message or f"it answered {tried.response_status}: {tried.response_body}"
             raise SettingError(f"the webhook is registered, and a test message did not arrive: {answer}")
-    except SettingError as error:
+    except UserError as error:
         sys.stderr.write(f"promotion_webhook: {error}\n")
         return 2
     sys.stdout.write(f"{hook.name} is registered and took a test message; it is told of {', '.join(EVENTS)}\n")

@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from infra.errors import UserError
 from infra.settings import load_settings
 from schemas.names import DATASET, DAY
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ray_jobs.days.printed import report
 
         sys.stdout.write(report(settings, given.dataset, given.partition, given.users))
-    except ValueError as error:
+    except UserError as error:
         sys.stderr.write(f"report: {type(error).__name__}: {error}\n")
         return 2
     return 0

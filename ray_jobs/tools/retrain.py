@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from infra.errors import UserError
 from infra.settings import load_settings
 
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ray_jobs.registry.retraining import render, reproduce
 
         done = reproduce(settings, given.model, given.tolerance, given.users, given.generation)
-    except ValueError as error:
+    except UserError as error:
         sys.stderr.write(f"retrain: {type(error).__name__}: {error}\n")
         return 2
     sys.stdout.write(f"{render(done)}")

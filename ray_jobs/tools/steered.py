@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from infra.errors import UserError
 from infra.settings import load_settings
 from schemas.model_versions import CHAMPION
 from schemas.names import DATASET
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         bold = sys.stdout.isatty()
         sys.stdout.write(steered(settings, given.dataset, given.alias, given.users, bold))
-    except ValueError as error:
+    except UserError as error:
         sys.stderr.write(f"steered: {type(error).__name__}: {error}\n")
         return 2
     return 0

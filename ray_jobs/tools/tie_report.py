@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from infra.errors import SettingError
+from infra.errors import SettingError, UserError
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.settings import training_data_settings
 from ray_jobs.recommenders import settings_class
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs.log_metrics(run_id, [(name, round(value, 6), 0) for name, value in found.measures().items()])
         runs.log_json(run_id, asdict(found), "tie_report.json")
         runs.finish(run_id)
-    except ValueError as error:
+    except UserError as error:
         sys.stderr.write(f"tie_report: {type(error).__name__}: {error}\n")
         return 2
     sys.stdout.write(f"{render(found)}\n")

@@ -6,6 +6,7 @@ import pytest
 import ray
 import ray.data
 
+from infra.errors import UserError
 from infra.settings import load_settings
 from ray_jobs.cluster import connect
 from ray_jobs.tokenizers import tokenizer_class
@@ -68,5 +69,5 @@ def test_a_streamed_fit_is_as_good_as_one_in_memory_and_does_not_leak(recipe, tm
     assert (again.codebook.codes[TRAINING] == first.codebook.codes[TRAINING]).all()
     if recipe in ("rqvae", "fsq"):
         assert fit(streamed(poisoned), "first").reused, "its training items are those of the first run"
-        with pytest.raises(ValueError, match="other settings or item vectors"):
+        with pytest.raises(UserError, match="other settings or item vectors"):
             fit(streamed(vectors + np.float32(1)), "first")

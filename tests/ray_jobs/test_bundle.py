@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_world import small_catalogue, small_histories
 
+from infra.errors import UserError
 from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
@@ -103,7 +104,7 @@ def test_a_file_of_a_bundle_that_is_cut_is_named(tmp_path, cut):
     for name in ("recipe.json", "weights.safetensors", "catalogue.parquet"):
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[: cut(len(whole))])
-        with pytest.raises(ValueError, match=rf"{name.replace('.', '[.]')}.*train the model again"):
+        with pytest.raises(UserError, match=rf"{name.replace('.', '[.]')}.*train the model again"):
             load_bundle(tmp_path)
         (tmp_path / name).write_bytes(whole)
     load_bundle(tmp_path)

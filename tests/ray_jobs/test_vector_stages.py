@@ -11,7 +11,7 @@ import torch
 from mlflow import MlflowClient
 from planted_warehouse import IDENTITY, PARTITION, cluster_of
 
-from infra.errors import SettingError
+from infra.errors import SettingError, UserError
 from ray_jobs import continuation, item_vectors, semantic_ids
 from ray_jobs.data.tables import newest_items, publish, read_table, upsert
 from ray_jobs.recipes.tokenizers.rqvae import RQVAESettings, RQVAETokenizer
@@ -165,7 +165,7 @@ def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_s
     same = RQVAETokenizer(SETTINGS).fit(ArrayVectors(held_out), item_ids, context())
     assert same.reused, "items that training does not see change nothing that is fitted"
     assert (same.codebook.codes[training] == fitted.codebook.codes[training]).all()
-    with pytest.raises(ValueError, match="other settings or item vectors; raise --generation"):
+    with pytest.raises(UserError, match="other settings or item vectors; raise --generation"):
         RQVAETokenizer(SETTINGS).fit(ArrayVectors(vectors * (1 + 0.1 * training[:, None])), item_ids, context())
 
     report = semantic_ids.run(request)

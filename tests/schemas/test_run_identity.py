@@ -120,12 +120,15 @@ def test_a_user_error_ends_with_status_2_and_leaves_its_message(tmp_path, capsys
     assert not (tmp_path / "r.json").exists()
 
 
-def test_a_bug_keeps_its_traceback():
+@pytest.mark.parametrize("bug", [KeyError("bug"), ValueError("shapes (3,) and (4,) differ")])
+def test_a_bug_keeps_its_traceback(bug, tmp_path):
     def break_down(_):
-        raise KeyError("bug")
+        raise bug
 
-    with pytest.raises(KeyError):
-        run_stage("ingest", "", break_down, ["--dataset=d", "--partition=2026-01-31"])
+    uri = str(tmp_path / "r.json")
+    with pytest.raises(type(bug)):
+        run_stage("ingest", "", break_down, ["--dataset=d", "--partition=2026-01-31", f"--report-uri={uri}"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_one_message_after_its_traceback_and_no_refusal(tmp_path, capsys):

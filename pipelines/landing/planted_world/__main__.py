@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.errors import UserError
 from pipelines.landing.planted_world.files import write_world
 from pipelines.landing.planted_world.world import WorldSettings, grow_world
 
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = given.pop("out")
     try:
         world = grow_world(WorldSettings(**given))
-    except ValueError as error:
+    except UserError as error:
         parser.error(str(error))
     reviews, items = write_world(world, folder)
     sys.stdout.write(

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.errors import UserError
 from pipelines.landing.planted_world.files import item_lines, review_line, write_lines, write_truth
 from pipelines.landing.planted_world.world import Position, World, WorldSettings, grow_world
 from schemas.errors import DataError
@@ -261,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         chosen = FeedSettings(**given)
         world = grow_world(WorldSettings(users=users, items=items, seed=chosen.seed, duplicates=0.0))
         runs = write_days(world, chosen, folder)
-    except ValueError as error:
+    except UserError as error:
         parser.error(str(error))
     sys.stdout.write("".join(f"{run.partition}  {run.kind}\n" for run in runs))
 

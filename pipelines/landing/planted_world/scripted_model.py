@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from infra.errors import UserError
 from pipelines.landing.planted_world.perfect_reader import NEUTRAL, PerfectReader
 from pipelines.landing.planted_world.truth import read_truth
 
@@ -27,7 +28,7 @@ _LISTED = re.compile(r"^- (.+)$", re.MULTILINE)
 _WORD = re.compile(r"\s*\S+")
 
 
-class NotUnderstood(ValueError):
+class NotUnderstood(Exception):
     """A request that is none of the project's prompts."""
 
 
@@ -182,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.stdout.write(f"{server.base_url}\n")
             sys.stdout.flush()
             threading.Event().wait()
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         pass

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from infra.doctor import port_is_free
-from infra.errors import SettingError
+from infra.errors import SettingError, UserError
 from infra.settings import load_settings, stage_settings
 from ray_jobs.serving.page.settings import SECTION, PageSettings
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen = stage_settings(PageSettings, SECTION, settings, overrides)
         if not port_is_free(chosen.port):
             raise SettingError(f"{SECTION}.port {chosen.port} is busy: end what listens there, or choose another")
-    except ValueError as error:
+    except UserError as error:
         sys.stderr.write(f"{SECTION}: {type(error).__name__}: {error}\n")
         return 2
     from ray_jobs.serving.page.server import PageServer

@@ -5,6 +5,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from infra.errors import SettingError
 from ray_jobs import recommendations
 from ray_jobs.data.tables import read_table, table_version
 from ray_jobs.registry.audience import audience_of, read_audience
@@ -69,5 +70,5 @@ def test_what_is_missing_or_wrong_is_named(registered):
     gone = {**UPSTREAM, "register.version": "7"}
     with pytest.raises(DataError, match="version 7 of model penchant-tiny is not in the registry"):
         recommendations.run(world.request("recommendations", gone))
-    with pytest.raises(ValueError, match=r"recommendations\.k is 0"):
+    with pytest.raises(SettingError, match=r"recommendations\.k is 0"):
         recommendations.run(world.request("recommendations", UPSTREAM, overrides={"recommendations.k": 0}))
