@@ -12,6 +12,7 @@ import numpy as np
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.histories import Histories
+from ray_jobs.data.settings import for_comparison_only
 from ray_jobs.data.tables import publish, table_exists, table_version
 from ray_jobs.data.training_data import TrainingData, read_training_data
 from ray_jobs.evaluation.evaluator import HISTORY, Ranked, evaluate, evaluate_sampled, evaluation_rows
@@ -35,7 +36,9 @@ from schemas.model_versions import CHAMPION, CHAMPION_KEY, IDENTITY_TAG, PARTITI
 from schemas.stage_request import StageRequest
 
 CHAMPION_COVERAGE, UNKNOWN_TARGETS = "champion_coverage_10", "champion_unknown_targets"
-"""Outputs about the champion, beside ``champion``, its ``<name>/<version>``."""
+CHAMPION_DATA = "champion_data_version"
+"""Outputs about the champion, beside ``champion``, its ``<name>/<version>``; the last one only where it was trained on
+histories that are split in another way, so that it may have seen what is held out here and is not ranked."""
 WORD_SHARES = ("success", "control", "halved")
 ALL_ITEMS = "test.all_items"
 """Before the names of metrics of the published protocol."""
@@ -72,13 +75,17 @@ def run(request: StageRequest) -> StageReport:
     progress.update(0, 1, "reading tables")
     data = read_training_data(settings, request, codes=False, preferences=True)
     candidates = [_popularity(request, data), *_trained(request, data, own)]
+    outputs: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
-        candidates += _champion(settings, request, data, Path(folder))
+        for candidate, trained_on in _champion(settings, request, data, Path(folder)):
+            if trained_on == data.version:
+                candidates.append(candidate)
+            else:
+                outputs |= {CHAMPION: candidate.version, CHAMPION_DATA: trained_on or "as they are"}
     uri = settings.table_uri(request.dataset, EVALUATIONS.name)
     before = table_version(uri) if table_exists(uri) else None
     counts: dict[str, float] = {"users": len(data.histories), "items": len(data.catalogue)}
     reference: dict[str, Ranked] = {}
-    outputs: dict[str, str] = {}
     rows = 0
     if any(candidate.run_id for candidate in candidates):
         runs.connect(settings)
@@ -90,7 +97,10 @@ def run(request: StageRequest) -> StageReport:
         known = data.catalogue if candidate.version else None
         results = evaluate(candidate.recommender, data.histories, ("valid", "test"), own.exclude_seen, notify, known)
         if not all(len(result.ranks) for result in results):
-            raise DataError("no history is long enough (three items) to hold out a validation and a test item")
+            raise DataError(
+                "no history has an item before and at its held-out position in both splits: three items are needed, "
+                "and with training_data.split time an item on each side of both cuts"
+            )
         if not reference:
             reference = {result.split: result for result in results}
         table = evaluation_rows(results, candidate.model, data.histories, data.catalogue.item_ids)
@@ -177,21 +187,26 @@ def _trained(request: StageRequest, data: TrainingData, own: EvaluateSettings) -
     return candidates
 
 
-def _champion(settings: Settings, request: StageRequest, data: TrainingData, folder: Path) -> list[Candidate]:
-    """The registered version that the request names, to be ranked on this day's histories.
+def _champion(
+    settings: Settings, request: StageRequest, data: TrainingData, folder: Path
+) -> list[tuple[Candidate, str]]:
+    """The registered version that the request names, to be ranked on this day's histories, and the version of those
+    that it was trained on.
 
     None where it is of a newer day, whose training has seen what this day holds out; where it is the recommender that
-    was trained; and where the targets here are not the table's, because such models are for comparison only.
+    was trained; and where models of the histories here are for comparison only.
     """
     reference = request.upstream.get(CHAMPION_KEY)
-    if not reference or data.version:
+    if not reference or for_comparison_only(data.version):
         return []
     found = versions.resolve(runs.connect(settings), reference)
     trained = request.upstream.get(f"{RECOMMENDER}.run_identity", "")
     if found.tags.get(PARTITION_TAG, "") > request.partition or found.tags.get(IDENTITY_TAG) == trained:
         return []
     bundle = load_bundle(versions.download_bundle(found, folder))
-    return [Candidate(model_name(CHAMPION, reference), bundle.recommender, CHAMPION, version=reference)]
+    name = model_name(CHAMPION, reference, data.version)
+    candidate = Candidate(name, bundle.recommender, CHAMPION, version=reference)
+    return [(candidate, str(bundle.provenance.get("data_version", "")))]
 
 
 def beside_champion(candidate: Candidate, results: Sequence[Ranked], data: TrainingData) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
+from ray_jobs.data.day_sequences import input_sequences, training_ends
 from ray_jobs.data.tables import (
     input_files,
     input_table,
@@ -21,7 +22,6 @@ from ray_jobs.data.tables import (
     table_version,
     upsert,
 )
-from ray_jobs.data.ties import input_sequences
 from ray_jobs.registry import runs
 from ray_jobs.stages.semantic_ids import DEFAULT_RECIPE, STAGE, SemanticIdsSettings
 from ray_jobs.tokenizers import stored, tokenizer_class
@@ -177,7 +177,7 @@ def training_sequences(
 ) -> tuple[npt.NDArray[np.int64], ...]:
     """Rows in `item_ids` of what each user has at training positions, oldest first, users by id.
 
-    Training positions lie before ``valid_position``, or anywhere where that is null.
+    Which positions are trained on is what `ray_jobs.data.day_sequences` says.
 
     Raises:
         DataError: none of the items occurs at one.
@@ -185,10 +185,9 @@ def training_sequences(
     sequences, _ = input_sequences(settings, request)
     sequences = sequences.sort_by("user_id")
     place = {item: row for row, item in enumerate(item_ids)}
-    ends = pc.coalesce(sequences["valid_position"], sequences["length"]).to_pylist()
     rows = tuple(
         np.array([place[item] for item in items[:end] if item in place], np.int64)
-        for items, end in zip(sequences["item_ids"].to_pylist(), ends, strict=True)
+        for items, end in zip(sequences["item_ids"].to_pylist(), training_ends(sequences), strict=True)
     )
     if not any(len(row) for row in rows):
         raise DataError(

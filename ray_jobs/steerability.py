@@ -12,6 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from infra.errors import SettingError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
+from ray_jobs.data.settings import TIME_SPLIT
 from ray_jobs.data.tables import input_partition, input_table, publish, table_exists, table_version
 from ray_jobs.evaluation.probes import probe, summarise_probes
 from ray_jobs.evaluation.steering import Past, Sample, answer, evaluation_rows, read_pasts, summarise
@@ -19,6 +20,7 @@ from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import runs, steering_plots, steering_report, versions
 from ray_jobs.registry.trained import RECOMMENDER, Trained
 from ray_jobs.stages.steerability import STAGE, SteerabilitySettings
+from schemas.errors import DataError
 from schemas.handoff import Handoff, StageReport
 from schemas.model_versions import CHALLENGER, CHAMPION, CHAMPION_KEY, registered_name
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
@@ -114,10 +116,23 @@ def _chosen(client: MlflowClient, request: StageRequest, own: SteerabilitySettin
 
 
 def _load(asked: Asked) -> Bundle:
+    """The model's bundle.
+
+    Raises:
+        DataError: it was trained on a split by time, which the benchmark's targets are not held out from.
+    """
     if asked.version is None:
-        return load_bundle(asked.bundle_uri)
-    with tempfile.TemporaryDirectory() as folder:
-        return load_bundle(versions.download_bundle(asked.version, folder))
+        bundle = load_bundle(asked.bundle_uri)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = load_bundle(versions.download_bundle(asked.version, folder))
+    if bundle.provenance.get("data_version") == TIME_SPLIT:
+        raise DataError(
+            f"{asked.model} was trained with training_data.split time, and the targets of preference_benchmark are the "
+            "last items of histories, which it may have learned: train with training_data.split last to measure "
+            "steerability"
+        )
+    return bundle
 
 
 def judge(

@@ -206,7 +206,8 @@ def fused(settings: Settings, request: StageRequest, own: RecipeSettings, data: 
     if how.corrections is not Corrections.NONE or how.version:
         raise SettingError(
             "fuse needs the histories as they are, which preference_benchmark was built from: set "
-            "training_data.corrections to none and training_data.ties to as_is, or fuse to []"
+            "training_data.corrections to none, training_data.ties to as_is and training_data.split to last, or fuse "
+            "to []"
         )
     samples = input_partition(settings, request, PREFERENCE_BENCHMARK.name)
     once = fused_examples(samples, data.histories, data.catalogue, own.fuse, own.max_history)

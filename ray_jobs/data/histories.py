@@ -15,6 +15,8 @@ import pyarrow as pa
 from ray_jobs.data.catalogue import Catalogue, IntArray
 from schemas.errors import DataError
 
+TRAINING_END = "training_end"
+"""Column of sequences that are split by time: positions below it are trained on."""
 Split = Literal["valid", "test"]
 
 
@@ -27,6 +29,8 @@ class Histories:
         valid_position, test_position: position of the held-out targets; -1 where the history is too short.
         preferences: per user: position -> preferences that rest on reviews up to that position, newest first.
         times: per user the seconds since 1970 of each item, int64, parallel to `items`; None where nobody knows them.
+        training_end: int64[U], positions below it are trained on; None where that is everything before
+            `valid_position`, or all of a history without one.
     """
 
     user_ids: tuple[str, ...]
@@ -35,6 +39,7 @@ class Histories:
     test_position: IntArray
     preferences: tuple[Mapping[int, tuple[str, ...]], ...]
     times: tuple[IntArray, ...] | None = None
+    training_end: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -49,11 +54,12 @@ class Histories:
             self.test_position[cut],
             self.preferences[cut],
             None if self.times is None else self.times[cut],
+            None if self.training_end is None else self.training_end[cut],
         )
 
     def training_items(self, user: int) -> IntArray:
         """Items at the training positions of a user, oldest first."""
-        end = int(self.valid_position[user])
+        end = int((self.valid_position if self.training_end is None else self.training_end)[user])
         return self.items[user] if end < 0 else self.items[user][:end]
 
     def target_position(self, user: int, split: Split) -> int:
@@ -93,6 +99,7 @@ def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Ta
         test_position=_positions(rows, "test_position"),
         preferences=tuple(known[user] for user in users),
         times=tuple(_seconds(row["occurred_at"]) for row in rows) if "occurred_at" in sequences.column_names else None,
+        training_end=_positions(rows, TRAINING_END) if TRAINING_END in sequences.column_names else None,
     )
 
 

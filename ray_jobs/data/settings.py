@@ -7,6 +7,8 @@ from infra.errors import SettingError
 from infra.settings import Settings, stage_settings
 from schemas.stage_request import StageRequest
 
+TIME_SPLIT = "time-split"
+"""Version of histories that are cut at the same moments for all users."""
 CODEBOOK_KEY = "semantic_ids.codebook"
 """Upstream output: the version of the semantic ids."""
 
@@ -17,6 +19,13 @@ class Corrections(StrEnum):
     NONE = "none"
     REPLACE = "replace"
     REMOVE = "remove"
+
+
+class SplitBy(StrEnum):
+    """What is held out: each user's last two items, or what follows two moments that are the same for all users."""
+
+    LAST = "last"
+    TIME = "time"
 
 
 class Ties(StrEnum):
@@ -37,13 +46,23 @@ class TrainingDataSettings:
             metrics lose by it came from the tie rule. Not together with corrections, which may change a position
             that then is held out.
         ties_seed: of that order.
+        split: ``last`` holds out each user's last two items. ``time`` cuts all histories at the two moments that the
+            stage sequences chose: training ends before the first one, the validation target is the first item between
+            them, the test target the first item after the second. Here and not in ``evaluate``, because training and
+            evaluation must agree. Not together with corrections or shuffled ties, which move positions.
     """
 
     corrections: Corrections = Corrections.NONE
     ties: Ties = Ties.AS_IS
     ties_seed: int = 0
+    split: SplitBy = SplitBy.LAST
 
     def __post_init__(self) -> None:
+        if self.split is SplitBy.TIME and (self.ties, self.corrections) != (Ties.AS_IS, Corrections.NONE):
+            raise SettingError(
+                f"training_data.split is time, training_data.ties {self.ties.value} and training_data.corrections "
+                f"{self.corrections.value}: set split to last, or ties to as_is and corrections to none"
+            )
         if self.ties is Ties.SHUFFLED and self.corrections is not Corrections.NONE:
             raise SettingError(
                 f"training_data.ties is shuffled and training_data.corrections is {self.corrections.value}: set one of "
@@ -54,8 +73,15 @@ class TrainingDataSettings:
 
     @property
     def version(self) -> str:
-        """Name of the histories where their targets are others than the table's, else empty."""
+        """Name of the histories where their targets are others than each user's last two items, else empty."""
+        if self.split is SplitBy.TIME:
+            return TIME_SPLIT
         return f"ties-shuffled-{self.ties_seed}" if self.ties is Ties.SHUFFLED else ""
+
+
+def for_comparison_only(version: str) -> bool:
+    """Whether models of that version of the histories (`TrainingDataSettings.version`) are never promoted."""
+    return version not in ("", TIME_SPLIT)
 
 
 def training_data_settings(settings: Settings, request: StageRequest) -> TrainingDataSettings:

@@ -10,11 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from infra.settings import Settings
-from ray_jobs.data.settings import Ties, training_data_settings
-from ray_jobs.data.tables import input_partition
 from schemas.errors import DataError
-from schemas.stage_request import StageRequest
 
 _PARALLEL = ("item_ids", "ratings")
 
@@ -92,12 +88,3 @@ def move_preferences(preferences: pa.Table, known_at: Mapping[str, Sequence[int]
             rows[row["user_id"], moved] = {**row, "position": moved}
     ordered = [rows[key] for key in sorted(rows)]
     return pa.Table.from_pylist(ordered, schema=preferences.schema)
-
-
-def input_sequences(settings: Settings, request: StageRequest) -> tuple[pa.Table, dict[str, list[int]] | None]:
-    """The day's sequences with ties as the settings have them, and, where they were shuffled, what `shuffle_ties` says
-    of positions.
-    """
-    sequences = input_partition(settings, request, "sequences")
-    own = training_data_settings(settings, request)
-    return (sequences, None) if own.ties is Ties.AS_IS else shuffle_ties(sequences, own.ties_seed)

@@ -8,6 +8,7 @@ from infra.settings import Settings
 from ray_jobs.data import ties
 from ray_jobs.data.catalogue import Catalogue, read_catalogue
 from ray_jobs.data.corrections import move_preferences, remove_suspects, replace_suspects
+from ray_jobs.data.day_sequences import input_sequences
 from ray_jobs.data.histories import Histories, read_histories
 from ray_jobs.data.settings import CODEBOOK_KEY, Corrections, training_data_settings
 from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
@@ -41,7 +42,7 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
     Raises:
         DataError: a table or the codebook is missing; the message names the stage to run.
     """
-    sequences, known_at = ties.input_sequences(settings, request)
+    sequences, known_at = input_sequences(settings, request)
     catalogue = read_catalogue(sequences, newest_items(settings, request))
     codebook = request.upstream.get(CODEBOOK_KEY, "") if codes else ""
     if codes:

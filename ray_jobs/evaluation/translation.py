@@ -66,6 +66,7 @@ class Translation:
         items, times, preferences = [], [], []
         valid: list[int] = []
         test: list[int] = []
+        ends: list[int] = []
         for user, day in enumerate(histories.items):
             own = self.to_own[day]
             kept = np.flatnonzero(own >= 0)
@@ -75,6 +76,7 @@ class Translation:
                 times.append(histories.times[user][kept])
             for positions, given in ((valid, histories.valid_position), (test, histories.test_position)):
                 positions.append(min(int(ahead[given[user]]), len(kept) - 1) if given[user] >= 0 else -1)
+            ends.append(0 if histories.training_end is None else int(ahead[histories.training_end[user]]))
             said = sorted(histories.preferences[user].items())
             preferences.append({max(0, int(ahead[position + 1]) - 1): words for position, words in said})
         return replace(
@@ -84,6 +86,7 @@ class Translation:
             valid_position=np.array(valid, dtype=np.int64),
             test_position=np.array(test, dtype=np.int64),
             preferences=tuple(preferences),
+            training_end=None if histories.training_end is None else np.array(ends, dtype=np.int64),
         )
 
     def targets(self, examples: Examples) -> Examples:

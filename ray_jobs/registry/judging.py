@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from mlflow.entities.model_registry import ModelVersion
 
 from infra.settings import Settings
+from ray_jobs.data.settings import for_comparison_only
 from ray_jobs.data.tables import input_table, read_table, table_exists
 from ray_jobs.evaluation.metrics import FloatArray
 from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS, length_bands
@@ -83,7 +84,7 @@ def choose(
     theirs = of_model(results, baseline.identity)[0]
     new, old = (_numbers(rows) for rows in same_users(evaluations, mine, theirs))
     check = promotion.beside_baseline(new, old, own.baseline_margin, mine.recipe, theirs.recipe)
-    if not check.blocks or version_of(mine.model):
+    if not check.blocks or for_comparison_only(version_of(mine.model)):
         return Choice(trained=asked, check=check)
     instead = promotion.in_place_of(check, _mean(theirs), mine.recipe, theirs.recipe)
     return Choice(trained=baseline, check=instead, lost=asked, why=check)
@@ -130,7 +131,7 @@ def judge(case: Case) -> Decision:
         )
     checks = [case.choice.check, promotion.above_popularity(_mean(case.results[0]), _mean(popularity))]
     other = version_of(case.results[0].model)
-    if other:
+    if for_comparison_only(other):
         note = f"trained on histories with other targets ({other}), for comparison only"
         checks.append(promotion.refused("histories", note))
     elif case.champion is None:
@@ -160,6 +161,14 @@ def _beside(case: Case, champion: ModelVersion) -> list[Check]:
     older = promotion.day(case.request.partition, champion.tags.get(PARTITION_TAG, ""), named)
     if older.blocks:
         return [older]
+    theirs_on = case.request.upstream.get("evaluate.champion_data_version")
+    if theirs_on and case.request.upstream.get("evaluate.champion") == reference:
+        mine_on = version_of(case.results[0].model) or "as they are"
+        note = (
+            f"{named} was trained on histories split {theirs_on!r}, the challenger on {mine_on!r}: what one of them "
+            "learned from is held out from the other; give the alias champion to a version of this split by hand once"
+        )
+        return [older, promotion.refused("split", note)]
     result = _result_of(case, reference)
     mine, theirs = same_users(case.evaluations, case.results[0], result)
     new, old = _numbers(mine), _numbers(theirs)
@@ -211,7 +220,7 @@ def _result_of(case: Case, reference: str) -> ModelResult:
             f'there, in Airflow by clearing the task "champion", else with --upstream \'{{"{CHAMPION_KEY}": '
             f'"{reference}"}}\' for evaluate'
         )
-    name = model_name(CHAMPION, reference)
+    name = model_name(CHAMPION, reference, version_of(case.results[0].model))
     found = [result for result in summarise(case.evaluations) if result.model == name]
     if not found:
         raise DataError(f"table evaluations has no rows of {name} for this partition; run the evaluate stage again")

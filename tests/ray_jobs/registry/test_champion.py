@@ -90,6 +90,21 @@ def test_a_champion_of_yesterday_is_ranked_on_todays_users_and_the_gate_says_so(
     assert register.run(registering).status == "reused"
 
 
+def test_a_champion_of_another_split_is_not_ranked_and_not_replaced(tomorrow, tmp_path):
+    world, request = tomorrow
+    asked = replace(request, upstream={**request.upstream, "champion.model": f"{NAME}/1"})
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    data = read_training_data(world.settings, asked, codes=False, preferences=False)
+    found = evaluate._champion(world.settings, asked, replace(data, version="time-split"), folder)
+    assert [(candidate.model, trained_on) for candidate, trained_on in found] == [(f"champion@{NAME}/1@time-split", "")]
+    report = evaluate.run(request)
+    upstream = request.upstream | {f"evaluate.{key}": value for key, value in report.outputs.items()}
+    upstream |= {"evaluate.champion": f"{NAME}/1", "evaluate.champion_data_version": "time-split"}
+    decision = register.run(replace(request, stage="register", upstream=upstream)).outputs["decision"]
+    assert decision.startswith("kept: champion version 1 was trained on histories split 'time-split'")
+
+
 def _run(request):
     return request.upstream["train_recommender.mlflow_run_id"]
 
@@ -102,7 +117,7 @@ def test_nobody_is_compared_with_itself_or_with_one_that_has_seen_more(tomorrow,
 
     def compared(data=data, **upstream):
         asked = replace(request, upstream={**request.upstream, **upstream})
-        return [found.model for found in evaluate._champion(world.settings, asked, data, folder)]
+        return [found.model for found, _ in evaluate._champion(world.settings, asked, data, folder)]
 
     champion = {"champion.model": f"{NAME}/1"}
     assert compared() == []

@@ -1,0 +1,59 @@
+"""The day's sequences with ties and held-out positions as the settings of training data have them."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.settings import Settings
+from ray_jobs.data.histories import TRAINING_END
+from ray_jobs.data.settings import SplitBy, Ties, training_data_settings
+from ray_jobs.data.tables import input_partition
+from ray_jobs.data.ties import shuffle_ties
+from schemas.errors import DataError
+from schemas.stage_request import StageRequest
+
+
+def input_sequences(settings: Settings, request: StageRequest) -> tuple[pa.Table, dict[str, list[int]] | None]:
+    """The day's sequences, and, where their ties were shuffled, what `shuffle_ties` says of positions.
+
+    Raises:
+        DataError: the day has no sequences, or none of them can be split as the settings say.
+    """
+    sequences = input_partition(settings, request, "sequences")
+    own = training_data_settings(settings, request)
+    if own.split is SplitBy.TIME:
+        return split_by_time(sequences), None
+    return (sequences, None) if own.ties is Ties.AS_IS else shuffle_ties(sequences, own.ties_seed)
+
+
+def split_by_time(sequences: pa.Table) -> pa.Table:
+    """`sequences` with what is held out after the global cuts, and the column `TRAINING_END`.
+
+    The validation target is a user's first item at or after the validation cut and before the test cut, the test
+    target the first one at or after the test cut: one of each per user, as with the split by last items, so that users
+    stay the unit of intervals and paired tests. A user who chose nothing then has no target.
+
+    Raises:
+        DataError: no user has an item before the cuts and one after the test cut.
+    """
+    valid, test = sequences["time_valid_start"], sequences["time_test_start"]
+    if not pc.any(pc.and_(pc.greater(valid, 0), pc.less(test, sequences["length"]))).as_py():
+        raise DataError(
+            "table sequences has no user with items both before the validation cut and after the test cut, so that "
+            "nothing can be learned and judged by time: lower sequences.valid_quantile and sequences.test_quantile, "
+            "or set training_data.split to last"
+        )
+    nowhere = pa.scalar(None, pa.int32())
+    columns = {
+        "valid_position": pc.if_else(pc.less(valid, test), valid, nowhere),
+        "test_position": pc.if_else(pc.less(test, sequences["length"]), test, nowhere),
+    }
+    for name, values in columns.items():
+        sequences = sequences.set_column(sequences.column_names.index(name), sequences.schema.field(name), values)
+    return sequences.append_column(TRAINING_END, valid)
+
+
+def training_ends(sequences: pa.Table) -> list[int]:
+    """Position of each row up to which is trained: before the validation target, or all of it where there is none."""
+    if TRAINING_END in sequences.column_names:
+        return sequences[TRAINING_END].to_pylist()  # type: ignore[no-any-return]
+    return pc.coalesce(sequences["valid_position"], sequences["length"]).to_pylist()  # type: ignore[no-any-return]
