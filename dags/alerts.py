@@ -14,8 +14,8 @@ from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback  # type: 
 from dags.operators.stages import run_page
 from infra.alerts import Alert, deliver
 from infra.settings import AlertSettings, load_settings
+from schemas.addresses import remove
 from schemas.failure import Failure, read_failure, write_failure
-from schemas.handoff import remove
 
 _LONGEST = 2_000
 _log = logging.getLogger(__name__)

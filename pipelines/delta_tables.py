@@ -30,11 +30,12 @@ from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
+from schemas.addresses import filesystem_of
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
 from schemas.table import KEPT_LOG, Table
-from schemas.table_seal import check_files, check_log, filesystem_of, seal_table
+from schemas.table_seal import check_files, check_log, seal_table
 from schemas.tables import TABLES
 
 _CONFLICTS = (

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 
 from infra.errors import UserError
-from schemas.handoff import damaged, read_text, write_text
+from schemas.addresses import damaged, read_text, write_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,19 +5,13 @@ a person wants to see. The orchestrator reads it and gives the hand-offs to the 
 """
 
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from infra import state
-from infra.errors import DamagedFile
 from infra.masks import masked
+from schemas.addresses import read_text, write_text
 from schemas.errors import DataError
-
-if TYPE_CHECKING:
-    from pyarrow import fs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,67 +63,6 @@ class StageReport:
         """The inverse of `to_dict`."""
         handoffs = {name: Handoff(**value) for name, value in raw["handoffs"].items()}
         return cls(**{**raw, "handoffs": handoffs})
-
-
-def _open(uri: str) -> "tuple[fs.FileSystem, str]":
-    """The file system of `uri` and the path in it. PyArrow, which loads numpy, waits until a file is opened."""
-    from pyarrow import fs
-
-    if "://" not in uri:
-        return fs.LocalFileSystem(), uri
-    return fs.FileSystem.from_uri(uri)
-
-
-def _is_there(filesystem: "fs.FileSystem", path: str) -> bool:
-    from pyarrow import fs
-
-    return filesystem.get_file_info(path).type != fs.FileType.NotFound
-
-
-def write_text(uri: str, text: str) -> None:
-    """Write `text` at `uri` (a path or an object-store address) so that readers never see half a file.
-
-    Reports, messages and failures pass here, and so no key does.
-    """
-    text = masked(text)
-    if "://" not in uri:
-        state.write_text(Path(uri), text)
-        return
-    filesystem, path = _open(uri)
-    filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
-    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
-    with filesystem.open_output_stream(temporary) as stream:
-        stream.write(text.encode())
-    filesystem.move(temporary, path)
-
-
-def read_text(uri: str) -> str | None:
-    """The text at `uri`, or None when nothing is there.
-
-    Raises:
-        DamagedFile: what is there is no text.
-    """
-    filesystem, path = _open(uri)
-    if not _is_there(filesystem, path):
-        return None
-    with filesystem.open_input_stream(path) as stream:
-        content = stream.read()
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise damaged(uri, error) from error
-
-
-def damaged(uri: str, error: Exception) -> DamagedFile:
-    """The error about a file of a stage that cannot be read."""
-    return state.damaged(uri, error, "delete it and run the stage again")
-
-
-def remove(uri: str) -> None:
-    """Remove the file at `uri`; nothing happens when it is not there."""
-    filesystem, path = _open(uri)
-    if _is_there(filesystem, path):
-        filesystem.delete_file(path)
 
 
 def error_uri(report_uri: str) -> str:

@@ -2,20 +2,10 @@
 
 from pathlib import Path
 
-from pyarrow import fs
-
 from infra.errors import UserError
+from schemas.addresses import bytes_below
 from schemas.dataset import Dataset
 from schemas.stage_request import StageRequest
-
-
-def bytes_below(address: str) -> int:
-    """Bytes of the file at `address`, or of all files below it (old versions of a table included); 0 for none."""
-    filesystem, path = (fs.LocalFileSystem(), address) if "://" not in address else fs.FileSystem.from_uri(address)
-    found = filesystem.get_file_info(path)
-    if found.type != fs.FileType.Directory:
-        return found.size or 0
-    return sum(file.size or 0 for file in filesystem.get_file_info(fs.FileSelector(path, recursive=True)))
 
 
 def input_bytes(request: StageRequest, datasets_dir: Path, tables: str) -> int | None:

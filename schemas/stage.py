@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from infra.errors import UserError
+from schemas.addresses import write_text
 from schemas.errors import bounded
-from schemas.handoff import StageReport, error_uri, write_report, write_text
+from schemas.handoff import StageReport, error_uri, write_report
 from schemas.stage_request import StageRequest
 
 DISK_FULL = "No space left on device"

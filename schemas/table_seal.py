@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 from pyarrow import fs
 
+from schemas.addresses import filesystem_of
 from schemas.artifact_seal import read_seal_text, seal_text
 from schemas.digests import changed, digest_of
 from schemas.errors import DataError
@@ -48,14 +49,6 @@ class Seal:
     log: dict[str, str]
     files: dict[str, str]
     starts: dict[str, int]
-
-
-def filesystem_of(uri: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a table's address and the path in it."""
-    if "://" not in uri:
-        return fs.LocalFileSystem(), uri
-    files, path = fs.FileSystem.from_uri(re.sub("^s3a:", "s3:", uri))
-    return files, path
 
 
 def seal_table(uri: str, *, anew: bool = False) -> None:

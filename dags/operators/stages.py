@@ -14,7 +14,8 @@ from airflow.sdk.log import mask_secret
 from infra import masks
 from infra.home import here
 from infra.settings import Settings, load_settings
-from schemas.handoff import StageReport, error_uri, read_report, read_text, remove, write_report
+from schemas.addresses import read_text, remove
+from schemas.handoff import StageReport, error_uri, read_report, write_report
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
 from schemas.recipes import RECOMMENDERS
 from schemas.stage_request import StageRequest

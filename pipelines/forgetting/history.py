@@ -11,10 +11,11 @@ from pyarrow import fs
 from pyspark.sql import SparkSession
 
 from pipelines.delta_tables import newest_version, user_metadata
+from schemas.addresses import filesystem_of
 from schemas.erasures import NOTE
 from schemas.run_identity import RunIdentity
 from schemas.table import Table
-from schemas.table_seal import filesystem_of, seal_table
+from schemas.table_seal import seal_table
 
 _UNCHECKED = "spark.databricks.delta.retentionDurationCheck.enabled"
 _LISTING_TASKS = "spark.sql.sources.parallelPartitionDiscovery.parallelism"

@@ -16,7 +16,8 @@ from pipelines.forgetting.search import IdSearch
 from pipelines.gates import data_docs
 from pipelines.gates.result import GateResult
 from pipelines.pages.render import write_page
-from schemas.table_seal import check_log, filesystem_of
+from schemas.addresses import filesystem_of
+from schemas.table_seal import check_log
 
 _IDS = ("user_id", "history_user_id")
 _COMPOSED = ("row_key", "raw", "sample_id")

@@ -14,6 +14,7 @@ from pyarrow import fs
 from infra.settings import Settings
 from ray_jobs.cleaning.keeping import Registry
 from ray_jobs.cleaning.settings import CleanUpSettings
+from schemas.addresses import filesystem_of
 from schemas.handoff import read_report
 from schemas.model_versions import IDENTITY_TAG, VERSION_TAG
 
@@ -93,7 +94,7 @@ def remove(client: MlflowClient, settings: Settings, dataset: str, leftover: Lef
             client.delete_logged_model(model.model_id)
         get_artifact_repository(run.info.artifact_uri).delete_artifacts()
     for address in leftover.folders:
-        filesystem, path = _open(address)
+        filesystem, path = filesystem_of(address)
         filesystem.delete_dir(path)
     _forget_reports(settings, dataset, leftover)
     if leftover.version:
@@ -117,13 +118,9 @@ def _folders(settings: Settings, identity: str) -> tuple[str, ...]:
     return (f"{settings.home}/bundles/{identity}", f"{storage}/{identity}", f"{storage}/examples/{identity}")
 
 
-def _open(address: str) -> tuple[fs.FileSystem, str]:
-    return fs.FileSystem.from_uri(address) if "://" in address else (fs.LocalFileSystem(), address)
-
-
 def _size(address: str) -> tuple[int, int]:
     """Files below `address`, and their bytes."""
-    filesystem, path = _open(address)
+    filesystem, path = filesystem_of(address)
     below = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     sizes = [found.size for found in below if found.is_file]
     return len(sizes), sum(sizes)

@@ -23,12 +23,13 @@ from pyarrow import fs
 from pyarrow.parquet import filters_to_expression
 
 from infra.settings import Settings
+from schemas.addresses import filesystem_of
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
 from schemas.stage_request import StageRequest
 from schemas.table import KEPT_LOG, Table
-from schemas.table_seal import check_files, check_log, filesystem_of, seal_table
+from schemas.table_seal import check_files, check_log, seal_table
 from schemas.tables import TABLES
 
 _ATTEMPTS = 12

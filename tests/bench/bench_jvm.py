@@ -17,8 +17,8 @@ from pathlib import Path
 from infra.settings import REPOSITORY, load_settings
 from infra.spark_conf import SMALL_BYTES, properties_file, spark_conf, spark_home
 from infra.spark_driver import spark_submit
+from schemas.addresses import bytes_below
 from schemas.dataset import Dataset
-from schemas.input_size import bytes_below
 
 DAY = "2026-01-31"
 

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from schemas.handoff import StageReport, error_uri, write_report, write_text
+from schemas.addresses import write_text
+from schemas.handoff import StageReport, error_uri, write_report
 from schemas.stage import TASK_STARTED
 
 STARTED = 1_770_000_000

@@ -16,7 +16,8 @@ from ray.job_submission import JobStatus
 
 from dags.operators import ray_stage, spark_stage
 from infra.settings import REPOSITORY
-from schemas.handoff import Handoff, StageReport, error_uri, write_report, write_text
+from schemas.addresses import write_text
+from schemas.handoff import Handoff, StageReport, error_uri, write_report
 from schemas.stage_request import StageRequest
 
 FAILS = sys.argv[1]

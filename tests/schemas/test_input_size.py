@@ -2,9 +2,10 @@
 
 import pytest
 
+from schemas.addresses import bytes_below
 from schemas.dataset import Dataset
 from schemas.handoff import Handoff
-from schemas.input_size import bytes_below, input_bytes
+from schemas.input_size import input_bytes
 from schemas.stage_request import StageRequest
 
 

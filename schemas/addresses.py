@@ -1,0 +1,89 @@
+"""Files at an address, which is a path of this machine or names an object store: where they are, and small texts there.
+
+PyArrow, which loads numpy, waits until an address is looked up.
+"""
+
+import re
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra import state
+from infra.errors import DamagedFile
+from infra.masks import masked
+
+if TYPE_CHECKING:
+    from pyarrow import fs
+
+
+def filesystem_of(address: str) -> "tuple[fs.FileSystem, str]":
+    """The file system of `address` and the path in it. Spark's ``s3a:`` is ``s3:`` here."""
+    from pyarrow import fs
+
+    if "://" not in address:
+        return fs.LocalFileSystem(), address
+    files, path = fs.FileSystem.from_uri(re.sub("^s3a:", "s3:", address))
+    return files, path
+
+
+def bytes_below(address: str) -> int:
+    """Bytes of the file at `address`, or of all files below it; 0 for none."""
+    from pyarrow import fs
+
+    files, path = filesystem_of(address)
+    found = files.get_file_info(path)
+    if found.type != fs.FileType.Directory:
+        return found.size or 0
+    return sum(file.size or 0 for file in files.get_file_info(fs.FileSelector(path, recursive=True)))
+
+
+def write_text(address: str, text: str) -> None:
+    """Write `text` at `address` so that readers never see half a file.
+
+    Reports, messages and failures pass here, and so no key does.
+    """
+    text = masked(text)
+    if "://" not in address:
+        state.write_text(Path(address), text)
+        return
+    files, path = filesystem_of(address)
+    files.create_dir(path.rsplit("/", 1)[0], recursive=True)
+    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    with files.open_output_stream(temporary) as stream:
+        stream.write(text.encode())
+    files.move(temporary, path)
+
+
+def read_text(address: str) -> str | None:
+    """The text at `address`, or None when nothing is there.
+
+    Raises:
+        DamagedFile: what is there is no text.
+    """
+    files, path = filesystem_of(address)
+    if not _is_there(files, path):
+        return None
+    with files.open_input_stream(path) as stream:
+        content = stream.read()
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise damaged(address, error) from error
+
+
+def damaged(address: str, error: Exception) -> DamagedFile:
+    """The error about a stage's file at `address` that cannot be read."""
+    return state.damaged(address, error, "delete it and run the stage again")
+
+
+def remove(address: str) -> None:
+    """Remove the file at `address`; nothing happens when it is not there."""
+    files, path = filesystem_of(address)
+    if _is_there(files, path):
+        files.delete_file(path)
+
+
+def _is_there(files: "fs.FileSystem", path: str) -> bool:
+    from pyarrow import fs
+
+    return bool(files.get_file_info(path).type != fs.FileType.NotFound)
