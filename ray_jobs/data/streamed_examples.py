@@ -19,10 +19,10 @@ from ray_jobs.data.catalogue import IntArray
 from ray_jobs.data.examples import Examples
 from ray_jobs.data.histories import Histories
 from ray_jobs.recommenders.base import Recommender
+from schemas.addresses import read_text, write_text
 from schemas.artifact_seal import read_seal_text, seal_text
 from schemas.digests import changed, digest_of
 from schemas.errors import DataError
-from schemas.handoff import read_text, write_text
 
 MANIFEST = "manifest.json"
 ROWS_PER_FILE = 200_000

@@ -7,6 +7,7 @@ Other processors add up in another order, so the file says on which kind it was 
 
 import json
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,8 +105,8 @@ def recommender(name: str) -> dict:
     }
 
 
-def tokenizer(name: str) -> dict:
-    """Records of the fit and the codes that come out."""
+def tokenizer(name: str, home: str) -> dict:
+    """Records of the fit, which may write below `home`, and the codes that come out."""
     torch.set_num_threads(1)
     recipe, settings = tokenizer_class(name), tokenizer_settings_class(name)(**TOKENIZERS[name])
     rng = np.random.default_rng(1)
@@ -117,7 +118,7 @@ def tokenizer(name: str) -> dict:
         module.load_state_dict(state.model)
         return {"records": state.records, "codes": module.quantise(torch.from_numpy(vectors)).tolist()}
     context = FitContext(
-        training=training, version="v", ray=RaySettings(), run_name="r", home="", stage="semantic_ids",
+        training=training, version="v", ray=RaySettings(), run_name="r", home=home, stage="semantic_ids",
         sequences=tuple(rng.permutation(60)[:6] for _ in range(20)),
     )  # fmt: skip
     fitted = recipe(settings).fit(ArrayVectors(vectors), [f"i{n:02d}" for n in range(60)], context)
@@ -142,7 +143,7 @@ def denoiser() -> dict:
 def everything() -> dict:
     """All of it by name, and the machine."""
     made = {f"recommender {name}": recommender(name) for name in RECOMMENDERS}
-    made |= {f"tokenizer {name}": tokenizer(name) for name in TOKENIZERS}
+    made |= {f"tokenizer {name}": tokenizer(name, tempfile.mkdtemp()) for name in TOKENIZERS}
     return {"machine": machine(), **made, "denoiser": denoiser()}
 
 

@@ -35,8 +35,8 @@ def test_recommender(name):
 
 
 @pytest.mark.parametrize("name", golden_numbers.TOKENIZERS)
-def test_tokenizer(name):
-    check(golden_numbers.tokenizer(name), f"tokenizer {name}")
+def test_tokenizer(name, tmp_path):
+    check(golden_numbers.tokenizer(name, str(tmp_path)), f"tokenizer {name}")
 
 
 def test_denoiser():
