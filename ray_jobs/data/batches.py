@@ -1,83 +1,71 @@
 """Examples as padded tensors, and where training workers get them from."""
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ray_jobs.data.catalogue import IntArray
-from ray_jobs.data.examples import Examples
+from ray_jobs.data.examples import Array, Examples, Of, make_examples
+from schemas.columns import COLUMNS, HISTORY
 
-PAD = -1
 BUCKET = 16
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples as tensors.
+    """Examples as tensors, see `schemas.columns`; the attributes are None where a batch lacks the column.
+
+    ``history`` is int64[B, L], oldest first, padded on the right, where L is the longest history here; ``times`` is
+    padded alike; ``targets`` is int64[B], `PAD` where unknown; of ``preferences`` those that nobody gave are empty.
 
     Args:
-        history: int64[B, L], oldest first, padded on the right with `PAD`; L is the longest history here.
-        lengths: int64[B].
-        targets: int64[B]; `PAD` where the target is unknown.
-        preferences: B strings, empty where none is given.
-        times: int64[B, L], seconds since 1970 of the history, 0 at pads; None where nobody knows them.
-        asked_at: int64[B], when the recommendation is wanted (the target's time where it is known); None as `times`.
-        negative: bool[B], True where the preference rejects the target; None where it never does.
-        strength: float[B], how strongly the steering layer counts each preference, 1 as fitted; None for 1.
-        seen: int64[B, E], every item before the target's position, inside the window or not, padded with `PAD`; None as
-            in `Examples`.
+        columns: by name B texts, or a tensor [B], or [B, L] along an axis, with a further dimension for vectors.
+        sizes: int64[B] by axis, how many values are no padding.
     """
 
-    history: torch.Tensor
-    lengths: torch.Tensor
-    targets: torch.Tensor
-    preferences: tuple[str, ...]
-    times: torch.Tensor | None = None
-    asked_at: torch.Tensor | None = None
-    negative: torch.Tensor | None = None
-    strength: torch.Tensor | None = None
-    seen: torch.Tensor | None = None
+    columns: Mapping[str, torch.Tensor | tuple[str, ...]]
+    sizes: Mapping[str, torch.Tensor]
+    history = Of[torch.Tensor]()
+    targets = Of[torch.Tensor]()
+    preferences = Of[tuple[str, ...]]()
+    times = Of[torch.Tensor | None]()
+    asked_at = Of[torch.Tensor | None]()
+    negative = Of[torch.Tensor | None]()
+    strength = Of[torch.Tensor | None]()
+    seen = Of[torch.Tensor | None]()
 
     def __len__(self) -> int:
         return len(self.preferences)
 
+    @property
+    def lengths(self) -> torch.Tensor:
+        """int64[B], of the histories."""
+        return self.sizes[HISTORY]
+
     def rows(self, start: int, stop: int) -> "Batch":
         """Its examples from `start` up to `stop`."""
-        cut = slice(start, stop)
         return Batch(
-            self.history[cut],
-            self.lengths[cut],
-            self.targets[cut],
-            self.preferences[cut],
-            None if self.times is None else self.times[cut],
-            None if self.asked_at is None else self.asked_at[cut],
-            None if self.negative is None else self.negative[cut],
-            None if self.strength is None else self.strength[cut],
-            None if self.seen is None else self.seen[cut],
+            {name: values[start:stop] for name, values in self.columns.items()},
+            {axis: sizes[start:stop] for axis, sizes in self.sizes.items()},
         )
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`."""
         return Batch(
-            self.history.to(device),
-            self.lengths.to(device),
-            self.targets.to(device),
-            self.preferences,
-            None if self.times is None else self.times.to(device),
-            None if self.asked_at is None else self.asked_at.to(device),
-            None if self.negative is None else self.negative.to(device),
-            None if self.strength is None else self.strength.to(device),
-            None if self.seen is None else self.seen.to(device),
+            {name: values if isinstance(values, tuple) else values.to(device) for name, values in self.columns.items()},
+            {axis: sizes.to(device) for axis, sizes in self.sizes.items()},
         )
+
+    def with_columns(self, **columns: torch.Tensor | tuple[str, ...]) -> "Batch":
+        """The same examples with other values in `columns`."""
+        return Batch({**self.columns, **columns}, self.sizes)
 
     def with_strength(self, strength: float) -> "Batch":
         """The same examples with preferences that count `strength` times as strongly as fitted."""
-        return replace(self, strength=torch.full((len(self),), strength, device=self.history.device))
+        return self.with_columns(strength=torch.full((len(self),), strength, device=self.history.device))
 
 
 class ExampleSource(Protocol):
@@ -97,7 +85,7 @@ class InMemoryExamples:
 
     def __init__(self, examples: Examples) -> None:
         self.examples = examples
-        self._lengths = np.diff(examples.offsets)
+        self._lengths = examples.lengths
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -136,55 +124,38 @@ def bucketed(order: IntArray, lengths: IntArray, batch_size: int, rng: np.random
 
 def collate(examples: Examples, rows: IntArray) -> Batch:
     """The examples at `rows` as one padded batch."""
-    part = examples.at(rows)
-    lengths = np.diff(part.offsets)
-    batch = _batch(lengths, part.items, part.targets, part.preferences, part.times, part.target_times, part.negative)
-    if part.seen is None or part.seen_offsets is None:
-        return batch
-    return replace(batch, seen=_padded(part.seen, np.diff(part.seen_offsets), PAD))
+    return to_batch(examples.at(rows))
+
+
+def to_batch(examples: Examples) -> Batch:
+    """All `examples` as one padded batch, without the columns that are of no use to a model."""
+    lengths = {axis: np.diff(offsets) for axis, offsets in examples.offsets.items()}
+    columns: dict[str, torch.Tensor | tuple[str, ...]] = {}
+    for name, values in examples.columns.items():
+        column = COLUMNS[name]
+        if not column.batched:
+            continue
+        if isinstance(values, tuple):
+            columns[name] = values
+        else:
+            rows = _padded(values, lengths[column.along], column.pad) if column.along else values
+            columns[name] = torch.from_numpy(rows)
+    return Batch(columns, {axis: torch.from_numpy(sizes) for axis, sizes in lengths.items()})
 
 
 def make_batch(
-    histories: Sequence[IntArray | Sequence[int]],
+    history: Sequence[IntArray | Sequence[int]],
     preferences: Sequence[str],
     targets: IntArray | None = None,
-    times: Sequence[IntArray | Sequence[int]] | None = None,
-    asked_at: IntArray | None = None,
-    negative: npt.NDArray[np.bool_] | None = None,
+    **columns: Sequence[Any] | Array | None,
 ) -> Batch:
-    """Pad `histories` (catalogue indices, oldest first) and their `times` on the right."""
-    lengths = np.array([len(h) for h in histories], dtype=np.int64)
-    goals = np.full(len(histories), PAD, dtype=np.int64) if targets is None else targets
-    joined = None if times is None else _joined(times)
-    return _batch(lengths, _joined(histories), goals, tuple(preferences), joined, asked_at, negative)
+    """A batch from a value, or a row of values along an axis, for each example; a column that is None is left out."""
+    given = {HISTORY: history, "preferences": preferences, "targets": targets, **columns}
+    return to_batch(make_examples(len(history), {name: v for name, v in given.items() if v is not None}))
 
 
-def _batch(
-    lengths: IntArray,
-    items: IntArray,
-    targets: IntArray,
-    preferences: tuple[str, ...],
-    times: IntArray | None,
-    asked_at: IntArray | None,
-    negative: npt.NDArray[np.bool_] | None,
-) -> Batch:
-    return Batch(
-        _padded(items, lengths, PAD),
-        torch.from_numpy(lengths),
-        torch.from_numpy(targets),
-        preferences,
-        None if times is None else _padded(times, lengths, 0),
-        None if asked_at is None else torch.from_numpy(asked_at),
-        None if negative is None else torch.from_numpy(negative),
-    )
-
-
-def _joined(rows: Sequence[IntArray | Sequence[int]]) -> IntArray:
-    return np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int64)
-
-
-def _padded(values: IntArray, lengths: IntArray, filler: int) -> torch.Tensor:
-    """Rows of `lengths`, whose values lie one after another, as int64[B, L]."""
-    padded = np.full((len(lengths), max(1, int(lengths.max(initial=0)))), filler, dtype=np.int64)
+def _padded(values: Array, lengths: IntArray, pad: float) -> Array:
+    """Rows of `lengths`, whose values lie one after another, as [B, L] or [B, L, D]."""
+    padded = np.full((len(lengths), max(1, int(lengths.max(initial=0))), *values.shape[1:]), pad, dtype=values.dtype)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = values
-    return torch.from_numpy(padded)
+    return padded

@@ -1,137 +1,198 @@
 """(history, target) pairs, and how they are made of histories."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ray_jobs.data.catalogue import IntArray
 from ray_jobs.data.histories import Histories, Split
+from schemas.columns import COLUMNS, HISTORY, Column
 from schemas.preferences import join_preferences
+
+Array = npt.NDArray[Any]
+Values = Array | tuple[str, ...]
+"""Of one column: a text per example, or an array with one value per example or with all values along its axis."""
+T = TypeVar("T")
+
+
+class Of(Generic[T]):
+    """Attribute that reads the column of its name, or the one named, of `Examples` or a batch; None without it."""
+
+    def __init__(self, column: str = "") -> None:
+        self._column = column
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._column = self._column or name
+
+    def __get__(self, bag: Any, owner: type) -> T:
+        return cast(T, bag.columns.get(self._column))
 
 
 @dataclass(frozen=True)
 class Examples:
-    """(history, target) pairs as flat arrays.
+    """(history, target) pairs as flat arrays, see `schemas.columns`.
 
     Args:
-        items: histories one after another; example e owns ``items[offsets[e]:offsets[e + 1]]``.
-        targets: int64[E].
-        users: int64[E], index into `Histories`.
-        positions: int64[E], position of the target.
-        preferences: one string per example, empty where none is given.
-        times: seconds since 1970, int64, parallel to `items`; None where nobody knows them.
-        target_times: int64[E], when the target was chosen; None as `times`.
-        negative: bool[E], True where the preference rejects the target; None where it never does.
-        seen: every item before the target's position, inside the window `items` or not, one example after another;
-            example e owns ``seen[seen_offsets[e]:seen_offsets[e + 1]]``. None where nothing is left out by it.
+        columns: values by column, E in all, or along an axis those of one example after another.
+        offsets: int64[E + 1] by axis; example e owns the values from ``offsets[axis][e]`` to ``offsets[axis][e + 1]``.
     """
 
-    items: IntArray
-    offsets: IntArray
-    targets: IntArray
-    users: IntArray
-    positions: IntArray
-    preferences: tuple[str, ...]
-    times: IntArray | None = None
-    target_times: IntArray | None = None
-    negative: npt.NDArray[np.bool_] | None = None
-    seen: IntArray | None = None
-    seen_offsets: IntArray | None = None
+    columns: Mapping[str, Values]
+    offsets: Mapping[str, IntArray]
+    items = Of[IntArray](HISTORY)
+    targets = Of[IntArray]()
+    preferences = Of[tuple[str, ...]]()
+    users = Of[IntArray]()
+    positions = Of[IntArray]()
+    times = Of[IntArray | None]()
+    asked_at = Of[IntArray | None]()
+    negative = Of[npt.NDArray[np.bool_] | None]()
+    seen = Of[IntArray | None]()
+
+    def __post_init__(self) -> None:
+        for name, values in self.columns.items():
+            axis = COLUMNS[name].along
+            if len(values) != (wanted := int(self.offsets[axis][-1]) if axis else len(self)):
+                raise ValueError(f"column {name} has {len(values)} values where {wanted} are wanted")
 
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def lengths(self) -> IntArray:
+        """int64[E], of the histories."""
+        return np.diff(self.offsets[HISTORY])
+
     def history(self, row: int) -> IntArray:
         """The history of one example, oldest first."""
-        return self.items[self.offsets[row] : self.offsets[row + 1]]
+        return self.items[slice(*self.offsets[HISTORY][row : row + 2])]
 
     def seen_targets(self) -> int:
         """How many targets are among what their user has `seen`, so that leaving that out leaves them out, too."""
-        assert self.seen is not None
-        assert self.seen_offsets is not None
-        rows = np.repeat(np.arange(len(self)), np.diff(self.seen_offsets))
+        rows = np.repeat(np.arange(len(self)), np.diff(self.offsets["seen"]))
         return len(np.unique(rows[self.seen == self.targets[rows]]))
 
     def at(self, rows: IntArray, with_history: bool = True) -> "Examples":
         """The examples at `rows`, in that order, with their histories or with empty ones."""
-        places, offsets = _places(self.offsets, rows, with_history)
-        seen, seen_offsets = self.seen, self.seen_offsets
-        if seen is not None and seen_offsets is not None:
-            chosen, seen_offsets = _places(seen_offsets, rows)
-            seen = seen[chosen]
-        return Examples(
-            items=self.items[places],
-            offsets=offsets,
-            targets=self.targets[rows],
-            users=self.users[rows],
-            positions=self.positions[rows],
-            preferences=tuple(self.preferences[row] for row in rows.tolist()),
-            times=None if self.times is None else self.times[places],
-            target_times=None if self.target_times is None else self.target_times[rows],
-            negative=None if self.negative is None else self.negative[rows],
-            seen=seen,
-            seen_offsets=seen_offsets,
-        )
+        places = {"": rows}
+        offsets = {}
+        for axis, edges in self.offsets.items():
+            places[axis], offsets[axis] = _places(edges, rows, with_history or axis != HISTORY)
+        columns: dict[str, Values] = {
+            name: tuple(values[row] for row in rows.tolist())
+            if isinstance(values, tuple)
+            else values[places[COLUMNS[name].along]]
+            for name, values in self.columns.items()
+        }
+        return Examples(columns, offsets)
+
+    def with_columns(self, offsets: Mapping[str, IntArray] | None = None, /, **columns: Values) -> "Examples":
+        """The same examples with other values in `columns`, and other `offsets` along the axes that they name."""
+        return Examples({**self.columns, **columns}, {**self.offsets, **(offsets or {})})
 
     def with_preferences(self, preferences: Sequence[str]) -> "Examples":
         """The same examples, conditioned on `preferences`."""
-        assert len(preferences) == len(self)
-        return replace(self, preferences=tuple(preferences))
+        return self.with_columns(preferences=tuple(preferences))
 
 
 def _places(offsets: IntArray, rows: IntArray, whole: bool = True) -> tuple[IntArray, IntArray]:
     """Places of the values of `rows` in a flat array, and their new offsets; none of them without `whole`."""
     lengths = np.diff(offsets)[rows] * whole
-    moved = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    moved = offsets_of(lengths)
     return np.repeat(offsets[rows] - moved[:-1], lengths) + np.arange(moved[-1]), moved
+
+
+def offsets_of(lengths: IntArray | Sequence[int]) -> IntArray:
+    """Where each of some rows of `lengths` begins among all values, and the end of the last."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def filled(column: Column, count: int) -> Values:
+    """`count` times the column's default."""
+    if column.kind == "text":
+        return (str(column.default),) * count
+    return np.full((count, *column.shape), column.default, column.dtype)
+
+
+def _joined(column: Column, rows: Iterable[Any]) -> Array:
+    """Rows of values one after another."""
+    parts = [np.asarray(row, column.dtype).reshape(-1, *column.shape) for row in rows]
+    return np.concatenate(parts) if parts else np.zeros((0, *column.shape), column.dtype)
+
+
+def make_examples(count: int, columns: Mapping[str, Sequence[Any] | Array]) -> Examples:
+    """Examples from a value, or a row of values, for each of `count`; what is required and not given is the default."""
+    made: dict[str, Values] = {}
+    offsets: dict[str, IntArray] = {}
+    for name, rows in columns.items():
+        column = COLUMNS[name]
+        if column.kind == "text":
+            made[name] = tuple(rows)
+        elif column.along:
+            made[name] = _joined(column, rows)
+            offsets.setdefault(column.along, offsets_of([len(row) for row in rows]))
+        else:
+            made[name] = np.asarray(rows, column.dtype).reshape(-1, *column.shape)
+    for column in COLUMNS.values():
+        if column.required and column.name not in made:
+            made[column.name] = filled(column, count)
+    return Examples(made, offsets)
+
+
+def along_history(histories: Histories, picks: Sequence[tuple[int, slice | IntArray]]) -> dict[str, Array]:
+    """Every column along histories, with the values of the places picked of each user, one pick after another."""
+    return {
+        column.name: _joined(column, (values[user][places] for user, places in picks))
+        for column in COLUMNS.values()
+        if column.along == HISTORY and (values := histories.values(column.source)) is not None
+    }
 
 
 def examples_at(histories: Histories, rows: Sequence[tuple[int, int]], max_history: int) -> Examples:
     """One example per (user, position of the target); its history keeps the last `max_history` items before it."""
-    starts = [max(0, target - max_history) for _, target in rows]
-    spans = [(user, start, target) for (user, target), start in zip(rows, starts, strict=True)]
-
-    def joined(values: Sequence[IntArray]) -> IntArray:
-        parts = [values[user][start:end] for user, start, end in spans]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
-
-    def at_target(values: Sequence[IntArray]) -> IntArray:
-        return np.array([values[user][target] for user, target in rows], dtype=np.int64)
-
-    lengths = [end - start for _, start, end in spans]
-    return Examples(
-        items=joined(histories.items),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        targets=at_target(histories.items),
-        users=np.array([user for user, _ in rows], dtype=np.int64),
-        positions=np.array([target for _, target in rows], dtype=np.int64),
-        preferences=("",) * len(rows),
-        times=None if histories.times is None else joined(histories.times),
-        target_times=None if histories.times is None else at_target(histories.times),
-    )
+    spans = [(user, slice(max(0, target - max_history), target)) for user, target in rows]
+    columns: dict[str, Values] = {
+        "users": np.array([user for user, _ in rows], dtype=np.int64),
+        "positions": np.array([target for _, target in rows], dtype=np.int64),
+    }
+    columns |= along_history(histories, spans)
+    for column in COLUMNS.values():
+        values = None if column.along else histories.values(column.source)
+        if values is not None:
+            columns[column.name] = _joined(column, [[values[user][target] for user, target in rows]])
+        elif column.required and not column.along:
+            columns[column.name] = filled(column, len(rows))
+    return Examples(columns, {HISTORY: offsets_of([span.stop - span.start for _, span in spans])})
 
 
 def join_examples(parts: Sequence[Examples]) -> Examples:
-    """The examples of all `parts` (at least one), in order; times are kept only where every part has them."""
+    """The examples of all `parts` (at least one), in order.
 
-    def joined(values: Sequence[IntArray | None]) -> IntArray | None:
-        known = [value for value in values if value is not None]
-        return np.concatenate(known) if len(known) == len(parts) else None
-
-    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    rejected = [np.zeros(len(part), dtype=np.bool_) if part.negative is None else part.negative for part in parts]
+    A column that some parts lack takes its default there; one without a default is left out.
+    """
+    columns: dict[str, Values] = {}
+    for column in COLUMNS.values():
+        found = [part.columns.get(column.name) for part in parts]
+        known = [values for values in found if values is not None]
+        if not known or (len(known) < len(parts) and column.default is None):
+            continue
+        whole = [
+            filled(column, int(part.offsets[column.along][-1]) if column.along else len(part))
+            if values is None
+            else values
+            for part, values in zip(parts, found, strict=True)
+        ]
+        if column.kind == "text":
+            columns[column.name] = tuple(text for texts in whole for text in texts)
+        else:
+            columns[column.name] = np.concatenate(cast(list[Array], whole))
+    axes = {COLUMNS[name].along for name in columns} - {""}
     return Examples(
-        items=np.concatenate([part.items for part in parts]),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        targets=np.concatenate([part.targets for part in parts]),
-        users=np.concatenate([part.users for part in parts]),
-        positions=np.concatenate([part.positions for part in parts]),
-        preferences=tuple(preference for part in parts for preference in part.preferences),
-        times=joined([part.times for part in parts]),
-        target_times=joined([part.target_times for part in parts]),
-        negative=np.concatenate(rejected) if any(part.negative is not None for part in parts) else None,
+        columns,
+        {axis: offsets_of(np.concatenate([np.diff(part.offsets[axis]) for part in parts])) for axis in axes},
     )
 
 
@@ -155,8 +216,9 @@ def evaluation_examples(histories: Histories, split: Split, max_history: int) ->
     """One example per user that has a held-out target in `split`, with all that the user has seen; users in order."""
     positions = [histories.target_position(user, split) for user in range(len(histories))]
     rows = [(user, target) for user, target in enumerate(positions) if target >= 1]
-    whole = examples_at(histories, rows, max(map(len, histories.items), default=0))
-    return replace(examples_at(histories, rows, max_history), seen=whole.items, seen_offsets=whole.offsets)
+    seen = _joined(COLUMNS["seen"], (histories.items[user][:target] for user, target in rows))
+    found = examples_at(histories, rows, max_history)
+    return found.with_columns({"seen": offsets_of([target for _, target in rows])}, seen=seen)
 
 
 def latest_preferences(histories: Histories, examples: Examples) -> list[str]:

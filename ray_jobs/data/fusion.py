@@ -44,11 +44,10 @@ def fused_examples(
         places = [(users[row["history_user_id"]], row["history_end"]) for row in chosen]
         made = examples_at(histories, places, 0 if _AXIS[kind] == SENTIMENT else max_history)
         parts.append(
-            _aimed(
-                made,
-                [catalogue.index[row["target_item_id"]] for row in chosen],
-                [row["opposite" if kind == "negative" else "preference"] for row in chosen],
-                kind == "negative",
+            made.with_columns(
+                targets=np.array([catalogue.index[row["target_item_id"]] for row in chosen], dtype=np.int64),
+                preferences=tuple(row["opposite" if kind == "negative" else "preference"] for row in chosen),
+                negative=np.full(len(made), kind == "negative"),
             )
         )
     if not parts or not any(len(part) for part in parts):
@@ -57,20 +56,6 @@ def fused_examples(
             "(review_lines.max_users), or take these kinds out of the recipe's setting fuse"
         )
     return join_examples(parts)
-
-
-def _aimed(made: Examples, targets: Sequence[int], preferences: Sequence[str], rejected: bool) -> Examples:
-    return Examples(
-        items=made.items,
-        offsets=made.offsets,
-        targets=np.array(targets, dtype=np.int64),
-        users=made.users,
-        positions=made.positions,
-        preferences=tuple(preferences),
-        times=made.times,
-        target_times=made.target_times,
-        negative=np.full(len(made), rejected),
-    )
 
 
 def _require_known(

@@ -6,13 +6,15 @@ everything before it, that of the test target everything before it, the validati
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ray_jobs.data.catalogue import Catalogue, IntArray
+from schemas.columns import COLUMNS
 from schemas.errors import DataError
 
 TRAINING_END = "training_end"
@@ -31,6 +33,8 @@ class Histories:
         times: per user the seconds since 1970 of each item, int64, parallel to `items`; None where nobody knows them.
         training_end: int64[U], positions below it are trained on; None where that is everything before
             `valid_position`, or all of a history without one.
+        more: other columns of the table `sequences` with a value for each item, per user, as `schemas.columns` names
+            them.
     """
 
     user_ids: tuple[str, ...]
@@ -40,6 +44,7 @@ class Histories:
     preferences: tuple[Mapping[int, tuple[str, ...]], ...]
     times: tuple[IntArray, ...] | None = None
     training_end: IntArray | None = None
+    more: Mapping[str, tuple[npt.NDArray[Any], ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -47,15 +52,21 @@ class Histories:
     def part(self, start: int, stop: int) -> "Histories":
         """The histories of users `start` up to `stop`."""
         cut = slice(start, stop)
-        return Histories(
-            self.user_ids[cut],
-            self.items[cut],
-            self.valid_position[cut],
-            self.test_position[cut],
-            self.preferences[cut],
-            None if self.times is None else self.times[cut],
-            None if self.training_end is None else self.training_end[cut],
+        return replace(
+            self,
+            user_ids=self.user_ids[cut],
+            items=self.items[cut],
+            valid_position=self.valid_position[cut],
+            test_position=self.test_position[cut],
+            preferences=self.preferences[cut],
+            times=None if self.times is None else self.times[cut],
+            training_end=None if self.training_end is None else self.training_end[cut],
+            more={source: rows[cut] for source, rows in self.more.items()},
         )
+
+    def values(self, source: str) -> tuple[npt.NDArray[Any], ...] | None:
+        """Per user a value for each item, from the column `source` of the table `sequences`; None where it has none."""
+        return {"item_ids": self.items, "occurred_at": self.times}.get(source, self.more.get(source))
 
     def training_items(self, user: int) -> IntArray:
         """Items at the training positions of a user, oldest first."""
@@ -100,6 +111,11 @@ def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Ta
         preferences=tuple(known[user] for user in users),
         times=tuple(_seconds(row["occurred_at"]) for row in rows) if "occurred_at" in sequences.column_names else None,
         training_end=_positions(rows, TRAINING_END) if TRAINING_END in sequences.column_names else None,
+        more={
+            column.source: tuple(np.array(row[column.source], dtype=column.dtype) for row in rows)
+            for column in COLUMNS.values()
+            if column.source in set(sequences.column_names) - {"item_ids", "occurred_at"}
+        },
     )
 
 

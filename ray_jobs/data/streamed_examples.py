@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import ray.data
 from pyarrow import fs
 
-from ray_jobs.data.batches import BUCKET, Batch, bucketed, make_batch
+from ray_jobs.data.batches import BUCKET, Batch, bucketed, to_batch
 from ray_jobs.data.catalogue import IntArray
+from ray_jobs.data.example_tables import from_table, table_schema, to_table
 from ray_jobs.data.examples import Examples
 from ray_jobs.data.histories import Histories
 from ray_jobs.recommenders.base import Recommender
@@ -28,16 +29,6 @@ MANIFEST = "manifest.json"
 ROWS_PER_FILE = 200_000
 READERS = 2
 _AGAIN = "remove the folder and train again"
-SCHEMA = pa.schema(
-    [
-        ("history", pa.list_(pa.int64())),
-        ("target", pa.int64()),
-        ("preference", pa.string()),
-        ("times", pa.list_(pa.int64())),
-        ("target_time", pa.int64()),
-        ("negative", pa.bool_()),
-    ]
-)
 Slice = tuple[int, int, int]
 
 
@@ -83,7 +74,7 @@ class StreamedExamples:
             if rest:
                 rest -= 1
             else:
-                yield _collate(row)
+                yield _unpacked(row["batch"])
 
     def _batches_per_group(self, batch_size: int) -> int:
         """About a file's worth of batches, in whole buckets."""
@@ -115,7 +106,7 @@ class StreamedExamples:
 
 
 def _group(folder: str, work: dict[str, Any], batch_size: int, seed: int | None) -> list[dict[str, Any]]:
-    """The batches of one group, each as a row of flat columns."""
+    """The batches of one group, each a row."""
     filesystem, path = _filesystem(folder)
     tables = [
         pq.read_table(f"{path}/{_file(file)}", filesystem=filesystem, page_checksum_verification=True).slice(
@@ -131,35 +122,20 @@ def _group(folder: str, work: dict[str, Any], batch_size: int, seed: int | None)
         order = rng.permutation(len(table))
         lengths = table["history"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
         cuts = bucketed(order, lengths, batch_size, rng)
-    return [_row(table.take(cut)) for cut in cuts]
+    return [{"batch": _packed(table.take(cut))} for cut in cuts]
 
 
-def _row(table: pa.Table) -> dict[str, Any]:
-    def flat(name: str) -> IntArray:
-        return np.asarray(table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False), dtype=np.int64)
-
-    history = table["history"].combine_chunks()
-    timed = table["target_time"].null_count == 0
-    return {
-        "items": flat("history"),
-        "lengths": history.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64),
-        "targets": table["target"].to_numpy(),
-        "preferences": table["preference"].to_pylist(),
-        "times": flat("times") if timed else np.zeros(0, dtype=np.int64),
-        "target_times": table["target_time"].to_numpy() if timed else np.zeros(0, dtype=np.int64),
-        "negative": table["negative"].fill_null(False).to_numpy(),
-    }
+def _packed(table: pa.Table) -> bytes:
+    """As bytes, since rows of Ray Data have one form: what a batch has depends on its examples."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
 
 
-def _collate(row: dict[str, Any]) -> Batch:
-    cuts = np.cumsum(row["lengths"])[:-1]
-    histories = np.split(np.asarray(row["items"], dtype=np.int64), cuts)
-    targets, preferences = np.array(row["targets"]), tuple(row["preferences"])
-    negative = np.array(row["negative"]) if np.any(row["negative"]) else None
-    if not len(row["target_times"]):
-        return make_batch(histories, preferences, targets, negative=negative)
-    times = np.split(np.asarray(row["times"], dtype=np.int64), cuts)
-    return make_batch(histories, preferences, targets, times, np.array(row["target_times"]), negative)
+def _unpacked(content: bytes) -> Batch:
+    with pa.ipc.open_stream(content) as reader:
+        return to_batch(from_table(reader.read_all()))
 
 
 def example_parts(recommender: Recommender, histories: Histories, rows: int) -> Iterator[Examples]:
@@ -194,11 +170,11 @@ def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int
     rng = np.random.default_rng(seed)
     counts, preferences = np.zeros(files, dtype=np.int64), 0
     writers = [
-        pq.ParquetWriter(f"{path}/{_file(n)}", SCHEMA, filesystem=filesystem, write_page_checksum=True)
+        pq.ParquetWriter(f"{path}/{_file(n)}", table_schema(), filesystem=filesystem, write_page_checksum=True)
         for n in range(files)
     ]
     for part in parts:
-        table, dealt = _table(part), rng.integers(files, size=len(part))
+        table, dealt = to_table(part), rng.integers(files, size=len(part))
         for number, writer in enumerate(writers):
             chosen = np.flatnonzero(dealt == number)
             if len(chosen):
@@ -219,21 +195,6 @@ def remove_examples(folder: str) -> None:
     filesystem, path = _filesystem(folder)
     if filesystem.get_file_info(path).type != fs.FileType.NotFound:
         filesystem.delete_dir(path)
-
-
-def _table(examples: Examples) -> pa.Table:
-    timed = examples.times is not None and examples.target_times is not None
-    offsets = pa.array(examples.offsets, pa.int32())
-    columns = {
-        "history": pa.ListArray.from_arrays(offsets, pa.array(examples.items, pa.int64())),
-        "target": pa.array(examples.targets, pa.int64()),
-        "preference": pa.array(examples.preferences, pa.string()),
-        "times": pa.ListArray.from_arrays(offsets, pa.array(examples.times, pa.int64())) if timed else None,
-        "target_time": pa.array(examples.target_times, pa.int64()) if timed else None,
-        "negative": None if examples.negative is None else pa.array(examples.negative),
-    }
-    empty = pa.nulls(len(examples))
-    return pa.table({name: empty if column is None else column for name, column in columns.items()}).cast(SCHEMA)
 
 
 def _file(number: int) -> str:

@@ -183,7 +183,7 @@ def evaluation_rows(results: list[Ranked], model: str, histories: Histories, ite
             "split": [result.split] * size,
             "condition": [result.condition] * size,
             "target_item_id": [item_ids[int(target)] for target in examples.targets],
-            "history_length": np.diff(examples.offsets).astype(np.int32),
+            "history_length": examples.lengths.astype(np.int32),
             "items_before": examples.positions.astype(np.int32),
             "target_training_count": result.counts[examples.targets].astype(np.int32),
             "target_band": result.target_bands(),

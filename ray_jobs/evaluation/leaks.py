@@ -6,7 +6,7 @@ candidates that the protocol ranks, items without a training position among them
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,8 @@ def fitted_recommender(make: Callable[[], Recommender], histories: Histories, se
     tensors |= recommender.trained_state()
     return {
         **{f"state.{name}": tensor.detach().clone() for name, tensor in tensors.items()},
-        **{f"examples.{field.name}": getattr(examples, field.name) for field in fields(examples)},
+        **{f"examples.{name}": values for name, values in examples.columns.items()},
+        **{f"examples.offsets.{axis}": offsets for axis, offsets in examples.offsets.items()},
     }
 
 

@@ -94,8 +94,10 @@ def ask(
             recent,
             [question.preference for question in part],
             np.maximum(goal, 0),
-            [times[-reach:] for _, times in known],
-            np.array([question.past.times[min(question.end, len(question.past.times) - 1)] for question in part]),
+            times=[times[-reach:] for _, times in known],
+            asked_at=np.array(
+                [question.past.times[min(question.end, len(question.past.times) - 1)] for question in part]
+            ),
         )
         batch = batch.with_strength(strength).to(recommender.device)
         seen = _seen(recommender, [items for items, _ in known]) if exclude_seen else None

@@ -3,13 +3,15 @@
 The model ranks its own catalogue, which may lack items that arrived since and may hold some that are gone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ray_jobs.data.catalogue import Catalogue, IntArray
-from ray_jobs.data.examples import Examples
+from ray_jobs.data.examples import Array, Examples, along_history, offsets_of
 from ray_jobs.data.histories import Histories
+from schemas.columns import HISTORY
 
 
 @dataclass(frozen=True)
@@ -39,23 +41,17 @@ class Translation:
             histories: the day's, which the examples were made of.
             max_history: known items that the model reads.
         """
-        nothing = np.zeros(0, dtype=np.int64)
-        items, times, seen = [nothing], [nothing], [nothing]
-        for user, position in zip(examples.users, examples.positions, strict=True):
-            before = self.to_own[histories.items[int(user)][: int(position)]]
-            known = np.flatnonzero(before >= 0)
-            kept = known[-max_history:]
-            seen.append(before[known])
-            items.append(before[kept])
-            if histories.times is not None:
-                times.append(histories.times[int(user)][kept])
-        return replace(
-            examples,
-            items=np.concatenate(items),
-            offsets=np.cumsum([len(row) for row in items], dtype=np.int64),
-            times=None if histories.times is None else np.concatenate(times),
-            seen=np.concatenate(seen),
-            seen_offsets=np.cumsum([len(row) for row in seen], dtype=np.int64),
+        users = examples.users.tolist()
+        known = [
+            np.flatnonzero(self.to_own[histories.items[user][:position]] >= 0)
+            for user, position in zip(users, examples.positions.tolist(), strict=True)
+        ]
+        kept = [places[-max_history:] for places in known]
+        columns = along_history(histories, list(zip(users, kept, strict=True)))
+        seen = along_history(histories, list(zip(users, known, strict=True)))[HISTORY]
+        return examples.with_columns(
+            {HISTORY: offsets_of([*map(len, kept)]), "seen": offsets_of([*map(len, known)])},
+            **{**columns, HISTORY: self.to_own[columns[HISTORY]], "seen": self.to_own[seen]},
         )
 
     def known(self, histories: Histories) -> Histories:
@@ -63,17 +59,14 @@ class Translation:
 
         A held-out target that it does not know is the next item that it knows, or its last one.
         """
-        items, times, preferences = [], [], []
+        places, preferences = [], []
         valid: list[int] = []
         test: list[int] = []
         ends: list[int] = []
-        for user, day in enumerate(histories.items):
-            own = self.to_own[day]
+        for user, own in enumerate(map(self.to_own.__getitem__, histories.items)):
             kept = np.flatnonzero(own >= 0)
             ahead = np.concatenate([[0], np.cumsum(own >= 0)])
-            items.append(own[kept])
-            if histories.times is not None:
-                times.append(histories.times[user][kept])
+            places.append(kept)
             for positions, given in ((valid, histories.valid_position), (test, histories.test_position)):
                 positions.append(min(int(ahead[given[user]]), len(kept) - 1) if given[user] >= 0 else -1)
             ends.append(0 if histories.training_end is None else int(ahead[histories.training_end[user]]))
@@ -81,8 +74,9 @@ class Translation:
             preferences.append({max(0, int(ahead[position + 1]) - 1): words for position, words in said})
         return replace(
             histories,
-            items=tuple(items),
-            times=None if histories.times is None else tuple(times),
+            items=tuple(map(self.to_own.__getitem__, _at(histories.items, places))),
+            times=None if histories.times is None else _at(histories.times, places),
+            more={source: _at(rows, places) for source, rows in histories.more.items()},
             valid_position=np.array(valid, dtype=np.int64),
             test_position=np.array(test, dtype=np.int64),
             preferences=tuple(preferences),
@@ -91,7 +85,7 @@ class Translation:
 
     def targets(self, examples: Examples) -> Examples:
         """The same examples with targets in the model's indices; one that it does not know is its first item."""
-        return replace(examples, targets=np.maximum(self.to_own[examples.targets], 0))
+        return examples.with_columns(targets=np.maximum(self.to_own[examples.targets], 0))
 
     def unknown(self, examples: Examples) -> np.ndarray:
         """Where the model does not know the target, bool[E]."""
@@ -100,3 +94,7 @@ class Translation:
     def lists(self, lists: IntArray) -> IntArray:
         """Recommended items, int64[U, K], in the day's indices; -1 where none is there or the item is gone."""
         return np.where(lists >= 0, self.to_day[np.maximum(lists, 0)], -1)
+
+
+def _at(rows: Sequence[Array], places: Sequence[IntArray]) -> tuple[Array, ...]:
+    return tuple(row[kept] for row, kept in zip(rows, places, strict=True))

@@ -6,17 +6,14 @@ a count without bound takes all memory.
 
 import reprlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from schemas.columns import MOST_STRENGTH, Column
 from schemas.errors import DataError
-
-MOST_STRENGTH = 10.0
-"""Above it words alone order a list."""
-EARLIEST, LATEST = -(2**40), 2**40
-"""Seconds since 1970, some tens of thousands of years to either side."""
 
 
 def items_wanted(k: Any, items: int) -> int:
@@ -30,32 +27,52 @@ def items_wanted(k: Any, items: int) -> int:
     return min(int(k), items)
 
 
-def moments(values: Sequence[Any] | npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
-    """Seconds since 1970 as int64.
+def numbers(column: Column, values: Sequence[Any] | npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """Numbers, or vectors, that requests bring for a column, in the column's type.
 
     Args:
         name: what they are, for the message.
 
     Raises:
-        DataError: they are no row, or a value is no whole number from `EARLIEST` to `LATEST`.
+        DataError: they are no row, or a value is of another kind, or out of the column's bounds.
     """
+    assert column.request is not None, "requests bring it"
+    low, high, meaning = column.request.low, column.request.high, column.request.meaning
+    if column.width and isinstance(values, np.ndarray) and values.ndim > 1:
+        values = list(values)
     if not _is_row(values):
-        raise DataError(f"{name}: {reprlib.repr(values)} is no row of whole numbers, seconds since 1970")
-    if (isinstance(values, np.ndarray) and values.dtype.kind in "iu") or set(map(type, values)) <= {int}:
+        raise DataError(f"{name}: {reprlib.repr(values)} is no row of values, each a {meaning}")
+    if column.width:
+        return _vectors(column, values, name)
+    if column.kind == "int64" and (
+        (isinstance(values, np.ndarray) and values.dtype.kind in "iu") or set(map(type, values)) <= {int}
+    ):
         try:
             found = np.asarray(values, dtype=np.int64)
-            if not len(found) or (found.min() >= EARLIEST and found.max() <= LATEST):
+            if not len(found) or (found.min() >= low and found.max() <= high):
                 return found
         except OverflowError:
             pass
     for place, value in enumerate(values):
-        whole = not isinstance(value, bool) and isinstance(value, int | float | np.integer | np.floating)
-        if not (whole and EARLIEST <= value <= LATEST and value == int(value)):
-            raise DataError(
-                f"{name}, position {place}: {reprlib.repr(value)} is no second since 1970; a whole number from "
-                f"{EARLIEST} to {LATEST} is needed"
-            )
-    return np.array([int(value) for value in values], dtype=np.int64)
+        if column.kind == "bool":
+            fits, wanted = isinstance(value, bool | np.bool_), "true or false"
+        else:
+            real = not isinstance(value, bool) and isinstance(value, int | float | np.integer | np.floating)
+            whole = column.kind == "int64"
+            fits = real and bool(low <= value <= high) and (not whole or value == int(value))
+            wanted = f"a {'whole ' if whole else ''}number from {low} to {high}"
+        if not fits:
+            raise DataError(f"{name}, position {place}: {reprlib.repr(value)} is no {meaning}; {wanted} is needed")
+    return np.array([int(v) if column.kind == "int64" else v for v in values], dtype=column.dtype)
+
+
+def _vectors(column: Column, values: Sequence[Any] | npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    plain = replace(column, width=0)
+    found = [numbers(plain, value, f"{name}, position {place}") for place, value in enumerate(values)]
+    for place, vector in enumerate(found):
+        if len(vector) != column.width:
+            raise DataError(f"{name}, position {place}: {len(vector)} numbers came; {column.width} are needed")
+    return np.array(found, dtype=column.dtype).reshape(-1, column.width)
 
 
 def strengths(strength: Any, count: int) -> list[float]:

@@ -6,29 +6,29 @@ others, compared before any is read). ``recipe.json`` is written last: a folder 
 """
 
 import json
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from infra.state import named, read_json
 from ray_jobs.data.batches import make_batch
-from ray_jobs.data.catalogue import Catalogue, IntArray
+from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import Recommender
-from ray_jobs.recommenders.bounds import items_wanted, moments, rows, strengths
+from ray_jobs.recommenders.bounds import items_wanted, rows, strengths
+from ray_jobs.recommenders.requested import in_catalogue
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering import layer as steering
 from ray_jobs.steering.layer import RETRAIN, SteeringLayer
 from schemas.artifact_seal import check_folder, seal_folder
+from schemas.columns import COLUMNS, HISTORY
 from schemas.errors import DataError
 
 FORMAT = 1
@@ -81,10 +81,9 @@ class Bundle:
         preferences: Sequence[str | None],
         k: int,
         exclude_seen: bool = True,
-        times: Sequence[Sequence[int]] | None = None,
-        asked_at: Sequence[int] | None = None,
         known: Sequence[str | None] | None = None,
         strength: float | Sequence[float] = 1.0,
+        **columns: Any,
     ) -> list[list[tuple[str, float]]]:
         """The k best items for each history.
 
@@ -94,11 +93,11 @@ class Bundle:
             preferences: a sentence per history that the request brings, or None. A model without a steering layer whose
                 recipe reads no preference ignores it.
             exclude_seen: leave out the items of the (full) history.
-            times: per history the seconds since 1970 of each item; needed by recipes that read times only.
-            asked_at: per history the second that the recommendation is wanted at; now where it is not given.
             known: what is known of each user's preferences, or None; it counts where no sentence is given, as much as
                 was seen to help on validation.
-            strength: how strongly given sentences count: 0 not at all, 1 as fitted, up to `bounds.MOST_STRENGTH`.
+            strength: how strongly given sentences count: 0 not at all, 1 as fitted, up to `MOST_STRENGTH`.
+            columns: others of `schemas.columns` that requests may bring, such as ``times``, a row for each history, or
+                ``asked_at``, a value for each; None where nobody brings one.
 
         Returns:
             Per history up to k pairs (item id, score), best first; fewer where the catalogue has fewer left.
@@ -109,8 +108,6 @@ class Bundle:
         """
         rows(histories, "histories", object)
         rows(preferences, "preferences", str, none=True)
-        for n, history in enumerate(histories):
-            rows(history, f"history {n}", str)
         if len(histories) != len(preferences):
             raise DataError(f"{len(histories)} histories came with {len(preferences)} preferences; give one for each")
         factors = strengths(strength, len(histories))
@@ -119,29 +116,17 @@ class Bundle:
             rows(known, "known", str, none=True)
             if len(known) != len(histories):
                 raise DataError(f"{len(histories)} histories came with {len(known)} known; give one for each")
-            told = [not given and self.counted(given, words) for given, words in zip(preferences, known, strict=True)]
-            sentences = [t or s for s, t in zip(sentences, told, strict=True)]
-            factors = [self.recommender.own_strength if t else f for f, t in zip(factors, told, strict=True)]
-        timely = None
-        if times is not None:
-            rows(times, "times", object)
-            timely = [moments(row, f"times of history {n}") for n, row in enumerate(times)]
-            if [len(row) for row in timely] != [len(history) for history in histories]:
-                raise DataError("times do not fit the histories: give one for each item of each history")
-        now = np.full(len(histories), int(time.time())) if asked_at is None else moments(asked_at, "asked_at")
-        if len(now) != len(histories):
-            raise DataError(f"{len(histories)} histories came with {len(now)} asked_at; give one for each")
+            spoken = [not given and self.counted(given, words) for given, words in zip(preferences, known, strict=True)]
+            sentences = [t or s for s, t in zip(sentences, spoken, strict=True)]
+            factors = [self.recommender.own_strength if t else f for f, t in zip(factors, spoken, strict=True)]
+        told = {HISTORY: histories, "preferences": sentences, **columns}
+        given = in_catalogue(told, self.catalogue.index, len(histories)) | {"strength": factors}
         k = items_wanted(k, len(self.catalogue))
-        index = self.catalogue.index
-        kept = [[p for p, item in enumerate(history) if item in index] for history in histories]
-        held = [[index[history[p]] for p in places] for history, places in zip(histories, kept, strict=True)]
-        when = None if timely is None else [row[places] for row, places in zip(timely, kept, strict=True)]
         size = self.settings.evaluation_batch_size
         answers: list[list[tuple[str, float]]] = []
-        for start in range(0, len(held), size):
-            part = slice(start, start + size)
-            timed = None if when is None else (when[part], now[part])
-            answers.extend(self._answer(held[part], sentences[part], factors[part], timed, k, exclude_seen))
+        for start in range(0, len(histories), size):
+            part = {name: values[start : start + size] for name, values in given.items()}
+            answers.extend(self._answer(part, k, exclude_seen))
         return answers
 
     def counted(self, preference: str | None, known: str | None) -> str | None:
@@ -166,24 +151,17 @@ class Bundle:
         index = self.catalogue.index
         return Reasons(tuple(layer.because(sentence, index[item]) for item in item_ids), layer.hear(sentence).unmatched)
 
-    def _answer(
-        self,
-        held: Sequence[Sequence[int]],
-        sentences: Sequence[str | None],
-        factors: Sequence[float],
-        timed: tuple[Sequence[IntArray], IntArray] | None,
-        k: int,
-        exclude_seen: bool,
-    ) -> list[list[tuple[str, float]]]:
-        reach = self.settings.max_history
-        recent = [history[-reach:] for history in held]
-        times, asked_at = ([row[-reach:] for row in timed[0]], timed[1]) if timed else (None, None)
-        batch = make_batch(recent, [sentence or "" for sentence in sentences], None, times, asked_at)
-        batch = replace(batch, strength=torch.tensor(factors)).to(self.recommender.device)
+    def _answer(self, given: Mapping[str, Any], k: int, exclude_seen: bool) -> list[list[tuple[str, float]]]:
+        reach, device = self.settings.max_history, self.recommender.device
+        recent: dict[str, Any] = {
+            name: [row[-reach:] for row in values] if COLUMNS[name].along == HISTORY else values
+            for name, values in given.items()
+        }
+        batch = make_batch(**recent).to(device)
         exclude = None
         if exclude_seen:
-            seen = [list(dict.fromkeys(history)) for history in held]
-            exclude = make_batch(seen, [""] * len(seen)).history.to(self.recommender.device)
+            seen = [list(dict.fromkeys(row.tolist())) for row in given[HISTORY]]
+            exclude = make_batch(seen, [""] * len(seen)).history.to(device)
         items, scores = self.recommender.topk(batch, k, exclude)
         return [
             [(self.catalogue.item_ids[i], s) for i, s in zip(row, row_scores, strict=True) if i >= 0]

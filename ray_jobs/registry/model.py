@@ -12,23 +12,36 @@ from mlflow.types.schema import Array
 
 from infra.settings import REPOSITORY
 from ray_jobs.registry.audience import Reader
-from ray_jobs.registry.served import ARTIFACT, DEFAULT_EXCLUDE_SEEN, DEFAULT_K, DEFAULT_STRENGTH
+from ray_jobs.registry.served import ARTIFACT, DEFAULT_EXCLUDE_SEEN, DEFAULT_K
+from schemas.columns import Column, requested
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
 """What loading any recipe needs; `Recommender.packages` names what one needs beside it."""
 CODE = ("ray_jobs", "schemas", "infra")
 
 
+_TYPES = {
+    "item": DataType.string,
+    "text": DataType.string,
+    "int64": DataType.long,
+    "float32": DataType.double,
+    "bool": DataType.boolean,
+}
+
+
+def _type(column: Column) -> DataType | Array:
+    kind = Array(_TYPES[column.kind]) if column.width else _TYPES[column.kind]
+    return Array(kind) if column.along else kind
+
+
 def signature() -> ModelSignature:
-    """Columns in and out, and the parameters ``k``, ``exclude_seen`` and ``strength``."""
+    """Columns in and out, and parameters, ``k`` and ``exclude_seen`` among them; see `schemas.columns`."""
     return ModelSignature(
         inputs=Schema(
             [
-                ColSpec(Array(DataType.string), name="history"),
-                ColSpec(DataType.string, name="preference", required=False),
-                ColSpec(DataType.string, name="known", required=False),
-                ColSpec(Array(DataType.long), name="times", required=False),
-                ColSpec(DataType.long, name="asked_at", required=False),
+                ColSpec(_type(column), name=asked.name, required=asked.required)
+                for column, asked in requested()
+                if not asked.parameter
             ]
         ),
         outputs=Schema(
@@ -44,7 +57,11 @@ def signature() -> ModelSignature:
             [
                 ParamSpec("k", DataType.long, DEFAULT_K),
                 ParamSpec("exclude_seen", DataType.boolean, DEFAULT_EXCLUDE_SEEN),
-                ParamSpec("strength", DataType.double, DEFAULT_STRENGTH),
+                *(
+                    ParamSpec(asked.name, _TYPES[column.kind], column.default)
+                    for column, asked in requested()
+                    if asked.parameter
+                ),
             ]
         ),
     )

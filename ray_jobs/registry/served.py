@@ -1,7 +1,6 @@
 """The model as it is served: histories and preferences in, items out. Imports only what serving needs."""
 
 import reprlib
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,12 +9,12 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
+from schemas.columns import COLUMNS, HISTORY, Column, FromRequest, requested
 from schemas.errors import DataError
 
 ARTIFACT = "bundle"
 DEFAULT_K = 10
 DEFAULT_EXCLUDE_SEEN = True
-DEFAULT_STRENGTH = 1.0
 
 
 class ServedRecommender(PythonModel):
@@ -38,11 +37,11 @@ class ServedRecommender(PythonModel):
 
         Args:
             context: unused; the bundle is loaded once in `load_context`.
-            model_input: column ``history`` (item ids, oldest first; unknown ids are skipped, an empty history is
-                allowed) and optionally ``preference`` (a sentence; None, NaN and "" mean none), ``known`` (what is
-                known of the user's preferences, which counts where there is no ``preference``), ``times`` (seconds
-                since 1970 of each item, for recipes that read times) and ``asked_at`` (when the recommendation is
-                wanted; now by default).
+            model_input: the columns of `schemas.columns` that requests bring, by the request's names: ``history`` (item
+                ids, oldest first; unknown ids are skipped, an empty history is allowed) and optionally ``preference``
+                (a sentence; None, NaN and "" mean none), ``known`` (what is known of the user's preferences, which
+                counts where there is no ``preference``), ``times`` (seconds since 1970 of each item, for recipes that
+                read times), ``asked_at`` (when the recommendation is wanted; now by default) and others.
             params: ``k`` (items per row), ``exclude_seen`` (leave out items of the history) and ``strength`` (how
                 strongly ``preference`` counts: 0 not at all, 1 as fitted on validation, up to 10).
 
@@ -56,23 +55,24 @@ class ServedRecommender(PythonModel):
         """
         assert self._bundle is not None, "load_context runs before predict"
         wanted = params or {}
-        preferences, known = (_sentences(model_input, column) for column in ("preference", "known"))
-        for row, given in enumerate(preferences):
-            if unread := self._bundle.unread(given):
+        none = [""] * len(model_input)
+        given = {"preferences": none, "known": none, **_columns(model_input)}
+        histories, preferences, known = (given.pop(name) for name in (HISTORY, "preferences", "known"))
+        for row, sentence in enumerate(preferences):
+            if unread := self._bundle.unread(sentence):
                 raise DataError(f"row {row}, column 'preference': {unread}; shorten it")
         answers = self._bundle.recommend(
-            _histories(model_input),
+            histories,
             preferences,
             k=wanted.get("k", DEFAULT_K),
             exclude_seen=bool(wanted.get("exclude_seen", DEFAULT_EXCLUDE_SEEN)),
-            times=_times(model_input),
-            asked_at=_asked_at(model_input),
             known=known,
-            strength=wanted.get("strength", DEFAULT_STRENGTH),
+            strength=wanted.get("strength", COLUMNS["strength"].default),
+            **given,
         )
         reasons = [
-            self._bundle.reasons(self._bundle.counted(given, other), [item for item, _ in row])
-            for given, other, row in zip(preferences, known, answers, strict=True)
+            self._bundle.reasons(self._bundle.counted(sentence, other), [item for item, _ in row])
+            for sentence, other, row in zip(preferences, known, answers, strict=True)
         ]
         catalogue = self._bundle.catalogue
         return pd.DataFrame(
@@ -87,55 +87,61 @@ class ServedRecommender(PythonModel):
         )
 
 
-def _histories(frame: pd.DataFrame) -> list[list[str]]:
-    if "history" not in frame.columns:
-        raise DataError(f"the input has no column 'history' (it has: {', '.join(map(str, frame.columns))})")
-    histories = []
-    for row, value in enumerate(frame["history"]):
-        if not isinstance(value, list | tuple | np.ndarray):
+def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
+    """What `frame` brings, by column; a `DataError` names row and column of what has the wrong form."""
+    found: dict[str, list[Any]] = {}
+    for column, asked in requested():
+        if asked.name in frame.columns and not asked.parameter:
+            read = _rows if column.along else _sentences if column.kind == "text" else _values
+            found[column.name] = read(frame, column, asked)
+        elif asked.required:
+            raise DataError(f"the input has no column {asked.name!r} (it has: {', '.join(map(str, frame.columns))})")
+    return found
+
+
+def _rows(frame: pd.DataFrame, column: Column, asked: FromRequest) -> list[Sequence[Any]]:
+    """A list for each row; of numbers along the history one for each item."""
+    rows: list[Sequence[Any]] = []
+    for row, value in enumerate(frame[asked.name]):
+        is_list = isinstance(value, list | tuple | np.ndarray)
+        if column.kind != "item":
+            of_items = column.along == HISTORY
+            if not is_list or (of_items and len(value) != len(frame[HISTORY].iloc[row])):
+                each = "item of the history" if of_items else "value"
+                raise DataError(f"row {row}, column {asked.name!r}: give the {asked.meaning} of each {each}")
+            rows.append(value)
+            continue
+        if not is_list:
             raise DataError(
-                f"row {row}, column 'history': {reprlib.repr(value)} is a {type(value).__name__}; give a list of item "
-                'ids, oldest first, e.g. ["B000A", "B000B"]'
+                f"row {row}, column {asked.name!r}: {reprlib.repr(value)} is a {type(value).__name__}; give a list of "
+                'item ids, oldest first, e.g. ["B000A", "B000B"]'
             )
         for position, item in enumerate(value):
             if not isinstance(item, str):
                 raise DataError(
-                    f"row {row}, column 'history', position {position}: {reprlib.repr(item)} is a "
+                    f"row {row}, column {asked.name!r}, position {position}: {reprlib.repr(item)} is a "
                     f"{type(item).__name__}; item ids are strings"
                 )
-        histories.append([str(item) for item in value])
-    return histories
+        rows.append([str(item) for item in value])
+    return rows
 
 
-def _times(frame: pd.DataFrame) -> list[Sequence[int]] | None:
-    if "times" not in frame.columns:
-        return None
-    for row, (value, history) in enumerate(zip(frame["times"], frame["history"], strict=True)):
-        if not isinstance(value, list | tuple | np.ndarray) or len(value) != len(history):
-            raise DataError(f"row {row}, column 'times': give the second since 1970 of each item of the history")
-    return list(frame["times"])
+def _values(frame: pd.DataFrame, column: Column, asked: FromRequest) -> list[Any]:
+    """The column; what is missing is what it is for a request without it."""
+    missing = column.missing()
+    return [missing if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in frame[asked.name]]
 
 
-def _asked_at(frame: pd.DataFrame) -> list[int] | None:
-    """The column; what is missing is now."""
-    if "asked_at" not in frame.columns:
-        return None
-    now = int(time.time())
-    return [now if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in frame["asked_at"]]
-
-
-def _sentences(frame: pd.DataFrame, column: str) -> list[str | None]:
-    if column not in frame.columns:
-        return [None] * len(frame)
-    preferences: list[str | None] = []
-    for row, value in enumerate(frame[column]):
+def _sentences(frame: pd.DataFrame, _: Column, asked: FromRequest) -> list[str]:
+    sentences = []
+    for row, value in enumerate(frame[asked.name]):
         if isinstance(value, str):
-            preferences.append(value.strip() or None)
+            sentences.append(value.strip())
         elif value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-            preferences.append(None)
+            sentences.append("")
         else:
             raise DataError(
-                f"row {row}, column {column!r}: {reprlib.repr(value)} is a {type(value).__name__}; give one "
-                "sentence, or None"
+                f"row {row}, column {asked.name!r}: {reprlib.repr(value)} is a {type(value).__name__}; give one "
+                f"{asked.meaning}, or None"
             )
-    return preferences
+    return sentences

@@ -1,7 +1,6 @@
 """Answers to requests that came in at the same time."""
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -9,6 +8,7 @@ from typing import TypedDict
 from infra.errors import SettingError
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.serving.asks import Ask, Refused
+from schemas.columns import COLUMNS, HISTORY, requested
 from schemas.errors import DataError
 
 
@@ -48,19 +48,19 @@ class Answer(TypedDict):
 def answer(jobs: Sequence[Job]) -> list[Answer | Exception]:
     """Answer each of `jobs`; those that the model can take together go through it together.
 
-    Together go requests of one version with the same ``exclude_seen``, all with times or all without. Where a group
-    fails, its requests are answered one by one: what is wrong with one fails no other.
+    Together go requests of one version with the same ``exclude_seen``, all with the same columns, such as times. Where
+    a group fails, its requests are answered one by one: what is wrong with one fails no other.
 
     Returns:
         In the order of `jobs`, an answer, or the error: `Refused` where the client can mend it.
     """
-    groups: dict[tuple[Live, bool, bool], list[int]] = {}
+    groups: dict[tuple[Live, bool, tuple[str, ...]], list[int]] = {}
     answers: list[Answer | Exception] = [AssertionError("unanswered")] * len(jobs)
     for place, job in enumerate(jobs):
         if refused := _refused(job):
             answers[place] = refused
         else:
-            groups.setdefault((job.live, job.ask.exclude_seen, job.ask.times is None), []).append(place)
+            groups.setdefault((job.live, job.ask.exclude_seen, tuple(_columns(job.ask))), []).append(place)
     for (live, *_), places in groups.items():
         found = _each(live, [jobs[place].ask for place in places])
         for place, one in zip(places, found, strict=True):
@@ -75,7 +75,7 @@ def _refused(job: Job) -> Refused | None:
         bundle.recommender.check_width(min(job.ask.k, len(bundle.catalogue)))
     except SettingError as error:
         return Refused("k", str(error))
-    unread = bundle.unread(_sentence(job.ask.preference))
+    unread = bundle.unread(job.ask.value(COLUMNS["preferences"]))
     return Refused("preference", f"{unread}: shorten it") if unread else None
 
 
@@ -89,22 +89,25 @@ def _each(live: Live, asks: Sequence[Ask]) -> Sequence[Answer | Exception]:
 
 
 def _together(live: Live, asks: Sequence[Ask]) -> list[Answer | Exception]:
-    first, now = asks[0], int(time.time())
-    preferences, known = [_sentence(ask.preference) for ask in asks], [_sentence(ask.known) for ask in asks]
+    columns = {name: [ask.value(COLUMNS[name]) for ask in asks] for name in _columns(asks[0])}
+    preferences, known = columns.pop("preferences"), columns.pop("known")
     longest = live.bundle.recommend(
-        [ask.history for ask in asks],
+        columns.pop(HISTORY),
         preferences,
         k=max(ask.k for ask in asks),
-        exclude_seen=first.exclude_seen,
-        times=None if first.times is None else [ask.times or () for ask in asks],
-        asked_at=[now if ask.asked_at is None else ask.asked_at for ask in asks],
+        exclude_seen=asks[0].exclude_seen,
         known=known,
-        strength=[ask.strength for ask in asks],
+        **columns,
     )
     return [
         _answered(live, live.bundle.counted(given, other), row[: ask.k])
         for ask, given, other, row in zip(asks, preferences, known, longest, strict=True)
     ]
+
+
+def _columns(ask: Ask) -> list[str]:
+    """Names of the columns that it has a value of, its own or the one that stands for it."""
+    return [column.name for column, _ in requested() if ask.value(column) is not None]
 
 
 def _answered(live: Live, sentence: str | None, row: Sequence[tuple[str, float]]) -> Answer | Exception:
@@ -119,7 +122,3 @@ def _answered(live: Live, sentence: str | None, row: Sequence[tuple[str, float]]
         because=[list(words) for words in found.because],
         unmatched=list(found.unmatched),
     )
-
-
-def _sentence(text: str | None) -> str | None:
-    return (text or "").strip() or None

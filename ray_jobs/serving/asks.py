@@ -1,53 +1,45 @@
 """What a client may ask, read strictly: every error names the field it is in."""
 
 import json
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, create_model
+from pydantic import field_validator as validator
 
 from infra.errors import UserError
-from ray_jobs.recommenders.bounds import EARLIEST, LATEST, MOST_STRENGTH
-from ray_jobs.registry.served import DEFAULT_EXCLUDE_SEEN, DEFAULT_K, DEFAULT_STRENGTH
-from ray_jobs.steering.sentences import MOST_CHARACTERS
+from ray_jobs.registry.served import DEFAULT_EXCLUDE_SEEN, DEFAULT_K
+from schemas.columns import Column, FromRequest, requested
 
 MOST_ASKS = 1000
-MOST_ITEMS = 10_000
 MOST_K = 1000
 MOST_LISTED = 20_000
 """Items that the answers to one list of requests may have together."""
-Moment = Annotated[int, Field(ge=EARLIEST, le=LATEST)]
 
 
-class Ask(BaseModel, extra="forbid", frozen=True, strict=True):
-    """One request for recommendations; the fields are those of the model's MLflow interface.
+@dataclass(frozen=True)
+class Ask:
+    """One request for recommendations.
 
     Args:
-        history: item ids, oldest first; unknown ids are skipped, and it may be empty.
-        preference: a sentence; None and "" mean none.
-        known: what is known of the user's preferences; it counts where there is no `preference`.
-        strength: how strongly `preference` counts: 0 not at all, 1 as fitted on validation.
+        given: what it brings of the columns of `schemas.columns`, by the request's names, which are those of the
+            model's MLflow interface; ``history`` at least.
         k: items wanted.
         exclude_seen: leave out items of the history.
-        times: second since 1970 of each item of the history, for recipes that read times.
-        asked_at: the second the recommendation is wanted at; now where it is not given.
     """
 
-    history: Annotated[tuple[str, ...], Field(max_length=MOST_ITEMS, fail_fast=True)]
-    preference: Annotated[str | None, Field(max_length=MOST_CHARACTERS)] = None
-    known: Annotated[str | None, Field(max_length=MOST_CHARACTERS)] = None
-    strength: Annotated[float, Field(ge=0, le=MOST_STRENGTH, allow_inf_nan=False)] = DEFAULT_STRENGTH
-    k: Annotated[int, Field(ge=1, le=MOST_K)] = DEFAULT_K
+    given: Mapping[str, Any]
+    k: int = DEFAULT_K
     exclude_seen: bool = DEFAULT_EXCLUDE_SEEN
-    times: Annotated[tuple[Moment, ...], Field(max_length=MOST_ITEMS, fail_fast=True)] | None = None
-    asked_at: Moment | None = None
 
-    @field_validator("times")
-    @classmethod
-    def _one_for_each_item(cls, times: tuple[int, ...] | None, info: ValidationInfo) -> tuple[int, ...] | None:
-        history = info.data.get("history", ())
-        if times is not None and len(times) != len(history):
-            raise ValueError(f"{len(times)} times came for {len(history)} items of the history")
-        return times
+    def value(self, column: Column) -> Any:
+        """What it brings of `column`, or else what stands for it; None where nothing does."""
+        value = self.given.get(column.request.name) if column.request is not None else None
+        if value is None:
+            return column.missing()
+        return value.strip() if column.kind == "text" else value
 
 
 class Refused(UserError):
@@ -68,8 +60,59 @@ class Refused(UserError):
         return Refused(f"{place}.{self.field}".rstrip("."), self.problem, self.status)
 
 
-_ONE = TypeAdapter(Ask)
-_MANY = TypeAdapter(Annotated[list[Ask], Field(max_length=MOST_ASKS, fail_fast=True)])
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    k: Annotated[int, Field(ge=1, le=MOST_K)] = DEFAULT_K
+    exclude_seen: bool = DEFAULT_EXCLUDE_SEEN
+
+    def ask(self) -> Ask:
+        """What was read."""
+        given = {name: value for name, value in self if name not in _Body.model_fields and value is not None}
+        return Ask(given, self.k, self.exclude_seen)
+
+
+_KINDS: Mapping[str, type] = {"item": str, "text": str, "int64": int, "float32": float, "bool": bool}
+
+
+def _field(column: Column, asked: FromRequest) -> Any:
+    kind: Any = _KINDS[column.kind]
+    if column.kind == "text":
+        kind = Annotated[kind, Field(max_length=asked.most)]
+    elif column.kind == "int64":
+        kind = Annotated[kind, Field(ge=asked.low, le=asked.high)]
+    elif column.kind == "float32":
+        kind = Annotated[kind, Field(ge=asked.low, le=asked.high, allow_inf_nan=False)]
+    if column.width:
+        kind = Annotated[tuple[kind, ...], Field(min_length=column.width, max_length=column.width)]
+    if column.along:
+        kind = Annotated[tuple[kind, ...], Field(max_length=asked.most, fail_fast=True)]
+    if asked.required:
+        return kind
+    return (kind, column.default) if asked.parameter else (kind | None, None)
+
+
+@cache
+def _readers(columns: tuple[tuple[Column, FromRequest], ...]) -> tuple[TypeAdapter[_Body], TypeAdapter[list[_Body]]]:
+    """Of one request and of a list of them."""
+    leaders: dict[str, str] = {}
+    leader_of = {asked.name: leaders.setdefault(column.along, asked.name) for column, asked in columns if column.along}
+
+    def one_for_each(values: tuple[Any, ...] | None, info: ValidationInfo) -> tuple[Any, ...] | None:
+        name = str(info.field_name)
+        first = info.data.get(leader_of[name])
+        if values is not None and first is not None and len(values) != len(first):
+            raise ValueError(f"{len(values)} {name} came for {len(first)} items of the {leader_of[name]}")
+        return values
+
+    followers = [name for name, leader in leader_of.items() if name != leader]
+    body = create_model(
+        "Ask",
+        __base__=_Body,
+        __validators__={"one_for_each": validator(*followers)(one_for_each)} if followers else {},
+        **{asked.name: _field(column, asked) for column, asked in columns},
+    )
+    bodies: Any = Annotated[list[body], Field(max_length=MOST_ASKS, fail_fast=True)]  # type: ignore[valid-type]
+    return TypeAdapter(body), TypeAdapter(bodies)
 
 
 def parse(body: bytes) -> Ask | list[Ask]:
@@ -79,10 +122,11 @@ def parse(body: bytes) -> Ask | list[Ask]:
         Refused: the body is not JSON (status 400), a field is missing, unknown or of the wrong kind, or a list asks for
             too many items (status 422).
     """
+    one, many = _readers(tuple(requested()))
     try:
         if body.lstrip()[:1] != b"[":
-            return _ONE.validate_json(body)
-        asks = _MANY.validate_json(body)
+            return one.validate_json(body).ask()
+        asks = [read.ask() for read in many.validate_json(body)]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field, problem = ".".join(str(part)[:60] for part in first["loc"]), first["msg"].removeprefix("Value error, ")

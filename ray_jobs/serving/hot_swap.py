@@ -125,8 +125,8 @@ def _try(live: Live) -> None:
     k = _listed(bundle)
     for history in (bundle.catalogue.item_ids[:1], bundle.catalogue.item_ids[-_LISTED:]):
         for preference in (None, "Something quiet."):
-            times = tuple(range(len(history)))
-            trial = Ask(history=history, preference=preference, k=k, exclude_seen=False, times=times)
+            given = {"history": history, "preference": preference, "times": tuple(range(len(history)))}
+            trial = Ask(given, k=k, exclude_seen=False)
             (found,) = answer([Job(live, trial)])
             if isinstance(found, Exception):
                 raise found

@@ -101,7 +101,7 @@ class _Sample:
         recommender.eval()
         parts, start = [], 0
         for batch in self.batches:
-            given = replace(batch, preferences=tuple(sentences[start : start + len(batch)]))
+            given = batch.with_columns(preferences=tuple(sentences[start : start + len(batch)]))
             parts.append(recommender.log_probabilities(given.to(recommender.device)).float().cpu().numpy())
             start += len(batch)
         found = np.concatenate(parts)

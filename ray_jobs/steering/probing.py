@@ -136,7 +136,7 @@ def _lists(recommender: Recommender, histories: Sequence[IntArray], sentence: st
         part = histories[start : start + size]
         recent = [items[-reach:] for items in part]
         now = [np.zeros(len(items), dtype=np.int64) for items in recent]
-        batch = make_batch(recent, [sentence] * len(part), None, now, np.zeros(len(part), dtype=np.int64))
+        batch = make_batch(recent, [sentence] * len(part), times=now, asked_at=np.zeros(len(part), dtype=np.int64))
         seen = make_batch(part, [""] * len(part)).history.to(recommender.device)
         parts.append(recommender.topk(batch.to(recommender.device), LIST_LENGTH, seen)[0].cpu().numpy())
     return np.concatenate(parts)

@@ -10,10 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from schemas.columns import MOST_CHARACTERS
 from schemas.words import FUNCTION_WORDS, listed
 
-MOST_CHARACTERS = 4_000
-"""A sentence is read up to here; what a person types is far shorter."""
 MOST_PHRASES = 32
 
 Meaning = Literal["wanted", "refused", "nothing"]

@@ -251,7 +251,7 @@ def compare(given: argparse.Namespace, pair: Pair, beams: int, batch: Batch) -> 
     """One line of the table."""
     size = len(batch)
     rows = min(size, given.hf_rows or size)
-    part = Batch(batch.history[:rows], batch.lengths[:rows], batch.targets[:rows], batch.preferences[:rows])
+    part = batch.rows(0, rows)
     compared, other, explained = pair.differences(part, beams)
     inner, repeats = (5, given.repeats) if size == 1 else (1, max(2, given.repeats // 4))
     ours, theirs = in_turns(lambda: pair.ours(batch, beams), lambda: pair.hf(part, beams), repeats, inner)

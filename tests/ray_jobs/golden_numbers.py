@@ -94,7 +94,8 @@ def recommender(name: str) -> dict:
     else:
         model.fit_counts(world)
     ranked = evaluate(model, world)
-    batch = make_batch([[1, 7, 13], [20]], ["Find a kettle", ""], None, [[10, 20, 30], [40]], np.array([50, 60]))
+    times = {"times": [[10, 20, 30], [40]], "asked_at": [50, 60]}
+    batch = make_batch([[1, 7, 13], [20]], ["Find a kettle", ""], **times)
     items, scores = model.topk(batch, 5)
     return {
         "records": records,

@@ -15,11 +15,12 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.generative import menderemb
 from ray_jobs.recipes.generative.menderemb import MenderEmb
 from ray_jobs.recipes.generative.mendertok import MenderTok
-from ray_jobs.recommenders.bounds import EARLIEST, LATEST, items_wanted, moments, strengths
+from ray_jobs.recommenders.bounds import items_wanted, numbers, strengths
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry.served import ServedRecommender
 from ray_jobs.serving.answering import Job, Live, answer
-from ray_jobs.serving.asks import MOST_ITEMS, Ask, Refused, parse
+from ray_jobs.serving.asks import Ask, Refused, parse
+from schemas.columns import COLUMNS, EARLIEST, LATEST, MOST_ITEMS
 from schemas.errors import DataError
 
 NO_SECONDS = [10**30, -(10**30), 2**63, LATEST + 1, EARLIEST - 1, 1.5, float("nan"), float("inf"), "5", None, True]
@@ -37,21 +38,21 @@ def served():
 @pytest.mark.parametrize("wrong", NO_SECONDS)
 def test_what_is_no_second_is_refused_by_place(wrong):
     with pytest.raises(DataError, match=r"times of history 3, position 1: .* is no second since 1970") as error:
-        moments([5, wrong], "times of history 3")
+        numbers(COLUMNS["times"], [5, wrong], "times of history 3")
     assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize("values", [[], [5, LATEST], [EARLIEST, -1], [5.0, 6], np.array([5, 6]), [np.int64(5)]])
 def test_seconds_become_int64(values):
-    found = moments(values, "times")
+    found = numbers(COLUMNS["times"], values, "times")
     assert (found.dtype, found.tolist()) == (np.int64, [int(value) for value in values])
 
 
 def test_seconds_beyond_the_bound_are_found_in_arrays_too():
     with pytest.raises(DataError, match="position 1"):
-        moments(np.array([5, 2**62]), "times")
+        numbers(COLUMNS["times"], np.array([5, 2**62]), "times")
     with pytest.raises(DataError, match="position 0"):
-        moments(np.array([2**63], dtype=np.uint64), "times")
+        numbers(COLUMNS["times"], np.array([2**63], dtype=np.uint64), "times")
 
 
 @pytest.mark.parametrize("wrong", NO_COUNTS)
@@ -129,7 +130,7 @@ def test_a_sentence_is_read_to_its_end_or_refused(monkeypatch):
     with pytest.raises(DataError, match="row 1, column 'preference': 65 word pieces"):
         served.predict(None, frame)
     assert len(served.predict(None, frame.rename(columns={"preference": "known"}))) == 2, "the table's is cut"
-    asks = [Ask(history=("i00",), preference=text) for text in (whole, long)]
+    asks = [Ask({"history": ("i00",), "preference": text}) for text in (whole, long)]
     good, refused = answer([Job(Live("m/1", served._bundle, 0.0), ask) for ask in asks])
     assert good["item_ids"]
     assert (refused.field, refused.status) == ("preference", 422)

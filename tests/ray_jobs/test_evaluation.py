@@ -3,7 +3,7 @@ import pytest
 import torch
 from small_world import small_catalogue, small_histories
 
-from ray_jobs.data.batches import PAD, InMemoryExamples, make_batch
+from ray_jobs.data.batches import InMemoryExamples, make_batch
 from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.evaluation.evaluator import evaluate, evaluate_sampled, evaluation_rows
 from ray_jobs.evaluation.slices import popularity_bands, training_counts
@@ -13,6 +13,7 @@ from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySetting
 from ray_jobs.recommenders.base import ScoringRecommender, Signals, best
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.training.loop import validation_score
+from schemas.columns import PAD
 from schemas.evaluations import EVALUATIONS
 
 

@@ -5,10 +5,11 @@ import pyarrow as pa
 import pytest
 from small_world import small_catalogue, small_histories
 
-from ray_jobs.data.batches import PAD, InMemoryExamples, collate, make_batch
+from ray_jobs.data.batches import InMemoryExamples, collate, make_batch
 from ray_jobs.data.catalogue import read_catalogue
 from ray_jobs.data.examples import evaluation_examples, latest_preferences, training_examples
 from ray_jobs.data.histories import read_histories
+from schemas.columns import PAD
 from schemas.errors import DataError
 
 

@@ -58,7 +58,7 @@ class ReadsTheNextReview(SASRec):
 
     def training_examples(self, histories):
         examples = super().training_examples(histories)
-        moved = replace(examples, positions=examples.positions + 2)
+        moved = examples.with_columns(positions=examples.positions + 2)
         return examples.with_preferences(latest_preferences(histories, moved))
 
 

@@ -112,7 +112,7 @@ def test_sasrec_is_causal_and_padding_changes_nothing():
 def test_sasrec_losses_count_real_positions_only(loss):
     model = SASRec(SASRecSettings(width=16, loss=loss), small_catalogue()).eval()
     narrow, wide = make_batch([[1, 2]], [""], np.array([3])), make_batch([[1, 2]], [""], np.array([3]))
-    wide = replace(wide, history=torch.nn.functional.pad(wide.history, (0, 5), value=-1))
+    wide = wide.with_columns(history=torch.nn.functional.pad(wide.history, (0, 5), value=-1))
     values = []
     for batch in (narrow, wide):
         torch.manual_seed(1)
@@ -194,7 +194,7 @@ def test_a_dense_head_ranks_every_item_and_learns_beside_the_codes(mendertok_den
         everything = mendertok_dense.log_probabilities(batch)
         items, scores = mendertok_dense.topk(batch, 30)
         losses = mendertok_dense.loss(batch)
-        rejected = mendertok_dense.loss(replace(batch, negative=torch.ones(3, dtype=torch.bool)))
+        rejected = mendertok_dense.loss(batch.with_columns(negative=torch.ones(3, dtype=torch.bool)))
     assert mendertok_dense.settings.beams < 31, "no beam limits what is asked"
     assert torch.equal(items, everything.sort(descending=True, stable=True).indices)
     assert torch.allclose(scores.log_softmax(1), everything.gather(1, items), atol=1e-5)
@@ -399,7 +399,7 @@ def test_mendertok_learns_the_order_of_a_history():
     score = validation_score(model, InMemoryExamples(test))
     assert score > 0.5
     reversed_histories = np.concatenate([test.history(row)[::-1] for row in range(len(test))])
-    assert validation_score(model, InMemoryExamples(replace(test, items=reversed_histories))) < score - 0.15
+    assert validation_score(model, InMemoryExamples(test.with_columns(history=reversed_histories))) < score - 0.15
 
 
 def test_mendertok_learns_to_follow_a_preference():

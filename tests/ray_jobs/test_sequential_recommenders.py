@@ -29,7 +29,7 @@ def _hstu(**given):
 
 
 def _timed(histories, times, asked_at):
-    return make_batch(histories, [""] * len(histories), None, times, np.array(asked_at))
+    return make_batch(histories, [""] * len(histories), times=times, asked_at=asked_at)
 
 
 def test_hstu_is_causal_in_items_and_times_and_ignores_pads():

@@ -3,7 +3,6 @@ import pytest
 import torch
 from small_world import CLUSTERS, PER_CLUSTER, small_catalogue
 
-from ray_jobs.data.batches import PAD
 from ray_jobs.evaluation.probes import probe, summarise_probes
 from ray_jobs.evaluation.steering import (
     CONDITIONS,
@@ -26,6 +25,7 @@ from ray_jobs.recommenders.base import ScoringRecommender, Signals
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import steering_report
 from ray_jobs.registry.steering_plots import axis_figure, probe_figure
+from schemas.columns import PAD
 from schemas.preference_benchmark import AXES, PREFERENCE_BENCHMARK, RECOMMENDATION, SENTIMENT
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
 

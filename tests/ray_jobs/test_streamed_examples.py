@@ -35,10 +35,9 @@ def streamed(ray_session, tmp_path_factory):
     histories = _histories()
     whole = training_examples(histories, 20, True)
     whole = whole.with_preferences([f"example {n}" * (n % 3 == 0) for n in range(len(whole))])
-    whole = replace(whole, negative=np.arange(len(whole)) % 4 == 0)
+    whole = whole.with_columns(negative=np.arange(len(whole)) % 4 == 0)
     parts = [
-        replace(
-            training_examples(histories.part(start, start + 20), 20, True),
+        training_examples(histories.part(start, start + 20), 20, True).with_columns(
             preferences=whole.preferences[share],
             negative=whole.negative[share],
         )

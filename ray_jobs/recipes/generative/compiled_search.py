@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from infra.errors import SettingError
-from ray_jobs.data.batches import PAD, Batch
+from ray_jobs.data.batches import Batch
+from schemas.columns import PAD
 
 COMPILERS = ("g++", "clang++")
 Search = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]

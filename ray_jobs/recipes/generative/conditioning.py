@@ -9,7 +9,6 @@ The settings also name what is added from the training split of the preference b
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -55,7 +54,7 @@ def _added(examples: Examples, matched: IntArray, settings: ConditionedSettings)
     turned = np.array([row for row, twin in enumerate(twins) if twin], dtype=np.int64)
     turned = turned[rng.random(len(turned)) < settings.twin_share]
     rejected = both.at(turned).with_preferences([str(twins[row]) for row in turned])
-    return [*wishes, *([replace(rejected, negative=np.full(len(turned), True))] if len(turned) else [])]
+    return [*wishes, *([rejected.with_columns(negative=np.full(len(turned), True))] if len(turned) else [])]
 
 
 def _wishes(known: Sequence[str]) -> list[str]:
@@ -78,8 +77,8 @@ def _swapped(examples: Examples, settings: ConditionedSettings, catalogue: Catal
         wanted = max(int(shared.max(initial=0)), 1) if turn % 2 == 0 else 0
         if len(like := givers[shared == wanted]):
             source[row] = like[rng.integers(len(like))]
-    swapped = replace(examples, targets=examples.targets[source])
-    return swapped.with_preferences([examples.preferences[row] for row in source])
+    preferences = tuple(examples.preferences[row] for row in source)
+    return examples.with_columns(targets=examples.targets[source], preferences=preferences)
 
 
 def _matched(candidates: Sequence[Sequence[str]], titles: Sequence[str], encoder: TextEncoder) -> list[str]:

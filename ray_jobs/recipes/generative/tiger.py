@@ -18,6 +18,7 @@ from ray_jobs.recipes.generative.settings import TigerSettings
 from ray_jobs.recipes.generative.t5 import Encoder
 from ray_jobs.recommenders.base import Signals
 from ray_jobs.recommenders.settings import RecipeSettings
+from schemas.columns import HISTORY
 
 
 class Tiger(GenerativeRecommender):
@@ -54,7 +55,8 @@ class Tiger(GenerativeRecommender):
         return items[:, :k], scores[:, :k]
 
     def _search_one(self, history: Tensor, lengths: Tensor, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
-        return super().topk(Batch(history, lengths, lengths, ("",)), self.settings.beams, exclude)
+        batch = Batch({HISTORY: history, "preferences": ("",)}, {HISTORY: lengths})
+        return super().topk(batch, self.settings.beams, exclude)
 
     def input_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Token ids int64[B, L * H + 1] and bool mask: codes of the history, then the end token, then pads."""

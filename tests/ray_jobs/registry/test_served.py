@@ -67,7 +67,7 @@ def test_a_recipe_that_reads_times_is_given_those_of_the_items_it_knows(tmp_path
     served.load_context(context=Context(save_bundle(tmp_path / "bundle", recommender, {})))
     frame = pd.DataFrame({"history": [["a", "zzz", "b", "a"]], "times": [[1, 2, 3, 400]], "asked_at": [90_000]})
     wanted = {"k": 3, "exclude_seen": False}
-    batch = make_batch([[1, 0]], [""], None, [[3, 400]], np.array([90_000]))
+    batch = make_batch([[1, 0]], [""], times=[[3, 400]], asked_at=[90_000])
     _, expected = recommender.topk(batch, 3)
     assert served.predict(None, frame, wanted)["scores"][0] == pytest.approx(expected[0].tolist(), abs=1e-6)
     later = served.predict(None, frame.assign(asked_at=[90_000_000]), wanted)["scores"][0]

@@ -30,7 +30,7 @@ def live(version=1):
 
 def test_requests_of_a_kind_go_through_the_model_together(calls):
     one, two = live(1), live(2)
-    asks = [Ask(history=(f"i{n}",), k=2 + n % 2, exclude_seen=n % 3 > 0) for n in range(12)]
+    asks = [Ask({"history": (f"i{n}",)}, k=2 + n % 2, exclude_seen=n % 3 > 0) for n in range(12)]
     jobs = [Job(two if n >= 9 else one, ask) for n, ask in enumerate(asks)]
     together = answer(jobs)
     assert calls == [(3, 3, False), (6, 3, True), (1, 3, False), (2, 3, True)]
@@ -49,7 +49,7 @@ def test_a_group_that_cannot_be_answered_fails_alone():
     torch.manual_seed(0)
     settings = TigerSettings(width=8, layers=1, encoder_layers=1, heads=1, head_width=8, inner=8, beams=10)
     tiger = Live("m/1", Bundle(Tiger(settings, Catalogue(items, items, items, codes, (5, 6))).eval(), {}), 0.0)
-    good, greedy = answer([Job(tiger, Ask(history=("i1",), k=k)) for k in (10, 11)])
+    good, greedy = answer([Job(tiger, Ask({"history": ("i1",)}, k=k)) for k in (10, 11)])
     assert len(good["item_ids"]) == 10
     assert isinstance(greedy, Refused)
     assert (greedy.field, str(greedy.within(4))) == ("k", f"4.{greedy}")
@@ -61,7 +61,7 @@ def test_requests_with_times_and_without_are_not_mixed(calls):
     torch.manual_seed(0)
     model = HSTU(HSTUSettings(max_history=2, width=8, layers=1), Catalogue(names, names, names)).eval()
     hstu = Live("m/1", Bundle(model, {}), 0.0)
-    timed, untimed = answer([Job(hstu, Ask(history=("a",), times=times)) for times in ((5,), None)])
+    timed, untimed = answer([Job(hstu, Ask({"history": ("a",), "times": times})) for times in ((5,), None)])
     assert sorted(timed["item_ids"]) == ["b", "c"]
     assert isinstance(untimed, Refused)
     assert untimed.field == "times"
@@ -76,9 +76,8 @@ def test_what_is_wrong_with_one_request_fails_no_other():
         {"times": (5,), "strength": float("nan")},
         {"times": (5,), "k": -1},
     ]
-    asks = [Ask(history=("i1",), times=(5,))] * 3 + [
-        Ask.model_construct(**{**Ask(history=("i1",)).model_dump(), **changes}) for changes in wrong
-    ]
+    asks = [Ask({"history": ("i1",), "times": (5,)})] * 3
+    asks += [Ask({"history": ("i1",), **changes}, k=changes.pop("k", 10)) for changes in wrong]
     found = answer([Job(live(), ask) for ask in asks])
     assert [one["item_ids"][0] for one in found[:3]] == ["i11"] * 3
     assert [type(one) for one in found[3:]] == [Refused] * len(wrong)
@@ -87,7 +86,7 @@ def test_what_is_wrong_with_one_request_fails_no_other():
 
 def test_requests_of_all_lengths_go_together_and_get_their_own():
     versions = live()
-    asks = [Ask(history=(), k=k) for k in (1, 1000, 5)]
+    asks = [Ask({"history": ()}, k=k) for k in (1, 1000, 5)]
     assert [len(found["item_ids"]) for found in answer([Job(versions, ask) for ask in asks])] == [1, 12, 5]
 
 
@@ -101,7 +100,7 @@ def test_a_score_that_is_no_number_fails_its_request(monkeypatch):
         return items, scores
 
     monkeypatch.setattr(broken.bundle.recommender, "topk", damaged)
-    bad, good = answer([Job(broken, Ask(history=(item,))) for item in ("i1", "i2")])
+    bad, good = answer([Job(broken, Ask({"history": (item,)})) for item in ("i1", "i2")])
     assert isinstance(bad, FloatingPointError)
     assert "m/1 gives item" in str(bad)
     assert good["scores"][0] == 1011
@@ -110,5 +109,5 @@ def test_a_score_that_is_no_number_fails_its_request(monkeypatch):
 def test_a_fault_of_the_model_is_no_fault_of_the_client(monkeypatch):
     broken = live()
     monkeypatch.setattr(broken.bundle.recommender, "topk", lambda *_: 1 / 0)
-    (found,) = answer([Job(broken, Ask(history=("i1",)))])
+    (found,) = answer([Job(broken, Ask({"history": ("i1",)}))])
     assert isinstance(found, ZeroDivisionError)

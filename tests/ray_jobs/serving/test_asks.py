@@ -8,11 +8,11 @@ from ray_jobs.serving.settings import ServingSettings
 
 
 def test_one_request_or_a_list():
-    assert parse(b'{"history": ["a"]}') == Ask(history=("a",), preference=None, k=10, exclude_seen=True)
+    assert parse(b'{"history": ["a"]}') == Ask({"history": ("a",), "strength": 1.0}, k=10, exclude_seen=True)
     body = b' [{"history": [], "preference": "Jazz", "k": 3, "exclude_seen": false}, {"history": ["a"], "times": [5]}]'
     assert parse(body) == [
-        Ask(history=(), preference="Jazz", k=3, exclude_seen=False),
-        Ask(history=("a",), times=(5,)),
+        Ask({"history": (), "preference": "Jazz", "strength": 1.0}, k=3, exclude_seen=False),
+        Ask({"history": ("a",), "strength": 1.0, "times": (5,)}),
     ]
     assert parse(b"[]") == []
 

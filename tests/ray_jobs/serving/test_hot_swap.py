@@ -25,7 +25,7 @@ def test_a_version_is_loaded_once_and_only_when_the_alias_moves():
     swap.refresh()
     assert (swap.live.version, swap.problem) == ("m/2", None)
     assert registry.loads == ["m/1", "m/2"]
-    assert answer([Job(first, Ask(history=()))])[0]["model_version"] == "m/1"
+    assert answer([Job(first, Ask({"history": ()}))])[0]["model_version"] == "m/1"
 
 
 def test_a_version_that_fails_leaves_the_old_one_and_is_not_tried_at_every_look():
@@ -121,7 +121,7 @@ def test_an_exchange_under_load_loses_and_mixes_nothing():
     def client():
         while not stop.is_set():
             live = swap.live
-            answers.extend(answer([Job(live, Ask(history=(), k=3)), Job(swap.live, Ask(history=(), k=2))]))
+            answers.extend(answer([Job(live, Ask({"history": ()}, k=3)), Job(swap.live, Ask({"history": ()}, k=2))]))
 
     threads = [threading.Thread(target=client) for _ in range(4)]
     watcher = watch(swap, 0.01)

@@ -104,7 +104,7 @@ def test_a_recipe_that_reads_preferences_reads_what_matches_and_counts():
     recommender = model("mendertok")
     recommender.steering = small_layer(CATALOGUE).with_fit(replace(recommender.steering.fit, reads=True))
     batch = make_batch([[1, 2]] * 4, ["Prefers quiet", "Prefers elephants", "", "Prefers quiet"])
-    batch = replace(batch, strength=torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    batch = batch.with_columns(strength=torch.tensor([1.0, 1.0, 1.0, 0.0]))
     assert recommender.read(batch) == ("Prefers quiet", "", "", "")
     recommender.steering = small_layer(CATALOGUE)
     assert recommender.read(batch) == ("",) * 4, "the layer alone was better"
