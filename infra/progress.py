@@ -1,18 +1,105 @@
-"""Progress of long work, written to a small file that the terminal and the pages read."""
+"""Progress of long work: lines in the log as it goes on, and a small file that the terminal and the pages read.
 
+Where somebody speaks (`speak_for`), each phase of a stage is logged when it begins and when it ends, with what it
+counted and how long it took, and work of many steps every quarter of a minute.
+"""
+
+import functools
+import logging
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from infra.errors import DamagedFile
+from infra.masks import masked
 from infra.state import read_json, write_json
+
+LOGGER = logging.getLogger("penchant")
+LINE_SECONDS = 15.0
+"""Work of many steps is logged once in so many seconds."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Printed(logging.Handler):
+    """Prints to what is standard output at the moment: a Spark driver exchanges it for each stage."""
+
+    stage = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(masked(f"{self.stage}: {self.format(record)}"), flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+_printed = _Printed()
+
+
+def speak_for(stage: str) -> None:
+    """Print what this process logs as progress from now on, each line with the name of `stage`."""
+    _printed.stage = stage
+    LOGGER.addHandler(_printed)
+    LOGGER.setLevel(logging.INFO)
+
+
+@contextmanager
+def phase(what: str) -> Iterator[dict[str, int | float]]:
+    """Log that a phase begins, and how it ended.
+
+    Args:
+        what: a few words, such as ``gate of reviews``.
+
+    Yields:
+        Counts by name, empty: what the block enters is logged at the end, ``gate of reviews: 3,502 rows, 4.1 s``.
+    """
+    LOGGER.info("%s ...", what)
+    counts: dict[str, int | float] = {}
+    began = time.monotonic()
+    try:
+        yield counts
+    except BaseException as error:
+        LOGGER.info("%s: stopped by %s after %.1f s", what, type(error).__name__, time.monotonic() - began)
+        raise
+    shown = [f"{count:,} {name}" for name, count in counts.items()]
+    LOGGER.info("%s: %s", what, ", ".join([*shown, f"{time.monotonic() - began:.1f} s"]))
+
+
+def phased(
+    what: str, counted: Callable[[R], Mapping[str, int | float]] = lambda _: {}
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make each call of a function a `phase`.
+
+    Args:
+        counted: takes the counts from the function's result.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with phase(what) as counts:
+                result = function(*args, **kwargs)
+                counts.update(counted(result))
+            return result
+
+        return call
+
+    return decorate
 
 
 class Progress:
-    """Progress of one stage: `update` as often as you like, the file changes at most twice a second."""
+    """Progress of one stage: `update` as often as you like.
+
+    The file changes at most twice a second, and a line is logged every `LINE_SECONDS`.
+    """
 
     def __init__(self, home: str, stage: str) -> None:
         self._path = Path(home) / "progress" / f"{stage}.json"
         self._written = 0.0
+        self._logged = time.time()
 
     def update(self, done: int, total: int, note: str = "") -> None:
         """Say that `done` of `total` units are finished; `note` is a few words, e.g. ``loss 2.31``."""
@@ -20,6 +107,9 @@ class Progress:
         if done < total and now - self._written < 0.5:
             return
         self._written = now
+        if now - self._logged >= LINE_SECONDS:
+            self._logged = now
+            LOGGER.info("%s of %s%s", f"{done:,}", f"{total:,}", f", {note}" if note else "")
         write_json(self._path, {"done": done, "total": total, "note": note, "at": now}, lasting=False, indent=None)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
+from infra.progress import phase
 from infra.settings import LLMSettings, load_settings, stage_settings
 from pipelines.gates.ahead import load_ahead
 from pipelines.language.histories import chosen_users, newest_items
@@ -207,10 +208,12 @@ def run(request: StageRequest) -> StageReport:
         scored = scores(ledger, positions, prompt, chosen.contexts).localCheckpoint()
         if ledger.dry_run:
             return ledger.dry_report()
-        marked, kinds = mark(scored, chosen.noise_rule())
-        marked = marked.localCheckpoint()
+        with phase("marking noise"):
+            marked, kinds = mark(scored, chosen.noise_rule())
+            marked = marked.localCheckpoint()
         suspects = marked.where("suspect").select("user_id", "position")
-        ranked = suggest_replacements(sequences, suspects, chosen.candidates).localCheckpoint()
+        with phase("candidates for replacements"):
+            ranked = suggest_replacements(sequences, suspects, chosen.candidates).localCheckpoint()
         replacements = _replacements(ledger, ranked, positions, titles, prompt, chosen)
         rows = denoised_sequences(sequences, marked, replacements, users).localCheckpoint()
         publisher.publish(rows, DENOISED_SEQUENCES)

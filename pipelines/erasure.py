@@ -8,7 +8,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
-from infra.progress import Progress
+from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings, stage_settings
 from pipelines.delta_tables import delete_rows, read_table, table_exists
 from pipelines.forgetting.history import deletions, held_until, purge
@@ -61,7 +61,9 @@ def run(request: StageRequest) -> StageReport:
     progress.update(0, steps, "looking for traces")
     words = settings.stages.get("text_vectors", {}).get("max_review_words", MAX_REVIEW_WORDS)
     words = request.overrides.get("text_vectors.max_review_words", words)
-    traces = find_traces(spark, settings, request.dataset, users, reading, words)
+    with phase("looking for traces") as found:
+        traces = find_traces(spark, settings, request.dataset, users, reading, words)
+        found["users"] = len(users)
 
     before: dict[str, int] = {}
     deleted: dict[str, int] = {}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
-from infra.progress import Progress
+from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings, stage_settings
 from pipelines import items as item_table
 from pipelines import reviews as review_table
@@ -60,7 +60,9 @@ def run(request: StageRequest) -> StageReport:
         every = review_table.check_reviews(landed, rules, must_be_known)
         every = publisher.cache(mark_erased(every, erased_keys(spark, settings, request.dataset)))
         checked, erased = every.where("NOT erased").drop("erased"), every.where("erased")
-        counts = _tally("reviews", landed, checked, erased)
+        with phase("checking reviews") as found:
+            counts = _tally("reviews", landed, checked, erased)
+            found |= {"rows": counts["reviews.lines_read"], "refused": counts["reviews.quarantined"]}
         reviews = review_table.winners(checked)
         pairs = reviews.select("user_id", "item_id").distinct().count()
         counts["reviews.repeated_pairs"] = counts["reviews.ingested"] - pairs
@@ -71,7 +73,9 @@ def run(request: StageRequest) -> StageReport:
         counts["items.stubs"] = stubs.count() if stubs else 0
         items = stubs
         if landed_items and checked_items is not None:
-            counts |= _tally("items", landed_items, checked_items)
+            with phase("checking items") as found:
+                counts |= _tally("items", landed_items, checked_items)
+                found |= {"rows": counts["items.lines_read"], "refused": counts["items.quarantined"]}
             refused = refused.unionByName(_refused(checked_items, "items"))
             items = item_table.winners(checked_items)
             items = items.unionByName(stubs) if stubs else items

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
-from infra.progress import Progress
+from infra.progress import Progress, phase
 from infra.settings import load_settings, stage_settings
 from pipelines.gates.ahead import load_ahead
 from pipelines.landing.planted_world.truth import read_truth
@@ -234,8 +234,10 @@ def run(request: StageRequest) -> StageReport:
             texts=publisher.read(TEXT_VECTORS),
             items=publisher.read(ITEM_VECTORS),
         )
-        samples, skipped = benchmark(histories, negative, stored, chosen)
-        rows = benchmark_rows(samples, histories, chosen.seed)
+        with phase("making samples") as found:
+            samples, skipped = benchmark(histories, negative, stored, chosen)
+            rows = benchmark_rows(samples, histories, chosen.seed)
+            found |= {"histories": len(histories), "samples": len(rows)}
         progress.update(2, 3, f"{len(rows):,} samples")
         publisher.publish(_frame(spark, rows, PREFERENCE_BENCHMARK), PREFERENCE_BENCHMARK)
         probes = category_probes(_categories(publisher.read(ITEMS), sequences, request), chosen.probe_min_items)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as sf
 
+from infra.progress import phase
 from infra.settings import load_settings, stage_settings
 from pipelines.gates.ahead import load_ahead
 from pipelines.language.histories import chosen_users, product_names, reviewed_positions
@@ -106,7 +107,8 @@ def run(request: StageRequest) -> StageReport:
         lines = review_lines(ledger, positions, names, reading).localCheckpoint()
         if ledger.dry_run:
             return ledger.dry_report()
-        rows = preferences(sequences, lines, users, chosen).localCheckpoint()
+        with phase("merging lines into preferences"):
+            rows = preferences(sequences, lines, users, chosen).localCheckpoint()
         publisher.publish(rows, PREFERENCES)
         _, refused = publisher.quarantine(refused_lines(lines), STAGE)
         by_status = {row.status: row["count"] for row in rows.groupBy("status").count().collect()}

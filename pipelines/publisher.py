@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
+from infra.progress import phase
 from infra.settings import Settings
 from pipelines.delta_tables import conform, read_input, read_table, write_partition
 from pipelines.gates.result import GateResult
@@ -79,9 +80,13 @@ class Publisher:
 
             self._gate = Gate(self._spark, self._settings.data_docs_dir(self._request.dataset))
         label = " ".join(str(value) for value in where.values())
-        self.gates[table.name] = self._gate.check(rows, table, label)
+        with phase(f"gate of {table.name}") as counts:
+            self.gates[table.name] = result = self._gate.check(rows, table, label)
+            counts |= {"rows": result.rows, "warnings": len(result.warnings())}
         uri = self._settings.table_uri(self._request.dataset, table.name)
-        handoff = write_partition(self._spark, rows, table, uri, where, self._request.identity())
+        with phase(f"writing {table.name}") as counts:
+            handoff = write_partition(self._spark, rows, table, uri, where, self._request.identity())
+            counts["rows"] = handoff.rows
         self.handoffs[table.name] = handoff
         return handoff
 

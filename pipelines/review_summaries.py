@@ -7,6 +7,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as sf
 
+from infra.progress import phase
 from infra.settings import LLMSettings, load_settings, stage_settings
 from pipelines.gates.ahead import load_ahead
 from pipelines.language.histories import chosen_users, product_names, reviewed_positions
@@ -192,7 +193,8 @@ def run(request: StageRequest) -> StageReport:
         steps = fold(ledger, chunked, chosen)
         if ledger.dry_run:
             return ledger.dry_report()
-        rows = summaries(sequences, steps, users).localCheckpoint()
+        with phase("putting summaries together"):
+            rows = summaries(sequences, steps, users).localCheckpoint()
         publisher.publish(rows, REVIEW_SUMMARIES)
         _, refused = publisher.quarantine(_refused(steps), STAGE)
         by_status = {row.status: row["count"] for row in rows.groupBy("status").count().collect()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
-from infra.progress import Progress
+from infra.progress import Progress, phase
 from infra.settings import load_settings, stage_settings
 from pipelines.day_content import day_content
 from pipelines.gates.ahead import load_ahead
@@ -99,10 +99,14 @@ def run(request: StageRequest) -> StageReport:
         read = reviews.count()
         if not read:
             raise DataError(f"{request.dataset} has no reviews up to {request.partition}; run the stage 'ingest' first")
-        events = publisher.cache(newest_reviews(reviews, request.partition_date()))
-        distinct = events.count()
+        with phase("newest review of each user and item") as found:
+            events = publisher.cache(newest_reviews(reviews, request.partition_date()))
+            distinct = events.count()
+            found |= {"reviews": read, "pairs": distinct}
         progress.update(1, 4, "k-core")
-        kept, sizes = k_core(events, chosen.user_core, chosen.item_core, chosen.max_core_iterations)
+        with phase("k-core") as found:
+            kept, sizes = k_core(events, chosen.user_core, chosen.item_core, chosen.max_core_iterations)
+            found |= {"users": sizes[-1].users, "items": sizes[-1].items, "pairs": sizes[-1].pairs}
         kept = publisher.cache(kept)
         cuts = time_cuts(kept, chosen)
         progress.update(2, 4, "interactions")
@@ -110,7 +114,8 @@ def run(request: StageRequest) -> StageReport:
         progress.update(3, 4, "sequences")
         histories = publisher.cache(sequences(kept, cuts, chosen))
         published = publisher.publish(histories, SEQUENCES)
-        report = order_report(histories)
+        with phase("order of histories"):
+            report = order_report(histories)
         page = write_order_report(
             settings.data_docs_dir(request.dataset), request.partition, report, chosen.tie_rule, sizes
         )

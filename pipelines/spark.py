@@ -12,6 +12,7 @@ from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from infra.errors import SettingError
+from infra.progress import phased
 from infra.settings import Settings
 from infra.spark_conf import properties_file, require_java, spark_conf
 from schemas.input_size import input_bytes, table_bytes
@@ -22,6 +23,7 @@ SUBMIT = "PYSPARK_SUBMIT_ARGS"
 _DELTA = "io.delta.sql.DeltaSparkSessionExtension"
 
 
+@phased("Spark session")
 def stage_session(request: StageRequest, settings: Settings) -> SparkSession:
     """`spark_session` for what `request` reads."""
     tables = settings.table_uri(request.dataset, "").rstrip("/")

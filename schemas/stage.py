@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from infra.errors import UserError
+from infra.progress import LOGGER, speak_for
 from schemas.addresses import write_text
 from schemas.errors import bounded
 from schemas.handoff import StageReport, error_uri, write_report
@@ -37,6 +38,7 @@ def run_stage(
     Own work begins when `work` calls `engine_is_ready`, or when it is called where it never does.
     """
     called = time.time()
+    speak_for(stage)
     _ready_at.clear()
     request = None
     try:
@@ -66,5 +68,5 @@ def run_stage(
         write_report(request.report_uri, report)
     counts = ", ".join(f"{name} {value}" for name, value in report.counts.items())
     start = "" if report.started_after is None else f", started after {report.started_after:.1f} s"
-    print(f"{stage}: {report.status} in {report.seconds:.1f} s{start}; {counts}", flush=True)  # noqa: T201
+    LOGGER.info("%s in %.1f s%s; %s", report.status, report.seconds, start, counts)
     return report

@@ -25,7 +25,7 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from infra.progress import Progress
+from infra.progress import Progress, phase
 from infra.settings import LLMSettings, Settings
 from pipelines.delta_tables import append_rows, read_table, spark_schema, table_exists
 from pipelines.language.asking import ANSWERED, answered_in_batches, asking
@@ -172,7 +172,8 @@ class Ledger:
                 self.usage.asked_again += row.again
                 self._key_worked = self._key_worked or row.worked > 0 or self._has_worked()
                 self._begin()
-                with held(self._journals, self._name):
+                with phase(f"asking the language model: {note}") as counts, held(self._journals, self._name):
+                    counts |= {"requests": row.requests, "answered before": row.requests - row.missing}
                     self._ask(ordered.toLocalIterator(), row.missing, note, self._estimate_if_needed(pending))
                 known = self._join_answers(known.drop("answer", *_STATE))
         joined = known.drop("request", *_STATE)

@@ -11,6 +11,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 
+from infra.progress import phased
 from infra.settings import Settings
 from pipelines.language.prompts import ChatPrompt, TitlePrompt
 from pipelines.language.requests import endpoint_name
@@ -22,6 +23,7 @@ VERSION_TAG = "penchant.prompt_version"
 _log = logging.getLogger(__name__)
 
 
+@phased("recording the run in MLflow")
 def record_run(
     settings: Settings,
     request: StageRequest,
