@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from infra.errors import DamagedFile
 from infra.masks import masked
@@ -69,7 +69,7 @@ def phase(what: str) -> Iterator[dict[str, int | float]]:
 
 
 def phased(
-    what: str, counted: Callable[[R], Mapping[str, int | float]] = lambda _: {}
+    what: str, counted: Callable[[Any], Mapping[str, int | float]] = lambda _: {}
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make each call of a function a `phase`.
 

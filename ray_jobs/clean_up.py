@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import list_artifacts
 from mlflow.exceptions import MlflowException
 
-from infra.progress import Progress
+from infra.progress import Progress, phase, phased
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.cleaning.history import History, clean, pins, plan_histories
 from ray_jobs.cleaning.keeping import Kept, Registry, sort_registry
@@ -78,11 +78,13 @@ def clean_up(settings: Settings, request: StageRequest, own: CleanUpSettings, no
     needed = {kept.version.run_id for kept in again.kept.values()}
     for number, leftover in enumerate(plan.leftovers, 2):
         if leftover.run_id not in needed:
-            remove(client, settings, request.dataset, leftover)
+            with phase(f"removing the files of {leftover.identity}"):
+                remove(client, settings, request.dataset, leftover)
         progress.update(number, steps, f"files of {leftover.identity}")
     histories = plan_histories(settings, request.dataset, pins(client, again, own, now), own)
     for number, history in enumerate(histories, 2 + len(plan.leftovers)):
-        clean(history)
+        with phase(f"cleaning the history of {history.table}"):
+            clean(history)
         progress.update(number, steps, f"history of {history.table}")
     after = standing(client, again, request, histories)
     lost = after.lost_since(before)
@@ -92,6 +94,7 @@ def clean_up(settings: Settings, request: StageRequest, own: CleanUpSettings, no
     return StageReport(stage=STAGE, status="done", counts=counts, outputs=outputs)
 
 
+@phased("planning")
 def make_plan(client: MlflowClient, settings: Settings, dataset: str, own: CleanUpSettings, now: dt.datetime) -> Plan:
     """What would go, and what stays for whom."""
     registry = sort_registry(client, dataset, own, now)
@@ -102,6 +105,7 @@ def make_plan(client: MlflowClient, settings: Settings, dataset: str, own: Clean
     )
 
 
+@phased("looking up what kept versions need", lambda found: {"versions": len(found.lacks), "tables": found.tables})
 def standing(client: MlflowClient, registry: Registry, request: StageRequest, histories: Sequence[History]) -> Standing:
     """Look up everything that the kept versions need: their files, tables at their versions, what they began with.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from infra.progress import Progress
+from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings
 from ray_jobs.days.content import REGISTERED_PROMPT, Pages, assemble, experiment_name, prompts_of, registered_by
 from ray_jobs.days.facts import outcomes_of
@@ -28,11 +28,14 @@ def run(request: StageRequest) -> StageReport:
     progress = Progress(settings.home, STAGE)
     progress.update(0, 2, "reading reports")
     client = runs.connect(settings)
-    outcomes = outcomes_of(settings, request)
-    content = assemble(settings, request, client, outcomes)
+    with phase("reading what the tasks reported") as found:
+        outcomes = outcomes_of(settings, request)
+        content = assemble(settings, request, client, outcomes)
+        found |= {"tasks": len(outcomes), "earlier days": content.earlier_days}
     progress.update(1, 2, "writing the page")
     run_id = _run(settings, request)
-    _log(run_id, content)
+    with phase("writing the page"):
+        _log(run_id, content)
     experiment = client.get_run(run_id).info.experiment_id
     page = Pages(settings, client, request.dataset).report(run_id, experiment)
     _lead_back(client, content, page or run_id)

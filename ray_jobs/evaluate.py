@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.progress import Progress
+from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.histories import Histories
 from ray_jobs.data.settings import for_comparison_only
@@ -95,7 +95,11 @@ def run(request: StageRequest) -> StageReport:
             progress.update(number * total + done, len(candidates) * total, note)
 
         known = data.catalogue if candidate.version else None
-        results = evaluate(candidate.recommender, data.histories, ("valid", "test"), own.exclude_seen, notify, known)
+        with phase(f"ranking with {candidate.label}") as found:
+            results = evaluate(
+                candidate.recommender, data.histories, ("valid", "test"), own.exclude_seen, notify, known
+            )
+            found["held-out items"] = sum(len(result.ranks) for result in results)
         if not all(len(result.ranks) for result in results):
             raise DataError(
                 "no history has an item before and at its held-out position in both splits: three items are needed, "
@@ -108,9 +112,10 @@ def run(request: StageRequest) -> StageReport:
         handoff = publish(table, EVALUATIONS, uri, partition, request.identity())
         rows += handoff.rows
         summary = summarise(results, reference)
-        if not candidate.version:
-            summary |= other_protocols(candidate.recommender, data.histories, own)
-        heard = word_shares(candidate, data, own)
+        with phase(f"words and other protocols with {candidate.label}"):
+            if not candidate.version:
+                summary |= other_protocols(candidate.recommender, data.histories, own)
+            heard = word_shares(candidate, data, own)
         summary |= {f"test.words.{name}": round(value, 6) for name, value in heard.items()}
         outputs |= {f"{candidate.role}_words_{name}": f"{value:.6f}" for name, value in heard.items()}
         candidate.recommender.release()

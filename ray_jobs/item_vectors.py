@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.progress import Progress
+from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.tables import input_table, newest_items, read_table, table_exists, upsert
 from ray_jobs.encoders.streaming import encoded
@@ -41,11 +41,13 @@ def run(request: StageRequest) -> StageReport:
     handoff = upsert(_copies(same_text, uri, own.encoder), ITEM_VECTORS, uri, partition, identity)
     done = 0
     progress.update(0, max(1, len(texts)), f"{items.num_rows:,} items, {len(texts):,} new texts")
-    for vectors in encoded(texts, own.encoder, own, settings.ray.use_gpu):
-        rows = unknown.filter(pc.is_in(unknown["content_hash"], vectors["content_hash"].combine_chunks()))
-        handoff = upsert(_with_vectors(rows, vectors), ITEM_VECTORS, uri, partition, identity)
-        done += vectors.num_rows
-        progress.update(done, len(texts), "texts encoded")
+    with phase("encoding texts") as counts:
+        counts["new texts"] = len(texts)
+        for vectors in encoded(texts, own.encoder, own, settings.ray.use_gpu):
+            rows = unknown.filter(pc.is_in(unknown["content_hash"], vectors["content_hash"].combine_chunks()))
+            handoff = upsert(_with_vectors(rows, vectors), ITEM_VECTORS, uri, partition, identity)
+            done += vectors.num_rows
+            progress.update(done, len(texts), "texts encoded")
     assert done == len(texts), f"{len(texts)} texts went into the encoder and {done} came out"
     progress.update(1, 1, f"{items.num_rows:,} items have a vector")
     return _report(handoff, own.encoder, items.num_rows, len(texts), behind.num_rows)

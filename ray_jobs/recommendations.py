@@ -8,7 +8,7 @@ import pyarrow as pa
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from infra.progress import Progress
+from infra.progress import Progress, phased
 from infra.settings import load_settings, stage_settings
 from ray_jobs.actors import through
 from ray_jobs.data.tables import publish
@@ -64,6 +64,7 @@ def blocks(audience: Sequence[Reader], size: int) -> Iterator[pa.Table]:
         )
 
 
+@phased("scoring users", lambda rows: {"users": rows.num_rows})
 def score(
     audience: Sequence[Reader], tracking_uri: str, version: str, chosen: RecommendationsSettings, progress: Progress
 ) -> pa.Table:

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from infra.progress import Progress
+from infra.progress import Progress, phased
 from infra.settings import load_settings, stage_settings
 from ray_jobs.data.tables import input_partition
 from ray_jobs.evaluation.exposure import LIST_LENGTH
@@ -225,6 +225,7 @@ def _codebook(request: StageRequest, bundle: Bundle) -> str:
     return str(bundle.provenance.get("codebook") or request.upstream.get("semantic_ids.codebook", ""))
 
 
+@phased("plots")
 def _log_plots(content: CardContent, bundle: Bundle) -> None:
     run_id = content.run_id
     title = f"{content.recipe}, {content.dataset}, {content.partition}"
@@ -259,6 +260,7 @@ def _steering(training_run: Run) -> dict[str, str]:
     return {key: value for key, value in training_run.data.tags.items() if key.startswith(f"{STEERING_TAG}.")}
 
 
+@phased("logging and registering the model")
 def _make_version(
     client: MlflowClient,
     training_run: Run,
@@ -297,6 +299,7 @@ def _make_version(
     )
 
 
+@phased("model card")
 def _describe(client: MlflowClient, found: ModelVersion, content: CardContent, tags: Mapping[str, str]) -> None:
     card = markdown(content, str(found.version))
     client.update_model_version(found.name, str(found.version), card)
@@ -321,6 +324,7 @@ def _leave(choice: Choice, found: ModelVersion) -> None:
     runs.set_tags(choice.lost.run_id, tags | {"mlflow.note.content": note})
 
 
+@phased("promotion")
 def _settle(client: MlflowClient, found: ModelVersion, decision: promotion.Decision, champion: str | None) -> None:
     """Move the aliases, and only then record the decision: its tag says that all of it is done."""
     name, version = found.name, str(found.version)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.progress import Progress
+from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.reviews import reviewed_positions
 from ray_jobs.data.tables import publish, table_exists, table_version
@@ -78,6 +78,7 @@ def run(request: StageRequest) -> StageReport:
     )
 
 
+@phased("judging reviews", lambda scores: {"reviews": len(scores)})
 def _scores(
     rows: pa.Table,
     own: ReviewSentimentsSettings,

@@ -5,6 +5,7 @@ import datetime as dt
 from mlflow import MlflowClient
 
 from infra.errors import SettingError
+from infra.progress import phased
 from infra.settings import load_settings
 from ray_jobs.registry import aliases, runs, versions
 from ray_jobs.stages.rollback import STAGE
@@ -75,6 +76,7 @@ def _before(client: MlflowClient, name: str, version: str) -> str:
     return str(versions.resolve(client, f"{name}/{recorded}").version)
 
 
+@phased("moving the alias")
 def _roll_back(client: MlflowClient, name: str, left: str, to: str, reason: str) -> None:
     """Tag first, move last: a try that was killed is repeated whole."""
     moment = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

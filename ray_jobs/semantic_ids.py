@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.errors import SettingError
-from infra.progress import Progress
+from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.day_sequences import input_sequences, training_ends
 from ray_jobs.data.tables import (
@@ -125,6 +125,7 @@ def codebook_version(request: StageRequest, recipe: str) -> str:
     return f"{recipe}-{identity.partition}-{identity.config_hash}-g{identity.generation}"
 
 
+@phased("reading item vectors", lambda found: {"items": len(found[0])})
 def item_vectors(
     settings: Settings, request: StageRequest, encoder: str, in_memory_rows: int
 ) -> tuple[list[str], Vectors]:
@@ -233,6 +234,7 @@ def _require_same(version: str, what: str, asked: str | None, there: str) -> Non
         )
 
 
+@phased("fitting the tokenizer", lambda fitted: {"items": fitted[1], "epochs": len(fitted[0].records)})
 def _fit(
     settings: Settings,
     request: StageRequest,
@@ -273,6 +275,7 @@ def _fit(
     return Result(fitted.codebook, tokenizer, fitted.records, fitted.reused), int(training.sum())
 
 
+@phased("appending items", lambda appended: {"new items": appended[1]})
 def with_items(known: Known, item_ids: list[str], vectors: Vectors) -> tuple[Result, int]:
     """The version with the items it lacked behind those it had, and how many they are."""
     codebook, tokenizer = known.codebook, known.tokenizer
@@ -302,6 +305,7 @@ def with_items(known: Known, item_ids: list[str], vectors: Vectors) -> tuple[Res
     return Result(grown, tokenizer), len(fresh)
 
 
+@phased("measuring the codebook")
 def quality_of(
     result: Result, item_ids: list[str], vectors: Vectors, categories: CategoryPaths | None
 ) -> dict[str, float]:
@@ -334,6 +338,7 @@ def quality_of(
     return {name: round(value, 6) for name, value in measures.items()}
 
 
+@phased("recording the run in MLflow")
 def _record(settings: Settings, request: StageRequest, result: Result, append_to: str, counts: dict[str, float]) -> str:
     """Settings, learning curves, quality, a picture of code use and the tokenizer in MLflow; a retry adds nothing."""
     from ray_jobs.registry.tokenizer_plots import figures

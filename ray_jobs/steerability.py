@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from infra.errors import SettingError
-from infra.progress import Progress
+from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.settings import TIME_SPLIT
 from ray_jobs.data.tables import input_partition, input_table, publish, table_exists, table_version
@@ -135,6 +135,7 @@ def _load(asked: Asked) -> Bundle:
     return bundle
 
 
+@phased("asking the model", lambda report: {"answers": len(report.answers)})
 def judge(
     bundle: Bundle,
     found: Asked,

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from infra.progress import Progress
+from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.reviews import reviewed_positions
 from ray_jobs.data.tables import VERIFIED, input_files, input_partition, read_table, table_exists, upsert
@@ -46,10 +46,12 @@ def run(request: StageRequest) -> StageReport:
     partition, identity = {"encoder": encoder}, request.identity()
     handoff = upsert(schema.empty_table(), TEXT_VECTORS, uri, partition, identity)
     done = 0
-    for vectors in encoded(texts, encoder, own, settings.ray.use_gpu):
-        handoff = upsert(vectors.cast(schema), TEXT_VECTORS, uri, partition, identity)
-        done += vectors.num_rows
-        progress.update(done, len(texts), "texts encoded")
+    with phase("encoding texts") as counts:
+        counts["new texts"] = len(texts)
+        for vectors in encoded(texts, encoder, own, settings.ray.use_gpu):
+            handoff = upsert(vectors.cast(schema), TEXT_VECTORS, uri, partition, identity)
+            done += vectors.num_rows
+            progress.update(done, len(texts), "texts encoded")
     assert done == len(texts), f"{len(texts)} texts went into the encoder and {done} came out"
     progress.update(1, 1, f"{len(wanted):,} texts have a vector")
     return StageReport(

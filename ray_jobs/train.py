@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from infra.errors import SettingError
-from infra.progress import Progress
+from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs import cluster
 from ray_jobs.data.batches import ExampleSource
@@ -249,6 +249,7 @@ def log_live(settings: Settings, run_id: str, rows: Sequence[Row]) -> None:
     runs.log_metrics(run_id, rows)
 
 
+@phased("training examples", lambda plan: {"to train on": len(plan.train), "to validate on": len(plan.valid)})
 def make_plan(
     recipe: str,
     recommender: Recommender,

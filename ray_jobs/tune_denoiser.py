@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from infra.progress import Progress
+from infra.progress import Progress, phase, phased
 from infra.settings import Settings, load_settings, stage_settings
 from infra.state import read_json, write_json
 from ray_jobs import cluster
@@ -92,8 +92,10 @@ def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, fold
     judge: Any = ray.remote(_judge).options(
         num_cpus=settings.ray.cpus_per_worker, num_gpus=float(settings.ray.use_gpu), max_retries=2
     )
-    parameters, scores = ray.get(judge.remote(plan, state, writer, data.histories, split, folder / ADAPTER))
-    scores |= quality.of_baselines(data.histories, split.tuning_users, len(data.catalogue), split.heldout, own.seed)
+    with phase("judging on held-out windows") as found:
+        found["windows"] = len(split.heldout)
+        parameters, scores = ray.get(judge.remote(plan, state, writer, data.histories, split, folder / ADAPTER))
+        scores |= quality.of_baselines(data.histories, split.tuning_users, len(data.catalogue), split.heldout, own.seed)
     counts = {
         "windows": len(split.tuning),
         "heldout_windows": len(split.heldout),
@@ -117,6 +119,7 @@ def require_titles(catalogue: Catalogue) -> None:
         raise DataError(f"{STAGE} reads item titles, and no item of this data set has one; land an item file")
 
 
+@phased("pre-training a tiny base")
 def _make_base(
     settings: Settings, own: DenoiserSettings, catalogue: Catalogue, split: Split, folder: Path, run_name: str
 ) -> tuple[str, list[dict[str, float]]]:
@@ -149,6 +152,7 @@ def _judge(
     return sum(tensor.numel() for tensor in state.current.values()), {"tuned": tuned, "base": base}
 
 
+@phased("recording the run in MLflow")
 def _record(run_id: str, folder: Path, report: dict[str, Any]) -> None:
     """Learning curves, qualities, report, adapter and a tiny base in the MLflow run; a retry adds nothing."""
     curves = [

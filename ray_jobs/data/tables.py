@@ -22,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from pyarrow import fs
 from pyarrow.parquet import filters_to_expression
 
+from infra.progress import phase
 from infra.settings import Settings
 from schemas.addresses import filesystem_of
 from schemas.errors import DataError
@@ -224,7 +225,10 @@ def publish(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any]
         seal_table(uri)
         return int(target.version())
 
-    return _handoff(table, uri, _retrying(attempt), wanted.num_rows)
+    with phase(f"writing {table.name}") as counts:
+        counts["rows"] = wanted.num_rows
+        version = _retrying(attempt)
+    return _handoff(table, uri, version, wanted.num_rows)
 
 
 def upsert(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any], identity: RunIdentity) -> Handoff:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
+from infra.progress import phased
 from infra.settings import Settings
 from ray_jobs.data import ties
 from ray_jobs.data.catalogue import Catalogue, read_catalogue
@@ -32,6 +33,7 @@ class TrainingData:
     version: str = ""
 
 
+@phased("reading histories and items", lambda data: {"users": len(data.histories), "items": len(data.catalogue)})
 def read_training_data(settings: Settings, request: StageRequest, codes: bool, preferences: bool) -> TrainingData:
     """Read sequences and items, and codes and preferences where they are wanted.
 

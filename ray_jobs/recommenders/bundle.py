@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
+from infra.progress import phased
 from infra.state import named, read_json
 from ray_jobs.data.batches import make_batch
 from ray_jobs.data.catalogue import Catalogue
@@ -169,6 +170,7 @@ class Bundle:
         ]
 
 
+@phased("saving the bundle")
 def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[str, Any]) -> Path:
     """Write `recommender` with its catalogue into the folder `path`; what lies there is replaced file by file."""
     folder = Path(path)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from mlflow.entities.model_registry import ModelVersion
 
+from infra.progress import phased
 from infra.settings import Settings
 from ray_jobs.data.settings import for_comparison_only
 from ray_jobs.data.tables import input_table, read_table, table_exists
@@ -117,6 +118,7 @@ class Case:
     version: str = ""
 
 
+@phased("the gate", lambda decision: {"checks": len(decision.checks)})
 def judge(case: Case) -> Decision:
     """Every check of the gate.
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from infra.progress import phased
 from ray_jobs.data.batches import Batch, InMemoryExamples
 from ray_jobs.data.catalogue import IntArray
 from ray_jobs.data.examples import evaluation_examples, latest_preferences
@@ -38,6 +39,7 @@ _FEWEST_KNOWN = 20
 """Users of whom something is known that a weight for it is fitted on at least."""
 
 
+@phased("fitting the steering layer")
 def fitted_layer(
     recommender: Recommender, histories: Histories, settings: SteeringSettings, notify: Notify = silent
 ) -> SteeringLayer | None:

@@ -19,7 +19,7 @@ from ray.train import Checkpoint
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from infra.errors import SettingError
-from infra.progress import Progress
+from infra.progress import Progress, phased, speak_for
 from infra.settings import RaySettings
 from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.data.examples import Examples
@@ -88,6 +88,7 @@ class ProgressBoard:
     """
 
     def __init__(self, home: str, stage: str, observer: Observer | None = None) -> None:
+        speak_for(stage)
         self._progress = Progress(home, stage)
         self._observer = observer
 
@@ -256,6 +257,7 @@ def train(
     )
 
 
+@phased("training on Ray", lambda outcome: {"steps": outcome.state.step, "epochs": outcome.state.epoch})
 def run_workers(
     worker: Callable[[dict[str, Any]], None],
     plan: Any,

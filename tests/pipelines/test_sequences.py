@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import logging
 import random
 from collections import Counter
 from pathlib import Path
@@ -142,9 +143,10 @@ def test_bad_settings_are_named(override: dict, message: str) -> None:
 
 
 def test_the_stage_publishes_twice_the_same(
-    spark: SparkSession, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("PENCHANT_HOME", settings.home)
+    caplog.set_level(logging.INFO, "penchant")
     request = StageRequest(
         stage="sequences",
         dataset="world",
@@ -173,6 +175,16 @@ def test_the_stage_publishes_twice_the_same(
     items.write.format("delta").partitionBy("partition_date").save(settings.table_uri("world", "items"))
 
     first = stage.run(request)
+    phases = [message.partition(": ") for message in caplog.messages if message.endswith(" s")]
+    assert [(name, said.rpartition(", ")[0]) for name, _, said in phases[-7:]] == [
+        ("newest review of each user and item", "40 reviews, 24 pairs"),
+        ("k-core", "6 users, 4 items, 24 pairs"),
+        ("gate of interactions", "24 rows, 0 warnings"),
+        ("writing interactions", "24 rows"),
+        ("gate of sequences", "6 rows, 0 warnings"),
+        ("writing sequences", "6 rows"),
+        ("order of histories", ""),
+    ]
     again = stage.run(request)
     assert again == first
     assert StageReport.from_dict(json.loads(json.dumps(first.to_dict()))) == first

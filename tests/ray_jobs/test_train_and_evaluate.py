@@ -1,4 +1,5 @@
 import json
+import logging
 
 import mlflow
 import numpy as np
@@ -62,7 +63,8 @@ def _count(warehouse):
     return _train(warehouse, "popularity", **{"steering.enabled": False})
 
 
-def test_training_and_evaluation_end_to_end_and_again(coded, ray_session):
+def test_training_and_evaluation_end_to_end_and_again(coded, ray_session, caplog):
+    caplog.set_level(logging.INFO, "penchant")
     model, baseline = _train(coded, "mendertok"), _train(coded, "sasrec")
     assert model.status == baseline.status == "done"
     assert model.counts["steps"] > 0
@@ -87,6 +89,10 @@ def test_training_and_evaluation_end_to_end_and_again(coded, ray_session):
     }
     request = coded.request("evaluate", upstream=upstream)
     report = evaluate.run(request)
+    phases = {message.partition(": ")[0] for message in caplog.messages if not message.endswith(" ...")}
+    assert phases >= {"reading histories and items", "training examples", "training on Ray", "saving the bundle"}
+    assert phases >= {"ranking with mendertok", "ranking with popularity", "writing evaluations"}
+    assert f"training on Ray: {model.counts['steps']} steps, 3 epochs, " in caplog.text
     rows = read_table(coded.uri("evaluations"))
     recipes = {name.split("@")[0] for name in rows["model"].to_pylist()}
     assert recipes == {"mendertok", "sasrec", "popularity"}
