@@ -8,7 +8,7 @@ from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from dags.chain import MEASURED
 from dags.operators.stages import overrides_of, partition_of
-from dags.prepared import CHANGES, registry, require_ratings
+from dags.prepared import CHANGES, refuse_missing, registry
 from infra.settings import load_settings
 from schemas.handoff import StageReport, write_report
 from schemas.model_versions import (
@@ -34,10 +34,10 @@ task's log and in its XCom `reason`.
 def changes() -> dict[str, Any]:
     """The key of the day's work, under which its version is found on a later day."""
     context = get_current_context()
-    require_ratings(context)
     report = context["ti"].xcom_pull(task_ids="sequences")
     if report is None:
         raise AirflowFailException("sequences left no report: clear it and run it again")
+    refuse_missing(context, report["counts"])
     settings, params, partition = load_settings(), context["params"], partition_of(context)
     work = config_hash(
         {

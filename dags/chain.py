@@ -10,7 +10,7 @@ from dags.operators.spark_stage import SparkStageOperator
 from dags.operators.stages import STANDS_IN, Stage
 from infra.settings import load_settings
 from schemas.names import DATASET_PATTERN, DAY_PATTERN, LONGEST
-from schemas.recipes import RECOMMENDERS, TOKENIZERS
+from schemas.recipes import Kind, of_kind
 
 POOL = "heavy"
 """Airflow pool for stages that want a whole machine: one slot on a laptop, more on a cluster."""
@@ -53,12 +53,18 @@ OVERRIDES = Param(
     title="Setting overrides",
     description='Dotted settings on top of the profile, e.g. `{"mendertok.epochs": 3, "sequences.item_core": 3}`.',
 )
-RECOMMENDER = Param(
-    "mendertok",
-    enum=sorted(RECOMMENDERS),
-    title="Recommender",
-    description="; ".join(f"**{name}**: {r.summary}" for name, r in RECOMMENDERS.items()),
-)
+
+
+def recipe_param(kind: Kind, default: str) -> Param:
+    """The parameter that names a recipe of a kind; the form says what each is, and which are experimental."""
+    described = (
+        f"**{name}**: {recipe.summary}{'' if recipe.status == 'core' else ' (experimental)'}"
+        for name, recipe in of_kind(kind).items()
+    )
+    return Param(default, enum=sorted(of_kind(kind)), title=kind.capitalize(), description="; ".join(described))
+
+
+RECOMMENDER = recipe_param("recommender", "mendertok")
 OPTIONAL = ("preferences", "review_summaries", "denoised_sequences", "train_baseline", "recommendations")
 LEAVE_OUT = Param(
     [],
@@ -77,12 +83,7 @@ MEASURE_STEERING = Param(
     description="Build the day's preference benchmark and ask the challenger and the champion: the gate then compares "
     "what the preference lifts. A recipe with the setting `fuse` learns from the benchmark's training split.",
 )
-TOKENIZER = Param(
-    "rqvae",
-    enum=sorted(TOKENIZERS),
-    title="Tokenizer",
-    description="; ".join(f"**{name}**: {r.summary}" for name, r in TOKENIZERS.items()),
-)
+TOKENIZER = recipe_param("tokenizer", "rqvae")
 
 INGEST = Stage(
     task_id="ingest",
@@ -155,7 +156,7 @@ ITEM_VECTORS = Stage(
     engine="ray",
     after=("ingest", "sequences", "item_descriptions"),
     reads=("items", "item_descriptions"),
-    only_with_codes=True,
+    only_for=("item_vectors",),
     doc="Encodes item texts into **item_vectors** with Ray Data; an unchanged text is not encoded again.",
 )
 SEMANTIC_IDS = Stage(
@@ -165,7 +166,7 @@ SEMANTIC_IDS = Stage(
     after=("ingest", "sequences", "item_vectors"),
     reads=("items", "item_vectors", "sequences"),
     recipe_param="tokenizer",
-    only_with_codes=True,
+    only_for=("semantic_ids",),
     doc="Trains the tokenizer on Ray Train and gives each item a unique code tuple: **semantic_ids**.",
 )
 CONTINUATION = Stage(
@@ -188,7 +189,7 @@ APPEND_ITEMS = Stage(
     after=("ingest", "sequences", "item_vectors", "continuation"),
     reads=("items", "item_vectors", "sequences"),
     recipe_param="tokenizer",
-    only_with_codes=True,
+    only_for=("semantic_ids",),
     doc="Gives new items codes of the codebook in use; no code that is there moves. Nothing is trained.",
 )
 TRAIN_RECOMMENDER = Stage(
@@ -207,7 +208,6 @@ TRAIN_RECOMMENDER = Stage(
     ),
     reads=("items", "sequences", "preferences", "denoised_sequences", "semantic_ids", "preference_benchmark"),
     recipe_param="recommender",
-    may_fuse=True,
     doc="""
 Trains the chosen recommender on Ray Train, beginning with the version that `continuation` names; parameters, losses
 and curves are in the MLflow run. With `training_data.corrections` it sees the histories as **denoised_sequences** would

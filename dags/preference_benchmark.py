@@ -61,7 +61,7 @@ with DAG(
     **watched(),
 ) as dag:
     prepared = inputs()
-    vectors = replace(ITEM_VECTORS, only_with_codes=False)
+    vectors = replace(ITEM_VECTORS, only_for=())
     tasks = make_tasks(vectors, *STEERING, source="inputs")
     turn() >> prepared >> tasks["item_vectors"]
     versions() >> tasks["steerability"]

@@ -1,5 +1,6 @@
 """What is looked up before a stage runs: tables that the daily chain prepared, and versions in the registry."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import get_current_context, task
@@ -7,10 +8,10 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from dags.chain import LANGUAGE, MEASURED
 from dags.operators.stages import overrides_of, partition_of
+from infra.errors import UserError
 from infra.settings import load_settings
 from schemas import recipes
 from schemas.dataset import Dataset
-from schemas.errors import DataError
 from schemas.handoff import StageReport, read_report
 from schemas.model_versions import (
     BEFORE_TAG,
@@ -31,22 +32,26 @@ SENTIMENTS = "review_sentiments"
 OPTIONAL = (*(stage.task_id for stage in LANGUAGE), "preference_benchmark")
 
 
-def require_ratings(context: Any) -> None:
-    """Fail a run that would come to a recipe or stage that needs ratings, before anything is asked or trained."""
+def refuse_missing(context: Any, counts: Mapping[str, float]) -> None:
+    """Fail a run that would come to a recipe or stage that needs what its data do not have, before anything is spent.
+
+    Args:
+        counts: of the report of `sequences`.
+    """
     settings, params = load_settings(), context["params"]
-    dataset = Dataset.find(settings.datasets_dir(), params["dataset"])
-    if dataset is None:
-        return
+    overrides = overrides_of(params)
     try:
+        dataset = Dataset.find(settings.datasets_dir(), params["dataset"])
         if "recommender" in params:
-            recipes.require_ratings(params["recommender"], dataset)
+            name = params["recommender"]
+            given = recipes.given_settings(name, settings.stages.get(name, {}), overrides)
+            recipes.require(name, given, recipes.lacking(dataset, counts))
         profile = settings.stages.get(SENTIMENTS, {}).get("classifier", "probe")
-        classifier = overrides_of(params).get(f"{SENTIMENTS}.classifier", profile)
-        if params.get(MEASURED) and classifier == "probe":
+        if dataset and params.get(MEASURED) and overrides.get(f"{SENTIMENTS}.classifier", profile) == "probe":
             dataset.require_ratings(
                 "measure steerability", f"set {SENTIMENTS}.classifier to a trained one, or leave it"
             )
-    except DataError as error:
+    except UserError as error:
         raise AirflowFailException(str(error)) from error
 
 
@@ -55,7 +60,6 @@ def inputs() -> dict[str, Any]:
     """Reports of the daily chain's data stages for the run's partition, by task."""
     context = get_current_context()
     settings, dataset, partition = load_settings(), context["params"]["dataset"], partition_of(context)
-    require_ratings(context)
     reports = {
         task_id: read_report(settings.latest_report_uri(dataset, partition, task_id))
         for task_id in (*REQUIRED, *OPTIONAL)
@@ -68,7 +72,9 @@ def inputs() -> dict[str, Any]:
             raise AirflowFailException(
                 f"daily_retrain has not finished {task_id!r} for data set {dataset!r} on {partition}; run it first"
             )
-    return {task_id: report.to_dict() for task_id, report in reports.items() if report is not None}
+    found = {task_id: report.to_dict() for task_id, report in reports.items() if report is not None}
+    refuse_missing(context, found["sequences"]["counts"])
+    return found
 
 
 def registry() -> Any:

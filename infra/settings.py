@@ -306,25 +306,36 @@ T = TypeVar("T")
 
 
 def stage_settings(kind: type[T], section: str, settings: Settings, overrides: Mapping[str, Any] | None = None) -> T:
-    """Build the settings dataclass of a stage or recipe from the profile and a run's overrides.
+    """Build the settings dataclass of a stage from the profile and a run's overrides.
+
+    Args:
+        section: name under ``[stages.*]`` and before the dot in `overrides`.
+
+    Raises:
+        SettingError: as `checked`.
+    """
+    prefix = f"{section}."
+    own = {k.removeprefix(prefix): v for k, v in (overrides or {}).items() if k.startswith(prefix)}
+    return checked(kind, section, {**settings.stages.get(section, {}), **own})
+
+
+def checked(kind: type[T], section: str, values: Mapping[str, Any]) -> T:
+    """Build the settings dataclass of a stage or recipe.
 
     Args:
         kind: a keyword-only dataclass whose defaults are the stage's own.
-        section: name under ``[stages.*]`` and before the dot in `overrides`.
+        section: name that messages have before the dot.
 
     Raises:
         SettingError: unknown name or wrong type, with the names that exist.
     """
     assert dataclasses.is_dataclass(kind)
-    values = dict(settings.stages.get(section, {}))
-    prefix = f"{section}."
-    values.update({k[len(prefix) :]: v for k, v in (overrides or {}).items() if k.startswith(prefix)})
     names = {f.name for f in dataclasses.fields(kind)}
     for name in values:
         if name not in names:
-            raise SettingError(f"{prefix}{name} is no setting; {section} has: {', '.join(sorted(names))}")
+            raise SettingError(f"{section}.{name} is no setting; {section} has: {', '.join(sorted(names))}")
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
-        problems = "; ".join(f"{prefix}{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{section}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SettingError(problems) from error

@@ -82,6 +82,12 @@ def _tie_key(rule: str) -> Column:
     return sf.col("item_id") if rule == "item_id" else sf.struct("delivered", "source_line")
 
 
+def titled_items(events: DataFrame, items: DataFrame, day: dt.date) -> int:
+    """How many items of `events` have a title on `day`; recipes that read titles are refused where none has."""
+    titled = items.where(sf.col("title").isNotNull() & (sf.col("partition_date") <= sf.lit(day))).select("item_id")
+    return events.select("item_id").join(titled, "item_id", "left_semi").distinct().count()
+
+
 def run(request: StageRequest) -> StageReport:
     """Publish the tables interactions and sequences for the request's day.
 
@@ -121,6 +127,7 @@ def run(request: StageRequest) -> StageReport:
         )
         counts = {"reviews_read": read, "duplicates_across_days": read - distinct}
         counts |= {"interactions": interactions.rows, "sequences": published.rows}
+        counts["titled_items"] = titled_items(kept, publisher.read(ITEMS), request.partition_date())
         counts |= publisher.warning_counts()
         handoffs = dict(publisher.handoffs)
         content = day_content(reviews, publisher.read(ITEMS), request.partition_date())

@@ -15,7 +15,7 @@ from ray_jobs.stages import semantic_ids as coding
 from ray_jobs.stages.continuation import STAGE, ContinuationSettings
 from schemas.handoff import StageReport
 from schemas.model_versions import DECISION_TAG, PARTITION_TAG, ROLLED_BACK_TAG, registered_name
-from schemas.recipes import RECOMMENDERS
+from schemas.recipes import RECIPES, Need
 from schemas.stage_request import StageRequest
 
 FIT, APPEND = "fit", "append"
@@ -56,7 +56,7 @@ def run(request: StageRequest) -> StageReport:
     else:
         codebook = before.tags.get("penchant.codebook", "")
         kept, why = "", f"{request.recipe} uses no semantic ids"
-        if RECOMMENDERS[request.recipe].needs_codes:
+        if Need.CODES in RECIPES[request.recipe].needs:
             measures = drift(settings, request, codebook)
             why = outgrown(measures, own) if measures else f"version {before.version} has no codebook to append to"
             kept = "" if why else codebook
@@ -153,7 +153,7 @@ def decide(
         codebook: version to append to, empty where one is fitted, for the reason `why`.
         cold_days: days since the model in production began cold.
     """
-    uses_codes = RECOMMENDERS[request.recipe].needs_codes
+    uses_codes = Need.CODES in RECIPES[request.recipe].needs
     parts = [why] if why else [f"codebook {codebook} still fits"]
     warm = ""
     recipe = before.tags.get("penchant.recipe", "")

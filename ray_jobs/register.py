@@ -55,6 +55,7 @@ from schemas.model_versions import (
     WORK_TAG,
     registered_name,
 )
+from schemas.recipes import Need
 from schemas.stage_request import StageRequest
 
 STEPS = 5
@@ -220,7 +221,7 @@ def _card_content(
 
 def _codebook(request: StageRequest, bundle: Bundle) -> str:
     """Version of the semantic ids that the model generates, empty for a recipe without."""
-    if not bundle.recommender.signals.codes:
+    if Need.CODES not in bundle.recommender.needs:
         return ""
     return str(bundle.provenance.get("codebook") or request.upstream.get("semantic_ids.codebook", ""))
 

@@ -22,9 +22,11 @@ from ray_jobs.data.tables import (
     table_version,
     upsert,
 )
+from ray_jobs.recipes import recipe_class
+from ray_jobs.recipes.configured import recipe_settings
 from ray_jobs.registry import runs
 from ray_jobs.stages.semantic_ids import DEFAULT_RECIPE, STAGE, SemanticIdsSettings
-from ray_jobs.tokenizers import stored, tokenizer_class
+from ray_jobs.tokenizers import stored
 from ray_jobs.tokenizers.base import CategoryPaths, FitContext
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import collision_groups
@@ -246,8 +248,8 @@ def _fit(
 ) -> tuple[Result, int]:
     """A new version, its tokenizer stored; and how many items it was fitted on."""
     recipe = request.recipe or DEFAULT_RECIPE
-    kind = tokenizer_class(recipe)
-    own = stage_settings(kind.settings_class, recipe, settings, request.overrides)
+    kind = recipe_class(recipe, "tokenizer")
+    own = recipe_settings(recipe, settings, request.overrides, "tokenizer")
     sequences = training_sequences(settings, request, item_ids)
     training = np.isin(np.arange(len(item_ids)), np.concatenate(sequences))
     fitted = kind(own).fit(

@@ -18,6 +18,7 @@ from ray_jobs import cluster
 from ray_jobs.data.batches import ExampleSource
 from ray_jobs.data.examples import Examples, evaluation_examples, join_examples, latest_preferences
 from ray_jobs.data.fusion import fused_examples
+from ray_jobs.data.histories import Histories
 from ray_jobs.data.recorded import at_versions
 from ray_jobs.data.settings import Corrections, training_data_settings
 from ray_jobs.data.streamed_examples import (
@@ -29,8 +30,9 @@ from ray_jobs.data.streamed_examples import (
 )
 from ray_jobs.data.tables import input_partition
 from ray_jobs.data.training_data import TrainingData, read_training_data
+from ray_jobs.recipes import recipe_class
+from ray_jobs.recipes.configured import recipe_settings
 from ray_jobs.recipes.generative.settings import ConditionedSettings
-from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
 from ray_jobs.recommenders.settings import RecipeSettings
@@ -47,6 +49,7 @@ from ray_jobs.training.warm_start import carry_over
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
+from schemas.recipes import Need, require
 from schemas.stage_request import StageRequest
 
 CONTINUED = "continuation.warm_start"
@@ -74,7 +77,7 @@ def train_as(
     """
     recipe = request.recipe or DEFAULT_RECIPE
     kind = recipe_class(recipe)
-    own = stage_settings(kind.settings_class, recipe, settings, request.overrides)
+    own = recipe_settings(recipe, settings, request.overrides)
     bundle = Path(settings.home) / "bundles" / request.identity().key()
     known = read_provenance(bundle)
     status = "done" if known is None else "reused"
@@ -123,7 +126,10 @@ def _train(
     names = provenance.tables_of(settings, request, kind, own, how, listens)
     reading = at_versions(settings, request, names, provenance.partition_values(request))
     runs.log_inputs(run_id, reading.inputs)
-    data = read_training_data(settings, reading, kind.signals.codes, kind.signals.preferences or listens.enabled)
+    heard = Need.PREFERENCES in kind.needs or listens.enabled
+    data = read_training_data(settings, reading, Need.CODES in kind.needs, heard)
+    if not _timed(data.histories):
+        require(recipe, vars(own), {Need.TIMES: f"in {request.dataset} all items of a history have the same one"})
     torch.manual_seed(own.seed)
     recommender = kind(own, data.catalogue)
     recommender.fit_counts(data.histories)
@@ -291,6 +297,11 @@ def _training_examples(
     return write_examples(shards, parts, -(-rows // ROWS_PER_FILE), recommender.base_settings.seed)
 
 
+def _timed(histories: Histories) -> bool:
+    """Whether some history has items of different times."""
+    return histories.times is not None and any((times != times[:1]).any() for times in histories.times)
+
+
 def _with_preference(training: Examples | ExampleSource) -> int:
     if isinstance(training, Examples):
         return sum(bool(preference) for preference in training.preferences)
@@ -301,6 +312,6 @@ def _with_preference(training: Examples | ExampleSource) -> int:
 def validation_examples(recommender: Recommender, data: TrainingData) -> Examples:
     """The validation split, conditioned on the newest preferences where the recipe reads them."""
     examples = evaluation_examples(data.histories, "valid", recommender.base_settings.max_history)
-    if recommender.signals.preferences:
+    if Need.PREFERENCES in recommender.needs:
         return examples.with_preferences(latest_preferences(data.histories, examples))
     return examples

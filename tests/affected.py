@@ -17,7 +17,7 @@ from pathlib import Path
 import grimp
 
 from infra.settings import REPOSITORY
-from schemas.recipes import RECOMMENDERS, TOKENIZERS
+from schemas.recipes import RECIPES
 
 ROOMS = ("dags", "infra", "pipelines", "ray_jobs", "schemas")
 EVERYTHING = ("Makefile", "constraints.txt", "pyproject.toml", "tests/conftest.py", "tests/recipe_budget.py")
@@ -28,6 +28,8 @@ STARTS = {
 }
 """What a module starts by name: every module of the package."""
 TESTS = REPOSITORY / "tests"
+LOADERS = {"recommender": "ray_jobs.recommenders.bundle", "tokenizer": "ray_jobs.tokenizers.stored"}
+"""Modules that load recipes by name; whoever works with any recipe imports them."""
 
 
 def changed_files(since: str) -> set[str]:
@@ -51,10 +53,9 @@ def module_of(path: str) -> str:
 def affected_modules(changed: Collection[str]) -> set[str]:
     """Modules of ours that are in `changed`, or import one that is."""
     graph = grimp.build_graph(*ROOMS, cache_dir=None)
-    for package, index in (("ray_jobs.recommenders", RECOMMENDERS), ("ray_jobs.tokenizers", TOKENIZERS)):
-        for recipe in index.values():
-            module = f"{package}.{recipe.implementation.partition(':')[0]}"
-            graph.add_import(importer=package, imported=module)
+    for recipe in RECIPES.values():
+        module = f"ray_jobs.recipes.{recipe.implementation.partition(':')[0]}"
+        graph.add_import(importer=LOADERS[recipe.kind], imported=module)
     for starter, package in STARTS.items():
         for module in graph.find_children(package):
             graph.add_import(importer=starter, imported=module)

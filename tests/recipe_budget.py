@@ -10,13 +10,11 @@ from collections import defaultdict
 
 import pytest
 
-from schemas.recipes import RECOMMENDERS, TOKENIZERS
+from schemas.recipes import RECIPES
 
 SECONDS = 3.0
 _PROPERTY = "processor_seconds"
-_NAMES = [
-    (name, re.compile(rf"(?<![a-z0-9]){name}(?![a-z0-9])")) for name in sorted({*RECOMMENDERS, *TOKENIZERS}, key=len)
-]
+_NAMES = [(name, re.compile(rf"(?<![a-z0-9]){name}(?![a-z0-9])")) for name in sorted(RECIPES, key=len)]
 _spent: dict[str, float] = defaultdict(float)
 
 

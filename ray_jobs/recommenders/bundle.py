@@ -21,7 +21,7 @@ from infra.progress import phased
 from infra.state import named, read_json
 from ray_jobs.data.batches import make_batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.recommenders import recipe_class
+from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bounds import items_wanted, rows, strengths
 from ray_jobs.recommenders.requested import in_catalogue
@@ -246,7 +246,7 @@ def load_bundle(path: str | Path) -> Bundle:
         level_sizes=tuple(content["level_sizes"]),
     )
     kind = recipe_class(content["recipe"])
-    settings = TypeAdapter(kind.settings_class).validate_python({**kind.earlier, **content["settings"]})
+    settings = TypeAdapter(settings_class(content["recipe"])).validate_python({**kind.earlier, **content["settings"]})
     recommender = kind(settings, catalogue)
     with named(folder / "weights.safetensors", RETRAIN):
         recommender.load_trained_state(load_file(folder / "weights.safetensors"))

@@ -9,7 +9,7 @@ from ray_jobs.registry.promotion import Decision
 from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult
 from ray_jobs.steering.layer import Fit
 from schemas.handoff import Handoff
-from schemas.recipes import RECOMMENDERS
+from schemas.recipes import RECIPES
 
 LONGEST = 5000
 """Characters that MLflow's database keeps of a description."""
@@ -95,7 +95,7 @@ def markdown(content: CardContent, version: str = "") -> str:
 
 
 def _opening(content: CardContent) -> str:
-    known = RECOMMENDERS.get(content.recipe)
+    known = RECIPES.get(content.recipe)
     summary = f" ({known.summary})" if known else ""
     codes = f", semantic ids from codebook `{content.codebook}`" if content.codebook else ""
     return (

@@ -20,13 +20,14 @@ from infra.settings import RaySettings, Settings, load_settings
 from ray_jobs.data.recorded import problem
 from ray_jobs.data.settings import CODEBOOK_KEY, Corrections, TrainingDataSettings
 from ray_jobs.data.tables import table_exists
+from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.generative.settings import ConditionedSettings
-from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.registry import versions
 from ray_jobs.registry.lineage import changed_files, git_revision
 from ray_jobs.steering.settings import SECTION, SteeringSettings
 from schemas.handoff import Handoff
+from schemas.recipes import Need
 from schemas.stage_request import StageRequest
 from schemas.tables import TABLES
 
@@ -52,9 +53,9 @@ def tables_of(
 ) -> list[str]:
     """Names of the tables that training a recommender of that kind reads."""
     names = ["sequences", "items"]
-    if kind.signals.codes and request.upstream.get(CODEBOOK_KEY):
+    if Need.CODES in kind.needs and request.upstream.get(CODEBOOK_KEY):
         names.append("semantic_ids")
-    heard = kind.signals.preferences or listens.enabled
+    heard = Need.PREFERENCES in kind.needs or listens.enabled
     if heard and table_exists(settings.table_uri(request.dataset, "preferences")):
         names.append("preferences")
     if how.corrections is not Corrections.NONE:
@@ -240,7 +241,7 @@ def gone(client: MlflowClient, made: Made) -> list[str]:
     kind = recipe_class(made.recipe)
     values = partition_values(made.request())
     found = [told for handoff in made.inputs.values() if (told := problem(handoff, values))]
-    needed = {"sequences", "items"} | ({"semantic_ids"} if kind.signals.codes else set())
+    needed = {"sequences", "items"} | ({"semantic_ids"} if Need.CODES in kind.needs else set())
     found += [
         f"table {name}: the version that was read is not recorded (it was trained by hand, with an earlier release)"
         for name in sorted(needed - set(made.inputs))

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from infra.settings import Settings, stage_settings
-from ray_jobs.recommenders import settings_class
+from infra.settings import Settings
+from ray_jobs.recipes.configured import recipe_settings
 from ray_jobs.recommenders.settings import RecipeSettings
-from schemas.recipes import RECOMMENDERS
+from schemas.recipes import Need, find
 from schemas.run_identity import RunIdentity, config_hash
 
 LEAKY_POPULARITY = "popularity-leaky"
@@ -120,7 +120,7 @@ class Experiment:
     @property
     def needs_codes(self) -> bool:
         """Whether item texts have to be encoded and tokenized first."""
-        return RECOMMENDERS[self.recipe].needs_codes
+        return Need.CODES in find(self.recipe, "recommender").needs
 
     def content(self) -> dict[str, Any]:
         """Everything that the result depends on."""
@@ -142,6 +142,6 @@ def make_experiment(dataset: str, label: str, seed: int, scale: str, overrides: 
     """
     recipe = "popularity" if label == LEAKY_POPULARITY else label
     profile = Settings.model_construct(stages=SCALES[scale])
-    settings = stage_settings(settings_class(recipe), recipe, profile, {**overrides, f"{recipe}.seed": seed})
-    users = 2_000 if RECOMMENDERS[recipe].needs_codes else 5_000
+    settings = recipe_settings(recipe, profile, {**overrides, f"{recipe}.seed": seed})
+    users = 2_000 if Need.CODES in find(recipe, "recommender").needs else 5_000
     return Experiment(dataset=dataset, label=label, settings=settings, validation_users=users)

@@ -18,10 +18,9 @@ from ray_jobs.encoders.settings import PACKAGED
 from ray_jobs.encoders.text import load_text_encoder
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.evaluation.metrics import bootstrap_each
-from ray_jobs.recommenders import recipe_class
+from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.reproduction.experiments import LEAKY_POPULARITY, TOKENIZER, TOKENIZER_SETTINGS, Experiment
-from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.vectors import ArrayVectors
 from ray_jobs.training.loop import TrainState
@@ -175,9 +174,9 @@ class Runner:
         name = f"reproduce--{dataset}--{TOKENIZER}--{config_hash(content | TOKENIZER_SETTINGS)}"
         path = self.folder / f"{name}.npz"
         if not path.exists():
-            kind = tokenizer_class(TOKENIZER)
+            kind = recipe_class(TOKENIZER, "tokenizer")
             book = (
-                kind(kind.settings_class(**TOKENIZER_SETTINGS))
+                kind(settings_class(TOKENIZER, "tokenizer")(**TOKENIZER_SETTINGS))
                 .fit(
                     ArrayVectors(load_text_encoder(PACKAGED).encode(texts)),
                     item_ids,

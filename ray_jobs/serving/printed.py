@@ -20,6 +20,7 @@ from ray_jobs.steering.shown import stem_place, telling_words
 from ray_jobs.steering.terms import Terms, find_terms
 from schemas.errors import DataError
 from schemas.model_versions import registered_name
+from schemas.recipes import Need
 
 WIDTH = 120
 TOP, LENGTH = 5, 10
@@ -67,7 +68,7 @@ def shown(bundle: Bundle, version: str, readers: Sequence[Reader], users: int = 
     recommender, catalogue = bundle.recommender, bundle.catalogue
     title = f"What words do: {version} ({bundle.recipe})"
     lines = ["", title, "-" * len(title)]
-    if recommender.steering is None and not recommender.signals.preferences:
+    if recommender.steering is None and Need.PREFERENCES not in recommender.needs:
         return "\n".join(
             [*lines, "It has no steering layer and reads no preferences: words do not move its lists.", ""]
         )

@@ -10,7 +10,7 @@ from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from ray_jobs.data.settings import training_data_settings
 from ray_jobs.encoders.settings import PACKAGED
-from ray_jobs.tokenizers import settings_class
+from ray_jobs.recipes.configured import recipe_settings
 from schemas.handoff import StageReport
 from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
@@ -44,7 +44,7 @@ def run(request: StageRequest) -> StageReport:
     stage_settings(SemanticIdsSettings, STAGE, settings, request.overrides)
     training_data_settings(settings, request)
     recipe = request.recipe or DEFAULT_RECIPE
-    stage_settings(settings_class(recipe), recipe, settings, request.overrides)
+    recipe_settings(recipe, settings, request.overrides, "tokenizer")
     from ray_jobs.semantic_ids import run as work
 
     engine_is_ready()

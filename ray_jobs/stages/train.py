@@ -6,12 +6,12 @@ on from its last checkpoint. Parameters and learning curves go to the MLflow run
 
 from infra.settings import load_settings, stage_settings
 from ray_jobs.data.settings import training_data_settings
-from ray_jobs.recommenders import settings_class
+from ray_jobs.recipes.configured import recipe_settings
 from ray_jobs.steering.settings import SECTION as STEERING
 from ray_jobs.steering.settings import SteeringSettings
 from schemas.dataset import Dataset
 from schemas.handoff import StageReport
-from schemas.recipes import require_ratings
+from schemas.recipes import given_settings, lacking, require
 from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
 
@@ -23,9 +23,10 @@ def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.train`."""
     settings = load_settings()
     recipe = request.recipe or DEFAULT_RECIPE
-    stage_settings(settings_class(recipe), recipe, settings, request.overrides)
+    recipe_settings(recipe, settings, request.overrides)
     training_data_settings(settings, request)
-    require_ratings(recipe, Dataset.find(settings.datasets_dir(), request.dataset))
+    given = given_settings(recipe, settings.stages.get(recipe, {}), request.overrides)
+    require(recipe, given, lacking(Dataset.find(settings.datasets_dir(), request.dataset)))
     stage_settings(SteeringSettings, STEERING, settings, request.overrides)
     from ray_jobs.train import run as work
 

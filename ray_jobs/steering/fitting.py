@@ -29,6 +29,7 @@ from ray_jobs.recommenders.base import Notify, Recommender, silent
 from ray_jobs.steering.layer import Fit, SteeringLayer
 from ray_jobs.steering.settings import SteeringSettings
 from ray_jobs.steering.terms import Terms, build_terms
+from schemas.recipes import Need
 
 MOST_USERS, MOST_CELLS = 400, 3_000_000
 """Users that weights are fitted on, and users times items at most: each cell is a log-probability in memory."""
@@ -159,7 +160,7 @@ def _fit_weight(
     own, half = list(sample.made), len(sample.made) // 2
     others = own[half:] + own[:half]
     bases = {False: (plain, plain)}
-    if recommender.signals.preferences:
+    if Need.PREFERENCES in recommender.needs:
         bases[True] = (sample.log_probabilities(recommender, own), sample.log_probabilities(recommender, others))
     best: tuple[float, Fit, float, float] | None = None
     for refusal in settings.refusals:

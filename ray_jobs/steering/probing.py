@@ -17,6 +17,7 @@ from ray_jobs.data.histories import Histories, Split
 from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.steering.terms import find_terms
+from schemas.recipes import Need
 
 SAME = 0.8
 """Properties of which so large a share of the items is the same are one."""
@@ -80,7 +81,7 @@ def follows(
         properties: what a sentence calls each, and the ascending catalogue indices of the items that have it; the terms
             of the catalogue by default.
     """
-    if recommender.steering is None and not recommender.signals.preferences:
+    if recommender.steering is None and Need.PREFERENCES not in recommender.needs:
         return Follows()
     layer = recommender.steering
     if properties is None:

@@ -112,7 +112,6 @@ class AutoencoderTokenizer(ABC):
     """Base of the recipes that train a module on Ray Train."""
 
     name: ClassVar[str]
-    settings_class: ClassVar[type[AutoencoderSettings]]
 
     def __init__(self, settings: AutoencoderSettings) -> None:
         self.settings = settings

@@ -94,7 +94,6 @@ class Tokenizer(Protocol):
     """A tokenizer recipe; built from its settings."""
 
     name: ClassVar[str]
-    settings_class: ClassVar[type[Any]]
 
     def __init__(self, settings: Any) -> None: ...
 

@@ -135,7 +135,6 @@ class ResidualTokenizer(ABC):
     """Base of the k-means recipes; a recipe says how one level is fitted."""
 
     name: ClassVar[str]
-    settings_class: ClassVar[type[ResidualSettings]]
 
     def __init__(self, settings: ResidualSettings) -> None:
         self.settings = settings

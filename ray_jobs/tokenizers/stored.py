@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from safetensors.numpy import load_file, save_file
 
 from infra.state import named, read_json
-from ray_jobs.tokenizers import tokenizer_class
+from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.tokenizers.base import Quantiser
 from schemas.artifact_seal import check_folder, seal_folder
 from schemas.errors import DataError
@@ -87,8 +87,8 @@ def load(folder: Path) -> StoredTokenizer | None:
             f"{folder} has tokenizer format {content['format']}, this code reads {FORMAT}; fit the tokenizer again "
             "(--generation)"
         )
-    kind = tokenizer_class(content["recipe"])
-    settings = TypeAdapter(kind.settings_class).validate_python(content["settings"])
+    kind = recipe_class(content["recipe"], "tokenizer")
+    settings = TypeAdapter(settings_class(content["recipe"], "tokenizer")).validate_python(content["settings"])
     with named(folder / _TENSORS, _AGAIN):
         quantiser = kind(settings).restore(load_file(folder / _TENSORS)) if content["quantiser"] else None
     return StoredTokenizer(

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from infra.errors import SettingError, UserError
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from ray_jobs.data.settings import training_data_settings
-from ray_jobs.recommenders import settings_class
+from ray_jobs.recipes.configured import recipe_settings
 from schemas.names import DATASET, DAY
-from schemas.recipes import RECOMMENDERS
+from schemas.recipes import Need, of_kind
 from schemas.stage_request import StageRequest
 
 if TYPE_CHECKING:
@@ -83,12 +83,11 @@ def refuse_wrong_settings(settings: Settings, request: StageRequest, recipes: Se
     Raises:
         SettingError: a recipe is unknown or needs semantic ids, or a setting is wrong.
     """
+    usable = [name for name, known in of_kind("recommender").items() if Need.CODES not in known.needs]
     for recipe in recipes:
-        known = RECOMMENDERS.get(recipe)
-        if known is None or known.needs_codes:
-            usable = ", ".join(sorted(name for name, r in RECOMMENDERS.items() if not r.needs_codes))
-            raise SettingError(f"--recipes names {recipe!r}: give some of {usable}")
-        stage_settings(settings_class(recipe), recipe, settings, request.overrides)
+        if recipe not in usable:
+            raise SettingError(f"--recipes names {recipe!r}: give some of {', '.join(sorted(usable))}")
+        recipe_settings(recipe, settings, request.overrides)
     for asked in both_versions(request, seed).values():
         training_data_settings(settings, asked)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ray_jobs.data.batches import ExampleSource, InMemoryExamples
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples
-from ray_jobs.recommenders import recipe_class
+from ray_jobs.recipes import recipe_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.settings import RecipeSettings
 

@@ -60,8 +60,9 @@ from ray_jobs.data.tables import read_table
 from ray_jobs.data.training_data import TrainingData
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.evaluation.metrics import bootstrap, per_user
-from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
+from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.train import make_plan
 from ray_jobs.training.loop import fit
 from ray_jobs.training.plan import build

@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ray_jobs.data.batches import Batch, InMemoryExamples
 from ray_jobs.data.histories import Histories
-from ray_jobs.recommenders import recipe_class
+from ray_jobs.recipes import recipe_class
 from ray_jobs.reproduction.experiments import RECIPES, SCALES, make_experiment
 from ray_jobs.training.engine import Engine
 from ray_jobs.training.plan import Plan, build

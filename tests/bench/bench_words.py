@@ -40,14 +40,14 @@ from ray_jobs.data.examples import evaluation_examples, latest_preferences
 from ray_jobs.data.histories import Histories
 from ray_jobs.encoders.text import load_text_encoder
 from ray_jobs.evaluation.metrics import ndcg
-from ray_jobs.recommenders import recipe_class
+from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.steering.fitting import fitted_layer
 from ray_jobs.steering.settings import SteeringSettings
-from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.vectors import ArrayVectors
 from ray_jobs.training.loop import fit
+from schemas.recipes import Need
 
 FLOOR_WEIGHTS = (0.5, 1.0, 1.5)
 PROBED_USERS, PROBED_ATTRIBUTES = 60, 20
@@ -113,13 +113,17 @@ class PlantedWorld:
     def with_codes(self) -> "PlantedWorld":
         """The same world with semantic ids of residual k-means over the packaged encoder's vectors."""
         vectors = load_text_encoder("minilm-l6-v2").encode(self.catalogue.texts)
-        kind = tokenizer_class("rqkmeans")
+        kind = recipe_class("rqkmeans", "tokenizer")
         everything, ids = np.ones(len(vectors), dtype=bool), list(self.catalogue.item_ids)
         with tempfile.TemporaryDirectory() as home:
             context = FitContext(
                 training=everything, version="v", ray=RaySettings(), run_name="v", home=home, stage="bench_words"
             )
-            book = kind(kind.settings_class(codebook_size=32)).fit(ArrayVectors(vectors), ids, context).codebook
+            book = (
+                kind(settings_class("rqkmeans", "tokenizer")(codebook_size=32))
+                .fit(ArrayVectors(vectors), ids, context)
+                .codebook
+            )
         codes = dict(zip(book.item_ids, book.codes.tolist(), strict=True))
         self.catalogue = self.catalogue.with_codes(codes, book.level_sizes)
         return self
@@ -137,7 +141,7 @@ def trained(arm: str, world: PlantedWorld, seed: int) -> Recommender:
     """An arm trained on the world's histories, nothing known of anybody but what they bought."""
     recipe, settings = ARMS[arm]
     kind = recipe_class(recipe)
-    own = kind.settings_class(seed=seed, **settings)
+    own = settings_class(recipe)(seed=seed, **settings)
     torch.manual_seed(own.seed)
     model = kind(own, world.catalogue)
     model.fit_counts(world.histories)
@@ -260,7 +264,7 @@ def mixed_up(histories: Histories) -> Histories:
 def run_seed(seed: int, arms: Sequence[str], users: int, items: int) -> dict[str, dict[str, float]]:
     """Rows of one world by label."""
     world = PlantedWorld(seed, users, items)
-    if any(recipe_class(ARMS[arm][0]).signals.codes for arm in arms):
+    if any(Need.CODES in recipe_class(ARMS[arm][0]).needs for arm in arms):
         world.with_codes()
     found: dict[str, dict[str, float]] = {}
     for arm in arms:

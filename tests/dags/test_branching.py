@@ -26,6 +26,17 @@ PARAMS = {"dataset": "d", "partition": "2026-03-04", "tokenizer": "rqvae", "reco
           "overrides": {}, "leave_out": [], "measure_steering": False}  # fmt: skip
 
 
+MISSING = [
+    ("mendertok", {"titled_items": 0}, r"mendertok needs titles, .*--items.*; take one of bert4rec, .*tiger"),
+    (
+        "hstu",
+        {"order.pairs": 9, "order.tie_share": 1.0},
+        r"hstu needs times, .*sasrec.*or set hstu\.time_bias to false",
+    ),
+]
+"""Recommender, counts of the report of `sequences`, and what the message has."""
+
+
 @pytest.fixture
 def ask(monkeypatch, airflow_home, tmp_path):
     """The task's answer, or the tasks that it skips; and what it left."""
@@ -35,12 +46,12 @@ def ask(monkeypatch, airflow_home, tmp_path):
 
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
 
-    def run(registry, content="c", **params):
+    def run(registry, content="c", counts=None, **params):
         left = {}
         context = {
             "params": PARAMS | params,
             "ti": SimpleNamespace(
-                xcom_pull=lambda task_ids: {"outputs": {"content": content}},
+                xcom_pull=lambda task_ids: {"outputs": {"content": content}, "counts": counts or {}},
                 xcom_push=lambda key, value: left.__setitem__(key, value),
             ),
             "task": SimpleNamespace(get_flat_relatives=lambda upstream: LATER),
@@ -57,6 +68,17 @@ def ask(monkeypatch, airflow_home, tmp_path):
         return answer, left["reason"]
 
     return run
+
+
+def test_what_the_recommender_needs_and_the_data_do_not_have_ends_the_day_here(ask):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    for recommender, counts, told in MISSING:
+        with pytest.raises(AirflowFailException, match=told):
+            ask(Registry(), counts=counts, recommender=recommender)
+        ask(Registry(), counts=counts, recommender="sasrec")
+    ask(Registry(), counts={"order.pairs": 9, "order.tie_share": 1.0}, recommender="hstu",
+        overrides={"hstu.preset": "untimed"})  # fmt: skip
 
 
 @pytest.fixture

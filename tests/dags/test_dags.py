@@ -87,6 +87,18 @@ def test_the_benchmark_is_built_before_a_model_is_asked(dags):
     assert "versions" not in upstream["preference_benchmark"], "its questions do not depend on who is asked"
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "before"),
+    [("daily_retrain", "changes", {"turn", "ingest", "sequences"}), ("train_recipe", "inputs", {"turn"})],
+)
+def test_what_is_missing_is_refused_before_anything_is_asked_or_trained(dags, name, first, before):
+    """The task `first` refuses; a failed task ends all that comes after it, but for the day's report."""
+    dag = dags[name]
+    after = {task.task_id for task in dag.get_task(first).get_flat_relatives(upstream=False)}
+    assert {task.task_id for task in dag.tasks} - after == {first} | before
+    assert {task.trigger_rule.value for task in dag.tasks if not task.is_teardown} <= {"all_success", "none_failed"}
+
+
 def test_nothing_is_registered_or_scored_past_a_failed_gate(dags):
     """Every task depends on the gated tables before it, and none runs when one of them failed."""
     dag = dags["daily_retrain"]

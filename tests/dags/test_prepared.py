@@ -97,11 +97,14 @@ def test_what_needs_ratings_is_refused_where_there_are_none(monkeypatch, airflow
     monkeypatch.setattr(prepared, "load_settings", lambda: settings)
     Dataset(name="d", format="columns", reviews="s3a://b/r.parquet", scale="none").save(settings.datasets_dir())
     params = {"dataset": "d", "recommender": "sasrec", prepared.MEASURED: False}
-    prepared.require_ratings({"params": params})
+    prepared.refuse_missing({"params": params}, {})
     measured = params | {prepared.MEASURED: True}
     with pytest.raises(AirflowFailException, match=r"measure steerability needs ratings.*\.classifier"):
-        prepared.require_ratings({"params": measured})
-    prepared.require_ratings({"params": measured | {"overrides": {"review_sentiments.classifier": "hub:x"}}})
-    prepared.require_ratings({"params": measured | {"dataset": "brought"}})
+        prepared.refuse_missing({"params": measured}, {})
+    prepared.refuse_missing({"params": measured | {"overrides": {"review_sentiments.classifier": "hub:x"}}}, {})
+    prepared.refuse_missing({"params": measured | {"dataset": "brought"}}, {})
+    with pytest.raises(AirflowFailException, match=r"menderemb needs titles, and data set d has none: .*--items"):
+        prepared.refuse_missing({"params": params | {"recommender": "menderemb"}}, {})
+    prepared.refuse_missing({"params": params | {"recommender": "menderemb"}}, {"titled_items": 3})
     Dataset(name="d", format="columns", reviews="s3a://b/r.parquet").save(settings.datasets_dir())
-    prepared.require_ratings({"params": measured})
+    prepared.refuse_missing({"params": measured}, {})

@@ -13,8 +13,9 @@ from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
-from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
+from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.training.loop import fit
 
 SEEDS = (0, 1, 2)

@@ -13,13 +13,13 @@ from mlflow.artifacts import download_artifacts
 
 from infra.settings import load_settings
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.recommenders import recipe_class, settings_class
+from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recommenders.bundle import save_bundle
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.registry import runs
 from ray_jobs.registry.audience import Reader
 from ray_jobs.registry.model import input_example, log_model
-from schemas.recipes import RECOMMENDERS
+from schemas.recipes import of_kind
 
 ITEMS = 16
 ADAPTED = "mendertok with adapters"
@@ -64,7 +64,7 @@ def environments(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("recipe", [*RECOMMENDERS, ADAPTED])
+@pytest.mark.parametrize("recipe", [*of_kind("recommender"), ADAPTED])
 def test_a_registered_model_loads_with_its_own_requirements_alone(recipe, environments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"

@@ -9,7 +9,7 @@ import ray.data
 from infra.errors import UserError
 from infra.settings import load_settings
 from ray_jobs.cluster import connect
-from ray_jobs.tokenizers import tokenizer_class
+from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.vectors import ArrayVectors, DatasetVectors
 
@@ -46,13 +46,15 @@ def streamed(array):
 def test_a_streamed_fit_is_as_good_as_one_in_memory_and_does_not_leak(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
     monkeypatch.setenv("PENCHANT_RAY__STORAGE", str(tmp_path / "ray_results"))
-    settings, kind = load_settings(), tokenizer_class(recipe)
+    settings, kind = load_settings(), recipe_class(recipe, "tokenizer")
 
     def fit(vectors, name):
         context = FitContext(
             training=TRAINING, version="v", ray=settings.ray, run_name=name, home=settings.home, stage="semantic_ids"
         )
-        return kind(kind.settings_class(**SETTINGS[recipe])).fit(vectors, [f"i{n:03}" for n in range(120)], context)
+        return kind(settings_class(recipe, "tokenizer")(**SETTINGS[recipe])).fit(
+            vectors, [f"i{n:03}" for n in range(120)], context
+        )
 
     def explained(fitted):
         decoded = fitted.quantiser.decode(fitted.codebook.codes[:, : fitted.quantised_levels])

@@ -10,10 +10,10 @@ import ray
 from infra.settings import load_settings
 from ray_jobs.cluster import connect
 from ray_jobs.evaluation.leaks import vector_leaks
-from ray_jobs.tokenizers import tokenizer_class
+from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.vectors import ArrayVectors
-from schemas.recipes import TOKENIZERS
+from schemas.recipes import of_kind
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,7 +23,7 @@ def _cluster():
     ray.shutdown()
 
 
-@pytest.mark.parametrize("recipe", sorted(TOKENIZERS))
+@pytest.mark.parametrize("recipe", sorted(of_kind("tokenizer")))
 def test_codes_of_training_items_do_not_depend_on_the_others(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
     monkeypatch.setenv("PENCHANT_RAY__STORAGE", str(tmp_path / "ray_results"))
@@ -31,11 +31,11 @@ def test_codes_of_training_items_do_not_depend_on_the_others(recipe, tmp_path, m
     rng = np.random.default_rng(0)
     vectors = (np.repeat(rng.normal(size=(8, 64)) * 4, 10, axis=0) + rng.normal(size=(80, 64))).astype(np.float32)
     training = np.arange(80) % 4 > 0
-    kind = tokenizer_class(recipe)
+    kind = recipe_class(recipe, "tokenizer")
     runs = count()
 
     def fit(given):
-        own = kind.settings_class()
+        own = settings_class(recipe, "tokenizer")()
         if hasattr(own, "epochs"):
             own = replace(own, epochs=5)
         context = FitContext(

@@ -191,6 +191,7 @@ def test_the_stage_publishes_twice_the_same(
     counts = first.counts
     assert (counts["reviews_read"], counts["duplicates_across_days"]) == (40, 16)
     assert (counts["interactions"], counts["sequences"], counts["core_steps"]) == (24, 6, 1)
+    assert counts["titled_items"] == 0
     assert counts["order.tie_share"] == pytest.approx(12 / 18, abs=1e-6)
     made = read_table(spark, first.handoffs["sequences"].uri).orderBy("user_id").collect()
     assert [row.ratings[0] for row in made] == [2.0] * 4 + [1.0] * 2

@@ -110,7 +110,7 @@ def test_a_prompt_that_needs_stars_is_refused_before_spark(texts, stage: str, mo
 
 def test_a_probe_that_learns_from_stars_is_refused_before_ray(texts, monkeypatch) -> None:
     from ray_jobs.stages import review_sentiments, train
-    from schemas.recipes import RECOMMENDERS
+    from schemas.recipes import RECIPES, Need
 
     monkeypatch.setitem(sys.modules, "ray_jobs.review_sentiments", None)
     with pytest.raises(DataError, match=r"review_sentiments.classifier probe needs ratings.*hub:"):
@@ -120,6 +120,8 @@ def test_a_probe_that_learns_from_stars_is_refused_before_ray(texts, monkeypatch
     monkeypatch.setitem(sys.modules, "ray_jobs.train", None)
     with pytest.raises(ImportError):
         train.run(texts("train", recipe="sasrec"))
-    monkeypatch.setitem(RECOMMENDERS, "sasrec", replace(RECOMMENDERS["sasrec"], needs_ratings=True))
+    with pytest.raises(DataError, match=r"the recipe mendertok needs titles, and data set clicks has none"):
+        train.run(texts("train", recipe="mendertok"))
+    monkeypatch.setitem(RECIPES, "sasrec", replace(RECIPES["sasrec"], needs=frozenset({Need.RATINGS})))
     with pytest.raises(DataError, match=r"the recipe sasrec needs ratings.*take one of bert4rec"):
         train.run(texts("train", recipe="sasrec"))

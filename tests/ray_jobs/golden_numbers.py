@@ -29,9 +29,7 @@ from ray_jobs.denoiser.fitting import fit as fit_denoiser  # noqa: E402
 from ray_jobs.denoiser.tuning import TuningPlan  # noqa: E402
 from ray_jobs.denoiser.windows import split_windows  # noqa: E402
 from ray_jobs.evaluation.evaluator import evaluate  # noqa: E402
-from ray_jobs.recommenders import settings_class  # noqa: E402
-from ray_jobs.tokenizers import settings_class as tokenizer_settings_class  # noqa: E402
-from ray_jobs.tokenizers import tokenizer_class  # noqa: E402
+from ray_jobs.recipes import recipe_class, settings_class  # noqa: E402
 from ray_jobs.tokenizers.autoencoder_training import InMemory, State  # noqa: E402
 from ray_jobs.tokenizers.autoencoder_training import fit as fit_autoencoder  # noqa: E402
 from ray_jobs.tokenizers.base import FitContext  # noqa: E402
@@ -109,7 +107,7 @@ def recommender(name: str) -> dict:
 def tokenizer(name: str, home: str) -> dict:
     """Records of the fit, which may write below `home`, and the codes that come out."""
     torch.set_num_threads(1)
-    recipe, settings = tokenizer_class(name), tokenizer_settings_class(name)(**TOKENIZERS[name])
+    recipe, settings = recipe_class(name, "tokenizer"), settings_class(name, "tokenizer")(**TOKENIZERS[name])
     rng = np.random.default_rng(1)
     vectors = (np.repeat(rng.normal(size=(6, 8)) * 3, 10, axis=0) + rng.normal(size=(60, 8))).astype(np.float32)
     training = np.arange(60) % 5 > 0

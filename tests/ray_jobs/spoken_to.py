@@ -9,7 +9,8 @@ import pyarrow as pa
 from infra.settings import Settings
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.tables import publish
-from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes.sequential.popularity import Popularity
+from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.steering import terms
 from ray_jobs.steering.layer import Fit, SteeringLayer

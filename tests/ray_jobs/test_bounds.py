@@ -12,6 +12,7 @@ from serving.small_versions import bundle_of
 from spoken_to import Deaf, speechless, spoken_to
 
 from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.recipes import settings_class
 from ray_jobs.recipes.generative import menderemb
 from ray_jobs.recipes.generative.menderemb import MenderEmb
 from ray_jobs.recipes.generative.mendertok import MenderTok
@@ -143,7 +144,7 @@ def test_a_recipe_that_reads_sentences_itself_says_how_much(kind):
     codes = np.stack([np.arange(12) // 4, np.arange(12) % 4], axis=1)
     sizes = {"width": 8, "layers": 1, "heads": 1, "head_width": 8, "inner": 8}
     torch.manual_seed(0)
-    model = kind(kind.settings_class(**sizes), Catalogue(items, titles, titles, codes, (3, 4))).eval()
+    model = kind(settings_class(kind.name)(**sizes), Catalogue(items, titles, titles, codes, (3, 4))).eval()
     encoder, most = model.own_reader
     if kind is MenderTok:
         (head, *_) = model.pieces([], "quiet " * (most - 2))

@@ -10,8 +10,9 @@ from small_world import small_catalogue, small_histories
 from infra.errors import UserError
 from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
-from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
+from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
 from schemas.artifact_seal import seal_folder
 from schemas.errors import DataError

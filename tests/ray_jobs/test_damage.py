@@ -16,7 +16,8 @@ from small_world import small_catalogue, small_histories
 
 from infra.errors import DamagedFile
 from ray_jobs.data.tables import input_table, publish, read_table, table_exists, upsert
-from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes.sequential.popularity import Popularity
+from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recipes.tokenizers.settings import ItemIndexSettings
 from ray_jobs.recommenders.bundle import load_bundle, save_bundle
 from ray_jobs.tokenizers import stored

@@ -9,8 +9,9 @@ from ray_jobs.evaluation.evaluator import evaluate, evaluate_sampled, evaluation
 from ray_jobs.evaluation.slices import popularity_bands, training_counts
 from ray_jobs.recipes.generative.base import rank_in_list
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
-from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
-from ray_jobs.recommenders.base import ScoringRecommender, Signals, best
+from ray_jobs.recipes.sequential.popularity import Popularity
+from ray_jobs.recipes.sequential.settings import PopularitySettings
+from ray_jobs.recommenders.base import ScoringRecommender, best
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.training.loop import validation_score
 from schemas.columns import PAD
@@ -21,8 +22,7 @@ class Fixed(ScoringRecommender):
     """Gives every row the same scores."""
 
     name = "fixed"
-    signals = Signals()
-    settings_class = PopularitySettings
+    needs = frozenset()
 
     def __init__(self, scores, **settings):
         super().__init__(PopularitySettings(**settings), small_catalogue())

@@ -7,8 +7,8 @@ import pytest
 
 from infra.errors import SettingError
 from infra.settings import load_settings
+from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.tokenizers.itemindex import FILLER, ItemIndex, ItemIndexSettings, path_codes
-from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.constrained import bounded_kmeans, place
 from ray_jobs.tokenizers.cooccurrence import Cooccurrence
@@ -183,5 +183,5 @@ def test_what_cannot_be_done_is_refused_with_what_would_help():
     )
     with pytest.raises(DataError, match="no item has one: fill the column 'categories'"):
         ItemIndex(ItemIndexSettings(scheme="semantic")).fit(np.zeros((1, 1), np.float32), ["a"], context)
-    assert tokenizer_class("itemindex") is ItemIndex
+    assert recipe_class("itemindex", "tokenizer") is ItemIndex
     assert dataclasses.asdict(ItemIndexSettings())["scheme"] == "collaborative"

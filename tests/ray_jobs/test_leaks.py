@@ -9,10 +9,11 @@ from ray_jobs.data.examples import latest_preferences, training_examples
 from ray_jobs.denoiser.cooccurrence import Cooccurrence
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.evaluation.leaks import fitted_recommender, leaks, poisoned, vector_leaks
-from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes import recipe_class, settings_class
+from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
-from ray_jobs.recommenders import recipe_class
-from schemas.recipes import RECOMMENDERS
+from ray_jobs.recipes.sequential.settings import PopularitySettings
+from schemas.recipes import of_kind
 
 ITEMS = len(small_catalogue())
 
@@ -24,10 +25,10 @@ def histories():
     return replace(made, times=tuple(1_700_000_000 + 86_400 * np.arange(len(items)) for items in made.items))
 
 
-@pytest.mark.parametrize("recipe", sorted(RECOMMENDERS))
+@pytest.mark.parametrize("recipe", sorted(of_kind("recommender")))
 def test_no_recipe_sees_what_is_held_out(recipe, histories):
     kind = recipe_class(recipe)
-    settings = kind.settings_class()
+    settings = settings_class(recipe)()
 
     def fit(given):
         return fitted_recommender(lambda: kind(settings, small_catalogue()), given)

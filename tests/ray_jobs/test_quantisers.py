@@ -10,15 +10,16 @@ from scipy.optimize import linear_sum_assignment
 
 from infra.errors import SettingError
 from infra.settings import RaySettings
+from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.tokenizers.balanced_kmeans import (
     BalancedKMeansSettings,
     BalancedKMeansTokenizer,
     balanced_assignment,
 )
 from ray_jobs.recipes.tokenizers.fsq import FSQSettings, FSQTokenizer
-from ray_jobs.recipes.tokenizers.rqkmeans import RQKMeansSettings, RQKMeansTokenizer
+from ray_jobs.recipes.tokenizers.rqkmeans import RQKMeansTokenizer
 from ray_jobs.recipes.tokenizers.rqvae import RQVAESettings
-from ray_jobs.tokenizers import tokenizer_class
+from ray_jobs.recipes.tokenizers.settings import RQKMeansSettings
 from ray_jobs.tokenizers.autoencoder import AutoencoderQuantiser
 from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 from ray_jobs.tokenizers.base import FitContext
@@ -68,7 +69,7 @@ def trained(settings, vectors, training=None):
     """The quantiser of a recipe that learns by gradients, trained here on the training rows."""
     source, marked = ArrayVectors(vectors), np.ones(len(vectors), bool) if training is None else training
     mean, scale = standardisation(source, marked)
-    recipe = tokenizer_class(settings.section)(settings)
+    recipe = recipe_class(settings.section, "tokenizer")(settings)
     state = fit(recipe, InMemory(torch.from_numpy((vectors[marked] - mean) / scale)), State("f"))
     module = recipe.build(vectors.shape[1])
     module.load_state_dict(state.model)
@@ -343,7 +344,7 @@ def test_a_stored_quantiser_gives_the_same_codes(recipe, settings, tmp_path):
     assert (back.quantiser.encode(new) == codes).all()
     assert np.array_equal(back.quantiser.decode(codes), quantiser.decode(codes))
     assert back.quantiser.level_sizes == quantiser.level_sizes
-    assert isinstance(tokenizer_class(recipe)(settings).settings, type(settings))
+    assert isinstance(recipe_class(recipe, "tokenizer")(settings).settings, type(settings))
 
 
 def test_blocks_and_arrays_say_the_same():

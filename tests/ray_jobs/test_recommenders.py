@@ -9,16 +9,16 @@ from transformers import T5Config, T5ForConditionalGeneration
 from infra.errors import SettingError
 from ray_jobs.data.batches import InMemoryExamples, make_batch
 from ray_jobs.data.examples import evaluation_examples, latest_preferences
+from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.generative.menderemb import MenderEmb, MenderEmbSettings
 from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recipes.generative.t5 import Decoder, Encoder
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
-from ray_jobs.recommenders import recipe_class
 from ray_jobs.recommenders.base import rank_of
 from ray_jobs.training.loop import fit, validation_score
 from schemas.errors import DataError
-from schemas.recipes import RECOMMENDERS
+from schemas.recipes import of_kind
 
 SMALL = {"width": 16, "heads": 2, "head_width": 8, "inner": 32, "layers": 2, "beams": 30, "label_smoothing": 0.0}
 
@@ -80,9 +80,9 @@ def test_single_requests_are_searched_in_compiled_code_where_a_setting_asks_for_
 
 
 def test_recipes_are_those_that_the_orchestrator_offers():
-    for name, offered in RECOMMENDERS.items():
+    for name, offered in of_kind("recommender").items():
         assert recipe_class(name).name == name
-        assert recipe_class(name).signals.codes == offered.needs_codes
+        assert recipe_class(name).needs == offered.needs
     with pytest.raises(SettingError, match=r"'nonesuch' is none of .*popularity, sasrec, tiger"):
         recipe_class("nonesuch")
 

@@ -19,15 +19,16 @@ from ray_jobs.evaluation.steering import (
     main_metric,
     summarise,
 )
-from ray_jobs.recipes.sequential.popularity import PopularitySettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
-from ray_jobs.recommenders.base import ScoringRecommender, Signals
+from ray_jobs.recipes.sequential.settings import PopularitySettings
+from ray_jobs.recommenders.base import ScoringRecommender
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import steering_report
 from ray_jobs.registry.steering_plots import axis_figure, probe_figure
 from schemas.columns import PAD
 from schemas.preference_benchmark import AXES, PREFERENCE_BENCHMARK, RECOMMENDATION, SENTIMENT
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
+from schemas.recipes import Need
 
 CATALOGUE = small_catalogue()
 PASTS = {
@@ -42,8 +43,7 @@ class Listener(ScoringRecommender):
     """Follows the words: items of the cluster that is asked for come first, those of one that is rejected last."""
 
     name = "listener"
-    signals = Signals(preferences=True)
-    settings_class = PopularitySettings
+    needs = frozenset({Need.PREFERENCES})
 
     def __init__(self):
         super().__init__(PopularitySettings(evaluation_batch_size=3), CATALOGUE)

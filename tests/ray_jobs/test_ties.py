@@ -104,13 +104,14 @@ def test_flags_of_another_length_are_refused():
         shuffle_ties(broken, seed=0)
 
 
-def _tied(warehouse):
-    """The planted histories with the last three positions of every user at one time, sorted by item id."""
+def _tied(warehouse, last=3):
+    """The planted histories with the last positions of every user at one time, sorted by item id."""
     rows = read_table(warehouse.uri("sequences")).to_pylist()
     for row in rows:
-        row["item_ids"] = [*row["item_ids"][:-3], *sorted(row["item_ids"][-3:])]
-        row["occurred_at"] = [*row["occurred_at"][:-3], *[row["occurred_at"][-3]] * 3]
-        row["tied_with_previous"] = [*[False] * (len(row["item_ids"]) - 2), True, True]
+        tied = min(last, len(row["item_ids"]))
+        row["item_ids"] = [*row["item_ids"][:-tied], *sorted(row["item_ids"][-tied:])]
+        row["occurred_at"] = [*row["occurred_at"][:-tied], *[row["occurred_at"][-tied]] * tied]
+        row["tied_with_previous"] = [*[False] * (len(row["item_ids"]) - tied + 1), *[True] * (tied - 1)]
     table = pa.Table.from_pylist(rows, schema=SEQUENCES.arrow_schema())
     identity = warehouse.request("sequences").identity()
     publish(table, SEQUENCES, warehouse.uri("sequences"), {"partition_date": DAY}, identity)
@@ -132,6 +133,12 @@ def test_training_data_comes_shuffled_where_the_settings_say_so(warehouse):
         read(ties="shuffled", corrections="remove")
     with pytest.raises(SettingError, match="ties_seed is -1"):
         read(ties_seed=-1)
+
+
+def test_a_recipe_that_needs_times_is_refused_where_no_history_has_two(warehouse):
+    _tied(warehouse, last=1000)
+    with pytest.raises(DataError, match=r"hstu needs times, and in planted .*or set hstu\.time_bias to false"):
+        train.run(warehouse.request("train", recipe="hstu"))
 
 
 def test_both_versions_side_by_side(warehouse, capsys):

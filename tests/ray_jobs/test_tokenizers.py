@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from infra.errors import SettingError
+from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.tokenizers.rqvae import RQVAE, RQVAESettings, RQVAETokenizer, nearest_codes
-from ray_jobs.tokenizers import tokenizer_class
 from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import counter_level, resolve, spread_last_codes
@@ -338,4 +338,4 @@ class TestCodebook:
 
 def test_an_unknown_recipe_is_named():
     with pytest.raises(SettingError, match=r"no tokenizer 'bpe'; there are: .*rqvae"):
-        tokenizer_class("bpe")
+        recipe_class("bpe", "tokenizer")

@@ -2,7 +2,6 @@ import great_expectations.expectations as expectations
 import pyarrow as pa
 import pytest
 
-from schemas.recipes import RECOMMENDERS, TOKENIZERS
 from schemas.table import Column, Table
 from schemas.tables import TABLES
 
@@ -35,12 +34,3 @@ def test_the_schema_hash_sees_name_type_and_nullability():
     hashes = {table(**c).schema_hash() for c in ({}, {"name": "b"}, {"type": pa.int32()}, {"nullable": True})}
     assert len(hashes) == 4
     assert table(description="other").schema_hash() == table().schema_hash()
-
-
-@pytest.mark.parametrize("recipes", [RECOMMENDERS, TOKENIZERS])
-def test_every_recipe_that_can_be_asked_for_is_a_class_that_knows_its_name(recipes):
-    from importlib import import_module
-
-    for name, recipe in recipes.items():
-        module, _, attribute = recipe.implementation.partition(":")
-        assert getattr(import_module(f"ray_jobs.recipes.{module}"), attribute).name == name

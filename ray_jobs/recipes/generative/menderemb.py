@@ -21,8 +21,7 @@ from ray_jobs.encoders.text import TextEncoder, TransformerEncoder, load_text_en
 from ray_jobs.recipes.generative.base import GenerativeRecommender
 from ray_jobs.recipes.generative.conditioning import conditioned
 from ray_jobs.recipes.generative.settings import MenderEmbSettings
-from ray_jobs.recommenders.base import Notify, Signals, silent
-from ray_jobs.recommenders.settings import RecipeSettings
+from ray_jobs.recommenders.base import Notify, silent
 
 KEPT_SENTENCES = 20_000
 """Vectors of sentences that are kept while requests bring ever new ones; `prepare` keeps those of all examples."""
@@ -32,8 +31,6 @@ class MenderEmb(GenerativeRecommender):
     """Vectors of texts in, code tuples out."""
 
     name: ClassVar[str] = "menderemb"
-    signals: ClassVar[Signals] = Signals(titles=True, codes=True, preferences=True)
-    settings_class: ClassVar[type[RecipeSettings]] = MenderEmbSettings
 
     titles: Tensor
 

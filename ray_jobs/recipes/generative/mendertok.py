@@ -37,7 +37,7 @@ from ray_jobs.recipes.generative.base import GenerativeRecommender
 from ray_jobs.recipes.generative.conditioning import conditioned
 from ray_jobs.recipes.generative.dense_head import DenseHead
 from ray_jobs.recipes.generative.settings import MenderTokSettings
-from ray_jobs.recommenders.base import Notify, Signals, silent
+from ray_jobs.recommenders.base import Notify, silent
 from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.recommenders.settings import RecipeSettings
 from schemas.errors import DataError
@@ -92,8 +92,6 @@ class MenderTok(GenerativeRecommender):
     """Language in, code tuples out."""
 
     name: ClassVar[str] = "mendertok"
-    signals: ClassVar[Signals] = Signals(titles=True, codes=True, preferences=True)
-    settings_class: ClassVar[type[RecipeSettings]] = MenderTokSettings
     earlier: ClassVar[Mapping[str, Any]] = {"dense": False}
     item_rows: ClassVar[Mapping[str, int]] = {"dense.items.weight": 0, "dense.texts": 0}
 

@@ -16,8 +16,6 @@ from ray_jobs.recipes.generative.base import GenerativeRecommender
 from ray_jobs.recipes.generative.compiled_search import CompiledSearch
 from ray_jobs.recipes.generative.settings import TigerSettings
 from ray_jobs.recipes.generative.t5 import Encoder
-from ray_jobs.recommenders.base import Signals
-from ray_jobs.recommenders.settings import RecipeSettings
 from schemas.columns import HISTORY
 
 
@@ -25,8 +23,6 @@ class Tiger(GenerativeRecommender):
     """T5-style encoder and decoder over one table of code tokens."""
 
     name: ClassVar[str] = "tiger"
-    signals: ClassVar[Signals] = Signals(codes=True)
-    settings_class: ClassVar[type[RecipeSettings]] = TigerSettings
 
     def __init__(self, settings: TigerSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)

@@ -20,17 +20,14 @@ from ray_jobs.objectives.next_item import next_item_loss
 from ray_jobs.recipes.sequential.base import SequentialRecommender
 from ray_jobs.recipes.sequential.settings import BERT4RecSettings
 from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
-from ray_jobs.recommenders.base import TERMS, Signals
+from ray_jobs.recommenders.base import TERMS
 from ray_jobs.recommenders.dropout import Dropout
-from ray_jobs.recommenders.settings import RecipeSettings
 
 
 class BERT4Rec(SequentialRecommender):
     """Every position sees the whole window."""
 
     name: ClassVar[str] = "bert4rec"
-    signals: ClassVar[Signals] = Signals()
-    settings_class: ClassVar[type[RecipeSettings]] = BERT4RecSettings
     item_rows: ClassVar[Mapping[str, int]] = {"items.weight": 1, "item_bias": 0}
 
     def __init__(self, settings: BERT4RecSettings, catalogue: Catalogue) -> None:

@@ -17,9 +17,7 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.sequential.base import SequentialRecommender
 from ray_jobs.recipes.sequential.settings import HSTUSettings
 from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
-from ray_jobs.recommenders.base import Signals
 from ray_jobs.recommenders.dropout import Dropout
-from ray_jobs.recommenders.settings import RecipeSettings
 from schemas.errors import DataError
 
 _BUCKETS = 128
@@ -45,8 +43,6 @@ class HSTU(SequentialRecommender):
     """Pointwise gated attention without a feed-forward part."""
 
     name: ClassVar[str] = "hstu"
-    signals: ClassVar[Signals] = Signals(timestamps=True)
-    settings_class: ClassVar[type[RecipeSettings]] = HSTUSettings
 
     def __init__(self, settings: HSTUSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)

@@ -8,8 +8,7 @@ from torch import Tensor
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.histories import Histories
-from ray_jobs.recipes.sequential.settings import PopularitySettings
-from ray_jobs.recommenders.base import ScoringRecommender, Signals
+from ray_jobs.recommenders.base import ScoringRecommender
 from ray_jobs.recommenders.settings import RecipeSettings
 
 
@@ -17,8 +16,6 @@ class Popularity(ScoringRecommender):
     """Counts over training positions; validation and test targets are never counted."""
 
     name: ClassVar[str] = "popularity"
-    signals: ClassVar[Signals] = Signals()
-    settings_class: ClassVar[type[RecipeSettings]] = PopularitySettings
     trainable: ClassVar[bool] = False
 
     counts: Tensor

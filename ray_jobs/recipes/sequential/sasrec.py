@@ -16,17 +16,13 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.sequential.base import SequentialRecommender
 from ray_jobs.recipes.sequential.settings import SASRecSettings
 from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
-from ray_jobs.recommenders.base import Signals
 from ray_jobs.recommenders.dropout import Dropout
-from ray_jobs.recommenders.settings import RecipeSettings
 
 
 class SASRec(SequentialRecommender):
     """Causal attention over a window of the newest items."""
 
     name: ClassVar[str] = "sasrec"
-    signals: ClassVar[Signals] = Signals()
-    settings_class: ClassVar[type[RecipeSettings]] = SASRecSettings
 
     def __init__(self, settings: SASRecSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)

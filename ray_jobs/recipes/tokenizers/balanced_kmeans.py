@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ray_jobs.recipes.tokenizers.settings import BalancedKMeansSettings, ResidualSettings
+from ray_jobs.recipes.tokenizers.settings import BalancedKMeansSettings
 from ray_jobs.tokenizers.base import Codes
 from ray_jobs.tokenizers.residual import ResidualTokenizer, kmeans_centres, squared_distances
 from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors, sampled_rows, take
@@ -110,7 +110,6 @@ class BalancedKMeansTokenizer(ResidualTokenizer):
     """The recipe ``balanced_kmeans``: at each level the numbers of training items per code differ by at most one."""
 
     name: ClassVar[str] = "balanced_kmeans"
-    settings_class: ClassVar[type[ResidualSettings]] = BalancedKMeansSettings
 
     def fit_level(self, residuals: Vectors, training: Mask, seed: int) -> tuple[Floats, Callable[[Floats], Codes]]:
         """Balanced k-means of the residuals, or of a sample where items times codes are too many to hold.

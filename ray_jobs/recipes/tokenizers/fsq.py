@@ -18,7 +18,7 @@ from torch.nn import functional
 from vector_quantize_pytorch import FSQ, ResidualFSQ
 
 from infra.errors import SettingError
-from ray_jobs.recipes.tokenizers.settings import AutoencoderSettings, FSQSettings
+from ray_jobs.recipes.tokenizers.settings import FSQSettings
 from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderTokenizer, perceptron
 
 
@@ -113,7 +113,6 @@ class FSQTokenizer(AutoencoderTokenizer):
     """The recipe ``fsq``."""
 
     name: ClassVar[str] = "fsq"
-    settings_class: ClassVar[type[AutoencoderSettings]] = FSQSettings
     settings: FSQSettings
 
     def build(self, width: int) -> Autoencoder:

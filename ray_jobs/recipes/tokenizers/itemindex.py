@@ -30,7 +30,6 @@ class ItemIndex:
     """The recipe ``itemindex``; it looks at sequences or categories and never at the vectors."""
 
     name: ClassVar[str] = "itemindex"
-    settings_class: ClassVar[type[ItemIndexSettings]] = ItemIndexSettings
 
     def __init__(self, settings: ItemIndexSettings) -> None:
         self.settings = settings

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
-from ray_jobs.recipes.tokenizers.settings import ResidualSettings, RQKMeansSettings
 from ray_jobs.tokenizers.base import Codes
 from ray_jobs.tokenizers.residual import ResidualTokenizer, kmeans_centres, nearest
 from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors, sampled_rows, take
@@ -18,7 +17,6 @@ class RQKMeansTokenizer(ResidualTokenizer):
     """The recipe ``rqkmeans``."""
 
     name: ClassVar[str] = "rqkmeans"
-    settings_class: ClassVar[type[ResidualSettings]] = RQKMeansSettings
 
     def fit_level(self, residuals: Vectors, training: Mask, seed: int) -> tuple[Floats, Callable[[Floats], Codes]]:
         """k-means of the residuals; an item gets its nearest centre.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ray_jobs.recipes.tokenizers.settings import AutoencoderSettings, RQVAESettings
+from ray_jobs.recipes.tokenizers.settings import RQVAESettings
 from ray_jobs.tokenizers.autoencoder import (
     ROWS_AT_ONCE,
     Autoencoder,
@@ -158,7 +158,6 @@ class RQVAETokenizer(AutoencoderTokenizer):
     """The recipe ``rqvae``: an `RQVAE` trained on Ray Train."""
 
     name: ClassVar[str] = "rqvae"
-    settings_class: ClassVar[type[AutoencoderSettings]] = RQVAESettings
     settings: RQVAESettings
 
     def build(self, width: int) -> RQVAE:

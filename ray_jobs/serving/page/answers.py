@@ -24,6 +24,7 @@ from ray_jobs.serving.readers import some_readers
 from ray_jobs.steering.shown import telling_words
 from schemas.errors import DataError
 from schemas.model_versions import registered_name
+from schemas.recipes import Need
 
 MOST_FOUND = 50
 MOST_SHOWN = 200
@@ -84,7 +85,7 @@ class Answers:
             "recipe": live.bundle.recipe,
             "items": len(live.bundle.catalogue),
             "steers": recommender.steering is not None,
-            "reads": recommender.steering is not None or recommender.signals.preferences,
+            "reads": recommender.steering is not None or Need.PREFERENCES in recommender.needs,
             "examples": _examples(live),
             "users": users,
             "note": note,

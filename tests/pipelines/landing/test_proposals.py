@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from pipelines.landing.proposals import Stated, evidence, proposed
 from pipelines.tools.register import main, register
 from schemas.dataset import Dataset
 from schemas.errors import DataError
-from schemas.recipes import RECOMMENDERS, Recipe, require_ratings
+from schemas.recipes import RECIPES, Need, lacking, require
 from schemas.spelling import Spelling
 
 
@@ -165,13 +166,14 @@ def test_a_feed_without_ratings_is_registered_and_what_needs_them_is_refused(tmp
     with pytest.raises(DataError, match=r"which column is rating: .*or --scale none for a feed without ratings"):
         register("clicks", str(path), datasets_dir=tmp_path)
 
-    monkeypatch.setitem(RECOMMENDERS, "rated", Recipe("a:A", "a:A", "learns from stars", needs_ratings=True))
-    require_ratings("sasrec", dataset)
-    require_ratings("rated", None)
+    rated = replace(RECIPES["sasrec"], needs=frozenset({Need.RATINGS}))
+    monkeypatch.setitem(RECIPES, "rated", rated)
+    require("sasrec", {}, lacking(dataset))
+    require("rated", {}, lacking(None))
     with pytest.raises(
         DataError, match=r"recipe rated needs ratings, and data set clicks is registered without .*take one"
     ):
-        require_ratings("rated", dataset)
+        require("rated", {}, lacking(dataset))
 
 
 def test_releases_say_themselves_how_they_are_written(tmp_path: Path):

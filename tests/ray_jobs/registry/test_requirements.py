@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recipes.generative.settings import MenderTokSettings
-from ray_jobs.recommenders import recipe_class, settings_class
 from ray_jobs.registry.model import CODE, pip_requirements
-from schemas.recipes import RECOMMENDERS
+from schemas.recipes import Need, of_kind
 
+RECOMMENDERS = of_kind("recommender")
 ROOT = Path(__file__).resolve().parents[3]
 # What is imported only when it is used, and when that is.
 WHEN = {"transformers": "a text is encoded", "peft": "an encoder has adapters", "scikit-learn": "a layer is fitted"}
@@ -79,8 +80,7 @@ def test_requirements_are_what_the_loading_modules_import(recipe, settings, stee
     extra = _names(lines) - at_once
     assert at_once <= _names(lines)
     assert later <= set(WHEN), "say when it is needed, and let Recommender.packages name it where loading needs it"
-    signals = recipe_class(recipe).signals
-    texts = signals.titles or signals.preferences or steered
+    texts = bool(RECOMMENDERS[recipe].needs & {Need.TITLES, Need.PREFERENCES}) or steered
     adapters = settings == LORA
     assert extra == ({"transformers", *OF_DATA} if texts else set()) | ({"peft"} if adapters else set())
     assert extra - set(OF_DATA) <= later

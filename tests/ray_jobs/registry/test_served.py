@@ -6,7 +6,8 @@ import torch
 from ray_jobs.data.batches import make_batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
-from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes.sequential.popularity import Popularity
+from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.bundle import save_bundle
 from ray_jobs.registry.served import ServedRecommender
 from schemas.errors import DataError

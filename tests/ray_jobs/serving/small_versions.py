@@ -1,7 +1,8 @@
 """Versions whose answers give them away, in a registry of a dict."""
 
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes.sequential.popularity import Popularity
+from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.bundle import Bundle
 
 

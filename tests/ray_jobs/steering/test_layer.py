@@ -8,8 +8,9 @@ from steering.small_layer import PROPERTIES, WordEncoder, having, small_layer, t
 from ray_jobs.data.batches import make_batch
 from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
-from ray_jobs.recipes.sequential.popularity import Popularity, PopularitySettings
+from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
+from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.bundle import Bundle, load_bundle, save_bundle
 from ray_jobs.steering import fitting
 from ray_jobs.steering.layer import SteeringLayer
