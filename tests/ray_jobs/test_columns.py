@@ -1,0 +1,238 @@
+"""A new column is one declaration: it goes from `sequences` to a loss, through files, and from a request to a model."""
+
+import datetime as dt
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from serving.small_versions import bundle_of
+from small_world import small_catalogue
+
+from ray_jobs.data.batches import InMemoryExamples, collate, make_batch, to_batch
+from ray_jobs.data.example_tables import from_table, to_table
+from ray_jobs.data.examples import examples_at, join_examples, training_examples
+from ray_jobs.data.histories import read_histories
+from ray_jobs.data.streamed_examples import write_examples
+from ray_jobs.registry.model import signature
+from ray_jobs.registry.served import ServedRecommender
+from ray_jobs.serving.answering import Job, Live, answer
+from ray_jobs.serving.asks import Refused, parse
+from schemas.columns import COLUMNS, HISTORY, Column, FromRequest
+from schemas.errors import DataError
+
+STARS = Column(
+    name="stars",
+    kind="float32",
+    along=HISTORY,
+    source="ratings",
+    request=FromRequest(name="ratings", meaning="rating", low=1, high=5),
+)
+QUERY = Column(
+    name="query", kind="text", default="", request=FromRequest(name="query", meaning="search query", most=80)
+)
+PICTURE = Column(
+    name="picture", kind="float32", width=3, request=FromRequest(name="picture", meaning="number of an image vector")
+)
+CANDIDATES = Column(
+    name="candidates",
+    kind="item",
+    along="candidates",
+    pad=-1,
+    request=FromRequest(name="candidates", meaning="item id", most=5),
+)
+OFFERED = Column(
+    name="offered", kind="bool", along="candidates", request=FromRequest(name="offered", meaning="truth value")
+)
+NEW = (STARS, QUERY, PICTURE, CANDIDATES, OFFERED)
+NAMES = [column.name for column in NEW]
+
+
+@pytest.fixture
+def declared(monkeypatch):
+    for column in NEW:
+        monkeypatch.setitem(COLUMNS, column.name, column)
+
+
+def _histories(users=9):
+    ids, rng = small_catalogue().item_ids, np.random.default_rng(0)
+    rows = [
+        {
+            "user_id": f"u{user}",
+            "item_ids": rng.choice(ids, 6).tolist(),
+            "ratings": (rng.integers(2, 11, 6) / 2).tolist(),
+            "occurred_at": [dt.datetime.fromtimestamp(1000 * user + n, dt.UTC) for n in range(6)],
+            "valid_position": 4,
+            "test_position": 5,
+        }
+        for user in range(users)
+    ]
+    return rows, read_histories(pa.Table.from_pylist(rows), small_catalogue())
+
+
+def _examples():
+    """Of each training position; what no table has is drawn."""
+    rows, histories = _histories()
+    examples = training_examples(histories, 2, True)
+    rng = np.random.default_rng(1)
+    counts = rng.integers(0, 4, len(examples))
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return rows, examples.with_columns(
+        {"candidates": offsets},
+        query=tuple(f"query {n}" for n in range(len(examples))),
+        picture=rng.normal(size=(len(examples), 3)).astype(np.float32),
+        candidates=rng.integers(30, size=offsets[-1]),
+        offered=rng.random(offsets[-1]) < 0.5,
+    )
+
+
+def _rows(batch):
+    """Every example with all its columns, without padding."""
+    axes = {name: COLUMNS[name].along for name in batch.columns}
+    return [
+        {
+            name: values[n]
+            if isinstance(values, tuple)
+            else values[n, : batch.sizes[axes[name]][n]].tolist()
+            if axes[name]
+            else values[n].tolist()
+            for name, values in batch.columns.items()
+        }
+        for n in range(len(batch))
+    ]
+
+
+def _sorted(batches):
+    return sorted((row for batch in batches for row in _rows(batch)), key=lambda row: row["query"])
+
+
+def test_a_column_is_read_sliced_joined_padded_and_moved(declared):
+    rows, examples = _examples()
+    user, position = int(examples.users[4]), int(examples.positions[4])
+    whole = _rows(to_batch(examples))
+    assert whole[4]["stars"] == rows[user]["ratings"][max(0, position - 2) : position]
+    chosen = np.array([7, 0, 4])
+    batch = collate(examples, chosen)
+    assert _rows(batch) == [whole[n] for n in chosen]
+    assert set(NAMES) <= set(batch.columns)
+    assert batch.columns["stars"].shape == batch.history.shape
+    assert batch.columns["picture"].shape == (3, 3)
+    assert (batch.columns["candidates"] < 0).sum() == (
+        batch.sizes["candidates"].max() - batch.sizes["candidates"]
+    ).sum()
+    moved = batch.rows(1, 3).to(torch.device("meta"))
+    assert {
+        name: values.shape[0] for name, values in moved.columns.items() if not isinstance(values, tuple)
+    }.keys() >= {
+        "stars",
+        "picture",
+    }
+    assert moved.columns["query"] == ("query 0", "query 4")
+    assert _rows(batch.rows(1, 3)) == [whole[0], whole[4]]
+    parts = [examples.at(np.arange(5)), examples.at(np.arange(5, len(examples)))]
+    assert _rows(to_batch(join_examples(parts))) == whole
+    _, histories = _histories()
+    plain = examples_at(histories, [(0, 1)], 5)
+    both = join_examples([plain, examples])
+    assert both.columns["query"] == ("", *examples.columns["query"]), "its default where a part lacks it"
+    assert "picture" not in both.columns, "a column without a default is left out then"
+    assert _rows(to_batch(both))[1]["stars"] == whole[0]["stars"]
+
+
+def test_what_was_streamed_to_files_comes_back(declared, ray_session, tmp_path):
+    _, examples = _examples()
+    whole = _rows(to_batch(examples))
+    assert _rows(to_batch(from_table(to_table(examples)))) == whole
+    source = write_examples(
+        str(tmp_path / "examples"), [examples.at(np.arange(9)), examples.at(np.arange(9, 27))], 2, 0
+    )
+    expected = _sorted(InMemoryExamples(examples).batches(6, None))
+    assert _sorted(source.batches(6, 1)) == expected
+    assert len(expected) == len(whole) == 27
+
+
+def test_the_signature_names_it(declared):
+    inputs = {column["name"]: column for column in json.loads(signature().to_dict()["inputs"])}
+    assert list(inputs) == ["history", "preference", "known", "times", "asked_at", *(c.request.name for c in NEW)]
+    assert inputs["query"] == {"type": "string", "name": "query", "required": False}
+    kinds = {name: inputs[name]["items"] for name in ("ratings", "picture", "candidates", "offered")}
+    assert kinds == {
+        "ratings": {"type": "double"},
+        "picture": {"type": "double"},
+        "candidates": {"type": "string"},
+        "offered": {"type": "boolean"},
+    }
+
+
+GIVEN = {
+    "history": ["i1", "gone", "i3"],
+    "ratings": [1.5, 4.0, 5.0],
+    "query": "kettle",
+    "picture": [0.5, -1.0, 2.0],
+    "candidates": ["i5", "gone", "i4"],
+    "offered": [True, False, False],
+}
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """A served model, and the batches that it is asked with."""
+    bundle, batches = bundle_of(1), []
+    model = ServedRecommender()
+    model._bundle = bundle
+    topk = bundle.recommender.topk
+    monkeypatch.setattr(bundle.recommender, "topk", lambda batch, *rest: (batches.append(batch), topk(batch, *rest))[1])
+    return model, batches
+
+
+def test_a_request_brings_it_to_the_model_whichever_way_it_comes(declared, heard):
+    model, batches = heard
+    model.predict(None, pd.DataFrame([GIVEN]))
+    (served,) = answer([Job(Live("m/1", model._bundle, 0.0), parse(json.dumps(GIVEN).encode()))])
+    assert served["item_ids"]
+    index = model._bundle.catalogue.index
+    expected = make_batch(
+        [[index["i1"], index["i3"]]],
+        [""],
+        stars=[[1.5, 5.0]],
+        query=["kettle"],
+        picture=[[0.5, -1.0, 2.0]],
+        candidates=[[index["i5"], index["i4"]]],
+        offered=[[True, False]],
+    )
+    for batch in batches:
+        assert {name: row for name, row in _rows(batch)[0].items() if name not in ("strength", "asked_at")} == _rows(
+            expected
+        )[0]
+    assert len(batches) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"ratings": [1.0, 2.0, 6.0]}, "ratings.2", "less than or equal to 5"),
+        ({"ratings": [1.0]}, "ratings", "1 ratings came for 3 items of the history"),
+        ({"query": "x" * 81}, "query", "at most 80"),
+        ({"picture": [0.5]}, "picture", "at least 3"),
+        ({"candidates": ["i1"] * 6}, "candidates", "at most 5"),
+        ({"offered": [True, False]}, "offered", "2 offered came for 3 items of the candidates"),
+        ({"offered": [1, 0, 0]}, "offered.0", "valid boolean"),
+    ],
+)
+def test_its_bounds_hold_in_the_server_and_in_mlflows_interface(declared, heard, changes, field, words):
+    with pytest.raises(Refused) as refused:
+        parse(json.dumps(GIVEN | changes).encode())
+    assert refused.value.field == field
+    assert words in refused.value.problem
+    if field.partition(".")[0] not in ("query", "candidates"):  # sizes of a request are the server's concern
+        with pytest.raises(DataError, match=field.partition(".")[0].replace("ratings", "ratings|stars")):
+            heard[0].predict(None, pd.DataFrame([GIVEN | changes]))
+
+
+def test_declarations_that_cannot_work_are_refused():
+    with pytest.raises(ValueError, match="column q: a text is one value"):
+        Column(name="q", kind="text", along=HISTORY)
+    with pytest.raises(ValueError, match="column q: items have no width"):
+        Column(name="q", kind="item", width=3)
