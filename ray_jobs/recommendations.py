@@ -11,11 +11,13 @@ from mlflow.exceptions import MlflowException
 from infra.progress import Progress, phased
 from infra.settings import load_settings, stage_settings
 from ray_jobs.actors import through
+from ray_jobs.data.example_tables import arrow_type
 from ray_jobs.data.tables import publish
 from ray_jobs.registry import runs
-from ray_jobs.registry.audience import Reader, audience_of
+from ray_jobs.registry.audience import Reader, audience_of, columns_of
 from ray_jobs.registry.versions import load_version, resolve
 from ray_jobs.stages.recommendations import STAGE, RecommendationsSettings
+from schemas.columns import COLUMNS, HISTORY
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.recommendations import RECOMMENDATIONS
@@ -33,12 +35,9 @@ class Scorer:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Append ``item_ids`` and ``scores`` to the rows of `batch`."""
-        history, known, times, asked_at = (
-            batch.column(name).to_pylist() for name in ("history", "known", "times", "asked_at")
-        )
-        answers = self._bundle.recommend(
-            history, [None] * len(history), self._k, self._exclude_seen, times=times, asked_at=asked_at, known=known
-        )
+        given = {name: batch.column(name).to_pylist() for name in batch.column_names if name != "user_id"}
+        history = given.pop(HISTORY)
+        answers = self._bundle.recommend(history, [None] * len(history), self._k, self._exclude_seen, **given)
         return pa.table(
             {
                 "user_id": batch.column("user_id"),
@@ -53,13 +52,11 @@ def blocks(audience: Sequence[Reader], size: int) -> Iterator[pa.Table]:
     """Users in their order as tables of `size` rows, the last one shorter."""
     for start in range(0, len(audience), size):
         part = audience[start : start + size]
+        given = {HISTORY: [reader.history for reader in part], **columns_of(part)}
         yield pa.table(
             {
                 "user_id": pa.array([reader.user_id for reader in part], pa.string()),
-                "history": pa.array([reader.history for reader in part], pa.list_(pa.string())),
-                "known": pa.array([reader.preference for reader in part], pa.string()),
-                "times": pa.array([reader.times for reader in part], pa.list_(pa.int64())),
-                "asked_at": pa.array([reader.asked_at for reader in part], pa.int64()),
+                **{name: pa.array(values, arrow_type(COLUMNS[name], ids=True)) for name, values in given.items()},
             }
         )
 

@@ -173,3 +173,8 @@ COLUMNS: dict[str, Column] = {
 def requested() -> list[tuple[Column, FromRequest]]:
     """The columns that a request may bring, and how."""
     return [(column, column.request) for column in COLUMNS.values() if column.request is not None]
+
+
+def sources() -> list[str]:
+    """Columns of the table `sequences`, with a value for each item, that columns are read from."""
+    return list(dict.fromkeys(column.source for column in COLUMNS.values() if column.source))

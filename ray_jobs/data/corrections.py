@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from schemas.columns import sources
 from schemas.errors import DataError
 
 _READ = ["user_id", "item_ids", "suspect", "replacements"]
@@ -34,14 +35,14 @@ def remove_suspects(sequences: pa.Table, denoised: pa.Table) -> tuple[pa.Table, 
     A history of which fewer than two items would remain before the validation target stays whole.
 
     Returns:
-        user_id, item_ids, occurred_at, valid_position and test_position, moved to where their items are now; and the
-        positions.
+        user_id, what columns are read from, valid_position and test_position, moved to where their items are now; and
+        the positions.
 
     Raises:
         DataError: as `replace_suspects`.
     """
     rows, left_out = [], {}
-    histories = sequences.select(["user_id", "item_ids", "occurred_at", "valid_position", "test_position"])
+    histories = sequences.select(["user_id", *sources(), "valid_position", "test_position"])
     for row, found in zip(histories.to_pylist(), _beside(sequences, denoised), strict=True):
         gone = [p for p, suspect in enumerate(found["suspect"]) if suspect]
         end = len(row["item_ids"]) if row["valid_position"] is None else row["valid_position"]
@@ -51,7 +52,7 @@ def remove_suspects(sequences: pa.Table, denoised: pa.Table) -> tuple[pa.Table, 
         rows.append(
             {
                 "user_id": row["user_id"],
-                **{name: [v for p, v in enumerate(row[name]) if p not in gone] for name in ("item_ids", "occurred_at")},
+                **{name: [v for p, v in enumerate(row[name]) if p not in gone] for name in sources()},
                 **{
                     name: None if row[name] is None else row[name] - sum(p < row[name] for p in gone)
                     for name in ("valid_position", "test_position")

@@ -12,7 +12,7 @@ from schemas.columns import COLUMNS, Column
 
 def table_schema() -> pa.Schema:
     """Of tables of examples: the columns of a batch, null where examples lack one."""
-    return pa.schema([(column.name, _arrow_type(column)) for column in COLUMNS.values() if column.batched])
+    return pa.schema([(column.name, arrow_type(column)) for column in COLUMNS.values() if column.batched])
 
 
 def to_table(examples: Examples) -> pa.Table:
@@ -60,8 +60,10 @@ def from_table(table: pa.Table) -> Examples:
     return Examples(columns, offsets)
 
 
-def _arrow_type(column: Column) -> pa.DataType:
-    kind = pa.string() if column.kind == "text" else pa.from_numpy_dtype(np.dtype(column.dtype))
+def arrow_type(column: Column, ids: bool = False) -> pa.DataType:
+    """Of one row of a column, with the ids of items, as requests bring them, or their indices."""
+    text = column.kind == "text" or (ids and column.kind == "item")
+    kind = pa.string() if text else pa.from_numpy_dtype(np.dtype(column.dtype))
     kind = pa.list_(kind, column.width) if column.width else kind
     return pa.list_(kind) if column.along else kind
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from schemas.columns import sources
 from schemas.errors import DataError
-
-_PARALLEL = ("item_ids", "ratings")
 
 
 def shuffle_ties(sequences: pa.Table, seed: int) -> tuple[pa.Table, dict[str, list[int]]]:
@@ -30,9 +29,10 @@ def shuffle_ties(sequences: pa.Table, seed: int) -> tuple[pa.Table, dict[str, li
     Raises:
         DataError: a row's ``tied_with_previous`` is not as long as its history.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in _PARALLEL}
+    # The times within a tie are one.
+    columns: dict[str, list[Any]] = {name: [] for name in {"ratings", *sources()} - {"occurred_at"}}
     known_at = {}
-    for row in sequences.select(["user_id", "tied_with_previous", *_PARALLEL]).to_pylist():
+    for row in sequences.select(["user_id", "tied_with_previous", *columns]).to_pylist():
         tied = row["tied_with_previous"]
         if len(tied) != len(row["item_ids"]):
             raise DataError(
@@ -40,7 +40,7 @@ def shuffle_ties(sequences: pa.Table, seed: int) -> tuple[pa.Table, dict[str, li
                 f"{len(row['item_ids'])} items; run the sequences stage again"
             )
         order = _order(tied, seed, row["user_id"])
-        for name in _PARALLEL:
+        for name in columns:
             columns[name].append([row[name][old] for old in order])
         known_at[row["user_id"]] = _complete(order, tied)
     shuffled = sequences

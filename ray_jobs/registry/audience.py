@@ -1,12 +1,15 @@
 """Who is recommended to: full histories and what is known of each user's preferences."""
 
 import datetime as dt
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
 from infra.settings import Settings
 from ray_jobs.data.tables import input_partition, input_table, table_exists
+from schemas.columns import HISTORY, requested, sources
 from schemas.preferences import join_preferences
 from schemas.stage_request import StageRequest
 
@@ -20,6 +23,7 @@ class Reader:
         preference: the newest preferences as one sentence, else the newest summary of the reviews, or None.
         times: seconds since 1970 of the history's items.
         asked_at: the second that the recommendation is for.
+        more: a value for each item of the history, by other columns of `schemas.columns` that requests bring.
     """
 
     user_id: str
@@ -27,6 +31,17 @@ class Reader:
     preference: str | None
     times: list[int]
     asked_at: int
+    more: Mapping[str, list[Any]] = field(default_factory=dict)
+
+
+def columns_of(readers: Sequence[Reader]) -> dict[str, Any]:
+    """What `Bundle.recommend` is told of `readers` beside their histories."""
+    return {
+        "known": [reader.preference for reader in readers],
+        "times": [reader.times for reader in readers],
+        "asked_at": [reader.asked_at for reader in readers],
+        **{name: [reader.more[name] for reader in readers] for name in (readers[0].more if readers else ())},
+    }
 
 
 def read_audience(
@@ -47,7 +62,7 @@ def read_audience(
     for row in [] if summaries is None else sorted(summaries.to_pylist(), key=lambda row: row["as_of"]):
         if row["status"] == "ok":
             told[row["user_id"]] = row["summary"]
-    rows = sequences.select(["user_id", "item_ids", "occurred_at"]).to_pylist()
+    rows = sequences.select(["user_id", *sources()]).to_pylist()
     ends = int(dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC).timestamp())
     return [
         Reader(
@@ -56,6 +71,11 @@ def read_audience(
             preference=join_preferences(newest.get(row["user_id"], (0, []))[1]) or told.get(row["user_id"]),
             times=[int(moment.timestamp()) for moment in row["occurred_at"]],
             asked_at=ends,
+            more={
+                column.name: row[column.source]
+                for column, _ in requested()
+                if column.along == HISTORY and column.name not in (HISTORY, "times")
+            },
         )
         for row in sorted(rows, key=lambda row: row["user_id"])
     ]
@@ -63,7 +83,7 @@ def read_audience(
 
 def audience_of(settings: Settings, request: StageRequest) -> list[Reader]:
     """`read_audience` of the request's partition; a data set that never had preferences or summaries has none."""
-    sequences = input_partition(settings, request, "sequences", ["user_id", "item_ids", "occurred_at", "length"])
+    sequences = input_partition(settings, request, "sequences", ["user_id", "length", *sources()])
     day = [("partition_date", "=", request.partition_date())]
     known = {
         name: input_table(settings, request, name, filters=day)

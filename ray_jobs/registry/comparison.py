@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ray_jobs.recommenders.bundle import Bundle
-from ray_jobs.registry.audience import Reader
+from ray_jobs.registry.audience import Reader, columns_of
 
 LISTED = 10
 """Items of a list of recommendations that is compared."""
@@ -142,14 +142,7 @@ def compare_weights(before: Bundle, after: Bundle, tolerance: float) -> Compared
 def compare_lists(before: Bundle, after: Bundle, readers: Sequence[Reader], tolerance: float) -> list[Compared]:
     """Recommendations for `readers`: lists that are item for item the same, and the scores in those."""
     lists = [
-        bundle.recommend(
-            [reader.history for reader in readers],
-            [None] * len(readers),
-            LISTED,
-            times=[reader.times for reader in readers],
-            asked_at=[reader.asked_at for reader in readers],
-            known=[reader.preference for reader in readers],
-        )
+        bundle.recommend([reader.history for reader in readers], [None] * len(readers), LISTED, **columns_of(readers))
         for bundle in (before, after)
     ]
     pairs = list(zip(*lists, strict=True))

@@ -21,7 +21,7 @@ from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS, length_bands
 from ray_jobs.evaluation.steering import GIVEN, NONE, main_metric
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import promotion
-from ray_jobs.registry.audience import Reader
+from ray_jobs.registry.audience import Reader, columns_of
 from ray_jobs.registry.promotion import Check, Decision, Slice, Words
 from ray_jobs.registry.results import (
     BY_LENGTH,
@@ -284,13 +284,6 @@ def latency_ms(bundle: Bundle, audience: Sequence[Reader], requests: int) -> flo
     taken = []
     for reader in chosen:
         started = time.perf_counter()
-        bundle.recommend(
-            [reader.history],
-            [None],
-            LIST_LENGTH,
-            times=[reader.times],
-            asked_at=[reader.asked_at],
-            known=[reader.preference],
-        )
+        bundle.recommend([reader.history], [None], LIST_LENGTH, **columns_of([reader]))
         taken.append(1000 * (time.perf_counter() - started))
     return statistics.median(taken[1:])

@@ -11,9 +11,9 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from infra.settings import REPOSITORY
-from ray_jobs.registry.audience import Reader
+from ray_jobs.registry.audience import Reader, columns_of
 from ray_jobs.registry.served import ARTIFACT, DEFAULT_EXCLUDE_SEEN, DEFAULT_K
-from schemas.columns import Column, requested
+from schemas.columns import HISTORY, Column, requested
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
 """What loading any recipe needs; `Recommender.packages` names what one needs beside it."""
@@ -78,14 +78,9 @@ def pip_requirements(packages: Sequence[str]) -> list[str]:
 
 def input_example(reader: Reader) -> pd.DataFrame:
     """One input row, as the pages show it and as serving accepts it."""
-    return pd.DataFrame(
-        {
-            "history": [list(reader.history)],
-            "preference": [reader.preference or ""],
-            "times": [list(reader.times)],
-            "asked_at": [reader.asked_at],
-        }
-    )
+    columns = {HISTORY: [reader.history], "preferences": [reader.preference or ""], **columns_of([reader])}
+    names = {column.name: asked.name for column, asked in requested()}
+    return pd.DataFrame({names[name]: values for name, values in columns.items() if name != "known"})
 
 
 def log_model(

@@ -12,7 +12,7 @@ from infra.settings import Settings
 from ray_jobs.data.histories import Histories
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import runs
-from ray_jobs.registry.audience import Reader
+from ray_jobs.registry.audience import Reader, columns_of
 from ray_jobs.serving.hot_swap import RegistrySource
 from ray_jobs.serving.readers import item_categories, some_readers
 from ray_jobs.steering.probing import Follows, follows
@@ -137,14 +137,7 @@ def _cases(bundle: Bundle, terms: Terms, readers: Sequence[Reader], count: int) 
 
 def _recommended(bundle: Bundle, readers: Sequence[Reader], sentences: Sequence[str | None]) -> list[list[int]]:
     """Catalogue indices of the first ten items for each reader, as they are served."""
-    answers = bundle.recommend(
-        [reader.history for reader in readers],
-        sentences,
-        LENGTH,
-        times=[reader.times for reader in readers],
-        asked_at=[reader.asked_at for reader in readers],
-        known=[reader.preference for reader in readers],
-    )
+    answers = bundle.recommend([reader.history for reader in readers], sentences, LENGTH, **columns_of(readers))
     return [[bundle.catalogue.index[item] for item, _ in row] for row in answers]
 
 

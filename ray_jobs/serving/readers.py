@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from infra.settings import Settings
 from ray_jobs.data.tables import open_table, read_table, rows_within, table_exists, table_rows
 from ray_jobs.registry.audience import Reader, read_audience
+from schemas.columns import sources
 from schemas.errors import DataError
 
 MOST_ROWS = 200_000
 """Rows of a table that are looked through at most."""
-_SEQUENCES = ("user_id", "item_ids", "occurred_at", "length")
 _PREFERENCES = ("user_id", "position", "preferences", "status")
 _SUMMARIES = ("user_id", "as_of", "summary", "status")
 
@@ -46,7 +46,7 @@ def some_readers(settings: Settings, dataset: str, count: int) -> Shown:
     told = pa.array(sorted(newest), pa.string())
     first: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
-    for batch in _batches(uri, day, _SEQUENCES):
+    for batch in _batches(uri, day, ("user_id", "length", *sources())):
         known = pc.is_in(batch["user_id"], told)
         first += batch.filter(known).slice(0, count - len(first)).to_pylist()
         others += batch.filter(pc.invert(known)).slice(0, count - len(others)).to_pylist()

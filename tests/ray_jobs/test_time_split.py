@@ -68,7 +68,7 @@ def test_training_examples_are_the_same_whatever_came_after_the_cut(by_time, eve
         training_examples(read_histories(split_by_time(rows), data.catalogue), 20, every_prefix)
         for rows in (_cut(by_time), _cut(by_time, poison))
     )
-    for name in ("items", "offsets", "targets", "users", "positions"):
+    for name in ("items", "lengths", "targets", "users", "positions"):
         assert getattr(clean, name).tolist() == getattr(poisoned, name).tolist()
     assert clean.positions.max() < VALID_CUT
     by_last = training_examples(read_histories(_cut(by_time, poison), data.catalogue), 20, every_prefix)
