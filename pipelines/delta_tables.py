@@ -1,7 +1,9 @@
 """Reading and writing Delta tables so that doing the same work twice changes nothing."""
 
 import datetime as dt
+import functools
 import json
+import operator
 import random
 import re
 import time
@@ -35,7 +37,7 @@ from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
 from schemas.table import KEPT_LOG, Table
-from schemas.table_seal import check_files, check_log, seal_table
+from schemas.table_seal import check_files, check_log, newest_version, seal_table
 from schemas.tables import TABLES
 
 _CONFLICTS = (
@@ -126,7 +128,7 @@ def read_table(spark: SparkSession, uri: str, version: int | None = None) -> Dat
         frame.schema  # noqa: B018  (a version that is gone shows here, not at load)
     except AnalysisException as error:
         raise DataError(
-            f"table {name} at {uri} has no version {version} (newest: {newest_version(spark, uri)}); old versions are "
+            f"table {name} at {uri} has no version {version} (newest: {newest_version(uri)}); old versions are "
             f"vacuumed after the table's retention: run the stage {_STAGE_OF.get(name, name)!r} again"
         ) from error
     if sealed:
@@ -170,13 +172,6 @@ def stored_rows(uri: str, version: int | None = None) -> ds.Dataset:
     return table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, files))
 
 
-def newest_version(spark: SparkSession, uri: str) -> int:
-    """Number of the newest version of the table at `uri`."""
-    row = DeltaTable.forPath(spark, uri).history(1).select("version").first()
-    assert row is not None
-    return int(row.version)
-
-
 def user_metadata(identity: RunIdentity, notes: Mapping[str, str] | None = None) -> str:
     """What a commit says of the run that made it, as JSON."""
     return json.dumps(identity.mlflow_tags() | dict(notes or {}), sort_keys=True)
@@ -218,11 +213,20 @@ def _merge(
     """Merge the rows that differ and return the version at which the partition equals `rows`.
 
     The difference is found first, and rows to delete are part of the merge's source: a "not matched by source" clause
-    would make Delta read and rewrite every partition. A commit that came between the look and the merge is looked at
-    again.
+    would make Delta read and rewrite every partition. A partition without a file has nothing to differ from: it is
+    written. A commit that came between the look and the merge is looked at again.
     """
     while True:
-        seen = newest_version(spark, uri)
+        seen = newest_version(uri)
+        if table.partition_by and not _files_of(uri, seen, partition):
+            if rows.isEmpty():
+                return seen
+            _fill(rows, uri, partition, identity)
+            made = newest_version(uri)
+            seal_table(uri)
+            if made == seen + 1:
+                return made
+            continue
         changes = _changes(read_table(spark, uri, seen), rows, table, partition).cache()
         try:
             if changes.isEmpty():
@@ -238,12 +242,30 @@ def _merge(
                 .whenNotMatchedInsert(condition="NOT source._gone", values=columns)
                 .execute()
             )
-            made = newest_version(spark, uri)
+            made = newest_version(uri)
             seal_table(uri)
             if made == seen + 1:
                 return made
         finally:
             changes.unpersist()
+
+
+def _files_of(uri: str, version: int, partition: Mapping[str, Any]) -> list[str]:
+    """Data files of a partition at a version."""
+    wanted = [pc.field(name) == pa.scalar(value) for name, value in partition.items()]
+    return [one.path for one in stored_rows(uri, version).get_fragments(functools.reduce(operator.and_, wanted))]
+
+
+def _fill(rows: DataFrame, uri: str, partition: Mapping[str, Any], identity: RunIdentity) -> None:
+    """Write a partition that has nothing; fails where another writer fills it meanwhile."""
+    told = {name: str(value).replace("\\", "\\\\").replace("'", "\\'") for name, value in partition.items()}
+    (
+        rows.write.format("delta")
+        .mode("overwrite")
+        .option("replaceWhere", " AND ".join(f"{name} = '{value}'" for name, value in told.items()))
+        .option("userMetadata", user_metadata(identity))
+        .save(uri)
+    )
 
 
 def append_rows(spark: SparkSession, frame: DataFrame, table: Table, uri: str, identity: RunIdentity) -> int:

@@ -49,7 +49,7 @@ def run(request: StageRequest) -> StageReport:
         landed_items = read_items(spark, dataset, request.partition, ours.max_line_bytes)
         checked_items: DataFrame | None = None
         if landed_items:
-            checked_items = publisher.cache(
+            checked_items = publisher.evaluate(
                 item_table.check_items(landed_items, ours.description_words, ours.max_text_chars)
             )
         known = _known_items(spark, settings, dataset, request, checked_items)
@@ -58,18 +58,18 @@ def run(request: StageRequest) -> StageReport:
         landed = read_reviews(spark, dataset, request.partition, ours.max_line_bytes)
         must_be_known = known if dataset.unknown_items == "quarantine" else None
         every = review_table.check_reviews(landed, rules, must_be_known)
-        every = publisher.cache(mark_erased(every, erased_keys(spark, settings, request.dataset)))
-        checked, erased = every.where("NOT erased").drop("erased"), every.where("erased")
         with phase("checking reviews") as found:
-            counts = _tally("reviews", landed, checked, erased)
+            every = publisher.evaluate(mark_erased(every, erased_keys(spark, settings, request.dataset)))
+            counts = _tally("reviews", landed, every)
             found |= {"rows": counts["reviews.lines_read"], "refused": counts["reviews.quarantined"]}
+        checked = every.where("NOT erased").drop("erased")
         reviews = review_table.winners(checked)
         pairs = reviews.select("user_id", "item_id").distinct().count()
         counts["reviews.repeated_pairs"] = counts["reviews.ingested"] - pairs
 
         refused, stubs = _refused(checked, "reviews"), None
         if must_be_known is None:
-            stubs = publisher.cache(item_table.stubs(_unknown(reviews, known)))
+            stubs = publisher.evaluate(item_table.stubs(_unknown(reviews, known)))
         counts["items.stubs"] = stubs.count() if stubs else 0
         items = stubs
         if landed_items and checked_items is not None:
@@ -129,27 +129,32 @@ def _unknown(reviews: DataFrame, known: DataFrame | None) -> DataFrame:
     return seen if known is None else seen.join(known, "item_id", "left_anti")
 
 
-def _tally(name: str, landed: Landed, checked: DataFrame, erased: DataFrame | None = None) -> dict[str, int | float]:
+def _tally(name: str, landed: Landed, checked: DataFrame) -> dict[str, int | float]:
     """Counts of one file, with the proof that no line was lost.
+
+    Args:
+        checked: may have a column ``erased``; such rows are counted apart from all others.
 
     Raises:
         GateFailed: rows, headers and blank lines do not make up the lines of the files.
     """
     junk = sf.col("junk_title") if "junk_title" in checked.columns else sf.lit(False)
     unread = sf.col("unread").isNotNull() if "unread" in checked.columns else sf.lit(False)
-    lines = sf.coalesce(sf.sum("source_lines"), sf.lit(0)).alias("lines")
-    groups = checked.groupBy(sf.col("problem.reason").alias("reason"), (sf.col("copy") > 1).alias("is_copy"))
+    erased = sf.col("erased") if "erased" in checked.columns else sf.lit(False)
+    groups = checked.groupBy(
+        erased.alias("erased"), sf.col("problem.reason").alias("reason"), (sf.col("copy") > 1).alias("is_copy")
+    )
     kinds = {"junk": junk, "unread": unread, "cut": sf.col("cut")}
     counted = [sf.count_if(where).alias(kind) for kind, where in kinds.items()]
-    rows = groups.agg(sf.count(sf.lit(1)).alias("rows"), lines, *counted).collect()
-    gone = None if erased is None else erased.agg(sf.count(sf.lit(1)).alias("rows"), lines).collect()[0]
+    found = groups.agg(sf.count(sf.lit(1)).alias("rows"), sf.sum("source_lines").alias("lines"), *counted).collect()
+    told, rows = sum(row.lines for row in found), [row for row in found if not row.erased]
+    gone = sum(row.rows for row in found if row.erased)
     reasons = {row.reason: row.rows for row in rows if row.reason}
     no_rows = {reason: reasons.pop(reason, 0) for reason in (HEADER, BLANK)}
     kept = [row for row in rows if not row.reason and not row.is_copy]
     duplicates = sum(row.rows for row in rows if not row.reason and row.is_copy)
     ingested, quarantined = sum(row.rows for row in kept), sum(reasons.values())
-    read = ingested + quarantined + duplicates + (gone.rows if gone else 0)
-    told = sum(row.lines for row in rows) + (gone.lines if gone else 0)
+    read = ingested + quarantined + duplicates + gone
     if told != landed.lines:
         raise GateFailed(
             f"{name}: the files have {landed.lines} lines, and {told} of them are accounted for; this is a fault of "
@@ -166,7 +171,7 @@ def _tally(name: str, landed: Landed, checked: DataFrame, erased: DataFrame | No
         f"{name}.quarantined": quarantined,
         f"{name}.duplicates": duplicates,
         f"{name}.texts_cut": sum(row.cut for row in kept),
-        **({"reviews.erased": gone.rows} if gone else {}),
+        **({f"{name}.erased": gone} if "erased" in checked.columns else {}),
         **{f"{name}.quarantined.{reason}": count for reason, count in sorted(reasons.items())},
         **(titles if name == "items" else {}),
     }

@@ -36,6 +36,7 @@ class Publisher:
         self._request = request
         self._gate: Gate | None = None
         self._cached: list[DataFrame] = []
+        self._evaluated: list[DataFrame] = []
         self.handoffs: dict[str, Handoff] = {}
         self.gates: dict[str, GateResult] = {}
 
@@ -47,6 +48,8 @@ class Publisher:
     ) -> None:
         while self._cached:
             self._cached.pop().unpersist()
+        while self._evaluated:
+            self._evaluated.pop()._jdf.queryExecution().analyzed().rdd().unpersist(False)
 
     def read(self, table: Table) -> DataFrame:
         """The table at the version that the request was given, or at its newest.
@@ -63,6 +66,15 @@ class Publisher:
         self._cached.append(frame.cache())
         return frame
 
+    def evaluate(self, frame: DataFrame) -> DataFrame:
+        """Evaluate `frame` now, and keep its rows until the publisher is left.
+
+        What is made of them has a plan that begins here. Of a frame that is cached the whole plan is planned with,
+        compared and described again in every query, which takes seconds where it is a long one.
+        """
+        self._evaluated.append(frame.localCheckpoint())
+        return self._evaluated[-1]
+
     def publish(self, frame: DataFrame, table: Table, partition: Mapping[str, Any] | None = None) -> Handoff:
         """Gate `frame` and make it the content of one partition of `table`; see `write_partition`.
 
@@ -74,21 +86,7 @@ class Publisher:
             GateFailed: a check of severity ``fail`` does not hold; nothing was written.
         """
         where = {"partition_date": self._request.partition_date()} if partition is None else dict(partition)
-        rows = self.cache(conform(frame, table, where))
-        if self._gate is None:
-            from pipelines.gates.gate import Gate
-
-            self._gate = Gate(self._spark, self._settings.data_docs_dir(self._request.dataset))
-        label = " ".join(str(value) for value in where.values())
-        with phase(f"gate of {table.name}") as counts:
-            self.gates[table.name] = result = self._gate.check(rows, table, label)
-            counts |= {"rows": result.rows, "warnings": len(result.warnings())}
-        uri = self._settings.table_uri(self._request.dataset, table.name)
-        with phase(f"writing {table.name}") as counts:
-            handoff = write_partition(self._spark, rows, table, uri, where, self._request.identity())
-            counts["rows"] = handoff.rows
-        self.handoffs[table.name] = handoff
-        return handoff
+        return self._publish(self.evaluate(conform(frame, table, where)), table, where)
 
     def quarantine(self, frame: DataFrame, stage: str) -> tuple[Handoff, dict[str, int]]:
         """Make `frame` the rows that `stage` refused on the request's day.
@@ -103,10 +101,30 @@ class Publisher:
             DataError, GateFailed: as `publish`.
         """
         where = {"partition_date": self._request.partition_date(), "stage": stage}
-        rows = self.cache(conform(frame, QUARANTINE, where))
-        handoff = self.publish(rows, QUARANTINE, where)
+        rows = self.evaluate(conform(frame, QUARANTINE, where))
+        handoff = self._publish(rows, QUARANTINE, where)
+        if not handoff.rows:
+            return handoff, {}
         counts = rows.groupBy("reason").agg(sf.count(sf.lit(1)).alias("rows")).orderBy("reason").collect()
         return handoff, {row.reason: row.rows for row in counts}
+
+    def _publish(self, rows: DataFrame, table: Table, where: Mapping[str, Any]) -> Handoff:
+        if rows.isEmpty():
+            rows = self._spark.createDataFrame([], rows.schema)  # no query on it starts a job
+        if self._gate is None:
+            from pipelines.gates.gate import Gate
+
+            self._gate = Gate(self._spark, self._settings.data_docs_dir(self._request.dataset))
+        label = " ".join(str(value) for value in where.values())
+        with phase(f"gate of {table.name}") as counts:
+            self.gates[table.name] = result = self._gate.check(rows, table, label)
+            counts |= {"rows": result.rows, "warnings": len(result.warnings())}
+        uri = self._settings.table_uri(self._request.dataset, table.name)
+        with phase(f"writing {table.name}") as counts:
+            handoff = write_partition(self._spark, rows, table, uri, where, self._request.identity())
+            counts["rows"] = handoff.rows
+        self.handoffs[table.name] = handoff
+        return handoff
 
     def warning_counts(self) -> dict[str, int]:
         """Warnings of the gates, ``gate_warnings.<table>`` -> how many, for a stage's report."""

@@ -51,6 +51,12 @@ class Seal:
     starts: dict[str, int]
 
 
+def newest_version(uri: str) -> int:
+    """Number of the newest version of the table at `uri`, by the names in its log; -1 where there is none."""
+    files, root = filesystem_of(uri.rstrip("/"))
+    return max(map(_version, _listed(files, root)), default=-1)
+
+
 def seal_table(uri: str, *, anew: bool = False) -> None:
     """Seal what was committed to the table at `uri` since it was sealed last.
 

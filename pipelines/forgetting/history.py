@@ -10,12 +10,12 @@ from delta import DeltaTable
 from pyarrow import fs
 from pyspark.sql import SparkSession
 
-from pipelines.delta_tables import newest_version, user_metadata
+from pipelines.delta_tables import user_metadata
 from schemas.addresses import filesystem_of
 from schemas.erasures import NOTE
 from schemas.run_identity import RunIdentity
 from schemas.table import Table
-from schemas.table_seal import seal_table
+from schemas.table_seal import newest_version, seal_table
 
 _UNCHECKED = "spark.databricks.delta.retentionDurationCheck.enabled"
 _LISTING_TASKS = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
@@ -70,7 +70,7 @@ def purge(spark: SparkSession, uri: str, identity: RunIdentity) -> int:
     session.conf.set(_USER_METADATA, user_metadata(identity))
     session.sql(f"ALTER TABLE delta.`{uri}` SET TBLPROPERTIES ('penchant.purged' = '{identity.partition}')")
     DeltaTable.forPath(session, uri).vacuum(0)
-    newest = newest_version(session, uri)
+    newest = newest_version(uri)
     deltalake.DeltaTable(uri).create_checkpoint()
     for path in _files(files, f"{root}/_delta_log"):
         named = _VERSION.match(path.rsplit("/", 1)[-1].lstrip("."))

@@ -10,11 +10,12 @@ from pyspark.sql import SparkSession
 
 from infra.settings import Settings
 from pipelines import ingest, sequences
-from pipelines.delta_tables import newest_version, read_table
+from pipelines.delta_tables import read_table
 from pipelines.later_days import with_later_days
 from pipelines.tools.register import register
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
+from schemas.table_seal import newest_version
 
 DAYS = ("2026-01-01", "2026-01-02", "2026-01-03")
 NEW_ITEMS = {"2026-01-01": "abc", "2026-01-02": "de", "2026-01-03": "f"}
@@ -90,7 +91,7 @@ def test_any_order_of_days_ends_in_the_same_tables(spark, settings, run_day, ord
     assert "later_days" not in first["sequences"].counts
     assert second["ingest"].counts["later_days"] == second["sequences"].counts["later_days"] == 1
     last = reports[-1]["sequences"].handoffs["sequences"]
-    assert last.version == newest_version(spark, last.uri)
+    assert last.version == newest_version(last.uri)
 
     run_day("mixed", DAYS[0])
-    assert newest_version(spark, last.uri) == last.version, "a rerun of an older day finds nothing to do"
+    assert newest_version(last.uri) == last.version, "a rerun of an older day finds nothing to do"

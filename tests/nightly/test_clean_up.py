@@ -28,7 +28,7 @@ from schemas.errors import DataError
 from schemas.handoff import StageReport, write_report
 from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
-from schemas.table_seal import seal_table
+from schemas.table_seal import newest_version, seal_table
 from tests.ray_jobs.conftest import empty_registry, planted  # noqa: F401
 
 NAME = "penchant-planted"
@@ -312,7 +312,7 @@ def test_spark_reads_and_writes_a_table_whose_log_was_cut(world, spark):
     assert world.clean().counts["log_files"] > 3
     version, rows = world.read[6]
     newest, last = delta_tables.read_table(spark, world.sequences), DeltaTable(world.sequences).version()
-    assert delta_tables.newest_version(spark, world.sequences) == last
+    assert newest_version(world.sequences) == last
     assert newest.count() == rows
     with pytest.raises(DataError, match=f"no version {version} "):  # Spark refuses what is older than the retention
         delta_tables.read_table(spark, world.sequences, version)

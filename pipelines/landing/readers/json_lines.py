@@ -55,7 +55,9 @@ def read_json_lines(spark: SparkSession, path: str, max_line_bytes: int, layout:
     )
     # The cut is made before the repair, so that a line of many megabytes costs nothing.
     raw = sf.left(sf.make_valid_utf8(sf.left("line", sf.lit(RAW_CHARS))), sf.lit(RAW_CHARS))
-    record = sf.when(sf.col("problem").isNull(), sf.col("record"))
+    # Spark's optimizer repeats an expression in each of the hundreds that read it, unless it is not deterministic.
+    once = sf.monotonically_increasing_id() >= 0
+    record = sf.when(once & sf.col("problem").isNull(), sf.col("record"))
     place = ("source_file", "source_line", sf.lit(1).alias("source_lines"), raw.alias("raw"), "problem")
     return Landed(frame.select(*place, record.alias("record")), landed.lines)
 
