@@ -43,7 +43,7 @@ from ray_jobs.steering.settings import SECTION as STEERING
 from ray_jobs.steering.settings import SteeringSettings
 from ray_jobs.training.curves import Row, metric_rows
 from ray_jobs.training.loop import TrainState
-from ray_jobs.training.plan import Plan, build
+from ray_jobs.training.plan import Plan
 from ray_jobs.training.ray_train import train
 from ray_jobs.training.warm_start import carry_over
 from schemas.errors import DataError
@@ -162,7 +162,7 @@ def _train(
         )
         state = outcome.state
         remove_examples(shards)
-        recommender = build(plan)
+        recommender = plan.build()
         recommender.load_trained_state(state.best)
         counts |= {
             "examples": len(plan.train),

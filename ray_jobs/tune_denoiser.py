@@ -18,15 +18,15 @@ from ray_jobs.data.histories import Histories
 from ray_jobs.data.training_data import read_training_data
 from ray_jobs.denoiser import quality
 from ray_jobs.denoiser.base import load_tokenizer, save_base, tiny_config, tiny_tokenizer
-from ray_jobs.denoiser.fitting import restore
 from ray_jobs.denoiser.lora import save_adapter
 from ray_jobs.denoiser.settings import SECTION as STAGE
 from ray_jobs.denoiser.settings import TINY, DenoiserSettings
-from ray_jobs.denoiser.tuning import TuningPlan, tune
+from ray_jobs.denoiser.tuning import TuningPlan
 from ray_jobs.denoiser.tuning_data import ANSWER_MIDDLE, ANSWER_OPEN, LIST_OPEN, Writer, quotable
 from ray_jobs.denoiser.windows import Split, split_windows
 from ray_jobs.registry import runs
 from ray_jobs.training.loop import TrainState
+from ray_jobs.training.ray_train import train
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
@@ -87,7 +87,7 @@ def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, fold
         tokenizer = load_tokenizer(base)
     writer = Writer(tokenizer, data.catalogue.titles, own)
     plan = TuningPlan(base, own, tuple(writer.tuning_examples(split.tuning)), writer.pad)
-    state = tune(plan, settings.ray, run_name=name, home=settings.home, stage=STAGE).state
+    state = train(plan, settings.ray, run_name=name, home=settings.home, stage=STAGE).state
     records[ADAPTER] = state.records
     judge: Any = ray.remote(_judge).options(
         num_cpus=settings.ray.cpus_per_worker, num_gpus=float(settings.ray.use_gpu), max_retries=2
@@ -128,11 +128,11 @@ def _make_base(
     tokenizer = tiny_tokenizer([LIST_OPEN, ANSWER_OPEN, ANSWER_MIDDLE, *titles], own.tiny_vocabulary)
     writer = Writer(tokenizer, catalogue.titles, own)
     plan = TuningPlan(tiny_config(tokenizer, own), own, tuple(writer.base_examples(split.tuning)), writer.pad)
-    state = tune(plan, settings.ray, run_name=run_name, home=settings.home, stage=STAGE).state
-    model = plan.build()
-    assert isinstance(model, PreTrainedModel)
-    restore(model, state.current)
-    save_base(folder, model, tokenizer)
+    state = train(plan, settings.ray, run_name=run_name, home=settings.home, stage=STAGE).state
+    learner = plan.build()
+    learner.load_trained_state(state.trained)
+    assert isinstance(learner.model, PreTrainedModel)
+    save_base(folder, learner.model, tokenizer)
     return f"hub:{folder}", state.records
 
 
@@ -141,15 +141,16 @@ def _judge(
 ) -> tuple[int, dict[str, dict[str, float]]]:
     """Write the adapter and judge it and its base, where the cluster has room for the model."""
     torch.manual_seed(plan.settings.seed)
-    model = plan.build()
+    learner = plan.build()
+    learner.load_trained_state(state.trained)
+    model = learner.model
     assert isinstance(model, PeftModel)
-    restore(model, state.current)
     save_adapter(folder, model)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tuned = quality.of_model(model, writer, histories, split.heldout)
     with model.disable_adapter():
         base = quality.of_model(model, writer, histories, split.heldout)
-    return sum(tensor.numel() for tensor in state.current.values()), {"tuned": tuned, "base": base}
+    return sum(tensor.numel() for tensor in state.trained.values()), {"tuned": tuned, "base": base}
 
 
 @phased("recording the run in MLflow")

@@ -1,29 +1,21 @@
-"""Pre-training and tuning of the denoiser's language model on Ray Train workers."""
+"""What is to be tuned, or pre-trained, for the denoiser."""
 
 from dataclasses import dataclass
-from typing import Any
 
-import ray
-import ray.train
-import ray.train.torch
-import torch
 from torch import nn
 from transformers import LlamaConfig
 
-from infra.settings import RaySettings
 from ray_jobs.denoiser.base import load_base, tiny_model
-from ray_jobs.denoiser.fitting import Schedule, fit
+from ray_jobs.denoiser.fitting import CausalLearner, ExampleRows, TuningPhase
 from ray_jobs.denoiser.lora import add_adapter
 from ray_jobs.denoiser.settings import DenoiserSettings
 from ray_jobs.denoiser.tuning_data import Example
-from ray_jobs.recommenders.base import silent
-from ray_jobs.training.loop import TrainState
-from ray_jobs.training.ray_train import Outcome, load_state, report_state, run_workers, throttled
+from ray_jobs.training.trainable import Notify, Trainable, silent
 
 
 @dataclass(frozen=True)
 class TuningPlan:
-    """What a worker needs.
+    """What a worker needs; see `ray_jobs.training.ray_train.TrainingPlan`.
 
     Args:
         base: ``hub:<...>``, which gets an adapter; or the shape of a tiny model, all of which is trained.
@@ -35,60 +27,38 @@ class TuningPlan:
     examples: tuple[Example, ...]
     pad: int
 
-    def build(self) -> nn.Module:
+    def __len__(self) -> int:
+        """How many examples there are."""
+        return len(self.examples)
+
+    def build(self) -> CausalLearner:
         """The untrained model, its first weights fixed by the seed."""
         if isinstance(self.base, str):
-            return add_adapter(load_base(self.base, self.settings.dtype), self.settings)
-        return tiny_model(self.base, self.settings.seed)
+            return self.learner(add_adapter(load_base(self.base, self.settings.dtype), self.settings))
+        return self.learner(tiny_model(self.base, self.settings.seed))
 
-    def schedule(self) -> Schedule:
-        """How the model is fitted: tuned, or as a tiny base pre-trained."""
+    def sources(self, trainable: Trainable, notify: Notify = silent) -> tuple[ExampleRows, None]:  # noqa: ARG002
+        """Where a worker gets its batches from; nothing is judged."""
+        return ExampleRows(self.examples), None
+
+    def learner(self, model: nn.Module) -> CausalLearner:
+        """`model` as it is fitted: tuned, or as a tiny base pre-trained."""
         own = self.settings
         tuned = isinstance(self.base, str)
-        return Schedule(
+        phase = TuningPhase(
+            name="tuning" if tuned else "pre-training",
             epochs=own.epochs if tuned else own.tiny_epochs,
-            batch_size=own.batch_size if tuned else own.tiny_batch_size,
-            micro_batch_size=own.micro_batch_size,
             learning_rate=own.learning_rate if tuned else own.tiny_learning_rate,
             warmup_steps=own.warmup_steps,
             weight_decay=own.weight_decay,
+            decay_vectors=True,
             gradient_clip=own.gradient_clip,
+        )
+        return CausalLearner(
+            model,
+            phase,
+            batch_size=own.batch_size if tuned else own.tiny_batch_size,
+            micro_batch_size=own.micro_batch_size,
+            pad=self.pad,
             seed=own.seed,
         )
-
-
-def worker(config: dict[str, Any]) -> None:
-    """What each Ray Train worker does; see `run_workers`."""
-    plan: TuningPlan = ray.get(config["plan"])
-    torch.set_num_threads(config["threads"])
-    torch.use_deterministic_algorithms(not torch.cuda.is_available())
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    checkpoint = ray.train.get_checkpoint()
-
-    def on_epoch(state: TrainState) -> None:
-        report_state(state, rank)
-        if config["hook"] is not None:
-            config["hook"](state)
-
-    fit(
-        plan.build().to(ray.train.torch.get_device()),
-        plan.examples,
-        plan.schedule(),
-        plan.pad,
-        state=None if checkpoint is None else load_state(checkpoint),
-        on_epoch=on_epoch,
-        notify=throttled(config["board"]) if rank == 0 else silent,
-        wrap=lambda module: ray.train.torch.prepare_model(module, move_to_device=False),
-        rank=rank,
-        world=world,
-    )
-
-
-def tune(plan: TuningPlan, settings: RaySettings, **given: Any) -> Outcome:
-    """Train `plan` on the connected Ray cluster.
-
-    Args:
-        given: ``run_name``, ``home``, ``stage`` and the rest of `run_workers`.
-    """
-    return run_workers(worker, plan, settings, examples=len(plan.examples), **given)

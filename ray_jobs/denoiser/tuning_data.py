@@ -135,15 +135,24 @@ class Batch:
     Args:
         ids, mask: int64[B, T].
         labels: int64[B, T]; `NO_LOSS` where a token does not count.
+        of: examples of the optimiser step's batch, of which these are a part.
     """
 
     ids: Tensor
     mask: Tensor
     labels: Tensor
+    of: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device`."""
+        return Batch(self.ids.to(device), self.mask.to(device), self.labels.to(device), self.of)
 
 
-def collate(examples: Sequence[Example], pad: int) -> Batch:
-    """One batch of `examples`."""
+def collate(examples: Sequence[Example], pad: int, of: int = 0) -> Batch:
+    """`examples` as one batch, or as part of one of `of` examples."""
     length = max(len(example.ids) for example in examples)
     ids = torch.full((len(examples), length), pad)
     mask = torch.zeros(len(examples), length, dtype=torch.int64)
@@ -153,7 +162,7 @@ def collate(examples: Sequence[Example], pad: int) -> Batch:
         ids[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = 1
         labels[row, example.loss_from : len(tokens)] = tokens[example.loss_from :]
-    return Batch(ids, mask, labels)
+    return Batch(ids, mask, labels, of or len(examples))
 
 
 def step_rows(count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> Iterator[list[int]]:

@@ -15,7 +15,8 @@ from ray_jobs.evaluation.exposure import LIST_LENGTH, Exposure, exposure
 from ray_jobs.evaluation.metrics import per_user
 from ray_jobs.evaluation.slices import length_bands, popularity_bands, training_counts
 from ray_jobs.evaluation.translation import Translation
-from ray_jobs.recommenders.base import Notify, Recommender, rank_of, silent
+from ray_jobs.recommenders.base import Recommender, rank_of
+from ray_jobs.training.trainable import Notify, silent
 from schemas.errors import DataError
 from schemas.evaluations import EVALUATIONS
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from ray_jobs.data.catalogue import IntArray
 from ray_jobs.evaluation.steering import Past, Question, ask
-from ray_jobs.recommenders.base import Notify, silent
 from ray_jobs.recommenders.bundle import Bundle
+from ray_jobs.training.trainable import Notify, silent
 
 Shares = npt.NDArray[np.float64]
 TIMES = 2.0

@@ -18,8 +18,9 @@ from ray_jobs.data.batches import make_batch
 from ray_jobs.data.catalogue import IntArray
 from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.evaluation.metrics import Interval, Paired, bootstrap_each, ndcg, paired, recall
-from ray_jobs.recommenders.base import Notify, Recommender, silent
+from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import Bundle
+from ray_jobs.training.trainable import Notify, silent
 from schemas.preference_benchmark import AXES, SENTIMENT
 
 GIVEN, LATEST, RANDOM, NONE = "given", "latest", "random", "none"

@@ -1,12 +1,13 @@
 """The contract that every recommender recipe fills."""
 
+import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from infra.errors import SettingError
 from ray_jobs.data.batches import Batch
@@ -14,23 +15,22 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples, training_examples
 from ray_jobs.data.histories import Histories
 from ray_jobs.encoders.text import TextEncoder
+from ray_jobs.evaluation.metrics import ndcg
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering.layer import SteeringLayer
-from ray_jobs.training.phases import Phase
+from ray_jobs.training.phases import Phase, phases_from
+from ray_jobs.training.trainable import BatchSource, Metric, Notify, Trainable, silent
+from ray_jobs.training.workers import ALONE, Workers
 from schemas.errors import DataError
 from schemas.recipes import RECIPES, TEXT_ENCODER, Need
 
-Notify = Callable[[int, int, str], None]
-TERMS = "terms"
-"""Key under which a recipe says how many terms the means among its losses run over."""
 
-
-def silent(done: int, total: int, note: str) -> None:
-    """A `Notify` that tells nobody."""
-
-
-class Recommender(nn.Module):
+class Recommender(Trainable):
     """A recipe: built from its settings and a catalogue, trained by `loss`, asked by `topk`."""
+
+    metric = Metric("valid_ndcg_10", "valid NDCG@10")
+    can_split = True
+    asked = ("topk", "ranks")
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]]
@@ -52,6 +52,8 @@ class Recommender(nn.Module):
         super().__init__()
         self.catalogue = catalogue
         self.base_settings = settings
+        self.seed, self.batch_size = settings.seed, settings.batch_size
+        self.precision, self.compiled = settings.precision, settings.compile
         self.steering: SteeringLayer | None = None
         """Lets sentences move the list of a trained recipe; see `ray_jobs.steering.layer`."""
         if Need.CODES in self.needs and catalogue.codes is None:
@@ -125,11 +127,6 @@ class Recommender(nn.Module):
         """Settings as plain values, enough to build the recipe again."""
         return asdict(self.base_settings)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next((p.device for p in [*self.parameters(), *self.buffers()]), torch.device("cpu"))
-
     def training_examples(self, histories: Histories) -> Examples:
         """What the recipe trains on. Sees training positions only."""
         return training_examples(histories, self.base_settings.max_history, self.every_prefix)
@@ -147,6 +144,39 @@ class Recommender(nn.Module):
         """The parts of a training run, one after another; settings can ask for others."""
         return (self.base_settings.phase(),)
 
+    def planned_phases(self) -> tuple[Phase, ...]:
+        """See `Trainable.planned_phases`."""
+        settings = self.base_settings
+        return phases_from(settings.phases, settings.phase()) if settings.phases else tuple(self.phases())
+
+    def parts(self, batch: Batch) -> Sequence[Batch]:
+        """As many as the setting ``accumulate`` says, fewer of a batch that is not full."""
+        size = -(-self.base_settings.batch_size // self.base_settings.accumulate)
+        if len(batch) <= size:
+            return [batch]
+        return [batch.rows(start, start + size) for start in range(0, len(batch), size)]
+
+    @torch.no_grad()
+    def judge(self, source: BatchSource, workers: Workers = ALONE) -> float:
+        """Mean NDCG@10 over the users of `source`; workers take turns batch by batch.
+
+        The same number as `ray_jobs.evaluation.evaluator.evaluate` has for these users: what they have seen, inside the
+        window or not, is left out of the ranking, or, without the setting ``validate_unseen``, ranked with the rest.
+        """
+        self.eval()
+        unseen, size = self.base_settings.validate_unseen, self.base_settings.evaluation_batch_size
+        last = math.ceil(len(source) / size) - 1
+        total = torch.zeros(1, dtype=torch.float64)
+        for number, batch in enumerate(source.batches(size, None)):
+            turn = number % workers.world
+            # Split weights are gathered by all workers together, so those without a last batch of their own help along.
+            if turn == workers.rank or (number == last and turn < workers.rank):
+                placed = batch.to(self.device)
+                assert placed.seen is not None or not unseen, "validation examples say what their users have seen"
+                gains = ndcg(self.ranks(placed, placed.seen if unseen else None).cpu().numpy(), 10)
+                total += float(gains.sum()) * (turn == workers.rank)
+        return float(workers.total(total.to(self.device))) / max(1, len(source))
+
     def _as_log_probabilities(self, scores: Tensor) -> Tensor:
         """Scores of all items, float[B, N], as log-probabilities; they are logits unless a recipe overrides this."""
         return scores.log_softmax(1)
@@ -161,16 +191,7 @@ class Recommender(nn.Module):
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalars of one batch: means over its terms.
-
-        A phase of training weighs them by name; ``loss``, which has to be there, is what is minimised where it does
-        not say otherwise. `TERMS` gives the number of terms where that is not the number of examples, so that the
-        parts of a batch and the batches of several workers can be weighed.
-        """
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """`loss`, under the name that data-parallel wrappers call."""
-        return self.loss(batch)
+        """See `Trainable.loss`."""
 
     @abstractmethod
     def log_probabilities(self, batch: Batch) -> Tensor:
@@ -206,14 +227,6 @@ class Recommender(nn.Module):
             SettingError: the recipe cannot score an item that it did not choose itself.
         """
         raise SettingError(f"recipe {self.name} cannot score given items: set evaluate.sampled_negatives to 0 for it")
-
-    def trained_state(self) -> dict[str, Tensor]:
-        """Tensors that a bundle must keep; a frozen pretrained encoder is not among them."""
-        return dict(self.state_dict())
-
-    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of `trained_state`."""
-        self.load_state_dict(dict(state))
 
 
 class ScoringRecommender(Recommender):

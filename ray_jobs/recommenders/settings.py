@@ -5,12 +5,11 @@ write semantic ids in `ray_jobs.recipes.generative.settings`.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from infra.errors import SettingError
-from ray_jobs.training.phases import OptimizerName, Phase, Schedule, phases_from
+from ray_jobs.training.phases import OptimizerName, Phase, Precision, Schedule, phases_from
 
-Precision = Literal["auto", "fp32", "bf16"]
 COUNTS = ("max_history", "epochs", "batch_size", "accumulate", "patience", "evaluate_every", "evaluation_batch_size")
 
 

@@ -24,7 +24,8 @@ from ray_jobs.reproduction.experiments import LEAKY_POPULARITY, TOKENIZER, TOKEN
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.vectors import ArrayVectors
 from ray_jobs.training.loop import TrainState
-from ray_jobs.training.ray_train import Plan, build, train
+from ray_jobs.training.plan import Plan
+from ray_jobs.training.ray_train import train
 from schemas.run_identity import config_hash
 
 
@@ -128,7 +129,7 @@ class Runner:
             stage=f"reproduce_{experiment.label}",
             time_budget_s=left,
         )
-        trained = build(plan)
+        trained = plan.build()
         if outcome.state.finished:
             trained.load_trained_state(outcome.state.best)
         return trained, outcome.state, outcome.state.finished

@@ -25,10 +25,11 @@ from ray_jobs.data.examples import evaluation_examples, latest_preferences
 from ray_jobs.data.histories import Histories
 from ray_jobs.encoders.text import load_text_encoder
 from ray_jobs.evaluation.metrics import ndcg, paired
-from ray_jobs.recommenders.base import Notify, Recommender, silent
+from ray_jobs.recommenders.base import Recommender
 from ray_jobs.steering.layer import Fit, SteeringLayer
 from ray_jobs.steering.settings import SteeringSettings
 from ray_jobs.steering.terms import Terms, build_terms
+from ray_jobs.training.trainable import Notify, silent
 from schemas.recipes import Need
 
 MOST_USERS, MOST_CELLS = 400, 3_000_000

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 Row = tuple[str, float, int]
-EPOCH_CURVES = ("loss", "learning_rate", "valid_ndcg_10", "seconds")
+EPOCH_CURVES = ("loss", "learning_rate", "seconds")
+JUDGED = "valid_"
+"""What the names of judges' metrics begin with."""
 PREFIX = "train."
 
 
@@ -16,20 +18,21 @@ class Sums:
 
     Args:
         kept: where to go on, as `read` gave it.
+        dtype: in which they are added up.
     """
 
-    def __init__(self, kept: Mapping[str, float]) -> None:
-        self._kept = dict(kept)
+    def __init__(self, kept: Mapping[str, float], dtype: torch.dtype = torch.float64) -> None:
+        self._kept, self._dtype = dict(kept), dtype
         self._names: tuple[str, ...] = ()
         self._values: Tensor | None = None
 
-    def add(self, scalars: Mapping[str, Tensor]) -> None:
-        """Add a step's scalars, on any device, without waiting for them."""
-        values = torch.stack(list(scalars.values())).double()
+    def add(self, scalars: Mapping[str, Tensor], weight: float = 1.0) -> None:
+        """Add a step's scalars times `weight`, on any device, without waiting for them."""
+        values = torch.stack([value.to(self._dtype) for value in scalars.values()]) * weight
         if self._values is None:
             self._names = tuple(scalars)
             kept = [self._kept.get(name, 0.0) for name in self._names]
-            self._values = torch.tensor(kept, dtype=torch.float64, device=values.device)
+            self._values = torch.tensor(kept, dtype=self._dtype, device=values.device)
         self._values += values
 
     def read(self) -> dict[str, float]:
@@ -39,7 +42,7 @@ class Sums:
         return dict(zip(self._names, self._values.tolist(), strict=True))
 
 
-def means(sums: Mapping[str, float], count: int) -> dict[str, float]:
+def means(sums: Mapping[str, float], count: float) -> dict[str, float]:
     """Each sum divided by `count`."""
     return {name: value / count for name, value in sums.items()}
 
@@ -49,8 +52,8 @@ def metric_rows(records: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[st
     by_epoch = [
         (name, float(record[name]), int(record["epoch"]))
         for record in records
-        for name in EPOCH_CURVES
-        if name in record
+        for name in record
+        if name in EPOCH_CURVES or name.startswith(JUDGED)
     ]
     by_step = [
         (f"{PREFIX}{name}", float(value), int(point["step"]))

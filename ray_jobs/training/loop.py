@@ -1,28 +1,27 @@
-"""The training loop that every recipe shares; plain PyTorch, so that it runs inside Ray Train and without it.
+"""The one training loop; plain PyTorch, so that it runs inside Ray Train and without it.
 
 A run is a list of phases. Every random number of a step comes from a seed made of (seed, step, rank), and the order of
 an epoch's batches from one made of (seed, epoch), so that a run that is resumed after any step goes on exactly as the
 uninterrupted one would.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ray_jobs.data.batches import ExampleSource
-from ray_jobs.evaluation.metrics import ndcg
-from ray_jobs.recommenders.base import Notify, Recommender, silent
 from ray_jobs.training.curves import Sums, means
 from ray_jobs.training.engine import Engine, set_trainable
-from ray_jobs.training.phases import Phase, phases_from, trainable_names
+from ray_jobs.training.phases import Phase, trainable_names
+from ray_jobs.training.trainable import BatchSource, Notify, Trainable, silent
 from ray_jobs.training.workers import ALONE, Workers, spread, whole
 
+EXAMPLES = "examples"
 AGREE_EVERY = 10
 """Steps between two looks at rank 0's clock where several workers have to agree on what it says."""
 
@@ -43,11 +42,15 @@ class TrainState:
         curve: one dict per interval of steps: step, loss and other losses (means), learning_rate, gradient_norm,
             examples_per_s.
         records: one dict per epoch: epoch, phase, step, loss and other losses, learning_rate, seconds and, where it
-            was evaluated, valid_ndcg_10.
-        best_score: highest validation NDCG@10 of the phase so far, -1 before its first evaluation.
+            was judged, the judge's score.
+        best_score: highest score of the phase so far.
         best_epoch: the epoch it was reached in.
-        best: trained tensors at that epoch; those of the phase before until the phase has been evaluated.
+        best: trained tensors at that epoch; those of the phase before until the phase has been judged; none where
+            nothing is judged.
         current, optimizer: trained tensors and the optimiser's state after `step` steps.
+        epoch_state: what the epoch that has begun needs, see `Trainable.epoch_state`.
+        reference: trained tensors as the phase found them, where it asks for them.
+        fingerprint: of what the run was made from, where its name does not say it.
         finished: no epoch is left to do.
     """
 
@@ -64,61 +67,26 @@ class TrainState:
     window_seconds: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
-    best_score: float = -1.0
+    best_score: float = -math.inf
     best_epoch: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     current: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    epoch_state: dict[str, Tensor] = field(default_factory=dict)
+    reference: dict[str, Tensor] = field(default_factory=dict)
+    fingerprint: str = ""
     finished: bool = False
 
-
-def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
-    """Seed of one epoch on one worker."""
-    return (seed * 1_000_003 + epoch * 1_009 + rank) % 2**31
-
-
-def step_seed(seed: int, step: int, rank: int = 0) -> int:
-    """Seed of one step on one worker."""
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
-
-
-def planned_phases(recommender: Recommender) -> tuple[Phase, ...]:
-    """The phases of the run's settings, else those of the recipe.
-
-    Raises:
-        SettingError: a phase is impossible.
-    """
-    settings = recommender.base_settings
-    return phases_from(settings.phases, settings.phase()) if settings.phases else tuple(recommender.phases())
-
-
-@torch.no_grad()
-def validation_score(recommender: Recommender, source: ExampleSource, workers: Workers = ALONE) -> float:
-    """Mean NDCG@10 over the users of `source`; workers take turns batch by batch.
-
-    The same number as `ray_jobs.evaluation.evaluator.evaluate` has for these users: what they have seen, inside the
-    window or not, is left out of the ranking, or, without the setting ``validate_unseen``, ranked with the rest.
-    """
-    recommender.eval()
-    unseen = recommender.base_settings.validate_unseen
-    size = recommender.base_settings.evaluation_batch_size
-    last = math.ceil(len(source) / size) - 1
-    total = torch.zeros(1, dtype=torch.float64)
-    for number, batch in enumerate(source.batches(size, None)):
-        turn = number % workers.world
-        # Split weights are gathered by all workers together, so those without a last batch of their own help along.
-        if turn == workers.rank or (number == last and turn < workers.rank):
-            placed = batch.to(recommender.device)
-            assert placed.seen is not None or not unseen, "validation examples say what their users have seen"
-            gains = ndcg(recommender.ranks(placed, placed.seen if unseen else None).cpu().numpy(), 10)
-            total += float(gains.sum()) * (turn == workers.rank)
-    return float(workers.total(total.to(recommender.device))) / max(1, len(source))
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """What the run is for: the best tensors, or the last ones where nothing is judged."""
+        return self.best or self.current
 
 
 def fit(
-    recommender: Recommender,
-    train: ExampleSource,
-    valid: ExampleSource,
+    trainable: Trainable,
+    train: BatchSource,
+    valid: BatchSource | None = None,
     *,
     state: TrainState | None = None,
     on_checkpoint: Callable[[TrainState], None] = lambda _: None,
@@ -132,9 +100,11 @@ def fit(
     """Train until the phases are done or `stop` says so.
 
     Args:
+        trainable: as it is before training, also where a run goes on.
+        valid: what the judge looks at; None where nothing is judged.
         state: where to go on; a fresh run when None.
-        on_checkpoint: called after each evaluation, and between steps and epochs when `due` or `stop` says so, with
-            the state to keep; the state's tensors are copies.
+        on_checkpoint: called after each evaluation (or when its turn comes, where nothing is judged), and between steps
+            and epochs when `due` or `stop` says so, with the state to keep; the state's tensors are copies.
         on_step: called after each step with the number of steps taken.
         due: whether a checkpoint inside the epoch is wanted; rank 0 is asked between steps.
         stop: whether to stop here and go on another day; asked likewise, and after at least one step.
@@ -143,34 +113,37 @@ def fit(
         curve_points: points that the learning curve of the whole run has at most.
 
     Returns:
-        The final state; ``best`` holds the tensors to keep. It is not ``finished`` when `stop` ended the run.
+        The final state; ``trained`` holds the tensors to keep. It is not ``finished`` when `stop` ended the run.
 
     Raises:
-        SettingError: a phase names a loss or a parameter that the recipe does not have.
+        SettingError: a phase names a loss or a parameter that there is not.
     """
     assert len(train) >= workers.world, "a training set needs at least one example per worker"
     state = state or TrainState()
-    phases = planned_phases(recommender)
-    learnable = frozenset(name for name, parameter in recommender.named_parameters() if parameter.requires_grad)
-    names = [trainable_names(recommender, phase) for phase in phases]
+    phases = trainable.planned_phases()
+    learnable = frozenset(name for name, parameter in trainable.named_parameters() if parameter.requires_grad)
+    names = [trainable_names(trainable, phase) for phase in phases]
     if state.current:
-        recommender.load_trained_state(state.current)
+        trainable.load_trained_state(state.current)
     if state.finished:
         return state
-    set_trainable(recommender, frozenset().union(*names))
-    workers.shard(recommender)
-    steps = math.ceil((len(train) // workers.world) / recommender.base_settings.batch_size)
+    if any(phase.reference for phase in phases):
+        # Not as a submodule: it is neither trained nor kept with the weights.
+        object.__setattr__(trainable, "reference", copy.deepcopy(trainable).requires_grad_(False).eval())
+    set_trainable(trainable, frozenset().union(*names))
+    workers.shard(trainable, trainable.asked)
+    steps = trainable.steps(train, workers.world)
     curve_steps = math.ceil(steps * sum(phase.epochs for phase in phases) / curve_points)
-    run = _Run(recommender, train, valid, state, workers, steps, on_checkpoint, on_step, due, stop, notify, curve_steps)
+    run = _Run(trainable, train, valid, state, workers, steps, on_checkpoint, on_step, due, stop, notify, curve_steps)
     while not state.finished:
         if workers.parallel == "ddp":
-            set_trainable(recommender, names[state.phase])
-        engine = Engine(recommender, phases[state.phase], names[state.phase], workers, phases)
+            set_trainable(trainable, names[state.phase])
+        engine = Engine(trainable, phases[state.phase], names[state.phase], workers, phases)
         engine.load_optimizer_state(state.optimizer)
         if not run.phase(engine, phases[state.phase :]):
             break
     if workers.parallel == "ddp":
-        set_trainable(recommender, learnable)
+        set_trainable(trainable, learnable)
     return state
 
 
@@ -178,9 +151,9 @@ def fit(
 class _Run:
     """`fit`'s arguments, and the parts of the loop."""
 
-    recommender: Recommender
-    train: ExampleSource
-    valid: ExampleSource
+    trainable: Trainable
+    train: BatchSource
+    valid: BatchSource | None
     state: TrainState
     workers: Workers
     steps: int
@@ -192,12 +165,12 @@ class _Run:
     curve_steps: int
 
     def __post_init__(self) -> None:
-        self.size = self.recommender.base_settings.batch_size
-        self.device = self.recommender.device
+        self.device = self.trainable.device
 
     def phase(self, engine: Engine, left: tuple[Phase, ...]) -> bool:
         """Train the first of the phases that are `left`; False when `stop` ended it."""
         state, phase = self.state, left[0]
+        self._refer(phase)
         planned = state.phase_step + self.steps * sum(p.epochs for p in left)
         while True:
             started = time.monotonic() - state.seconds
@@ -218,20 +191,26 @@ class _Run:
                 return True
 
     def _epoch(self, engine: Engine, phase: Phase, planned: int, started: float) -> bool:
-        state, seed = self.state, self.recommender.base_settings.seed
+        state, trainable = self.state, self.trainable
         rank, world = self.workers.rank, self.workers.world
         total = self.steps * phase.epochs
         epoch = state.epoch + 1
-        sums, window = Sums(state.sums), Sums(state.window)
+        sums = Sums(state.sums, torch.float32 if trainable.by_example else torch.float64)
+        window = Sums(state.window)
         window_started, shown = time.monotonic() - state.window_seconds, 0.0
-        self.recommender.train()
-        order = epoch_seed(seed, epoch)
-        for batch in self.train.batches(self.size, order, rank, world, skip=state.batch):
-            torch.manual_seed(step_seed(seed, state.step, rank))
+        trainable.train()
+        self._begin(epoch)
+        order = trainable.epoch_seed(epoch)
+        for batch in self.train.batches(trainable.worker_batch(world), order, rank, world, skip=state.batch):
+            torch.manual_seed(trainable.step_seed(state.step, rank))
             rate = phase.rate(state.step - state.phase_step, total)
             scalars = engine.step(batch, rate)
-            sums.add({name: value for name, value in scalars.items() if name != "gradient_norm"})
-            window.add({**scalars, "examples": torch.tensor(float(len(batch) * world), device=self.device)})
+            losses = {name: value for name, value in scalars.items() if not name.startswith("gradient_norm")}
+            if trainable.by_example:
+                sums.add({**losses, EXAMPLES: torch.ones((), device=self.device)}, len(batch))
+            else:
+                sums.add(losses)
+            window.add({**scalars, EXAMPLES: torch.tensor(float(len(batch) * world), device=self.device)})
             state.step += 1
             state.batch += 1
             state.window_steps += 1
@@ -240,7 +219,7 @@ class _Run:
                 window, window_started = Sums({}), time.monotonic()
             if time.monotonic() - shown >= 0.5:
                 shown = time.monotonic()
-                self.notify(state.step, planned, f"epoch {epoch}, loss {sums.read()['loss'] / state.batch:.3f}")
+                self.notify(state.step, planned, f"epoch {epoch}, loss {self._means(sums)['loss']:.3f}")
             self.on_step(state.step)
             if state.batch < self.steps and (world == 1 or state.batch % AGREE_EVERY == 0):
                 stopping = self._asked(self.stop)
@@ -254,12 +233,41 @@ class _Run:
         assert state.batch == self.steps, f"epoch {epoch} gave {state.batch} batches, {self.steps} were promised"
         state.window, state.window_seconds = window.read(), time.monotonic() - window_started
         record = {"epoch": epoch, "phase": phase.name, "step": state.step, "learning_rate": rate}
-        state.records.append(record | means(sums.read(), self.steps))
+        record |= self._means(sums)
+        changed = trainable.epoch_ends(epoch, self.train, engine.optimizer)
+        if changed:
+            record |= changed
+            self.workers.take_first(trainable)
+        state.records.append(record)
         state.epoch, state.batch, state.sums, state.seconds = epoch, 0, {}, 0.0
         return True
 
+    def _refer(self, phase: Phase) -> None:
+        """Let the frozen copy be as the phase found the model, where the phase asks for it."""
+        state = self.state
+        if state.step == state.phase_step:
+            state.reference = self._weights() if phase.reference else {}
+        if self.trainable.reference is not None and state.reference:
+            self.trainable.reference.load_trained_state(state.reference)
+
+    def _begin(self, epoch: int) -> None:
+        """Begin an epoch, or go on inside it."""
+        state, trainable = self.state, self.trainable
+        if state.batch:
+            trainable.load_epoch_state(state.epoch_state)
+            return
+        torch.manual_seed(trainable.step_seed(state.step))
+        if trainable.epoch_begins(epoch, self.train):
+            self.workers.take_first(trainable)
+
+    def _means(self, sums: Sums) -> dict[str, float]:
+        """Losses of the epoch so far."""
+        totals = sums.read()
+        count = totals.pop(EXAMPLES, self.state.batch)
+        return means(totals, count)
+
     def _add_point(self, sums: dict[str, float], rate: float, seconds: float) -> None:
-        examples = sums.pop("examples")
+        examples = sums.pop(EXAMPLES)
         self.state.curve.append(
             {
                 "step": self.state.step,
@@ -271,38 +279,46 @@ class _Run:
         self.state.window, self.state.window_steps, self.state.window_seconds = {}, 0, 0.0
 
     def _evaluate(self, phase: Phase, planned: int, started: float) -> tuple[bool, bool]:
-        """Complete the newest record; whether the phase is over, and whether this epoch was evaluated."""
+        """Complete the newest record; whether the phase is over, and whether it is time for a checkpoint."""
         state = self.state
         record = state.records[-1]
         done = state.epoch - state.phase_epoch
         last = done == phase.epochs
         due = last or done % phase.evaluate_every == 0
-        if due:
-            score = self.workers.agree(validation_score(self.recommender, self.valid, self.workers), self.device)
-            record["valid_ndcg_10"] = score
+        note = f"epoch {state.epoch}, loss {record['loss']:.3f}"
+        if due and self.valid is not None:
+            metric = self.trainable.metric
+            assert metric is not None, "what is judged says by what"
+            score = self.workers.agree(self.trainable.judge(self.valid, self.workers), self.device)
+            record[metric.name] = score
             if score > state.best_score:
                 state.best_score, state.best_epoch = score, state.epoch
                 state.best = self._weights()
-            note = f"epoch {state.epoch}, loss {record['loss']:.3f}, valid NDCG@10 {score:.4f}"
+            note += f", {metric.label} {score:.4f}"
+        if due:
             self.notify(state.step, planned, note)
         record["seconds"] = round(time.monotonic() - started, 3)
         waited = (state.epoch - max(state.best_epoch, state.phase_epoch)) // phase.evaluate_every
-        return last or waited >= phase.patience, due
+        return last or (self.valid is not None and waited >= phase.patience), due
 
     def _next_phase(self) -> None:
         state = self.state
         state.phase += 1
-        state.phase_epoch, state.phase_step, state.best_score = state.epoch, state.step, -1.0
-        self.recommender.load_trained_state(spread(state.best, self.recommender.state_dict()))
+        state.phase_epoch, state.phase_step, state.best_score = state.epoch, state.step, -math.inf
+        if state.best:
+            self.trainable.load_trained_state(spread(state.best, self.trainable.trained_state()))
 
     def _keep(self, engine: Engine | None) -> None:
         """Checkpoint; without an engine the next phase's optimiser starts afresh."""
         self.state.current = self._weights()
+        self.state.epoch_state = {}
+        if self.state.batch:
+            self.state.epoch_state = {name: whole(tensor) for name, tensor in self.trainable.epoch_state().items()}
         self.state.optimizer = {} if engine is None else engine.optimizer_state()
         self.on_checkpoint(self.state)
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: whole(tensor) for name, tensor in self.recommender.trained_state().items()}
+        return {name: whole(tensor) for name, tensor in self.trainable.trained_state().items()}
 
     def _asked(self, question: Callable[[], bool]) -> bool:
         return bool(self.workers.agree(float(question()), self.device))

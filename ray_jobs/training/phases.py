@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OptimizerName = Literal["adamw", "adam", "sgd", "adafactor"]
 Schedule = Literal["cosine", "linear", "constant"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +33,12 @@ class Phase:
         schedule: what it does afterwards: ``cosine`` and ``linear`` go down to zero at the phase's end.
         betas: decay of the moments; ``sgd`` uses the first as its momentum, ``adafactor`` (Shazeer and Stern, 2018)
             neither.
-        weight_decay: decoupled from the gradient but for ``adam`` and ``sgd``; vectors and scalars are not decayed.
+        weight_decay: decoupled from the gradient but for ``adam`` and ``sgd``.
+        decay_vectors: whether it reaches vectors and scalars, too.
         gradient_clip: largest norm of the gradient.
-        patience: evaluations without a better NDCG@10 before the phase ends.
-        evaluate_every: epochs between evaluations.
+        patience: evaluations without a better score before the phase ends.
+        evaluate_every: epochs between evaluations; where nothing is judged, between checkpoints.
+        reference: keep a frozen copy of the model as the phase found it, for losses that compare with it.
     """
 
     name: str
@@ -48,9 +51,11 @@ class Phase:
     optimizer: OptimizerName = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
+    decay_vectors: bool = False
     gradient_clip: float = 1.0
     patience: int = 5
     evaluate_every: int = 1
+    reference: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "evaluate_every"):

@@ -12,6 +12,7 @@ from ray_jobs.data.examples import Examples
 from ray_jobs.recipes import recipe_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.settings import RecipeSettings
+from ray_jobs.training.trainable import BatchSource, Notify, silent
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,22 @@ class Plan:
     valid: Examples
     start: Mapping[str, Tensor] | None = None
 
-    def training_source(self) -> ExampleSource:
-        """Where a worker gets its batches from."""
-        return InMemoryExamples(self.train) if isinstance(self.train, Examples) else self.train
+    def __len__(self) -> int:
+        """How many training examples there are."""
+        return len(self.train)
 
+    def build(self) -> Recommender:
+        """The recommender as training finds it; weights that it does not start with are fixed by the seed."""
+        torch.manual_seed(self.settings.seed)
+        recommender = recipe_class(self.recipe)(self.settings, self.catalogue)
+        if self.start is not None:
+            recommender.load_trained_state(self.start)
+        return recommender
 
-def build(plan: Plan) -> Recommender:
-    """The recommender of `plan` as training finds it; weights that it does not start with are fixed by the seed."""
-    torch.manual_seed(plan.settings.seed)
-    recommender = recipe_class(plan.recipe)(plan.settings, plan.catalogue)
-    if plan.start is not None:
-        recommender.load_trained_state(plan.start)
-    return recommender
+    def sources(self, recommender: Recommender, notify: Notify = silent) -> tuple[BatchSource, BatchSource]:
+        """Where a worker gets the batches from that it learns from, and those that it is judged by."""
+        for examples in (self.train, self.valid):
+            if isinstance(examples, Examples):
+                recommender.prepare(examples, notify)
+        train = InMemoryExamples(self.train) if isinstance(self.train, Examples) else self.train
+        return train, InMemoryExamples(self.valid)

@@ -5,7 +5,7 @@ import contextlib
 import torch
 from torch import nn
 
-from ray_jobs.recommenders.settings import Precision
+from ray_jobs.training.phases import Precision
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:

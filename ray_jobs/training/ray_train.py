@@ -1,13 +1,13 @@
-"""Run the training loop on Ray Train: workers, checkpoints, resume, and honest reuse of finished runs."""
+"""Run the training loop on Ray Train: workers, checkpoints, resume, and reuse of finished runs."""
 
 import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import ray.train
@@ -21,14 +21,12 @@ from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, 
 from infra.errors import SettingError
 from infra.progress import Progress, phased, speak_for
 from infra.settings import RaySettings
-from ray_jobs.data.batches import InMemoryExamples
-from ray_jobs.data.examples import Examples
-from ray_jobs.recommenders.base import Notify, silent
 from ray_jobs.training.curves import Row, metric_rows
 from ray_jobs.training.loop import TrainState, fit
-from ray_jobs.training.plan import Plan, build
+from ray_jobs.training.trainable import BatchSource, Notify, Trainable, silent
 from ray_jobs.training.workers import Workers
 from schemas.artifact_seal import check_folder, seal_folder
+from schemas.errors import DataError
 
 STATE_FILE = "state.pt"
 TRAIN_ANEW = "delete the folder of this run in ray.storage, and run the stage again, which trains anew"
@@ -43,6 +41,26 @@ WORKER_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+
+class TrainingPlan(Protocol):
+    """What a worker needs to train: small, sent once through Ray's object store."""
+
+    def __len__(self) -> int:
+        """How many training examples there are; more workers than that would have nothing to do."""
+        ...
+
+    def build(self) -> Trainable:
+        """The module as training finds it, on the CPU."""
+        ...
+
+    def sources(self, trainable: Any, notify: Notify = silent) -> tuple[BatchSource, BatchSource | None]:
+        """On a worker, where the module gets the batches from that it learns from, and those that it is judged by.
+
+        Args:
+            trainable: what `build` gave, on the worker's device.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -73,11 +91,15 @@ def load_state(checkpoint: Checkpoint) -> TrainState:
     """Read a training state back.
 
     Raises:
-        DataError: it is damaged.
+        DataError: it is damaged, or an earlier release wrote it in a format of its own.
     """
     with checkpoint.as_directory() as folder:
         check_folder(Path(folder), TRAIN_ANEW)
-        return TrainState(**torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True))
+        kept = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
+    unknown = set(kept) - {field.name for field in fields(TrainState)}
+    if unknown or (not kept["finished"] and "param_groups" in kept["optimizer"]):
+        raise DataError(f"an earlier release wrote {checkpoint.path}, and this one cannot go on from it: {TRAIN_ANEW}")
+    return TrainState(**kept)
 
 
 class ProgressBoard:
@@ -112,43 +134,41 @@ def _nothing(_: int) -> None:
 
 def _worker(config: dict[str, Any]) -> None:
     """What each Ray Train worker does."""
-    plan: Plan = ray.get(config["plan"])
+    checkpoint = ray.train.get_checkpoint()
+    state = TrainState(fingerprint=config["fingerprint"]) if checkpoint is None else load_state(checkpoint)
+    if state.finished:
+        return
+    plan: TrainingPlan = ray.get(config["plan"])
     torch.set_num_threads(config["threads"])
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    recommender = build(plan).to(ray.train.torch.get_device())
-    notify = throttled(config["board"]) if rank == 0 else silent
-    checkpoint = ray.train.get_checkpoint()
-    state = None if checkpoint is None else load_state(checkpoint)
+    trainable = plan.build().to(ray.train.torch.get_device())
+    notify = throttled(config["board"], trainable) if rank == 0 else silent
+    train, valid = plan.sources(trainable, notify)
     hook: Callable[[TrainState], None] | None = config["hook"]
-    if state is None or not state.finished:
-        for examples in (plan.train, plan.valid):
-            if isinstance(examples, Examples):
-                recommender.prepare(examples, notify)
-
-    seen = (0, 0) if state is None else (len(state.records), len(state.curve))
+    seen = len(state.records), len(state.curve)
 
     def on_checkpoint(state: TrainState) -> None:
         nonlocal seen
         report_state(state, rank)
         if rank == 0:
             config["board"].observe.remote(metric_rows(state.records[seen[0] :], state.curve[seen[1] :]))
-            seen = (len(state.records), len(state.curve))
+            seen = len(state.records), len(state.curve)
         if hook is not None:
             hook(state)
 
     fit(
-        recommender,
-        plan.training_source(),
-        InMemoryExamples(plan.valid),
+        trainable,
+        train,
+        valid,
         state=state,
         on_checkpoint=on_checkpoint,
         on_step=config["on_step"],
         due=Every(config["checkpoint_s"]),
         stop=lambda: time.time() >= config["until"],
         notify=notify,
-        workers=Workers(rank, world, config["parallel"]),
+        workers=Workers(rank, world, config["parallel"] if trainable.can_split else "ddp"),
     )
 
 
@@ -177,14 +197,15 @@ def report_state(state: TrainState, rank: int) -> None:
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
 
 
-def throttled(board: Any, every: float = 0.5) -> Notify:
-    """A `Notify` that calls the board at most twice a second, and always at the end."""
+def throttled(board: Any, trainable: Trainable, every: float = 0.5) -> Notify:
+    """A `Notify` that calls the board at most twice a second, and always at the end and with a judge's score."""
     last = 0.0
+    metric = trainable.metric
 
     def notify(done: int, total: int, note: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= every or done >= total or "NDCG" in note:
+        if now - last >= every or done >= total or (metric and metric.label in note):
             last = now
             board.update.remote(done, total, note)
 
@@ -213,60 +234,39 @@ def require_resources(settings: RaySettings, wait_s: float = 60.0) -> None:
         time.sleep(1)
 
 
-def finished_state(storage: str, run_name: str) -> TrainState | None:
-    """State of the run `run_name` if it has trained to its end, else None."""
+def finished_state(storage: str, run_name: str, fingerprint: str = "") -> TrainState | None:
+    """State of the run `run_name` if it has trained to its end, else None.
+
+    Raises:
+        SettingError: the run has another fingerprint.
+        DataError: its state cannot be read.
+    """
     address = f"{storage.rstrip('/')}/{run_name}"
     filesystem, path = fs.FileSystem.from_uri(address) if "://" in address else (fs.LocalFileSystem(), address)
     if filesystem.get_file_info(f"{path}/checkpoint_manager_snapshot.json").type == fs.FileType.NotFound:
         return None
     result = ray.train.Result.from_path(path, storage_filesystem=filesystem)
-    if result.checkpoint is None or not (result.metrics or {}).get("finished"):
+    if result.checkpoint is None or not (fingerprint or (result.metrics or {}).get("finished")):
         return None
-    return load_state(result.checkpoint)
-
-
-def train(
-    plan: Plan,
-    settings: RaySettings,
-    *,
-    run_name: str,
-    home: str,
-    stage: str,
-    max_failures: int = 2,
-    hook: Callable[[TrainState], None] | None = None,
-    on_step: Callable[[int], None] = _nothing,
-    time_budget_s: float | None = None,
-    observer: Observer | None = None,
-    wait_s: float = 60.0,
-) -> Outcome:
-    """Train `plan` on the connected Ray cluster under `run_name`; see `run_workers`."""
-    return run_workers(
-        _worker,
-        plan,
-        settings,
-        examples=len(plan.train),
-        run_name=run_name,
-        home=home,
-        stage=stage,
-        max_failures=max_failures,
-        hook=hook,
-        on_step=on_step,
-        time_budget_s=time_budget_s,
-        observer=observer,
-        wait_s=wait_s,
-    )
+    state = load_state(result.checkpoint)
+    if state.fingerprint != fingerprint:
+        raise SettingError(
+            f"the Ray Train run {run_name} in {storage} was made with other settings or data; raise --generation to "
+            "train anew"
+        )
+    return state if state.finished else None
 
 
 @phased("training on Ray", lambda outcome: {"steps": outcome.state.step, "epochs": outcome.state.epoch})
-def run_workers(
-    worker: Callable[[dict[str, Any]], None],
-    plan: Any,
+def train(
+    plan: TrainingPlan,
     settings: RaySettings,
     *,
-    examples: int,
     run_name: str,
     home: str,
     stage: str,
+    fingerprint: str = "",
+    datasets: Mapping[str, Any] | None = None,
     max_failures: int = 2,
     hook: Callable[[TrainState], None] | None = None,
     on_step: Callable[[int], None] = _nothing,
@@ -274,19 +274,17 @@ def run_workers(
     observer: Observer | None = None,
     wait_s: float = 60.0,
 ) -> Outcome:
-    """Run `worker` on a worker group of the connected Ray cluster until it reports a finished `TrainState`.
+    """Train `plan` on a worker group of the connected Ray cluster.
 
     The same name and storage resume by themselves after a crash of worker, controller or driver. A name that has
     trained to its end is not run again: its recorded state comes back with ``reused``.
 
     Args:
-        worker: gets a dict with plan (a reference in Ray's object store), threads, board, hook, on_step, parallel,
-            checkpoint_s and until (a time in seconds since 1970); it goes on from Ray Train's checkpoint and calls
-            `report_state`.
-        examples: how many there are; more workers than that would have nothing to do, and are not started.
         home, stage: where progress goes.
+        fingerprint: of what is trained, where `run_name` does not tell it from anything else.
+        datasets: Ray Data sets by name, which workers get a shard of; each leaves one CPU to Ray Data.
         max_failures: how often a lost worker group is started again from the last checkpoint.
-        hook: called on every worker after each report.
+        hook: called on every worker after each checkpoint.
         on_step: called on every worker after each step with the number of steps taken.
         time_budget_s: how long this call may take, start-up included; the run is then kept as it is (after one step
             at least, and never inside an evaluation) and the outcome is ``paused``. None: until it has finished.
@@ -295,13 +293,14 @@ def run_workers(
         wait_s: how long the cluster may take to have the resources asked for.
 
     Raises:
-        SettingError: the cluster cannot hold the worker group.
+        SettingError: the cluster cannot hold the worker group, or the run of that name has another fingerprint.
+        DataError: the last checkpoint cannot be read.
     """
     until = math.inf if time_budget_s is None else time.time() + time_budget_s
-    earlier = finished_state(settings.storage, run_name)
+    earlier = finished_state(settings.storage, run_name, fingerprint)
     if earlier is not None:
         return Outcome(earlier, reused=True)
-    settings = settings.model_copy(update={"workers": max(1, min(settings.workers, examples))})
+    settings = settings.model_copy(update={"workers": max(1, min(settings.workers, len(plan)))})
     require_resources(settings, wait_s)
     board: Any = (
         ray.remote(num_cpus=0)(ProgressBoard).options(label_selector=_this_node()).remote(home, stage, observer)
@@ -315,15 +314,18 @@ def run_workers(
         "parallel": settings.parallel,
         "checkpoint_s": settings.checkpoint_s,
         "until": until,
+        "fingerprint": fingerprint,
     }
+    cpus = settings.cpus_per_worker
     trainer_class: Any = ray.train.torch.TorchTrainer
     trainer = trainer_class(
-        worker,
+        _worker,
         train_loop_config=config,
+        datasets=dict(datasets or {}),
         scaling_config=ScalingConfig(
             num_workers=settings.workers,
             use_gpu=settings.use_gpu,
-            resources_per_worker={"CPU": settings.cpus_per_worker},
+            resources_per_worker={"CPU": max(0.5, cpus - 1) if datasets else cpus},
         ),
         run_config=RunConfig(
             name=run_name,

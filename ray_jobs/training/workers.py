@@ -6,7 +6,7 @@ parts are called in ways of their own, so a worker holds all weights while it co
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +18,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 Parallel = Literal["ddp", "fsdp"]
-ASKED = ("topk", "ranks")
-"""What a recommender is asked beside its losses; its weights are gathered for these calls."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,21 @@ class Workers:
         dist.broadcast(shared, 0)
         return float(shared)
 
-    def shard(self, module: nn.Module) -> None:
-        """Split the parameters of `module` over the workers, in place, where that is asked for."""
+    def take_first(self, module: nn.Module) -> None:
+        """Give every worker rank 0's parameters, where each holds them whole."""
+        if self.world > 1 and not isinstance(module, FSDPModule):
+            for parameter in module.parameters():
+                dist.broadcast(parameter.data, 0)
+
+    def shard(self, module: nn.Module, asked: Iterable[str]) -> None:
+        """Split the parameters of `module` over the workers, in place, where that is asked for.
+
+        Args:
+            asked: names of its methods besides `forward` that need whole weights.
+        """
         if self.parallel == "fsdp" and dist.is_initialized():
             fully_shard(module)
-            for name in ASKED:
+            for name in asked:
                 register_fsdp_forward_method(module, name)
 
     def replicate(self, module: nn.Module, partial: bool) -> nn.Module:

@@ -65,7 +65,6 @@ from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.train import make_plan
 from ray_jobs.training.loop import fit
-from ray_jobs.training.plan import build
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
 from tests.pipelines.language.planted_chain import Chain, run_chain
@@ -207,7 +206,7 @@ def ranked(recommender: Any, inputs: Mapping[str, Histories], judged: set[str]) 
 
 def trained(catalogue: Catalogue, histories: Histories, settings: SASRecSettings) -> tuple[SASRec, int]:
     plan = make_plan("sasrec", SASRec(settings, catalogue), TrainingData(catalogue, histories, ""))
-    recommender: Any = build(plan)
+    recommender: Any = plan.build()
     state = fit(recommender, InMemoryExamples(plan.train), InMemoryExamples(plan.valid))
     recommender.load_trained_state(state.best)
     return recommender, state.best_epoch

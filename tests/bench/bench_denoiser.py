@@ -22,12 +22,12 @@ from pipelines.landing.planted_world.world import WorldSettings, grow_world
 from ray_jobs.data.histories import Histories
 from ray_jobs.denoiser import quality
 from ray_jobs.denoiser.base import tiny_config, tiny_tokenizer
-from ray_jobs.denoiser.fitting import fit
 from ray_jobs.denoiser.lora import add_adapter
 from ray_jobs.denoiser.settings import DenoiserSettings
 from ray_jobs.denoiser.tuning import TuningPlan
 from ray_jobs.denoiser.tuning_data import ANSWER_MIDDLE, ANSWER_OPEN, LIST_OPEN, Writer, quotable
 from ray_jobs.denoiser.windows import split_windows
+from ray_jobs.training.loop import fit
 from tests.ray_jobs import odd_one_out
 
 SMALL = {
@@ -71,12 +71,13 @@ def one_seed(titles: Sequence[str], histories: Histories, settings: DenoiserSett
     tokenizer = tiny_tokenizer(texts, settings.tiny_vocabulary)
     writer = Writer(tokenizer, titles, settings)
     plan = TuningPlan(tiny_config(tokenizer, settings), settings, tuple(writer.base_examples(split.tuning)), writer.pad)
-    model: Any = plan.build()
-    parameters = sum(p.numel() for p in model.parameters())
-    fit(model, plan.examples, plan.schedule(), writer.pad)
+    base = plan.build()
+    parameters = sum(p.numel() for p in base.parameters())
+    fit(base, *plan.sources(base))
     plan = TuningPlan("hub:", settings, tuple(writer.tuning_examples(split.tuning)), writer.pad)
-    model = add_adapter(model, settings)
-    state = fit(model, plan.examples, plan.schedule(), writer.pad)
+    model: Any = add_adapter(base.model, settings)
+    learner = plan.learner(model)
+    state = fit(learner, *plan.sources(learner))
     report = {"tuned": quality.of_model(model, writer, histories, split.heldout)}
     with model.disable_adapter():
         report["base"] = quality.of_model(model, writer, histories, split.heldout)

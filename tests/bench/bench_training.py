@@ -29,7 +29,7 @@ from ray_jobs.data.histories import Histories
 from ray_jobs.recipes import recipe_class
 from ray_jobs.reproduction.experiments import RECIPES, SCALES, make_experiment
 from ray_jobs.training.engine import Engine
-from ray_jobs.training.plan import Plan, build
+from ray_jobs.training.plan import Plan
 from ray_jobs.training.workers import ALONE
 from tests.bench.bench_decoding import catalogue_of, planted_codes, spread
 
@@ -56,7 +56,7 @@ class Variant:
         self.name = f"{precision}, {attention}{', compiled' if compiled else ''}"
         self.kernels = ATTENTION[attention]
         settings = replace(plan.settings, precision=precision, compile=compiled)
-        model = build(replace(plan, settings=settings)).to(device).train()
+        model = replace(plan, settings=settings).build().to(device).train()
         names = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
         self.engine = Engine(model, model.base_settings.phase(), names, ALONE)
         self.device = device

@@ -19,13 +19,13 @@ KEPT = HERE / "golden_numbers.json"
 if __name__ == "__main__":
     sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-from odd_one_out import SMALL, family_histories, small_writer, untrained  # noqa: E402
+from odd_one_out import SMALL, family_histories, small_writer  # noqa: E402
 from small_world import small_catalogue, small_histories  # noqa: E402
 
 from infra.settings import RaySettings  # noqa: E402
 from ray_jobs.data.batches import InMemoryExamples, make_batch  # noqa: E402
 from ray_jobs.data.examples import evaluation_examples  # noqa: E402
-from ray_jobs.denoiser.fitting import fit as fit_denoiser  # noqa: E402
+from ray_jobs.denoiser.base import tiny_config  # noqa: E402
 from ray_jobs.denoiser.tuning import TuningPlan  # noqa: E402
 from ray_jobs.denoiser.windows import split_windows  # noqa: E402
 from ray_jobs.evaluation.evaluator import evaluate  # noqa: E402
@@ -35,7 +35,7 @@ from ray_jobs.tokenizers.autoencoder_training import fit as fit_autoencoder  # n
 from ray_jobs.tokenizers.base import FitContext  # noqa: E402
 from ray_jobs.tokenizers.vectors import ArrayVectors  # noqa: E402
 from ray_jobs.training.loop import fit  # noqa: E402
-from ray_jobs.training.plan import Plan, build  # noqa: E402
+from ray_jobs.training.plan import Plan  # noqa: E402
 
 GENERATIVE = {"width": 16, "heads": 2, "head_width": 8, "inner": 32, "layers": 1, "beams": 10}
 RECOMMENDERS = {
@@ -81,7 +81,7 @@ def recommender(name: str) -> dict:
     settings = settings_class(recipe)(**{"epochs": 2, "batch_size": 32, "learning_rate": 5e-3, "seed": 3, **given})
     world = histories()
     plan = Plan(recipe, settings, small_catalogue(), None, evaluation_examples(world, "valid", settings.max_history))
-    model = build(plan)
+    model = plan.build()
     records = []
     if model.trainable:
         examples = model.training_examples(world)
@@ -129,12 +129,12 @@ def denoiser() -> dict:
     torch.set_num_threads(1)
     settings = replace(SMALL, windows=60, epochs=2, tiny_epochs=2)
     people, writer = family_histories(40), small_writer()
-    model = untrained(writer)
     examples = tuple(writer.base_examples(split_windows(people, settings).tuning))
-    plan = TuningPlan(model.config, settings, examples, writer.pad)
-    state = fit_denoiser(model, plan.examples, plan.schedule(), writer.pad)
+    plan = TuningPlan(tiny_config(writer.tokenizer, settings), settings, examples, writer.pad)
+    learner = plan.build()
+    state = fit(learner, *plan.sources(learner))
     return {
-        "records": [{k: v for k, v in record.items() if k != "seconds"} for record in state.records],
+        "records": [{k: v for k, v in r.items() if k not in ("seconds", "phase")} for r in state.records],
         "weights": {name: float(tensor.abs().sum()) for name, tensor in state.current.items()},
     }
 

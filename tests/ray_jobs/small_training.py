@@ -10,9 +10,9 @@ from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.recipes.generative.tiger import TigerSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
-from ray_jobs.recommenders.base import TERMS
 from ray_jobs.training.loop import fit
-from ray_jobs.training.plan import Plan, build
+from ray_jobs.training.plan import Plan
+from ray_jobs.training.trainable import TERMS
 
 SETTINGS = TigerSettings(
     width=16,
@@ -31,13 +31,13 @@ SETTINGS = TigerSettings(
 
 def small_plan(settings=SETTINGS, recipe="tiger"):
     catalogue, histories = small_catalogue(), small_histories()
-    examples = build(Plan(recipe, settings, catalogue, None, None)).training_examples(histories)
+    examples = Plan(recipe, settings, catalogue, None, None).build().training_examples(histories)
     return Plan(recipe, settings, catalogue, examples, evaluation_examples(histories, "valid", 20))
 
 
 def small_fit(plan, **given):
     torch.set_num_threads(1)
-    return fit(build(plan), InMemoryExamples(plan.train), InMemoryExamples(plan.valid), **given)
+    return fit(plan.build(), InMemoryExamples(plan.train), InMemoryExamples(plan.valid), **given)
 
 
 def numbers(state):

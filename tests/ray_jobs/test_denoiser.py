@@ -18,13 +18,19 @@ from ray_jobs.denoiser import quality
 from ray_jobs.denoiser.base import load_base, load_tokenizer, save_base
 from ray_jobs.denoiser.cooccurrence import Cooccurrence
 from ray_jobs.denoiser.detect import Suspicion, edits, suspicions
-from ray_jobs.denoiser.fitting import fit, restore
 from ray_jobs.denoiser.lora import add_adapter, load_adapter, save_adapter
 from ray_jobs.denoiser.replace import TitleTable, replacements
-from ray_jobs.denoiser.tuning import TuningPlan, tune
+from ray_jobs.denoiser.tuning import TuningPlan
 from ray_jobs.denoiser.tuning_data import collate
 from ray_jobs.denoiser.windows import split_windows
-from ray_jobs.training.loop import TrainState
+from ray_jobs.training.loop import TrainState, fit
+from ray_jobs.training.ray_train import train
+
+
+def fitted(plan, learner=None, **given):
+    """What `plan` trains (`learner` instead of the one that it builds), and the state after the last epoch."""
+    learner = learner or plan.build()
+    return learner, fit(learner, *plan.sources(learner), **given)
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +39,14 @@ def tuned(tmp_path_factory):
     torch.set_num_threads(2)
     histories, writer = family_histories(), small_writer()
     split = split_windows(histories, SMALL)
-    base = untrained(writer)
-    plan = TuningPlan(base.config, SMALL, tuple(writer.base_examples(split.tuning)), writer.pad)
-    fit(base, plan.examples, plan.schedule(), writer.pad)
+    config = untrained(writer).config
+    base, _ = fitted(TuningPlan(config, SMALL, tuple(writer.base_examples(split.tuning)), writer.pad))
     folder = tmp_path_factory.mktemp("denoiser")
-    save_base(folder / "base", base, writer.tokenizer)
+    save_base(folder / "base", base.model, writer.tokenizer)
     plan = TuningPlan(f"hub:{folder / 'base'}", SMALL, tuple(writer.tuning_examples(split.tuning)), writer.pad)
-    model = plan.build()
-    state = fit(model, plan.examples, plan.schedule(), writer.pad)
-    save_adapter(folder / "adapter", model)
-    return folder, model, state, writer, split, histories
+    learner, state = fitted(plan)
+    save_adapter(folder / "adapter", learner.model)
+    return folder, learner.model, state, writer, split, histories
 
 
 def test_the_adapter_alone_is_trained_and_only_on_queries_and_values(tuned):
@@ -166,8 +170,8 @@ def test_gradients_of_small_passes_add_up_to_those_of_one():
     states = []
     for micro in (16, 3):
         settings = replace(SMALL, epochs=2, micro_batch_size=micro, lora_dropout=0.0)
-        model = add_adapter(untrained(writer), settings)
-        states.append(fit(model, examples, TuningPlan("hub:x", settings, (), 0).schedule(), writer.pad))
+        plan = TuningPlan("hub:x", settings, tuple(examples), writer.pad)
+        states.append(fitted(plan, plan.learner(add_adapter(untrained(writer), settings)))[1])
     for name, tensor in states[0].current.items():
         assert torch.allclose(tensor, states[1].current[name], atol=1e-4)
     assert states[0].step == states[1].step == 2
@@ -183,7 +187,7 @@ def test_a_worker_killed_in_mid_run_resumes_to_the_uninterrupted_result(ray_sess
     windows = split_windows(family_histories(60), settings).tuning
     save_base(tmp_path / "base", untrained(writer), writer.tokenizer)
     plan = TuningPlan(f"hub:{tmp_path / 'base'}", settings, tuple(writer.tuning_examples(windows)), writer.pad)
-    expected = fit(plan.build(), plan.examples, plan.schedule(), plan.pad)
+    _, expected = fitted(plan)
     marker = tmp_path / "killed"
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -192,7 +196,7 @@ def test_a_worker_killed_in_mid_run_resumes_to_the_uninterrupted_result(ray_sess
             Path(marker).touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    outcome = tune(
+    outcome = train(
         plan,
         RaySettings(storage=str(tmp_path / "runs")),
         run_name="killed-once",
@@ -206,31 +210,37 @@ def test_a_worker_killed_in_mid_run_resumes_to_the_uninterrupted_result(ray_sess
     assert all(torch.equal(expected.current[name], outcome.state.current[name]) for name in expected.current)
 
 
-def test_a_state_goes_on_where_it_was(tmp_path):
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_state_goes_on_where_it_was(tmp_path, cut):
     writer = small_writer()
-    settings = replace(SMALL, epochs=2, windows=32)
+    settings = replace(SMALL, epochs=2, windows=32, lora_dropout=0.1)
     examples = writer.tuning_examples(split_windows(family_histories(60), settings).tuning)
-    schedule = TuningPlan("hub:x", settings, (), 0).schedule()
-    whole = fit(add_adapter(untrained(writer), settings), examples, schedule, writer.pad)
-    kept = []
+    plan = TuningPlan("hub:x", settings, tuple(examples), writer.pad)
+
+    def learner():
+        return plan.learner(add_adapter(untrained(writer), settings))
+
+    _, whole = fitted(plan, learner())
+    assert whole.step == 4, "the cuts are inside an epoch and at its end"
 
     class Killed(Exception):
         pass
 
     def save(state):
         torch.save(vars(state), tmp_path / "state.pt")
-        kept.append(state.epoch)
-        raise Killed
+        if state.step == cut:
+            raise Killed
 
     with pytest.raises(Killed):
-        fit(add_adapter(untrained(writer), settings), examples, schedule, writer.pad, on_epoch=save)
+        fitted(plan, learner(), on_checkpoint=save, due=lambda: True)
     state = TrainState(**torch.load(tmp_path / "state.pt", weights_only=True))
-    resumed = fit(add_adapter(untrained(writer), settings), examples, schedule, writer.pad, state=state)
-    assert kept == [1]
-    assert all(torch.equal(whole.current[name], resumed.current[name]) for name in whole.current)
-    model = add_adapter(untrained(writer), settings)
-    restore(model, whole.current)
-    assert all(torch.equal(p, whole.current[name]) for name, p in model.named_parameters() if p.requires_grad)
+    _, resumed = fitted(plan, learner(), state=state)
+    assert [r["loss"] for r in resumed.records] == [r["loss"] for r in whole.records]
+    assert all(torch.equal(whole.trained[name], resumed.trained[name]) for name in whole.trained)
+    restored = learner()
+    restored.load_trained_state(whole.trained)
+    model = restored.model
+    assert all(torch.equal(p, whole.trained[name]) for name, p in model.named_parameters() if p.requires_grad)
 
 
 def test_a_hub_that_cannot_be_reached_is_said_with_the_setting(monkeypatch, tmp_path):

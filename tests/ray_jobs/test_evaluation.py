@@ -13,7 +13,6 @@ from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.base import ScoringRecommender, best
 from ray_jobs.recommenders.bundle import Bundle
-from ray_jobs.training.loop import validation_score
 from schemas.columns import PAD
 from schemas.evaluations import EVALUATIONS
 
@@ -95,7 +94,7 @@ def test_early_stopping_evaluation_and_serving_leave_out_the_same(unseen):
     valid = evaluation_examples(histories, "valid", window)
     result = evaluate(model, histories, ("valid",), exclude_seen=unseen)[0]
     score = result.metrics()["ndcg_10"].mean()
-    assert validation_score(model, InMemoryExamples(valid)) == pytest.approx(score)
+    assert model.judge(InMemoryExamples(valid)) == pytest.approx(score)
     pasts = [
         [model.catalogue.item_ids[i] for i in h[:end]] for h, end in zip(histories.items, valid.positions, strict=True)
     ]

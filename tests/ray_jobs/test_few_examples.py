@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from infra.settings import RaySettings
-from ray_jobs.denoiser.tuning import TuningPlan, tune
+from ray_jobs.denoiser.tuning import TuningPlan
 from ray_jobs.tokenizers.autoencoder_training import InMemory
 from ray_jobs.training import ray_train
 from ray_jobs.training.plan import Plan
@@ -22,12 +22,12 @@ def test_no_more_workers_than_examples(monkeypatch, tmp_path, examples, workers)
     monkeypatch.setattr(ray_train, "finished_state", lambda *_: None)
     monkeypatch.setattr(ray_train, "require_resources", require)
     plans = [
-        (ray_train.train, Plan("sasrec", None, None, range(examples), None)),
-        (tune, TuningPlan("hub:x", None, tuple(range(examples)), 0)),
+        Plan("sasrec", None, None, range(examples), None),
+        TuningPlan("hub:x", None, tuple(range(examples)), 0),
     ]
-    for call, plan in plans:
+    for plan in plans:
         with pytest.raises(Asked, match=f"^{workers}$"):
-            call(plan, RaySettings(workers=8), run_name="r", home=str(tmp_path), stage="train")
+            ray_train.train(plan, RaySettings(workers=8), run_name="r", home=str(tmp_path), stage="train")
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])

@@ -6,11 +6,10 @@ from small_training import PLAIN, TwoLosses, fit_two, numbers, small_fit, small_
 from torch import nn
 
 from infra.errors import SettingError
-from ray_jobs.recommenders.base import TERMS
 from ray_jobs.training.engine import Engine, make_optimizer
-from ray_jobs.training.loop import fit, planned_phases
+from ray_jobs.training.loop import fit
 from ray_jobs.training.phases import Phase, trainable_names
-from ray_jobs.training.plan import build
+from ray_jobs.training.trainable import TERMS
 from ray_jobs.training.workers import ALONE
 
 
@@ -163,7 +162,7 @@ def test_a_recipe_may_have_phases_of_its_own_which_settings_replace():
 
     plan = small_plan(PLAIN, "sasrec")
     model = Staged(PLAIN, plan.catalogue)
-    assert [(p.name, p.epochs) for p in planned_phases(model)] == [("first", 1), ("second", 2)]
+    assert [(p.name, p.epochs) for p in model.planned_phases()] == [("first", 1), ("second", 2)]
     model = Staged(replace(PLAIN, phases=({"name": "only"},)), plan.catalogue)
-    assert [p.name for p in planned_phases(model)] == ["only"]
-    assert [p.name for p in planned_phases(build(plan))] == ["train"]
+    assert [p.name for p in model.planned_phases()] == ["only"]
+    assert [p.name for p in plan.build().planned_phases()] == ["train"]

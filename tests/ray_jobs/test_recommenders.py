@@ -16,7 +16,7 @@ from ray_jobs.recipes.generative.t5 import Decoder, Encoder
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.base import rank_of
-from ray_jobs.training.loop import fit, validation_score
+from ray_jobs.training.loop import fit
 from schemas.errors import DataError
 from schemas.recipes import of_kind
 
@@ -337,14 +337,14 @@ def test_frozen_states_are_encoded_once_and_kept_within_bounds(monkeypatch):
     monkeypatch.setattr(model.encoder, "token_states", lambda texts, n: asked.extend(texts) or original(texts, n))
     model.prepare(examples)
     assert len(asked) == len(set(asked)) > 30
-    first = validation_score(model, InMemoryExamples(examples))
+    first = model.judge(InMemoryExamples(examples))
     before = len(asked)
     kept = model.store.used
     assert 0 < kept <= 2**20
-    assert validation_score(model, InMemoryExamples(examples)) == first
+    assert model.judge(InMemoryExamples(examples)) == first
     model.store.limit = 0
     model.release()
-    assert validation_score(model, InMemoryExamples(examples)) == first, "kept and fresh states are the same"
+    assert model.judge(InMemoryExamples(examples)) == first, "kept and fresh states are the same"
     assert len(asked) > before
     assert model.store.used == 0
 
@@ -396,10 +396,10 @@ def _trained_mendertok(histories):
 def test_mendertok_learns_the_order_of_a_history():
     """Planted: the newest item's cluster says the next one. Perfect knowledge of the cluster gives NDCG@10 of .59."""
     model, test = _trained_mendertok(small_histories(users=90))
-    score = validation_score(model, InMemoryExamples(test))
+    score = model.judge(InMemoryExamples(test))
     assert score > 0.5
     reversed_histories = np.concatenate([test.history(row)[::-1] for row in range(len(test))])
-    assert validation_score(model, InMemoryExamples(test.with_columns(history=reversed_histories))) < score - 0.15
+    assert model.judge(InMemoryExamples(test.with_columns(history=reversed_histories))) < score - 0.15
 
 
 def test_mendertok_learns_to_follow_a_preference():
@@ -407,9 +407,9 @@ def test_mendertok_learns_to_follow_a_preference():
     histories = small_histories(users=90, told=True)
     model, test = _trained_mendertok(histories)
     told = test.with_preferences(latest_preferences(histories, test))
-    score = validation_score(model, InMemoryExamples(told))
+    score = model.judge(InMemoryExamples(told))
     assert score > 0.5
-    assert validation_score(model, InMemoryExamples(test)) < score - 0.15
+    assert model.judge(InMemoryExamples(test)) < score - 0.15
     steered = next(InMemoryExamples(test.with_preferences(["Find a lamp"] * len(test))).batches(90, None))
     lamps = model.log_probabilities(steered).detach().exp()[:, 20:25].sum(1).mean()
     assert lamps > 0.5

@@ -14,8 +14,7 @@ from infra.settings import RaySettings
 from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.recipes.sequential.sasrec import SASRecSettings
 from ray_jobs.training.curves import metric_rows
-from ray_jobs.training.loop import TrainState, fit, validation_score
-from ray_jobs.training.plan import build
+from ray_jobs.training.loop import TrainState, fit
 from ray_jobs.training.ray_train import finished_state, require_resources, train
 
 
@@ -77,10 +76,10 @@ def test_training_stops_when_validation_does_not_improve_and_keeps_the_best():
     assert len(scores) < 30
     assert state.best_epoch == scores.index(max(scores)) + 1 == len(scores) - 2
     assert state.finished
-    best = build(plan)
+    best = plan.build()
     best.load_trained_state(state.best)
-    assert validation_score(best, InMemoryExamples(plan.valid)) == pytest.approx(max(scores), abs=1e-6)
-    again = fit(build(plan), InMemoryExamples(plan.train), InMemoryExamples(plan.valid), state=state)
+    assert best.judge(InMemoryExamples(plan.valid)) == pytest.approx(max(scores), abs=1e-6)
+    again = fit(plan.build(), InMemoryExamples(plan.train), InMemoryExamples(plan.valid), state=state)
     assert len(again.records) == len(scores), "a finished state is not trained on"
 
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from small_training import PLAIN, fit_two, two_losses
 from torch import multiprocessing
 
-from ray_jobs.training.loop import TrainState, fit, validation_score
+from ray_jobs.training.loop import TrainState, fit
 from ray_jobs.training.workers import ALONE, Workers
 
 HALF = replace(PLAIN, batch_size=16, optimizer="sgd", learning_rate=0.1)
@@ -35,7 +35,7 @@ def _one_of_two(rank, folder):
         if rank == 0 and parallel == "fsdp" and not settings.phases:
             results[f"{name}, gone on alone"] = fit(*two_losses(replace(settings, batch_size=32)), state=state)
     model, _, valid = two_losses(replace(PLAIN, evaluation_batch_size=20))
-    results["score"] = validation_score(model, valid, Workers(rank, 2))
+    results["score"] = model.judge(valid, Workers(rank, 2))
     torch.save({n: r if isinstance(r, float) else vars(r) for n, r in results.items()}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -82,6 +82,6 @@ def test_what_split_workers_kept_one_worker_can_go_on_with(results):
 
 def test_workers_share_the_evaluation(results):
     model, _, valid = two_losses(PLAIN)
-    score = validation_score(model, valid, ALONE)
+    score = model.judge(valid, ALONE)
     assert 0 < score < 1
     assert [r["score"] for r in results] == pytest.approx([score, score], rel=1e-9)

@@ -21,7 +21,7 @@ from ray_jobs.encoders.text import TextEncoder, TransformerEncoder, load_text_en
 from ray_jobs.recipes.generative.base import GenerativeRecommender
 from ray_jobs.recipes.generative.conditioning import conditioned
 from ray_jobs.recipes.generative.settings import MenderEmbSettings
-from ray_jobs.recommenders.base import Notify, silent
+from ray_jobs.training.trainable import Notify, silent
 
 KEPT_SENTENCES = 20_000
 """Vectors of sentences that are kept while requests bring ever new ones; `prepare` keeps those of all examples."""

@@ -37,9 +37,9 @@ from ray_jobs.recipes.generative.base import GenerativeRecommender
 from ray_jobs.recipes.generative.conditioning import conditioned
 from ray_jobs.recipes.generative.dense_head import DenseHead
 from ray_jobs.recipes.generative.settings import MenderTokSettings
-from ray_jobs.recommenders.base import Notify, silent
 from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.recommenders.settings import RecipeSettings
+from ray_jobs.training.trainable import Notify, silent
 from schemas.errors import DataError
 
 PREFERENCE_PREFIX = "Preferences: "

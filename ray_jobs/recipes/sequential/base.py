@@ -11,7 +11,8 @@ from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.objectives.next_item import next_item_loss
 from ray_jobs.recipes.sequential.settings import SequentialSettings
-from ray_jobs.recommenders.base import TERMS, ScoringRecommender
+from ray_jobs.recommenders.base import ScoringRecommender
+from ray_jobs.training.trainable import TERMS
 
 
 class SequentialRecommender(ScoringRecommender):

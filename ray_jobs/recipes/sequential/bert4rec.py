@@ -20,8 +20,8 @@ from ray_jobs.objectives.next_item import next_item_loss
 from ray_jobs.recipes.sequential.base import SequentialRecommender
 from ray_jobs.recipes.sequential.settings import BERT4RecSettings
 from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
-from ray_jobs.recommenders.base import TERMS
 from ray_jobs.recommenders.dropout import Dropout
+from ray_jobs.training.trainable import TERMS
 
 
 class BERT4Rec(SequentialRecommender):

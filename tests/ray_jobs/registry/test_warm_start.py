@@ -17,7 +17,7 @@ from ray_jobs.registry.judging import choose
 from ray_jobs.registry.results import summarise
 from ray_jobs.registry.settings import PromotionSettings
 from ray_jobs.train import begin_with
-from ray_jobs.training.plan import Plan, build
+from ray_jobs.training.plan import Plan
 from ray_jobs.training.warm_start import carry_over
 from schemas.errors import DataError
 
@@ -47,10 +47,10 @@ def test_a_run_begins_with_a_registered_version_and_a_retry_with_the_same(regist
     items = ["a0", *old.catalogue.item_ids[5:], "z9"]
     plan = Plan("sasrec", replace(SETTINGS, warm_start=f"models:/{NAME}@champion"), _catalogue(items), None, None)
     run_id = runs.find_or_start(world.settings, request_of(generation=9), "again", {})
-    plan, begun = begin_with(world.settings, plan, build(plan), run_id, plan.settings.warm_start)
+    plan, begun = begin_with(world.settings, plan, plan.build(), run_id, plan.settings.warm_start)
     assert begun["version"] == f"{NAME}/{report.outputs['version']}"
     assert begun["items"] == 25
-    model, untrained = build(plan), build(replace(plan, start=None))
+    model, untrained = plan.build(), replace(plan, start=None).build()
     for row, item in enumerate(items):
         source = old.items.weight[1 + old.catalogue.index[item]] if item in old.catalogue.index else None
         expected = untrained.items.weight[1 + row] if source is None else source
@@ -63,7 +63,7 @@ def test_a_run_begins_with_a_registered_version_and_a_retry_with_the_same(regist
     client = MlflowClient()
     assert client.get_run(run_id).data.tags["penchant.warm_start"] == begun["version"]
     client.delete_registered_model_alias(NAME, "champion")
-    assert begin_with(world.settings, plan, build(plan), run_id, plan.settings.warm_start)[1] == begun, (
+    assert begin_with(world.settings, plan, plan.build(), run_id, plan.settings.warm_start)[1] == begun, (
         "an alias that moved moves no retry"
     )
 
