@@ -1,9 +1,10 @@
 """What tokenizers that learn by gradients share: the module's contract, its quantiser, the recipe's fit."""
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +15,58 @@ from ray_jobs.recipes.tokenizers.settings import AutoencoderSettings
 from ray_jobs.tokenizers.base import Codes, FitContext, Fitted, Quantiser
 from ray_jobs.tokenizers.joining import make_codebook
 from ray_jobs.tokenizers.vectors import Floats, Vectors, standardisation
+from ray_jobs.training.curves import epoch_losses
+from ray_jobs.training.phases import Phase
+from ray_jobs.training.trainable import BatchSource, Trainable
 
 ROWS_AT_ONCE = 16_384
 
 
-class Autoencoder(nn.Module, ABC):
-    """Encoder, quantiser and decoder over standardised vectors; `forward` gives its losses on float[B, D] by name.
+class VectorSource(BatchSource, Protocol):
+    """Standardised training vectors as one worker sees them; a batch is float[B, D]."""
 
-    `losses` names what is reported; ``loss`` is among them and is what is minimised.
-    """
+    @property
+    def sample(self) -> Tensor:
+        """float[n, D], the same on every worker: all of them, or as many as fit in memory."""
+        ...
 
-    losses: ClassVar[tuple[str, ...]]
+    def share(self, world: int) -> int:
+        """Rows of an epoch that each of `world` workers has."""
+        ...
+
+
+class Autoencoder(Trainable):
+    """Encoder, quantiser and decoder over standardised vectors, float[B, D]."""
+
+    additive = True
+    by_example = True
     level_sizes: tuple[int, ...]
+
+    def __init__(self, settings: AutoencoderSettings) -> None:
+        super().__init__()
+        self.seed, self.batch_size = settings.seed, settings.batch_size
+        self._phase = Phase(
+            name="train",
+            epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            schedule="constant",
+            weight_decay=settings.weight_decay,
+            decay_vectors=True,
+            gradient_clip=math.inf,
+            evaluate_every=settings.checkpoint_every,
+        )
+
+    def phases(self) -> tuple[Phase, ...]:
+        """See `Trainable.phases`."""
+        return (self._phase,)
+
+    def steps(self, source: VectorSource, world: int) -> int:  # type: ignore[override]
+        """See `Trainable.steps`."""
+        return math.ceil(source.share(world) / self.batch_size)
+
+    def epoch_seed(self, epoch: int) -> int:
+        """See `Trainable.epoch_seed`."""
+        return (self.seed * 1_000_003 + epoch) % 2**63
 
     @torch.no_grad()
     def quantise(self, vectors: Tensor) -> Tensor:
@@ -50,16 +91,6 @@ class Autoencoder(nn.Module, ABC):
     def last_level_distances(self, vectors: Tensor, codes: Tensor) -> Tensor | None:  # noqa: ARG002
         """See `ray_jobs.tokenizers.base.Quantiser.last_level_distances`."""
         return None
-
-    def start(self, sample: Tensor) -> None:
-        """Set what is not learned from nothing, before the first epoch, from training vectors float[n, D]."""
-
-    def end_epoch(self, epoch: int, sample: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, float]:  # noqa: ARG002
-        """Change what gradients do not, after epoch `epoch` (from 1); what is returned joins the epoch's record.
-
-        Every worker then takes rank 0's parameters, if anything is returned.
-        """
-        return {}
 
 
 def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
@@ -135,8 +166,8 @@ class AutoencoderTokenizer(ABC):
 
         module = self.build(vectors.shape[1])
         mean, scale = standardisation(vectors, context.training)
-        trained = train(self, vectors, (mean, scale), context)
-        module.load_state_dict(trained.model)
+        outcome = train(self, vectors, (mean, scale), context)
+        module.load_trained_state(outcome.state.trained)
         quantiser = AutoencoderQuantiser(module, mean, scale)
         codes = np.empty((vectors.shape[0], len(module.level_sizes)), np.int32)
         for rows, block in vectors.blocks():
@@ -145,8 +176,8 @@ class AutoencoderTokenizer(ABC):
             codebook=make_codebook(codes, item_ids, vectors, quantiser, self.settings, context),
             quantised_levels=codes.shape[1],
             quantiser=quantiser,
-            records=trained.records,
-            reused=trained.reused,
+            records=epoch_losses(outcome.state.records),
+            reused=outcome.reused,
         )
 
     def restore(self, tensors: Mapping[str, npt.NDArray[Any]]) -> Quantiser:

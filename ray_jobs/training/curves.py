@@ -8,6 +8,7 @@ from torch import Tensor
 
 Row = tuple[str, float, int]
 EPOCH_CURVES = ("loss", "learning_rate", "seconds")
+OF_THE_RUN = ("phase", "step", "learning_rate", "seconds")
 JUDGED = "valid_"
 """What the names of judges' metrics begin with."""
 PREFIX = "train."
@@ -45,6 +46,11 @@ class Sums:
 def means(sums: Mapping[str, float], count: float) -> dict[str, float]:
     """Each sum divided by `count`."""
     return {name: value / count for name, value in sums.items()}
+
+
+def epoch_losses(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Of each record the epoch and what was computed in it, without what the loop adds about the run itself."""
+    return [{name: value for name, value in record.items() if name not in OF_THE_RUN} for record in records]
 
 
 def metric_rows(records: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[str, float]]) -> list[Row]:

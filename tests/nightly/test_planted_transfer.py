@@ -7,10 +7,10 @@ domain's vectors back (explained variance below .3), and RQ-VAE gives those of i
 
 import numpy as np
 import torch
+from small_training import fit_vectors
 
 from ray_jobs.recipes.tokenizers.fsq import FSQSettings, FSQTokenizer
 from ray_jobs.recipes.tokenizers.rqvae import RQVAESettings, RQVAETokenizer
-from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 
 SEEDS = (0, 1, 2)
 WIDTH, WORDS, GROUPS, PER_GROUP = 32, 60, 12, 40
@@ -55,7 +55,7 @@ def test_a_fixed_grid_tells_items_of_an_unseen_domain_apart():
         for recipe in (FSQTokenizer(FSQ), RQVAETokenizer(RQVAE)):
             torch.manual_seed(seed)
             module = recipe.build(WIDTH)
-            module.load_state_dict(fit(recipe, InMemory(torch.from_numpy((seen - mean) / scale)), State("f")).model)
+            module.load_trained_state(fit_vectors(recipe, (seen - mean) / scale).trained)
             with torch.no_grad():
                 own, other = (
                     module.eval().quantise(torch.from_numpy((x - mean) / scale)).numpy() for x in (seen, unseen)

@@ -20,6 +20,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from odd_one_out import SMALL, family_histories, small_writer  # noqa: E402
+from small_training import fit_vectors  # noqa: E402
 from small_world import small_catalogue, small_histories  # noqa: E402
 
 from infra.settings import RaySettings  # noqa: E402
@@ -30,10 +31,9 @@ from ray_jobs.denoiser.tuning import TuningPlan  # noqa: E402
 from ray_jobs.denoiser.windows import split_windows  # noqa: E402
 from ray_jobs.evaluation.evaluator import evaluate  # noqa: E402
 from ray_jobs.recipes import recipe_class, settings_class  # noqa: E402
-from ray_jobs.tokenizers.autoencoder_training import InMemory, State  # noqa: E402
-from ray_jobs.tokenizers.autoencoder_training import fit as fit_autoencoder  # noqa: E402
 from ray_jobs.tokenizers.base import FitContext  # noqa: E402
 from ray_jobs.tokenizers.vectors import ArrayVectors  # noqa: E402
+from ray_jobs.training.curves import epoch_losses  # noqa: E402
 from ray_jobs.training.loop import fit  # noqa: E402
 from ray_jobs.training.plan import Plan  # noqa: E402
 
@@ -112,10 +112,10 @@ def tokenizer(name: str, home: str) -> dict:
     vectors = (np.repeat(rng.normal(size=(6, 8)) * 3, 10, axis=0) + rng.normal(size=(60, 8))).astype(np.float32)
     training = np.arange(60) % 5 > 0
     if name in AUTOENCODERS:
-        state = fit_autoencoder(recipe(settings), InMemory(torch.from_numpy(vectors[training])), State("f"))
+        state = fit_vectors(recipe(settings), vectors[training])
         module = recipe(settings).build(vectors.shape[1])
-        module.load_state_dict(state.model)
-        return {"records": state.records, "codes": module.quantise(torch.from_numpy(vectors)).tolist()}
+        module.load_trained_state(state.trained)
+        return {"records": epoch_losses(state.records), "codes": module.quantise(torch.from_numpy(vectors)).tolist()}
     context = FitContext(
         training=training, version="v", ray=RaySettings(), run_name="r", home=home, stage="semantic_ids",
         sequences=tuple(rng.permutation(60)[:6] for _ in range(20)),

@@ -10,6 +10,7 @@ from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.recipes.generative.tiger import TigerSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
+from ray_jobs.tokenizers.autoencoder_training import VectorPlan
 from ray_jobs.training.loop import fit
 from ray_jobs.training.plan import Plan
 from ray_jobs.training.trainable import TERMS
@@ -38,6 +39,13 @@ def small_plan(settings=SETTINGS, recipe="tiger"):
 def small_fit(plan, **given):
     torch.set_num_threads(1)
     return fit(plan.build(), InMemoryExamples(plan.train), InMemoryExamples(plan.valid), **given)
+
+
+def fit_vectors(recipe, vectors, state=None, **given):
+    """The state after training `recipe`, an autoencoder, on float32[N, D]."""
+    plan = VectorPlan(recipe, vectors)
+    module = plan.build()
+    return fit(module, *plan.sources(module), state=state, **given)
 
 
 def numbers(state):

@@ -33,6 +33,6 @@ def test_no_more_workers_than_examples(monkeypatch, tmp_path, examples, workers)
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 def test_every_worker_has_as_many_rows_of_a_small_set(world):
     rows = torch.arange(2.0)[:, None]
-    shares = [[len(batch) for batch in InMemory(rows, rank, world).batches(1, 4, 0)] for rank in range(world)]
+    shares = [[len(batch) for batch in InMemory(rows).batches(4, 0, rank, world)] for rank in range(world)]
     assert shares == [shares[0]] * world
     assert shares[0]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from small_training import fit_vectors
 
 from infra.errors import SettingError
 from infra.settings import RaySettings
@@ -21,7 +22,6 @@ from ray_jobs.recipes.tokenizers.rqkmeans import RQKMeansTokenizer
 from ray_jobs.recipes.tokenizers.rqvae import RQVAESettings
 from ray_jobs.recipes.tokenizers.settings import RQKMeansSettings
 from ray_jobs.tokenizers.autoencoder import AutoencoderQuantiser
-from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.joining import join, make_codebook
@@ -70,9 +70,9 @@ def trained(settings, vectors, training=None):
     source, marked = ArrayVectors(vectors), np.ones(len(vectors), bool) if training is None else training
     mean, scale = standardisation(source, marked)
     recipe = recipe_class(settings.section, "tokenizer")(settings)
-    state = fit(recipe, InMemory(torch.from_numpy((vectors[marked] - mean) / scale)), State("f"))
+    state = fit_vectors(recipe, (vectors[marked] - mean) / scale)
     module = recipe.build(vectors.shape[1])
-    module.load_state_dict(state.model)
+    module.load_trained_state(state.trained)
     return AutoencoderQuantiser(module, mean, scale)
 
 

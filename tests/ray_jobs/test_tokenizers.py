@@ -3,14 +3,16 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from small_training import fit_vectors, numbers
 
 from infra.errors import SettingError
 from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.tokenizers.rqvae import RQVAE, RQVAESettings, RQVAETokenizer, nearest_codes
-from ray_jobs.tokenizers.autoencoder_training import InMemory, State, fit
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import counter_level, resolve, spread_last_codes
 from ray_jobs.tokenizers.quality import quality_report
+from ray_jobs.training.curves import epoch_losses
+from ray_jobs.training.loop import TrainState
 from schemas.errors import DataError
 
 SMALL = RQVAESettings(
@@ -27,9 +29,9 @@ def planted_vectors(seed=0, clusters=6, per_cluster=20, width=12):
 
 
 def trained(settings, vectors, **given):
-    state = fit(RQVAETokenizer(settings), InMemory(torch.from_numpy(vectors)), State("f"), **given)
+    state = fit_vectors(RQVAETokenizer(settings), vectors, **given)
     model = RQVAE(vectors.shape[1], settings)
-    model.load_state_dict(state.model)
+    model.load_trained_state(state.trained)
     return state, model
 
 
@@ -97,13 +99,14 @@ class TestRQVAE:
         vectors = planted_vectors()
         first, model = trained(SMALL, vectors)
         second, again = trained(SMALL, vectors)
-        assert first.records == second.records
+        assert numbers(first) == numbers(second)
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
         assert first.records[-1]["reconstruction"] < 0.7 * first.records[0]["reconstruction"]
         other, _ = trained(dataclasses.replace(SMALL, seed=1), vectors)
-        assert other.records != first.records
+        assert epoch_losses(other.records) != epoch_losses(first.records)
 
-    def test_a_run_resumed_from_a_checkpoint_ends_like_one_that_was_not(self, tmp_path):
+    @pytest.mark.parametrize(("cut", "every_step"), [(75, False), (1, True), (61, True)])
+    def test_a_run_resumed_from_a_checkpoint_ends_like_one_that_was_not(self, tmp_path, cut, every_step):
         vectors = planted_vectors()
         settings = dataclasses.replace(SMALL, checkpoint_every=25)
         whole, _ = trained(settings, vectors)
@@ -111,17 +114,18 @@ class TestRQVAE:
         class Killed(Exception):
             pass
 
-        def stop_at_25(state):
+        def save(state):
             torch.save(vars(state), tmp_path / "state.pt")
-            raise Killed
+            if state.step == cut:
+                raise Killed
 
         with pytest.raises(Killed):
-            trained(settings, vectors, on_checkpoint=stop_at_25)
-        stored = State(**torch.load(tmp_path / "state.pt", weights_only=True))
-        assert stored.epoch == 25
-        resumed = fit(RQVAETokenizer(settings), InMemory(torch.from_numpy(vectors)), stored)
-        assert resumed.records == whole.records
-        assert all(torch.equal(resumed.model[name], tensor) for name, tensor in whole.model.items())
+            trained(settings, vectors, on_checkpoint=save, due=lambda: every_step)
+        stored = TrainState(**torch.load(tmp_path / "state.pt", weights_only=True))
+        assert (stored.epoch, stored.batch) == divmod(cut, 3)
+        resumed = fit_vectors(RQVAETokenizer(settings), vectors, stored)
+        assert numbers(resumed) == numbers(whole)
+        assert all(torch.equal(resumed.trained[name], tensor) for name, tensor in whole.trained.items())
 
     def test_codes_that_nothing_uses_start_again_where_items_are(self):
         vectors = torch.from_numpy(planted_vectors())

@@ -25,10 +25,8 @@ from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderTokenizer, p
 class _GridAutoencoder(Autoencoder):
     """What both forms share: the loss, and codes as cells of a grid."""
 
-    losses: ClassVar[tuple[str, ...]] = ("loss",)
-
     def __init__(self, settings: FSQSettings) -> None:
-        super().__init__()
+        super().__init__(settings)
         self.level_sizes = (math.prod(settings.grid),) * settings.levels
 
     def quantised(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,9 +37,9 @@ class _GridAutoencoder(Autoencoder):
         """float[B, D]."""
         raise NotImplementedError
 
-    def forward(self, vectors: Tensor) -> dict[str, Tensor]:
-        """Absolute error of reconstruction of a batch, float[B, D]."""
-        return {"loss": functional.l1_loss(self.decoded(self.quantised(vectors)[0]), vectors)}
+    def loss(self, batch: Tensor) -> dict[str, Tensor]:
+        """Absolute error of reconstruction of vectors float[B, D]."""
+        return {"loss": functional.l1_loss(self.decoded(self.quantised(batch)[0]), batch)}
 
     def quantise_batch(self, vectors: Tensor) -> Tensor:
         """See `Autoencoder.quantise`."""

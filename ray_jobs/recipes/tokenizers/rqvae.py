@@ -22,6 +22,7 @@ from ray_jobs.tokenizers.autoencoder import (
     ROWS_AT_ONCE,
     Autoencoder,
     AutoencoderTokenizer,
+    VectorSource,
     perceptron,
 )
 
@@ -32,10 +33,8 @@ _NO_RESTART_AFTER = 0.8
 class RQVAE(Autoencoder):
     """Encoder, codebooks and decoder over standardised vectors."""
 
-    losses: ClassVar[tuple[str, ...]] = ("loss", "reconstruction", "quantisation")
-
     def __init__(self, input_dim: int, settings: RQVAESettings) -> None:
-        super().__init__()
+        super().__init__(settings)
         self.settings = settings
         self.commitment = settings.commitment
         self.level_sizes = (settings.codebook_size,) * settings.levels
@@ -45,9 +44,9 @@ class RQVAE(Autoencoder):
         shape = (settings.codebook_size, settings.latent_dim)
         self.codebooks = nn.ParameterList(nn.Parameter(torch.zeros(shape)) for _ in range(settings.levels))
 
-    def forward(self, vectors: Tensor) -> dict[str, Tensor]:
-        """Losses on a batch, float[B, D]: ``loss`` and its parts ``reconstruction`` and ``quantisation``."""
-        latent = self.encoder(vectors)
+    def loss(self, batch: Tensor) -> dict[str, Tensor]:
+        """Losses on vectors float[B, D]: ``loss`` and its parts ``reconstruction`` and ``quantisation``."""
+        latent = self.encoder(batch)
         residual, quantised = latent, torch.zeros_like(latent)
         quantisation = latent.new_zeros(())
         for codebook in self.codebooks:
@@ -57,7 +56,7 @@ class RQVAE(Autoencoder):
             quantised = quantised + code
             residual = residual - code
         straight_through = latent + (quantised - latent).detach()
-        reconstruction = functional.mse_loss(self.decoder(straight_through), vectors)
+        reconstruction = functional.mse_loss(self.decoder(straight_through), batch)
         return {
             "loss": reconstruction + quantisation,
             "reconstruction": reconstruction,
@@ -84,18 +83,23 @@ class RQVAE(Autoencoder):
             residual = residual - codebook[picked]
         return torch.cdist(residual, self.codebooks[-1]).square()
 
-    def start(self, sample: Tensor) -> None:
-        """See `Autoencoder.start`."""
-        self.start_codebooks(sample, self.settings.seed)
+    def epoch_begins(self, epoch: int, source: VectorSource) -> bool:  # type: ignore[override]
+        """Start the codebooks before the first epoch."""
+        if epoch > 1:
+            return False
+        self.start_codebooks(source.sample, self.settings.seed)
+        return True
 
-    def end_epoch(self, epoch: int, sample: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    def epoch_ends(  # type: ignore[override]
+        self, epoch: int, source: VectorSource, optimizer: torch.optim.Optimizer
+    ) -> dict[str, float]:
         """Restart unused codes where that is due."""
         settings = self.settings
         due = settings.restart_every > 0 and epoch % settings.restart_every == 0
         if not due or epoch > _NO_RESTART_AFTER * settings.epochs:
             return {}
         generator = torch.Generator().manual_seed((settings.seed * 1_000_003 - epoch) % 2**63)
-        moved = self.restart_unused_codes(sample, generator)
+        moved = self.restart_unused_codes(source.sample, generator)
         for codebook, codes in zip(self.codebooks, moved, strict=True):
             for moments in optimizer.state[codebook].values():
                 if moments.shape == codebook.shape:
