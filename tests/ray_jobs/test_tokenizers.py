@@ -341,5 +341,5 @@ class TestCodebook:
 
 
 def test_an_unknown_recipe_is_named():
-    with pytest.raises(SettingError, match=r"no tokenizer 'bpe'; there are: .*rqvae"):
+    with pytest.raises(SettingError, match=r"tokenizer 'bpe' is none of .*rqvae"):
         recipe_class("bpe", "tokenizer")
