@@ -242,7 +242,8 @@ EVALUATE = Stage(
 Ranks the held-out item against the whole catalogue for every user: Recall and NDCG at 5, 10 and 20 and MRR beside
 popularity (counted on training positions only), SASRec and the champion, with intervals and paired differences, by
 popularity of the target and length of the history, and the coverage of the lists. Per-user values are in
-**evaluations**. Items of the history are left out, as in serving and when training stops early; what comes out with all
+**measurements**. Items of the history are left out, as in serving and when training stops early; what comes out with
+all
 items ranked, as published, stands beside it, and how far words move each model's lists.
 """,
 )
@@ -262,7 +263,7 @@ REGISTER = Stage(
         "evaluate",
         "steerability",
     ),
-    reads=("reviews", "items", "sequences", "preferences", "item_vectors", "semantic_ids", "evaluations"),
+    reads=("reviews", "items", "sequences", "preferences", "item_vectors", "semantic_ids", "measurements"),
     doc="""
 Registers the model in MLflow as `challenger`, with its card, signature, lineage and plots, and as `champion` when it
 passes the gate: above popularity, and beside the champion on the same day not worse, in no group of users and in no

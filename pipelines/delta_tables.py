@@ -58,7 +58,7 @@ _STAGE_OF = {
     "quarantine": "ingest",
     "interactions": "sequences",
     "llm_responses": "review_summaries",
-    "evaluations": "evaluate",
+    "measurements": "evaluate",
     "steering_probes": "preference_benchmark",
     "preference_evaluations": "steerability",
     "erasures": "erasure",

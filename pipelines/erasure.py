@@ -5,6 +5,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from pyarrow import fs
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
@@ -20,6 +21,7 @@ from pipelines.language.ledger import Ledger
 from pipelines.language.reading import ReviewLineSettings
 from pipelines.spark import stage_session
 from pipelines.stages.erasure import STAGE, ErasureSettings
+from schemas.addresses import filesystem_of
 from schemas.dataset import Dataset
 from schemas.erasures import ERASURES, NOTE, user_key
 from schemas.errors import DataError
@@ -27,7 +29,7 @@ from schemas.handoff import Handoff, StageReport, read_report, write_report
 from schemas.review_texts import MAX_REVIEW_WORDS
 from schemas.stage_request import StageRequest
 from schemas.table import Table
-from schemas.tables import TABLES
+from schemas.tables import RETIRED, TABLES
 
 
 def run(request: StageRequest) -> StageReport:
@@ -57,6 +59,7 @@ def run(request: StageRequest) -> StageReport:
 
     added = enter(spark, settings, request.dataset, users, request.partition_date(), chosen.reason, identity)
     _take_over_journals(spark, settings, request)
+    retired = _remove_retired(settings, request.dataset)
     steps = len(tables) + 1
     progress.update(0, steps, "looking for traces")
     words = settings.stages.get("text_vectors", {}).get("max_review_words", MAX_REVIEW_WORDS)
@@ -115,7 +118,7 @@ def run(request: StageRequest) -> StageReport:
         )
     return StageReport(
         stage=STAGE,
-        status="done" if sum(deleted.values()) or added else "reused",
+        status="done" if sum(deleted.values()) or added or retired else "reused",
         counts={
             "users": len(keys),
             "users_added": added,
@@ -123,6 +126,7 @@ def run(request: StageRequest) -> StageReport:
             "deleted": sum(deleted.values()),
             **{f"deleted.{name}": count for name, count in deleted.items() if count},
             "examples_removed": examples,
+            "retired_tables_removed": retired,
             "tables_with_history": sum(bool(p.history_until) for p in proof.tables),
             "files_removed": sum(p.files_removed for p in proof.tables),
         },
@@ -146,6 +150,17 @@ def _take_over_journals(spark: SparkSession, settings: Settings, request: StageR
             f"a language stage of data set {request.dataset} is running (it holds {folder / held[0]}); its answers may "
             "be about the users to forget: run the erasure when it has ended. Ingest refuses the users already"
         )
+
+
+def _remove_retired(settings: Settings, dataset: str) -> int:
+    """Remove the data set's tables of earlier releases, whose rows nothing reads, and return how many there were."""
+    removed = 0
+    for name in RETIRED:
+        files, root = filesystem_of(settings.table_uri(dataset, name))
+        if files.get_file_info(root).type == fs.FileType.Directory:
+            files.delete_dir(root)
+            removed += 1
+    return removed
 
 
 def _prove(

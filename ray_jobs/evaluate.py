@@ -7,31 +7,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.histories import Histories
-from ray_jobs.data.settings import for_comparison_only
+from ray_jobs.data.settings import for_comparison_only, training_data_settings
 from ray_jobs.data.tables import publish, table_exists, table_version
 from ray_jobs.data.training_data import TrainingData, read_training_data
-from ray_jobs.evaluation.evaluator import HISTORY, Ranked, evaluate, evaluate_sampled, evaluation_rows
+from ray_jobs.evaluation.evaluator import HISTORY, Ranked, evaluate, evaluate_sampled, measured
 from ray_jobs.evaluation.exposure import popularity_percentiles
-from ray_jobs.evaluation.metrics import bootstrap, paired
-from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS
+from ray_jobs.evaluation.measurements import Measured, compare, require_same_units, to_rows
+from ray_jobs.evaluation.slices import COLD, TARGET
 from ray_jobs.evaluation.translation import Translation
 from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.registry import runs, versions
-from ray_jobs.registry.provenance import EVALUATION_TAG
+from ray_jobs.registry.provenance import EVALUATION_TAG, PROTOCOL_TAG
 from ray_jobs.registry.results import counted, model_name
 from ray_jobs.registry.trained import BASELINE, RECOMMENDER
 from ray_jobs.stages.evaluate import STAGE, EvaluateSettings
 from schemas.errors import DataError
-from schemas.evaluations import EVALUATIONS
 from schemas.handoff import StageReport
+from schemas.measurements import MEASUREMENTS, NEXT_ITEM
 from schemas.model_versions import CHAMPION, CHAMPION_KEY, IDENTITY_TAG, PARTITION_TAG
 from schemas.stage_request import StageRequest
 
@@ -49,7 +47,7 @@ class Candidate:
     """A model to evaluate.
 
     Args:
-        model: name in `evaluations`, ``<recipe>@<run identity>``, and ``@<version>`` of histories with other targets.
+        model: name in `measurements`, ``<recipe>@<run identity>``, and ``@<version>`` of histories with other targets.
         role: task that trained it, or `CHAMPION`; empty for popularity, which has no words to follow.
         run_id: MLflow run that gets the numbers, empty for none.
         version: ``<name>/<version>`` of a registered version that the trained model is compared with.
@@ -74,6 +72,8 @@ def run(request: StageRequest) -> StageReport:
     progress = Progress(settings.home, STAGE)
     progress.update(0, 1, "reading tables")
     data = read_training_data(settings, request, codes=False, preferences=True)
+    how = training_data_settings(settings, request)
+    protocol = f"split={how.split.value} seen={'left out' if own.exclude_seen else 'ranked'}"
     candidates = [_popularity(request, data), *_trained(request, data, own)]
     outputs: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -82,10 +82,10 @@ def run(request: StageRequest) -> StageReport:
                 candidates.append(candidate)
             else:
                 outputs |= {CHAMPION: candidate.version, CHAMPION_DATA: trained_on or "as they are"}
-    uri = settings.table_uri(request.dataset, EVALUATIONS.name)
+    uri = settings.table_uri(request.dataset, MEASUREMENTS.name)
     before = table_version(uri) if table_exists(uri) else None
     counts: dict[str, float] = {"users": len(data.histories), "items": len(data.catalogue)}
-    reference: dict[str, Ranked] = {}
+    reference: dict[str, Measured] = {}
     rows = 0
     if any(candidate.run_id for candidate in candidates):
         runs.connect(settings)
@@ -95,23 +95,24 @@ def run(request: StageRequest) -> StageReport:
             progress.update(number * total + done, len(candidates) * total, note)
 
         known = data.catalogue if candidate.version else None
-        with phase(f"ranking with {candidate.label}") as found:
+        with phase(f"ranking with {candidate.label}") as ranked:
             results = evaluate(
                 candidate.recommender, data.histories, ("valid", "test"), own.exclude_seen, notify, known
             )
-            found["held-out items"] = sum(len(result.ranks) for result in results)
+            ranked["held-out items"] = sum(len(result.ranks) for result in results)
         if not all(len(result.ranks) for result in results):
             raise DataError(
                 "no history has an item before and at its held-out position in both splits: three items are needed, "
                 "and with training_data.split time an item on each side of both cuts"
             )
+        found = measured(results, candidate.model, data.histories, data.catalogue.item_ids, protocol)
         if not reference:
-            reference = {result.split: result for result in results}
-        table = evaluation_rows(results, candidate.model, data.histories, data.catalogue.item_ids)
-        partition = {"partition_date": request.partition_date(), "model": candidate.model}
-        handoff = publish(table, EVALUATIONS, uri, partition, request.identity())
+            reference = {one.split: one for one in found}
+            counts |= _targets(results, reference)
+        partition = {"partition_date": request.partition_date(), "task": NEXT_ITEM, "model": candidate.model}
+        handoff = publish(to_rows(found), MEASUREMENTS, uri, partition, request.identity())
         rows += handoff.rows
-        summary = summarise(results, reference)
+        summary = summarise(results, found, reference)
         with phase(f"words and other protocols with {candidate.label}"):
             if not candidate.version:
                 summary |= other_protocols(candidate.recommender, data.histories, own)
@@ -125,20 +126,25 @@ def run(request: StageRequest) -> StageReport:
             outputs |= beside_champion(candidate, results, data)
             counts["champion.unknown_targets"] = int(outputs[UNKNOWN_TARGETS])
         if candidate.run_id:
-            logged = summary | slice_means(results)
+            logged = summary | slice_means(found)
             runs.log_metrics(candidate.run_id, [(name, value, 0) for name, value in logged.items()])
-            runs.set_tags(candidate.run_id, {EVALUATION_TAG: json.dumps(asdict(own))})
+            runs.set_tags(candidate.run_id, {EVALUATION_TAG: json.dumps(asdict(own)), PROTOCOL_TAG: protocol})
             _log_lists(candidate, results)
-    for split, result in reference.items():
-        counts[f"{split}.targets_in_their_history"] = result.examples.seen_targets()
     progress.update(1, 1, f"{len(candidates)} models")
     return StageReport(
         stage=STAGE,
         status="reused" if handoff.version == before else "done",
-        handoffs={EVALUATIONS.name: replace(handoff, rows=rows)},
+        handoffs={MEASUREMENTS.name: replace(handoff, rows=rows)},
         counts={**counts, "rows": rows},
-        outputs=outputs,
+        outputs={**outputs, "protocol": protocol},
     )
+
+
+def _targets(results: Sequence[Ranked], by_split: Mapping[str, Measured]) -> dict[str, float]:
+    """How many targets stand in their own history, and how many nobody has met at a training position."""
+    counts = {f"{one.split}.targets_in_their_history": one.examples.seen_targets() for one in results}
+    unmet = {f"{split}.unmet_targets": int((one.slices[TARGET] == COLD).sum()) for split, one in by_split.items()}
+    return {**counts, **unmet}
 
 
 def _popularity(request: StageRequest, data: TrainingData) -> Candidate:
@@ -270,13 +276,19 @@ def _labelled(results: Sequence[Ranked]) -> list[tuple[str, Ranked]]:
     return [*((str(split), result) for split, result in served.items()), *alone]
 
 
-def summarise(results: Sequence[Ranked], reference: Mapping[str, Ranked]) -> dict[str, float]:
-    """`means`; of NDCG@10 the interval and what it has over `reference` (popularity); and the exposure of the lists."""
+def summarise(
+    results: Sequence[Ranked], found: Sequence[Measured], reference: Mapping[str, Measured]
+) -> dict[str, float]:
+    """`means`; of NDCG@10 the interval and what it has over `reference` (popularity); and the exposure of the lists.
+
+    Args:
+        found: `results` by user, in the same order.
+    """
     summary = means(results)
-    for result in results:
-        values = result.metrics()["ndcg_10"]
-        own = bootstrap(values)
-        gain = paired(values, _aligned(reference[result.split], result))
+    for result, one in zip(results, found, strict=True):
+        require_same_units(one, reference[one.split])
+        own = one.intervals(["ndcg_10"])["ndcg_10"]
+        gain = compare(one, reference[one.split], "ndcg_10")
         numbers = {
             "ndcg_10_low": own.low,
             "ndcg_10_high": own.high,
@@ -292,25 +304,18 @@ def summarise(results: Sequence[Ranked], reference: Mapping[str, Ranked]) -> dic
     return summary
 
 
-def slice_means(results: Sequence[Ranked]) -> dict[str, float]:
+def slice_means(found: Sequence[Measured]) -> dict[str, float]:
     """Means on the test split, as served, by popularity of the target and by length of the history."""
-    result = next(result for result in reversed(results) if result.split == "test")
-    values = result.metrics()
-    found: dict[str, float] = {}
-    for kind, names, bands in (
-        ("target", TARGET_BANDS, result.target_bands()),
-        ("length", LENGTH_BANDS, result.length_bands()),
-    ):
-        for name in names:
-            inside = bands == name
-            if inside.any():
-                label = f"test.{kind}.{name}"
-                found[f"{label}.users"] = float(inside.sum())
-                found |= {
-                    f"{label}.{metric}": round(float(values[metric][inside].mean()), 6)
-                    for metric in ("recall_10", "ndcg_10")
-                }
-    return found
+    served = next(one for one in reversed(found) if one.split == "test")
+    shown: dict[str, float] = {}
+    for kind, name, inside in served.groups():
+        label = f"test.{kind}.{name}"
+        shown[f"{label}.users"] = float(inside.sum())
+        shown |= {
+            f"{label}.{metric}": round(float(served.values[metric][inside].mean()), 6)
+            for metric in ("recall_10", "ndcg_10")
+        }
+    return shown
 
 
 def _log_lists(candidate: Candidate, results: Sequence[Ranked]) -> None:
@@ -324,8 +329,3 @@ def _log_lists(candidate: Candidate, results: Sequence[Ranked]) -> None:
         "held-out targets": percentiles[result.examples.targets],
     }
     runs.log_figure(candidate.run_id, list_popularity(shown), "plots/recommended_popularity.png")
-
-
-def _aligned(reference: Ranked, result: Ranked) -> np.ndarray:
-    assert np.array_equal(reference.examples.users, result.examples.users), "both rank the same users in one order"
-    return reference.metrics()["ndcg_10"]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
@@ -15,6 +14,7 @@ from infra.progress import Progress, phased
 from infra.settings import load_settings, stage_settings
 from ray_jobs.data.tables import input_partition
 from ray_jobs.evaluation.exposure import LIST_LENGTH
+from ray_jobs.evaluation.measurements import compare
 from ray_jobs.evaluation.metrics import Paired
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import aliases, plots, promotion, runs, versions
@@ -25,7 +25,6 @@ from ray_jobs.registry.model import input_example, log_model
 from ray_jobs.registry.model_card import EXPOSURE, CardContent, markdown
 from ray_jobs.registry.results import (
     ModelResult,
-    compare,
     counted,
     of_model,
     ranked_beside,
@@ -37,6 +36,7 @@ from ray_jobs.registry.steering_report import TAG as STEERING_TAG
 from ray_jobs.registry.trained import BASELINE, Trained
 from ray_jobs.stages.register import STAGE
 from schemas.handoff import StageReport
+from schemas.measurements import MEASUREMENTS
 from schemas.model_versions import (
     BEFORE_TAG,
     CHALLENGER,
@@ -76,9 +76,8 @@ def run(request: StageRequest) -> StageReport:
         return _report(client, found, "reused", {"versions_made": 0})
     with aliases.one_promoter(settings, name):
         progress.update(0, STEPS, "reading metrics")
-        evaluations = input_partition(settings, request, "evaluations")
-        everything = summarise(evaluations)
-        choice = choose(evaluations, everything, request.upstream, own)
+        everything = summarise(input_partition(settings, request, MEASUREMENTS.name))
+        choice = choose(everything, request.upstream, own)
         trained = choice.trained
         found = versions.find_version(client, name, trained.identity)
         champion = aliases.champion_of(client, name)
@@ -90,7 +89,7 @@ def run(request: StageRequest) -> StageReport:
                 return _completed(client, found)
             champion = None
 
-        results = with_slices(evaluations, _results(everything, request, choice))
+        results = with_slices(_results(everything, request, choice))
         bundle = load_bundle(trained.bundle_uri)
         audience = audience_of(settings, request)
         training_run = client.get_run(trained.run_id)
@@ -99,7 +98,7 @@ def run(request: StageRequest) -> StageReport:
                 settings=settings,
                 request=request,
                 own=own,
-                evaluations=evaluations,
+                everything=everything,
                 results=results,
                 choice=choice,
                 coverage=training_run.data.metrics.get(f"test.coverage_{LIST_LENGTH}"),
@@ -114,7 +113,7 @@ def run(request: StageRequest) -> StageReport:
             decision = promotion.Decision((*decision.checks, promotion.refused("rolled back", note)))
         content = replace(
             _card_content(request, trained, bundle, audience, results, name),
-            comparisons=_comparisons(evaluations, results, trained),
+            comparisons=_comparisons(results, trained),
             exposures=_exposures(client, training_run, request, choice.lost),
             decision=decision,
         )
@@ -154,10 +153,10 @@ def _results(everything: Sequence[ModelResult], request: StageRequest, choice: C
     return own + ranked_beside(everything, own, baselines, lost)
 
 
-def _comparisons(evaluations: pa.Table, results: list[ModelResult], trained: Trained) -> dict[str, Paired]:
+def _comparisons(results: list[ModelResult], trained: Trained) -> dict[str, Paired]:
     """What the model has over each other one; that over SASRec goes to its run, where evaluate put popularity's."""
     others = [result for result in results if result.model != results[0].model]
-    found = {result.label: compare(evaluations, results[0], result) for result in others}
+    found = {result.label: compare(results[0].measured, result.measured, "ndcg_10") for result in others}
     baseline = next((result.label for result in others if result.recipe == "sasrec"), None)
     if baseline is not None:
         over = found[baseline]

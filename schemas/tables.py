@@ -2,12 +2,12 @@
 
 from schemas.denoised_sequences import DENOISED_SEQUENCES
 from schemas.erasures import ERASURES
-from schemas.evaluations import EVALUATIONS
 from schemas.interactions import INTERACTIONS
 from schemas.item_descriptions import ITEM_DESCRIPTIONS
 from schemas.item_vectors import ITEM_VECTORS
 from schemas.items import ITEMS
 from schemas.llm_responses import LLM_RESPONSES
+from schemas.measurements import MEASUREMENTS
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
 from schemas.preferences import PREFERENCES
@@ -36,7 +36,7 @@ TABLES: dict[str, Table] = {
         ITEM_DESCRIPTIONS,
         ITEM_VECTORS,
         SEMANTIC_IDS,
-        EVALUATIONS,
+        MEASUREMENTS,
         RECOMMENDATIONS,
         TEXT_VECTORS,
         REVIEW_SENTIMENTS,
@@ -47,3 +47,6 @@ TABLES: dict[str, Table] = {
         ERASURES,
     )
 }
+
+RETIRED = ("evaluations",)
+"""Tables of earlier releases that nobody writes or reads. They hold ids of users: an erasure removes them whole."""

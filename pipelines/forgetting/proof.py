@@ -19,7 +19,7 @@ from pipelines.pages.render import write_page
 from schemas.addresses import filesystem_of
 from schemas.table_seal import check_log
 
-_IDS = ("user_id", "history_user_id")
+_IDS = ("user_id", "history_user_id", "unit_id")
 _COMPOSED = ("row_key", "raw", "sample_id")
 
 

@@ -21,6 +21,7 @@ from pipelines.language.validation import VERBS
 from schemas.erasures import ERASURES, user_key
 from schemas.items import ITEMS
 from schemas.llm_responses import LLM_RESPONSES
+from schemas.measurements import MEASUREMENTS, NEXT_ITEM
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
 from schemas.preferences import PREFERENCES
@@ -76,9 +77,13 @@ class Traces:
             case QUARANTINE.name:
                 lines = sf.concat_ws("\n", "raw", "row_key")
                 return frame.withColumn("_of", IdSearch(self.users).keys_of(lines)).where("size(_of) > 0")
-        if "user_id" not in table.column_names():
+            case MEASUREMENTS.name:
+                frame, column = frame.where(sf.col("task") == NEXT_ITEM), "unit_id"
+            case _:
+                column = "user_id"
+        if column not in table.column_names():
             return None
-        return theirs(frame, "user_id", self.keys(spark)).withColumn("_of", sf.array(_hash("user_id")))
+        return theirs(frame, column, self.keys(spark)).withColumn("_of", sf.array(_hash(column)))
 
     def of_benchmark(self, frame: DataFrame) -> DataFrame:
         """Rows of the preference benchmark that read their histories or say their words."""

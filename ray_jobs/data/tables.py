@@ -38,7 +38,7 @@ _STAGE_OF = {
     "reviews": "ingest",
     "items": "ingest",
     "interactions": "sequences",
-    "evaluations": "evaluate",
+    "measurements": "evaluate",
     "steering_probes": "preference_benchmark",
     "preference_evaluations": "steerability",
 }

@@ -12,6 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from infra.settings import Settings
 from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
+from ray_jobs.evaluation.measurements import compare
 from ray_jobs.evaluation.metrics import Paired
 from ray_jobs.registry import runs, versions
 from ray_jobs.registry.aliases import version_at
@@ -19,7 +20,6 @@ from ray_jobs.registry.results import (
     HEADINGS,
     PREFERENCE,
     ModelResult,
-    compare,
     counted,
     of_model,
     ranked_beside,
@@ -27,6 +27,7 @@ from ray_jobs.registry.results import (
 )
 from schemas.errors import DataError
 from schemas.handoff import read_report
+from schemas.measurements import MEASUREMENTS
 from schemas.model_versions import (
     CHALLENGER,
     CHAMPION,
@@ -226,15 +227,14 @@ def report(settings: Settings, dataset: str, partition: str, users: int = 3) -> 
     sequences = {row["user_id"]: row for row in input_partition(settings, request, "sequences").to_pylist()}
     said = newest_preferences(source.partition("preferences"))
     titles = {row["item_id"]: row["title"] or row["item_id"] for row in newest_items(settings, request).to_pylist()}
-    evaluations = input_partition(settings, request, "evaluations")
-    everything = summarise(evaluations)
+    everything = summarise(input_partition(settings, request, MEASUREMENTS.name))
     own = of_model(everything, version.tags[IDENTITY_TAG])
     baselines = {
         "sasrec": source.outputs("train_baseline").get("run_identity", ""),
         "popularity": counted(dataset, partition),
     }
     beside = ranked_beside(everything, own, baselines, version.tags.get(INSTEAD_TAG, ""))
-    comparisons = {result.label: compare(evaluations, own[0], result) for result in beside}
+    comparisons = {result.label: compare(own[0].measured, result.measured, "ndcg_10") for result in beside}
 
     title = f"Penchant: {dataset}, {partition}"
     lines = ["=" * len(title), title, "=" * len(title)]

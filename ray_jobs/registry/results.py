@@ -1,15 +1,15 @@
-"""Averages, slices and paired comparisons from the per-user rows of `evaluations`."""
+"""Averages and slices of the models of a day, from what `measurements` says of each user."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ray_jobs.evaluation.metrics import METRICS, Interval, Paired, bootstrap_each, paired
-from ray_jobs.evaluation.slices import LENGTH_BANDS, TARGET_BANDS, length_bands
+from ray_jobs.evaluation.measurements import Measured, from_rows
+from ray_jobs.evaluation.metrics import METRICS, Interval
+from ray_jobs.evaluation.slices import LENGTH, TARGET
 from schemas.errors import DataError
+from schemas.measurements import NEXT_ITEM
 
 PREFERENCE = "history+preference"
 BASELINES = ("sasrec", "popularity")
@@ -20,6 +20,8 @@ HEADINGS = {
     "mrr": "MRR",
 }
 BY_TARGET, BY_LENGTH = "target's popularity", "items in the history"
+KINDS = {TARGET: BY_TARGET, LENGTH: BY_LENGTH}
+"""What slices group by, for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +45,28 @@ class ModelResult:
     """What one model reached on one split under one condition.
 
     Args:
-        model: name in `evaluations`, with the run identity.
-        condition: what the model was given.
-        users: how many were evaluated.
+        measured: its numbers, user by user.
         slices: the same for groups of users, where they were asked for.
     """
 
-    model: str
-    condition: str
-    users: int
+    measured: Measured
     metrics: Mapping[str, Interval]
     slices: Sequence[SliceResult] = ()
+
+    @property
+    def model(self) -> str:
+        """Name in `measurements`, with the run identity."""
+        return self.measured.model
+
+    @property
+    def condition(self) -> str:
+        """What the model was given."""
+        return self.measured.condition
+
+    @property
+    def users(self) -> int:
+        """How many were evaluated."""
+        return len(self.measured)
 
     @property
     def recipe(self) -> str:
@@ -67,7 +80,7 @@ class ModelResult:
 
 
 def model_name(recipe: str, identity: str, version: str = "") -> str:
-    """Name of a model in `evaluations`.
+    """Name of a model in `measurements`.
 
     Args:
         version: of histories whose targets are not those of the table sequences; such models compare with each other
@@ -95,99 +108,38 @@ def version_of(model: str) -> str:
     return "@".join(model.split("@")[2:])
 
 
-def summarise(evaluations: pa.Table, split: str = "test") -> list[ModelResult]:
+def summarise(rows: pa.Table, split: str = "test") -> list[ModelResult]:
     """One result per model and condition of `split`, sorted by model and condition.
 
-    A model whose rows lack a metric, because they are older than the metric, is left out.
+    A model that lacks a metric, because its rows are older than the metric, is left out.
+
+    Args:
+        rows: of the table `measurements`.
 
     Raises:
-        DataError: the table has no complete row of the split.
+        DataError: no model has all metrics on the split.
     """
-    complete = evaluations.filter(pc.equal(evaluations.column("split"), split))
-    for name in METRICS:
-        if name not in complete.column_names:
-            complete = complete.slice(0, 0)
-            break
-        complete = complete.filter(pc.is_valid(complete.column(name)))
-    if complete.num_rows == 0:
-        raise DataError(f"table evaluations has no {split} row for this partition; run the evaluate stage first")
-    pairs = complete.select(["model", "condition"]).group_by(["model", "condition"]).aggregate([]).to_pylist()
-    results = []
-    for model, condition in sorted((pair["model"], pair["condition"]) for pair in pairs):
-        rows = _rows(complete, model, condition, split)
-        values = {name: _values(rows, name) for name in METRICS}
-        results.append(
-            ModelResult(model=model, condition=condition, users=rows.num_rows, metrics=bootstrap_each(values))
-        )
-    return results
+    complete = [one for one in from_rows(rows, NEXT_ITEM, split) if one.values.keys() >= set(METRICS)]
+    if not complete:
+        raise DataError(f"table measurements has no {split} row for this partition; run the evaluate stage first")
+    return [ModelResult(measured=one, metrics=one.intervals(METRICS)) for one in complete]
 
 
-def _rows(evaluations: pa.Table, model: str, condition: str, split: str) -> pa.Table:
-    """Rows of one model, by user."""
-    wanted = (pc.field("model") == model) & (pc.field("condition") == condition) & (pc.field("split") == split)
-    return evaluations.filter(wanted).sort_by("user_id")
-
-
-def _values(rows: pa.Table, name: str) -> np.ndarray:
-    return rows.column(name).to_numpy().astype(np.float64)
-
-
-def with_slices(evaluations: pa.Table, results: Sequence[ModelResult], split: str = "test") -> list[ModelResult]:
+def with_slices(results: Sequence[ModelResult]) -> list[ModelResult]:
     """`results` with their `slices`: by popularity of the target, then by length of the history; no empty one."""
+    return [replace(result, slices=_slices(result.measured)) for result in results]
+
+
+def _slices(found: Measured) -> list[SliceResult]:
     return [
-        replace(result, slices=_slices(_rows(evaluations, result.model, result.condition, split))) for result in results
-    ]
-
-
-def _slices(rows: pa.Table) -> list[SliceResult]:
-    groups = (
-        (BY_TARGET, TARGET_BANDS, rows.column("target_band").to_numpy()),
-        (BY_LENGTH, LENGTH_BANDS, length_bands(rows.column("items_before").to_numpy())),
-    )
-    values = {name: _values(rows, name) for name in SLICE_METRICS}
-    found = []
-    for kind, names, bands in groups:
-        for name in names:
-            inside = bands == name
-            if inside.any():
-                metrics = bootstrap_each({metric: column[inside] for metric, column in values.items()})
-                found.append(SliceResult(kind=kind, name=name, users=int(inside.sum()), metrics=metrics))
-    return found
-
-
-def compare(
-    evaluations: pa.Table, own: ModelResult, other: ModelResult, metric: str = "ndcg_10", split: str = "test"
-) -> Paired:
-    """What `own` has over `other` in `metric`, over the users that both were evaluated on.
-
-    Raises:
-        DataError: there is no such user.
-    """
-    mine, theirs = (_rows(evaluations, result.model, result.condition, split) for result in (own, other))
-    shared = pc.is_in(mine.column("user_id"), theirs.column("user_id").combine_chunks())
-    both = mine.filter(shared)
-    if both.num_rows == 0:
-        raise DataError(f"{own.model} and {other.model} were evaluated on no user in common: run evaluate for both")
-    theirs = theirs.filter(pc.is_in(theirs.column("user_id"), both.column("user_id").combine_chunks()))
-    return paired(_values(both, metric), _values(theirs, metric))
-
-
-def same_users(
-    evaluations: pa.Table, own: ModelResult, other: ModelResult, split: str = "test"
-) -> tuple[pa.Table, pa.Table]:
-    """Rows of both models by user, where both were asked for the same items of the same users.
-
-    Raises:
-        DataError: they were not, because the histories have changed between the evaluations.
-    """
-    mine, theirs = (_rows(evaluations, result.model, result.condition, split) for result in (own, other))
-    asked = ["user_id", "target_item_id"]
-    if not mine.select(asked).equals(theirs.select(asked)):
-        raise DataError(
-            f"{own.model} and {other.model} were evaluated on other users or targets: run the evaluate stage for both "
-            "on the same sequences"
+        SliceResult(
+            kind=KINDS.get(kind, kind),
+            name=name,
+            users=int(inside.sum()),
+            metrics=found.intervals(SLICE_METRICS, inside),
         )
-    return mine, theirs
+        for kind, name, inside in found.groups()
+    ]
 
 
 def of_model(results: Sequence[ModelResult], identity: str) -> list[ModelResult]:
@@ -202,7 +154,7 @@ def of_model(results: Sequence[ModelResult], identity: str) -> list[ModelResult]
     if not mine:
         known = ", ".join(sorted({result.model for result in results}))
         raise DataError(
-            f"table evaluations has no rows of the model of run {identity} (it has: {known}); run the evaluate stage"
+            f"table measurements has no rows of the model of run {identity} (it has: {known}); run the evaluate stage"
         )
     return sorted(mine, key=lambda result: (result.condition != PREFERENCE, result.condition))
 

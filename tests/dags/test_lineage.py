@@ -21,7 +21,7 @@ def test_a_stage_tells_the_tables_that_it_read_and_wrote_at_their_versions(airfl
 
     operator = TellsLineage()
     operator.read = {"sequences": handoff("sequences", 7, 400)}
-    operator.written = {"evaluations": handoff("evaluations", 3, 2400, "s3://lake/shop"), "x": handoff("x", 0, 1)}
+    operator.written = {"measurements": handoff("measurements", 3, 2400, "s3://lake/shop"), "x": handoff("x", 0, 1)}
     found = operator.get_openlineage_facets_on_complete(None)
     assert isinstance(found, OperatorLineage)
     (read,) = [json.loads(Serde.to_json(each)) for each in found.inputs]
@@ -32,7 +32,7 @@ def test_a_stage_tells_the_tables_that_it_read_and_wrote_at_their_versions(airfl
     assert read["facets"]["documentation"]["description"] == SEQUENCES.description
     wrote = [json.loads(Serde.to_json(each)) for each in found.outputs]
     assert [(each["namespace"], each["name"]) for each in wrote] == [
-        ("s3://lake", "shop/evaluations"),
+        ("s3://lake", "shop/measurements"),
         ("file", "/w/shop/x"),
     ]
     assert wrote[0]["outputFacets"]["outputStatistics"]["rowCount"] == 2400

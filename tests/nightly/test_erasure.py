@@ -93,6 +93,7 @@ def _rows(settings: Settings) -> dict[str, list[dict[str, Any]]]:
         {**sample, "sample_id": f"{STAYS}@3", "history_user_id": STAYS, "preference": SHARED,
          "random": f"{LINE[GONE]}. {SHARED}"},
     ]  # fmt: skip
+    rows["measurements"] = [{"unit_id": user, "task": "next_item"} for user in WORDS]
     rows["preference_evaluations"] = [
         {"sample_id": name, "model": "m"} for name in (f"{GONE}@2", "i1>i2:i1", f"{STAYS}@1", f"{STAYS}@2")
     ]
@@ -119,7 +120,7 @@ def _whole(row: dict[str, Any], table: Table) -> dict[str, Any]:
             return AT
         if pa.types.is_date(kind):
             return AT.date()
-        return [] if pa.types.is_list(kind) else pa.scalar(0, pa.int8()).cast(kind).as_py()
+        return [] if pa.types.is_list(kind) or pa.types.is_map(kind) else pa.scalar(0, pa.int8()).cast(kind).as_py()
 
     return {c.name: filler(c.type) for c in table.columns if not c.nullable} | row
 
@@ -135,6 +136,8 @@ def warehouse(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
         rows = own.get(name, [{"user_id": user} for user in WORDS] if "user_id" in table.column_names() else [{}])
         data = pa.Table.from_pylist([_whole(row, table) for row in rows], schema=table.arrow_schema())
         write_deltalake(settings.table_uri("shop", name), data, partition_by=list(table.partition_by))
+    retired = pa.table({"user_id": list(WORDS)})
+    write_deltalake(settings.table_uri("shop", "evaluations"), retired)
     folder = journal_dir(settings.home, "shop")
     requests = _requests(settings)
     for name in ("gone", "stays"):
@@ -190,6 +193,7 @@ def test_a_user_is_gone_everywhere_although_the_first_try_was_killed(
         )
         left[name] = len(rows)
         assert left[name] == LEFT.get(name, 1), name
+    assert not Path(warehouse.table_uri("shop", "evaluations")).exists(), "a table of an earlier release goes whole"
     keys = {row["request_key"] for row in _table(warehouse, "llm_responses")}
     stay = {name: request_key(text) for name, text in _requests(warehouse).items()}
     assert keys == {key for name, key in stay.items() if name.startswith("stays")}

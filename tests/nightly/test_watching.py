@@ -96,7 +96,7 @@ def test_a_whole_day_succeeds_quietly_and_its_lineage_is_written(watched):
     assert (wrote["namespace"], wrote["name"]) == ("file", "/w/sequences")
     assert wrote["facets"]["version"]["datasetVersion"] == "2"
     assert wrote["outputFacets"]["outputStatistics"]["rowCount"] == 10
-    assert [each["name"] for each in told["daily_retrain.evaluate"]["outputs"]] == ["/w/evaluations"]
+    assert [each["name"] for each in told["daily_retrain.evaluate"]["outputs"]] == ["/w/measurements"]
     failed = [e for e in events if e["eventType"] == "FAIL" and e["job"]["name"] == "daily_retrain.sequences"]
     assert len(failed) == 1
 

@@ -25,7 +25,7 @@ WRITES = {
     "ingest": ("reviews", "items"),
     "sequences": ("sequences",),
     "preferences": ("preferences",),
-    "evaluate": ("evaluations",),
+    "evaluate": ("measurements",),
 }
 OUTPUTS = {
     "sequences": {"content": "c"},

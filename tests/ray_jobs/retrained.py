@@ -16,6 +16,6 @@ def registered_version(warehouse, recipe="popularity", overrides=None, **given):
     beside = {"champion.model": f"penchant-planted/{champion}"} if champion else {}
     evaluated = evaluate.run(warehouse.request("evaluate", upstream={**upstream, **beside}, inputs=inputs))
     upstream |= {f"evaluate.{name}": value for name, value in evaluated.outputs.items()}
-    inputs["evaluations"] = evaluated.handoffs["evaluations"]
+    inputs["measurements"] = evaluated.handoffs["measurements"]
     report = register.run(warehouse.request("register", upstream=upstream, inputs=inputs))
     return f"{report.outputs['model_name']}/{report.outputs['version']}", trained

@@ -5,8 +5,10 @@ from small_world import small_catalogue, small_histories
 
 from ray_jobs.data.batches import InMemoryExamples, make_batch
 from ray_jobs.data.examples import evaluation_examples
-from ray_jobs.evaluation.evaluator import evaluate, evaluate_sampled, evaluation_rows
-from ray_jobs.evaluation.slices import popularity_bands, training_counts
+from ray_jobs.evaluation.evaluator import evaluate, evaluate_sampled, measured
+from ray_jobs.evaluation.measurements import from_rows, to_rows
+from ray_jobs.evaluation.metrics import METRICS
+from ray_jobs.evaluation.slices import length_bands, popularity_bands, training_counts
 from ray_jobs.recipes.generative.base import rank_in_list
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recipes.sequential.popularity import Popularity
@@ -14,7 +16,7 @@ from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.base import ScoringRecommender, best
 from ray_jobs.recommenders.bundle import Bundle
 from schemas.columns import PAD
-from schemas.evaluations import EVALUATIONS
+from schemas.measurements import MEASUREMENTS
 
 
 class Fixed(ScoringRecommender):
@@ -68,23 +70,24 @@ def test_popularity_counts_training_positions_only():
     assert model.counts.tolist() == expected.tolist()
 
 
-def test_rows_of_the_evaluations_table():
+def test_rows_of_the_measurements_table():
     catalogue, histories = small_catalogue(), small_histories()
     model = Popularity(PopularitySettings(), catalogue)
     model.fit_counts(histories)
     told = []
     results = evaluate(model, histories, exclude_seen=False, notify=lambda done, total, _: told.append((done, total)))
-    rows = evaluation_rows(results, "popularity@x", histories, catalogue.item_ids)
-    assert rows.num_rows == 2 * len(histories)
-    assert told[-1] == (rows.num_rows, rows.num_rows)
-    assert set(rows.column_names) == set(EVALUATIONS.column_names()) - {"partition_date"}
-    test = [row for row in rows.to_pylist() if row["split"] == "test"]
+    found = measured(results, "popularity@x", histories, catalogue.item_ids, "split=last")
+    rows = to_rows(found)
+    assert rows.num_rows == 2 * len(histories) * len(METRICS)
+    assert told[-1] == (2 * len(histories), 2 * len(histories))
+    assert set(rows.column_names) == set(MEASUREMENTS.column_names()) - {"partition_date"}
+    (test,) = from_rows(rows.take(np.random.default_rng(0).permutation(rows.num_rows)), "next_item", "test")
     examples = evaluation_examples(histories, "test", 20)
-    for row, target in zip(test, examples.targets, strict=True):
-        score = model.counts[target]
-        assert row["rank"] == int((model.counts >= score).sum())
-        assert row["target_item_id"] == catalogue.item_ids[target]
-        assert row["ndcg_10"] == pytest.approx(1 / np.log2(row["rank"] + 1) if row["rank"] <= 10 else 0)
+    assert test.units.to_pylist() == [histories.user_ids[user] for user in examples.users]
+    assert test.targets.to_pylist() == [catalogue.item_ids[target] for target in examples.targets]
+    ranks = np.array([int((model.counts >= model.counts[target]).sum()) for target in examples.targets])
+    assert test.values["mrr"].tolist() == (1 / ranks).tolist()
+    assert test.values["ndcg_10"].tolist() == np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0).tolist()
 
 
 @pytest.mark.parametrize("unseen", [True, False])
@@ -134,10 +137,10 @@ def test_bands_and_lists_of_an_evaluation_rest_on_training_positions():
     assert result.counts.tolist() == training_counts(histories, 30).tolist()
     assert result.counts.sum() == sum(histories.valid_position)
     assert result.lists.tolist() == [list(range(29, 19, -1))] * 60
-    rows = evaluation_rows([result], "m", histories, catalogue.item_ids).to_pylist()
+    (found,) = measured([result], "m", histories, catalogue.item_ids, "split=last")
     bands = popularity_bands(result.counts)
-    assert [row["target_band"] for row in rows] == [bands[items[-1]] for items in histories.items]
-    assert [row["items_before"] for row in rows] == [len(items) - 1 for items in histories.items]
+    assert found.slices["target"].tolist() == [bands[items[-1]] for items in histories.items]
+    assert found.slices["length"].tolist() == length_bands([len(items) - 1 for items in histories.items]).tolist()
 
 
 def test_a_model_that_knows_nothing_earns_nothing_whatever_its_order():

@@ -18,9 +18,9 @@ from ray_jobs.data.tables import (
     upsert,
 )
 from schemas.errors import DataError
-from schemas.evaluations import EVALUATIONS
 from schemas.handoff import Handoff
 from schemas.item_vectors import ITEM_VECTORS
+from schemas.measurements import MEASUREMENTS
 from schemas.table import Column, Table
 
 
@@ -123,22 +123,21 @@ def test_rows_that_break_the_contract_are_refused_before_a_commit(uri, rows, mes
 
 
 def test_partitions_of_several_columns_and_dates(tmp_path):
-    uri = str(tmp_path / "evaluations")
+    uri = str(tmp_path / "measurements")
     day = dt.date.fromisoformat(PARTITION)
 
-    def rows(ndcg):
-        schema = EVALUATIONS.arrow_schema()
-        known = {"user_id": "u", "split": "test", "condition": "history", "target_item_id": "i", "ndcg_10": ndcg}
-        given = {f.name: known.get(f.name, None if f.nullable else 0) for f in schema}
-        fields = [f for f in schema if f.name not in ("model", "partition_date")]
+    def rows(value):
+        given = {"unit_id": "u", "split": "test", "condition": "history", "metric": "mrr", "protocol": "split=last"}
+        given |= {"value": value, "slices": [("target", "head"), ("length", "5-9")]}
+        fields = [f for f in MEASUREMENTS.arrow_schema() if f.name not in MEASUREMENTS.partition_by]
         return pa.Table.from_pylist([given], schema=pa.schema(fields))
 
     for model, value in (("a", 0.5), ("b", 0.25), ("a", 0.75), ("a", 0.75)):
-        publish(rows(value), EVALUATIONS, uri, {"partition_date": day, "model": model}, IDENTITY)
-    found = read_table(uri).sort_by("model").select(["model", "ndcg_10", "partition_date"]).to_pylist()
+        publish(rows(value), MEASUREMENTS, uri, {"partition_date": day, "task": "t", "model": model}, IDENTITY)
+    found = read_table(uri).sort_by("model").select(["model", "value", "partition_date"]).to_pylist()
     assert found == [
-        {"model": "a", "ndcg_10": 0.75, "partition_date": day},
-        {"model": "b", "ndcg_10": 0.25, "partition_date": day},
+        {"model": "a", "value": 0.75, "partition_date": day},
+        {"model": "b", "value": 0.25, "partition_date": day},
     ]
     assert table_version(uri) == 3
 

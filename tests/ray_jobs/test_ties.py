@@ -166,6 +166,6 @@ def test_a_model_of_one_version_is_not_evaluated_on_another(warehouse):
         evaluate.run(warehouse.request("evaluate", upstream=upstream))
     report = evaluate.run(warehouse.request("evaluate", upstream=upstream, overrides=overrides))
     assert report.status == "done"
-    models = set(read_table(warehouse.uri("evaluations"))["model"].to_pylist())
+    models = set(read_table(warehouse.uri("measurements"))["model"].to_pylist())
     assert len(models) == 2
     assert all(model.endswith("@ties-shuffled-0") for model in models)

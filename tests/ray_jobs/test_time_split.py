@@ -1,6 +1,7 @@
 import datetime as dt
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from infra.errors import SettingError
@@ -100,6 +101,8 @@ def test_a_model_of_one_split_is_not_evaluated_on_the_other(by_time):
     with pytest.raises(DataError, match="trained on histories 'time-split', and these are 'as they are'"):
         evaluate.run(by_time.request("evaluate", upstream=upstream))
     report = evaluate.run(by_time.request("evaluate", upstream=upstream, overrides=BY_TIME))
-    rows = read_table(by_time.uri("evaluations"))
+    rows = read_table(by_time.uri("measurements"))
     assert {model.rsplit("@", 1)[-1] for model in rows["model"].to_pylist()} == {"time-split"}
-    assert report.counts["rows"] == rows.num_rows < 2 * 2 * len(_data(by_time).histories)
+    assert rows["protocol"].unique().to_pylist() == ["split=time seen=left out"] == [report.outputs["protocol"]]
+    users = {split: len(rows.filter(pc.field("split") == split)["unit_id"].unique()) for split in ("valid", "test")}
+    assert users["test"] < users["valid"] <= len(_data(by_time).histories)

@@ -1,7 +1,6 @@
 """A small trained model with its tables, as the stages before `register` leave them."""
 
 import datetime as dt
-import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import torch
 from infra.settings import Settings, load_settings
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.tables import publish
+from ray_jobs.evaluation.metrics import per_user
+from ray_jobs.evaluation.slices import length_bands
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.bundle import save_bundle
 from ray_jobs.registry import runs
@@ -101,37 +102,30 @@ class World:
         path = save_bundle(self.home / "models" / request.identity().key(), model, {})
         return {"bundle_uri": str(path), "mlflow_run_id": run_id, "run_identity": request.identity().key()}
 
-    def evaluate(self, ranks, day=DAY, users=None):
-        """Rows of `evaluations`: model -> function of the user's number that gives the rank of the target."""
+    def evaluate(self, ranks, protocol="split=last"):
+        """Rows of `measurements`: model -> function of the user's number that gives the rank of the target."""
         world = self
         for model, rank_of in ranks.items():
             rows = []
-            for number, user in enumerate(USERS[:users]):
+            for number, user in enumerate(USERS):
                 for split in ("valid", "test"):
-                    rank = rank_of(number)
-                    gain = 1 / math.log2(rank + 1)
-                    rows.append(
+                    before = len(history_of(number)) - 1
+                    slices = {"target": ("cold", "tail", "head")[number % 3], "length": str(length_bands([before])[0])}
+                    rows += [
                         {
-                            "user_id": user,
                             "split": split,
                             "condition": "history",
-                            "target_item_id": history_of(number)[-1],
-                            "history_length": len(history_of(number)) - 1,
-                            "rank": rank,
-                            "recall_5": float(rank <= 5),
-                            "recall_10": float(rank <= 10),
-                            "ndcg_5": gain * (rank <= 5),
-                            "ndcg_10": gain * (rank <= 10),
-                            "recall_20": float(rank <= 20),
-                            "ndcg_20": gain * (rank <= 20),
-                            "mrr": 1 / rank,
-                            "items_before": len(history_of(number)) - 1,
-                            "target_training_count": number % 3,
-                            "target_band": ("cold", "tail", "head")[number % 3],
+                            "unit_id": user,
+                            "metric": metric,
+                            "value": float(values[0]),
+                            "target": history_of(number)[-1],
+                            "slices": list(slices.items()),
+                            "protocol": protocol,
                         }
-                    )
-            partition = {"partition_date": dt.date.fromisoformat(day), "model": model}
-            world = world.publish("evaluations", rows, partition)
+                        for metric, values in per_user([rank_of(number)]).items()
+                    ]
+            partition = {"partition_date": dt.date.fromisoformat(DAY), "task": "next_item", "model": model}
+            world = world.publish("measurements", rows, partition)
         return world
 
     def request(self, stage, upstream, **changes):

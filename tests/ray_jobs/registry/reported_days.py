@@ -158,7 +158,7 @@ class Days:
         measured = {"mendertok.test.ndcg_10": ndcg, "mendertok.test.recall_10": 1.8 * ndcg}
         measured |= {"sasrec.test.ndcg_10": 0.075, "popularity.test.ndcg_10": 0.05, "users": 400}
         measured |= {} if first else {"champion.test.ndcg_10": 0.081}
-        self.report(day, "evaluate", 14.0, measured, {"evaluations": 2400})
+        self.report(day, "evaluate", 14.0, measured, {"measurements": 2400})
         decision = f"{'promoted' if promoted else 'kept'}: {note}"
         registered = {"model_name": NAME, "version": number, "decision": decision}
         self.report(day, "register", 11.0, {"promoted": int(promoted)}, **registered)

@@ -13,6 +13,7 @@ from ray_jobs import evaluate, register
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.tables import read_table
 from ray_jobs.data.training_data import read_training_data
+from ray_jobs.evaluation.metrics import METRICS
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.bundle import save_bundle
 from ray_jobs.registry import runs
@@ -65,11 +66,11 @@ def test_a_champion_of_yesterday_is_ranked_on_todays_users_and_the_gate_says_so(
     assert report.outputs["champion_unknown_targets"] == "6"
     assert report.counts["champion.unknown_targets"] == 6
     assert 0 < float(report.outputs["champion_coverage_10"]) == report.counts["champion.test.coverage_10"] <= 30 / 31
-    table = read_table(world.settings.table_uri("tiny", "evaluations")).to_pylist()
+    table = read_table(world.settings.table_uri("tiny", "measurements")).to_pylist()
     rows = [row for row in table if row["model"] == f"champion@{NAME}/1"]
-    assert len(rows) == 2 * 24
+    assert len(rows) == 2 * 24 * len(METRICS)
     assert {row["partition_date"] for row in rows} == {dt.date.fromisoformat(NEXT)}
-    missed = [row["user_id"] for row in rows if row["split"] == "test" and row["rank"] is None]
+    missed = [row["unit_id"] for row in rows if (row["split"], row["metric"], row["value"]) == ("test", "mrr", 0)]
     assert sorted(missed) == ["u00", "u04", "u08", "u12", "u16", "u20"]
     assert not any("champion" in name for name in MlflowClient().get_run(_run(request)).data.metrics)
     assert report.outputs["champion_words_success"] == report.outputs["train_recommender_words_success"] == "0.000000"

@@ -1,11 +1,13 @@
 import math
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
+from ray_jobs.evaluation.measurements import Measured, compare, require_same_units, to_rows
 from ray_jobs.evaluation.metrics import METRICS, Interval, Paired, per_user
+from ray_jobs.evaluation.slices import length_bands
 from ray_jobs.registry import plots
 from ray_jobs.registry.model_card import EXPOSURE, LONGEST, CardContent, markdown
 from ray_jobs.registry.promotion import Decision, coverage, quality, refused
@@ -15,7 +17,6 @@ from ray_jobs.registry.results import (
     HEADINGS,
     ModelResult,
     SliceResult,
-    compare,
     of_model,
     ranked_beside,
     summarise,
@@ -34,7 +35,19 @@ def result(model, condition="history", mean=0.1):
         SliceResult(kind=kind, name=name, users=700, metrics=metrics)
         for kind, name in ((BY_TARGET, "head"), (BY_TARGET, "cold"), (BY_LENGTH, "5-9"))
     ]
-    return ModelResult(model=model, condition=condition, users=1429, metrics=metrics, slices=slices)
+    units = pa.array([f"u{user:04}" for user in range(1429)])
+    measured = Measured(
+        model=model,
+        task="next_item",
+        split="test",
+        condition=condition,
+        protocol="split=last",
+        units=units,
+        targets=units,
+        slices={},
+        values={},
+    )
+    return ModelResult(measured=measured, metrics=metrics, slices=slices)
 
 
 def test_bars_carry_intervals_and_labels():
@@ -69,29 +82,38 @@ def test_code_use_counts_unused_codes():
     assert labels == [f"level 1: 2 of 4 used, perplexity {perplexity:.1f}", "level 2: 4 of 4 used, perplexity 4.0"]
 
 
-def rows(model, split, condition, ranks):
-    return [
-        {
-            "user_id": f"u{user}",
-            "model": model,
-            "split": split,
-            "condition": condition,
-            "items_before": 4 + user,
-            "target_band": "cold" if user else "head",
-            **{name: float(values[0]) for name, values in per_user([rank]).items()},
-        }
-        for user, rank in enumerate(ranks)
-    ]
+def rows(model, split, condition, ranks, protocol="split=last", first=0):
+    users = range(first, first + len(ranks))
+    return to_rows(
+        [
+            Measured(
+                model=model,
+                task="next_item",
+                split=split,
+                condition=condition,
+                protocol=protocol,
+                units=pa.array([f"u{user}" for user in users]),
+                targets=pa.array([f"i{user}" for user in users]),
+                slices={
+                    "target": np.array(["cold" if user else "head" for user in users]),
+                    "length": length_bands([4 + user for user in users]),
+                },
+                values=per_user(ranks),
+            )
+        ]
+    )
 
 
 def test_averages_per_model_and_condition():
-    table = pa.Table.from_pylist(
-        rows("mendertok@one", "test", "history", [1, 20])
-        + rows("mendertok@one", "test", "history+preference", [1, 1])
-        + rows("mendertok@one", "valid", "history", [20, 20])
-        + rows("popularity@pop", "test", "history", [7, 7])
-        + rows("sasrec@old", "test", "history", [20, 20])
-        + rows("sasrec@base", "test", "history", [2, 2])
+    table = pa.concat_tables(
+        [
+            rows("mendertok@one", "test", "history", [1, 20]),
+            rows("mendertok@one", "test", "history+preference", [1, 1]),
+            rows("mendertok@one", "valid", "history", [20, 20]),
+            rows("popularity@pop", "test", "history", [7, 7]),
+            rows("sasrec@old", "test", "history", [20, 20]),
+            rows("sasrec@base", "test", "history", [2, 2]),
+        ]
     )
     everything = summarise(table)
     mine = of_model(everything, "one")
@@ -103,33 +125,38 @@ def test_averages_per_model_and_condition():
     baseline = of_model(everything, "base")
     beside = [r.model for r in ranked_beside(everything, baseline, BASE, "one")]
     assert beside == [mine[0].model, "popularity@pop"], "the recommender that lost, and no other SASRec"
-    with_groups = with_slices(table, mine)[1].slices
+    with_groups = with_slices(mine)[1].slices
     assert [(s.kind, s.name, s.users, s.metrics["recall_10"].mean) for s in with_groups] == [
         (BY_TARGET, "head", 1, 1.0),
         (BY_TARGET, "cold", 1, 0.0),
         (BY_LENGTH, "1-4", 1, 1.0),
         (BY_LENGTH, "5-9", 1, 0.0),
     ]
-    assert compare(table, mine[0], mine[1]).difference.mean == 0.5
+    assert compare(mine[0].measured, mine[1].measured, "ndcg_10").difference.mean == 0.5
     with pytest.raises(DataError, match="no valid row"):
-        summarise(pa.Table.from_pylist(rows("a@b", "test", "history", [1])), "valid")
+        summarise(rows("a@b", "test", "history", [1]), "valid")
 
 
-def test_rows_from_before_a_metric_are_left_out():
-    old = [{**row, "mrr": None} for row in rows("sasrec@old", "test", "history", [1])]
+def test_a_model_that_lacks_a_metric_is_left_out_and_one_that_lacks_units_of_it_is_refused():
+    old = rows("sasrec@old", "test", "history", [1, 3])
     new = rows("sasrec@new", "test", "history", [1, 2])
-    assert [r.model for r in summarise(pa.Table.from_pylist(new + old))] == ["sasrec@new"]
+    without = old.filter(pc.field("metric") != "mrr")
+    assert [r.model for r in summarise(pa.concat_tables([new, without]))] == ["sasrec@new"]
     with pytest.raises(DataError, match="run the evaluate stage"):
-        summarise(pa.Table.from_pylist(rows("sasrec@old", "test", "history", [1])).drop_columns("mrr"))
+        summarise(without)
+    with pytest.raises(DataError, match=r"recall_20 of sasrec@old \(history\) for other units"):
+        summarise(old.filter((pc.field("metric") != "recall_20") | (pc.field("unit_id") != "u1")))
 
 
 def test_models_of_histories_with_other_targets_are_not_set_beside():
-    table = pa.Table.from_pylist(
-        rows("popularity@p", "test", "history", [7])
-        + rows("popularity@p@ties-shuffled-0", "test", "history", [7])
-        + rows("sasrec@base@ties-shuffled-0", "test", "history", [2])
-        + rows("hstu@one", "test", "history", [1])
-        + rows("hstu@two@ties-shuffled-0", "test", "history", [1])
+    table = pa.concat_tables(
+        [
+            rows("popularity@p", "test", "history", [7]),
+            rows("popularity@p@ties-shuffled-0", "test", "history", [7]),
+            rows("sasrec@base@ties-shuffled-0", "test", "history", [2]),
+            rows("hstu@one", "test", "history", [1]),
+            rows("hstu@two@ties-shuffled-0", "test", "history", [1]),
+        ]
     )
     everything = summarise(table)
     plain, shuffled = of_model(everything, "one"), of_model(everything, "two")
@@ -141,14 +168,23 @@ def test_models_of_histories_with_other_targets_are_not_set_beside():
 
 
 def test_users_that_only_one_model_saw_are_not_compared():
-    table = pa.Table.from_pylist(
-        rows("a@1", "test", "history", [1, 20, 1]) + rows("b@1", "test", "history", [2, 1, 1, 1])[1:]
-    )
-    one, other = summarise(table)
-    found = compare(table, one, other)
+    tables = [rows("a@1", "test", "history", [1, 20, 1]), rows("b@1", "test", "history", [1, 1, 1], first=1)]
+    tables += [rows("c@1", "test", "history", [1], first=7)]
+    one, other, third = (result.measured for result in summarise(pa.concat_tables(tables)))
+    found = compare(one, other, "ndcg_10")
     assert (found.users, found.difference.mean) == (2, -0.5)
     with pytest.raises(DataError, match="no user in common"):
-        compare(table, one, replace(other, model="c@1"))
+        compare(one, third, "ndcg_10")
+    with pytest.raises(DataError, match="other users or targets"):
+        require_same_units(one, other)
+
+
+def test_numbers_of_two_protocols_are_not_compared():
+    tables = [rows("a@1", "test", "history", [1, 2]), rows("b@1", "test", "history", [1, 2], "split=time")]
+    one, other = (result.measured for result in summarise(pa.concat_tables(tables)))
+    for compared in (require_same_units, lambda a, b: compare(a, b, "mrr")):
+        with pytest.raises(DataError, match=r"a@1 .* protocol 'split=last' and b@1 by 'split=time', whose numbers do"):
+            compared(one, other)
 
 
 def card(**changes):

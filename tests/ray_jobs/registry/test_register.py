@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from infra.settings import REPOSITORY
 from ray_jobs import register
-from ray_jobs.data.tables import input_partition
+from ray_jobs.data.tables import input_partition, read_table
 from ray_jobs.registry import aliases, runs
 from ray_jobs.registry.judging import choose
 from ray_jobs.registry.results import summarise
@@ -230,7 +230,10 @@ def test_failed_checks_are_all_named_and_leave_the_champion_untouched(registered
 def test_users_whom_the_champion_knows_are_judged_apart(registered):
     world, _, _ = registered
     MlflowClient().set_model_version_tag(NAME, "1", "penchant.partition", "2026-01-30")
-    world = world.evaluate({"popularity@before": lambda n: 1}, day="2026-01-30", users=12)
+    rows = read_table(world.settings.table_uri("tiny", "sequences")).sort_by("user_id").slice(0, 12)
+    rows = rows.drop_columns("partition_date").to_pylist()
+    before = world.publish("sequences", rows, {"partition_date": dt.date(2026, 1, 30)}).handoffs["sequences"]
+    world = replace(world, handoffs=world.handoffs | {"sequences": replace(before, rows=24)})
     ranks = {"own": lambda n: 5 if n < 12 else 1, "champion": lambda n: 2 if n < 12 else 10}
     report, _, _ = challenge(world, 1, **ranks)
     assert report.outputs["alias"] == "challenger"
@@ -365,10 +368,10 @@ def test_a_baseline_that_is_better_is_registered_instead_and_the_pages_say_why(w
 
 def test_a_recommender_within_the_margin_is_chosen_and_so_is_one_that_is_compared_only(world):
     request, asked, _, world = beside_baseline(world, "worse", "better")
-    rows = input_partition(world.settings, request, "evaluations")
+    rows = input_partition(world.settings, request, "measurements")
 
     def chosen(rows, margin):
-        return choose(rows, summarise(rows), request.upstream, PromotionSettings(baseline_margin=margin))
+        return choose(summarise(rows), request.upstream, PromotionSettings(baseline_margin=margin))
 
     choice = chosen(rows, 0.5)
     assert (choice.trained.identity, choice.lost) == (asked["run_identity"], None)
@@ -469,9 +472,9 @@ def test_what_is_missing_is_named(world):
 
 
 def only_own(world, trained):
-    """A request whose `evaluations` has the model's own rows and no baseline's, in a world of its own."""
-    bare = replace(world, handoffs={k: v for k, v in world.handoffs.items() if k != "evaluations"})
-    uri = bare.settings.table_uri("tiny", "evaluations")
+    """A request whose `measurements` has the model's own rows and no baseline's, in a world of its own."""
+    bare = replace(world, handoffs={k: v for k, v in world.handoffs.items() if k != "measurements"})
+    uri = bare.settings.table_uri("tiny", "measurements")
     shutil.rmtree(uri)
     return bare.evaluate({f"sasrec@{trained['run_identity']}": lambda n: 1}).register_request(trained)
 

@@ -72,9 +72,8 @@ def test_a_version_says_what_it_began_with(registered):
     world, request, _ = registered
     bundle = load_bundle(request.upstream["train_recommender.bundle_uri"])
     began = replace(bundle, provenance={"warm_start": {"version": "penchant-tiny/1"}})
-    evaluations = input_partition(world.settings, request, "evaluations")
-    everything = summarise(evaluations)
-    choice = choose(evaluations, everything, request.upstream, PromotionSettings())
+    everything = summarise(input_partition(world.settings, request, "measurements"))
+    choice = choose(everything, request.upstream, PromotionSettings())
     results = register._results(everything, request, choice)
     content = register._card_content(request, choice.trained, began, [], results, NAME)
     assert register._tags(request, choice, content, began)["penchant.warm_start"] == "penchant-tiny/1"

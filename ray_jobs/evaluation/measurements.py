@@ -1,0 +1,164 @@
+"""What models were measured at, unit by unit, in memory and as rows of the table `measurements`.
+
+Intervals, paired tests and slices work on any task: they know of units, not of what was asked.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ray_jobs.evaluation.metrics import FloatArray, Interval, Paired, bootstrap_each, paired
+from ray_jobs.evaluation.slices import order_of
+from schemas.errors import DataError
+from schemas.measurements import MEASUREMENTS
+
+_BLOCK = ["model", "condition", "metric"]
+_GIVEN = ("model", "task", "split", "condition", "protocol")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """One model on one split of a task under one condition.
+
+    Args:
+        model: name with the run identity.
+        protocol: how targets were held out and what was ranked.
+        units: ids, ascending.
+        targets: right answers, parallel to `units`; null where the task has none.
+        slices: by what it groups by, the group of each unit, str[U].
+        values: by metric, float64[U].
+    """
+
+    model: str
+    task: str
+    split: str
+    condition: str
+    protocol: str
+    units: pa.Array = field(repr=False)
+    targets: pa.Array = field(repr=False)
+    slices: Mapping[str, npt.NDArray[np.str_]] = field(repr=False)
+    values: Mapping[str, FloatArray] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def intervals(self, metrics: Sequence[str], inside: npt.NDArray[np.bool_] | None = None) -> dict[str, Interval]:
+        """Means with their 95 % intervals over units, or over those `inside`, bool[U]."""
+        chosen = slice(None) if inside is None else inside
+        return bootstrap_each({name: self.values[name][chosen] for name in metrics})
+
+    def groups(self) -> Iterator[tuple[str, str, npt.NDArray[np.bool_]]]:
+        """What groups, the group, and which units are in it, bool[U]; no empty one."""
+        pairs = [(kind, name) for kind, names in self.slices.items() for name in set(names.tolist())]
+        for kind, name in sorted(pairs, key=lambda pair: order_of(*pair)):
+            yield kind, name, self.slices[kind] == name
+
+
+def require_same_units(one: Measured, other: Measured) -> None:
+    """Refuse to compare unit by unit what was measured on other units, targets or by another protocol.
+
+    Raises:
+        DataError: so.
+    """
+    _require_same_protocol(one, other)
+    if not (one.units.equals(other.units) and one.targets.equals(other.targets)):
+        raise DataError(
+            f"{one.model} and {other.model} were evaluated on other users or targets: run the evaluate stage for both "
+            "on the same sequences"
+        )
+
+
+def compare(one: Measured, other: Measured, metric: str) -> Paired:
+    """What `one` has over `other` in `metric`, over the units that both were measured on.
+
+    Raises:
+        DataError: there is no such unit, or the two were measured by different protocols.
+    """
+    _require_same_protocol(one, other)
+    mine, theirs = (pc.is_in(a.units, b.units).to_numpy(zero_copy_only=False) for a, b in ((one, other), (other, one)))
+    if not mine.any():
+        raise DataError(f"{one.model} and {other.model} were evaluated on no user in common: run evaluate for both")
+    return paired(one.values[metric][mine], other.values[metric][theirs])
+
+
+def _require_same_protocol(one: Measured, other: Measured) -> None:
+    if one.protocol != other.protocol:
+        raise DataError(
+            f"{one.model} was evaluated by the protocol {one.protocol!r} and {other.model} by {other.protocol!r}, "
+            "whose numbers do not compare: run the evaluate stage for both with the same settings"
+        )
+
+
+def to_rows(measured: Sequence[Measured]) -> pa.Table:
+    """Rows of the table `measurements`, ``partition_date`` left out."""
+    schema = pa.schema([each for each in MEASUREMENTS.arrow_schema() if each.name != "partition_date"])
+    parts = []
+    for one in measured:
+        size, kinds = len(one), list(one.slices)
+        names = np.stack([one.slices[kind] for kind in kinds], axis=1).ravel() if kinds else np.zeros(0, dtype=str)
+        groups = pa.MapArray.from_arrays(
+            pa.array(np.arange(size + 1, dtype=np.int32) * len(kinds)),
+            pa.array(kinds * size, pa.string()),
+            pa.array(names, pa.string()),
+        )
+        for metric, values in one.values.items():
+            columns = {name: pa.repeat(pa.scalar(getattr(one, name)), size) for name in _GIVEN}
+            columns |= {"metric": pa.repeat(pa.scalar(metric), size), "value": pa.array(values, from_pandas=True)}
+            columns |= {"unit_id": one.units, "target": one.targets, "slices": groups}
+            parts.append(pa.table([columns[each.name].cast(each.type) for each in schema], schema=schema))
+    return pa.concat_tables(parts)
+
+
+def from_rows(rows: pa.Table, task: str, split: str) -> list[Measured]:
+    """What rows of the table `measurements` say of a task's split, sorted by model and condition.
+
+    Raises:
+        DataError: the metrics of a model are not of the same units.
+    """
+    wanted = rows.filter((pc.field("task") == task) & (pc.field("split") == split))
+    wanted = wanted.sort_by([(name, "ascending") for name in (*_BLOCK, "unit_id")]).combine_chunks()
+    found: dict[tuple[str, str], tuple[pa.Table, dict[str, FloatArray]]] = {}
+    start = 0
+    for model, condition, metric, stop in _blocks(wanted):
+        block = wanted.slice(start, stop - start)
+        first, values = found.setdefault((model, condition), (block, {}))
+        if not block["unit_id"].equals(first["unit_id"]):
+            raise DataError(
+                f"table measurements has {metric} of {model} ({condition}) for other units than the metrics before it: "
+                "run the stage that measured it again"
+            )
+        values[metric] = block["value"].to_numpy()
+        start = stop
+    return [_measured(block, values) for block, values in found.values()]
+
+
+def _blocks(rows: pa.Table) -> Iterator[tuple[str, str, str, int]]:
+    """Model, condition and metric of each run of rows, and the row after its last."""
+    if not rows.num_rows:
+        return
+    columns = [rows[name].combine_chunks().dictionary_encode() for name in _BLOCK]
+    codes = np.stack([column.indices.to_numpy() for column in columns])
+    ends = np.flatnonzero((codes[:, 1:] != codes[:, :-1]).any(axis=0)) + 1
+    for stop in [*ends.tolist(), rows.num_rows]:
+        model, condition, metric = (column[stop - 1].as_py() for column in columns)
+        yield model, condition, metric, stop
+
+
+def _measured(block: pa.Table, values: Mapping[str, FloatArray]) -> Measured:
+    """A model's units, from the rows of one of its metrics."""
+    protocols = block["protocol"].unique().to_pylist()
+    model = block["model"][0].as_py()
+    if len(protocols) > 1:
+        raise DataError(f"table measurements has {model} by several protocols, {', '.join(sorted(protocols))}")
+    given = {name: block[name][0].as_py() for name in _GIVEN}
+    maps = block["slices"].combine_chunks()
+    kinds = sorted(set(maps.keys.to_pylist()))
+    slices = {
+        kind: np.array(pc.fill_null(pc.map_lookup(maps, pa.scalar(kind), "first"), "").to_pylist()) for kind in kinds
+    }
+    units, targets = (block[name].combine_chunks() for name in ("unit_id", "target"))
+    return Measured(**given, units=units, targets=targets, slices=slices, values=values)
