@@ -73,7 +73,8 @@ def run(request: StageRequest) -> StageReport:
     progress.update(0, 1, "reading tables")
     data = read_training_data(settings, request, codes=False, preferences=True)
     how = training_data_settings(settings, request)
-    protocol = f"split={how.split.value} seen={'left out' if own.exclude_seen else 'ranked'}"
+    seen = "left out" if own.exclude_seen else "ranked"
+    protocol = f"split={how.split.value} catalogue={how.catalogue.value} seen={seen}"
     candidates = [_popularity(request, data), *_trained(request, data, own)]
     outputs: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:

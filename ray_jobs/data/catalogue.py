@@ -22,6 +22,7 @@ class Catalogue:
         texts: the full text of each item.
         codes: semantic ids, int64[N, H], or None where the recipe needs none.
         level_sizes: number of codes per level, empty without codes.
+        met: bool[N], which items are at a training position; None where that limits nobody.
     """
 
     item_ids: tuple[str, ...]
@@ -29,6 +30,7 @@ class Catalogue:
     texts: tuple[str, ...]
     codes: IntArray | None = None
     level_sizes: tuple[int, ...] = ()
+    met: npt.NDArray[np.bool_] | None = None
     index: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -37,6 +39,7 @@ class Catalogue:
         assert len(self.index) == len(self.item_ids), "item ids must be unique"
         if self.codes is not None:
             assert self.codes.shape == (len(self.item_ids), len(self.level_sizes))
+        assert self.met is None or self.met.shape == (len(self.item_ids),)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -57,10 +60,13 @@ class Catalogue:
         return replace(self, codes=rows, level_sizes=tuple(int(size) for size in level_sizes))
 
 
-def read_catalogue(sequences: pa.Table, items: pa.Table) -> Catalogue:
+def read_catalogue(sequences: pa.Table, items: pa.Table, everything: bool = False) -> Catalogue:
     """Items that occur in `sequences`, sorted by id, with title and text from the table `items`.
 
     Where `items` holds an item on several days, the newest day counts.
+
+    Args:
+        everything: all of `items` instead.
 
     Raises:
         DataError: an item of a sequence has no row in `items`.
@@ -76,6 +82,7 @@ def read_catalogue(sequences: pa.Table, items: pa.Table) -> Catalogue:
             f"table items lacks {len(missing)} of the {len(wanted)} items in sequences, e.g. {missing[0]!r}; "
             "run the ingest stage on the item file that belongs to these reviews"
         )
+    wanted = sorted(rows) if everything else wanted
     return Catalogue(
         item_ids=tuple(wanted),
         titles=tuple(rows[item]["title"] or item for item in wanted),

@@ -28,6 +28,13 @@ class SplitBy(StrEnum):
     TIME = "time"
 
 
+class Items(StrEnum):
+    """Which items are in the catalogue: those of some history, or all known ones."""
+
+    INTERACTED = "interacted"
+    ALL = "all"
+
+
 class Ties(StrEnum):
     """What happens to positions of the same time: they stay in the tie rule's order, or are put in a random one."""
 
@@ -50,12 +57,16 @@ class TrainingDataSettings:
             stage sequences chose: training ends before the first one, the validation target is the first item between
             them, the test target the first item after the second. Here and not in ``evaluate``, because training and
             evaluation must agree. Not together with corrections or shuffled ties, which move positions.
+        catalogue: ``interacted``, the items of the day's histories; or ``all`` items known on the day, those that
+            nobody has met among them. Recipes that know an item by its content can then recommend these; others never
+            give out what is at no training position.
     """
 
     corrections: Corrections = Corrections.NONE
     ties: Ties = Ties.AS_IS
     ties_seed: int = 0
     split: SplitBy = SplitBy.LAST
+    catalogue: Items = Items.INTERACTED
 
     def __post_init__(self) -> None:
         if self.split is SplitBy.TIME and (self.ties, self.corrections) != (Ties.AS_IS, Corrections.NONE):

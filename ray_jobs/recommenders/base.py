@@ -43,6 +43,9 @@ class Recommender(Trainable):
     item_rows: ClassVar[Mapping[str, int]] = {}
     """Names of the trained tensors that have a row per item of the catalogue, and the row of the first item."""
 
+    unmet: Tensor | None
+    """bool[N], items that never come out because nobody has met them; None where there are none."""
+
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
         if (listed := RECIPES.get(cls.__dict__.get("name", ""))) is not None:
@@ -51,6 +54,8 @@ class Recommender(Trainable):
     def __init__(self, settings: RecipeSettings, catalogue: Catalogue) -> None:
         super().__init__()
         self.catalogue = catalogue
+        unmet = None if catalogue.met is None or self.knows_content else torch.from_numpy(~catalogue.met)
+        self.register_buffer("unmet", unmet, persistent=False)
         self.base_settings = settings
         self.seed, self.batch_size = settings.seed, settings.batch_size
         self.precision, self.compiled = settings.precision, settings.compile
@@ -82,6 +87,14 @@ class Recommender(Trainable):
         """What the recipe can be given at evaluation: a user's known preferences where they count."""
         read = Need.PREFERENCES in self.needs if self.steering is None else self.steering.fit.own_weight > 0
         return ("history", "history+preference") if read else ("history",)
+
+    @property
+    def knows_content(self) -> bool:
+        """Whether items that nobody has met can come out: where their content says what they are like.
+
+        All that a recipe of ids knows of such an item are the numbers that it began with.
+        """
+        return not self.needs.isdisjoint({Need.CODES, Need.VECTORS})
 
     @property
     def own_strength(self) -> float:
@@ -242,7 +255,8 @@ class ScoringRecommender(Recommender):
         return self._as_log_probabilities(self.scores(batch))
 
     def _masked_scores(self, batch: Batch, exclude: Tensor | None) -> Tensor:
-        return without(self._steered(self.scores(batch), batch), exclude)
+        scores = without(self._steered(self.scores(batch), batch), exclude)
+        return scores if self.unmet is None else scores.masked_fill(self.unmet, float("-inf"))
 
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -263,7 +277,7 @@ class ScoringRecommender(Recommender):
     @torch.no_grad()
     def candidate_scores(self, batch: Batch, candidates: Tensor) -> Tensor:
         """The candidates' share of the scores that `topk` ranks by."""
-        return self._steered(self.scores(batch), batch).gather(1, candidates)
+        return self._masked_scores(batch, None).gather(1, candidates)
 
 
 def without(scores: Tensor, exclude: Tensor | None) -> Tensor:

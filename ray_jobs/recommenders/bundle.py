@@ -188,6 +188,8 @@ def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[
             "codes": pa.array(codes if codes is not None else [None] * len(catalogue), pa.list_(pa.int32())),
         }
     )
+    if catalogue.met is not None:
+        table = table.append_column("met", pa.array(catalogue.met))
     pq.write_table(table, folder / "catalogue.parquet", write_page_checksum=True)
     (folder / steering.FILE).unlink(missing_ok=True)
     if recommender.steering is not None:
@@ -244,6 +246,7 @@ def load_bundle(path: str | Path) -> Bundle:
         texts=tuple(table.column("text").to_pylist()),
         codes=np.array(codes, dtype=np.int64) if content["level_sizes"] else None,
         level_sizes=tuple(content["level_sizes"]),
+        met=np.array(table["met"].to_pylist(), dtype=np.bool_) if "met" in table.column_names else None,
     )
     kind = recipe_class(content["recipe"])
     settings = TypeAdapter(settings_class(content["recipe"])).validate_python({**kind.earlier, **content["settings"]})

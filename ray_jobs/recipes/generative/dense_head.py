@@ -6,6 +6,8 @@ without a search. Codes are then what makes items with like texts share what is 
 losses together are better than either.
 """
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -18,9 +20,13 @@ class DenseHead(nn.Module):
     """
 
     texts: Tensor
+    learned: Tensor | None
+    """float[N, 1], 0 for items whose learned vector is left out because nobody has met them; None for none."""
 
-    def __init__(self, items: int, text_width: int, width: int) -> None:
+    def __init__(self, items: int, text_width: int, width: int, met: npt.NDArray[np.bool_] | None = None) -> None:
         super().__init__()
+        learned = None if met is None else torch.from_numpy(met).to(torch.get_default_dtype())[:, None]
+        self.register_buffer("learned", learned, persistent=False)
         self.items = nn.Embedding(items, width)
         nn.init.normal_(self.items.weight, std=0.1)
         self.text_map = nn.Linear(text_width, width, bias=False)
@@ -39,7 +45,8 @@ class DenseHead(nn.Module):
 
     def vectors(self) -> Tensor:
         """float[N, d]."""
-        out: Tensor = self.items.weight + self.text_map(self.texts)
+        own = self.items.weight if self.learned is None else self.items.weight * self.learned
+        out: Tensor = own + self.text_map(self.texts)
         return out
 
     def rows(self, history: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ class MenderTok(GenerativeRecommender):
         # In a dict, so that frozen weights stay out of the module's own state and of bundles.
         self._outside: dict[str, TransformerEncoder] = {"encoder": load_text_encoder(settings.encoder)}
         if settings.dense:
-            self.dense = DenseHead(len(catalogue), self.encoder.dim, settings.width)
+            self.dense = DenseHead(len(catalogue), self.encoder.dim, settings.width, catalogue.met)
         self.projection = nn.Linear(self.encoder.dim, settings.width)
         self.norm = nn.RMSNorm(settings.width)
         self.recency = nn.Embedding(settings.max_history + 1, settings.width) if settings.recency else None
