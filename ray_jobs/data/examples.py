@@ -1,6 +1,7 @@
 """(history, target) pairs, and how they are made of histories."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -101,8 +102,13 @@ class Examples:
 def _places(offsets: IntArray, rows: IntArray, whole: bool = True) -> tuple[IntArray, IntArray]:
     """Places of the values of `rows` in a flat array, and their new offsets; none of them without `whole`."""
     lengths = np.diff(offsets)[rows] * whole
+    return _ranges(offsets[rows], lengths), offsets_of(lengths)
+
+
+def _ranges(starts: IntArray, lengths: IntArray) -> IntArray:
+    """Numbers from each of `starts` on, so many as `lengths` say, one range after another."""
     moved = offsets_of(lengths)
-    return np.repeat(offsets[rows] - moved[:-1], lengths) + np.arange(moved[-1]), moved
+    return np.repeat(starts - moved[:-1], lengths) + np.arange(moved[-1])
 
 
 def offsets_of(lengths: IntArray | Sequence[int]) -> IntArray:
@@ -117,10 +123,14 @@ def filled(column: Column, count: int) -> Values:
     return np.full((count, *column.shape), column.default, column.dtype)
 
 
-def _joined(column: Column, rows: Iterable[Any]) -> Array:
+def _joined(column: Column, rows: Sequence[Any] | Array) -> Array:
     """Rows of values one after another."""
-    parts = [np.asarray(row, column.dtype).reshape(-1, *column.shape) for row in rows]
-    return np.concatenate(parts) if parts else np.zeros((0, *column.shape), column.dtype)
+    if column.width:
+        parts = [np.asarray(row, column.dtype).reshape(-1, column.width) for row in rows]
+        return np.concatenate(parts) if parts else np.zeros((0, column.width), column.dtype)
+    if len(rows) and isinstance(rows[0], np.ndarray):
+        return np.concatenate(rows, dtype=column.dtype, casting="unsafe")
+    return np.fromiter(itertools.chain.from_iterable(rows), column.dtype)
 
 
 def make_examples(count: int, columns: Mapping[str, Sequence[Any] | Array]) -> Examples:
@@ -142,30 +152,27 @@ def make_examples(count: int, columns: Mapping[str, Sequence[Any] | Array]) -> E
     return Examples(made, offsets)
 
 
-def along_history(histories: Histories, picks: Sequence[tuple[int, slice | IntArray]]) -> dict[str, Array]:
-    """Every column along histories, with the values of the places picked of each user, one pick after another."""
+def values_at(histories: Histories, users: IntArray, positions: IntArray, axis: str) -> dict[str, Array]:
+    """The values that columns along `axis` take from histories, at each of `positions` of the user beside it."""
+    places = offsets_of([len(items) for items in histories.items])[users] + positions
     return {
-        column.name: _joined(column, (values[user][places] for user, places in picks))
+        column.name: _joined(column, values)[places]
         for column in COLUMNS.values()
-        if column.along == HISTORY and (values := histories.values(column.source)) is not None
+        if column.along == axis and (values := histories.values(column.source)) is not None
     }
 
 
 def examples_at(histories: Histories, rows: Sequence[tuple[int, int]], max_history: int) -> Examples:
     """One example per (user, position of the target); its history keeps the last `max_history` items before it."""
-    spans = [(user, slice(max(0, target - max_history), target)) for user, target in rows]
-    columns: dict[str, Values] = {
-        "users": np.array([user for user, _ in rows], dtype=np.int64),
-        "positions": np.array([target for _, target in rows], dtype=np.int64),
-    }
-    columns |= along_history(histories, spans)
+    users, positions = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+    lengths = np.minimum(positions, max_history)
+    columns: dict[str, Values] = {"users": users, "positions": positions}
+    columns |= values_at(histories, np.repeat(users, lengths), _ranges(positions - lengths, lengths), HISTORY)
+    columns |= values_at(histories, users, positions, "")
     for column in COLUMNS.values():
-        values = None if column.along else histories.values(column.source)
-        if values is not None:
-            columns[column.name] = _joined(column, [[values[user][target] for user, target in rows]])
-        elif column.required and not column.along:
+        if column.required and column.name not in columns:
             columns[column.name] = filled(column, len(rows))
-    return Examples(columns, {HISTORY: offsets_of([span.stop - span.start for _, span in spans])})
+    return Examples(columns, {HISTORY: offsets_of(lengths)})
 
 
 def join_examples(parts: Sequence[Examples]) -> Examples:
@@ -216,9 +223,10 @@ def evaluation_examples(histories: Histories, split: Split, max_history: int) ->
     """One example per user that has a held-out target in `split`, with all that the user has seen; users in order."""
     positions = [histories.target_position(user, split) for user in range(len(histories))]
     rows = [(user, target) for user, target in enumerate(positions) if target >= 1]
-    seen = _joined(COLUMNS["seen"], (histories.items[user][:target] for user, target in rows))
     found = examples_at(histories, rows, max_history)
-    return found.with_columns({"seen": offsets_of([target for _, target in rows])}, seen=seen)
+    before = np.repeat(found.users, found.positions), _ranges(np.zeros_like(found.positions), found.positions)
+    seen = values_at(histories, *before, HISTORY)[HISTORY]
+    return found.with_columns({"seen": offsets_of(found.positions)}, seen=seen)
 
 
 def latest_preferences(histories: Histories, examples: Examples) -> list[str]:

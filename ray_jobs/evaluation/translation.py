@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ray_jobs.data.catalogue import Catalogue, IntArray
-from ray_jobs.data.examples import Array, Examples, along_history, offsets_of
+from ray_jobs.data.examples import Array, Examples, offsets_of, values_at
 from ray_jobs.data.histories import Histories
 from schemas.columns import HISTORY
 
@@ -47,8 +47,12 @@ class Translation:
             for user, position in zip(users, examples.positions.tolist(), strict=True)
         ]
         kept = [places[-max_history:] for places in known]
-        columns = along_history(histories, list(zip(users, kept, strict=True)))
-        seen = along_history(histories, list(zip(users, known, strict=True)))[HISTORY]
+
+        def taken(picks: Sequence[IntArray]) -> dict[str, Array]:
+            rows = np.repeat(examples.users, [*map(len, picks)])
+            return values_at(histories, rows, np.concatenate([*picks, np.zeros(0, dtype=np.int64)]), HISTORY)
+
+        columns, seen = taken(kept), taken(known)[HISTORY]
         return examples.with_columns(
             {HISTORY: offsets_of([*map(len, kept)]), "seen": offsets_of([*map(len, known)])},
             **{**columns, HISTORY: self.to_own[columns[HISTORY]], "seen": self.to_own[seen]},

@@ -22,6 +22,7 @@ from ray_jobs.serving.page.problem import Problem
 from ray_jobs.serving.page.settings import PageSettings
 from ray_jobs.serving.readers import some_readers
 from ray_jobs.steering.shown import telling_words
+from schemas.columns import MOST_CHARACTERS
 from schemas.errors import DataError
 from schemas.model_versions import registered_name
 from schemas.recipes import Need
@@ -36,7 +37,7 @@ Query = Mapping[str, str]
 class Said(BaseModel, extra="forbid", strict=True):
     """A sentence, and items that it may speak against."""
 
-    sentence: Annotated[str, Field(max_length=4_000)]
+    sentence: Annotated[str, Field(max_length=MOST_CHARACTERS)]
     item_ids: Annotated[list[str], Field(max_length=1_000)] = []
 
 
