@@ -11,6 +11,7 @@ from pyspark.sql import functions as sf
 
 from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings, stage_settings
+from pipelines.damaged_files import damage_named
 from pipelines.delta_tables import delete_rows, read_table, table_exists
 from pipelines.forgetting.history import deletions, held_until, purge
 from pipelines.forgetting.proof import Proof, Proved, Recount, clean_data_docs, note_seen, read_proof, write_proof
@@ -47,11 +48,23 @@ def run(request: StageRequest) -> StageReport:
     chosen = stage_settings(ErasureSettings, STAGE, settings, request.overrides)
     reading = stage_settings(ReviewLineSettings, "review_lines", settings, request.overrides)
     users = chosen.ids()
+    spark = stage_session(request, settings)
+    with damage_named(spark):
+        return _erase(spark, settings, request, users, chosen, reading)
+
+
+def _erase(
+    spark: SparkSession,
+    settings: Settings,
+    request: StageRequest,
+    users: frozenset[str],
+    chosen: ErasureSettings,
+    reading: ReviewLineSettings,
+) -> StageReport:
     keys = frozenset(user_key(user) for user in users)
     erasure = hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()[:12]
     identity = request.identity()
     docs_dir = settings.data_docs_dir(request.dataset)
-    spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
     tables = [t for t in in_order() if table_exists(spark, settings.table_uri(request.dataset, t.name))]
     if not tables:

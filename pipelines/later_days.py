@@ -37,10 +37,13 @@ def with_later_days(stage: str, work: Work) -> Work:
         report = work(request)
         if report.status == "dry_run":
             return report
+        from pipelines.damaged_files import damage_named
         from pipelines.spark import stage_session
 
         settings = load_settings()
-        days = later_days(stage_session(request, settings), settings, request, stage)
+        spark = stage_session(request, settings)
+        with damage_named(spark):
+            days = later_days(spark, settings, request, stage)
         handoffs, calls = dict(report.handoffs), report.counts.get("llm_calls")
         for day in days:
             again = work(replace(request, partition=day.isoformat(), report_uri=""))

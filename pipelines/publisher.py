@@ -9,6 +9,7 @@ from pyspark.sql import functions as sf
 
 from infra.progress import phase
 from infra.settings import Settings
+from pipelines.damaged_files import ENGINE_ERRORS, raise_if_damaged
 from pipelines.delta_tables import conform, read_input, read_table, write_partition
 from pipelines.gates.result import GateResult
 from schemas.handoff import Handoff
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class Publisher:
     """Reads and publishes the tables of one stage of one run.
 
-    A context manager: leaving it drops what it cached. It never stops the Spark session, which it did not start.
+    A context manager: leaving it drops what it cached, and what Spark says of a damaged file becomes an error that
+    names it. It never stops the Spark session, which it did not start.
 
     Attributes:
         handoffs: hand-offs of the tables published so far, by table name.
@@ -50,6 +52,8 @@ class Publisher:
             self._cached.pop().unpersist()
         while self._evaluated:
             self._evaluated.pop()._jdf.queryExecution().analyzed().rdd().unpersist(False)
+        if isinstance(error, ENGINE_ERRORS):
+            raise_if_damaged(self._spark, error)
 
     def read(self, table: Table) -> DataFrame:
         """The table at the version that the request was given, or at its newest.

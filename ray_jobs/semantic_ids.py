@@ -1,6 +1,7 @@
 """The work of `ray_jobs.stages.semantic_ids`: fit a codebook or append to one, publish it, say how good it is."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,12 +14,16 @@ from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.day_sequences import input_sequences, training_ends
 from ray_jobs.data.tables import (
-    input_files,
+    VERIFIED,
     input_table,
+    input_version,
     newest_items,
+    open_table,
     publish,
     read_table,
+    rows_within,
     table_exists,
+    table_rows,
     table_version,
     upsert,
 )
@@ -34,6 +39,7 @@ from ray_jobs.tokenizers.joining import distances_of, join
 from ray_jobs.tokenizers.quality import quality_report
 from ray_jobs.tokenizers.stored import StoredTokenizer
 from ray_jobs.tokenizers.vectors import ArrayVectors, DatasetVectors, Floats, Vectors, matrix, sampled_rows, take
+from schemas.damaged_files import damage_named
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.semantic_ids import SEMANTIC_IDS
@@ -162,16 +168,21 @@ def _streamed(settings: Settings, request: StageRequest, encoder: str, items: pa
     from ray_jobs.cluster import connect
 
     connect()
-    files, filesystem = input_files(settings, request, "item_vectors", {"encoder": encoder})
-    known = ray.put(items)
+    uri, version = input_version(settings, request, "item_vectors")
+    within, known = rows_within({"encoder": encoder}), ray.put(items)
+    with table_rows(open_table(uri, version), within) as stored:
+        files, paths = stored.filesystem, [fragment.path for fragment in stored.get_fragments(within)]
 
-    def positions(batch: pa.Table) -> pa.Table:
-        rows = pc.index_in(batch["item_id"].cast(pa.string()), ray.get(known))
-        found = pa.table({"row": rows.cast(pa.int64()), "vector": batch["vector"]})
-        return found.filter(pc.is_valid(found["row"]))
+    def positions(one: pa.Table) -> Iterator[pa.Table]:
+        path = one["path"][0].as_py()
+        with damage_named(uri, lambda: [path]):
+            for batch in VERIFIED.make_fragment(path, files).to_batches(columns=["item_id", "vector"]):
+                rows = pc.index_in(batch["item_id"].cast(pa.string()), ray.get(known))
+                found = pa.table({"row": rows.cast(pa.int64()), "vector": batch["vector"]})
+                yield found.filter(pc.is_valid(found["row"]))
 
-    read = ray.data.read_parquet(files, filesystem=filesystem, columns=["item_id", "vector"], partitioning=None)
-    data = read.map_batches(positions, batch_format="pyarrow", batch_size=None, zero_copy_batch=True)
+    named = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=len(paths))
+    data = named.map_batches(positions, batch_format="pyarrow", batch_size=1)
     return DatasetVectors(data, (len(items), len(data.take(1)[0]["vector"])))
 
 

@@ -6,12 +6,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.reviews import reviewed_positions
-from ray_jobs.data.tables import VERIFIED, input_files, input_partition, read_table, table_exists, upsert
+from ray_jobs.data.tables import (
+    input_partition,
+    input_version,
+    open_table,
+    read_table,
+    rows_within,
+    table_exists,
+    table_rows,
+    upsert,
+)
 from ray_jobs.encoders.streaming import encoded
 from ray_jobs.stages.text_vectors import STAGE, TextVectorsSettings
 from schemas.errors import DataError
@@ -85,11 +93,12 @@ def vectors_of(
     if not texts:
         return np.zeros((0, 0), np.float32)
     hashes = pa.array([text_hash(text) for text in texts], pa.string())
-    schema = pa.schema([TEXT_VECTORS.arrow_schema().field(name) for name in ("content_hash", "vector")])
-    files, filesystem = input_files(settings, request, TEXT_VECTORS.name, {"encoder": encoder})
-    stored = ds.dataset(files, schema, format=VERIFIED, filesystem=filesystem).to_batches()
     distinct = hashes.unique()
-    held = pa.Table.from_batches([batch.filter(pc.is_in(batch["content_hash"], distinct)) for batch in stored], schema)
+    within = rows_within({"encoder": encoder})
+    with table_rows(open_table(*input_version(settings, request, TEXT_VECTORS.name)), within) as stored:
+        scanned = stored.scanner(columns=["content_hash", "vector"], filter=within)
+        batches = [batch.filter(pc.is_in(batch["content_hash"], distinct)) for batch in scanned.to_batches()]
+    held = pa.Table.from_batches(batches, scanned.projected_schema)
     rows = pc.index_in(hashes, held["content_hash"].combine_chunks())
     if rows.null_count:
         example = texts[int(np.flatnonzero(pc.is_null(rows).to_numpy(zero_copy_only=False))[0])]

@@ -17,6 +17,7 @@ from pipelines.gates import data_docs
 from pipelines.gates.result import GateResult
 from pipelines.pages.render import write_page
 from schemas.addresses import filesystem_of
+from schemas.damaged_files import damage_named
 from schemas.table_seal import check_log
 
 _IDS = ("user_id", "history_user_id", "unit_id")
@@ -87,12 +88,14 @@ class Recount:
         table = DeltaTable(re.sub("^s3a:", "s3:", uri))
         files, root = filesystem_of(table.table_uri)
         rows, found = 0, dict[str, int]()
-        for batch in table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, files)).to_batches():
-            rows += batch.num_rows
-            for name in (*_IDS, *_COMPOSED):
-                if name in batch.schema.names:
-                    hits = self._hits(name, batch[name])
-                    found |= {name: found.get(name, 0) + hits} if hits else {}
+        stored = table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, files))
+        with damage_named(uri, lambda: stored.files):
+            for batch in stored.to_batches():
+                rows += batch.num_rows
+                for name in (*_IDS, *_COMPOSED):
+                    if name in batch.schema.names:
+                        hits = self._hits(name, batch[name])
+                        found |= {name: found.get(name, 0) + hits} if hits else {}
         return rows, int(table.version()), found
 
     def of_text(self, text: str) -> bool:

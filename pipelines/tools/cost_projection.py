@@ -165,9 +165,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         settings, day = load_settings(), dt.date.fromisoformat(given.partition)
         load_title_prompt(prompts_of(settings)[SCORE])
+        from pipelines.damaged_files import damage_named
         from pipelines.spark import tool_session
 
-        text = report(tool_session("cost_projection", settings, given.dataset), settings, given, day)
+        spark = tool_session("cost_projection", settings, given.dataset)
+        with damage_named(spark):
+            text = report(spark, settings, given, day)
     except UserError as error:
         sys.stderr.write(f"cost_projection: {error}\n")
         raise SystemExit(2) from error

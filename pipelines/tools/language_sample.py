@@ -194,11 +194,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         reading = stage_settings(ReviewLineSettings, "review_lines", settings)
         if given.words is not None:
             reading = replace(reading, max_review_words=given.words)
+        from pipelines.damaged_files import damage_named
         from pipelines.spark import tool_session
 
-        sample = read_sample(
-            tool_session("language_sample", settings, given.dataset), settings, given.dataset, day, given.users
-        )
+        spark = tool_session("language_sample", settings, given.dataset)
+        with damage_named(spark):
+            sample = read_sample(spark, settings, given.dataset, day, given.users)
     except UserError as error:
         sys.stderr.write(f"language_sample: {error}\n")
         raise SystemExit(2) from error

@@ -33,9 +33,10 @@ def at_versions(
             opened = open_table(uri)
             within = {column: partition[column] for column in table.partition_by if column in partition}
             where = rows_within(within) if within else None
-            rows = table_rows(opened, where).count_rows(filter=where)
+            with table_rows(opened, where) as rows:
+                count = rows.count_rows(filter=where)
             version = int(opened.version())
-            found[name] = Handoff(table=name, uri=uri, version=version, rows=rows, schema_hash=table.schema_hash())
+            found[name] = Handoff(table=name, uri=uri, version=version, rows=count, schema_hash=table.schema_hash())
     return replace(request, inputs={**request.inputs, **found}) if found else request
 
 

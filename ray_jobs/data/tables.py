@@ -11,7 +11,8 @@ import json
 import operator
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ from pyarrow.parquet import filters_to_expression
 from infra.progress import phase
 from infra.settings import Settings
 from schemas.addresses import filesystem_of
+from schemas.damaged_files import damage_named
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
@@ -62,11 +64,15 @@ def read_table(uri: str, version: int | None = None, columns: list[str] | None =
     """
     if isinstance(filters, list):
         filters = filters_to_expression(filters)
-    return table_rows(open_table(uri, version), filters).to_table(columns=columns, filter=filters)
+    with table_rows(open_table(uri, version), filters) as rows:
+        return rows.to_table(columns=columns, filter=filters)
 
 
-def table_rows(table: DeltaTable, where: pc.Expression | None = None) -> ds.Dataset:
+@contextmanager
+def table_rows(table: DeltaTable, where: pc.Expression | None = None) -> Iterator[ds.Dataset]:
     """The rows of `table` for Arrow, which verifies the checksums of pages where a writer made some.
+
+    To be read within the context, in which what Arrow says of a damaged file becomes an error that names it.
 
     Args:
         where: which rows are to be read; files that may have some are compared with the table's seal.
@@ -81,7 +87,8 @@ def table_rows(table: DeltaTable, where: pc.Expression | None = None) -> ds.Data
         VERIFIED.make_fragment(one.path, one.filesystem, partition_expression=one.partition_expression)
         for one in stored.get_fragments()
     ]
-    return ds.FileSystemDataset(fragments, stored.schema, VERIFIED, stored.filesystem)
+    with damage_named(table.table_uri, lambda: wanted):
+        yield ds.FileSystemDataset(fragments, stored.schema, VERIFIED, stored.filesystem)
 
 
 def table_version(uri: str) -> int:
@@ -113,27 +120,16 @@ def input_table(
     Raises:
         DataError: there is no such table or version, or its producer followed another contract.
     """
-    uri, version = _input(settings, request, name)
+    uri, version = input_version(settings, request, name)
     return read_table(uri, version, columns, filters)
 
 
-def input_files(
-    settings: Settings, request: StageRequest, name: str, partition: Mapping[str, Any]
-) -> tuple[list[str], fs.FileSystem]:
-    """Parquet files of one partition of a table that `request` reads, and the file system that opens them.
-
-    The partition's own columns are not in the files.
+def input_version(settings: Settings, request: StageRequest, name: str) -> tuple[str, int | None]:
+    """Address and version of a table that `request` reads, as for `open_table`.
 
     Raises:
         DataError: as `input_table`.
     """
-    table = open_table(*_input(settings, request, name))
-    within = rows_within(partition)
-    return sorted(file.path for file in table_rows(table, within).get_fragments(within)), table_files(table)
-
-
-def _input(settings: Settings, request: StageRequest, name: str) -> tuple[str, int | None]:
-    """Address and version of a table that `request` reads."""
     handoff = request.inputs.get(name)
     if handoff is None:
         return settings.table_uri(request.dataset, name), None
@@ -160,7 +156,8 @@ def _input(settings: Settings, request: StageRequest, name: str) -> tuple[str, i
 def _day_count(uri: str, version: int, day: dt.date | None) -> int:
     """Rows of a version, or of one day of it; a version never changes."""
     where = rows_within({"partition_date": day}) if day else None
-    return int(table_rows(open_table(uri, version), where).count_rows(filter=where))
+    with table_rows(open_table(uri, version), where) as rows:
+        return int(rows.count_rows(filter=where))
 
 
 def input_partition(settings: Settings, request: StageRequest, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -376,8 +373,8 @@ def rows_within(partition: Mapping[str, Any]) -> pc.Expression:
 
 def _partition_rows(target: DeltaTable, table: Table, partition: Mapping[str, Any]) -> pa.Table:
     within = rows_within(partition)
-    rows = table_rows(target, within).to_table(columns=table.column_names(), filter=within)
-    return rows.cast(table.arrow_schema())
+    with table_rows(target, within) as rows:
+        return rows.to_table(columns=table.column_names(), filter=within).cast(table.arrow_schema())
 
 
 def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], key: str, values: pa.Array) -> pa.Table:
@@ -386,14 +383,16 @@ def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], 
     Batches are filtered here, because a dataset filter with ``isin`` fails on the text statistics of delta-rs.
     """
     within = rows_within(partition)
-    scanned = table_rows(target, within).scanner(columns=table.column_names(), filter=within)
-    batches = [batch.filter(pc.is_in(batch[key], values)) for batch in scanned.to_batches()]
+    with table_rows(target, within) as rows:
+        scanned = rows.scanner(columns=table.column_names(), filter=within)
+        batches = [batch.filter(pc.is_in(batch[key], values)) for batch in scanned.to_batches()]
     return pa.Table.from_batches(batches, scanned.projected_schema).cast(table.arrow_schema())
 
 
 def _partition_count(target: DeltaTable, partition: Mapping[str, Any]) -> int:
     within = rows_within(partition)
-    return int(table_rows(target, within).count_rows(filter=within))
+    with table_rows(target, within) as rows:
+        return int(rows.count_rows(filter=within))
 
 
 def _checked(rows: pa.Table, table: Table, partition: Mapping[str, Any], may_be_empty: bool | None = None) -> pa.Table:

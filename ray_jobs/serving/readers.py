@@ -100,12 +100,11 @@ def _batches(uri: str, day: dt.date, columns: tuple[str, ...]) -> Iterator[pa.Re
     """Rows of a day, up to `MOST_ROWS` of them."""
     table = open_table(uri)
     within = rows_within({"partition_date": day})
-    scanner = table_rows(table, within).scanner(
-        columns=list(columns), filter=within, batch_size=8_192, use_threads=False
-    )
-    seen = 0
-    for batch in scanner.to_batches():
-        yield batch
-        seen += batch.num_rows
-        if seen >= MOST_ROWS:
-            return
+    with table_rows(table, within) as rows:
+        scanner = rows.scanner(columns=list(columns), filter=within, batch_size=8_192, use_threads=False)
+        seen = 0
+        for batch in scanner.to_batches():
+            yield batch
+            seen += batch.num_rows
+            if seen >= MOST_ROWS:
+                return

@@ -21,6 +21,7 @@ from small_world import small_catalogue, small_histories
 from test_damage import sweep
 
 from infra.settings import RaySettings
+from pipelines.damaged_files import damage_named
 from pipelines.delta_tables import append_rows, read_table, write_partition
 from ray_jobs.data.examples import training_examples
 from ray_jobs.data.streamed_examples import write_examples
@@ -90,23 +91,11 @@ def test_tables_of_spark_without_hadoops_sums(spark: SparkSession, tmp_path: Pat
         path.unlink()
 
     def read() -> list[Any]:
-        return read_table(spark, uri).where("row_key < 'r38'").orderBy("row_key").toArrow().to_pylist()
+        with damage_named(spark):
+            return read_table(spark, uri).where("row_key < 'r38'").orderBy("row_key").toArrow().to_pylist()
 
-    all_hold(Path(uri), lambda: _refusing(read), 40)
-    all_hold(Path(uri), lambda: _refusing(lambda: read_arrow(uri).sort_by("row_key").to_pylist()), 200)
-
-
-def _refusing(read: Callable[[], Any]) -> Any:
-    """What an engine says of a page that it cannot read, or whose checksum is wrong, is a refusal, too."""
-    from py4j.protocol import Py4JError
-    from pyspark.errors import PySparkException
-
-    from schemas.errors import DataError
-
-    try:
-        return read()
-    except (PySparkException, Py4JError, OSError) as error:
-        raise DataError(type(error).__name__) from error
+    all_hold(Path(uri), read, 40)
+    all_hold(Path(uri), lambda: read_arrow(uri).sort_by("row_key").to_pylist(), 200)
 
 
 def _said(content: Any) -> str:

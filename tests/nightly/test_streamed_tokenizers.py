@@ -1,17 +1,25 @@
 """Every quantiser on vectors that Ray Data streams: as good as in memory, the same twice, blind to what is held out."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import ray
 import ray.data
+from planted_warehouse import IDENTITY
 
 from infra.errors import UserError
 from infra.settings import load_settings
 from ray_jobs.cluster import connect
+from ray_jobs.data.tables import upsert
 from ray_jobs.recipes import recipe_class, settings_class
+from ray_jobs.semantic_ids import _streamed
 from ray_jobs.tokenizers.base import FitContext
-from ray_jobs.tokenizers.vectors import ArrayVectors, DatasetVectors
+from ray_jobs.tokenizers.vectors import ArrayVectors, DatasetVectors, take
+from schemas.item_vectors import ITEM_VECTORS
+from schemas.stage_request import StageRequest
+from schemas.table_seal import MARK, NAME
 
 TRAINED = {"epochs": 15, "batch_size": 16, "learning_rate": 1e-2, "hidden": (32,)}
 SETTINGS = {
@@ -73,3 +81,29 @@ def test_a_streamed_fit_is_as_good_as_one_in_memory_and_does_not_leak(recipe, tm
         assert fit(streamed(poisoned), "first").reused, "its training items are those of the first run"
         with pytest.raises(UserError, match="other settings or item vectors"):
             fit(streamed(vectors + np.float32(1)), "first")
+
+
+def test_vectors_are_streamed_from_their_table_and_a_damaged_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
+    settings, vectors = load_settings(), mixture()
+    ids = [f"i{n:03}" for n in range(120)]
+    uri = settings.table_uri("shop", "item_vectors")
+    for encoder, some in (("a/b", ids[:70]), ("a/b", ids[70:]), ("other", ids)):
+        rows = pa.table(
+            {
+                "item_id": some,
+                "content_hash": some,
+                "vector": pa.array([vectors[ids.index(item)] for item in some], pa.list_(pa.float32())),
+            }
+        )
+        upsert(rows, ITEM_VECTORS, uri, {"encoder": encoder}, IDENTITY)
+    request = StageRequest(stage="semantic_ids", dataset="shop", partition="2026-01-31")
+    known = pa.array(ids[5:])
+    read = take(_streamed(settings, request, "a/b", known), np.arange(115))
+    assert (read == vectors[5:]).all()
+    for name in (NAME, MARK):
+        Path(uri, name).unlink()
+    path = max(Path(uri).rglob("encoder=a*/*.parquet"))
+    path.write_bytes(path.read_bytes()[:4] + b"\xff" * 60 + path.read_bytes()[64:])
+    with pytest.raises(Exception, match=r"item_vectors at .* is damaged .*Put a backup's file"):
+        take(_streamed(settings, request, "a/b", known), np.arange(115))

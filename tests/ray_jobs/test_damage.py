@@ -1,5 +1,6 @@
 """Damage at rest: what was written is refused or read as it was, and never anything else."""
 
+import io
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from planted_warehouse import IDENTITY
@@ -21,7 +23,8 @@ from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recipes.tokenizers.settings import ItemIndexSettings
 from ray_jobs.recommenders.bundle import load_bundle, save_bundle
 from ray_jobs.tokenizers import stored
-from schemas import digests
+from schemas import damaged_files, digests
+from schemas.addresses import filesystem_of
 from schemas.artifact_seal import SEAL, check_folder, seal_folder
 from schemas.errors import LONGEST_MESSAGE, DataError
 from schemas.item_vectors import ITEM_VECTORS
@@ -77,6 +80,48 @@ def test_a_flipped_bit_of_a_table_is_refused_or_harmless(uri: str) -> None:
     found = {path.relative_to(uri).as_posix(): sweep(path, lambda: _rows(uri), 10) for path in paths}
     assert not {name: counts for name, counts in found.items() if counts["other"] or counts["wordy"]}
     assert all(counts["refused"] for name, counts in found.items() if "y/" not in name), "no check that cannot fail"
+
+
+def test_a_damaged_page_is_named_with_table_and_remedy_and_a_storage_that_fails_is_not(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(uri, NAME).unlink()
+    Path(uri, MARK).unlink()
+    path = max(Path(uri).rglob("*.parquet"), key=lambda one: one.stat().st_size)
+    whole, page = path.read_bytes(), pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset
+    path.write_bytes(whole[:page] + b"\xff" * 8 + whole[page + 8 :])
+    with pytest.raises(DataError, match=r"table item_vectors at .* is damaged .*Put a backup's file") as refused:
+        read_table(uri)
+    assert path.relative_to(uri).as_posix() in str(refused.value)
+    assert len(str(refused.value)) <= LONGEST_MESSAGE
+
+    def away(address: str) -> Any:
+        raise OSError("AWS Error NETWORK_CONNECTION during GetObject operation")
+
+    def cut(address: str) -> Any:
+        files, found = filesystem_of(address)
+        return Cut(files), found
+
+    class Cut:
+        """Gives the first bytes of a file, as a connection that breaks."""
+
+        def __init__(self, files: Any) -> None:
+            self.get_file_info = files.get_file_info
+
+        def open_input_stream(self, *_: Any, **__: Any) -> Any:
+            return io.BytesIO(whole[:9])
+
+    for reached in (away, cut):
+        monkeypatch.setattr(damaged_files, "filesystem_of", reached)
+        with pytest.raises(OSError, match="thrift"):
+            read_table(uri)
+    monkeypatch.undo()
+    path.write_bytes(whole)
+    with (
+        pytest.raises(OSError, match="no answer"),
+        damaged_files.damage_named(uri, lambda: [path.relative_to(uri).as_posix()]),
+    ):
+        raise OSError("no answer")
 
 
 @pytest.mark.parametrize("lost", ["emptied", "removed"])
