@@ -373,16 +373,15 @@ def test_lora_trains_adapters_only_and_its_weights_come_back():
     assert model.store.used == 0
 
 
-def _trained_mendertok(histories):
-    torch.manual_seed(0)
-    """A small model after 14 epochs, with its held-out test examples, no preference given."""
+def _trained_mendertok(histories, epochs):
+    """A small model after some epochs, with its held-out test examples, no preference given."""
     settings = MenderTokSettings(
         **SMALL | {"width": 32, "layers": 1},
         reading="parts",
         batch_size=16,
-        epochs=14,
+        epochs=epochs,
         learning_rate=5e-3,
-        patience=14,
+        patience=epochs,
     )
     torch.manual_seed(0)
     model = MenderTok(settings, small_catalogue())
@@ -395,7 +394,7 @@ def _trained_mendertok(histories):
 
 def test_mendertok_learns_the_order_of_a_history():
     """Planted: the newest item's cluster says the next one. Perfect knowledge of the cluster gives NDCG@10 of .59."""
-    model, test = _trained_mendertok(small_histories(users=90))
+    model, test = _trained_mendertok(small_histories(users=90), 7)
     score = model.judge(InMemoryExamples(test))
     assert score > 0.5
     reversed_histories = np.concatenate([test.history(row)[::-1] for row in range(len(test))])
@@ -405,7 +404,7 @@ def test_mendertok_learns_the_order_of_a_history():
 def test_mendertok_learns_to_follow_a_preference():
     """Planted: only the preference says what comes next."""
     histories = small_histories(users=90, told=True)
-    model, test = _trained_mendertok(histories)
+    model, test = _trained_mendertok(histories, 5)
     told = test.with_preferences(latest_preferences(histories, test))
     score = model.judge(InMemoryExamples(told))
     assert score > 0.5
