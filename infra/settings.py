@@ -16,7 +16,7 @@ from tomllib import TOMLDecodeError
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from infra import masks
+from infra.bounds import Bounded, told
 from infra.errors import SettingError
 from infra.home import keep_private, registry_login
 
@@ -270,8 +271,7 @@ def load_settings() -> Settings:
         masks.hide_short(masks.short_passwords_in(settings.model_dump()))
         return settings
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SettingError(f"settings from {profile_path()} and PENCHANT_* variables: {problems}") from error
+        raise SettingError(f"settings from {profile_path()} and PENCHANT_* variables: {told(error)}") from error
     except SettingsError as error:
         raise SettingError(_about_variable(error)) from error
     except RecursionError as error:
@@ -323,19 +323,16 @@ def checked(kind: type[T], section: str, values: Mapping[str, Any]) -> T:
     """Build the settings dataclass of a stage or recipe.
 
     Args:
-        kind: a keyword-only dataclass whose defaults are the stage's own.
+        kind: a keyword-only dataclass, `infra.bounds.Bounded`, whose defaults are the stage's own.
         section: name that messages have before the dot.
 
     Raises:
-        SettingError: unknown name or wrong type, with the names that exist.
+        SettingError: unknown name, wrong type or out of bounds, with the names that exist.
     """
     assert dataclasses.is_dataclass(kind)
+    assert issubclass(kind, Bounded)
     names = {f.name for f in dataclasses.fields(kind)}
     for name in values:
         if name not in names:
             raise SettingError(f"{section}.{name} is no setting; {section} has: {', '.join(sorted(names))}")
-    try:
-        return TypeAdapter(kind).validate_python(dict(values))
-    except ValidationError as error:
-        problems = "; ".join(f"{section}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SettingError(problems) from error
+    return kind(**values)

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from infra.bounds import Bounded, Count, CountOrZero, NonNegative
 from infra.errors import SettingError
 from infra.settings import Settings, stage_settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class LedgerSettings:
+class LedgerSettings(Bounded):
     """How requests are sent, what they may cost and how many bad answers are borne.
 
     Args:
@@ -28,25 +29,19 @@ class LedgerSettings:
         dry_run: send nothing and publish nothing, but say what would be sent and what it would cost.
     """
 
-    chunk: int = 64
+    section: ClassVar[str] = "llm"
+
+    chunk: Count = 64
     chunk_seconds: float = 20.0
-    tasks: int = 1
-    bad_attempts: int = 2
+    tasks: Count = 1
+    bad_attempts: Count = 2
     max_bad_share: float = 0.2
     bad_tolerated: int = 5
-    max_failures: int = 3
-    retries_of_useless: int = 2
-    budget_tokens: int = 0
-    budget_cost: float = 0.0
+    max_failures: Count = 3
+    retries_of_useless: CountOrZero = 2
+    budget_tokens: CountOrZero = 0
+    budget_cost: NonNegative = 0.0
     dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        if min(self.chunk, self.tasks, self.bad_attempts, self.max_failures) < 1:
-            raise SettingError("llm: chunk, tasks, bad_attempts and max_failures must be at least 1")
-        if self.retries_of_useless < 0:
-            raise SettingError("llm.retries_of_useless must be 0 (never) or more")
-        if self.budget_tokens < 0 or self.budget_cost < 0:
-            raise SettingError("llm.budget_tokens and llm.budget_cost must be 0 (no limit) or more")
 
 
 def ledger_settings(settings: Settings, overrides: Mapping[str, Any]) -> LedgerSettings:

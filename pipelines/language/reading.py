@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
-from infra.errors import SettingError
+from infra.bounds import Bounded, Count, CountOrZero, PositiveShare
 from pipelines.language.prompts import ChatPrompt
 from pipelines.language.redaction import KINDS, check_kinds, redact
 from schemas.dataset import Dataset
@@ -18,7 +19,7 @@ _WORD_CHARS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReviewLineSettings:
+class ReviewLineSettings(Bounded):
     """How reviews are read; shared by the stages preferences and review_summaries, which pay for a line once.
 
     Args:
@@ -32,25 +33,19 @@ class ReviewLineSettings:
         prompt: name of the prompt file; ``review_opinions`` is for models that can tell likes from dislikes.
     """
 
-    max_users: int = 0
-    max_review_words: int = 120
+    section: ClassVar[str] = "review_lines"
+
+    max_users: CountOrZero = 0
+    max_review_words: Count = 120
     redact: tuple[str, ...] = KINDS
     phone_region: str = "US"
-    least_grounded: float = 0.6
-    topics: tuple[str, ...] = ()
+    least_grounded: PositiveShare = 0.6
+    topics: tuple[Literal["price", "delivery"], ...] = ()
     prompt: str = "review_preference"
 
     def __post_init__(self) -> None:
-        if self.max_users < 0 or self.max_review_words < 1:
-            raise SettingError("review_lines.max_users must be 0 or more, review_lines.max_review_words 1 or more")
-        if not 0 < self.least_grounded <= 1:
-            raise SettingError(
-                f"review_lines.least_grounded is {self.least_grounded}, but must be above 0 and at most 1"
-            )
+        super().__post_init__()
         check_kinds(self.redact)
-        unknown = set(self.topics) - {"price", "delivery"}
-        if unknown:
-            raise SettingError(f"review_lines.topics has {', '.join(sorted(unknown))}; use price, delivery or both")
 
     def shown(self, review: str) -> str:
         """What the model sees of a review: its first words, without personal data.

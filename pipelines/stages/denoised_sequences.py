@@ -7,7 +7,9 @@ title's likelihood in place of its first token's).
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from infra.bounds import Bounded, Count, CountOrZero, NonNegative, ShareBelowOne
 from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from pipelines.language.limits import ledger_settings
@@ -21,7 +23,7 @@ STAGE = "denoised_sequences"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenoiseSettings:
+class DenoiseSettings(Bounded):
     """What is scored and what counts as suspect.
 
     Args:
@@ -38,32 +40,27 @@ class DenoiseSettings:
         prompt: name of the prompt file.
     """
 
-    max_users: int = 0
-    contexts: int = 3
+    section: ClassVar[str] = STAGE
+
+    max_users: CountOrZero = 0
+    contexts: Count = 3
     context: int = 8
-    min_context: int = 2
+    min_context: Count = 2
     max_title_words: int = 12
     rule: str = Rule.kind
-    suspect_share: float = Rule.suspect_share
-    confidence: float = Rule.confidence
-    sigmas: float = Rule.sigmas
-    max_edits: int = Rule.max_edits
-    candidates: int = 5
+    suspect_share: ShareBelowOne = Rule.suspect_share
+    confidence: ShareBelowOne = Rule.confidence
+    sigmas: NonNegative = Rule.sigmas
+    max_edits: CountOrZero = Rule.max_edits
+    candidates: Count = 5
     prompt: str = "title_likelihood"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.rule not in RULES:
-            raise SettingError(f"denoised_sequences.rule is {self.rule!r}: use one of {', '.join(RULES)}")
-        for name in ("suspect_share", "confidence"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingError(f"denoised_sequences.{name} is {getattr(self, name)}, but must be in [0, 1)")
-        if self.min_context < 1 or self.context < self.min_context or self.max_users < 0 or self.max_edits < 0:
-            raise SettingError(
-                "denoised_sequences: min_context must be at least 1, context at least min_context, max_users and "
-                "max_edits at least 0"
-            )
-        if self.contexts < 1 or self.candidates < 1 or self.sigmas < 0:
-            raise SettingError("denoised_sequences: contexts and candidates must be at least 1, sigmas at least 0")
+            raise SettingError(f"{STAGE}.rule is {self.rule!r}: use one of {', '.join(RULES)}")
+        if self.context < self.min_context:
+            raise SettingError(f"{STAGE}.context is {self.context}, below {STAGE}.min_context, {self.min_context}")
 
     def noise_rule(self) -> Rule:
         """The rule by which positions are marked."""

@@ -15,7 +15,9 @@ import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
+from infra.bounds import Bounded
 from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from pipelines.language.limits import ledger_settings
@@ -29,7 +31,7 @@ _SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list", ".json", ".jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ErasureSettings:
+class ErasureSettings(Bounded):
     """Who is forgotten, and how far back.
 
     Args:
@@ -38,6 +40,8 @@ class ErasureSettings:
         reason: goes into the list of erasures and the report; name nobody in it.
         purge_history: remove old versions of the touched tables at once, see the module's documentation.
     """
+
+    section: ClassVar[str] = STAGE
 
     users: tuple[str, ...] = ()
     users_file: str = ""

@@ -7,10 +7,9 @@ off fails the gate. Rows of users who asked to be forgotten are counted and go n
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
-
+from infra.bounds import Bounded, Count, Share
 from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from pipelines.review_rules import MAX_TEXT_CHARS, ReviewRules
@@ -22,7 +21,7 @@ STAGE = "ingest"
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngestSettings:
+class IngestSettings(Bounded):
     """What ingest accepts.
 
     Args:
@@ -38,18 +37,16 @@ class IngestSettings:
             recorded as empty, and later stages see what they saw the day before).
     """
 
+    section: ClassVar[str] = STAGE
+
     max_line_bytes: int = 524_288
-    max_text_chars: int = MAX_TEXT_CHARS
+    max_text_chars: Count = MAX_TEXT_CHARS
     earliest: str = "1995-01-01"
     latest: str = "2099-12-31"
     days_after_partition: int | None = None
     description_words: int = 60
-    max_refused_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    max_refused_share: Share = 0.2
     empty_day: Literal["fail", "accept"] = "fail"
-
-    def __post_init__(self) -> None:
-        if self.max_text_chars < 1:
-            raise SettingError(f"ingest.max_text_chars is {self.max_text_chars}, but must be 1 or more")
 
     def rules(self, partition: dt.date) -> ReviewRules:
         """The rules for reviews of a partition.

@@ -5,8 +5,9 @@ lands on again.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from infra.errors import SettingError
+from infra.bounds import Bounded, Count, CountOrZero
 from infra.settings import load_settings, stage_settings
 from pipelines.language.limits import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
@@ -18,7 +19,7 @@ STAGE = "item_descriptions"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ItemDescriptionSettings:
+class ItemDescriptionSettings(Bounded):
     """Which items are described, and from how much.
 
     Args:
@@ -27,13 +28,11 @@ class ItemDescriptionSettings:
         prompt: name of the prompt file.
     """
 
-    max_items: int = 0
-    max_text_words: int = 120
-    prompt: str = "item_description"
+    section: ClassVar[str] = STAGE
 
-    def __post_init__(self) -> None:
-        if self.max_items < 0 or self.max_text_words < 1:
-            raise SettingError("item_descriptions.max_items must be 0 or more, max_text_words 1 or more")
+    max_items: CountOrZero = 0
+    max_text_words: Count = 120
+    prompt: str = "item_description"
 
 
 def run(request: StageRequest) -> StageReport:

@@ -8,8 +8,11 @@ rejection is a word of its own, and training samples rest on training reviews on
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
 
-from infra.errors import SettingError
+from pydantic import Field
+
+from infra.bounds import Bounded, Count, PositiveShare
 from infra.settings import load_settings, stage_settings
 from pipelines.landing.planted_world.truth import require_truth
 from schemas.handoff import StageReport
@@ -20,7 +23,7 @@ STAGE = "preference_benchmark"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkSettings:
+class BenchmarkSettings(Bounded):
     """How samples are made.
 
     Args:
@@ -37,24 +40,17 @@ class BenchmarkSettings:
         seed: of all choices by hash.
     """
 
+    section: ClassVar[str] = STAGE
+
     encoder: str = "minilm-l6-v2"
-    negative_below: float = 0.5
-    coarse_label_cap: int = 5
+    negative_below: PositiveShare = 0.5
+    coarse_label_cap: Count = 5
     unseen_targets: bool = False
-    max_targets: int = 20_000
-    max_pool: int = 100_000
-    probe_min_items: int = 10
+    max_targets: Count = 20_000
+    max_pool: Annotated[int, Field(ge=3)] = 100_000
+    probe_min_items: Count = 10
     truth: str = ""
     seed: int = 7
-
-    def __post_init__(self) -> None:
-        for name in ("coarse_label_cap", "max_targets", "probe_min_items"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{STAGE}.{name} is {getattr(self, name)}, but must be at least 1")
-        if not 0 < self.negative_below <= 1:
-            raise SettingError(f"{STAGE}.negative_below is {self.negative_below}: a probability above 0, at most 1")
-        if self.max_pool < 3:
-            raise SettingError(f"{STAGE}.max_pool is {self.max_pool}, but must be at least 3: steering takes rank 3")
 
 
 def run(request: StageRequest) -> StageReport:

@@ -1,8 +1,9 @@
 """Preferences per user and position, from one line per review, read by a language model and checked in code."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from infra.errors import SettingError
+from infra.bounds import Bounded, Count, PositiveShare
 from infra.settings import load_settings, stage_settings
 from pipelines.language.limits import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
@@ -15,7 +16,7 @@ STAGE = "preferences"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceSettings:
+class PreferenceSettings(Bounded):
     """How lines become preferences.
 
     Args:
@@ -24,13 +25,11 @@ class PreferenceSettings:
         same_from: share of common content words from which two lines say the same.
     """
 
-    window: int = 5
-    most: int = 5
-    same_from: float = 0.6
+    section: ClassVar[str] = STAGE
 
-    def __post_init__(self) -> None:
-        if self.window < 1 or self.most < 1 or not 0 < self.same_from <= 1:
-            raise SettingError("preferences: window and most must be at least 1, same_from above 0 and at most 1")
+    window: Count = 5
+    most: Count = 5
+    same_from: PositiveShare = 0.6
 
 
 def run(request: StageRequest) -> StageReport:

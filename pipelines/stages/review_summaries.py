@@ -1,8 +1,9 @@
 """Summaries of users, folded over time from the lines that their reviews gave."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from infra.errors import SettingError
+from infra.bounds import Bounded, Count
 from infra.settings import load_settings, stage_settings
 from pipelines.language.limits import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
@@ -15,7 +16,7 @@ STAGE = "review_summaries"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SummaryStageSettings:
+class SummaryStageSettings(Bounded):
     """How summaries are folded.
 
     Args:
@@ -25,13 +26,11 @@ class SummaryStageSettings:
         prompt: name of the prompt file.
     """
 
-    chunk_reviews: int = 5
-    most_carried: int = 8
-    prompt: str = "summary_fold"
+    section: ClassVar[str] = STAGE
 
-    def __post_init__(self) -> None:
-        if self.chunk_reviews < 1 or self.most_carried < 1:
-            raise SettingError("review_summaries: chunk_reviews and most_carried must be at least 1")
+    chunk_reviews: Count = 5
+    most_carried: Count = 8
+    prompt: str = "summary_fold"
 
 
 def run(request: StageRequest) -> StageReport:

@@ -1,8 +1,9 @@
 """Interactions and ordered histories as of a day, with splits and a report of what the order is worth."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from infra.bounds import Bounded, Count, InnerShare
 from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from schemas.handoff import StageReport
@@ -15,7 +16,7 @@ SHORTEST_SPLIT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceSettings:
+class SequenceSettings(Bounded):
     """How histories are made.
 
     Args:
@@ -29,24 +30,25 @@ class SequenceSettings:
         valid_quantile, test_quantile: share of all interactions before the global validation and test cut.
     """
 
-    user_core: int = 5
-    item_core: int = 5
-    max_core_iterations: int = 100
+    section: ClassVar[str] = STAGE
+
+    user_core: Count = 5
+    item_core: Count = 5
+    max_core_iterations: Count = 100
     tie_rule: Literal["hash", "item_id", "source_line"] = "hash"
     max_length: int | None = None
-    min_history: int = 1
-    valid_quantile: float = 0.8
-    test_quantile: float = 0.9
+    min_history: Count = 1
+    valid_quantile: InnerShare = 0.8
+    test_quantile: InnerShare = 0.9
 
     def __post_init__(self) -> None:
-        for name in ("user_core", "item_core", "max_core_iterations", "min_history"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if self.max_length is not None and self.max_length < max(SHORTEST_SPLIT, self.min_history):
-            raise SettingError(f"max_length {self.max_length} is under {max(SHORTEST_SPLIT, self.min_history)}")
-        if not 0 < self.valid_quantile < self.test_quantile < 1:
+        super().__post_init__()
+        if self.max_length is not None and self.max_length < (least := max(SHORTEST_SPLIT, self.min_history)):
+            raise SettingError(f"{STAGE}.max_length is {self.max_length}, but must be at least {least}")
+        if self.valid_quantile >= self.test_quantile:
             raise SettingError(
-                f"0 < valid_quantile < test_quantile < 1 does not hold: {self.valid_quantile}, {self.test_quantile}"
+                f"{STAGE}.valid_quantile is {self.valid_quantile}, but must be below {STAGE}.test_quantile, "
+                f"{self.test_quantile}"
             )
 
 

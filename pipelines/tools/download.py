@@ -20,8 +20,9 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from infra.bounds import Bounded, Count, NonNegative, Positive
 from infra.errors import UserError
 from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
@@ -35,7 +36,7 @@ _RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DownloadSettings:
+class DownloadSettings(Bounded):
     """Where public data sets come from and how stubborn the download is.
 
     Args:
@@ -45,10 +46,12 @@ class DownloadSettings:
         backoff_s: pause after the first failure; doubled each time, at most a minute.
     """
 
+    section: ClassVar[str] = "download"
+
     amazon_2023: str = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/raw"
-    attempts: int = 6
-    backoff_s: float = 2.0
-    timeout_s: float = 60.0
+    attempts: Count = 6
+    backoff_s: NonNegative = 2.0
+    timeout_s: Positive = 60.0
 
 
 def addresses(source: str, settings: DownloadSettings) -> tuple[str, str]:

@@ -1,14 +1,17 @@
 """Settings of the clean-up; no engine is loaded here."""
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from infra.errors import SettingError
+from pydantic import Field
+
+from infra.bounds import Bounded, Count, CountOrZero
 
 LOWEST_HISTORY_DAYS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
-class CleanUpSettings:
+class CleanUpSettings(Bounded):
     """What stays however little it is needed.
 
     Args:
@@ -18,18 +21,10 @@ class CleanUpSettings:
         history_days: old versions of a table stay so long at least, and longer where its contract says so; at least 7.
     """
 
-    dry_run: bool = False
-    keep_versions: int = 10
-    keep_days: int = 30
-    work_days: int = 14
-    history_days: int = LOWEST_HISTORY_DAYS
+    section: ClassVar[str] = "clean_up"
 
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("keep_versions", 1),
-            ("keep_days", 0),
-            ("work_days", 1),
-            ("history_days", LOWEST_HISTORY_DAYS),
-        ):
-            if getattr(self, name) < least:
-                raise SettingError(f"clean_up.{name} is {getattr(self, name)}: at least {least} is needed")
+    dry_run: bool = False
+    keep_versions: Count = 10
+    keep_days: CountOrZero = 30
+    work_days: Count = 14
+    history_days: Annotated[int, Field(ge=LOWEST_HISTORY_DAYS)] = LOWEST_HISTORY_DAYS

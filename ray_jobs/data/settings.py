@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
+from infra.bounds import Bounded, CountOrZero
 from infra.errors import SettingError
 from infra.settings import Settings, stage_settings
 from schemas.stage_request import StageRequest
@@ -43,7 +45,7 @@ class Ties(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingDataSettings:
+class TrainingDataSettings(Bounded):
     """What recommenders train on.
 
     Args:
@@ -62,13 +64,16 @@ class TrainingDataSettings:
             give out what is at no training position.
     """
 
+    section: ClassVar[str] = "training_data"
+
     corrections: Corrections = Corrections.NONE
     ties: Ties = Ties.AS_IS
-    ties_seed: int = 0
+    ties_seed: CountOrZero = 0
     split: SplitBy = SplitBy.LAST
     catalogue: Items = Items.INTERACTED
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.split is SplitBy.TIME and (self.ties, self.corrections) != (Ties.AS_IS, Corrections.NONE):
             raise SettingError(
                 f"training_data.split is time, training_data.ties {self.ties.value} and training_data.corrections "
@@ -79,8 +84,6 @@ class TrainingDataSettings:
                 f"training_data.ties is shuffled and training_data.corrections is {self.corrections.value}: set one of "
                 "them to its default (as_is, none)"
             )
-        if self.ties_seed < 0:
-            raise SettingError(f"training_data.ties_seed is {self.ties_seed}: 0 or more is needed")
 
     @property
     def version(self) -> str:

@@ -1,8 +1,11 @@
 """Settings of the denoiser's data, base model, tuning and detection."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
+
+from infra.bounds import Bounded, Count, CountOrZero, InnerShare, Share
 from infra.errors import SettingError
 
 SECTION = "tune_denoiser"
@@ -10,7 +13,7 @@ TINY = "tiny"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenoiserSettings:
+class DenoiserSettings(Bounded):
     """Defaults are the paper's where it has one; a small base wants larger learning rates.
 
     Args:
@@ -41,60 +44,46 @@ class DenoiserSettings:
         tiny_epochs, tiny_learning_rate, tiny_batch_size: its pre-training.
     """
 
+    section: ClassVar[str] = SECTION
+
     base: str = TINY
-    window: int = 11
-    shortest: int = 4
-    windows: int = 5000
-    heldout_windows: int = 500
-    heldout_share: float = 0.1
-    max_title_words: int = 12
-    max_tokens: int = 512
-    lora_rank: int = 8
+    window: Annotated[int, Field(ge=3)] = 11
+    shortest: Annotated[int, Field(ge=3)] = 4
+    windows: Count = 5000
+    heldout_windows: Count = 500
+    heldout_share: InnerShare = 0.1
+    max_title_words: Count = 12
+    max_tokens: Count = 512
+    lora_rank: Count = 8
     lora_alpha: int = 16
     lora_dropout: float = 0.05
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
     loss_on: Literal["answer", "prompt+answer"] = "answer"
-    epochs: int = 50
-    batch_size: int = 128
-    micro_batch_size: int = 16
+    epochs: Count = 50
+    batch_size: Count = 128
+    micro_batch_size: Count = 16
     learning_rate: float = 1e-4
-    warmup_steps: int = 20
+    warmup_steps: CountOrZero = 20
     weight_decay: float = 0.0
     gradient_clip: float = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     score: Literal["title", "first_token"] = "title"
-    scoring_batch_size: int = 16
-    threshold_percentile: float = 0.9
-    max_edits: int = 1
-    max_uncertainty: float = 1.0
-    tiny_width: int = 128
-    tiny_layers: int = 4
-    tiny_heads: int = 4
-    tiny_vocabulary: int = 2000
-    tiny_epochs: int = 5
+    scoring_batch_size: Count = 16
+    threshold_percentile: Share = 0.9
+    max_edits: CountOrZero = 1
+    max_uncertainty: Share = 1.0
+    tiny_width: Count = 128
+    tiny_layers: Count = 4
+    tiny_heads: Count = 4
+    tiny_vocabulary: Annotated[int, Field(ge=300)] = 2000
+    tiny_epochs: Count = 5
     tiny_learning_rate: float = 2e-3
-    tiny_batch_size: int = 32
+    tiny_batch_size: Count = 32
     seed: int = 0
 
     def __post_init__(self) -> None:
-        at_least = {
-            "window": 3,
-            "shortest": 3,
-            "tiny_vocabulary": 300,
-            **dict.fromkeys(("windows", "heldout_windows", "max_title_words", "max_tokens"), 1),
-            **dict.fromkeys(("lora_rank", "epochs", "batch_size", "micro_batch_size", "scoring_batch_size"), 1),
-            **dict.fromkeys(("tiny_width", "tiny_layers", "tiny_heads", "tiny_epochs", "tiny_batch_size"), 1),
-            **dict.fromkeys(("warmup_steps", "max_edits"), 0),
-        }
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise SettingError(f"{SECTION}.{name} is {getattr(self, name)}: at least {least} is needed")
+        super().__post_init__()
         if self.shortest > self.window:
             raise SettingError(f"{SECTION}.shortest is {self.shortest}, above {SECTION}.window, {self.window}")
-        if not 0 < self.heldout_share < 1:
-            raise SettingError(f"{SECTION}.heldout_share is {self.heldout_share}: a share between 0 and 1 is needed")
-        for name in ("threshold_percentile", "max_uncertainty"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(f"{SECTION}.{name} is {getattr(self, name)}: a share from 0 to 1 is needed")
         if self.tiny_width % (2 * self.tiny_heads):
             raise SettingError(f"{SECTION}.tiny_width is {self.tiny_width}: a multiple of twice tiny_heads is needed")

@@ -7,14 +7,13 @@ write semantic ids in `ray_jobs.recipes.generative.settings`.
 from dataclasses import dataclass
 from typing import Any
 
+from infra.bounds import Bounded, Count, Positive, ShareBelowOne
 from infra.errors import SettingError
 from ray_jobs.training.phases import OptimizerName, Phase, Precision, Schedule, phases_from
 
-COUNTS = ("max_history", "epochs", "batch_size", "accumulate", "patience", "evaluate_every", "evaluation_batch_size")
-
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeSettings:
+class RecipeSettings(Bounded):
     """Settings that every recipe has; each recipe's own dataclass adds to them.
 
     Args:
@@ -40,20 +39,20 @@ class RecipeSettings:
             the recipe's own, for most recipes one phase with these settings.
     """
 
-    max_history: int = 20
-    epochs: int = 20
-    batch_size: int = 64
-    accumulate: int = 1
-    learning_rate: float = 1e-3
+    max_history: Count = 20
+    epochs: Count = 20
+    batch_size: Count = 64
+    accumulate: Count = 1
+    learning_rate: Positive = 1e-3
     weight_decay: float = 0.01
-    warmup: float = 0.05
+    warmup: ShareBelowOne = 0.05
     schedule: Schedule = "cosine"
     optimizer: OptimizerName = "adamw"
     beta2: float = 0.999
     gradient_clip: float = 1.0
-    patience: int = 5
-    evaluate_every: int = 1
-    evaluation_batch_size: int = 128
+    patience: Count = 5
+    evaluate_every: Count = 1
+    evaluation_batch_size: Count = 128
     validate_unseen: bool = True
     seed: int = 0
     precision: Precision = "auto"
@@ -62,18 +61,16 @@ class RecipeSettings:
     phases: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in COUNTS:
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}: at least 1 is needed")
+        super().__post_init__()
         if self.accumulate > self.batch_size:
             raise SettingError(
-                f"accumulate is {self.accumulate}: a batch of {self.batch_size} has no more parts than that"
+                f"{self._named('accumulate')} is {self.accumulate}: a batch of {self.batch_size} has no more parts "
+                "than that"
             )
-        if not 0 <= self.warmup < 1:
-            raise SettingError(f"warmup is {self.warmup}: a share of the steps, from 0 to below 1")
-        if self.learning_rate <= 0:
-            raise SettingError(f"learning_rate is {self.learning_rate}: above 0 is needed")
-        phases_from(self.phases, self.phase())
+        try:
+            phases_from(self.phases, self.phase())
+        except SettingError as error:
+            raise SettingError(self._named(str(error))) from error
 
     def phase(self, name: str = "train", **changes: Any) -> Phase:
         """A phase with these settings, but for `changes`."""

@@ -1,14 +1,15 @@
 """Settings of the gate before the alias champion; no engine is loaded here."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from infra.errors import SettingError
+from infra.bounds import Bounded, Count, NonNegative, Share
 
 SECTION = "promotion"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromotionSettings:
+class PromotionSettings(Bounded):
     """Settings of the gate, section ``promotion``.
 
     Args:
@@ -31,26 +32,17 @@ class PromotionSettings:
         size_mb: largest bundle in megabytes; 0 only reports it.
     """
 
-    margin: float = 0.1
-    baseline_margin: float = 0.0
-    coverage_share: float = 0.2
-    slice_share: float = 0.5
-    slice_users: int = 100
-    steering_margin: float = 0.05
-    require_steering: bool = False
-    words_margin: float = 0.1
-    require_words: bool = True
-    latency_ms: float = 0.0
-    latency_requests: int = 9
-    size_mb: float = 0.0
+    section: ClassVar[str] = SECTION
 
-    def __post_init__(self) -> None:
-        for name in ("margin", "baseline_margin", "coverage_share", "slice_share", "steering_margin", "words_margin"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(f"promotion.{name} is {getattr(self, name)}: a number from 0 to 1 is needed")
-        for name in ("slice_users", "latency_requests"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"promotion.{name} is {getattr(self, name)}: at least 1 is needed")
-        for name in ("latency_ms", "size_mb"):
-            if getattr(self, name) < 0:
-                raise SettingError(f"promotion.{name} is {getattr(self, name)}: 0 (no limit) or more is needed")
+    margin: Share = 0.1
+    baseline_margin: Share = 0.0
+    coverage_share: Share = 0.2
+    slice_share: Share = 0.5
+    slice_users: Count = 100
+    steering_margin: Share = 0.05
+    require_steering: bool = False
+    words_margin: Share = 0.1
+    require_words: bool = True
+    latency_ms: NonNegative = 0.0
+    latency_requests: Count = 9
+    size_mb: NonNegative = 0.0

@@ -1,7 +1,11 @@
 """Settings of the stage review_sentiments."""
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
+from pydantic import Field
+
+from infra.bounds import Bounded, Count, Positive
 from infra.errors import SettingError
 from ray_jobs.encoders.settings import HUB_PREFIX
 
@@ -11,7 +15,7 @@ NO_STARS = f"set {STAGE}.classifier to 'hub:<repo id or folder>', a trained clas
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReviewSentimentsSettings:
+class ReviewSentimentsSettings(Bounded):
     """What judges the reviews.
 
     Args:
@@ -25,20 +29,18 @@ class ReviewSentimentsSettings:
         batch_size: texts per call of a hub's classifier.
     """
 
+    section: ClassVar[str] = STAGE
+
     classifier: str = PROBE
-    folds: int = 5
-    inverse_penalty: float = 1.0
+    folds: Annotated[int, Field(ge=2)] = 5
+    inverse_penalty: Positive = 1.0
     seed: int = 0
-    copies: int = 1
-    batch_size: int = 32
+    copies: Count = 1
+    batch_size: Count = 32
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.classifier != PROBE and not self.classifier.startswith(HUB_PREFIX):
             raise SettingError(
                 f"{STAGE}.classifier is {self.classifier!r}; use {PROBE!r}, 'hub:<repo id>' or 'hub:<folder>'"
             )
-        for name, least in (("folds", 2), ("copies", 1), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise SettingError(f"{STAGE}.{name} is {getattr(self, name)}; it must be at least {least}")
-        if not self.inverse_penalty > 0:
-            raise SettingError(f"{STAGE}.inverse_penalty is {self.inverse_penalty}; it must be above 0")

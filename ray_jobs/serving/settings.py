@@ -1,7 +1,9 @@
 """Settings of the server."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from infra.bounds import Bounded, Count, CountOrZero, NonNegative, Port, Positive
 from infra.errors import SettingError
 from ray_jobs.serving.strangers import HERE
 
@@ -9,7 +11,7 @@ SECTION = "serving"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServingSettings:
+class ServingSettings(Bounded):
     """Settings under ``[stages.serving]``; each is a flag of ``python -m ray_jobs.serving``, too.
 
     Args:
@@ -32,32 +34,26 @@ class ServingSettings:
         retry_s: seconds until a version that failed to load is tried again.
     """
 
+    section: ClassVar[str] = SECTION
+
     alias: str = "champion"
     host: str = "127.0.0.1"
-    port: int = 8100
-    replicas: int = 1
-    cpus_per_replica: float = 1.0
-    max_batch_size: int = 16
-    batch_wait_ms: float = 2.0
+    port: Port = 8100
+    replicas: Count = 1
+    cpus_per_replica: Positive = 1.0
+    max_batch_size: Count = 16
+    batch_wait_ms: NonNegative = 2.0
     queue: int = 256
-    per_client: int = 64
+    per_client: CountOrZero = 64
     hosts: tuple[str, ...] = HERE
     token: str = field(default="", repr=False)
-    most_bytes: int = 1 << 20
-    read_s: float = 10.0
-    poll_s: float = 10.0
-    retry_s: float = 300.0
+    most_bytes: Count = 1 << 20
+    read_s: Positive = 10.0
+    poll_s: Positive = 10.0
+    retry_s: NonNegative = 300.0
 
     def __post_init__(self) -> None:
-        for name in ("port", "replicas", "max_batch_size", "most_bytes"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{SECTION}.{name} is {getattr(self, name)}: at least 1 is needed")
-        for name in ("cpus_per_replica", "poll_s", "read_s"):
-            if not getattr(self, name) > 0:
-                raise SettingError(f"{SECTION}.{name} is {getattr(self, name)}: more than 0 is needed")
-        for name in ("batch_wait_ms", "retry_s", "per_client"):
-            if not getattr(self, name) >= 0:
-                raise SettingError(f"{SECTION}.{name} is {getattr(self, name)}: 0 or more is needed")
+        super().__post_init__()
         if self.queue < self.max_batch_size:
             raise SettingError(
                 f"{SECTION}.queue is {self.queue}, below {SECTION}.max_batch_size {self.max_batch_size}: no batch "

@@ -7,8 +7,9 @@ earlier days count, so that a day that is run again goes on from the same one.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from infra.errors import SettingError
+from infra.bounds import Bounded, CountOrZero, Positive, Share
 from infra.settings import load_settings, stage_settings
 from ray_jobs.stages import semantic_ids
 from schemas.handoff import StageReport
@@ -19,7 +20,7 @@ STAGE = "continuation"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContinuationSettings:
+class ContinuationSettings(Bounded):
     """When a codebook and a model go on, and when they are made anew.
 
     Args:
@@ -32,22 +33,14 @@ class ContinuationSettings:
         cold_start_days: days after which a model starts cold although it could go on; 0 for never.
     """
 
-    enabled: bool = True
-    max_appended_share: float = 0.3
-    max_error_ratio: float = 1.5
-    max_collision_increase: float = 0.2
-    min_utilisation: float = 0.3
-    cold_start_days: int = 0
+    section: ClassVar[str] = STAGE
 
-    def __post_init__(self) -> None:
-        for name in ("max_appended_share", "max_collision_increase", "min_utilisation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(f"{STAGE}.{name} is {getattr(self, name)}: a share from 0 to 1")
-        if self.max_error_ratio <= 0 or self.cold_start_days < 0:
-            raise SettingError(
-                f"{STAGE}: max_error_ratio is {self.max_error_ratio} and cold_start_days {self.cold_start_days}; above "
-                "0, and at least 0, are needed"
-            )
+    enabled: bool = True
+    max_appended_share: Share = 0.3
+    max_error_ratio: Positive = 1.5
+    max_collision_increase: Share = 0.2
+    min_utilisation: Share = 0.3
+    cold_start_days: CountOrZero = 0
 
 
 def run(request: StageRequest) -> StageReport:

@@ -12,8 +12,9 @@ which the promotion gate asks, under ``test.words``.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from infra.errors import SettingError
+from infra.bounds import Bounded, CountOrZero
 from infra.settings import load_settings, stage_settings
 from ray_jobs.data.settings import training_data_settings
 from schemas.handoff import StageReport
@@ -24,7 +25,7 @@ STAGE = "evaluate"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
+class EvaluateSettings(Bounded):
     """Settings of the stage.
 
     Args:
@@ -36,17 +37,14 @@ class EvaluateSettings:
         seed: of the sampled items and of the users.
     """
 
+    section: ClassVar[str] = STAGE
+
     exclude_seen: bool = True
     all_items: bool = True
-    word_users: int = 60
-    words: int = 20
-    sampled_negatives: int = 0
+    word_users: CountOrZero = 60
+    words: CountOrZero = 20
+    sampled_negatives: CountOrZero = 0
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("word_users", "words", "sampled_negatives"):
-            if getattr(self, name) < 0:
-                raise SettingError(f"{STAGE}.{name} is {getattr(self, name)}: 0 or more is needed")
 
 
 def run(request: StageRequest) -> StageReport:

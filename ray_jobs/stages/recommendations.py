@@ -5,8 +5,9 @@ not come out. The answers are those of the model's MLflow interface, by construc
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from infra.errors import SettingError
+from infra.bounds import Bounded, Count, Positive
 from infra.settings import load_settings, stage_settings
 from schemas.handoff import StageReport
 from schemas.stage import engine_is_ready, run_stage
@@ -16,7 +17,7 @@ STAGE = "recommendations"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecommendationsSettings:
+class RecommendationsSettings(Bounded):
     """Settings under ``[stages.recommendations]``.
 
     Args:
@@ -27,16 +28,13 @@ class RecommendationsSettings:
         cpus_per_actor: cores that each one takes.
     """
 
-    k: int = 10
-    exclude_seen: bool = True
-    users_per_batch: int = 256
-    actors: int = 1
-    cpus_per_actor: float = 1
+    section: ClassVar[str] = STAGE
 
-    def __post_init__(self) -> None:
-        for name in ("k", "users_per_batch", "actors"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"recommendations.{name} is {getattr(self, name)}: at least 1 is needed")
+    k: Count = 10
+    exclude_seen: bool = True
+    users_per_batch: Count = 256
+    actors: Count = 1
+    cpus_per_actor: Positive = 1
 
 
 def run(request: StageRequest) -> StageReport:

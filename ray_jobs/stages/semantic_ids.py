@@ -5,8 +5,9 @@ no code that is there moves: a rerun does so for its own version, and ``semantic
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from infra.errors import SettingError
+from infra.bounds import Bounded, CountOrZero
 from infra.settings import load_settings, stage_settings
 from ray_jobs.data.settings import training_data_settings
 from ray_jobs.encoders.settings import PACKAGED
@@ -20,7 +21,7 @@ DEFAULT_RECIPE = "rqvae"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemanticIdsSettings:
+class SemanticIdsSettings(Bounded):
     """Settings of the stage; those of the recipe have a section of their own.
 
     Args:
@@ -29,13 +30,11 @@ class SemanticIdsSettings:
         in_memory_rows: with more items, vectors are streamed from the table instead of held.
     """
 
+    section: ClassVar[str] = STAGE
+
     encoder: str = PACKAGED
     append_to: str = ""
-    in_memory_rows: int = 1_000_000
-
-    def __post_init__(self) -> None:
-        if self.in_memory_rows < 0:
-            raise SettingError(f"{STAGE}.in_memory_rows is {self.in_memory_rows}; it must not be negative")
+    in_memory_rows: CountOrZero = 1_000_000
 
 
 def run(request: StageRequest) -> StageReport:

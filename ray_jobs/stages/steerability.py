@@ -7,9 +7,11 @@ registered yet are left at its training run.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from infra.errors import SettingError
+from pydantic import Field
+
+from infra.bounds import Bounded, Count
 from infra.settings import load_settings, stage_settings
 from schemas.handoff import StageReport
 from schemas.stage import engine_is_ready, run_stage
@@ -19,7 +21,7 @@ STAGE = "steerability"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SteerabilitySettings:
+class SteerabilitySettings(Bounded):
     """Settings of the stage.
 
     Args:
@@ -31,17 +33,13 @@ class SteerabilitySettings:
         seed: of who they are.
     """
 
-    models: tuple[str, ...] = ()
-    splits: tuple[Literal["valid", "test"], ...] = ("test",)
-    exclude_seen: bool = False
-    probe_users: int = 20
-    seed: int = 0
+    section: ClassVar[str] = STAGE
 
-    def __post_init__(self) -> None:
-        if not self.splits:
-            raise SettingError(f"{STAGE}.splits is empty: give test, valid or both")
-        if self.probe_users < 1:
-            raise SettingError(f"{STAGE}.probe_users is {self.probe_users}: at least 1 is needed")
+    models: tuple[str, ...] = ()
+    splits: Annotated[tuple[Literal["valid", "test"], ...], Field(min_length=1)] = ("test",)
+    exclude_seen: bool = False
+    probe_users: Count = 20
+    seed: int = 0
 
 
 def run(request: StageRequest) -> StageReport:

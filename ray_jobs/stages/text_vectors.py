@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from infra.errors import SettingError
+from infra.bounds import Count
 from infra.settings import load_settings, stage_settings
 from ray_jobs.encoders.settings import EncodingSettings
 from schemas.handoff import StageReport
@@ -24,12 +24,7 @@ class TextVectorsSettings(EncodingSettings):
 
     section: ClassVar[str] = STAGE
 
-    max_review_words: int = MAX_REVIEW_WORDS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_review_words < 1:
-            raise SettingError(f"{STAGE}.max_review_words is {self.max_review_words}; it must be at least 1")
+    max_review_words: Count = MAX_REVIEW_WORDS
 
 
 def run(request: StageRequest) -> StageReport:

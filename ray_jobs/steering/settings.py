@@ -1,15 +1,19 @@
 """Settings of the layer that lets words move a recipe's list; no engine is loaded here."""
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from infra.errors import SettingError
+from pydantic import Field
+
+from infra.bounds import Bounded, Count, InnerShare, Positive
 from ray_jobs.encoders.settings import PACKAGED
 
 SECTION = "steering"
+Candidates = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SteeringSettings:
+class SteeringSettings(Bounded):
     """Settings of the steering layer, section ``steering``.
 
     Args:
@@ -24,23 +28,14 @@ class SteeringSettings:
         seed: of the sentences that the weight is chosen on.
     """
 
+    section: ClassVar[str] = SECTION
+
     enabled: bool = True
     encoder: str = PACKAGED
-    similarity: float = 0.55
-    most_items: float = 0.5
-    most_terms: int = 20_000
-    weights: tuple[float, ...] = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0)
-    refusals: tuple[float, ...] = (1.0, 1.5, 2.0)
-    misread: float = 0.3
+    similarity: InnerShare = 0.55
+    most_items: InnerShare = 0.5
+    most_terms: Count = 20_000
+    weights: Candidates = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0)
+    refusals: Candidates = (1.0, 1.5, 2.0)
+    misread: InnerShare = 0.3
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("similarity", "most_items", "misread"):
-            if not 0 < getattr(self, name) < 1:
-                raise SettingError(f"{SECTION}.{name} is {getattr(self, name)}: a number between 0 and 1 is needed")
-        if self.most_terms < 1:
-            raise SettingError(f"{SECTION}.most_terms is {self.most_terms}: at least 1 is needed")
-        for name in ("weights", "refusals"):
-            values = getattr(self, name)
-            if not values or min(values) <= 0:
-                raise SettingError(f"{SECTION}.{name} is {list(values)}: one number above 0 or more are needed")

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
+from infra.bounds import Bounded, Count, Positive, ShareBelowOne
 from infra.errors import SettingError
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
+class Phase(Bounded):
     """One part of a training run; the next one starts from its best weights.
 
     Args:
@@ -44,33 +43,26 @@ class Phase:
     name: str
     trainable: tuple[str, ...] = ("*",)
     losses: Mapping[str, float] = field(default_factory=lambda: {"loss": 1.0})
-    epochs: int
-    learning_rate: float
-    warmup: float = 0.0
+    epochs: Count
+    learning_rate: Positive
+    warmup: ShareBelowOne = 0.0
     schedule: Schedule = "cosine"
     optimizer: OptimizerName = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
     weight_decay: float = 0.0
     decay_vectors: bool = False
     gradient_clip: float = 1.0
-    patience: int = 5
-    evaluate_every: int = 1
+    patience: Count = 5
+    evaluate_every: Count = 1
     reference: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} of phase {self.name!r} is {getattr(self, name)}: at least 1 is needed")
-        if not 0 <= self.warmup < 1:
-            raise SettingError(
-                f"warmup of phase {self.name!r} is {self.warmup}: a share of the steps, from 0 to below 1"
-            )
-        if self.learning_rate <= 0:
-            raise SettingError(f"learning_rate of phase {self.name!r} is {self.learning_rate}: above 0 is needed")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise SettingError(f"betas of phase {self.name!r} are {self.betas}: from 0 to below 1")
+        super().__post_init__()
         if not any(self.losses.values()):
-            raise SettingError(f"losses of phase {self.name!r} give no loss a weight, so there is nothing to minimise")
+            raise SettingError(f"{self._named('losses')} give no loss a weight, so there is nothing to minimise")
+
+    def _named(self, name: str) -> str:
+        return f"{name} of phase {self.name!r}"
 
     def rate(self, step: int, total: int) -> float:
         """Learning rate of a step (from 0) of a phase that has `total` steps."""
@@ -110,10 +102,9 @@ def phases_from(given: Sequence[Mapping[str, Any]], default: Phase) -> tuple[Pha
             raise SettingError(f"phases[{number}]: {', '.join(unknown)} is no setting; there are: {', '.join(names)}")
         values = {name: getattr(default, name) for name in names} | {"name": f"phase {number + 1}"} | dict(changes)
         try:
-            phases.append(TypeAdapter(Phase).validate_python(values))
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise SettingError(f"phases[{number}]: {problems}") from error
+            phases.append(Phase(**values))
+        except SettingError as error:
+            raise SettingError(f"phases[{number}]: {error}") from error
     return tuple(phases)
 
 

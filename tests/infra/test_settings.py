@@ -1,17 +1,24 @@
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import pytest
 
+from infra.bounds import Bounded, Count, Positive, ShareBelowOne
 from infra.errors import SettingError
 from infra.local_environment import Ports
 from infra.settings import load_settings, stage_settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    epochs: int = 10
-    lr: float = 0.1
+class Recipe(Bounded):
+    section: ClassVar[str] = "recipe"
+
+    epochs: Count = 10
+    lr: Positive = 0.1
+    keep: ShareBelowOne | None = None
+    widths: tuple[Count, ...] = (8,)
+    fuse: Literal["on", "off"] = "off"
 
 
 def test_the_environment_wins_over_the_profile(monkeypatch):
@@ -116,7 +123,7 @@ def test_overrides_win_over_the_profile_and_leave_other_sections_alone(monkeypat
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"recipe.epoch": 1}, r"recipe\.epoch is no setting; recipe has: epochs, lr"),
+        ({"recipe.epoch": 1}, r"recipe\.epoch is no setting; recipe has: epochs, fuse, keep, lr, widths"),
         ({"recipe.lr": "x"}, r"recipe\.lr"),
     ],
 )
@@ -139,3 +146,41 @@ def test_stage_settings_are_part_of_the_identity_and_addresses_of_services_are_n
     profile.write_text("[stages.recipe]\nepochs = 5\n")
     monkeypatch.setenv("PENCHANT_PROFILE", str(profile))
     assert load_settings().stages_hash() != before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"epochs": 0}, "recipe.epochs is 0, but must be at least 1"),
+        ({"lr": 0}, "recipe.lr is 0, but must be above 0"),
+        ({"lr": float("nan")}, "recipe.lr is nan, but must be above 0"),
+        ({"keep": 1.0}, "recipe.keep is 1.0, but must be below 1"),
+        ({"widths": [8, 0]}, "recipe.widths.1 is 0, but must be at least 1"),
+        ({"epochs": 2.5}, "recipe.epochs: Input should be a valid integer, got a number with a fractional part"),
+        ({"fuse": "some"}, "recipe.fuse: Input should be 'on' or 'off'"),
+        ({"lr": -1, "epochs": 0}, "recipe.epochs is 0, but must be at least 1; recipe.lr is -1, but must be above 0"),
+    ],
+)
+def test_a_wrong_value_is_named_once_with_its_section_however_it_is_given(wrong, told):
+    overrides = {f"recipe.{name}": value for name, value in wrong.items()}
+    for make in (
+        lambda: Recipe(**wrong),
+        lambda: replace(Recipe(), **wrong),
+        lambda: stage_settings(Recipe, "recipe", load_settings(), overrides),
+    ):
+        with pytest.raises(SettingError) as refused:
+            make()
+        assert str(refused.value) == told
+
+
+def test_a_value_is_turned_into_its_type_where_that_loses_nothing():
+    made = Recipe(epochs="3", lr=1, widths=[2, 4], keep=None)
+    assert (made.epochs, made.lr, made.widths) == (3, 1.0, (2, 4))
+    assert isinstance(made.lr, float)
+    assert hash(made) == hash(Recipe(epochs=3, lr=1.0, widths=(2, 4)))
+
+
+def test_a_profile_out_of_bounds_says_so_in_the_same_words(monkeypatch):
+    monkeypatch.setenv("PENCHANT_LLM__CONCURRENCY", "0")
+    with pytest.raises(SettingError, match=r"llm\.concurrency is '0', but must be at least 1"):
+        load_settings()

@@ -176,7 +176,7 @@ def test_what_cannot_be_done_is_refused_with_what_would_help():
     sequences = planted_sequences(0)
     with pytest.raises(SettingError, match=r"itemindex\.branches is 4.*room for 64 training items.*raise it"):
         fit("constrained", sequences, branches=4)
-    with pytest.raises(SettingError, match=r"itemindex\.base is 1; it must be at least 2"):
+    with pytest.raises(SettingError, match=r"itemindex\.base is 1, but must be at least 2"):
         ItemIndexSettings(base=1)
     context = FitContext(
         training=np.ones(1, bool), version="v", ray=load_settings().ray, run_name="r", home="", stage="s"

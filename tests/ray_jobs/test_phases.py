@@ -55,9 +55,9 @@ def test_a_run_cut_between_and_inside_phases_goes_on_as_if_it_had_not_been():
 def test_what_a_phase_names_has_to_exist():
     with pytest.raises(SettingError, match=r"phases\[1\]: epoch is no setting; there are: name, trainable"):
         replace(PLAIN, phases=({}, {"epoch": 3}))
-    with pytest.raises(SettingError, match=r"phases\[0\]: optimizer: Input should be 'adamw'"):
+    with pytest.raises(SettingError, match=r"sasrec\.phases\[0\]: optimizer of phase 'phase 1': Input should be"):
         replace(PLAIN, phases=({"optimizer": "lion"},))
-    with pytest.raises(SettingError, match="learning_rate of phase 'phase 1' is 0"):
+    with pytest.raises(SettingError, match="learning_rate of phase 'phase 1' is 0, but must be above 0"):
         replace(PLAIN, phases=({"learning_rate": 0},))
     with pytest.raises(SettingError, match=r"trainable='head.*' matches none of the 28 parameters"):
         fit_two(phases=({"trainable": ("items.*", "head.*")},))

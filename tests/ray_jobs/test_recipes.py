@@ -29,6 +29,7 @@ def test_an_entry_names_a_class_that_knows_its_name_and_takes_its_settings(name)
     entry = RECIPES[name]
     kind = recipe_class(name, entry.kind)
     assert kind.name == name
+    assert settings_class(name, entry.kind).section == name
     assert entry.family == kind.__module__.split(".")[2]
     assert issubclass(settings_class(name, entry.kind), kind.__init__.__annotations__["settings"])
 

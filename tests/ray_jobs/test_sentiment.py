@@ -94,7 +94,7 @@ def test_too_few_reviews_of_a_class_are_counted_for_the_user():
 def test_settings_that_do_not_fit_are_named():
     for given, message in (
         ({"classifier": "stars"}, r"review_sentiments\.classifier is 'stars'; use 'probe', 'hub:"),
-        ({"folds": 1}, r"review_sentiments\.folds is 1; it must be at least 2"),
+        ({"folds": 1}, r"review_sentiments\.folds is 1, but must be at least 2"),
         ({"inverse_penalty": 0.0}, r"review_sentiments\.inverse_penalty is 0\.0"),
     ):
         with pytest.raises(SettingError, match=message):

@@ -17,8 +17,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from infra.bounds import Bounded, Count
 from infra.errors import UserError
 from pipelines.landing.planted_world.files import item_lines, review_line, write_lines, write_truth
 from pipelines.landing.planted_world.world import Position, World, WorldSettings, grow_world
@@ -47,7 +50,7 @@ REVIEWS_FILE, META_FILE = "reviews.jsonl.gz", "meta.jsonl.gz"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeedSettings:
+class FeedSettings(Bounded):
     """How a world is cut into days.
 
     Args:
@@ -60,20 +63,14 @@ class FeedSettings:
         probes: users of the probe.
     """
 
-    days: int = 14
+    days: Count = 14
     start: str = "2026-03-01"
-    ordinary: int = 50
+    ordinary: Annotated[int, Field(ge=10)] = 50
     merged_share: float = 0.35
     accounts: int = 1200
-    pushed: int = 10
+    pushed: Annotated[int, Field(ge=COPIED + PRAISED)] = 10
     probes: int = 100
     seed: int = 11
-
-    def __post_init__(self) -> None:
-        if self.days < 1 or self.ordinary < 10:
-            raise DataError(f"days is {self.days} and ordinary {self.ordinary}: at least 1 and 10 are needed")
-        if self.pushed < COPIED + PRAISED:
-            raise DataError(f"pushed is {self.pushed}: at least {COPIED + PRAISED} are needed")
 
     def kinds(self) -> list[str]:
         """What each day is; after the plan's end days are ordinary."""

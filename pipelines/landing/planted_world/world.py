@@ -5,14 +5,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from infra.bounds import Bounded, Count, Positive, Share
+from infra.errors import SettingError
 from pipelines.landing.planted_world.catalogue import Item, make_items
 from pipelines.landing.planted_world.tastes import Taste, choose, draw_taste, stray
 from pipelines.landing.planted_world.wording import Review, write_review
-from schemas.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldSettings:
+class WorldSettings(Bounded):
     """Size and difficulty of a world.
 
     Args:
@@ -26,31 +27,25 @@ class WorldSettings:
         markup: share of texts that the files hold with HTML entities and tags.
     """
 
-    users: int = 400
+    users: Count = 400
     items: int = 160
     seed: int = 7
-    noise: float = 0.1
-    drift: float = 0.4
+    noise: Share = 0.1
+    drift: Share = 0.4
     shortest: int = 5
     longest: int = 16
-    temperature: float = 0.45
+    temperature: Positive = 0.45
     zipf: float = 0.7
-    ties: float = 0.03
-    duplicates: float = 0.01
-    markup: float = 0.1
+    ties: Share = 0.03
+    duplicates: Share = 0.01
+    markup: Share = 0.1
 
     def __post_init__(self) -> None:
-        if self.users < 1:
-            raise DataError(f"users is {self.users}; a world needs at least one")
+        super().__post_init__()
         if not 2 <= self.shortest <= self.longest:
-            raise DataError(f"shortest {self.shortest} and longest {self.longest}: need 2 <= shortest <= longest")
+            raise SettingError(f"shortest {self.shortest} and longest {self.longest}: need 2 <= shortest <= longest")
         if self.items < 2 * self.longest:
-            raise DataError(f"items is {self.items}; take at least {2 * self.longest}, twice the longest history")
-        for name in ("noise", "drift", "ties", "duplicates", "markup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise DataError(f"{name} is {getattr(self, name)}; it is a share from 0 to 1")
-        if self.temperature <= 0:
-            raise DataError(f"temperature is {self.temperature}; it must be above 0")
+            raise SettingError(f"items is {self.items}; take at least {2 * self.longest}, twice the longest history")
 
 
 @dataclass(frozen=True, kw_only=True)

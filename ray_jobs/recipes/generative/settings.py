@@ -1,9 +1,11 @@
 """Settings of the recipes that write semantic ids; no engine is loaded here."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from infra.errors import SettingError
+from pydantic import Field
+
+from infra.bounds import Count, CountOrZero, NonNegative, Share
 from ray_jobs.encoders.settings import PACKAGED
 from ray_jobs.recommenders.settings import RecipeSettings
 
@@ -25,27 +27,17 @@ class GenerativeSettings(RecipeSettings):
         dense_weight: of the loss over item vectors beside that over codes, for recipes with a dense head.
     """
 
-    width: int = 128
-    layers: int = 2
-    heads: int = 4
-    head_width: int = 32
-    inner: int = 256
-    dropout: float = 0.2
-    beams: int = 20
-    max_per_first_code: int = 0
-    label_smoothing: float = 0.1
-    negative_weight: float = 1.0
-    dense_weight: float = 2.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.beams < 10:
-            raise SettingError(f"beams is {self.beams}: at least 10 are needed for metrics at 10")
-        if self.max_per_first_code < 0:
-            raise SettingError(f"max_per_first_code is {self.max_per_first_code}: a cap from 1, or 0 for none")
-        for name in ("negative_weight", "dense_weight"):
-            if getattr(self, name) < 0:
-                raise SettingError(f"{name} is {getattr(self, name)}: 0 or more is needed")
+    width: Count = 128
+    layers: Count = 2
+    heads: Count = 4
+    head_width: Count = 32
+    inner: Count = 256
+    dropout: Share = 0.2
+    beams: Annotated[int, Field(ge=10)] = 20
+    max_per_first_code: CountOrZero = 0
+    label_smoothing: Share = 0.1
+    negative_weight: NonNegative = 1.0
+    dense_weight: NonNegative = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +49,9 @@ class TigerSettings(GenerativeSettings):
         compile_search: single requests are answered by compiled code, see `CompiledSearch`; it needs a C++ compiler.
     """
 
-    encoder_layers: int = 2
+    section: ClassVar[str] = "tiger"
+
+    encoder_layers: Count = 2
     compile_search: bool = False
 
 
@@ -83,21 +77,13 @@ class ConditionedSettings(GenerativeSettings):
     """
 
     encoder: str = PACKAGED
-    preference_dropout: float = 0.3
-    matched_share: float = 0.5
-    swap_share: float = 0.0
-    alone_share: float = 0.0
-    twin_share: float = 0.0
+    preference_dropout: Share = 0.3
+    matched_share: Share = 0.5
+    swap_share: Share = 0.0
+    alone_share: Share = 0.0
+    twin_share: Share = 0.0
     fuse: tuple[Fused, ...] = ()
-    fuse_repeats: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("preference_dropout", "matched_share", "swap_share", "alone_share", "twin_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(f"{name} is {getattr(self, name)}: a share from 0 to 1")
-        if self.fuse_repeats < 1:
-            raise SettingError(f"fuse_repeats is {self.fuse_repeats}: at least 1 is needed")
+    fuse_repeats: Count = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,22 +102,17 @@ class MenderTokSettings(ConditionedSettings):
         cache_mb: memory for kept encoder states.
     """
 
-    epochs: int = 15
-    patience: int = 4
+    section: ClassVar[str] = "mendertok"
+
+    epochs: Count = 15
+    patience: Count = 4
     encoder_training: Literal["frozen", "lora"] = "frozen"
     reading: Literal["joint", "parts"] = "joint"
     dense: bool = True
-    text_length: int = 128
+    text_length: Annotated[int, Field(ge=16)] = 128
     recency: bool = True
-    state_dropout: float = 0.2
-    cache_mb: int = 2048
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.state_dropout <= 1:
-            raise SettingError(f"mendertok.state_dropout is {self.state_dropout}: a share from 0 to 1")
-        if self.text_length < 16:
-            raise SettingError(f"mendertok.text_length is {self.text_length}: at least 16 word pieces are needed")
+    state_dropout: Share = 0.2
+    cache_mb: CountOrZero = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,5 +122,7 @@ class MenderEmbSettings(ConditionedSettings):
     Args:
         faithful: no positions, and pads are attended, as released; for comparison.
     """
+
+    section: ClassVar[str] = "menderemb"
 
     faithful: bool = False

@@ -1,9 +1,9 @@
 """Settings of the recipes that read item ids; no engine is loaded here."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from infra.errors import SettingError
+from infra.bounds import Count, CountOrZero, Positive, PositiveShare, Share
 from ray_jobs.recommenders.settings import RecipeSettings
 
 LossName = Literal["ce", "sampled_softmax", "bce", "gbce"]
@@ -24,33 +24,24 @@ class NextItemSettings(RecipeSettings):
     """
 
     loss: LossName = "ce"
-    negatives: int = 512
-    temperature: float = 1.0
-    gbce_t: float = 0.75
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.negatives < 1:
-            raise SettingError(f"negatives is {self.negatives}: at least 1 is needed")
-        if self.temperature <= 0:
-            raise SettingError(f"temperature is {self.temperature}: above 0 is needed")
-        if not 0 <= self.gbce_t <= 1:
-            raise SettingError(f"gbce_t is {self.gbce_t}: from 0 to 1")
+    negatives: Count = 512
+    temperature: Positive = 1.0
+    gbce_t: Share = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequentialSettings(NextItemSettings):
     """Settings of the encoder; each recipe's own add to them."""
 
-    max_history: int = 50
-    epochs: int = 60
-    batch_size: int = 128
-    patience: int = 8
-    evaluate_every: int = 2
-    width: int = 64
-    layers: int = 2
-    heads: int = 2
-    dropout: float = 0.3
+    max_history: Count = 50
+    epochs: Count = 60
+    batch_size: Count = 128
+    patience: Count = 8
+    evaluate_every: Count = 2
+    width: Count = 64
+    layers: Count = 2
+    heads: Count = 2
+    dropout: Share = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +53,9 @@ class SASRecSettings(SequentialSettings):
         positions: ``learned`` as in the paper, or ``rotary``.
     """
 
-    inner: int = 0
+    section: ClassVar[str] = "sasrec"
+
+    inner: CountOrZero = 0
     positions: Literal["learned", "rotary"] = "learned"
 
 
@@ -77,18 +70,12 @@ class BERT4RecSettings(SequentialSettings):
         window_step: windows of a long history step back by this share of `max_history`.
     """
 
-    inner: int = 0
-    mask_share: float = 0.6
-    last_item_share: float = 0.1
-    window_step: float = 0.1
+    section: ClassVar[str] = "bert4rec"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("mask_share", "last_item_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(f"bert4rec.{name} is {getattr(self, name)}: a share from 0 to 1")
-        if not 0 < self.window_step <= 1:
-            raise SettingError(f"bert4rec.window_step is {self.window_step}: a share above 0")
+    inner: CountOrZero = 0
+    mask_share: Share = 0.6
+    last_item_share: Share = 0.1
+    window_step: PositiveShare = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +88,14 @@ class HSTUSettings(SequentialSettings):
         attention: ``pointwise`` as published, or ``softmax``.
     """
 
+    section: ClassVar[str] = "hstu"
+
     weight_decay: float = 0.0
-    heads: int = 1
-    dropout: float = 0.2
+    heads: Count = 1
+    dropout: Share = 0.2
     loss: LossName = "sampled_softmax"
-    negatives: int = 512
-    temperature: float = 0.05
+    negatives: Count = 512
+    temperature: Positive = 0.05
     time_bias: bool = True
     use_request_time: bool = True
     attention: Literal["pointwise", "softmax"] = "pointwise"
@@ -115,3 +104,5 @@ class HSTUSettings(SequentialSettings):
 @dataclass(frozen=True, kw_only=True)
 class PopularitySettings(RecipeSettings):
     """Nothing to set beyond what every recipe has."""
+
+    section: ClassVar[str] = "popularity"

@@ -2,15 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
+
+from infra.bounds import Bounded, Count, CountOrZero, NonNegative, Positive
 from infra.errors import SettingError
 
 Scheme = Literal["random", "sequential", "collaborative", "semantic", "hybrid", "constrained"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantiserSettings:
+class QuantiserSettings(Bounded):
     """Settings that every quantiser has; each recipe's own dataclass adds to them.
 
     Args:
@@ -19,24 +22,9 @@ class QuantiserSettings:
         seed: of everything drawn at random.
     """
 
-    section: ClassVar[str]
-
     collisions: Literal["extra_level", "sinkhorn", "list"] = "extra_level"
-    collision_size: int = 0
+    collision_size: CountOrZero = 0
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        self.require_at_least(0, "collision_size")
-
-    def require_at_least(self, least: int, *names: str) -> None:
-        """Refuse settings below `least`.
-
-        Raises:
-            SettingError: names the setting, its value and the least that will do.
-        """
-        for name in names:
-            if getattr(self, name) < least:
-                raise SettingError(f"{self.section}.{name} is {getattr(self, name)}; it must be at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +36,11 @@ class AutoencoderSettings(QuantiserSettings):
         checkpoint_every: epochs between checkpoints.
     """
 
-    epochs: int = 400
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    checkpoint_every: int = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_at_least(1, "epochs", "batch_size", "checkpoint_every")
-        self.require_at_least(0, "weight_decay")
-        if self.learning_rate <= 0:
-            raise SettingError(f"{self.section}.learning_rate is {self.learning_rate}; it must be above 0")
+    epochs: Count = 400
+    batch_size: Count = 1024
+    learning_rate: Positive = 1e-3
+    weight_decay: NonNegative = 1e-4
+    checkpoint_every: Count = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +58,12 @@ class RQVAESettings(AutoencoderSettings):
 
     section: ClassVar[str] = "rqvae"
 
-    levels: int = 3
-    codebook_size: int = 256
-    latent_dim: int = 32
+    levels: Count = 3
+    codebook_size: Count = 256
+    latent_dim: Count = 32
     hidden: tuple[int, ...] = (256, 128)
-    commitment: float = 0.25
-    restart_every: int = 20
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_at_least(1, "levels", "codebook_size", "latent_dim")
-        self.require_at_least(0, "commitment", "restart_every")
+    commitment: NonNegative = 0.25
+    restart_every: CountOrZero = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,21 +81,20 @@ class FSQSettings(AutoencoderSettings):
     section: ClassVar[str] = "fsq"
 
     form: Literal["product", "residual"] = "product"
-    levels: int = 4
-    grid: tuple[int, ...] = (8, 8, 8, 6, 5)
-    decoder_layers: int = 2
-    decoder_heads: int = 8
+    levels: Count = 4
+    grid: tuple[Annotated[int, Field(ge=3)], ...] = (8, 8, 8, 6, 5)
+    decoder_layers: Count = 2
+    decoder_heads: Count = 8
     hidden: tuple[int, ...] = (256, 128)
-    epochs: int = 100
-    batch_size: int = 256
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.0
+    epochs: Count = 100
+    batch_size: Count = 256
+    learning_rate: Positive = 1e-4
+    weight_decay: NonNegative = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least(1, "levels", "decoder_layers", "decoder_heads")
-        if not self.grid or min(self.grid) < 3:
-            raise SettingError(f"fsq.grid is {list(self.grid)}; it needs one number or more, each at least 3")
+        if not self.grid:
+            raise SettingError("fsq.grid is empty; it needs one number or more")
         if math.prod(self.grid) > 2**24:
             raise SettingError(f"fsq.grid {list(self.grid)} has {math.prod(self.grid):,} cells; use fewer than 2^24")
 
@@ -138,18 +113,13 @@ class ResidualSettings(QuantiserSettings):
         passes: over the training items per level, when they are streamed.
     """
 
-    levels: int = 3
-    codebook_size: int = 256
+    levels: Count = 3
+    codebook_size: Count = 256
     standardise: bool = False
-    pca: int = 0
-    iterations: int = 25
-    sample_per_code: int = 256
-    passes: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_at_least(1, "levels", "codebook_size", "iterations", "sample_per_code", "passes")
-        self.require_at_least(0, "pca")
+    pca: CountOrZero = 0
+    iterations: Count = 25
+    sample_per_code: Count = 256
+    passes: Count = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,15 +140,11 @@ class BalancedKMeansSettings(ResidualSettings):
 
     section: ClassVar[str] = "balanced_kmeans"
 
-    balanced_iterations: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_at_least(1, "balanced_iterations")
+    balanced_iterations: Count = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class ItemIndexSettings:
+class ItemIndexSettings(Bounded):
     """Settings of the recipe.
 
     Args:
@@ -196,19 +162,14 @@ class ItemIndexSettings:
         seed: of random numbers and clusterings.
     """
 
+    section: ClassVar[str] = "itemindex"
+
     scheme: Scheme = "collaborative"
     path: Literal["collaborative", "semantic"] = "collaborative"
-    base: int = 10
-    clusters: int = 10
-    leaf: int = 200
-    depth: int = 4
-    branches: int = 32
-    width: int = 32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("base", 2), ("clusters", 2), ("leaf", 1), ("depth", 1), ("branches", 2), ("width", 1), ("seed", 0),
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise SettingError(f"itemindex.{name} is {getattr(self, name)}; it must be at least {least}")
+    base: Annotated[int, Field(ge=2)] = 10
+    clusters: Annotated[int, Field(ge=2)] = 10
+    leaf: Count = 200
+    depth: Count = 4
+    branches: Annotated[int, Field(ge=2)] = 32
+    width: Count = 32
+    seed: CountOrZero = 0

@@ -1,15 +1,16 @@
 """Settings of the page."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from infra.errors import SettingError
+from infra.bounds import Bounded, CountOrZero, NonNegative, Port
 from ray_jobs.serving.strangers import HERE
 
 SECTION = "page"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PageSettings:
+class PageSettings(Bounded):
     """Settings under ``[stages.page]``; each is a flag of ``python -m ray_jobs.serving.page``, too.
 
     Args:
@@ -21,16 +22,11 @@ class PageSettings:
         retry_s: seconds until a version that failed to load is tried again.
     """
 
-    alias: str = "champion"
-    port: int = 8090
-    hosts: tuple[str, ...] = HERE
-    users: int = 50
-    poll_s: float = 10.0
-    retry_s: float = 300.0
+    section: ClassVar[str] = SECTION
 
-    def __post_init__(self) -> None:
-        if not 0 < self.port < 65536:
-            raise SettingError(f"{SECTION}.port is {self.port}: a number from 1 to 65535 is needed")
-        for name in ("users", "poll_s", "retry_s"):
-            if not getattr(self, name) >= 0:
-                raise SettingError(f"{SECTION}.{name} is {getattr(self, name)}: 0 or more is needed")
+    alias: str = "champion"
+    port: Port = 8090
+    hosts: tuple[str, ...] = HERE
+    users: CountOrZero = 50
+    poll_s: NonNegative = 10.0
+    retry_s: NonNegative = 300.0

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from infra.errors import SettingError
 from pipelines.landing.planted_world import WorldSettings, grow_world
 from pipelines.landing.planted_world.days import LONG, FeedSettings, write_days
 from schemas.errors import DataError
@@ -106,7 +107,7 @@ def test_the_same_settings_give_the_same_bytes(world, feed, tmp_path):
 def test_too_small_a_world_is_refused(tmp_path):
     with pytest.raises(DataError, match="too few for 14 days of 50"):
         write_days(grow_world(WorldSettings(users=120)), FeedSettings(), tmp_path)
-    with pytest.raises(DataError, match="pushed is 4: at least 5"):
+    with pytest.raises(SettingError, match="pushed is 4, but must be at least 5"):
         FeedSettings(pushed=4)
-    with pytest.raises(DataError, match="ordinary 3"):
+    with pytest.raises(SettingError, match="ordinary is 3, but must be at least 10"):
         FeedSettings(ordinary=3)

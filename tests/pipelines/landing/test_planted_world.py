@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from infra.errors import SettingError
 from pipelines.landing.cleaning import clean_text, clean_title
 from pipelines.landing.planted_world import World, WorldSettings, grow_world, write_world
 from pipelines.landing.planted_world.__main__ import main
 from pipelines.landing.planted_world.vocabulary import ATTRIBUTES
-from schemas.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def test_ties_keep_their_order_in_the_file(tmp_path: Path, world):
     ],
 )
 def test_impossible_settings_are_named(change, named):
-    with pytest.raises(DataError, match=named):
+    with pytest.raises(SettingError, match=named):
         WorldSettings(**change)
 
 

@@ -115,5 +115,5 @@ def test_days_count_from_the_cold_start_that_a_chain_began_with(registry):
 def test_wrong_settings_are_named():
     with pytest.raises(SettingError, match=r"continuation\.max_appended_share is 2"):
         ContinuationSettings(max_appended_share=2)
-    with pytest.raises(SettingError, match="cold_start_days -1"):
+    with pytest.raises(SettingError, match="cold_start_days is -1, but must be at least 0"):
         ContinuationSettings(cold_start_days=-1)
