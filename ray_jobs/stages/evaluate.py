@@ -2,9 +2,11 @@
 
 The champion is the registered version that the request names; it may be of an earlier day and lack items of this one.
 
-Per-user rows go to the table ``evaluations``, one partition per day and model. The models' MLflow runs get means with
-95 % bootstrap intervals, the paired difference to popularity, coverage and popularity of what is recommended, and the
-slices: under the same names for every recipe, so that runs compare. Models run in this process.
+Metrics of each user go to the table ``measurements``, one partition per day, task and model, with the protocol that
+they come from: which items ``training_data`` holds out and ranks, and whether those of the history are left out.
+Numbers of two protocols are not compared. The models' MLflow runs get means with 95 % bootstrap intervals, the paired
+difference to popularity, coverage and popularity of what is recommended, and the slices: under the same names for every
+recipe, so that runs compare. Models run in this process.
 
 What serving leaves out, the items of the history, is left out here, too, as it is when training stops early. What the
 published protocol says, which ranks all items, stands beside it under ``test.all_items``; how far words move the lists,
