@@ -127,14 +127,15 @@ def fit(
         trainable.load_trained_state(state.current)
     if state.finished:
         return state
-    if any(phase.reference for phase in phases):
-        # Not as a submodule: it is neither trained nor kept with the weights.
-        object.__setattr__(trainable, "reference", copy.deepcopy(trainable).requires_grad_(False).eval())
+    wanted = any(phase.reference for phase in phases)
+    frozen = copy.deepcopy(trainable).requires_grad_(False).eval() if wanted else None
     set_trainable(trainable, frozenset().union(*names))
     workers.shard(trainable, trainable.asked)
     steps = trainable.steps(train, workers.world)
     curve_steps = math.ceil(steps * sum(phase.epochs for phase in phases) / curve_points)
-    run = _Run(trainable, train, valid, state, workers, steps, on_checkpoint, on_step, due, stop, notify, curve_steps)
+    run = _Run(
+        trainable, frozen, train, valid, state, workers, steps, on_checkpoint, on_step, due, stop, notify, curve_steps
+    )
     while not state.finished:
         if workers.parallel == "ddp":
             set_trainable(trainable, names[state.phase])
@@ -152,6 +153,7 @@ class _Run:
     """`fit`'s arguments, and the parts of the loop."""
 
     trainable: Trainable
+    frozen: Trainable | None
     train: BatchSource
     valid: BatchSource | None
     state: TrainState
@@ -247,8 +249,10 @@ class _Run:
         state = self.state
         if state.step == state.phase_step:
             state.reference = self._weights() if phase.reference else {}
-        if self.trainable.reference is not None and state.reference:
-            self.trainable.reference.load_trained_state(state.reference)
+        if self.frozen is not None and phase.reference:
+            self.frozen.load_trained_state(state.reference)
+        # Not as a submodule: it is neither trained nor kept with the weights.
+        object.__setattr__(self.trainable, "reference", self.frozen if phase.reference else None)
 
     def _begin(self, epoch: int) -> None:
         """Begin an epoch, or go on inside it."""

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from small_training import PLAIN, fit_two, two_losses
-from torch import multiprocessing
+from test_trainable import Line, Points
+from torch import multiprocessing, nn
 
 from ray_jobs.training.loop import TrainState, fit
 from ray_jobs.training.workers import ALONE, Workers
@@ -22,6 +23,27 @@ CASES = {
 }
 
 
+class Restless(Line):
+    """Sets its bias before the first epoch and after the others, each worker to a number of its own."""
+
+    additive = True
+
+    def __init__(self, rank):
+        super().__init__()
+        self.rank = rank
+
+    def epoch_begins(self, epoch, source):
+        if epoch == 1:
+            nn.init.constant_(self.outer.bias, 5 + self.rank)
+        return epoch == 1
+
+    def epoch_ends(self, epoch, source, optimizer):
+        if epoch < 2:
+            return {}
+        nn.init.constant_(self.outer.bias, 5 + self.rank)
+        return {"drawn": 1}
+
+
 def _one_of_two(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -34,6 +56,7 @@ def _one_of_two(rank, folder):
         results[f"{name}, cut"] = fit(*two_losses(settings), workers=workers, state=state)
         if rank == 0 and parallel == "fsdp" and not settings.phases:
             results[f"{name}, gone on alone"] = fit(*two_losses(replace(settings, batch_size=32)), state=state)
+    results["hooks"] = fit(Restless(rank), Points(), workers=Workers(rank, 2))
     model, _, valid = two_losses(replace(PLAIN, evaluation_batch_size=20))
     results["score"] = model.judge(valid, Workers(rank, 2))
     torch.save({n: r if isinstance(r, float) else vars(r) for n, r in results.items()}, f"{folder}/{rank}.pt")
@@ -85,3 +108,12 @@ def test_workers_share_the_evaluation(results):
     score = model.judge(valid, ALONE)
     assert 0 < score < 1
     assert [r["score"] for r in results] == pytest.approx([score, score], rel=1e-9)
+
+
+def test_what_an_epoch_changes_is_what_rank_0_changed(results):
+    first, second = (result["hooks"] for result in results)
+    assert first["current"]["outer.bias"] == 5
+    assert all(torch.equal(tensor, second["current"][name]) for name, tensor in first["current"].items())
+    losses = [[(record["loss"], record.get("drawn")) for record in state["records"]] for state in (first, second)]
+    assert losses[0] == losses[1]
+    assert [drawn for _, drawn in losses[0]] == [None, 1, 1]
