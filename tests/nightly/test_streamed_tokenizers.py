@@ -79,7 +79,7 @@ def test_a_streamed_fit_is_as_good_as_one_in_memory_and_does_not_leak(recipe, tm
     assert (again.codebook.codes[TRAINING] == first.codebook.codes[TRAINING]).all()
     if recipe in ("rqvae", "fsq"):
         assert fit(streamed(poisoned), "first").reused, "its training items are those of the first run"
-        with pytest.raises(UserError, match="other settings or item vectors"):
+        with pytest.raises(UserError, match="other settings or data"):
             fit(streamed(vectors + np.float32(1)), "first")
 
 
