@@ -30,7 +30,7 @@ DATASET = Param(
     pattern=DATASET_PATTERN,
     maxLength=LONGEST,
     title="Data set",
-    description="A registered data set (`python -m pipelines.tools.register --help`); its tables lie under its name",
+    description="A registered data set (`penchant register --help`); its tables lie under its name",
 )
 PARTITION = Param(
     None,

@@ -6,7 +6,7 @@ of runs that have ended; old versions of tables, and their logs.
 **What a kept version needs never goes.** Kept are versions with an alias, with the tag `penchant.keep` = `true`, the
 newest ten, those of the last 30 days, the one that was champion before the champion, and the files of those that a kept
 version began with. The tables that a kept version was trained on stay readable at those versions, so that
-`python -m ray_jobs.tools.retrain` can train it again. Afterwards all of that is looked up again, and what is missing
+`penchant retrain` can train it again. Afterwards all of that is looked up again, and what is missing
 fails the task. A run that goes on keeps what it reads. The one exception is an erasure: versions of tables that still
 hold erased users go when their retention has passed.
 

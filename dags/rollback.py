@@ -7,7 +7,7 @@ that is champion then.
 
 **Rerunning is safe**: a retry completes what was begun, and rolling back to the version that is champion already
 changes nothing and says so. The same from a shell:
-`python -m ray_jobs.stages.rollback --dataset shop --to 12 --reason ...`.
+`penchant rollback --dataset shop --to 12 --reason ...`.
 """
 
 import datetime as dt

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-from infra.commands.parser import WRONG
+from infra.commands.terminal import WRONG
 from infra.suggestions import unknown
 
 
@@ -29,6 +29,7 @@ class Command:
 GROUPS: Mapping[str, Mapping[str, Command]] = {
     "Look up": {
         "recipes": Command("the recipes, or everything about one", "infra.commands.lookup", "recipes"),
+        "settings": Command("the settings of a stage or of the profile", "infra.commands.lookup", "settings"),
         "tables": Command("the tables, or the columns of one", "infra.commands.lookup", "tables"),
     },
     "Data": {

@@ -29,6 +29,7 @@ from infra import masks
 from infra.bounds import Bounded, told
 from infra.errors import SettingError
 from infra.home import keep_private, registry_login
+from infra.suggestions import meant
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONG_ENOUGH = 16
@@ -38,8 +39,15 @@ LONG_ENOUGH = 16
 class SparkSettings(BaseModel, extra="forbid"):
     """How Spark jobs start.
 
-    `driver_memory`: heap of the driver such as ``4g``, or ``auto`` for one that follows the input and the machine.
-    `linger_s`: a driver waits so long for another stage, which then finds Java warm; 0: each stage has one of its own.
+    Args:
+        master: address of the Spark master.
+        driver_memory: heap of the driver such as ``4g``. ``auto``: 2 GB for small inputs, else a quarter of the
+            machine's memory.
+        linger_s: seconds that a driver waits for another stage, which then starts at once and finds Java warm; it ends
+            after a failure, so that a retry starts afresh. 0: each stage has a driver of its own.
+        shuffle_partitions: partitions of a shuffle.
+        jars_dir: folder of Delta's JARs.
+        extra_conf: further Spark properties, such as those of an object store.
     """
 
     master: str = "local[2]"
@@ -53,9 +61,16 @@ class SparkSettings(BaseModel, extra="forbid"):
 class RaySettings(BaseModel, extra="forbid"):
     """Where Ray jobs are submitted and how large a training worker group is.
 
-    `parallel`: ``ddp`` gives every worker the whole model, ``fsdp`` splits weights and the optimiser's state over them.
-    `stream_rows`: more training examples than this are not held in memory but streamed from files below `storage`.
-    `checkpoint_s`: seconds between two checkpoints, beside those of evaluations; a killed worker loses less than that.
+    Args:
+        dashboard_address: of the cluster that jobs are submitted to.
+        workers: training processes.
+        cpus_per_worker: cores of each.
+        use_gpu: a GPU for each.
+        storage: path or address of checkpoints and of streamed training examples.
+        parallel: ``ddp`` gives every worker the whole model, ``fsdp`` splits weights and optimiser state over them.
+        stream_rows: more training examples than this are not held in memory but streamed from files below `storage`.
+        checkpoint_s: seconds between two checkpoints, beside those of evaluations; a killed worker loses no more.
+        job_timeout_s: a job that runs longer is stopped.
     """
 
     dashboard_address: str = "http://127.0.0.1:8265"
@@ -70,7 +85,11 @@ class RaySettings(BaseModel, extra="forbid"):
 
 
 class MLflowSettings(BaseModel, extra="forbid"):
-    """Where runs and model versions are recorded."""
+    """Where runs and model versions are recorded.
+
+    Args:
+        tracking_uri: address of the MLflow server.
+    """
 
     tracking_uri: str = "http://127.0.0.1:5000"
 
@@ -78,18 +97,24 @@ class MLflowSettings(BaseModel, extra="forbid"):
 class LLMSettings(BaseModel, extra="forbid"):
     """Any OpenAI-compatible endpoint.
 
-    `scoring` says how log-probabilities are had there: ``grammar`` (llama.cpp's server: a continuation forced by a
-    token grammar), ``echo`` (completions with prompt echo, as vLLM has), or ``none``.
-    `concurrency` counts requests in flight over the whole job. `price_in` and `price_out` are the price of a million
-    tokens in and out, in whatever currency, for estimates, budgets and reports.
-    `mode`: ``online``, or ``batch`` for the endpoint's batch API (cheaper, up to a day later; no scoring there).
-    `concurrency` counts requests in flight over the whole job; fewer are while the endpoint throttles.
-    `extra_body`: fields that go with every request and win over the usual ones; null leaves a field out. Those that an
-    endpoint refuses are replaced by themselves, see `pipelines.language.dialect`.
-    `max_attempts` counts how often a request is sent when the endpoint fails, `max_throttled` how many replies
-    "too many requests" it bears beside. An endpoint that asks to wait longer than `longest_wait_s` ends the stage.
-    `batch_requests`: most requests of one batch; fewer where the endpoint allows few queued tokens. `batch_poll_s`:
-    first wait between two looks at a batch; it grows twentyfold.
+    Args:
+        base_url: address of the endpoint.
+        api_key: sent with each request.
+        model: name of the model there.
+        scoring: how log-probabilities are had: ``grammar`` (llama.cpp's server: a continuation forced by a token
+            grammar), ``echo`` (completions with prompt echo, as vLLM has), or ``none``.
+        concurrency: requests in flight over the whole job; fewer while the endpoint throttles.
+        timeout_s: seconds that one answer may take.
+        max_attempts: how often a request is sent when the endpoint fails.
+        max_throttled: how many replies "too many requests" a request takes beside.
+        longest_wait_s: an endpoint that asks to wait longer ends the stage.
+        extra_body: fields that go with every request and win over the usual ones; null leaves a field out. Those that
+            an endpoint refuses are replaced by themselves, see `pipelines.language.dialect`.
+        price_in, price_out: price of a million tokens in and out, for estimates, budgets and reports.
+        mode: ``online``, or ``batch`` for the endpoint's batch API (cheaper, up to a day later; no scoring there).
+        batch_requests: most requests of one batch; fewer where the endpoint allows few queued tokens.
+        batch_poll_s: seconds before the first look at a batch; the wait grows twentyfold.
+        batch_window: time that the endpoint may take for a batch.
     """
 
     base_url: str = "http://127.0.0.1:8095/v1"
@@ -113,9 +138,17 @@ class LLMSettings(BaseModel, extra="forbid"):
 class AlertSettings(BaseModel, extra="forbid"):
     """Who is told of runs that failed or are late; nobody by default.
 
-    `webhook_url` gets a JSON document by POST, with a field ``text`` as chat services read it. `smtp_security`: whether
-    the connection to the mail server is encrypted from the start (``ssl``), after a hello (``starttls``) or not.
-    `deadline_minutes`: a daily run that is not finished so long after it was queued is late; 0 for never.
+    Args:
+        webhook_url: gets a JSON document by POST, with a field ``text`` as chat services read it: the tasks that
+            failed, their messages, addresses of logs.
+        email_to: addresses that get the same by e-mail.
+        email_from: sender of the e-mails.
+        smtp_host, smtp_port: the mail server.
+        smtp_security: whether the connection to it is encrypted from the start (``ssl``), after a hello (``starttls``)
+            or not.
+        smtp_user, smtp_password: login of the mail server, where it asks for one.
+        timeout_s: seconds that a delivery may take.
+        deadline_minutes: a daily run that is not finished so long after it was queued is late; 0 for never.
     """
 
     webhook_url: str = ""
@@ -151,8 +184,12 @@ class AlertSettings(BaseModel, extra="forbid"):
 class LineageSettings(BaseModel, extra="forbid"):
     """Where OpenLineage events about tasks and their tables go; nowhere by default.
 
-    `path`: of the file that events are appended to, a line each; ``<home>/lineage/events.jsonl`` when empty. `url` and
-    `endpoint`: of a server that takes events by POST.
+    Args:
+        transport: ``file`` appends events to a file, a line each; ``http`` sends them to a server.
+        namespace: of the jobs in the events.
+        path: of the file; ``<home>/lineage/events.jsonl`` when empty.
+        url, endpoint: of the server that takes events by POST.
+        api_key: sent with each.
     """
 
     transport: Literal["none", "file", "http"] = "none"
@@ -170,7 +207,14 @@ class LineageSettings(BaseModel, extra="forbid"):
 
 
 class Settings(BaseSettings):
-    """Everything that differs between a laptop and a cluster."""
+    """Everything that differs between a laptop and a cluster.
+
+    Args:
+        home: folder of tables, models, logs and keys that no other setting puts elsewhere.
+        warehouse: path or address of the tables; ``<home>/warehouse`` when empty.
+        spark, ray, mlflow, llm, alerts, lineage: sections of their own.
+        stages: settings of stages and recipes by section.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="PENCHANT_", env_nested_delimiter="__", extra="forbid", hide_input_in_errors=True
@@ -334,5 +378,7 @@ def checked(kind: type[T], section: str, values: Mapping[str, Any]) -> T:
     names = {f.name for f in dataclasses.fields(kind)}
     for name in values:
         if name not in names:
-            raise SettingError(f"{section}.{name} is no setting; {section} has: {', '.join(sorted(names))}")
+            raise SettingError(
+                f"{section}.{name} is no setting{meant(name, names)}; {section} has: {', '.join(sorted(names))}"
+            )
     return kind(**values)

@@ -18,6 +18,7 @@ import grimp
 
 from infra.settings import REPOSITORY
 from schemas.recipes import RECIPES
+from schemas.sections import SECTIONS
 
 ROOMS = ("dags", "infra", "pipelines", "ray_jobs", "schemas")
 EVERYTHING = ("Makefile", "constraints.txt", "pyproject.toml", "tests/conftest.py", "tests/recipe_budget.py")
@@ -30,6 +31,15 @@ STARTS = {
 TESTS = REPOSITORY / "tests"
 LOADERS = {"recommender": "ray_jobs.recommenders.bundle", "tokenizer": "ray_jobs.tokenizers.stored"}
 """Modules that load recipes by name; whoever works with any recipe imports them."""
+PAGE = "README.md"
+"""A page of the manual, which no module reads."""
+PAGES_TEST = TESTS / "infra" / "test_pages.py"
+"""Reads every page, and every class of settings by name."""
+SETTINGS = {
+    address.partition(":")[0]
+    for address in (*SECTIONS.values(), *(f"ray_jobs.recipes.{recipe.settings}" for recipe in RECIPES.values()))
+}
+"""Modules with classes of settings."""
 
 
 def changed_files(since: str) -> set[str]:
@@ -61,7 +71,7 @@ def affected_modules(changed: Collection[str]) -> set[str]:
             graph.add_import(importer=starter, imported=module)
     found: set[str] = set()
     for path in changed:
-        if path.split("/")[0] in ROOMS:
+        if path.split("/")[0] in ROOMS and not path.endswith(PAGE):
             module = module_of(path)
             while module not in graph.modules:
                 module = module.rpartition(".")[0]
@@ -95,6 +105,8 @@ def affected_tests(changed: Collection[str]) -> list[str]:
     modules = affected_modules(changed)
     named = {path: set(imports_of(path)) for path in files}
     touched = {path for path in files if str(path.relative_to(REPOSITORY)) in changed or named[path] & modules}
+    if any(path.endswith(PAGE) or module_of(path) in SETTINGS for path in changed):
+        touched.add(PAGES_TEST)
     if modules:
         touched |= {path for path in files if path.parent.name == "chain" or path.stem == "test_entry_points"}
     while True:

@@ -9,15 +9,15 @@ def test_a_recipe_affects_its_own_tests_and_not_those_of_spark():
     assert not [path for path in found if path.startswith(("tests/pipelines", "tests/infra", "tests/dags"))]
 
 
-def test_a_contract_affects_both_engines_and_a_page_of_text_none():
+def test_a_contract_affects_both_engines_and_a_page_of_the_manual_its_own_test():
     found = set(affected_tests(["schemas/handoff.py"]))
     assert {"tests/pipelines/test_ingest.py", "tests/ray_jobs/test_tables.py", "tests/dags/test_request.py"} <= found
-    assert affected_tests(["README.md"]) == []
+    assert affected_tests(["README.md"]) == affected_tests(["infra/README.md"]) == ["tests/infra/test_pages.py"]
 
 
 def test_what_tests_share_affects_those_that_use_it():
     assert "tests/ray_jobs/test_training.py" in affected_tests(["tests/ray_jobs/small_world.py"])
-    assert affected_tests(["tests/dags/conftest.py"]) == affected_tests(["tests/dags/conftest.py", "README.md"])
+    assert affected_tests(["tests/dags/conftest.py"]) == affected_tests(["tests/dags/conftest.py", "LICENSE"])
     assert all(path.startswith("tests/dags/") for path in affected_tests(["tests/dags/conftest.py"]))
 
 
@@ -26,6 +26,7 @@ def test_what_is_started_by_name_or_is_no_module_affects_those_who_start_it_or_r
     assert "tests/pipelines/test_launch.py" in affected_tests(["pipelines/stages/ingest.py"])
     assert "tests/pipelines/test_driver.py" in affected_tests(["pipelines/launch/driver.py"])
     assert "tests/infra/test_settings.py" in affected_tests(["infra/profiles/local.toml"])
+    assert "tests/infra/test_pages.py" in affected_tests(["ray_jobs/recipes/sequential/settings.py"])
 
 
 def test_a_module_that_is_gone_affects_every_test():

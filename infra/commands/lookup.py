@@ -1,12 +1,11 @@
-"""What there is: recipes, stages, tables and settings, each from its one registry."""
+"""What there is: recipes, tables and settings, each from its one registry."""
 
 import json
-import sys
-from collections.abc import Iterable, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from infra.commands.parser import Parser
-from infra.errors import SettingError
+from infra.commands.terminal import Parser, say
+from infra.errors import UserError
 from infra.suggestions import unknown
 
 
@@ -16,26 +15,22 @@ def _parser(summary: str, what: str) -> Parser:
     return parser
 
 
-def _print(lines: Iterable[str]) -> None:
-    sys.stdout.write("\n".join([*lines, ""]))
-
-
 def _listed(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Rows in columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    return [
-        "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
-    ]
+    widths.append(0)
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
 def tables(argv: Sequence[str] | None = None) -> None:
     """List the tables of a data set, or the columns and checks of one."""
     parser = _parser("The tables of a data set, or everything about one.", "a table, such as reviews")
     name = parser.parse_args(argv).name
+
     from schemas.tables import TABLES
 
     if name is None:
-        _print(_listed([(table.name, table.description) for table in TABLES.values()]))
+        say(_listed([(table.name, table.description) for table in TABLES.values()]))
         return
     if name not in TABLES:
         parser.error(unknown("table", name, TABLES, "penchant tables"))
@@ -48,7 +43,7 @@ def tables(argv: Sequence[str] | None = None) -> None:
         f"  {check.severity}: {check.expectation} {json.dumps(check.arguments)}: {check.reason}"
         for check in table.checks
     ]
-    _print(
+    say(
         [
             f"{table.name}: {table.description}",
             f"Key {', '.join(table.key)}; a partition for each {', '.join(table.partition_by) or 'table'}; "
@@ -61,24 +56,59 @@ def tables(argv: Sequence[str] | None = None) -> None:
 
 
 def recipes(argv: Sequence[str] | None = None) -> None:
-    """List the recipes, or all settings of one with default, bound and meaning."""
+    """List the recipes, or say everything about one: all settings with default, bounds and meaning."""
     parser = _parser("The recipes, or everything about one.", "a recipe, such as mendertok")
     name = parser.parse_args(argv).name
     from schemas.recipes import RECIPES
 
     if name is None:
-        _print(_listed([(name, recipe.kind, recipe.status, recipe.summary) for name, recipe in RECIPES.items()]))
+        say(_listed([(name, one.kind, one.family, one.status, one.summary) for name, one in RECIPES.items()]))
         return
     if name not in RECIPES:
         parser.error(unknown("recipe", name, RECIPES, "penchant recipes"))
+    recipe = RECIPES[name]
+    paper = f"{recipe.paper.title} ({recipe.paper.authors}, {recipe.paper.year})" if recipe.paper else ""
+    facts = {
+        "family": recipe.family,
+        "status": recipe.status,
+        "paper": paper,
+        "needs": ", ".join(sorted(recipe.needs)),
+        "packages": ", ".join(recipe.packages),
+        **{f"{name}.preset={preset}": json.dumps(dict(given)) for preset, given in recipe.presets.items()},
+    }
+    lines = _listed([(fact, value) for fact, value in facts.items() if value])
+    say([f"{name}, a {recipe.kind}: {recipe.summary}", *lines, "settings", *_described(parser, name)])
+
+
+def settings(argv: Sequence[str] | None = None) -> None:
+    """List the sections of settings, describe those of one, or bring the tables in the pages up to date."""
+    parser = _parser("The sections of settings, or every setting of one.", "a section, such as ingest or spark")
+    parser.add_argument("--write", action="store_true", help="bring the tables in the pages of the manual up to date")
+    given = parser.parse_args(argv)
+    if given.write:
+        from infra.commands.pages import write
+
+        say(f"{page} is brought up to date" for page in write())
+        return
+    from infra.commands.sections import kinds
+
+    known = kinds()
+    if given.name is None:
+        say(_listed([(name, (classes[0].__doc__ or "").split("\n")[0]) for name, classes in known.items()]))
+        return
+    if given.name not in known:
+        parser.error(unknown("section", given.name, known, "penchant settings"))
+    say(_described(parser, given.name))
+
+
+def _described(parser: Parser, section: str) -> list[str]:
+    from infra.commands.sections import kinds
     from infra.setting_docs import as_text, describe
     from infra.settings import load_settings
 
-    recipe = RECIPES[name]
     try:
-        here = load_settings().stages.get(name, {})
-    except SettingError as error:
+        chosen = load_settings()
+    except UserError as error:
         parser.error(str(error))
-    module, _, settings = recipe.settings.partition(":")
-    described = describe(getattr(import_module(f"ray_jobs.recipes.{module}"), settings))
-    _print([f"{name}, {recipe.status} {recipe.kind}: {recipe.summary}", "Settings", as_text(name, described, here)])
+    here: Mapping[str, Any] = chosen.stages.get(section, {})
+    return [as_text(section, describe(kind), here) for kind in kinds()[section]]

@@ -1,4 +1,4 @@
-"""Fetch a public data set: ``python -m pipelines.tools.download amazon-2023:Musical_Instruments --out DIR``.
+"""Fetch a public data set: ``penchant download amazon-2023:Musical_Instruments --out DIR``.
 
 A broken connection resumes where it stopped. What arrives is checked (size, gzip checksum, SHA-256 where known)
 before it takes its name; its SHA-256 is recorded beside it and checked when it is used again.
@@ -44,6 +44,7 @@ class DownloadSettings(Bounded):
             publishers, the McAuley Lab, serve them.
         attempts: tries in a row that bring no new byte before it gives up.
         backoff_s: pause after the first failure; doubled each time, at most a minute.
+        timeout_s: seconds without a byte after which a connection is given up.
     """
 
     section: ClassVar[str] = "download"

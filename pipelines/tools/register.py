@@ -1,4 +1,4 @@
-"""Register a data set: ``python -m pipelines.tools.register --name shop --reviews R.jsonl.gz --items M.jsonl.gz``.
+"""Register a data set: ``penchant register --name shop --reviews R.jsonl.gz --items M.jsonl.gz``.
 
 The format is told from the first lines of the review file. Afterwards every stage finds the data set by its name.
 """

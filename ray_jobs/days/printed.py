@@ -203,7 +203,7 @@ def count_lines(source: Source, users: int, recommended: int) -> list[str]:
         day = f"--dataset {source.request.dataset} --partition {source.request.partition}"
         text = (
             f"the language model was asked about {len(asked):,} users and said something usable of {len(told):,}; "
-            f"python -m pipelines.tools.language_sample {day} shows review by review what another endpoint would say"
+            f"penchant language-sample {day} shows review by review what another endpoint would say"
         )
         lines.append(_wrapped("language", text))
     return lines

@@ -29,8 +29,11 @@ class DenoiserSettings(Bounded):
         lora_rank, lora_alpha, lora_dropout: of the adapter.
         target_modules: linear layers that get an adapter, by the end of their names.
         loss_on: ``answer``, or ``prompt+answer`` as in the paper's code.
+        epochs: passes over the windows.
         batch_size: windows in an optimiser step, over all workers.
         micro_batch_size: windows in one pass of one worker; gradients add up to `batch_size`.
+        learning_rate, weight_decay: of AdamW.
+        gradient_clip: largest norm of the gradient.
         warmup_steps: optimiser steps of linear warm-up, before a linear decay to zero.
         dtype: of the base's weights; the adapter's are float32.
         score: a title's mean log-probability per token, or ``first_token``, the paper's, in which titles that begin
@@ -42,6 +45,7 @@ class DenoiserSettings(Bounded):
         max_uncertainty: sequences above it are left alone; 1 edits whatever the uncertainty.
         tiny_width, tiny_layers, tiny_heads, tiny_vocabulary: size of the tiny base.
         tiny_epochs, tiny_learning_rate, tiny_batch_size: its pre-training.
+        seed: of windows, swaps and weights.
     """
 
     section: ClassVar[str] = SECTION

@@ -22,6 +22,7 @@ class RecipeSettings(Bounded):
         batch_size: examples per optimiser step and worker.
         accumulate: parts in which a batch is computed, one after another, to save memory; the result is the same.
         learning_rate: the peak, reached after the warm-up.
+        weight_decay: of the optimiser.
         warmup: share of all steps that warms up.
         schedule: how the rate goes on after the warm-up; ``cosine`` and ``linear`` end at zero.
         optimizer: ``adamw``, ``adam``, ``sgd`` or ``adafactor``.
@@ -32,6 +33,7 @@ class RecipeSettings(Bounded):
         evaluation_batch_size: users per batch when ranking.
         validate_unseen: validation leaves out every item of the history, as evaluation and serving do; false where
             people choose an item again, and then ``evaluate.exclude_seen`` and ``recommendations.exclude_seen``, too.
+        seed: of weights, order of examples and dropout.
         precision: of matrix products in training; ``auto`` is bfloat16 on a CUDA device that has it, else float32.
         compile: compile the losses' computation, which a device with many small steps gains from.
         warm_start: a registered model version to begin with, ``<name>/<version>`` or ``<name>@<alias>``.

@@ -1,4 +1,4 @@
-"""Serve a registered model over HTTP: `python -m ray_jobs.serving --dataset planted-world`.
+"""Serve a registered model over HTTP: `penchant serve --dataset planted-world`.
 
 Joins the Ray cluster in RAY_ADDRESS, or starts a Ray of its own. Runs until it is interrupted.
 """

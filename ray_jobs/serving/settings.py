@@ -12,7 +12,7 @@ SECTION = "serving"
 
 @dataclass(frozen=True, kw_only=True)
 class ServingSettings(Bounded):
-    """Settings under ``[stages.serving]``; each is a flag of ``python -m ray_jobs.serving``, too.
+    """Settings under ``[stages.serving]``; each is a flag of ``penchant serve``, too.
 
     Args:
         alias: of the registered model; the version it points at is served.

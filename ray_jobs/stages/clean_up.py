@@ -3,7 +3,7 @@
 Kept are versions with an alias or the tag ``penchant.keep``, the newest, the young, the one to roll back to, and what
 these began with. The tables they were trained on stay readable at their versions. The plan says what is needed by whom;
 after the deletion every kept version is looked up again, and one that has lost something fails the stage.
-``python -m ray_jobs.stages.clean_up --dataset shop --dry-run`` only shows the plan.
+``penchant clean-up --dataset shop --dry-run`` only shows the plan.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 Without a version it is the one that was champion before. The version that is left is tagged with the reason, and a
 rerun of its register stage does not promote it.
-``python -m ray_jobs.stages.rollback --dataset shop --to 12 --reason "..."``
+``penchant rollback --dataset shop --to 12 --reason "..."``
 """
 
 import argparse

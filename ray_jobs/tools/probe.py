@@ -1,6 +1,6 @@
 """A model version on a fixed probe.
 
-python -m ray_jobs.tools.probe --model penchant-shop@champion --probe probe.jsonl
+penchant probe --model penchant-shop@champion --probe probe.jsonl
 
 The probe has a line per user, ``{"history": [item ids], "next": item id}``. It stays the same while days go by, so that
 versions of different days can be compared. The last line printed is JSON.

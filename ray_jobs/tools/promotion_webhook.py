@@ -1,6 +1,6 @@
 """Have MLflow tell an address when a version is registered, and when an alias such as `champion` moves.
 
-python -m ray_jobs.tools.promotion_webhook --url https://hooks.example.org/penchant
+penchant webhook --url https://hooks.example.org/penchant
 
 MLflow's server sends a JSON document by POST, with its own retries. With a secret in PENCHANT_WEBHOOK_SECRET each is
 signed (header `X-MLflow-Signature`: ``v1,`` and the base64 of the HMAC-SHA256 of ``<delivery id>.<timestamp>.<body>``).

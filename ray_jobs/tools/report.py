@@ -1,6 +1,6 @@
 """Print a finished run for a person: a few users with their recommendations, the metrics, the version, the counts.
 
-python -m ray_jobs.tools.report --dataset planted-world --partition 2026-01-31
+penchant report --dataset planted-world --partition 2026-01-31
 """
 
 import argparse

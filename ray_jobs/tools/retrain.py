@@ -1,6 +1,6 @@
 """Train a registered version again from what it was made of, and compare.
 
-python -m ray_jobs.tools.retrain --model penchant-shop/3
+penchant retrain --model penchant-shop/3
 
 It reads the tables at the versions that the model read, with its settings, codebook and the version it began with,
 trains under a run of its own, evaluates in the same way and sets the two side by side. Nothing is registered and no

@@ -1,7 +1,7 @@
 """Print how a champion's lists follow words: for a few users one history without words, with a wish, and against it.
 
-python -m ray_jobs.tools.steered --dataset planted-world
-python -m ray_jobs.tools.steered --dataset planted-world --categories 20
+penchant steered --dataset planted-world
+penchant steered --dataset planted-world --categories 20
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What models lose when the order inside ties is drawn anew: both versions of a data set side by side.
 
-python -m ray_jobs.tools.tie_report --dataset planted-world --partition 2026-01-31 --recipes sasrec,popularity
+penchant ties --dataset planted-world --partition 2026-01-31 --recipes sasrec,popularity
 
 Each recipe is trained on the histories as they are and again on histories whose ties are shuffled, and evaluated on
 the test split of its own version, because a tie that reaches over the split changes which item is held out. Figures

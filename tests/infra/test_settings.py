@@ -123,7 +123,10 @@ def test_overrides_win_over_the_profile_and_leave_other_sections_alone(monkeypat
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"recipe.epoch": 1}, r"recipe\.epoch is no setting; recipe has: epochs, fuse, keep, lr, widths"),
+        (
+            {"recipe.epoch": 1},
+            r"recipe\.epoch is no setting \(did you mean epochs\?\); recipe has: epochs, fuse, keep, lr",
+        ),
         ({"recipe.lr": "x"}, r"recipe\.lr"),
     ],
 )

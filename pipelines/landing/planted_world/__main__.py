@@ -1,4 +1,4 @@
-"""Write a planted world: ``python -m pipelines.landing.planted_world --out DIR --users 400 --items 160``."""
+"""Write a planted world: ``penchant planted-world --out DIR --users 400 --items 160``."""
 
 import argparse
 import dataclasses

@@ -125,6 +125,6 @@ def _lines(path: Path, *wanted: str) -> list[dict[str, Any]]:
         if missing := set(wanted) - set(line):
             raise DataError(
                 f"{path.name}, line {number} lacks {', '.join(sorted(missing))}: an older world; write it again with "
-                "python -m pipelines.landing.planted_world"
+                "penchant planted-world"
             )
     return lines

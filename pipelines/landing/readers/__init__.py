@@ -30,8 +30,7 @@ def landing_path(pattern: str, partition: str, dataset: str) -> str:
         return path
     if not Path(path).exists():
         raise DataError(
-            f"data set {dataset}: no file {path}; deliver it, or register the data set again "
-            "(python -m pipelines.tools.register)"
+            f"data set {dataset}: no file {path}; deliver it, or register the data set again (penchant register)"
         )
     parts(Path(path))
     return path

@@ -25,7 +25,7 @@ from pipelines.landing.sniff import is_parquet
 from schemas.errors import DataError
 from schemas.spelling import Spelling
 
-_AGAIN = "register the data set again with a column mapping (python -m pipelines.tools.register --help)"
+_AGAIN = "register the data set again with a column mapping (penchant register --help)"
 
 
 def read_reviews(

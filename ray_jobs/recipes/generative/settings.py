@@ -18,8 +18,10 @@ class GenerativeSettings(RecipeSettings):
 
     Args:
         width: of the decoder's states.
+        layers: of the decoder.
         heads, head_width: of its attention; their product need not be `width`.
         inner: width of the feed-forward part.
+        dropout: in every layer.
         beams: kept at every level when decoding; at least as many as items asked for.
         max_per_first_code: cap on recommended items that share their first code; 0 for no cap.
         label_smoothing: share of probability spread over a level's codes in the training loss.

@@ -31,7 +31,14 @@ class NextItemSettings(RecipeSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class SequentialSettings(NextItemSettings):
-    """Settings of the encoder; each recipe's own add to them."""
+    """Settings of the encoder; each recipe's own add to them.
+
+    Args:
+        width: of the states.
+        layers: of the encoder.
+        heads: of its attention.
+        dropout: in every layer.
+    """
 
     max_history: Count = 50
     epochs: Count = 60

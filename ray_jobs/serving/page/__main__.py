@@ -1,9 +1,9 @@
-"""A page on which lists follow words: `python -m ray_jobs.serving.page`, then http://127.0.0.1:8090/ in a browser.
+"""A page on which lists follow words: `penchant page`, then http://127.0.0.1:8090/ in a browser.
 
 Choose a user or put a history together, say what is wanted, and see the list before and after, and why. The page asks
 the registered champions themselves: a model is loaded when somebody first looks, and a new champion is taken up. The
 server takes some 40 MB, about a gigabyte once a model is loaded, and no processor time while nobody asks.
-`POST /recommend` answers as `python -m ray_jobs.serving` does. Runs until it is interrupted.
+`POST /recommend` answers as `penchant serve` does. Runs until it is interrupted.
 """
 
 import argparse

@@ -11,7 +11,7 @@ SECTION = "page"
 
 @dataclass(frozen=True, kw_only=True)
 class PageSettings(Bounded):
-    """Settings under ``[stages.page]``; each is a flag of ``python -m ray_jobs.serving.page``, too.
+    """Settings under ``[stages.page]``; each is a flag of ``penchant page``, too.
 
     Args:
         alias: of the registered models; the versions it points at are shown.

@@ -1,0 +1,109 @@
+"""Tables in the pages of the manual that come from the registries and from the settings classes.
+
+A page has ``<!-- made: WHAT -->`` before such a table and ``<!-- end -->`` after it; ``penchant settings --write``
+fills in what belongs between. WHAT is ``settings SECTION``, ``profile SECTION`` for a section of the profile,
+``recipes KIND`` for a table of recipes with their settings, or ``tables``.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+
+from infra.commands.sections import at, kinds, recipe_settings
+from infra.errors import SettingError
+from infra.setting_docs import as_markdown, describe
+from infra.settings import REPOSITORY
+from schemas.recipes import RECIPES
+from schemas.sections import SECTIONS
+from schemas.tables import TABLES
+
+ROOMS = ("dags", "infra", "pipelines", "ray_jobs", "schemas")
+_MADE = re.compile(r"(<!-- made: (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def pages(repository: Path = REPOSITORY) -> list[Path]:
+    """The pages of the manual."""
+    found = [page for room in ROOMS for page in sorted((repository / room).rglob("*.md"))]
+    return [repository / "README.md", *found]
+
+
+def write(repository: Path = REPOSITORY) -> list[Path]:
+    """Bring every page up to date; gives those that changed."""
+    changed = []
+    for page in pages(repository):
+        text = page.read_text(encoding="utf-8")
+        made = filled(text)
+        if made != text:
+            page.write_text(made, encoding="utf-8")
+            changed.append(page)
+    return changed
+
+
+def made_in(text: str) -> list[str]:
+    """What the tables of a page show."""
+    return [found["what"] for found in _MADE.finditer(text)]
+
+
+def filled(text: str) -> str:
+    """A page with its tables as they are to be.
+
+    Raises:
+        SettingError: it asks for a table that does not exist.
+    """
+    return _MADE.sub(lambda found: f"{found[1]}\n{_content(found['what'])}\n\n{found[3]}", text)
+
+
+def _content(what: str) -> str:
+    name, _, of = what.partition(" ")
+    makers: Mapping[str, Callable[[str], str]] = {
+        "settings": lambda section: as_markdown(describe(_kind(section))),
+        "profile": lambda section: as_markdown(describe(kinds()[section][0])),
+        "recipes": _recipes,
+        "tables": lambda _: _tables(),
+    }
+    if name not in makers:
+        raise SettingError(f"no table {what[:80]!r} can be made; there are {', '.join(makers)}")
+    return makers[name](of)
+
+
+def _kind(section: str) -> type:
+    if section not in SECTIONS:
+        raise SettingError(f"no section {section[:80]!r} in schemas/sections.py")
+    return at(SECTIONS[section])
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def _recipes(kind: str) -> str:
+    """The recipes of a kind, and their settings: those that several share stand once, before those of one."""
+    named = {name: recipe for name, recipe in RECIPES.items() if recipe.kind == kind}
+    rows = [
+        (
+            f"`{name}`",
+            recipe.summary,
+            ", ".join(sorted(recipe.needs)),
+            recipe.status,
+            f"{recipe.paper.authors}, {recipe.paper.year}" if recipe.paper else "",
+        )
+        for name, recipe in named.items()
+    ]
+    parts = [_table(("recipe", "how", "needs", "status", "paper"), rows)]
+    sharing: dict[type, list[str]] = {}
+    for name in named:
+        for one in reversed(recipe_settings(name).__mro__):
+            sharing.setdefault(one, []).append(name)
+    for one, names in sorted(sharing.items(), key=lambda shared: -len(shared[1])):
+        declared = inspect.get_annotations(one)
+        if is_dataclass(one) and (own := [setting for setting in describe(one) if setting.name in declared]):
+            parts += [f"Settings of {', '.join(f'`{name}`' for name in names)}:", as_markdown(own)]
+    return "\n\n".join(parts)
+
+
+def _tables() -> str:
+    rows = [(f"`{table.name}`", table.description, ", ".join(table.partition_by)) for table in TABLES.values()]
+    return _table(("table", "what a row is", "partitioned by"), rows)
