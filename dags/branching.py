@@ -21,6 +21,7 @@ from schemas.model_versions import (
     registered_name,
 )
 from schemas.run_identity import config_hash
+from schemas.stages import hash_of_profile
 
 
 @task(
@@ -39,11 +40,13 @@ def changes() -> dict[str, Any]:
         raise AirflowFailException("sequences left no report: clear it and run it again")
     refuse_missing(context, report["counts"])
     settings, params, partition = load_settings(), context["params"], partition_of(context)
+    stages = [task.stage for task in context["dag"].tasks if hasattr(task, "stage")]
+    sections = {name for stage in stages for name in stage.row.sections_of(stage.recipe_of(params))}
     work = config_hash(
         {
             "content": report["outputs"]["content"],
-            "overrides": overrides_of(params),
-            "profile": settings.stages_hash(),
+            "overrides": {k: v for k, v in overrides_of(params).items() if k.partition(".")[0] in sections},
+            "profile": hash_of_profile(settings.stages, sections, settings.llm.model),
             "leave_out": sorted(params["leave_out"]),
             **{name: params[name] for name in ("tokenizer", "recommender", "generation", MEASURED)},
         }

@@ -6,14 +6,13 @@ of the profile and can be overridden per run with dotted names (``mendertok.epoc
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -273,11 +272,6 @@ class Settings(BaseSettings):
         """Folder of the data docs pages of a data set."""
         return Path(self.home) / "data_docs" / dataset
 
-    def stages_hash(self) -> str:
-        """Hash of the profile's stage settings and the model endpoint, part of a run's identity."""
-        text = json.dumps([self.stages, self.llm.model, self.llm.base_url], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
 
 def profile_path() -> Path:
     """The profile file in use.
@@ -349,17 +343,41 @@ def secrets_of(settings: BaseModel) -> list[str]:
 T = TypeVar("T")
 
 
-def stage_settings(kind: type[T], section: str, settings: Settings, overrides: Mapping[str, Any] | None = None) -> T:
+class Overriding(Protocol):
+    """What overrides settings and says which ones it reads; `schemas.stage_request.StageRequest` is one."""
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """Settings by dotted name."""
+
+    def require_section(self, section: str) -> None:
+        """Raise AssertionError for a section that is not declared to be read."""
+
+
+Given = Overriding | Mapping[str, Any] | None
+"""The request of a stage, which has to declare what it reads, or a tool's overrides by dotted name."""
+
+
+def overrides_for(section: str, given: Given) -> Mapping[str, Any]:
+    """The overrides in `given`; a request is held to the sections that its stage declares."""
+    if given is None or isinstance(given, Mapping):
+        return given or {}
+    given.require_section(section)
+    return given.overrides
+
+
+def stage_settings(kind: type[T], section: str, settings: Settings, given: Given = None) -> T:
     """Build the settings dataclass of a stage from the profile and a run's overrides.
 
     Args:
-        section: name under ``[stages.*]`` and before the dot in `overrides`.
+        section: name under ``[stages.*]`` and before the dot in overrides.
 
     Raises:
         SettingError: as `checked`.
     """
     prefix = f"{section}."
-    own = {k.removeprefix(prefix): v for k, v in (overrides or {}).items() if k.startswith(prefix)}
+    overrides = overrides_for(section, given)
+    own = {k.removeprefix(prefix): v for k, v in overrides.items() if k.startswith(prefix)}
     return checked(kind, section, {**settings.stages.get(section, {}), **own})
 
 

@@ -36,6 +36,7 @@ from schemas.addresses import filesystem_of
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
+from schemas.stages import maker_of
 from schemas.table import KEPT_LOG, Table
 from schemas.table_seal import check_files, check_log, newest_version, seal_table
 from schemas.tables import TABLES
@@ -52,17 +53,6 @@ _CONFLICTS = (
 )
 _ATTEMPTS = 12
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
-_STAGE_OF = {
-    "reviews": "ingest",
-    "items": "ingest",
-    "quarantine": "ingest",
-    "interactions": "sequences",
-    "llm_responses": "review_summaries",
-    "measurements": "evaluate",
-    "steering_probes": "preference_benchmark",
-    "preference_evaluations": "steerability",
-    "erasures": "erasure",
-}
 
 T = TypeVar("T")
 
@@ -117,7 +107,7 @@ def read_table(spark: SparkSession, uri: str, version: int | None = None) -> Dat
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     sealed = check_log(uri, version)
     if not table_exists(spark, uri):
-        raise DataError(f"no table {name} at {uri}; run the stage {_STAGE_OF.get(name, name)!r} first")
+        raise DataError(f"no table {name} at {uri}; run the stage {maker_of(name)!r} first")
     reader = spark.read.format("delta")
     if version is None:
         if sealed:
@@ -129,7 +119,7 @@ def read_table(spark: SparkSession, uri: str, version: int | None = None) -> Dat
     except AnalysisException as error:
         raise DataError(
             f"table {name} at {uri} has no version {version} (newest: {newest_version(uri)}); old versions are "
-            f"vacuumed after the table's retention: run the stage {_STAGE_OF.get(name, name)!r} again"
+            f"vacuumed after the table's retention: run the stage {maker_of(name)!r} again"
         ) from error
     if sealed:
         check_files(uri, stored_rows(uri, version).files)
@@ -145,7 +135,7 @@ def read_input(spark: SparkSession, handoff: Handoff, day: dt.date) -> DataFrame
     Raises:
         DataError: as `read_table`, or its maker reported another schema or another number of rows.
     """
-    stage = _STAGE_OF.get(handoff.table, handoff.table)
+    stage = maker_of(handoff.table)
     where = f"table {handoff.table} at {handoff.uri}, version {handoff.version},"
     table = TABLES[handoff.table]
     if handoff.schema_hash != table.schema_hash():

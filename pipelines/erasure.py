@@ -45,8 +45,8 @@ def run(request: StageRequest) -> StageReport:
             version of a table.
     """
     settings = load_settings()
-    chosen = stage_settings(ErasureSettings, STAGE, settings, request.overrides)
-    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request.overrides)
+    chosen = stage_settings(ErasureSettings, STAGE, settings, request)
+    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request)
     users = chosen.ids()
     spark = stage_session(request, settings)
     with damage_named(spark):

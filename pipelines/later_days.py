@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from infra.settings import Settings, load_settings
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
+from schemas.stages import STAGES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 INGEST = "ingest"
-SNAPSHOTS = ("sequences", "preferences", "review_summaries", "denoised_sequences")
-"""Stages whose table of the same name says for which days they have run."""
 
 Work = Callable[[StageRequest], StageReport]
 
@@ -30,7 +29,7 @@ def with_later_days(stage: str, work: Work) -> Work:
     The report is that of the request's day; its hand-offs name the table versions that hold the later days, too, and
     ``later_days`` counts them where there are any.
     """
-    if stage != INGEST and stage not in SNAPSHOTS:
+    if stage != INGEST and not STAGES[stage].snapshot:
         return work
 
     def run(request: StageRequest) -> StageReport:
@@ -61,7 +60,8 @@ def with_later_days(stage: str, work: Work) -> Work:
 def later_days(spark: "SparkSession", settings: Settings, request: StageRequest, stage: str) -> list[dt.date]:
     """Days after the request's that `stage` has to look at again, oldest first.
 
-    For ingest those that refused reviews of items unknown then; for the other stages all that they have published.
+    For ingest those that refused reviews of items unknown then; for the other stages all that their table of the same
+    name has.
     """
     from pyspark.sql import functions as sf
 

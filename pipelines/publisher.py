@@ -61,6 +61,7 @@ class Publisher:
         Raises:
             DataError: the table or the version is not there, is damaged, or is not what its maker reported.
         """
+        self._request.require_table(table.name)
         if table.name in self._request.inputs:
             return read_input(self._spark, self._request.inputs[table.name], self._request.partition_date())
         return read_table(self._spark, self._settings.table_uri(self._request.dataset, table.name))
@@ -89,6 +90,7 @@ class Publisher:
             DataError: `frame` does not fit the contract.
             GateFailed: a check of severity ``fail`` does not hold; nothing was written.
         """
+        self._request.require_table(table.name)
         where = {"partition_date": self._request.partition_date()} if partition is None else dict(partition)
         return self._publish(self.evaluate(conform(frame, table, where)), table, where)
 

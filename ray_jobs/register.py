@@ -66,7 +66,7 @@ LISTED = ("ndcg_10", "recall_10")
 def run(request: StageRequest) -> StageReport:
     """Register the recommender of `request.upstream`, or the better baseline, and decide about its aliases."""
     settings = load_settings()
-    own = stage_settings(PromotionSettings, SECTION, settings, request.overrides)
+    own = stage_settings(PromotionSettings, SECTION, settings, request)
     progress = Progress(settings.home, STAGE)
     asked = Trained.of(request.upstream)
     client = runs.connect(settings)

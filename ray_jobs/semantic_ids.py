@@ -82,7 +82,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: an input is missing, or there is nothing to append to.
     """
     settings = load_settings()
-    own = stage_settings(SemanticIdsSettings, STAGE, settings, request.overrides)
+    own = stage_settings(SemanticIdsSettings, STAGE, settings, request)
     append_to = next(filter(None, map(request.upstream.get, APPEND_KEYS)), own.append_to)
     version = append_to or codebook_version(request, request.recipe or DEFAULT_RECIPE)
     progress = Progress(settings.home, STAGE)
@@ -260,7 +260,7 @@ def _fit(
     """A new version, its tokenizer stored; and how many items it was fitted on."""
     recipe = request.recipe or DEFAULT_RECIPE
     kind = recipe_class(recipe, "tokenizer")
-    own = recipe_settings(recipe, settings, request.overrides, "tokenizer")
+    own = recipe_settings(recipe, settings, request, "tokenizer")
     sequences = training_sequences(settings, request, item_ids)
     training = np.isin(np.arange(len(item_ids)), np.concatenate(sequences))
     fitted = kind(own).fit(

@@ -77,12 +77,12 @@ def train_as(
     """
     recipe = request.recipe or DEFAULT_RECIPE
     kind = recipe_class(recipe)
-    own = recipe_settings(recipe, settings, request.overrides)
+    own = recipe_settings(recipe, settings, request)
     bundle = Path(settings.home) / "bundles" / request.identity().key()
     known = read_provenance(bundle)
     status = "done" if known is None else "reused"
     data = {f"training_data.{k}": str(v) for k, v in asdict(training_data_settings(settings, request)).items()}
-    listens = stage_settings(SteeringSettings, STEERING, settings, request.overrides)
+    listens = stage_settings(SteeringSettings, STEERING, settings, request)
     words = {f"{STEERING}.{k}": str(v) for k, v in asdict(listens).items()}
     params = {**asdict(own), **data, **words}
     shown = name or f"{recipe} {request.partition}"

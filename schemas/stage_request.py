@@ -12,6 +12,7 @@ from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.names import dataset_name, partition_day, plain_name
 from schemas.run_identity import RunIdentity, config_hash
+from schemas.stages import STAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class StageRequest:
         inputs: tables to read, at the version the producer published; a table that is not named here is
             read at its newest version.
         upstream: `StageReport.outputs` of earlier stages, merged.
-        profile_hash: hash of the profile's stage settings, so that a changed profile is other work.
+        profile_hash: of what the profile says to the stage, see `schemas.stages.Stage.profile_hash`.
         report_uri: where the stage leaves its report; nowhere when empty. No part of the identity.
     """
 
@@ -55,12 +56,34 @@ class StageRequest:
         """The partition as a date."""
         return dt.date.fromisoformat(self.partition)
 
+    def sections(self) -> tuple[str, ...] | None:
+        """Sections of settings that the stage declares, see `schemas.stages`; None for a tool, which is no stage."""
+        return STAGES[self.stage].sections_of(self.recipe) if self.stage in STAGES else None
+
+    def require_section(self, section: str) -> None:
+        """Hold the stage to the settings that it declares: others are no part of its identity."""
+        declared = self.sections()
+        assert declared is None or section in declared, _undeclared(self.stage, "settings of", section)
+
+    def require_table(self, table: str) -> None:
+        """Hold the stage to the tables that it declares."""
+        stage = STAGES.get(self.stage)
+        assert stage is None or table in (*stage.reads, *stage.writes), _undeclared(self.stage, "the table", table)
+
     def identity(self) -> RunIdentity:
-        """The identity of this stage's work: same inputs, settings and generation give the same one."""
+        """The identity of this stage's work: same inputs, settings and generation give the same one.
+
+        An override of a section that the stage does not read is no part of it.
+        """
+        declared = self.sections()
         work = {
             "stage": self.stage,
             "dataset": self.dataset,
-            "overrides": dict(self.overrides),
+            "overrides": {
+                name: value
+                for name, value in self.overrides.items()
+                if declared is None or name.partition(".")[0] in declared
+            },
             "inputs": {name: [h.uri, h.version, h.schema_hash] for name, h in self.inputs.items()},
             "upstream": dict(self.upstream),
             "profile": self.profile_hash,
@@ -106,7 +129,7 @@ class StageRequest:
             "--inputs", type=_handoffs, default={}, metavar="JSON", help="tables by name, at fixed versions"
         )
         parser.add_argument("--upstream", type=_texts, default={}, metavar="JSON", help="outputs of earlier stages")
-        parser.add_argument("--profile-hash", default="", help="hash of the profile's stage settings")
+        parser.add_argument("--profile-hash", default="", help="hash of what the profile says to the stage")
         parser.add_argument("--report-uri", default="", help="where to leave the stage's report (JSON)")
         given = parser.parse_args(argv)
         return cls(
@@ -122,6 +145,10 @@ class StageRequest:
             profile_hash=given.profile_hash,
             report_uri=given.report_uri,
         )
+
+
+def _undeclared(stage: str, what: str, name: str) -> str:
+    return f"the stage {stage} reads {what} {name!r}, which its row in schemas/stages.py does not declare"
 
 
 def _json_object(text: str) -> dict[str, Any]:

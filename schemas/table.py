@@ -13,6 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from schemas.stages import maker_of
+
 KEPT_LOG = ("delta.enableExpiredLogCleanup", "false")
 """Property of every Delta table: writers do not clear its log, which would take old versions that a registered model
 was trained on. The clean-up does, which knows them."""
@@ -82,6 +84,11 @@ class Table:
     retention_days: int = 30
     checks: tuple[Check, ...] = ()
     may_be_empty: bool = False
+
+    @property
+    def maker(self) -> str:
+        """Name of the stage that makes it."""
+        return maker_of(self.name)
 
     def arrow_schema(self) -> pa.Schema:
         """The table's schema in Arrow, columns in declared order."""

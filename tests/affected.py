@@ -19,6 +19,7 @@ import grimp
 from infra.settings import REPOSITORY
 from schemas.recipes import RECIPES
 from schemas.sections import SECTIONS
+from schemas.stages import TABLE_NAMES
 
 ROOMS = ("dags", "infra", "pipelines", "ray_jobs", "schemas")
 EVERYTHING = ("Makefile", "constraints.txt", "pyproject.toml", "tests/conftest.py", "tests/recipe_budget.py")
@@ -66,6 +67,8 @@ def affected_modules(changed: Collection[str]) -> set[str]:
     for recipe in RECIPES.values():
         module = f"ray_jobs.recipes.{recipe.implementation.partition(':')[0]}"
         graph.add_import(importer=LOADERS[recipe.kind], imported=module)
+    for table in TABLE_NAMES:
+        graph.add_import(importer="schemas.tables", imported=f"schemas.{table}")
     for starter, package in STARTS.items():
         for module in graph.find_children(package):
             graph.add_import(importer=starter, imported=module)

@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowException
 
 from dags.operators.lineage import TellsLineage
 from dags.operators.stages import (
-    Stage,
+    StageTask,
     finish,
     forget_error,
     refuse_if_user_error,
@@ -42,7 +42,7 @@ class RayStageOperator(TellsLineage, BaseOperator):
 
     ui_color = "#bfe3f5"
 
-    def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
+    def __init__(self, *, stage: StageTask, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stage = stage
         self._submission_id: str | None = None
@@ -101,7 +101,7 @@ class RayStageOperator(TellsLineage, BaseOperator):
         told = {RUN_PAGE_VARIABLE: self._page} if self._page else {}
         told[TASK_STARTED] = f"{self._started:.3f}"
         variables = ["env", *(f"{name}={value}" for name, value in told.items())]
-        entrypoint = shlex.join([*variables, "python", "-m", f"ray_jobs.stages.{self.stage.stage}", *request.to_argv()])
+        entrypoint = shlex.join([*variables, "python", "-m", self.stage.row.module, *request.to_argv()])
         try:
             client.submit_job(entrypoint=entrypoint, submission_id=submission_id)
         except RuntimeError:

@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowException
 
 from dags.operators.lineage import TellsLineage
 from dags.operators.stages import (
-    Stage,
+    StageTask,
     finish,
     forget_error,
     refuse_if_user_error,
@@ -34,7 +34,7 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
 
     ui_color = "#f7d9b8"
 
-    def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
+    def __init__(self, *, stage: StageTask, **kwargs: Any) -> None:
         super().__init__(
             application=str(REPOSITORY / "pipelines" / "launch" / "stage.py"),
             name=f"penchant-{stage.task_id}",

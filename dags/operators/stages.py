@@ -2,7 +2,7 @@
 
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -18,43 +18,59 @@ from schemas.addresses import read_text, remove
 from schemas.handoff import StageReport, error_uri, read_report, write_report
 from schemas.recipes import RECIPES, given_settings
 from schemas.stage_request import StageRequest
+from schemas.stages import STAGES, Stage, maker_of
 
 STANDS_IN = {"semantic_ids": "append_items"}
 """Tasks on another branch whose result is read where the first one was skipped."""
+INPUTS = "inputs"
+"""The task that stands for every stage of the daily chain in DAGs that start from its tables."""
 PREPARING = ("daily_retrain", "preference_benchmark")
 """DAGs whose tables other DAGs start from."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One task of a chain.
+class StageTask:
+    """One task of a chain: a stage's row in `schemas.stages`, and what is about the DAG.
 
     Args:
-        stage: name of the stage's module; several tasks may share one.
-        engine: ``spark`` or ``ray``.
-        after: tasks that must have succeeded; their hand-offs and outputs are what this task may read.
-        reads: tables to read at the version that an earlier task published.
-        recipe: fixed recipe, or
-        recipe_param: the DAG parameter that names it.
+        stage: name of the stage; several tasks may share one.
+        task_id: the stage's name unless given.
+        after: tasks that come first beside those that make what the stage reads, or tell it something.
+        beside: of those, the ones that the task does without: neither are they waited for nor is their result read.
+        recipe: fixed recipe, instead of the run's.
         only_for: tables that it makes for the recommender, skipped where the chosen one needs none of them,
         unless: but for runs with this boolean parameter on.
-        passes: parameters of the run that the stage is told, as outputs of earlier tasks are.
-        told_of_run: the stage is told what became of every other task of the run, see `facts_of`.
-        doc: what the task does, in Markdown, for the DAG page.
+        doc: what the task does, in Markdown, for the DAG page; what the stage does unless given.
     """
 
-    task_id: str
     stage: str
-    engine: str
-    doc: str
+    task_id: str = ""
+    doc: str = ""
     after: tuple[str, ...] = ()
-    reads: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     recipe: str = ""
-    recipe_param: str = ""
     only_for: tuple[str, ...] = ()
     unless: str = ""
-    passes: tuple[str, ...] = ()
-    told_of_run: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task_id", self.task_id or self.stage)
+        object.__setattr__(self, "doc", self.doc or self.row.doc)
+
+    @property
+    def row(self) -> Stage:
+        """The stage."""
+        return STAGES[self.stage]
+
+    def recipe_of(self, params: Mapping[str, Any]) -> str:
+        """The recipe that a run with these parameters asks for; empty where the stage has none."""
+        return self.recipe or (str(params[self.row.recipe]) if self.row.recipe else "")
+
+    def before(self) -> tuple[str, ...]:
+        """Tasks that must have succeeded; their hand-offs and outputs are what this task may read."""
+        makers = [maker_of(table) for table in self.row.reads]
+        told = [output.partition(".")[0] for output in self.row.told]
+        found = dict.fromkeys([*self.after, *makers, *self.row.after, *told])
+        return tuple(name for name in found if name not in (*self.beside, self.task_id, self.stage))
 
 
 def partition_of(context: Mapping[str, Any]) -> str:
@@ -106,43 +122,49 @@ def overrides_of(params: Mapping[str, Any]) -> dict[str, Any]:
     return overrides
 
 
-def request_for(stage: Stage, context: Mapping[str, Any], settings: Settings) -> StageRequest:
-    """Build the request of `stage`: parameters of the run, and what the tasks before it published."""
+def request_for(task: StageTask, context: Mapping[str, Any], settings: Settings) -> StageRequest:
+    """Build the request of `task`: parameters of the run, and of what the tasks before it published what is read."""
     for value in masks.hidden():
         mask_secret(value)
-    params = context["params"]
-    recipe = stage.recipe or (params[stage.recipe_param] if stage.recipe_param else "")
+    params, row = context["params"], task.row
+    recipe = task.recipe_of(params)
     overrides = overrides_of(params)
-    unread = _unread(settings, overrides, recipe) if stage.recipe_param == "recommender" else frozenset()
-    handoffs: dict[str, Any] = {}
-    upstream = {name: str(params[name]) for name in stage.passes}
-    for task_id in stage.after:
-        raw = context["ti"].xcom_pull(task_ids=task_id)
-        if raw is None and task_id in STANDS_IN:
-            raw = context["ti"].xcom_pull(task_ids=STANDS_IN[task_id])
-        if raw is None:
-            continue
-        for name, report in raw.items() if task_id == "inputs" else [(task_id, raw)]:
-            if name in stage.after and name not in unread:
-                parsed = StageReport.from_dict(report)
-                handoffs.update({k: replace(h, uri=here(h.uri, settings.home)) for k, h in parsed.handoffs.items()})
-                upstream.update({f"{name}.{k}": here(v, settings.home) for k, v in parsed.outputs.items()})
-    if stage.told_of_run:
+    unread = _unread(settings, overrides, recipe) if row.recipe == "recommender" else frozenset()
+    inputs: dict[str, Any] = {}
+    upstream = {name: str(params[name]) for name in row.parameters}
+    for name, report in _reports(task, context):
+        for table, handoff in report.handoffs.items():
+            if table in row.reads and table not in unread:
+                inputs[table] = replace(handoff, uri=here(handoff.uri, settings.home))
+        told = {f"{name}.{key}": value for key, value in report.outputs.items()}
+        upstream |= {key: here(value, settings.home) for key, value in told.items() if row.is_told(key)}
+    if row.is_told("run"):
         upstream |= facts_of(context)
     request = StageRequest(
-        stage=stage.stage,
+        stage=row.name,
         dataset=params["dataset"],
         partition=partition_of(context),
         recipe=recipe,
         dag=context["dag"].dag_id,
         generation=params.get("generation", 0),
         overrides=overrides,
-        inputs={name: handoffs[name] for name in stage.reads if name in handoffs},
+        inputs=inputs,
         upstream=upstream,
-        profile_hash=settings.stages_hash(),
+        profile_hash=row.profile_hash(settings.stages, settings.llm.model, recipe),
     )
     uri = settings.report_uri(request.dataset, request.partition, request.identity().key())
-    return StageRequest(**{**vars(request), "report_uri": uri})
+    return replace(request, report_uri=uri)
+
+
+def _reports(task: StageTask, context: Mapping[str, Any]) -> Iterator[tuple[str, StageReport]]:
+    """What the tasks before `task` reported, by the task that it counts as."""
+    for task_id in task.before():
+        raw = context["ti"].xcom_pull(task_ids=task_id)
+        if raw is None and task_id in STANDS_IN:
+            raw = context["ti"].xcom_pull(task_ids=STANDS_IN[task_id])
+        if raw is not None:
+            found = raw if task_id == INPUTS else {task_id: raw}
+            yield from ((name, StageReport.from_dict(one)) for name, one in found.items() if name in task.before())
 
 
 def started_at(context: Mapping[str, Any]) -> float:
@@ -182,7 +204,7 @@ def _unread(settings: Settings, overrides: Mapping[str, Any], recipe: str) -> fr
     return listed.tables() - listed.tables(given_settings(recipe, settings.stages.get(recipe, {}), overrides))
 
 
-def skip_unless_wanted(stage: Stage, context: Mapping[str, Any]) -> None:
+def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
     """Skip a task that the run's parameters do not ask for.
 
     Raises:

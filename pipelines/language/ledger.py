@@ -70,7 +70,7 @@ class Ledger:
     def __init__(self, spark: SparkSession, settings: Settings, request: StageRequest, stage: str) -> None:
         self._spark = spark
         self._llm = settings.llm
-        self._limits = ledger_settings(settings, request.overrides)
+        self._limits = ledger_settings(settings, request)
         self._uri = settings.table_uri(request.dataset, LLM_RESPONSES.name)
         self._identity = request.identity()
         self._date = request.partition_date()

@@ -1,12 +1,12 @@
 """The settings of the ledger: how requests are sent and what they may cost."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from infra.bounds import Bounded, Count, CountOrZero, NonNegative
 from infra.errors import SettingError
 from infra.settings import Settings, stage_settings
+from schemas.stage_request import StageRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,14 @@ class LedgerSettings(Bounded):
     dry_run: bool = False
 
 
-def ledger_settings(settings: Settings, overrides: Mapping[str, Any]) -> LedgerSettings:
+def ledger_settings(settings: Settings, request: StageRequest) -> LedgerSettings:
     """The ledger's settings of a run.
 
     Raises:
         SettingError: a name or a value is wrong.
         SettingError: a budget in money goes without prices.
     """
-    limits, llm = stage_settings(LedgerSettings, "llm", settings, overrides), settings.llm
+    limits, llm = stage_settings(LedgerSettings, "llm", settings, request), settings.llm
     if limits.budget_cost and not (llm.price_in or llm.price_out):
         raise SettingError("llm.budget_cost needs prices: set llm.price_in and llm.price_out (per million tokens)")
     return limits

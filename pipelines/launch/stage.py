@@ -6,21 +6,22 @@ modules of ours would stand before packages of the same name.
 
 import argparse
 import importlib
-import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines import stages
-
-STAGES = tuple(sorted(module.name for module in pkgutil.iter_modules(stages.__path__)))
+from schemas.stages import STAGES
 
 
 def run(words: Sequence[str]) -> None:
     """Run the stage named first with the arguments that follow; ends as `run_stage` does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=STAGES, help="and after it the stage's own arguments; STAGE --help lists them")
-    module = importlib.import_module(f"pipelines.stages.{parser.parse_args(words[:1]).stage}")
+    parser.add_argument(
+        "stage",
+        choices=sorted(name for name, one in STAGES.items() if one.engine == "spark"),
+        help="and after it the stage's own arguments; STAGE --help lists them",
+    )
+    module = importlib.import_module(STAGES[parser.parse_args(words[:1]).stage].module)
     from pipelines.later_days import with_later_days
     from schemas.stage import run_stage
 

@@ -76,9 +76,9 @@ class DenoiseSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.denoised_sequences`."""
     settings = load_settings()
-    chosen = stage_settings(DenoiseSettings, STAGE, settings, request.overrides)
+    chosen = stage_settings(DenoiseSettings, STAGE, settings, request)
     load_title_prompt(chosen.prompt)
-    ledger_settings(settings, request.overrides)
+    ledger_settings(settings, request)
     from pipelines.denoised_sequences import run as work
 
     return work(request)

@@ -70,9 +70,9 @@ class ErasureSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.erasure`."""
     settings = load_settings()
-    stage_settings(ErasureSettings, STAGE, settings, request.overrides).ids()
-    stage_settings(ReviewLineSettings, "review_lines", settings, request.overrides)
-    ledger_settings(settings, request.overrides)
+    stage_settings(ErasureSettings, STAGE, settings, request).ids()
+    stage_settings(ReviewLineSettings, "review_lines", settings, request)
+    ledger_settings(settings, request)
     from pipelines.erasure import run as work
 
     return work(request)

@@ -67,7 +67,7 @@ class IngestSettings(Bounded):
 
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.ingest`."""
-    ours = stage_settings(IngestSettings, STAGE, load_settings(), request.overrides)
+    ours = stage_settings(IngestSettings, STAGE, load_settings(), request)
     ours.rules(request.partition_date())
     from pipelines.ingest import run as work
 

@@ -38,9 +38,9 @@ class ItemDescriptionSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.item_descriptions`."""
     settings = load_settings()
-    chosen = stage_settings(ItemDescriptionSettings, STAGE, settings, request.overrides)
+    chosen = stage_settings(ItemDescriptionSettings, STAGE, settings, request)
     load_chat_prompt(chosen.prompt)
-    ledger_settings(settings, request.overrides)
+    ledger_settings(settings, request)
     from pipelines.item_descriptions import run as work
 
     return work(request)

@@ -56,7 +56,7 @@ class BenchmarkSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.preference_benchmark`."""
     settings = load_settings()
-    chosen = stage_settings(BenchmarkSettings, STAGE, settings, request.overrides)
+    chosen = stage_settings(BenchmarkSettings, STAGE, settings, request)
     if chosen.truth:
         require_truth(Path(chosen.truth))
     from pipelines.preference_benchmark import run as work

@@ -35,10 +35,10 @@ class PreferenceSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.preferences`."""
     settings = load_settings()
-    stage_settings(PreferenceSettings, STAGE, settings, request.overrides)
-    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request.overrides)
+    stage_settings(PreferenceSettings, STAGE, settings, request)
+    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request)
     require_readable(load_chat_prompt(reading.prompt), settings.datasets_dir(), request.dataset)
-    ledger_settings(settings, request.overrides)
+    ledger_settings(settings, request)
     from pipelines.preferences import run as work
 
     return work(request)

@@ -36,11 +36,11 @@ class SummaryStageSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.review_summaries`."""
     settings = load_settings()
-    chosen = stage_settings(SummaryStageSettings, STAGE, settings, request.overrides)
-    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request.overrides)
+    chosen = stage_settings(SummaryStageSettings, STAGE, settings, request)
+    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request)
     require_readable(load_chat_prompt(reading.prompt), settings.datasets_dir(), request.dataset)
     load_chat_prompt(chosen.prompt)
-    ledger_settings(settings, request.overrides)
+    ledger_settings(settings, request)
     from pipelines.review_summaries import run as work
 
     return work(request)

@@ -55,7 +55,7 @@ class SequenceSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.sequences`."""
     settings = load_settings()
-    stage_settings(SequenceSettings, STAGE, settings, request.overrides)
+    stage_settings(SequenceSettings, STAGE, settings, request)
     from pipelines.sequences import run as work
 
     return work(request)

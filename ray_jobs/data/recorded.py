@@ -27,6 +27,7 @@ def at_versions(
     """
     found = {}
     for name in names:
+        request.require_table(name)
         if name not in request.inputs:
             table = TABLES[name]
             uri = settings.table_uri(request.dataset, name)

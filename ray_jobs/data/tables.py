@@ -31,19 +31,12 @@ from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
 from schemas.stage_request import StageRequest
+from schemas.stages import maker_of
 from schemas.table import KEPT_LOG, Table
 from schemas.table_seal import check_files, check_log, seal_table
 from schemas.tables import TABLES
 
 _ATTEMPTS = 12
-_STAGE_OF = {
-    "reviews": "ingest",
-    "items": "ingest",
-    "interactions": "sequences",
-    "measurements": "evaluate",
-    "steering_probes": "preference_benchmark",
-    "preference_evaluations": "steerability",
-}
 
 VERIFIED = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True, page_checksum_verification=True)
@@ -130,6 +123,7 @@ def input_version(settings: Settings, request: StageRequest, name: str) -> tuple
     Raises:
         DataError: as `input_table`.
     """
+    request.require_table(name)
     handoff = request.inputs.get(name)
     if handoff is None:
         return settings.table_uri(request.dataset, name), None
@@ -137,7 +131,7 @@ def input_version(settings: Settings, request: StageRequest, name: str) -> tuple
     if handoff.schema_hash != expected:
         raise DataError(
             f"table {name} at {handoff.uri} was published with schema {handoff.schema_hash}, this code reads "
-            f"{expected} (schemas/{name}.py): run the stage {_STAGE_OF.get(name, name)!r} again with this code"
+            f"{expected} (schemas/{name}.py): run the stage {maker_of(name)!r} again with this code"
         )
     if TABLES[name].partition_by in ((), ("partition_date",)):
         there = _day_count(
@@ -147,7 +141,7 @@ def input_version(settings: Settings, request: StageRequest, name: str) -> tuple
             raise DataError(
                 f"table {name} at {handoff.uri}, version {handoff.version}, has {there:,} rows for "
                 f"{request.partition}, and its maker reported {handoff.rows:,}: run the stage "
-                f"{_STAGE_OF.get(name, name)!r} for that day again"
+                f"{maker_of(name)!r} for that day again"
             )
     return handoff.uri, handoff.version
 
@@ -170,7 +164,7 @@ def input_partition(settings: Settings, request: StageRequest, name: str, column
     if rows.num_rows == 0:
         raise DataError(
             f"table {name} of data set {request.dataset} has no rows for {request.partition}; "
-            f"run the stage {_STAGE_OF.get(name, name)!r} for that day first"
+            f"run the stage {maker_of(name)!r} for that day first"
         )
     return rows
 
@@ -277,7 +271,7 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
         DataError: there is no such table or version; the message names the stage to run.
     """
     name = uri.rstrip("/").rsplit("/", 1)[-1]
-    stage = _STAGE_OF.get(name, name)
+    stage = maker_of(name)
     check_log(uri, version)
     try:
         newest = DeltaTable(uri)
@@ -345,7 +339,7 @@ def _with_new_columns(target: DeltaTable, table: Table, identity: RunIdentity) -
     if changed:
         raise DataError(
             f"table {table.name} at {target.table_uri} follows an older contract (schemas/{table.name}.py): "
-            f"{'; '.join(changed)}. Move it away and run the stage {_STAGE_OF.get(table.name, table.name)!r} again"
+            f"{'; '.join(changed)}. Move it away and run the stage {maker_of(table.name)!r} again"
         )
     if missing:
         fields = pa.schema([table.arrow_schema().field(column.name) for column in missing])

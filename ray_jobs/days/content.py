@@ -15,6 +15,7 @@ from ray_jobs.days.page import Content, Link, png
 from ray_jobs.registry import runs
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
+from schemas.stages import hash_of_profile
 
 _FACTS = ("recipe", "codebook", "overrides", "profile", "code", "prompts")
 """Tags of a day's run that are compared with the day before."""
@@ -41,7 +42,7 @@ def assemble(settings: Settings, request: StageRequest, client: MlflowClient, ou
     recipe = mine.recipe if mine else request.recipe
     metrics = numbers(outcomes, paid, recipe, request.recipe, (settings.llm.price_in, settings.llm.price_out))
     before = days_before(client, experiment_name(request.dataset), request.partition)
-    today = Day(partition=request.partition, metrics=metrics, tags=_tags(request, reports, paid, recipe))
+    today = Day(partition=request.partition, metrics=metrics, tags=_tags(settings, request, reports, paid, recipe))
     pages = Pages(settings, client, request.dataset)
     return Content(
         dataset=request.dataset,
@@ -97,7 +98,9 @@ def prompts_of(paid: Sequence[Paid]) -> str:
     return ", ".join(f"{p.prompt} {p.version}" for p in paid)
 
 
-def _tags(request: StageRequest, reports: Reports, paid: Sequence[Paid], recipe: str) -> dict[str, str]:
+def _tags(
+    settings: Settings, request: StageRequest, reports: Reports, paid: Sequence[Paid], recipe: str
+) -> dict[str, str]:
     """What a day was made with, by which the next day sees what changed."""
     codes = reports.get("semantic_ids") or reports.get("append_items")
     revision, dirty = runs.git_revision()
@@ -105,7 +108,7 @@ def _tags(request: StageRequest, reports: Reports, paid: Sequence[Paid], recipe:
         "recipe": recipe,
         "codebook": codes.outputs.get("codebook", "") if codes else "",
         "overrides": ", ".join(f"{name}={value}" for name, value in sorted(request.overrides.items())),
-        "profile": request.profile_hash,
+        "profile": hash_of_profile(settings.stages, sorted(settings.stages), settings.llm.model),
         "code": revision[:12] + (" with uncommitted changes" if dirty else ""),
         "prompts": prompts_of(paid),
     }

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,32 +14,10 @@ from schemas.failure import Failure, read_failure
 from schemas.handoff import StageReport, read_report
 from schemas.llm_responses import LLM_RESPONSES
 from schemas.stage_request import StageRequest
+from schemas.stages import STAGES
 
 TASKS, RUN_ID, PAGE = "run.tasks", "run.id", "run.page"
 """Upstream outputs that say what the run was."""
-KNOWN = (
-    "ingest",
-    "sequences",
-    "changes",
-    "preferences",
-    "review_summaries",
-    "denoised_sequences",
-    "item_descriptions",
-    "item_vectors",
-    "text_vectors",
-    "review_sentiments",
-    "preference_benchmark",
-    "continuation",
-    "semantic_ids",
-    "append_items",
-    "train_recommender",
-    "train_baseline",
-    "evaluate",
-    "steerability",
-    "register",
-    "recommendations",
-)
-"""Tasks that are looked for where no run is named."""
 CHALLENGER, CHAMPION, LOST = "challenger", "champion", "not registered"
 COMPARED = (CHALLENGER, CHAMPION, "sasrec", "popularity", LOST)
 """Models of a day; `LOST` is the recommender that its baseline was registered instead of."""
@@ -78,14 +57,17 @@ class Paid:
 
 
 def outcomes_of(settings: Settings, request: StageRequest) -> list[Outcome]:
-    """Every task of the run that `request` was told of, else every known task of the day that left a report."""
+    """Every task of the run that `request` was told of, else every task of the day that left a report."""
 
     def report(task_id: str) -> StageReport | None:
         return read_report(settings.latest_report_uri(request.dataset, request.partition, task_id))
 
     if TASKS not in request.upstream:
-        found = {task_id: report(task_id) for task_id in KNOWN}
-        return [Outcome(task_id=name, status=r.status, report=r) for name, r in found.items() if r is not None]
+        folder = Path(settings.latest_report_uri(request.dataset, request.partition, "any")).parent
+        found = {path.stem: r for path in sorted(folder.glob("*.json")) if (r := report(path.stem)) is not None}
+        order = {name: number for number, name in enumerate(STAGES)}
+        known = sorted(found.items(), key=lambda named: order.get(named[1].stage, 0))
+        return [Outcome(task_id=name, status=r.status, report=r) for name, r in known]
     run_id = request.upstream.get(RUN_ID, "")
     return [
         Outcome(

@@ -1,7 +1,7 @@
 """The work of `ray_jobs.tools.retrain`: train a version again from what it was made of, and compare the two."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from mlflow.entities import Run
@@ -129,7 +129,7 @@ def _compared(
     users: int,
 ) -> Comparison:
     curves = [bundle.provenance.get("records", []) for bundle in (original, again)]
-    audience = audience_of(settings, request)
+    audience = audience_of(settings, replace(request, stage=STAGE))
     chosen = [audience[i] for i in np.unique(np.linspace(0, len(audience) - 1, users).astype(int))]
     return Comparison(
         lines=(

@@ -24,7 +24,7 @@ STAGE = "clean_up"
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.clean_up`."""
     settings = load_settings()
-    stage_settings(CleanUpSettings, STAGE, settings, request.overrides)
+    stage_settings(CleanUpSettings, STAGE, settings, request)
     from ray_jobs.clean_up import run as work
 
     engine_is_ready()

@@ -46,8 +46,8 @@ class ContinuationSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.continuation`."""
     settings = load_settings()
-    stage_settings(ContinuationSettings, STAGE, settings, request.overrides)
-    stage_settings(semantic_ids.SemanticIdsSettings, semantic_ids.STAGE, settings, request.overrides)
+    stage_settings(ContinuationSettings, STAGE, settings, request)
+    stage_settings(semantic_ids.SemanticIdsSettings, semantic_ids.STAGE, settings, request)
     from ray_jobs.continuation import run as work
 
     engine_is_ready()

@@ -52,7 +52,7 @@ class EvaluateSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.evaluate`."""
     settings = load_settings()
-    stage_settings(EvaluateSettings, STAGE, settings, request.overrides)
+    stage_settings(EvaluateSettings, STAGE, settings, request)
     training_data_settings(settings, request)
     from ray_jobs.evaluate import run as work
 

@@ -29,7 +29,7 @@ class ItemVectorsSettings(EncodingSettings):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.item_vectors`."""
     settings = load_settings()
-    stage_settings(ItemVectorsSettings, STAGE, settings, request.overrides)
+    stage_settings(ItemVectorsSettings, STAGE, settings, request)
     from ray_jobs.item_vectors import run as work
 
     engine_is_ready()

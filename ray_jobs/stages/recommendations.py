@@ -40,7 +40,7 @@ class RecommendationsSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.recommendations`."""
     settings = load_settings()
-    stage_settings(RecommendationsSettings, STAGE, settings, request.overrides)
+    stage_settings(RecommendationsSettings, STAGE, settings, request)
     from ray_jobs.recommendations import run as work
 
     engine_is_ready()

@@ -17,7 +17,7 @@ STAGE = "register"
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.register`."""
     settings = load_settings()
-    stage_settings(PromotionSettings, SECTION, settings, request.overrides)
+    stage_settings(PromotionSettings, SECTION, settings, request)
     from ray_jobs.register import run as work
 
     engine_is_ready()

@@ -12,8 +12,8 @@ from schemas.stage_request import StageRequest
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.review_sentiments`."""
     settings = load_settings()
-    own = stage_settings(ReviewSentimentsSettings, STAGE, settings, request.overrides)
-    stage_settings(text_vectors.TextVectorsSettings, text_vectors.STAGE, settings, request.overrides)
+    own = stage_settings(ReviewSentimentsSettings, STAGE, settings, request)
+    stage_settings(text_vectors.TextVectorsSettings, text_vectors.STAGE, settings, request)
     dataset = Dataset.find(settings.datasets_dir(), request.dataset)
     if dataset and own.classifier == PROBE:
         dataset.require_ratings(f"{STAGE}.classifier {PROBE}", NO_STARS)

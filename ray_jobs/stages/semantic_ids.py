@@ -40,10 +40,10 @@ class SemanticIdsSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.semantic_ids`."""
     settings = load_settings()
-    stage_settings(SemanticIdsSettings, STAGE, settings, request.overrides)
+    stage_settings(SemanticIdsSettings, STAGE, settings, request)
     training_data_settings(settings, request)
     recipe = request.recipe or DEFAULT_RECIPE
-    recipe_settings(recipe, settings, request.overrides, "tokenizer")
+    recipe_settings(recipe, settings, request, "tokenizer")
     from ray_jobs.semantic_ids import run as work
 
     engine_is_ready()

@@ -45,7 +45,7 @@ class SteerabilitySettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.steerability`."""
     settings = load_settings()
-    stage_settings(SteerabilitySettings, STAGE, settings, request.overrides)
+    stage_settings(SteerabilitySettings, STAGE, settings, request)
     from ray_jobs.steerability import run as work
 
     engine_is_ready()

@@ -30,7 +30,7 @@ class TextVectorsSettings(EncodingSettings):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.text_vectors`."""
     settings = load_settings()
-    stage_settings(TextVectorsSettings, STAGE, settings, request.overrides)
+    stage_settings(TextVectorsSettings, STAGE, settings, request)
     from ray_jobs.text_vectors import run as work
 
     engine_is_ready()

@@ -23,11 +23,11 @@ def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.train`."""
     settings = load_settings()
     recipe = request.recipe or DEFAULT_RECIPE
-    recipe_settings(recipe, settings, request.overrides)
+    recipe_settings(recipe, settings, request)
     training_data_settings(settings, request)
     given = given_settings(recipe, settings.stages.get(recipe, {}), request.overrides)
     require(recipe, given, lacking(Dataset.find(settings.datasets_dir(), request.dataset)))
-    stage_settings(SteeringSettings, STEERING, settings, request.overrides)
+    stage_settings(SteeringSettings, STEERING, settings, request)
     from ray_jobs.train import run as work
 
     engine_is_ready()

@@ -18,7 +18,7 @@ from schemas.stage_request import StageRequest
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.tune_denoiser`."""
     settings = load_settings()
-    stage_settings(DenoiserSettings, STAGE, settings, request.overrides)
+    stage_settings(DenoiserSettings, STAGE, settings, request)
     training_data_settings(settings, request)
     from ray_jobs.tune_denoiser import run as work
 

@@ -87,7 +87,7 @@ def refuse_wrong_settings(settings: Settings, request: StageRequest, recipes: Se
     for recipe in recipes:
         if recipe not in usable:
             raise SettingError(f"--recipes names {recipe!r}: give some of {', '.join(sorted(usable))}")
-        recipe_settings(recipe, settings, request.overrides)
+        recipe_settings(recipe, settings, request)
     for asked in both_versions(request, seed).values():
         training_data_settings(settings, asked)
 

@@ -42,7 +42,7 @@ def ask(monkeypatch, airflow_home, tmp_path):
     """The task's answer, or the tasks that it skips; and what it left."""
     from airflow.sdk.exceptions import DownstreamTasksSkipped
 
-    from dags import branching
+    from dags import branching, chain
 
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
 
@@ -50,6 +50,7 @@ def ask(monkeypatch, airflow_home, tmp_path):
         left = {}
         context = {
             "params": PARAMS | params,
+            "dag": SimpleNamespace(tasks=[SimpleNamespace(stage=chain.TRAIN_RECOMMENDER), SimpleNamespace()]),
             "ti": SimpleNamespace(
                 xcom_pull=lambda task_ids: {"outputs": {"content": content}, "counts": counts or {}},
                 xcom_push=lambda key, value: left.__setitem__(key, value),

@@ -23,7 +23,9 @@ def request_of(monkeypatch, tmp_path, airflow_home):
         from dags.operators.stages import request_for
         from infra.settings import load_settings
 
-        stage = chain._reading_from(getattr(chain, name), "inputs")
+        group, _, number = name.partition(".")
+        named = getattr(chain, group)
+        stage = chain.reading_from(named[int(number)] if number else named, "inputs")
         context = {
             "params": {"dataset": "d", "partition": "2026-01-31", "recommender": "mendertok"} | params,
             "dag": SimpleNamespace(dag_id="train_recipe"),
@@ -55,6 +57,87 @@ def test_a_new_benchmark_is_no_new_training_for_recipes_that_do_not_read_it(requ
     without = {name: found for name, found in PREPARED.items() if name != "preference_benchmark"}
     identities = {request_of("TRAIN_RECOMMENDER", {"inputs": given}).identity().key() for given in (PREPARED, without)}
     assert len(identities) == 1
+
+
+TASKS = (
+    *("INGEST", "SEQUENCES", "ITEM_VECTORS", "SEMANTIC_IDS", "CONTINUATION", "APPEND_ITEMS", "TRAIN_RECOMMENDER"),
+    *("TRAIN_BASELINE", "EVALUATE", "REGISTER", "RECOMMENDATIONS", "TEXT_VECTORS", "REVIEW_SENTIMENTS"),
+    *("PREFERENCE_BENCHMARK", "STEERABILITY", "ERASURE", "CLEAN_UP", "TUNE_DENOISER"),
+)
+
+
+@pytest.fixture
+def changed_by(request_of, monkeypatch):
+    """Tasks whose work is other work after a change of the profile, or with overrides."""
+
+    def identities(**params):
+        from dags import chain
+
+        language = {stage.task_id: f"LANGUAGE.{i}" for i, stage in enumerate(chain.LANGUAGE)}
+        names = {getattr(chain, name).task_id: name for name in TASKS} | language
+        return {
+            task_id: request_of(name, {"inputs": PREPARED}, tokenizer="rqvae", **params).identity()
+            for task_id, name in names.items()
+        }
+
+    def compare(overrides=None, **variables):
+        before = identities()
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        after = identities(overrides=overrides or {})
+        for name in variables:
+            monkeypatch.delenv(name)
+        assert identities() == before, "the same work again"
+        return {name for name in before if before[name] != after[name]}
+
+    return compare
+
+
+LANGUAGE = {"preferences", "review_summaries", "denoised_sequences"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "affected"),
+    [
+        ("evaluate.seed", 3, {"evaluate"}),
+        ("sasrec.epochs", 9, {"train_baseline"}),
+        ("mendertok.epochs", 9, {"train_recommender"}),
+        ("rqvae.epochs", 9, {"semantic_ids", "append_items"}),
+        ("tiger.epochs", 9, set()),
+        ("review_lines.max_users", 3, {"preferences", "review_summaries", "erasure"}),
+        ("llm.chunk", 9, LANGUAGE | {"erasure"}),
+        (
+            *("training_data.ties", "shuffled"),
+            {"train_recommender", "train_baseline", "evaluate", "semantic_ids", "append_items", "tune_denoiser"},
+        ),
+        ("serving.k", 3, set()),
+    ],
+)
+def test_a_setting_is_part_of_the_work_of_the_stages_that_read_it_alone(changed_by, setting, value, affected):
+    section, name = setting.upper().split(".")
+    assert changed_by(overrides={setting: value}) == affected
+    assert changed_by(**{f"PENCHANT_STAGES__{section}__{name}": str(value)}) == affected
+
+
+def test_an_endpoint_that_moves_is_no_other_work_and_another_model_is_for_those_that_ask_it(changed_by):
+    assert changed_by(PENCHANT_LLM__BASE_URL="http://elsewhere:8000/v1", PENCHANT_RAY__WORKERS="4") == set()
+    assert changed_by(PENCHANT_LLM__MODEL="another") == LANGUAGE
+
+
+def test_what_earlier_tasks_say_is_part_of_the_work_where_it_is_read(request_of):
+    def trained(**said):
+        asked = PREPARED | {"preferences": report("preferences", "preferences", **said)}
+        return request_of("TRAIN_RECOMMENDER", {"inputs": asked}).identity()
+
+    assert trained(mlflow_run="r1") == trained(mlflow_run="r2")
+
+
+def test_a_new_version_of_a_table_is_other_work(request_of):
+    newer = {**PREPARED, "sequences": report("sequences", "sequences")}
+    newer["sequences"]["handoffs"]["sequences"]["version"] = 2
+    for name in ("TRAIN_RECOMMENDER", "TRAIN_BASELINE", "EVALUATE", "REGISTER", "LANGUAGE.0"):
+        before, after = (request_of(name, {"inputs": given}).identity() for given in (PREPARED, newer))
+        assert before != after, name
 
 
 def test_the_versions_that_are_asked_are_part_of_the_work(request_of):
@@ -104,12 +187,13 @@ def test_a_home_that_was_moved_or_copied_reads_its_own_tables_and_bundles(reques
     write_json(tmp_path / "home.json", {"places": ["/old/home"]})
     there = Handoff(table="sequences", uri="/old/home/warehouse/d/sequences", version=1, rows=1, schema_hash="h")
     known = {"sequences": StageReport(stage="sequences", status="done", handoffs={"sequences": there}).to_dict()}
-    known["preferences"] = report("preferences", "preferences", bundle_uri="/old/home/bundles/x", page="/old/homestead")
-    request = request_of("TRAIN_RECOMMENDER", {"inputs": known})
+    known["preferences"] = report("preferences", "preferences")
+    trained = report("train", bundle_uri="/old/home/bundles/x", page="/old/homestead")
+    request = request_of("EVALUATE", {"inputs": known, "train_recommender": trained})
     assert request.inputs["sequences"].uri == f"{tmp_path}/warehouse/d/sequences"
     assert request.inputs["preferences"].uri == "/w/preferences"
-    assert request.upstream["preferences.bundle_uri"] == f"{tmp_path}/bundles/x"
-    assert request.upstream["preferences.page"] == "/old/homestead"
+    assert request.upstream["train_recommender.bundle_uri"] == f"{tmp_path}/bundles/x"
+    assert request.upstream["train_recommender.page"] == "/old/homestead"
 
 
 def test_a_parameter_that_a_dag_does_not_have_is_refused(airflow_home):

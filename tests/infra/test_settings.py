@@ -141,16 +141,6 @@ def test_a_port_that_is_none_is_named(monkeypatch):
         Ports.from_environment()
 
 
-def test_stage_settings_are_part_of_the_identity_and_addresses_of_services_are_not(monkeypatch, tmp_path):
-    before = load_settings().stages_hash()
-    monkeypatch.setenv("PENCHANT_MLFLOW__TRACKING_URI", "http://elsewhere")
-    assert load_settings().stages_hash() == before
-    profile = tmp_path / "p.toml"
-    profile.write_text("[stages.recipe]\nepochs = 5\n")
-    monkeypatch.setenv("PENCHANT_PROFILE", str(profile))
-    assert load_settings().stages_hash() != before
-
-
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
