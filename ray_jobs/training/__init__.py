@@ -1,1 +1,1 @@
-"""Training of recommenders: one loop for all recipes, run by Ray Train."""
+"""The one training loop, for everything that has a loss and phases, and its runs on Ray Train."""
