@@ -22,7 +22,6 @@ import openai
 from infra.errors import SettingError
 from infra.masks import hide, masked
 from infra.settings import LLMSettings, secrets_of
-from pipelines.language.batch import BatchPort
 from pipelines.language.dialect import Dialect, body_of, refused_field, remedy
 from pipelines.language.errors import EndpointError, ScoringUnavailable
 from pipelines.language.pacing import Pacer, Stopped, retry_after
@@ -34,7 +33,6 @@ from pipelines.language.requests import (
     REFUSED,
     Answer,
     ChatRequest,
-    EmbedRequest,
     LogProbs,
     Request,
     ScoreRequest,
@@ -42,7 +40,6 @@ from pipelines.language.requests import (
 from pipelines.language.scoring import SCORERS
 from pipelines.language.wire import MOST_QUOTED, Forbidden, RowFailed, error_of, judge, path_of
 
-TEXTS_PER_CALL = 64
 THROTTLED = (429, 503)
 FORBIDDEN_AT_FIRST = 3
 """So many 403 before the first answer, and the key is wrong."""
@@ -133,19 +130,6 @@ class Port:
             tokens=answer.token_counts,
             prompt_tokens=answer.prompt_tokens,
         )
-
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """A vector for each of `texts`, as long as the model makes them.
-
-        Raises:
-            EndpointError: the endpoint did not answer, or not with vectors.
-        """
-        starts = range(0, len(texts), TEXTS_PER_CALL)
-        answers = self.answer([EmbedRequest(texts=tuple(texts[i : i + TEXTS_PER_CALL])) for i in starts])
-        for answer in answers:
-            if answer.vectors is None:
-                raise EndpointError(f"no vectors from {self._llm.base_url}: {answer.error}", answers)
-        return [list(vector) for answer in answers for vector in answer.vectors or ()]
 
     def answer(
         self, requests: Sequence[Request], on_answer: Callable[[int, Answer], None] | None = None
@@ -474,10 +458,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _refused(cause: BaseException) -> bool:
     """Whether nobody listened, as against a connection that broke."""
     return isinstance(cause, ConnectionRefusedError) or "connection attempts failed" in str(cause).lower()
-
-
-def make_port(
-    llm: LLMSettings, *, first_alone: bool = False, progress: Callable[[int, int], None] | None = None
-) -> Port | BatchPort:
-    """The port that ``llm.mode`` names; `progress` is told of a batch's requests, done and in all."""
-    return Port(llm, first_alone=first_alone) if llm.mode == "online" else BatchPort(llm, progress=progress)

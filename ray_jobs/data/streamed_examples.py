@@ -20,7 +20,7 @@ from ray_jobs.data.example_tables import from_table, table_schema, to_table
 from ray_jobs.data.examples import Examples
 from ray_jobs.data.histories import Histories
 from ray_jobs.recommenders.base import Recommender
-from schemas.addresses import read_text, write_text
+from schemas.addresses import filesystem_of, read_text, write_text
 from schemas.artifact_seal import read_seal_text, seal_text
 from schemas.digests import changed, digest_of
 from schemas.errors import DataError
@@ -107,7 +107,7 @@ class StreamedExamples:
 
 def _group(folder: str, work: dict[str, Any], batch_size: int, seed: int | None) -> list[dict[str, Any]]:
     """The batches of one group, each a row."""
-    filesystem, path = _filesystem(folder)
+    filesystem, path = filesystem_of(folder)
     tables = [
         pq.read_table(f"{path}/{_file(file)}", filesystem=filesystem, page_checksum_verification=True).slice(
             start, stop - start
@@ -162,10 +162,10 @@ def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int
     written = read_text(f"{folder}/{MANIFEST}")
     if written is not None:
         content = read_seal_text(written, f"{folder}/{MANIFEST}", _AGAIN)
-        for name in changed(*_filesystem(folder), content["digests"]):
+        for name in changed(*filesystem_of(folder), content["digests"]):
             raise DataError(f"{folder}/{name} is not as it was written: it is damaged; {_AGAIN}")
         return StreamedExamples(folder, tuple(content["rows"]), content["preferences"])
-    filesystem, path = _filesystem(folder)
+    filesystem, path = filesystem_of(folder)
     filesystem.create_dir(path, recursive=True)
     rng = np.random.default_rng(seed)
     counts, preferences = np.zeros(files, dtype=np.int64), 0
@@ -192,14 +192,10 @@ def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int
 
 def remove_examples(folder: str) -> None:
     """Remove what `write_examples` wrote, if anything."""
-    filesystem, path = _filesystem(folder)
+    filesystem, path = filesystem_of(folder)
     if filesystem.get_file_info(path).type != fs.FileType.NotFound:
         filesystem.delete_dir(path)
 
 
 def _file(number: int) -> str:
     return f"examples-{number:05}.parquet"
-
-
-def _filesystem(folder: str) -> tuple[fs.FileSystem, str]:
-    return fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)

@@ -204,11 +204,6 @@ class Trie:
             return slots
         return torch.searchsorted(self.leaf_starts, slots, right=True, out_int32=True) - 1
 
-    def memory_bytes(self) -> int:
-        """Bytes held by the tree's tensors."""
-        tensors = (*self.offsets, *self.symbols, *self.children, self.leaf_items, self.item_slots)
-        return sum(t.numel() * t.element_size() for t in (*tensors, self.leaf_starts) if t is not None)
-
 
 def _moved(value: Any, device: torch.device | str) -> Any:
     if isinstance(value, Tensor):

@@ -7,9 +7,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from infra.errors import SettingError
-from ray_jobs.denoiser.base import load_base
 from ray_jobs.denoiser.settings import SECTION, DenoiserSettings
-from schemas.artifact_seal import check_folder, seal_folder
+from schemas.artifact_seal import seal_folder
 
 
 def add_adapter(base: PreTrainedModel, settings: DenoiserSettings) -> PeftModel:
@@ -42,15 +41,3 @@ def save_adapter(folder: Path, model: PeftModel) -> None:
     """Write config and weights of the adapter as PEFT, and vLLM under ``--lora-modules``, read them."""
     model.save_pretrained(str(folder), save_embedding_layers=False)
     seal_folder(folder)
-
-
-def load_adapter(base: str, folder: Path, dtype: str = "float32") -> PeftModel:
-    """The base (``hub:<...>``) with the adapter in `folder`, ready to be asked.
-
-    Raises:
-        SettingError: the base cannot be had.
-        DataError: the adapter is damaged.
-    """
-    check_folder(Path(folder), "bring the adapter back from its MLflow run, or tune it again (--generation)")
-    model: PeftModel = PeftModel.from_pretrained(load_base(base, dtype), folder)
-    return model.eval()

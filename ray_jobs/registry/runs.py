@@ -82,15 +82,6 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
     return found.experiment_id
 
 
-def find_run(settings: Settings, dataset: str, identity_key: str) -> Run | None:
-    """The oldest run of the data set with that run identity, whatever its status; a deleted run does not count."""
-    client = connect(settings)
-    experiment = client.get_experiment_by_name(experiment_name(dataset))
-    if experiment is None:
-        return None
-    return _search(client, experiment.experiment_id, identity_key)
-
-
 def _search(client: MlflowClient, experiment_id: str, identity_key: str) -> Run | None:
     runs = client.search_runs(
         [experiment_id],

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ray_jobs.recommenders.bundle import Bundle
 
 REASON_TAG = "penchant.decision_reason"
-NDCG_TAG = "penchant.test.ndcg_10"
 WARM_START_TAG = "penchant.warm_start"
 COLD_TAG = "penchant.cold_since"
 """Day at which a version's chain of warm starts began, where versions of the chain were removed."""

@@ -1,6 +1,5 @@
 """The codebook: items and their code tuples, one version."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,21 +68,6 @@ class Codebook:
 
     def __len__(self) -> int:
         return len(self.item_ids)
-
-    def codes_of(self, item_ids: Sequence[str]) -> np.ndarray:
-        """Codes of the given items, int32[len(item_ids), H].
-
-        Raises:
-            DataError: an item is not in the codebook.
-        """
-        place = {item: row for row, item in enumerate(self.item_ids)}
-        unknown = [item for item in item_ids if item not in place]
-        if unknown:
-            raise DataError(
-                f"codebook {self.version} lacks {len(unknown)} of {len(item_ids)} items, e.g. {unknown[0]}; "
-                "run the stages 'item_vectors' and 'semantic_ids' again for this catalogue"
-            )
-        return self.codes[[place[item] for item in item_ids]]
 
     def to_table(self) -> pa.Table:
         """Rows of the ``semantic_ids`` table, one per item."""

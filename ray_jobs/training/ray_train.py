@@ -25,6 +25,7 @@ from ray_jobs.training.curves import Row, metric_rows
 from ray_jobs.training.loop import TrainState, fit
 from ray_jobs.training.trainable import BatchSource, Notify, Trainable, silent
 from ray_jobs.training.workers import Workers
+from schemas.addresses import filesystem_of
 from schemas.artifact_seal import check_folder, seal_folder
 from schemas.errors import DataError
 
@@ -74,11 +75,6 @@ class Outcome:
 
     state: TrainState
     reused: bool
-
-    @property
-    def paused(self) -> bool:
-        """True when the time budget was spent first: the same call again goes on from here."""
-        return not self.state.finished
 
 
 def save_state(folder: Path, state: TrainState) -> None:
@@ -242,7 +238,7 @@ def finished_state(storage: str, run_name: str, fingerprint: str = "") -> TrainS
         DataError: its state cannot be read.
     """
     address = f"{storage.rstrip('/')}/{run_name}"
-    filesystem, path = fs.FileSystem.from_uri(address) if "://" in address else (fs.LocalFileSystem(), address)
+    filesystem, path = filesystem_of(address)
     if filesystem.get_file_info(f"{path}/checkpoint_manager_snapshot.json").type == fs.FileType.NotFound:
         return None
     result = ray.train.Result.from_path(path, storage_filesystem=filesystem)
@@ -287,7 +283,8 @@ def train(
         hook: called on every worker after each checkpoint.
         on_step: called on every worker after each step with the number of steps taken.
         time_budget_s: how long this call may take, start-up included; the run is then kept as it is (after one step
-            at least, and never inside an evaluation) and the outcome is ``paused``. None: until it has finished.
+            at least, and never inside an evaluation), and the same call again goes on from there. None: until it has
+            finished.
         observer: called on this machine, in a process of its own, with the new rows of the learning curves at every
             checkpoint; training does not wait for it, nor does its failure end it.
         wait_s: how long the cluster may take to have the resources asked for.

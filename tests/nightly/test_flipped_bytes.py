@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from odd_one_out import load_adapter
 from planted_warehouse import IDENTITY
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
@@ -28,7 +29,7 @@ from ray_jobs.data.streamed_examples import write_examples
 from ray_jobs.data.tables import publish
 from ray_jobs.data.tables import read_table as read_arrow
 from ray_jobs.denoiser.base import load_base, save_base, tiny_config, tiny_model, tiny_tokenizer
-from ray_jobs.denoiser.lora import add_adapter, load_adapter, save_adapter
+from ray_jobs.denoiser.lora import add_adapter, save_adapter
 from ray_jobs.denoiser.settings import DenoiserSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recipes.tokenizers.rqkmeans import RQKMeansTokenizer

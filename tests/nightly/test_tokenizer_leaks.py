@@ -6,10 +6,10 @@ from itertools import count
 import numpy as np
 import pytest
 import ray
+from held_out import vector_leaks
 
 from infra.settings import load_settings
 from ray_jobs.cluster import connect
-from ray_jobs.evaluation.leaks import vector_leaks
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.vectors import ArrayVectors

@@ -1,11 +1,15 @@
 """A tiny world for the denoiser: each user keeps to one of two families of made-up names."""
 
+from pathlib import Path
+
 import numpy as np
+from peft import PeftModel
 
 from ray_jobs.data.histories import Histories
-from ray_jobs.denoiser.base import tiny_config, tiny_model, tiny_tokenizer
+from ray_jobs.denoiser.base import load_base, tiny_config, tiny_model, tiny_tokenizer
 from ray_jobs.denoiser.settings import DenoiserSettings
 from ray_jobs.denoiser.tuning_data import ANSWER_MIDDLE, ANSWER_OPEN, LIST_OPEN, Writer
+from schemas.artifact_seal import check_folder
 
 PER_FAMILY = 10
 TITLES = tuple(f"{stem}{'aeiou'[n % 5]}{'bd'[n // 5]}{'aeiou'[n % 5]}" for stem in ("Gui", "Ket") for n in range(10))
@@ -49,3 +53,9 @@ def small_writer(settings: DenoiserSettings = SMALL) -> Writer:
 
 def untrained(writer: Writer):
     return tiny_model(tiny_config(writer.tokenizer, writer.settings), writer.settings.seed)
+
+
+def load_adapter(base, folder):
+    """The base with the adapter in `folder`, which is checked first."""
+    check_folder(Path(folder), "tune it again")
+    return PeftModel.from_pretrained(load_base(base), folder).eval()

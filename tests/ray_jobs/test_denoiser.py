@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from odd_one_out import SMALL, TITLES, family_histories, small_writer, untrained
+from odd_one_out import SMALL, TITLES, family_histories, load_adapter, small_writer, untrained
 from ray import cloudpickle
 from safetensors.torch import load_file
 
@@ -18,7 +18,7 @@ from ray_jobs.denoiser import quality
 from ray_jobs.denoiser.base import load_base, load_tokenizer, save_base
 from ray_jobs.denoiser.cooccurrence import Cooccurrence
 from ray_jobs.denoiser.detect import Suspicion, edits, suspicions
-from ray_jobs.denoiser.lora import add_adapter, load_adapter, save_adapter
+from ray_jobs.denoiser.lora import add_adapter, save_adapter
 from ray_jobs.denoiser.replace import TitleTable, replacements
 from ray_jobs.denoiser.tuning import TuningPlan
 from ray_jobs.denoiser.tuning_data import collate

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from held_out import fitted_recommender, leaks, poisoned, vector_leaks
 from small_world import small_catalogue, small_histories
 
 from ray_jobs.data.examples import latest_preferences, training_examples
 from ray_jobs.denoiser.cooccurrence import Cooccurrence
 from ray_jobs.evaluation.evaluator import evaluate
-from ray_jobs.evaluation.leaks import fitted_recommender, leaks, poisoned, vector_leaks
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings

@@ -275,7 +275,7 @@ class TestAppending:
             codes=np.concatenate([codebook.codes, joined]),
             appended=np.arange(123) >= 120,
         )
-        assert (later.codes_of(codebook.item_ids) == codebook.codes).all()
+        assert (later.codes[: len(codebook)] == codebook.codes).all()
         again = join(later, ["b"], quantiser.encode(vectors[[7]]), None, "s")
         assert again[0, 2] == following + 3
 

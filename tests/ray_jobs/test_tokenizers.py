@@ -315,7 +315,6 @@ class TestCodebook:
         assert back.codes.tolist() == [[2, 1], [0, 1], [0, 0]]
         assert back.appended.tolist() == [True, False, False]
         assert (back.level_sizes, back.collision_policy, back.ordered) == ((3, 2), "extra_level", True)
-        assert codebook.codes_of(["c", "a"]).tolist() == [[0, 0], [2, 1]]
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -332,12 +331,10 @@ class TestCodebook:
         with pytest.raises(DataError, match=message):
             self.build(**changes)
 
-    def test_unknown_versions_and_items_are_named(self):
+    def test_unknown_versions_are_named(self):
         codebook = self.build()
         with pytest.raises(DataError, match=r"no codebook .w. .*there are: v"):
             Codebook.from_table(codebook.to_table(), "w")
-        with pytest.raises(DataError, match=r"lacks 1 of 2 items, e\.g\. z"):
-            codebook.codes_of(["a", "z"])
 
 
 def test_an_unknown_recipe_is_named():

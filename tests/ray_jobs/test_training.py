@@ -111,7 +111,7 @@ def test_a_run_paused_at_first_and_killed_in_mid_epoch_ends_like_the_uninterrupt
     settings = RaySettings(storage=str(tmp_path / "runs"), checkpoint_s=0)
     given = {"run_name": "killed-once", "home": str(tmp_path), "stage": "train_recommender", "observer": observe}
     first = train(plan, settings, on_step=kill_once, time_budget_s=0, **given)
-    assert first.paused
+    assert not first.state.finished
     assert not first.reused
     assert (first.state.epoch, first.state.step, first.state.batch) == (0, 1, 1)
 
@@ -129,7 +129,7 @@ def test_a_run_paused_at_first_and_killed_in_mid_epoch_ends_like_the_uninterrupt
     assert 8 < again[0] <= 11, "the second epoch goes on after its last checkpoint, not from its beginning"
     assert again == list(range(again[0], expected.step + 1))
     assert not outcome.reused
-    assert not outcome.paused
+    assert outcome.state.finished
     assert numbers(outcome.state) == numbers(expected)
     assert all(torch.equal(expected.best[name], outcome.state.best[name]) for name in expected.best)
     done, total, note = read_progress(str(tmp_path), "train_recommender", 0.0)

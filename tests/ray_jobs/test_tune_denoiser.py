@@ -3,13 +3,13 @@ import json
 import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
+from odd_one_out import load_adapter
 from safetensors.torch import load_file
 
 from infra.errors import SettingError
 from infra.progress import read_progress
 from ray_jobs import tune_denoiser
 from ray_jobs.data.tables import publish, read_table
-from ray_jobs.denoiser.lora import load_adapter
 from schemas.errors import DataError
 from schemas.items import ITEMS
 

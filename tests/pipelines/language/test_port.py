@@ -9,10 +9,9 @@ from scripted_server import Reply, chat_reply, error_reply, scripted_server
 from infra.errors import SettingError
 from infra.settings import LLMSettings
 from pipelines.language import port as port_module
-from pipelines.language.batch import BatchPort
 from pipelines.language.errors import EndpointError, QuotaExhausted, ScoringUnavailable
 from pipelines.language.pacing import Pacer, retry_after
-from pipelines.language.port import Port, make_port
+from pipelines.language.port import Port
 from pipelines.language.requests import ChatRequest, EmbedRequest, ScoreRequest, endpoint_name, from_json, to_json
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
@@ -274,8 +273,8 @@ def vectors_server(path, body, n):
 def test_embeddings_come_in_the_order_of_the_texts():
     texts = ["x" * i for i in range(1, 131)]
     with scripted_server(lambda *a: error_reply(500) if a[2] == 1 else vectors_server(*a)) as server:
-        vectors = port(server).embed(texts)
-    assert vectors == [[float(i), 1.0] for i in range(1, 131)]
+        answers = port(server).answer([EmbedRequest(texts=tuple(texts[i : i + 64])) for i in (0, 64, 128)])
+    assert [list(vector) for answer in answers for vector in answer.vectors] == [[float(i), 1.0] for i in range(1, 131)]
     assert len(server.calls) == 4
     assert {path for path, _ in server.calls} == {"/v1/embeddings"}
 
@@ -285,8 +284,6 @@ def test_vectors_that_are_not_all_there_are_malformed(data):
     with scripted_server(lambda path, body, n: Reply({"data": data})) as server:
         (answer,) = port(server).answer([EmbedRequest(texts=("a", "b"))])
         assert (answer.status, answer.vectors) == ("malformed", None)
-        with pytest.raises(EndpointError, match="no vectors"):
-            port(server).embed(["a", "b"])
 
 
 def grammar_server(path, body, n):
@@ -343,11 +340,6 @@ def test_an_endpoint_without_scoring_declares_it():
         silent.score("a", [" b"])
     with pytest.raises(SettingError, match=r"llm\.scoring"):
         Port(LLMSettings(scoring="magic"))
-
-
-def test_the_mode_picks_the_port():
-    assert isinstance(make_port(LLMSettings()), Port)
-    assert isinstance(make_port(LLMSettings(mode="batch")), BatchPort)
 
 
 def test_keys_of_what_was_paid_for_stay_as_they_are():
