@@ -30,6 +30,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     "Look up": {
         "recipes": Command("the recipes, or everything about one", "infra.commands.lookup", "recipes"),
         "settings": Command("the settings of a stage or of the profile", "infra.commands.lookup", "settings"),
+        "stages": Command("the stages, or everything about one", "infra.commands.lookup", "stages"),
         "tables": Command("the tables, or the columns of one", "infra.commands.lookup", "tables"),
     },
     "Data": {
@@ -41,6 +42,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "erase": Command("delete users from every table and prove it", "pipelines.stages.erasure"),
     },
     "Run": {
+        "run": Command("run one stage, with --latest on what the day has published", "infra.commands.run"),
         "retrain": Command("train a registered version again and compare", "ray_jobs.tools.retrain"),
         "rollback": Command("make an earlier version champion again", "ray_jobs.stages.rollback"),
         "clean-up": Command("remove what no kept version needs", "ray_jobs.stages.clean_up"),

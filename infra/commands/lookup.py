@@ -1,4 +1,4 @@
-"""What there is: recipes, tables and settings, each from its one registry."""
+"""What there is: recipes, stages, tables and settings, each from its one registry."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ def tables(argv: Sequence[str] | None = None) -> None:
     parser = _parser("The tables of a data set, or everything about one.", "a table, such as reviews")
     name = parser.parse_args(argv).name
 
+    from schemas.stages import STAGES, maker_of
     from schemas.tables import TABLES
 
     if name is None:
@@ -35,6 +36,7 @@ def tables(argv: Sequence[str] | None = None) -> None:
     if name not in TABLES:
         parser.error(unknown("table", name, TABLES, "penchant tables"))
     table = TABLES[name]
+    readers = [stage.name for stage in STAGES.values() if name in stage.reads]
     columns = [
         (f"  {column.name}", f"{column.type}{' or null' if column.nullable else ''}", column.description)
         for column in table.columns
@@ -46,6 +48,7 @@ def tables(argv: Sequence[str] | None = None) -> None:
     say(
         [
             f"{table.name}: {table.description}",
+            f"Made by {maker_of(name)}, read by {', '.join(readers) or 'no stage'}",
             f"Key {', '.join(table.key)}; a partition for each {', '.join(table.partition_by) or 'table'}; "
             f"old versions are kept for {table.retention_days} days",
             "Columns",
@@ -53,6 +56,34 @@ def tables(argv: Sequence[str] | None = None) -> None:
             *(["Checks", *checks] if checks else []),
         ]
     )
+
+
+def stages(argv: Sequence[str] | None = None) -> None:
+    """List the stages in the order of the data, or say everything about one."""
+    parser = _parser("The stages in the order of the data, or everything about one.", "a stage, such as sequences")
+    name = parser.parse_args(argv).name
+    from schemas.stages import STAGES
+
+    if name is None:
+        head = ("stage", "engine", "writes", "reads")
+        rows = [
+            (one.name, one.engine, ", ".join(one.writes) or "-", ", ".join(one.reads) or "-") for one in STAGES.values()
+        ]
+        say(_listed([head, *rows]))
+        return
+    if name not in STAGES:
+        parser.error(unknown("stage", name, STAGES, "penchant stages"))
+    stage = STAGES[name]
+    facts = {
+        "engine": [stage.engine],
+        "reads": stage.reads,
+        "writes": stage.writes,
+        "settings": stage.sections,
+        "recipe": [f"the run's {stage.recipe}"] if stage.recipe else [],
+        "told": [*stage.told, *stage.parameters],
+    }
+    lines = [(name, ", ".join(values)) for name, values in facts.items() if values]
+    say([f"{stage.name}: {' '.join(stage.doc.split())}", *_listed(lines)])
 
 
 def recipes(argv: Sequence[str] | None = None) -> None:

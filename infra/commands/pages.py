@@ -2,7 +2,7 @@
 
 A page has ``<!-- made: WHAT -->`` before such a table and ``<!-- end -->`` after it; ``penchant settings --write``
 fills in what belongs between. WHAT is ``settings SECTION``, ``profile SECTION`` for a section of the profile,
-``recipes KIND`` for a table of recipes with their settings, or ``tables``.
+``recipes KIND`` for a table of recipes with their settings, ``stages`` or ``tables``.
 """
 
 import inspect
@@ -17,6 +17,7 @@ from infra.setting_docs import as_markdown, describe
 from infra.settings import REPOSITORY
 from schemas.recipes import RECIPES
 from schemas.sections import SECTIONS
+from schemas.stages import STAGES, maker_of
 from schemas.tables import TABLES
 
 ROOMS = ("dags", "infra", "pipelines", "ray_jobs", "schemas")
@@ -61,6 +62,7 @@ def _content(what: str) -> str:
         "settings": lambda section: as_markdown(describe(_kind(section))),
         "profile": lambda section: as_markdown(describe(kinds()[section][0])),
         "recipes": _recipes,
+        "stages": lambda _: _stages(),
         "tables": lambda _: _tables(),
     }
     if name not in makers:
@@ -104,6 +106,17 @@ def _recipes(kind: str) -> str:
     return "\n\n".join(parts)
 
 
+def _stages() -> str:
+    rows = [
+        (f"`{one.name}`", one.engine, ", ".join(one.reads), ", ".join(one.writes), ", ".join(one.sections))
+        for one in STAGES.values()
+    ]
+    return _table(("stage", "engine", "reads", "writes", "settings"), rows).replace("<", "&lt;").replace(">", "&gt;")
+
+
 def _tables() -> str:
-    rows = [(f"`{table.name}`", table.description, ", ".join(table.partition_by)) for table in TABLES.values()]
-    return _table(("table", "what a row is", "partitioned by"), rows)
+    rows = [
+        (f"`{table.name}`", table.description, f"`{maker_of(name)}`", ", ".join(table.partition_by))
+        for name, table in TABLES.items()
+    ]
+    return _table(("table", "what a row is", "made by", "partitioned by"), rows)

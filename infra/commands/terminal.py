@@ -22,7 +22,9 @@ class Parser(argparse.ArgumentParser):
 def say(lines: Iterable[str]) -> None:
     """Print `lines`; nothing is wrong where the reader, such as ``head``, has seen enough."""
     try:
-        print("\n".join(lines), flush=True)
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
     except BrokenPipeError:
         # What is still buffered goes nowhere instead of into a second error at the end of the process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

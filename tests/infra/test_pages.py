@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from infra.command_line import COMMANDS
 from infra.commands import pages
 from infra.commands.pages import filled, made_in
 from infra.commands.sections import kinds
@@ -12,6 +13,7 @@ from infra.setting_docs import describe
 from infra.settings import REPOSITORY
 from schemas.recipes import RECIPES
 from schemas.sections import SECTIONS
+from schemas.stages import RECIPE, STAGES
 
 PAGES = [*pages.pages(), REPOSITORY / "GLOSSARY.md", REPOSITORY / "tests" / "README.md"]
 NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
@@ -29,7 +31,7 @@ def test_every_section_of_settings_and_every_recipe_stands_in_one_page():
         f"profile {name}" for name, classes in kinds().items() if name not in {*SECTIONS, *RECIPES} or classes[1:]
     }
     wanted = {f"settings {name}" for name in SECTIONS} | profile | {f"recipes {one.kind}" for one in RECIPES.values()}
-    assert sorted(shown) == sorted(wanted | {"tables"})
+    assert sorted(shown) == sorted(wanted | {"stages", "tables"})
 
 
 def test_every_setting_has_a_meaning():
@@ -40,6 +42,11 @@ def test_every_setting_has_a_meaning():
         for setting in describe(kind)
         if not setting.meaning
     ]
+
+
+def test_every_section_that_a_stage_reads_has_a_class():
+    read = {section for stage in STAGES.values() for section in stage.sections} - {RECIPE}
+    assert read <= set(SECTIONS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -54,6 +61,12 @@ def test_links_lead_to_files_and_headings(page):
             headings = re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE)
             known = {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings}
             assert heading in known, target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_that_pages_show_exist(page):
+    for command in re.findall(r"(?:^|`|bin/)penchant ([a-z][a-z-]*)", page.read_text(), re.MULTILINE):
+        assert command in COMMANDS, command
 
 
 def test_a_page_that_asks_for_an_unknown_table_is_named():
