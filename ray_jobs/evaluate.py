@@ -183,7 +183,7 @@ def _trained(request: StageRequest, data: TrainingData, own: EvaluateSettings) -
         model = model_name(bundle.recipe, bundle.provenance["run_identity"], data.version)
         if any(candidate.model == model for candidate in candidates):
             continue
-        stopped_by = bundle.recommender.base_settings.validate_unseen
+        stopped_by = bundle.recommender.settings.validate_unseen
         if bundle.recommender.trainable and stopped_by != own.exclude_seen:
             warnings.warn(
                 f"{STAGE}.exclude_seen is {own.exclude_seen}, and training of {bundle.recipe} stopped early with "

@@ -284,7 +284,7 @@ def _make_version(
     if model_id is None:
         example = next((reader for reader in audience if reader.preference), audience[0])
         recommender = bundle.recommender
-        packages = recommender.packages(recommender.base_settings, steered=recommender.steering is not None)
+        packages = recommender.packages(recommender.settings, steered=recommender.steering is not None)
         model_id = log_model(
             run_id,
             trained.bundle_uri,

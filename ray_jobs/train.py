@@ -280,7 +280,7 @@ def make_plan(
             f"{len(training)} training and {len(valid)} validation examples are in {len(data.histories)} histories: "
             "most histories need at least four items; lower the k-core settings or land more reviews"
         )
-    return Plan(recipe, recommender.base_settings, data.catalogue, training, valid)
+    return Plan(recipe, recommender.settings, data.catalogue, training, valid)
 
 
 def _training_examples(
@@ -294,7 +294,7 @@ def _training_examples(
         own = recommender.training_examples(data.histories)
         return join_examples([own, *more]) if more else own
     parts = itertools.chain(example_parts(recommender, data.histories, ROWS_PER_FILE), more)
-    return write_examples(shards, parts, -(-rows // ROWS_PER_FILE), recommender.base_settings.seed)
+    return write_examples(shards, parts, -(-rows // ROWS_PER_FILE), recommender.settings.seed)
 
 
 def _timed(histories: Histories) -> bool:
@@ -311,7 +311,7 @@ def _with_preference(training: Examples | ExampleSource) -> int:
 
 def validation_examples(recommender: Recommender, data: TrainingData) -> Examples:
     """The validation split, conditioned on the newest preferences where the recipe reads them."""
-    examples = evaluation_examples(data.histories, "valid", recommender.base_settings.max_history)
+    examples = evaluation_examples(data.histories, "valid", recommender.settings.max_history)
     if Need.PREFERENCES in recommender.needs:
         return examples.with_preferences(latest_preferences(data.histories, examples))
     return examples

@@ -91,9 +91,9 @@ def evaluate(
         ranks, lists = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, LIST_LENGTH, dtype=torch.int64)]
         asked = examples
         if between is not None:
-            examples = between.histories(histories, examples, recommender.base_settings.max_history)
+            examples = between.histories(histories, examples, recommender.settings.max_history)
             asked = between.targets(examples)
-        for batch in InMemoryExamples(asked).batches(recommender.base_settings.evaluation_batch_size, None):
+        for batch in InMemoryExamples(asked).batches(recommender.settings.evaluation_batch_size, None):
             placed = batch.to(recommender.device)
             if condition == WITH_PREFERENCE and recommender.steering is not None:
                 placed = placed.with_strength(recommender.own_strength)
@@ -133,7 +133,7 @@ def evaluate_sampled(
     for split, condition, examples in _jobs(recommender, histories, splits):
         rng = np.random.default_rng(seed)
         ranks, start = [torch.zeros(0, dtype=torch.int64)], 0
-        for batch in InMemoryExamples(examples).batches(recommender.base_settings.evaluation_batch_size, None):
+        for batch in InMemoryExamples(examples).batches(recommender.settings.evaluation_batch_size, None):
             users = examples.users[start : start + len(batch)]
             drawn = torch.from_numpy(np.stack([_negatives(histories.items[u], items, negatives, rng) for u in users]))
             candidates = torch.cat([batch.targets[:, None], drawn], dim=1).to(recommender.device)
@@ -159,7 +159,7 @@ def _jobs(
 ) -> list[tuple[Split, str, Examples]]:
     jobs: list[tuple[Split, str, Examples]] = []
     for split in splits:
-        examples = evaluation_examples(histories, split, recommender.base_settings.max_history)
+        examples = evaluation_examples(histories, split, recommender.settings.max_history)
         jobs.append((split, HISTORY, examples))
         if WITH_PREFERENCE in recommender.conditions:
             preferences = latest_preferences(histories, examples)

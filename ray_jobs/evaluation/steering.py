@@ -84,7 +84,7 @@ def ask(
         and the lists int64[B, 10] of catalogue indices, -1 where fewer were found.
     """
     recommender, index = bundle.recommender, bundle.catalogue.index
-    size, reach = recommender.base_settings.evaluation_batch_size, recommender.base_settings.max_history
+    size, reach = recommender.settings.evaluation_batch_size, recommender.settings.max_history
     for start in range(0, len(questions), size):
         part = questions[start : start + size]
         known = [_known(question, index) for question in part]

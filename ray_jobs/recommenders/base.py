@@ -43,6 +43,8 @@ class Recommender(Trainable):
     item_rows: ClassVar[Mapping[str, int]] = {}
     """Names of the trained tensors that have a row per item of the catalogue, and the row of the first item."""
 
+    settings: RecipeSettings
+    """Those that the recipe was built with; each recipe declares its own kind."""
     unmet: Tensor | None
     """bool[N], items that never come out because nobody has met them; None where there are none."""
 
@@ -56,7 +58,7 @@ class Recommender(Trainable):
         self.catalogue = catalogue
         unmet = None if catalogue.met is None or self.knows_content else torch.from_numpy(~catalogue.met)
         self.register_buffer("unmet", unmet, persistent=False)
-        self.base_settings = settings
+        self.settings = settings
         self.seed, self.batch_size = settings.seed, settings.batch_size
         self.precision, self.compiled = settings.precision, settings.compile
         self.steering: SteeringLayer | None = None
@@ -138,11 +140,11 @@ class Recommender(Trainable):
 
     def settings_dict(self) -> dict[str, Any]:
         """Settings as plain values, enough to build the recipe again."""
-        return asdict(self.base_settings)
+        return asdict(self.settings)
 
     def training_examples(self, histories: Histories) -> Examples:
         """What the recipe trains on. Sees training positions only."""
-        return training_examples(histories, self.base_settings.max_history, self.every_prefix)
+        return training_examples(histories, self.settings.max_history, self.every_prefix)
 
     def fit_counts(self, histories: Histories) -> None:
         """Estimate what needs no gradient, from training positions only."""
@@ -155,16 +157,16 @@ class Recommender(Trainable):
 
     def phases(self) -> Sequence[Phase]:
         """The parts of a training run, one after another; settings can ask for others."""
-        return (self.base_settings.phase(),)
+        return (self.settings.phase(),)
 
     def planned_phases(self) -> tuple[Phase, ...]:
         """See `Trainable.planned_phases`."""
-        settings = self.base_settings
+        settings = self.settings
         return phases_from(settings.phases, settings.phase()) if settings.phases else tuple(self.phases())
 
     def parts(self, batch: Batch) -> Sequence[Batch]:
         """As many as the setting ``accumulate`` says, fewer of a batch that is not full."""
-        size = -(-self.base_settings.batch_size // self.base_settings.accumulate)
+        size = -(-self.settings.batch_size // self.settings.accumulate)
         if len(batch) <= size:
             return [batch]
         return [batch.rows(start, start + size) for start in range(0, len(batch), size)]
@@ -177,7 +179,7 @@ class Recommender(Trainable):
         window or not, is left out of the ranking, or, without the setting ``validate_unseen``, ranked with the rest.
         """
         self.eval()
-        unseen, size = self.base_settings.validate_unseen, self.base_settings.evaluation_batch_size
+        unseen, size = self.settings.validate_unseen, self.settings.evaluation_batch_size
         last = math.ceil(len(source) / size) - 1
         total = torch.zeros(1, dtype=torch.float64)
         for number, batch in enumerate(source.batches(size, None)):

@@ -69,7 +69,7 @@ class Bundle:
     @property
     def settings(self) -> RecipeSettings:
         """Settings the model was trained with."""
-        return self.recommender.base_settings
+        return self.recommender.settings
 
     @property
     def catalogue(self) -> Catalogue:

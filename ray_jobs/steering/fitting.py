@@ -84,7 +84,7 @@ class _Sample:
     @classmethod
     def drawn(cls, recommender: Recommender, histories: Histories, terms: Terms, users: int, seed: int) -> "_Sample":
         """At most `users` of those with a validation target, those of whom something is known first."""
-        settings = recommender.base_settings
+        settings = recommender.settings
         everyone = evaluation_examples(histories, "valid", settings.max_history)
         known = latest_preferences(histories, everyone)
         rng = np.random.default_rng(seed)

@@ -131,7 +131,7 @@ def _doubled(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 def _lists(recommender: Recommender, histories: Sequence[IntArray], sentence: str) -> IntArray:
     """The first ten items int64[U, 10] after each history, which they leave out."""
     recommender.eval()
-    size, reach = recommender.base_settings.evaluation_batch_size, recommender.base_settings.max_history
+    size, reach = recommender.settings.evaluation_batch_size, recommender.settings.max_history
     parts = []
     for start in range(0, len(histories), size):
         part = histories[start : start + size]

@@ -58,7 +58,7 @@ class Variant:
         settings = replace(plan.settings, precision=precision, compile=compiled)
         model = replace(plan, settings=settings).build().to(device).train()
         names = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
-        self.engine = Engine(model, model.base_settings.phase(), names, ALONE)
+        self.engine = Engine(model, model.settings.phase(), names, ALONE)
         self.device = device
 
     def step(self, batch: Batch) -> float:

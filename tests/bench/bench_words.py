@@ -158,7 +158,7 @@ class Asked:
 
     def __init__(self, model: Recommender, world: PlantedWorld) -> None:
         self.model, self.world = model, world
-        self.examples = evaluation_examples(world.histories, "test", model.base_settings.max_history)
+        self.examples = evaluation_examples(world.histories, "test", model.settings.max_history)
         self.targets = self.examples.targets
         users = [world.users[int(user)] for user in self.examples.users]
         tastes = [world.tastes[u][int(p)] for u, p in zip(users, self.examples.positions, strict=True)]

@@ -148,7 +148,7 @@ def test_a_recipe_that_reads_sentences_itself_says_how_much(kind):
     encoder, most = model.own_reader
     if kind is MenderTok:
         (head, *_) = model.pieces([], "quiet " * (most - 2))
-        assert encoder.count_tokens([head.text]) == [model.mender.text_length], "what stands around it fits, too"
+        assert encoder.count_tokens([head.text]) == [model.settings.text_length], "what stands around it fits, too"
     else:
         assert most == encoder.max_length
     bundle = Bundle(model, {})

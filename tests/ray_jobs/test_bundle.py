@@ -42,7 +42,7 @@ def test_a_bundle_comes_back_as_it_was(name, tmp_path):
     save_bundle(tmp_path / "bundle", model, {"run_identity": "x"})
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.recipe == name
-    assert bundle.settings == model.base_settings
+    assert bundle.settings == model.settings
     assert bundle.catalogue.item_ids == model.catalogue.item_ids
     assert bundle.provenance == {"run_identity": "x"} == read_provenance(tmp_path / "bundle")
     for tensor, again in zip(model.trained_state().values(), bundle.recommender.trained_state().values(), strict=True):

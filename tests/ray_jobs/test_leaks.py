@@ -51,7 +51,7 @@ class TrainsOnValidation(SASRec):
 
     def training_examples(self, histories):
         moved = replace(histories, valid_position=histories.valid_position + 1)
-        return training_examples(moved, self.shape.max_history, self.every_prefix)
+        return training_examples(moved, self.settings.max_history, self.every_prefix)
 
 
 class ReadsTheNextReview(SASRec):

@@ -158,7 +158,7 @@ def test_schedules_after_the_warm_up():
 def test_a_recipe_may_have_phases_of_its_own_which_settings_replace():
     class Staged(TwoLosses):
         def phases(self):
-            return (self.base_settings.phase("first", epochs=1), self.base_settings.phase("second", losses={"size": 1}))
+            return (self.settings.phase("first", epochs=1), self.settings.phase("second", losses={"size": 1}))
 
     plan = small_plan(PLAIN, "sasrec")
     model = Staged(PLAIN, plan.catalogue)

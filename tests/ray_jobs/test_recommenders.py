@@ -280,7 +280,7 @@ def test_overflow_keeps_the_preference_and_drops_the_oldest_whole_titles(mendert
     assert 3 < len(titles) < 60
     assert titles == wanted[-len(titles) :]
     used = mendertok.encoder.count_tokens([piece.text])[0]
-    limit = mendertok.mender.text_length
+    limit = mendertok.settings.text_length
     longest = max(mendertok.encoder.count_tokens([title])[0] for title in wanted)
     assert limit - longest - 2 <= used <= limit
     assert mendertok.pieces([3], "loud " * 300)[0].text.endswith(mendertok.catalogue.titles[3]), "the newest stays"
@@ -302,7 +302,7 @@ def test_training_gives_matched_joined_or_no_preference_in_the_shares_set(mender
     histories, encoder = small_histories(), mendertok.encoder
 
     def given(**settings):
-        monkeypatch.setattr(mendertok, "mender", MenderTokSettings(**SMALL, **settings))
+        monkeypatch.setattr(mendertok, "settings", MenderTokSettings(**SMALL, **settings))
         return mendertok.training_examples(histories)
 
     assert set(given(preference_dropout=1.0).preferences) == {""}
@@ -321,7 +321,7 @@ def test_training_gives_matched_joined_or_no_preference_in_the_shares_set(mender
         histories, preferences=tuple(dict.fromkeys(range(9), ("Avoids tents", "Avoids lamps")) for _ in range(60))
     )
     given_dislikes = MenderTokSettings(**SMALL, preference_dropout=0.0, matched_share=1.0)
-    monkeypatch.setattr(mendertok, "mender", given_dislikes)
+    monkeypatch.setattr(mendertok, "settings", given_dislikes)
     assert set(mendertok.training_examples(turned).preferences) == {"Prefers tents", "Prefers lamps"}
     half = given(preference_dropout=0.5)
     assert half.preferences == given(preference_dropout=0.5).preferences

@@ -62,13 +62,13 @@ class GenerativeRecommender(Recommender):
     A recipe that sets `dense` ranks by its head instead: every item has a score, and nothing is searched.
     """
 
+    settings: GenerativeSettings
     codes: Tensor
     _SCORED_AT_ONCE: ClassVar[int] = 100
 
     def __init__(self, settings: GenerativeSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
         assert catalogue.codes is not None
-        self.settings = settings
         self.register_buffer("codes", torch.from_numpy(catalogue.codes), persistent=False)
         self.tokens = CodeTokens(catalogue.level_sizes, settings.width)
         self.decoder = Decoder(

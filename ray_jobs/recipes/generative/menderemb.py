@@ -32,11 +32,11 @@ class MenderEmb(GenerativeRecommender):
 
     name: ClassVar[str] = "menderemb"
 
+    settings: MenderEmbSettings
     titles: Tensor
 
     def __init__(self, settings: MenderEmbSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
-        self.mender = settings
         # In a dict, so that frozen weights stay out of the module's own state and of bundles.
         self._outside: dict[str, TransformerEncoder] = {"encoder": load_text_encoder(settings.encoder)}
         self.register_buffer("titles", torch.full((len(catalogue), self.text_encoder.dim), torch.nan))
@@ -58,7 +58,7 @@ class MenderEmb(GenerativeRecommender):
     def training_examples(self, histories: Histories) -> Examples:
         """Every training position, with a preference as `ray_jobs.recipes.generative.conditioning` says."""
         examples = super().training_examples(histories)
-        return conditioned(examples, histories, self.mender, self.text_encoder, self.catalogue)
+        return conditioned(examples, histories, self.settings, self.text_encoder, self.catalogue)
 
     def prepare(self, examples: Examples, notify: Notify = silent) -> None:
         """Encode the catalogue's titles and the distinct preferences of `examples`."""
@@ -96,7 +96,7 @@ class MenderEmb(GenerativeRecommender):
         items = self._title_vectors()[batch.history.clamp(min=0)] * real[..., None]
         rows = torch.cat([self._preference_vectors(preferences)[:, None], items], dim=1)
         if self.recency is None:
-            wanted = self.mender.max_history + 1
+            wanted = self.settings.max_history + 1
             rows = nn.functional.pad(rows, (0, 0, 0, max(0, wanted - rows.shape[1])))
             return self.projection(rows), torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
         ages = (batch.lengths[:, None] - torch.arange(real.shape[1], device=real.device)).clamp(min=0)

@@ -95,9 +95,10 @@ class MenderTok(GenerativeRecommender):
     earlier: ClassVar[Mapping[str, Any]] = {"dense": False}
     item_rows: ClassVar[Mapping[str, int]] = {"dense.items.weight": 0, "dense.texts": 0}
 
+    settings: MenderTokSettings
+
     def __init__(self, settings: MenderTokSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
-        self.mender = settings
         # In a dict, so that frozen weights stay out of the module's own state and of bundles.
         self._outside: dict[str, TransformerEncoder] = {"encoder": load_text_encoder(settings.encoder)}
         if settings.dense:
@@ -130,7 +131,7 @@ class MenderTok(GenerativeRecommender):
     def own_reader(self) -> tuple[TextEncoder, int]:
         """What stands around a preference is read, too."""
         around = self.encoder.count_tokens([f"{PREFERENCE_PREFIX}. {ITEMS_PREFIX}"])[0] - self._special
-        return self.encoder, min(self.mender.text_length, self.encoder.max_length) - around
+        return self.encoder, min(self.settings.text_length, self.encoder.max_length) - around
 
     def _with_adapters(self) -> nn.Module:
         kind = self.encoder.model.config.model_type
@@ -150,15 +151,15 @@ class MenderTok(GenerativeRecommender):
 
         On overflow the oldest whole titles go; the newest one stays, and the encoder cuts what is still too long.
         """
-        if self.mender.reading == "joint":
+        if self.settings.reading == "joint":
             head = (f"{PREFERENCE_PREFIX}{preference}. " if preference else "") + ITEMS_PREFIX
             used = self.encoder.count_tokens([head])[0]
-            kept = self._newest(items, self.mender.text_length - used)
+            kept = self._newest(items, self.settings.text_length - used)
             ages = [(0, used - self._special + 1)]
             ages += [(len(kept) - i, self._title_lengths[item]) for i, item in enumerate(kept)]
             return [Piece(head + SEPARATOR.join(self.catalogue.titles[item] for item in kept), tuple(ages))]
         head = f"{PREFERENCE_PREFIX}{preference}" if preference else ITEMS_PREFIX
-        kept = self._newest(items, self.mender.text_length - self.encoder.count_tokens([head])[0])
+        kept = self._newest(items, self.settings.text_length - self.encoder.count_tokens([head])[0])
         titles = [
             Piece(self.catalogue.titles[item], ((len(kept) - i, self._title_lengths[item]),))
             for i, item in enumerate(kept)
@@ -190,7 +191,7 @@ class MenderTok(GenerativeRecommender):
 
     @property
     def _limit(self) -> int:
-        return self.mender.text_length
+        return self.settings.text_length
 
     def _adapted_states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         inputs = self.encoder.tokenizer(
@@ -272,7 +273,7 @@ class MenderTok(GenerativeRecommender):
     def training_examples(self, histories: Histories) -> Examples:
         """Every training position, with a preference as `ray_jobs.recipes.generative.conditioning` says."""
         examples = super().training_examples(histories)
-        return conditioned(examples, histories, self.mender, self.encoder, self.catalogue)
+        return conditioned(examples, histories, self.settings, self.encoder, self.catalogue)
 
     def trained_state(self) -> dict[str, Tensor]:
         """Decoder, projection, embeddings and adapters; never the encoder's own weights."""

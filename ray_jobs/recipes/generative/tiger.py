@@ -24,6 +24,8 @@ class Tiger(GenerativeRecommender):
 
     name: ClassVar[str] = "tiger"
 
+    settings: TigerSettings
+
     def __init__(self, settings: TigerSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
         self.encoder = Encoder(
@@ -34,7 +36,6 @@ class Tiger(GenerativeRecommender):
             settings.inner,
             settings.dropout,
         )
-        self.settings: TigerSettings = settings
         self._compiled: CompiledSearch | None = None
 
     @torch.no_grad()

@@ -21,9 +21,10 @@ class SequentialRecommender(ScoringRecommender):
     every_prefix: ClassVar[bool] = False
     item_rows: ClassVar[Mapping[str, int]] = {"items.weight": 1}
 
+    settings: SequentialSettings
+
     def __init__(self, settings: SequentialSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
-        self.shape = settings
         self.items = nn.Embedding(len(catalogue) + 1, settings.width, padding_idx=0)
         nn.init.normal_(self.items.weight, std=0.02)
         with torch.no_grad():
@@ -50,7 +51,7 @@ class SequentialRecommender(ScoringRecommender):
         goals = goals.scatter(1, (batch.lengths - 1)[:, None], batch.targets[:, None])
         real = torch.arange(goals.shape[1], device=goals.device) < batch.lengths[:, None]
         own = torch.cat([batch.history, batch.targets[:, None]], dim=1)[real.nonzero()[:, 0]]
-        loss = next_item_loss(self.shape, self.states(batch)[real], self.item_vectors(), goals[real], own)
+        loss = next_item_loss(self.settings, self.states(batch)[real], self.item_vectors(), goals[real], own)
         return {"loss": loss, TERMS: real.sum()}
 
     def scores(self, batch: Batch) -> Tensor:

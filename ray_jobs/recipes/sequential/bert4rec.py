@@ -30,9 +30,10 @@ class BERT4Rec(SequentialRecommender):
     name: ClassVar[str] = "bert4rec"
     item_rows: ClassVar[Mapping[str, int]] = {"items.weight": 1, "item_bias": 0}
 
+    settings: BERT4RecSettings
+
     def __init__(self, settings: BERT4RecSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
-        self.cloze = settings
         width = settings.width
         self.mask_vector = nn.Parameter(torch.empty(width).normal_(std=0.02))
         self.positions = nn.Embedding(settings.max_history + 1, width)
@@ -53,20 +54,20 @@ class BERT4Rec(SequentialRecommender):
 
     def training_examples(self, histories: Histories) -> Examples:
         """The windows: what stands before their last item, and that item."""
-        reach = self.cloze.max_history + 1
-        step = max(1, round(self.cloze.window_step * self.cloze.max_history))
+        reach = self.settings.max_history + 1
+        step = max(1, round(self.settings.window_step * self.settings.max_history))
         rows: list[tuple[int, int]] = []
         for user in range(len(histories)):
             length = len(histories.training_items(user))
             starts = [*range(length - reach, 0, -step), 0]
             rows.extend((user, min(start + reach, length) - 1) for start in starts)
-        return examples_at(histories, [row for row in rows if row[1] >= 1], self.cloze.max_history)
+        return examples_at(histories, [row for row in rows if row[1] >= 1], self.settings.max_history)
 
     def filled(self, window: Tensor, masked: Tensor) -> Tensor:
         """States float[B, L, d] of a window int64[B, L] (-1 at pads) with the mask token where `masked` bool[B, L]."""
         x = torch.where(masked[..., None], self.mask_vector, self.items(window + 1))
         real = (window >= 0) | masked
-        slots = self.slots(real.sum(dim=1), window.shape[1], self.cloze.max_history + 1)
+        slots = self.slots(real.sum(dim=1), window.shape[1], self.settings.max_history + 1)
         x = self.dropout(self.norm(x + self.positions(slots)))
         visible = real[:, None, None, :]
         for block in self.blocks:
@@ -83,12 +84,12 @@ class BERT4Rec(SequentialRecommender):
         """Mean over masked positions of recovering what stood there."""
         window, last = self._window(batch)
         real = window >= 0
-        drawn = real & (torch.rand(window.shape, device=window.device) < self.cloze.mask_share)
-        last_only = torch.rand(len(batch), 1, device=window.device) < self.cloze.last_item_share
+        drawn = real & (torch.rand(window.shape, device=window.device) < self.settings.mask_share)
+        last_only = torch.rand(len(batch), 1, device=window.device) < self.settings.last_item_share
         masked = torch.where(last_only | ~drawn.any(dim=1, keepdim=True), last, drawn)
         states, goals = self.filled(window, masked)[masked], window[masked]
         own = window[masked.nonzero()[:, 0]]
-        loss = next_item_loss(self.shape, states, self.item_vectors(), goals, own, self.item_bias)
+        loss = next_item_loss(self.settings, states, self.item_vectors(), goals, own, self.item_bias)
         return {"loss": loss, TERMS: masked.sum()}
 
     def scores(self, batch: Batch) -> Tensor:

@@ -44,9 +44,10 @@ class HSTU(SequentialRecommender):
 
     name: ClassVar[str] = "hstu"
 
+    settings: HSTUSettings
+
     def __init__(self, settings: HSTUSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
-        self.hstu = settings
         self.positions = nn.Embedding(settings.max_history, settings.width)
         nn.init.normal_(self.positions.weight, std=0.02)
         self.dropout = Dropout(settings.dropout)
@@ -72,10 +73,10 @@ class HSTU(SequentialRecommender):
             DataError: the time bias is on and the batch has no times.
         """
         length = batch.history.shape[1]
-        slots = self.slots(batch.lengths, length, self.hstu.max_history)
-        x = self.items(batch.history + 1) * self.hstu.width**0.5 + self.positions(slots)
+        slots = self.slots(batch.lengths, length, self.settings.max_history)
+        x = self.items(batch.history + 1) * self.settings.width**0.5 + self.positions(slots)
         x = self.dropout(x) * (batch.history >= 0)[..., None]
-        buckets = self._buckets(batch) if self.hstu.time_bias else None
+        buckets = self._buckets(batch) if self.settings.time_bias else None
         for block, bias in zip(self.blocks, self.biases, strict=True):
             x = block(x, causal=True, bias=bias(length, buckets))
         return functional.normalize(x, dim=-1, eps=1e-6)
@@ -93,7 +94,7 @@ class HSTU(SequentialRecommender):
                 "and serve without"
             )
         asking = times
-        if self.hstu.use_request_time:
+        if self.settings.use_request_time:
             asking = times.roll(-1, dims=1).scatter(1, (batch.lengths - 1).clamp(min=0)[:, None], asked_at[:, None])
         gaps = (asking[:, :, None] - times[:, None, :]).abs().clamp(min=1)
         return (gaps.float().log() / _BUCKET_WIDTH).floor().long().clamp(max=_BUCKETS - 1)

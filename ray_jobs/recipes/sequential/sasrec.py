@@ -43,9 +43,9 @@ class SASRec(SequentialRecommender):
 
     def states(self, batch: Batch) -> Tensor:
         """float[B, L, d]."""
-        x = self.items(batch.history + 1) * self.shape.width**0.5
+        x = self.items(batch.history + 1) * self.settings.width**0.5
         if self.positions is not None:
-            x = x + self.positions(self.slots(batch.lengths, x.shape[1], self.shape.max_history))
+            x = x + self.positions(self.slots(batch.lengths, x.shape[1], self.settings.max_history))
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, causal=True)
