@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from infra.settings import REPOSITORY
+
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "object": "table"}
 _ARGUMENTS = re.compile(r"^ *Args:\n(.*?)(?=^ *\w+:\n|\Z)", re.MULTILINE | re.DOTALL)
 _ENTRY = re.compile(r"^(\w+(?:, \w+)*): (.*)$", re.DOTALL)
@@ -121,9 +123,10 @@ def as_text(section: str, settings: Iterable[SettingDoc], here: Mapping[str, Any
 
 
 def as_markdown(settings: Iterable[SettingDoc]) -> str:
-    """The settings as a table for a page."""
-    rows = [
-        f"| `{setting.name}` | `{setting.default}` | {setting.takes} | {setting.meaning} |".replace("|  |", "| |")
-        for setting in settings
-    ]
+    """The settings as a table for a page, the same in every checkout."""
+    rows = []
+    for setting in settings:
+        default = setting.default.replace(str(REPOSITORY), "<checkout>")
+        cells = f"| `{setting.name}` | `{default}` | {setting.takes} | {setting.meaning} |"
+        rows.append(cells.replace("|  |", "| |"))
     return "\n".join(["| setting | default | takes | meaning |", "|---|---|---|---|", *rows])
