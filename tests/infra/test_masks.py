@@ -37,6 +37,7 @@ PLANTED = {
 }
 TELLS = """
 import json, logging, sys
+from infra.errors import UserError
 from infra.settings import load_settings
 from schemas.handoff import StageReport
 from schemas.stage import run_stage
@@ -57,7 +58,7 @@ def tell(request):
     if sys.argv[2] == "raise":
         raise RuntimeError(everything)
     if sys.argv[2] == "refuse":
-        raise ValueError(everything)
+        raise UserError(everything)
     return StageReport(stage="s", status="done", outputs={"said": everything})
 
 run_stage("s", "", tell, ["--dataset=d", "--partition=2026-01-31", f"--report-uri={sys.argv[3]}"])
