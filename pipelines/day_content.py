@@ -1,4 +1,4 @@
-"""What all reviews and items say as of a day, as one short string: equal strings mean that there is nothing to do."""
+"""What all reviews, items and events say as of a day, as one short string: equal ones mean that nothing is to do."""
 
 import datetime as dt
 import hashlib
@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
+from schemas.events import EVENTS
 from schemas.items import ITEMS
 from schemas.reviews import REVIEWS
 from schemas.table import Table
 
-_PLACES = ("partition_date", "source_line")
+_PLACES = ("partition_date", "source_line", "source")
 
 
-def day_content(reviews: DataFrame, items: DataFrame, day: dt.date) -> str:
+def day_content(reviews: DataFrame, items: DataFrame, day: dt.date, events: DataFrame | None = None) -> str:
     """Sixteen hex digits of what is known on `day`.
 
     Of a row that was delivered on several days the newest counts, as everywhere; where and when it was delivered does
     not. The sums of the rows' hashes do not depend on their order.
     """
-    sums = [_sum_of(frame, table, day) for frame, table in ((reviews, REVIEWS), (items, ITEMS))]
+    frames = [(reviews, REVIEWS), (items, ITEMS), *([] if events is None else [(events, EVENTS)])]
+    sums = [_sum_of(frame, table, day) for frame, table in frames]
     return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
 
 

@@ -1,19 +1,12 @@
 """Reading and writing Delta tables so that doing the same work twice changes nothing."""
 
 import datetime as dt
-import functools
 import json
-import operator
 import random
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import deltalake
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from delta import DeltaTable
 from delta.exceptions import (
     ConcurrentAppendException,
@@ -25,14 +18,13 @@ from delta.exceptions import (
     MetadataChangedException,
     ProtocolChangedException,
 )
-from pyarrow import fs
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
-from schemas.addresses import filesystem_of
+from pipelines.stored import files_of, stored_rows, within
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
@@ -145,7 +137,7 @@ def read_input(spark: SparkSession, handoff: Handoff, day: dt.date) -> DataFrame
         )
     frame = read_table(spark, handoff.uri, handoff.version)
     if table.partition_by in ((), ("partition_date",)):
-        wanted = pc.field("partition_date") == pa.scalar(day) if table.partition_by else None
+        wanted = within({"partition_date": day}) if table.partition_by else None
         rows = stored_rows(handoff.uri, handoff.version).count_rows(filter=wanted)
         if rows != handoff.rows:
             raise DataError(
@@ -153,13 +145,6 @@ def read_input(spark: SparkSession, handoff: Handoff, day: dt.date) -> DataFrame
                 f"{stage!r} for that day again"
             )
     return frame
-
-
-def stored_rows(uri: str, version: int | None = None) -> ds.Dataset:
-    """The rows of a table for Arrow, a reader beside Spark that starts at once."""
-    table = deltalake.DeltaTable(re.sub("^s3a:", "s3:", uri), version=version)
-    files, root = filesystem_of(table.table_uri)
-    return table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, files))
 
 
 def user_metadata(identity: RunIdentity, notes: Mapping[str, str] | None = None) -> str:
@@ -208,7 +193,7 @@ def _merge(
     """
     while True:
         seen = newest_version(uri)
-        if table.partition_by and not _files_of(uri, seen, partition):
+        if table.partition_by and not files_of(uri, within(partition), seen):
             if rows.isEmpty():
                 return seen
             _fill(rows, uri, partition, identity)
@@ -238,12 +223,6 @@ def _merge(
                 return made
         finally:
             changes.unpersist()
-
-
-def _files_of(uri: str, version: int, partition: Mapping[str, Any]) -> list[str]:
-    """Data files of a partition at a version."""
-    wanted = [pc.field(name) == pa.scalar(value) for name, value in partition.items()]
-    return [one.path for one in stored_rows(uri, version).get_fragments(functools.reduce(operator.and_, wanted))]
 
 
 def _fill(rows: DataFrame, uri: str, partition: Mapping[str, Any], identity: RunIdentity) -> None:

@@ -8,19 +8,22 @@ from pyspark.sql import functions as sf
 
 from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings, stage_settings
+from pipelines import events as event_table
 from pipelines import items as item_table
 from pipelines import reviews as review_table
 from pipelines.delta_tables import read_table, table_exists
 from pipelines.forgetting.requests import erased_keys, mark_erased
 from pipelines.gates.ahead import load_ahead
 from pipelines.landing.csv_rows import BLANK, HEADER
-from pipelines.landing.readers import Landed, read_items, read_reviews
+from pipelines.landing.readers import Landed, read_events, read_items, read_reviews
 from pipelines.landing.readers.placed import RAW_CHARS
 from pipelines.publisher import Publisher
+from pipelines.review_rules import UNKNOWN_ITEM
 from pipelines.spark import stage_session
 from pipelines.stages.ingest import STAGE, IngestSettings
 from schemas.dataset import Dataset
 from schemas.errors import LONGEST_DETAIL, GateFailed
+from schemas.events import EVENTS
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
 from schemas.reviews import RATED, REVIEWS
@@ -68,8 +71,20 @@ def run(request: StageRequest) -> StageReport:
         counts["reviews.repeated_pairs"] = counts["reviews.ingested"] - pairs
 
         refused, stubs = _refused(checked, "reviews"), None
+        met = reviews.select("item_id")
+        checked_events: DataFrame | None = None
+        landed_events = read_events(spark, dataset, request.partition, ours.max_line_bytes)
+        if landed_events:
+            with phase("checking events") as found:
+                every = event_table.check_events(landed_events, rules, must_be_known)
+                every = publisher.evaluate(mark_erased(every, erased_keys(spark, settings, request.dataset)))
+                counts |= _tally("events", landed_events, every)
+                found |= {"rows": counts["events.lines_read"], "refused": counts["events.quarantined"]}
+            checked_events = every.where("NOT erased").drop("erased")
+            refused = refused.unionByName(_refused(checked_events, "events"))
+            met = met.union(event_table.winners(checked_events).select("item_id"))
         if must_be_known is None:
-            stubs = publisher.evaluate(item_table.stubs(_unknown(reviews, known)))
+            stubs = publisher.evaluate(item_table.stubs(_unknown(met, known)))
         counts["items.stubs"] = stubs.count() if stubs else 0
         items = stubs
         if landed_items and checked_items is not None:
@@ -84,11 +99,14 @@ def run(request: StageRequest) -> StageReport:
         # First what was refused, so that it can be looked at when a gate stops the rest.
         progress.update(2, 4, "publishing quarantine and items")
         handoff, _ = publisher.quarantine(refused, STAGE)
-        assert handoff.rows == counts["reviews.quarantined"] + counts.get("items.quarantined", 0)
+        assert handoff.rows == sum(counts.get(f"{name}.quarantined", 0) for name in ("reviews", "items", "events"))
         if checked_items is not None:
             _stop_if_too_many_are_refused("items", checked_items, counts, ours.max_refused_share)
         by_day = "{partition}" in (dataset.items or "")
         _stop_if_too_many_are_refused("reviews", checked, counts, ours.max_refused_share, must_be_known, by_day)
+        if checked_events is not None:
+            limit = ours.max_refused_share
+            _stop_if_too_many_are_refused("events", checked_events, counts, limit, must_be_known, by_day)
         accepted = ours.empty_day == "accept"
         nothing = counts["reviews.lines_read"] == counts["reviews.erased"]  # of nobody else
         empty = nothing and (accepted or counts["reviews.lines_read"] > 0)
@@ -104,6 +122,11 @@ def run(request: StageRequest) -> StageReport:
         handoff = publisher.publish(reviews, replace(gated, may_be_empty=empty))
         assert handoff.rows == counts["reviews.ingested"]
         progress.update(4, 4, f"{handoff.rows} reviews")
+        if checked_events is not None:
+            read = counts["events.lines_read"]
+            no_events = accepted if not read else read == counts["events.erased"]
+            handoff = publisher.publish(event_table.winners(checked_events), replace(EVENTS, may_be_empty=no_events))
+            assert handoff.rows == counts["events.ingested"]
         counts["empty_day"] = int(nothing)
         counts |= publisher.warning_counts()
         return StageReport(stage=STAGE, status="done", handoffs=publisher.handoffs, counts=counts)
@@ -123,9 +146,9 @@ def _known_items(
     return known
 
 
-def _unknown(reviews: DataFrame, known: DataFrame | None) -> DataFrame:
-    """Distinct items of `reviews` that are not known."""
-    seen = reviews.select("item_id").distinct()
+def _unknown(met: DataFrame, known: DataFrame | None) -> DataFrame:
+    """Distinct items of `met` that are not known."""
+    seen = met.distinct()
     return seen if known is None else seen.join(known, "item_id", "left_anti")
 
 
@@ -195,7 +218,7 @@ def _stop_if_too_many_are_refused(
         GateFailed: the share is above `limit`.
     """
     refused, rows = counts[f"{name}.quarantined"], counts[f"{name}.lines_read"]
-    waiting = counts.get(f"{name}.quarantined.{review_table.UNKNOWN_ITEM}", 0) if items_by_day else 0
+    waiting = counts.get(f"{name}.quarantined.{UNKNOWN_ITEM}", 0) if items_by_day else 0
     if refused - waiting <= limit * rows and (refused < rows or not rows):
         return
     prefix = f"{name}.quarantined."
@@ -204,7 +227,7 @@ def _stop_if_too_many_are_refused(
     row = checked.where(sf.col("problem.reason") == commonest[0]).orderBy("source_file", "source_line").first()
     assert row is not None
     hint = ""
-    if commonest[0] == review_table.UNKNOWN_ITEM and known is not None and (one := known.first()):
+    if commonest[0] == UNKNOWN_ITEM and known is not None and (one := known.first()):
         hint = f" (the item file has ids such as {one.item_id[:20]})"
     raise GateFailed(
         f"{name}: {refused} of {rows} rows are refused (ingest.max_refused_share allows {limit:.0%}): "

@@ -1,6 +1,7 @@
 """The table interactions: who met what and when, one row per event, inside the k-core."""
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, Window
@@ -39,6 +40,19 @@ def newest_reviews(reviews: DataFrame, day: dt.date) -> DataFrame:
             sf.col("newest.source_line").alias("source_line"),
         )
     )
+
+
+def newest_events(events: DataFrame, day: dt.date, actions: Sequence[str]) -> DataFrame:
+    """As `newest_reviews`, of rows of the table events; there is no rating.
+
+    Args:
+        actions: those that count, all where empty; several of the same time are one.
+    """
+    known = events.where(sf.col("partition_date") <= sf.lit(day))
+    if actions:
+        known = known.where(sf.col("action").isin(*actions))
+    reviews = known.withColumn("rating", sf.lit(None).cast("float"))
+    return newest_reviews(reviews.withColumnRenamed("occurred_at", "reviewed_at"), day)
 
 
 def k_core(

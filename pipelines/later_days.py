@@ -8,15 +8,12 @@ content does not change gets no new table version.
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from infra.settings import Settings, load_settings
+from pipelines.review_rules import UNKNOWN_ITEM
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
 from schemas.stages import STAGES
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 INGEST = "ingest"
 
@@ -36,13 +33,7 @@ def with_later_days(stage: str, work: Work) -> Work:
         report = work(request)
         if report.status == "dry_run":
             return report
-        from pipelines.damaged_files import damage_named
-        from pipelines.spark import stage_session
-
-        settings = load_settings()
-        spark = stage_session(request, settings)
-        with damage_named(spark):
-            days = later_days(spark, settings, request, stage)
+        days = later_days(load_settings(), request, stage)
         handoffs, calls = dict(report.handoffs), report.counts.get("llm_calls")
         for day in days:
             again = work(replace(request, partition=day.isoformat(), report_uri=""))
@@ -57,22 +48,32 @@ def with_later_days(stage: str, work: Work) -> Work:
     return run
 
 
-def later_days(spark: "SparkSession", settings: Settings, request: StageRequest, stage: str) -> list[dt.date]:
+def later_days(settings: Settings, request: StageRequest, stage: str) -> list[dt.date]:
     """Days after the request's that `stage` has to look at again, oldest first.
 
     For ingest those that refused reviews of items unknown then; for the other stages all that their table of the same
     name has.
-    """
-    from pyspark.sql import functions as sf
 
-    from pipelines.delta_tables import read_table, table_exists
-    from pipelines.reviews import UNKNOWN_ITEM
+    Raises:
+        DataError: the table that says so is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from pipelines.stored import stored_rows, within
+    from schemas.damaged_files import damage_named
     from schemas.quarantine import QUARANTINE
+    from schemas.table_seal import check_files, check_log, newest_version
 
     uri = settings.table_uri(request.dataset, QUARANTINE.name if stage == INGEST else stage)
-    if not table_exists(spark, uri):
+    check_log(uri)
+    if newest_version(uri) < 0:
         return []
-    rows = read_table(spark, uri).where(sf.col("partition_date") > sf.lit(request.partition_date()))
+    later = pc.field("partition_date") > pa.scalar(request.partition_date())
     if stage == INGEST:
-        rows = rows.where((sf.col("stage") == INGEST) & (sf.col("reason") == UNKNOWN_ITEM))
-    return [row.partition_date for row in rows.select("partition_date").distinct().orderBy("partition_date").collect()]
+        later &= within({"stage": INGEST, "reason": UNKNOWN_ITEM})
+    rows = stored_rows(uri)
+    check_files(uri, [one.path for one in rows.get_fragments(later)])
+    with damage_named(uri, lambda: rows.files):
+        days = rows.to_table(columns=["partition_date"], filter=later)["partition_date"]
+    return sorted(days.unique().to_pylist())

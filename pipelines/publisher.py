@@ -11,6 +11,7 @@ from infra.progress import phase
 from infra.settings import Settings
 from pipelines.damaged_files import ENGINE_ERRORS, raise_if_damaged
 from pipelines.delta_tables import conform, read_input, read_table, write_partition
+from pipelines.gates import data_docs
 from pipelines.gates.result import GateResult
 from schemas.handoff import Handoff
 from schemas.quarantine import QUARANTINE
@@ -121,7 +122,7 @@ class Publisher:
             from pipelines.gates.gate import Gate
 
             self._gate = Gate(self._spark, self._settings.data_docs_dir(self._request.dataset))
-        label = " ".join(str(value) for value in where.values())
+        label = data_docs.label(where)
         with phase(f"gate of {table.name}") as counts:
             self.gates[table.name] = result = self._gate.check(rows, table, label)
             counts |= {"rows": result.rows, "warnings": len(result.warnings())}

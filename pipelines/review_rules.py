@@ -3,6 +3,8 @@
 import datetime as dt
 from dataclasses import dataclass
 
+UNKNOWN_ITEM = "unknown_item"
+"""Why a review is refused whose item has no metadata."""
 MAX_TEXT_CHARS = 32_768
 """Characters of a text, unless the setting ``ingest.max_text_chars`` says otherwise."""
 

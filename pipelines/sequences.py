@@ -10,12 +10,14 @@ from infra.progress import Progress, phase
 from infra.settings import load_settings, stage_settings
 from pipelines.day_content import day_content
 from pipelines.gates.ahead import load_ahead
-from pipelines.interactions import CoreSize, k_core, newest_reviews
+from pipelines.interactions import CoreSize, k_core, newest_events, newest_reviews
 from pipelines.publisher import Publisher
 from pipelines.spark import stage_session
 from pipelines.stages.sequences import SHORTEST_SPLIT, STAGE, SequenceSettings
 from pipelines.tools.order_report import order_report, write_order_report
+from schemas.dataset import Dataset
 from schemas.errors import DataError
+from schemas.events import EVENTS
 from schemas.handoff import StageReport
 from schemas.interactions import INTERACTIONS
 from schemas.items import ITEMS
@@ -106,9 +108,19 @@ def run(request: StageRequest) -> StageReport:
         if not read:
             raise DataError(f"{request.dataset} has no reviews up to {request.partition}; run the stage 'ingest' first")
         with phase("newest review of each user and item") as found:
-            events = publisher.cache(newest_reviews(reviews, request.partition_date()))
-            distinct = events.count()
+            newest = publisher.cache(newest_reviews(reviews, request.partition_date()))
+            distinct = newest.count()
             found |= {"reviews": read, "pairs": distinct}
+        events, done = newest, None
+        dataset = Dataset.find(settings.datasets_dir(), request.dataset)
+        if dataset is not None and dataset.events:
+            with phase("newest event of each user, item and time") as found:
+                done = publisher.read(EVENTS).where(sf.col("partition_date") <= sf.lit(request.partition_date()))
+                events = publisher.cache(newest_events(done, request.partition_date(), chosen.actions))
+                found["events"] = events.count()
+            if not found["events"]:
+                which = f" with the actions {', '.join(chosen.actions)} (sequences.actions)" if chosen.actions else ""
+                raise DataError(f"{request.dataset} has no events{which} up to {request.partition}")
         progress.update(1, 4, "k-core")
         with phase("k-core") as found:
             kept, sizes = k_core(events, chosen.user_core, chosen.item_core, chosen.max_core_iterations)
@@ -130,7 +142,7 @@ def run(request: StageRequest) -> StageReport:
         counts["titled_items"] = titled_items(kept, publisher.read(ITEMS), request.partition_date())
         counts |= publisher.warning_counts()
         handoffs = dict(publisher.handoffs)
-        content = day_content(reviews, publisher.read(ITEMS), request.partition_date())
+        content = day_content(reviews, publisher.read(ITEMS), request.partition_date(), done)
     progress.update(4, 4, f"{published.rows} histories")
     return StageReport(
         stage=STAGE,

@@ -8,7 +8,7 @@ from infra.home import here
 from infra.state import damaged, read_json, write_json
 from schemas.errors import DataError
 from schemas.names import dataset_name
-from schemas.spelling import Spelling
+from schemas.spelling import NONE, Spelling
 
 FORMATS = ("amazon-2014", "amazon-2018", "amazon-2023", "movielens", "columns")
 UNKNOWN_ITEMS = ("quarantine", "keep")
@@ -23,7 +23,10 @@ class Dataset:
         format: one of `FORMATS`; ``columns`` is a generic CSV or Parquet file with a column mapping.
         reviews: path or address of the review (or rating) file; ``{partition}`` in it is replaced by the day.
         items: path or address of the item file, or None where there is none.
+        events: path or address of a file of events (views, clicks, purchases), which the interactions are then made
+            of, in CSV or Parquet; None where they are made of the reviews.
         review_columns, item_columns: for ``columns``: our column name -> theirs.
+        event_columns, event_dates: our column name -> theirs in the event file, and how it writes dates.
         unknown_items: what happens to a review whose item has no metadata: ``quarantine`` it, or ``keep`` it
             and make an item without a title. With no item file at all it is always ``keep``.
         scale, dates, time_zone, decimal: for ``columns``: see `schemas.spelling.Spelling`.
@@ -35,8 +38,11 @@ class Dataset:
     format: str
     reviews: str
     items: str | None = None
+    events: str | None = None
     review_columns: Mapping[str, str] = field(default_factory=dict)
     item_columns: Mapping[str, str] = field(default_factory=dict)
+    event_columns: Mapping[str, str] = field(default_factory=dict)
+    event_dates: str = Spelling.dates
     unknown_items: str = "quarantine"
     scale: str = Spelling.scale
     dates: str = Spelling.dates
@@ -68,6 +74,11 @@ class Dataset:
         Raises:
             DataError: the data set has none.
         """
+        if self.events:
+            raise DataError(
+                f"{reader} needs ratings, and the interactions of data set {self.name} are made of events, which have "
+                f"none: {remedy}"
+            )
         if not self.spelling().rated:
             raise DataError(
                 f"{reader} needs ratings, and data set {self.name} is registered without (scale none): {remedy}"
@@ -76,6 +87,10 @@ class Dataset:
     def spelling(self) -> Spelling:
         """How ratings, numbers and dates are written in the files."""
         return Spelling(scale=self.scale, dates=self.dates, time_zone=self.time_zone, decimal=self.decimal)
+
+    def event_spelling(self) -> Spelling:
+        """How dates are written in the event file."""
+        return Spelling(scale=NONE, dates=self.event_dates, time_zone=self.time_zone)
 
     @classmethod
     def load(cls, folder: str | Path, name: str) -> "Dataset":
@@ -92,7 +107,7 @@ class Dataset:
         remedy = f"register the data set {name} again, which replaces the file"
         raw = read_json(path, remedy, dict)
         home = str(path.absolute().parent.parent)
-        places = {key: here(raw[key], home) for key in ("reviews", "items") if isinstance(raw.get(key), str)}
+        places = {key: here(raw[key], home) for key in ("reviews", "items", "events") if isinstance(raw.get(key), str)}
         try:
             return cls(**{**raw, **places})
         except TypeError as error:

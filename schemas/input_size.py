@@ -22,7 +22,7 @@ def input_bytes(request: StageRequest, datasets_dir: Path, tables: str) -> int |
     try:
         if request.stage == "ingest":
             dataset = Dataset.load(datasets_dir, request.dataset)
-            landing = (dataset.reviews, dataset.items)
+            landing = (dataset.reviews, dataset.items, dataset.events)
             addresses = [name.replace("{partition}", request.partition) for name in landing if name]
             addresses.append(f"{tables}/items")
         return sum(map(bytes_below, addresses))

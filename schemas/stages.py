@@ -93,24 +93,26 @@ _ROWS = (
         name="ingest",
         engine="spark",
         reads=("erasures",),
-        writes=("reviews", "items", QUARANTINE),
+        writes=("reviews", "items", "events", QUARANTINE),
         sections=("ingest",),
         doc="""
-Reads the day's landing files into **reviews** and **items**. A row that cannot be used goes to **quarantine**
-with its reason, a duplicate has a deterministic winner, and the counts add up to the lines read.
-Great Expectations gates both tables before a row is published.
+Reads the day's landing files into **reviews**, **items** and, where the data set has some, **events**. A row that
+cannot be used goes to **quarantine** with its reason, a duplicate has a deterministic winner, and the counts add up to
+the lines read. Great Expectations gates every table before a row is published. A day whose files and settings are those
+of its last ingest, and whose rows nobody touched since, is not read again: the report is that one, marked `reused`.
 """,
     ),
     Stage(
         name="sequences",
         engine="spark",
-        reads=("reviews", "items"),
+        reads=("reviews", "items", "events"),
         writes=("interactions", "sequences"),
         sections=("sequences",),
         snapshot=True,
         doc="""
-Filters by k-core and de-duplicates into **interactions**, then makes one ordered history per user in **sequences**,
-with leave-one-out and global-time split positions. Reports how much of the order comes from the tie rule.
+Filters reviews, or events where there are some, by k-core and de-duplicates them into **interactions**, then makes one
+ordered history per user in **sequences**, with leave-one-out and global-time split positions. Reports how much of the
+order comes from the tie rule.
 """,
     ),
     _language(

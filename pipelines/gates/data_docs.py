@@ -1,7 +1,9 @@
 """Data docs: pages that show every check of every table and partition and need nothing from outside."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from infra.errors import DamagedFile
 from infra.state import read_json, write_json
@@ -9,14 +11,25 @@ from pipelines.gates.result import GateResult
 from pipelines.pages.render import write_page
 
 
+def label(partition: Mapping[str, Any]) -> str:
+    """What the pages call a partition."""
+    return " ".join(str(value) for value in partition.values())
+
+
 def page_path(docs_dir: Path, result: GateResult) -> Path:
     """Where the page of a table and partition lies."""
-    return docs_dir / "tables" / f"{_file_name(result)}.html"
+    return docs_dir / "tables" / f"{_file_name(result.table, result.partition)}.html"
+
+
+def is_there(docs_dir: Path, table: str, partition: str) -> bool:
+    """Whether a gate has left its page and its record of a table and partition."""
+    name = _file_name(table, partition)
+    return (docs_dir / "tables" / f"{name}.html").exists() and (docs_dir / "results" / f"{name}.json").exists()
 
 
 def write(docs_dir: Path, result: GateResult) -> None:
     """Write the page of `result` and the index of all results; an earlier result of the partition is replaced."""
-    record = docs_dir / "results" / f"{_file_name(result)}.json"
+    record = docs_dir / "results" / f"{_file_name(result.table, result.partition)}.json"
     write_json(record, result.to_dict(), default=str)
     write_page(page_path(docs_dir, result), "table.html", result=result)
     write_index(docs_dir)
@@ -46,5 +59,5 @@ def read_record(path: Path) -> GateResult:
     return read_json(path, "delete it; a run of that partition makes it again", GateResult.from_dict)
 
 
-def _file_name(result: GateResult) -> str:
-    return f"{result.table}--{result.partition.replace('/', '-').replace(' ', '_')}"
+def _file_name(table: str, partition: str) -> str:
+    return f"{table}--{partition.replace('/', '-').replace(' ', '_')}"

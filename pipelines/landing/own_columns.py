@@ -1,4 +1,4 @@
-"""Our columns of reviews and items, and whether a file of any layout must have them."""
+"""Our columns of reviews, items and events, and whether a file of any layout must have them."""
 
 REVIEW_COLUMNS = {
     "user_id": True, "item_id": True, "rating": True, "reviewed_at": True,
@@ -7,5 +7,6 @@ REVIEW_COLUMNS = {
 ITEM_COLUMNS = {
     "item_id": True, "title": False, "brand": False, "categories": False, "price": False, "description": False,
 }  # fmt: skip
-USUAL_NAMES = {"reviewed_at": "timestamp"}
+EVENT_COLUMNS = {"user_id": True, "item_id": True, "action": True, "occurred_at": True, "context": False}
+USUAL_NAMES = {"reviewed_at": "timestamp", "occurred_at": "timestamp", "action": "event_type"}
 """What others call a column of ours, so that nobody has to say it."""

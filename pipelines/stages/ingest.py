@@ -6,7 +6,7 @@ off fails the gate. Rows of users who asked to be forgotten are counted and go n
 """
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal
 
 from infra.bounds import Bounded, Count, Share
@@ -66,12 +66,21 @@ class IngestSettings(Bounded):
 
 
 def run(request: StageRequest) -> StageReport:
-    """Refuse wrong settings while no engine is loaded; then run `pipelines.ingest`."""
-    ours = stage_settings(IngestSettings, STAGE, load_settings(), request)
+    """Refuse wrong settings while no engine is loaded; then run `pipelines.ingest`, where something changed."""
+    settings = load_settings()
+    ours = stage_settings(IngestSettings, STAGE, settings, request)
     ours.rules(request.partition_date())
-    from pipelines.ingest import run as work
+    from pipelines.ingested import IngestedDay
 
-    return work(request)
+    day = IngestedDay(settings, request, asdict(ours))
+    reads = day.reads()
+    report = day.report(reads)
+    if report is None:
+        from pipelines.ingest import run as work
+
+        report = work(request)
+        day.keep(reads, report)
+    return report
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ class SequenceSettings(Bounded):
     """How histories are made.
 
     Args:
+        actions: for data sets with events, which of them make an interaction, such as ``["purchase"]``; all when empty.
         user_core, item_core: least number of distinct items per user, and users per item; 1 switches one off.
         max_core_iterations: steps after which a k-core that still shrinks is an error.
         tie_rule: what orders events of the same time. ``hash`` (of user and item) is fixed and carries no
@@ -32,6 +33,7 @@ class SequenceSettings(Bounded):
 
     section: ClassVar[str] = STAGE
 
+    actions: tuple[str, ...] = ()
     user_core: Count = 5
     item_core: Count = 5
     max_core_iterations: Count = 100

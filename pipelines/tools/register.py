@@ -17,7 +17,7 @@ from infra.errors import UserError
 from infra.settings import load_settings
 from pipelines.landing import text_files
 from pipelines.landing.csv_rows import HEADER, SEPARATORS, Header, Layout, read_rows, shown
-from pipelines.landing.own_columns import ITEM_COLUMNS, REVIEW_COLUMNS, USUAL_NAMES
+from pipelines.landing.own_columns import EVENT_COLUMNS, ITEM_COLUMNS, REVIEW_COLUMNS, USUAL_NAMES
 from pipelines.landing.proposals import SAMPLED, Stated, evidence, proposed
 from pipelines.landing.sniff import csv_columns, is_parquet, refuse_array, sniff_format
 from schemas.dataset import FORMATS, UNKNOWN_ITEMS, Dataset
@@ -32,11 +32,14 @@ def register(
     name: str,
     reviews: str,
     items: str | None = None,
+    events: str | None = None,
     *,
     datasets_dir: Path,
     format: str = "auto",
     review_columns: Mapping[str, str] | None = None,
     item_columns: Mapping[str, str] | None = None,
+    event_columns: Mapping[str, str] | None = None,
+    event_dates: str | None = None,
     unknown_items: str | None = None,
     layout: Layout | None = None,
     stated: Stated | None = None,
@@ -45,9 +48,11 @@ def register(
     """Check the files, tell their format and save the registration.
 
     Args:
-        reviews, items: paths of files or of folders of parts, or addresses such as ``s3a://bucket/key``, which are
-            not looked into and need `format`. ``{partition}`` in them stands for the day.
+        reviews, items, events: paths of files or of folders of parts, or addresses such as ``s3a://bucket/key``, which
+            are not looked into and need `format`. ``{partition}`` in them stands for the day.
         format: one of `schemas.dataset.FORMATS`, or ``auto``.
+        event_columns, event_dates: of the event file, which is CSV or Parquet whatever `format` is; dates are proposed
+            from its first rows unless stated.
         unknown_items: ``quarantine`` (default with an item file) or ``keep`` (always without one).
         layout: how text files are written, where that is not UTF-8 with the separator that the header tells.
         stated: how ratings and dates are written, for ``columns``; what is not stated is proposed from the first rows.
@@ -62,7 +67,7 @@ def register(
     layout = layout or Layout()
     samples = {
         kind: _sample(Path(path))
-        for kind, path in (("reviews", reviews), ("items", items))
+        for kind, path in (("reviews", reviews), ("items", items), ("events", events))
         if path and "://" not in path
     }
     if format == "auto":
@@ -82,8 +87,14 @@ def register(
     elif any(columns):
         raise DataError(f"--columns and --item-columns go with --format columns, not {format}")
     if format.startswith("amazon"):
-        for sample in samples.values():
-            refuse_array(sample, layout)
+        for kind in samples.keys() - {"events"}:
+            refuse_array(samples[kind], layout)
+    done = dict(event_columns or {})
+    if events is None and (done or event_dates):
+        raise DataError("--event-columns and --event-dates go with --events")
+    if "events" in samples:
+        done = _mapping(samples["events"], done, EVENT_COLUMNS, "--event-columns", layout)
+        event_dates = _event_dates(samples["events"], done, event_dates, spelling.time_zone, tell, layout)
     dataset = Dataset(
         name=name,
         format=format,
@@ -91,6 +102,9 @@ def register(
         items=_absolute(items) if items else None,
         review_columns=columns[0],
         item_columns=columns[1],
+        events=_absolute(events) if events else None,
+        event_columns=done,
+        event_dates=event_dates or Spelling.dates,
         unknown_items=unknown_items or ("quarantine" if items else "keep"),
         encoding=layout.encoding,
         separator=layout.separator,
@@ -142,6 +156,23 @@ def _spelling(
     for line in evidence(rows, spelling, rating, date):
         tell(line)
     return spelling
+
+
+def _event_dates(
+    path: Path, mapping: Mapping[str, str], stated: str | None, zone: str, tell: Callable[[str], object], layout: Layout
+) -> str:
+    """How the event file writes dates, as `_spelling` tells it of reviews."""
+    names = [mapping["action"], mapping["occurred_at"]]
+    rows = _first_rows(path, names, layout)
+    try:
+        spelling = proposed(rows, Stated(scale=NONE, dates=stated, time_zone=zone), None, mapping["occurred_at"])
+    except DataError as error:
+        raise DataError(str(error).replace("--dates", "--event-dates")) from error
+    for line in evidence(rows, spelling, None, mapping["occurred_at"]):
+        tell(f"events: {line}")
+    found = sorted({row[mapping["action"]].strip()[:40] for row in rows})
+    tell(f"events: actions in the first rows: {', '.join(found[:10])}; sequences.actions says which count")
+    return spelling.dates
 
 
 def _first_rows(path: Path, columns: Sequence[str], layout: Layout) -> list[dict[str, str]]:
@@ -205,6 +236,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", required=True, help="lower case letters, digits, - and _")
     parser.add_argument("--reviews", required=True, help="review or rating file; {partition} stands for the day")
     parser.add_argument("--items", help="item file; without one, items have ids only")
+    parser.add_argument(
+        "--events", help="file of views, clicks or purchases (CSV, Parquet), of which interactions are then made"
+    )
     parser.add_argument("--format", default="auto", choices=("auto", *FORMATS))
     parser.add_argument(
         "--columns", type=parse_columns, default={}, help=f"OURS=THEIRS,... of {', '.join(REVIEW_COLUMNS)}"
@@ -212,6 +246,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--item-columns", type=parse_columns, default={}, help=f"OURS=THEIRS,... of {', '.join(ITEM_COLUMNS)}"
     )
+    parser.add_argument(
+        "--event-columns", type=parse_columns, default={}, help=f"OURS=THEIRS,... of {', '.join(EVENT_COLUMNS)}"
+    )
+    parser.add_argument("--event-dates", help="how the event file writes dates, as --dates; else proposed")
     parser.add_argument(
         "--encoding", default="utf-8", help="of text files, e.g. cp1252; a byte order mark wins over it"
     )
@@ -237,10 +275,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             given.name,
             given.reviews,
             given.items,
+            given.events,
             datasets_dir=load_settings().datasets_dir(),
             format=given.format,
             review_columns=given.columns,
             item_columns=given.item_columns,
+            event_columns=given.event_columns,
+            event_dates=given.event_dates,
             unknown_items=given.unknown_items,
             layout=layout,
             stated=Stated(scale=given.scale, dates=given.dates, time_zone=given.time_zone, decimal=given.decimal),
@@ -249,7 +290,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         parser.error(str(error))
     sys.stdout.write(
-        f"registered {dataset.name}: {dataset.format}, {dataset.reviews}, items {dataset.items or 'none'}\n"
+        f"registered {dataset.name}: {dataset.format}, {dataset.reviews}, items {dataset.items or 'none'}, "
+        f"events {dataset.events or 'none'}\n"
     )
 
 

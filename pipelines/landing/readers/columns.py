@@ -8,9 +8,10 @@ from pyspark.sql import functions as sf
 from pyspark.sql.types import ArrayType, StringType
 
 from pipelines.landing.csv_rows import Layout
-from pipelines.landing.own_columns import ITEM_COLUMNS, REVIEW_COLUMNS
+from pipelines.landing.own_columns import EVENT_COLUMNS, ITEM_COLUMNS, REVIEW_COLUMNS
 from pipelines.landing.readers import parquet, values
 from pipelines.landing.readers.placed import (
+    EVENT_FIELDS,
     ITEM_FIELDS,
     PLACE,
     RAW_CHARS,
@@ -97,6 +98,30 @@ def read_items(
         "unread": sf.lit(None).cast("string"),
     }
     return Landed(landed.frame.withColumns(columns).select(*PLACE, *ITEM_FIELDS), landed.lines)
+
+
+def read_events(
+    spark: SparkSession,
+    path: str,
+    mapping: Mapping[str, str],
+    max_line_bytes: int,
+    spelling: Spelling,
+    layout: Layout | None = None,
+) -> Landed:
+    """Every record of an event file.
+
+    Raises:
+        DataError: a mapped column is not in the file.
+    """
+    landed = _load(spark, path, mapping, EVENT_COLUMNS, max_line_bytes, layout)
+    frame = landed.frame.withColumn("_at", values.moment(sf.col("occurred_at"), spelling))
+    wrong, found = values.wrong_date(sf.col("occurred_at"), sf.col("_at"), spelling)
+    detail = sf.replace(found["detail"], sf.lit("--dates"), sf.lit("--event-dates"))
+    found = first_problem((wrong, problem("bad_date", detail)))
+    frame = frame.withColumn("problem", sf.coalesce("problem", found)).withColumns(
+        {"date_raw": sf.col("occurred_at"), "occurred_at": sf.col("_at")}
+    )
+    return Landed(frame.select(*PLACE, *EVENT_FIELDS), landed.lines)
 
 
 def _load(

@@ -19,6 +19,7 @@ PLACE = ("source_file", "source_line", "source_lines", "raw", "problem")
 REVIEW_FIELDS = (
     "user_id", "item_id", "rating", "reviewed_at", "date_raw", "title", "text", "verified", "helpful_votes",
 )  # fmt: skip
+EVENT_FIELDS = ("user_id", "item_id", "action", "occurred_at", "date_raw", "context")
 # unread: what could not be read of a row that is kept all the same.
 ITEM_FIELDS = ("item_id", "title", "brand", "categories", "price", "description", "unread")
 RAW_CHARS = 2000
