@@ -1,4 +1,4 @@
-"""Ingest: landing files of a day into `reviews` and `items`, and every refused line into `quarantine`.
+"""Ingest: landing files of a day into `reviews`, `items` and `events`, and every refused line into `quarantine`.
 
 Nothing is lost. Rows read = ingested + quarantined + duplicates + those of erased users, and the lines of the files,
 counted apart from them, are those of the rows (a quoted text may have several), headers and blank lines: a sum that is
