@@ -59,9 +59,11 @@ class IngestedDay:
         """A digest of everything that decides what an ingest of the day gives; None where it cannot be told.
 
         Raises:
-            DataError: the data set is not registered, or a landing file is not there.
+            DataError: a landing file is not there.
         """
-        dataset = Dataset.load(self.settings.datasets_dir(), self.request.dataset)
+        dataset = Dataset.find(self.settings.datasets_dir(), self.request.dataset)
+        if dataset is None:
+            return None
         landed = {}
         for pattern in filter(None, (dataset.reviews, dataset.items, dataset.events)):
             path = landing_path(pattern, self.request.partition, dataset.name)
