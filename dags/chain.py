@@ -1,11 +1,9 @@
 """The stages of the chain, as tasks. Both DAGs are made of these."""
 
-import datetime as dt
 from dataclasses import replace
 
-from airflow.sdk import DAG, BaseOperator, Param
+from airflow.sdk import DAG, BaseOperator, Param, TaskGroup
 
-from dags.alerts import TASK_CALLBACKS
 from dags.operators.ray_stage import RayStageOperator
 from dags.operators.spark_stage import SparkStageOperator
 from dags.operators.stages import STANDS_IN, StageTask
@@ -13,18 +11,6 @@ from infra.settings import load_settings
 from schemas.names import DATASET_PATTERN, DAY_PATTERN, LONGEST
 from schemas.recipes import Kind, of_kind
 from schemas.stages import STAGES
-
-POOL = "heavy"
-"""Airflow pool for stages that want a whole machine: one slot on a laptop, more on a cluster."""
-
-DEFAULT_ARGS = {
-    "owner": "penchant",
-    "retries": 2,
-    "retry_delay": dt.timedelta(seconds=15),
-    "execution_timeout": dt.timedelta(hours=3),
-    "pool": POOL,
-    **TASK_CALLBACKS,
-}
 
 DATASET = Param(
     "planted-world",
@@ -125,23 +111,39 @@ LANGUAGE = tuple(
 )
 MODEL = (ITEM_VECTORS, SEMANTIC_IDS, TRAIN_RECOMMENDER, EVALUATE, REGISTER)
 STEERING = (TEXT_VECTORS, REVIEW_SENTIMENTS, PREFERENCE_BENCHMARK, STEERABILITY)
+GROUPS = {
+    "data": (INGEST, SEQUENCES),
+    "language": LANGUAGE,
+    "items": (ITEM_VECTORS, CONTINUATION, APPEND_ITEMS, SEMANTIC_IDS),
+    "steering": (TEXT_VECTORS, REVIEW_SENTIMENTS, PREFERENCE_BENCHMARK),
+    "model": (TRAIN_RECOMMENDER, TRAIN_BASELINE, EVALUATE, STEERABILITY),
+    "release": (REGISTER, RECOMMENDATIONS),
+}
+"""Tasks that the graph of a run shows as one."""
 
 
-def make_tasks(*stages: StageTask, source: str = "") -> dict[str, BaseOperator]:
+def make_tasks(*stages: StageTask, source: str = "", grouped: bool = False) -> dict[str, BaseOperator]:
     """Make a task of each stage and wire each to those that come before it.
 
     Args:
         stages: in any order; call inside a ``with DAG``.
+        grouped: show those of one of `GROUPS` as one; ids of tasks stay as they are.
         source: `INPUTS` where that task stands for every earlier stage that is not among `stages`.
 
     Returns:
         Tasks by id.
     """
+    groups = {name: TaskGroup(name, prefix_group_id=False) for name in GROUPS} if grouped else {}
+    group_of = {stage.task_id: groups[name] for name in groups for stage in GROUPS[name]}
     tasks: dict[str, BaseOperator] = {}
     for stage in stages:
         operator = SparkStageOperator if stage.row.engine == "spark" else RayStageOperator
         tasks[stage.task_id] = operator(
-            task_id=stage.task_id, stage=reading_from(stage, source), doc_md=stage.doc, trigger_rule="none_failed"
+            task_id=stage.task_id,
+            stage=reading_from(stage, source),
+            doc_md=stage.doc,
+            trigger_rule="none_failed",
+            task_group=group_of.get(stage.task_id),
         )
     for stage in stages:
         for before in stage.before():

@@ -18,25 +18,19 @@ data docs (*clean-up ...*). Overrides: `{"clean_up.keep_versions": 5, "clean_up.
 keep their numbers until somebody with access to the database runs `mlflow gc --older-than 30d`.
 """
 
-import datetime as dt
+from airflow.sdk import Param
 
-from airflow.sdk import DAG, CronDataIntervalTimetable, Param
-
-from dags.chain import CLEAN_UP, DATASET, DEFAULT_ARGS, OVERRIDES, make_tasks
+from dags.airflow_dag import new_dag
+from dags.chain import CLEAN_UP, DATASET, OVERRIDES, make_tasks
 from dags.prepared import this_run
 from dags.turns import turn
 
-with DAG(
-    dag_id="clean_up",
-    dag_display_name="Clean up",
-    description="Weekly: remove old versions, checkpoints and table history that no kept version needs",
-    doc_md=__doc__,
-    schedule=CronDataIntervalTimetable("0 5 * * 0", timezone="UTC"),
-    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
-    params={
+with new_dag(
+    "clean_up",
+    "Clean up",
+    "Weekly: remove old versions, checkpoints and table history that no kept version needs",
+    __doc__,
+    {
         "dataset": DATASET,
         "dry_run": Param(
             False,
@@ -46,6 +40,8 @@ with DAG(
         ),
         "overrides": OVERRIDES,
     },
-    tags=["penchant", "weekly", "impact:high"],
+    every="weekly",
+    cron="0 5 * * 0",
+    impact="high",
 ) as dag:
     turn() >> this_run() >> make_tasks(CLEAN_UP)["clean_up"]

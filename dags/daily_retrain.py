@@ -24,18 +24,14 @@ gate names the expectation and shows example rows; the data docs page has the re
 experiment *penchant/&lt;data set&gt;/days*, is there for failed and skipped days, too.
 """
 
-import datetime as dt
 from dataclasses import replace
 
-from airflow.sdk import DAG, CronDataIntervalTimetable
-
-from dags.alerts import watched
+from dags.airflow_dag import new_dag
 from dags.branching import changes, choose_codebook, measure_steering
 from dags.chain import (
     APPEND_ITEMS,
     CONTINUATION,
     DATASET,
-    DEFAULT_ARGS,
     GENERATION,
     INGEST,
     ITEM_VECTORS,
@@ -58,17 +54,12 @@ from dags.chain import (
 from dags.prepared import champion
 from dags.turns import turn
 
-with DAG(
-    dag_id="daily_retrain",
-    dag_display_name="Daily retrain",
-    description="Raw reviews in, registered model and recommendations out, one partition a day",
-    doc_md=__doc__,
-    schedule=CronDataIntervalTimetable("0 3 * * *", timezone="UTC"),
-    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
-    params={
+with new_dag(
+    "daily_retrain",
+    "Daily retrain",
+    "Raw reviews in, registered model and recommendations out, one partition a day",
+    __doc__,
+    {
         "dataset": DATASET,
         "partition": PARTITION,
         "tokenizer": TOKENIZER,
@@ -78,12 +69,15 @@ with DAG(
         "leave_out": LEAVE_OUT,
         MEASURED: MEASURE_STEERING,
     },
-    tags=["penchant", "daily", "impact:high"],
-    **watched(deadline=True),
+    every="daily",
+    cron="0 3 * * *",
+    impact="high",
+    deadline=True,
 ) as dag:
     model = [replace(stage, unless=MEASURED) if stage is ITEM_VECTORS else stage for stage in MODEL]
     tasks = make_tasks(
-        INGEST, SEQUENCES, *LANGUAGE, *model, *STEERING, CONTINUATION, APPEND_ITEMS, TRAIN_BASELINE, RECOMMENDATIONS
+        *(INGEST, SEQUENCES, *LANGUAGE, *model, *STEERING, CONTINUATION, APPEND_ITEMS, TRAIN_BASELINE, RECOMMENDATIONS),
+        grouped=True,
     )
     turn() >> tasks["ingest"]
     changed = changes()
@@ -92,6 +86,8 @@ with DAG(
         if task.task_id not in ("ingest", "sequences") and task.upstream_task_ids <= {"ingest", "sequences"}:
             changed >> task
     changed >> measure_steering() >> [tasks[stage.task_id] for stage in STEERING]
-    tasks["continuation"] >> choose_codebook() >> [tasks["append_items"], tasks["semantic_ids"]]
-    tasks["train_recommender"] >> champion() >> [tasks["evaluate"], tasks["steerability"]]
+    choice = choose_codebook.override(task_group=tasks["continuation"].task_group)()
+    tasks["continuation"] >> choice >> [tasks["append_items"], tasks["semantic_ids"]]
+    reigning = champion.override(task_group=tasks["evaluate"].task_group)()
+    tasks["train_recommender"] >> reigning >> [tasks["evaluate"], tasks["steerability"]]
     report_on(dag)

@@ -16,25 +16,18 @@ must not run meanwhile. Rerunning is safe: it finishes what a crash left and els
 nothing.
 """
 
-import datetime as dt
+from airflow.sdk import Param
 
-from airflow.sdk import DAG, Param
-
-from dags.alerts import watched
-from dags.chain import DATASET, DEFAULT_ARGS, ERASURE, GENERATION, OVERRIDES, PARTITION, make_tasks
+from dags.airflow_dag import new_dag
+from dags.chain import DATASET, ERASURE, GENERATION, OVERRIDES, PARTITION, make_tasks
 from dags.turns import turn
 
-with DAG(
-    dag_id="erase_users",
-    dag_display_name="Erase users",
-    description="Ad hoc: forget users in every table of a data set, with a proof",
-    doc_md=__doc__,
-    schedule=None,
-    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
-    params={
+with new_dag(
+    "erase_users",
+    "Erase users",
+    "Ad hoc: forget users in every table of a data set, with a proof",
+    __doc__,
+    {
         "dataset": DATASET,
         "partition": PARTITION,
         "users": Param(
@@ -47,7 +40,6 @@ with DAG(
         "overrides": OVERRIDES,
         "generation": GENERATION,
     },
-    tags=["penchant", "ad hoc", "impact:high"],
-    **watched(),
+    impact="high",
 ) as dag:
     turn() >> make_tasks(ERASURE)["erasure"]

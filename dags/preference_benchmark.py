@@ -15,15 +15,13 @@ MLflow runs *steering ...* with tables, plots and a page of examples, tags on th
 **Rerunning is safe**: nothing is encoded, built or asked twice. New preferences extend the benchmark.
 """
 
-import datetime as dt
 from dataclasses import replace
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import Param
 
-from dags.alerts import watched
+from dags.airflow_dag import new_dag
 from dags.chain import (
     DATASET,
-    DEFAULT_ARGS,
     GENERATION,
     ITEM_VECTORS,
     OVERRIDES,
@@ -34,17 +32,12 @@ from dags.chain import (
 from dags.prepared import inputs, versions
 from dags.turns import turn
 
-with DAG(
-    dag_id="preference_benchmark",
-    dag_display_name="Preference benchmark",
-    description="Ad hoc: the five axes of preference discerning, for any registered version",
-    doc_md=__doc__,
-    schedule=None,
-    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
-    params={
+with new_dag(
+    "preference_benchmark",
+    "Preference benchmark",
+    "Ad hoc: the five axes of preference discerning, for any registered version",
+    __doc__,
+    {
         "dataset": DATASET,
         "partition": PARTITION,
         "models": Param(
@@ -57,8 +50,6 @@ with DAG(
         "generation": GENERATION,
         "overrides": OVERRIDES,
     },
-    tags=["penchant", "ad hoc", "impact:low"],
-    **watched(),
 ) as dag:
     prepared = inputs()
     vectors = replace(ITEM_VECTORS, only_for=())

@@ -10,25 +10,18 @@ changes nothing and says so. The same from a shell:
 `penchant rollback --dataset shop --to 12 --reason ...`.
 """
 
-import datetime as dt
+from airflow.sdk import Param
 
-from airflow.sdk import DAG, Param
-
-from dags.alerts import watched
-from dags.chain import DATASET, DEFAULT_ARGS, ROLLBACK, make_tasks
+from dags.airflow_dag import new_dag
+from dags.chain import DATASET, ROLLBACK, make_tasks
 from dags.prepared import target
 
-with DAG(
-    dag_id="rollback",
-    dag_display_name="Roll back the champion",
-    description="Ad hoc: make an earlier model version champion again",
-    doc_md=__doc__,
-    schedule=None,
-    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
-    params={
+with new_dag(
+    "rollback",
+    "Roll back the champion",
+    "Ad hoc: make an earlier model version champion again",
+    __doc__,
+    {
         "dataset": DATASET,
         "version": Param(
             None,
@@ -45,7 +38,6 @@ with DAG(
             description="Why, for those who find it in the registry.",
         ),
     },
-    tags=["penchant", "ad hoc", "impact:high"],
-    **watched(),
+    impact="high",
 ) as dag:
     target() >> make_tasks(ROLLBACK)["rollback"]

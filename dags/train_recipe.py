@@ -7,14 +7,11 @@ model. Its model becomes a registered version with the alias `challenger`, and `
 Stages whose work is already done (item vectors, a codebook with the same settings) are found and not done again.
 """
 
-import datetime as dt
+from airflow.sdk import Param
 
-from airflow.sdk import DAG, Param
-
-from dags.alerts import watched
+from dags.airflow_dag import new_dag
 from dags.chain import (
     DATASET,
-    DEFAULT_ARGS,
     GENERATION,
     MODEL,
     OVERRIDES,
@@ -26,17 +23,12 @@ from dags.chain import (
 from dags.prepared import champion, inputs
 from dags.turns import turn
 
-with DAG(
-    dag_id="train_recipe",
-    dag_display_name="Train a recipe",
-    description="Ad hoc: train one recommender on a prepared partition, evaluate and register it",
-    doc_md=__doc__,
-    schedule=None,
-    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-    catchup=False,
-    max_active_runs=4,
-    default_args=DEFAULT_ARGS,
-    params={
+with new_dag(
+    "train_recipe",
+    "Train a recipe",
+    "Ad hoc: train one recommender on a prepared partition, evaluate and register it",
+    __doc__,
+    {
         "dataset": DATASET,
         "partition": PARTITION,
         "tokenizer": TOKENIZER,
@@ -51,8 +43,7 @@ with DAG(
         "generation": GENERATION,
         "overrides": OVERRIDES,
     },
-    tags=["penchant", "ad hoc", "impact:low"],
-    **watched(),
+    max_active_runs=4,
 ) as dag:
     prepared = inputs()
     turn() >> prepared

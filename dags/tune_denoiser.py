@@ -8,27 +8,16 @@ The adapter is in PEFT's format, in the task's MLflow run. Serve it beside its b
 that takes adapters, and name it in `llm.model`.
 """
 
-import datetime as dt
-
-from airflow.sdk import DAG
-
-from dags.alerts import watched
-from dags.chain import DATASET, DEFAULT_ARGS, GENERATION, OVERRIDES, PARTITION, TUNE_DENOISER, make_tasks
+from dags.airflow_dag import new_dag
+from dags.chain import DATASET, GENERATION, OVERRIDES, PARTITION, TUNE_DENOISER, make_tasks
 from dags.prepared import inputs
 from dags.turns import turn
 
-with DAG(
-    dag_id="tune_denoiser",
-    dag_display_name="Tune the denoiser",
-    description="Ad hoc: LoRA tuning of the model that names noise in histories",
-    doc_md=__doc__,
-    schedule=None,
-    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS,
-    params={"dataset": DATASET, "partition": PARTITION, "generation": GENERATION, "overrides": OVERRIDES},
-    tags=["penchant", "ad hoc", "impact:low"],
-    **watched(),
+with new_dag(
+    "tune_denoiser",
+    "Tune the denoiser",
+    "Ad hoc: LoRA tuning of the model that names noise in histories",
+    __doc__,
+    {"dataset": DATASET, "partition": PARTITION, "generation": GENERATION, "overrides": OVERRIDES},
 ) as dag:
     turn() >> inputs() >> make_tasks(TUNE_DENOISER, source="inputs")["tune_denoiser"]

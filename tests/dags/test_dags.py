@@ -126,6 +126,28 @@ def test_the_report_waits_for_every_task_runs_in_any_case_and_hides_no_failure(d
     assert all("recommendations" in dag.get_task(name).get_flat_relative_ids() for name in others - last)
 
 
+def test_the_graph_of_a_day_shows_groups_and_tasks_keep_their_names(dags):
+    dag = dags["daily_retrain"]
+    groups = {name: set(dag.task_group_dict[name].children) for name in dag.task_group_dict if name}
+    assert set(groups) == {"data", "language", "items", "steering", "model", "release"}
+    assert groups["language"] == {"preferences", "review_summaries", "denoised_sequences"}
+    assert groups["release"] == {"register", "recommendations"}
+    assert {name for group in groups.values() for name in group} <= set(dag.task_ids)
+
+
+def test_somebody_is_told_of_failures_of_every_dag(python, airflow_home):
+    code = f"""
+import os
+os.environ |= {{"AIRFLOW_HOME": {str(airflow_home)!r}, "PENCHANT_ALERTS__WEBHOOK_URL": "http://127.0.0.1:1/tell"}}
+from pathlib import Path
+from airflow.dag_processing.dagbag import DagBag
+from infra.settings import REPOSITORY
+bag = DagBag(str(REPOSITORY / "dags"))
+print("found", len(bag.dags), sorted(n for n, dag in bag.dags.items() if not dag.has_on_failure_callback))
+"""
+    assert python(code).splitlines()[-1] == f"found {len(DAGS)} []"
+
+
 def test_every_failed_task_leaves_its_message(dags):
     from dags.alerts import forget_failure, note_failure
 

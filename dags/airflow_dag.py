@@ -1,0 +1,58 @@
+"""What all DAGs have in common: owner, retries, alerts, documentation, and how they start."""
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from airflow.sdk import DAG, CronDataIntervalTimetable
+
+from dags.alerts import TASK_CALLBACKS, watched
+
+POOL = "heavy"
+"""Airflow pool for stages that want a whole machine: one slot on a laptop, more on a cluster."""
+
+DEFAULT_ARGS = {
+    "owner": "penchant",
+    "retries": 2,
+    "retry_delay": dt.timedelta(seconds=15),
+    "execution_timeout": dt.timedelta(hours=3),
+    "pool": POOL,
+    **TASK_CALLBACKS,
+}
+
+
+def new_dag(
+    dag_id: str,
+    title: str,
+    description: str,
+    doc: str | None,
+    params: Mapping[str, Any],
+    *,
+    every: Literal["daily", "weekly", "ad hoc"] = "ad hoc",
+    cron: str | None = None,
+    impact: Literal["low", "high"] = "low",
+    max_active_runs: int = 1,
+    deadline: bool = False,
+) -> DAG:
+    """A DAG whose failures are told, to be filled in a ``with`` statement.
+
+    Args:
+        doc: Markdown for its page: the documentation of the module.
+        every: how often it runs, as a tag; `cron` says when, in UTC.
+        impact: what a failure does to production, as a tag.
+        deadline: late runs are told, too.
+    """
+    return DAG(
+        dag_id=dag_id,
+        dag_display_name=title,
+        description=description,
+        doc_md=doc,
+        schedule=CronDataIntervalTimetable(cron, timezone="UTC") if cron else None,
+        start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+        catchup=False,
+        max_active_runs=max_active_runs,
+        default_args=DEFAULT_ARGS,
+        params=dict(params),
+        tags=["penchant", every, f"impact:{impact}"],
+        **watched(deadline=deadline),
+    )
