@@ -97,7 +97,9 @@ class IngestedDay:
         handoffs = {}
         for table in self._tables():
             uri = self._uri(table)
-            if check_log(uri) and self._left(table) == record["left"][table.name] and self._shown(table):
+            check_log(uri)
+            there = newest_version(uri) >= 0 and self._left(table) == record["left"][table.name]
+            if there and self._shown(table):
                 check_files(uri, record["left"][table.name])
                 handoffs[table.name] = Handoff(
                     table=table.name,

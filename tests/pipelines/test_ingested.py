@@ -61,7 +61,8 @@ class World:
         uri = self.settings.table_uri("shop", table.name)
         rows = pa.Table.from_pylist([row], table.arrow_schema())
         write_deltalake(uri, rows, mode="append", partition_by=list(table.partition_by) or None)
-        seal_table(uri)
+        if table is not QUARANTINE:  # as a table that nothing was written to
+            seal_table(uri)
 
     def day(self, generation: int = 0, **chosen: Any) -> IngestedDay:
         request = StageRequest(stage="ingest", dataset="shop", partition=DAY, generation=generation)
