@@ -23,6 +23,8 @@ class Stage:
     Args:
         doc: what it does, in Markdown; the first sentence stands alone in lists.
         reads: tables of other stages, in the order of the data; the stages that make them come first.
+        if_words: those of `reads` that count only where words move the lists: the steering layer is on, or the recipe
+            reads preferences.
         writes: tables; the first stage that writes one is its maker. Each is described in ``schemas/<table>.py``.
         after: stages that come first although no table of theirs is read.
         sections: of ``[stages.*]`` in the profile, `RECIPE` for the recipe's.
@@ -39,6 +41,7 @@ class Stage:
     engine: Literal["spark", "ray"]
     doc: str
     reads: tuple[str, ...] = ()
+    if_words: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
@@ -274,6 +277,7 @@ registry.
             "measurements",
             "preference_evaluations",
         ),
+        if_words=("review_summaries",),
         sections=("promotion",),
         told=("changes.work", "semantic_ids.codebook", "train_recommender", "train_baseline", "evaluate"),
         doc="""
@@ -287,6 +291,7 @@ and says why. The card says each number and its bar. The same work never makes a
         name="recommendations",
         engine="ray",
         reads=("items", "sequences", "preferences", "review_summaries"),
+        if_words=("review_summaries",),
         writes=("recommendations",),
         sections=("recommendations",),
         told=("register.model_name", "register.version"),
@@ -354,3 +359,9 @@ TABLE_NAMES = tuple(dict.fromkeys(name for stage in _ROWS for name in stage.writ
 def maker_of(table: str) -> str:
     """Name of the stage that makes `table`; of a table that is none, its own name."""
     return next((stage.name for stage in _ROWS if table in stage.writes), table)
+
+
+def only_words_read(stage: Stage) -> bool:
+    """Whether other stages read what `stage` makes only where words move the lists."""
+    read = [(row, table) for row in _ROWS for table in row.reads if row is not stage and maker_of(table) == stage.name]
+    return bool(read) and all(table in row.if_words for row, table in read)

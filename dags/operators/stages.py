@@ -18,7 +18,7 @@ from schemas.addresses import read_text, remove
 from schemas.handoff import StageReport, error_uri, read_report, write_report
 from schemas.recipes import RECIPES, given_settings
 from schemas.stage_request import StageRequest
-from schemas.stages import STAGES, Stage, maker_of
+from schemas.stages import STAGES, Stage, maker_of, only_words_read
 
 STANDS_IN = {"semantic_ids": "append_items"}
 """Tasks on another branch whose result is read where the first one was skipped."""
@@ -208,7 +208,7 @@ def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
     """Skip a task that the run's parameters do not ask for.
 
     Raises:
-        AirflowSkipException: ``leave_out`` names it, or the recommender has no use for it.
+        AirflowSkipException: ``leave_out`` names it, or nothing in the run has a use for it.
     """
     params = context["params"]
     if stage.task_id in (params.get("leave_out") or ()):
@@ -216,6 +216,16 @@ def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
     wanted = bool(stage.unless) and params[stage.unless]
     if stage.only_for and not wanted and not RECIPES[params["recommender"]].tables() & {*stage.only_for}:
         raise AirflowSkipException(f"{params['recommender']} does not need {' or '.join(stage.only_for)}")
+    if only_words_read(stage.row) and not _reads_words(params, load_settings()):
+        raise AirflowSkipException(f"steering.enabled is off, and {params['recommender']} reads no words of users")
+
+
+def _reads_words(params: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether what users said moves the lists of a run's recommender."""
+    overrides, recipe = overrides_of(params), params["recommender"]
+    given = given_settings(recipe, settings.stages.get(recipe, {}), overrides)
+    layer = overrides.get("steering.enabled", settings.stages.get("steering", {}).get("enabled", True))
+    return bool(layer) or bool({"preferences", "review_summaries"} & RECIPES[recipe].tables(given))
 
 
 def forget_error(request: StageRequest) -> None:

@@ -227,3 +227,28 @@ def test_a_form_takes_no_name_that_the_stages_refuse(airflow_home):
     for wrong in ("20260131", "2026-W05-6", "2026-02-30"):
         with pytest.raises(ParamValidationError):
             PARTITION.resolve(wrong)
+
+
+@pytest.mark.parametrize(
+    ("recommender", "overrides", "asked"),
+    [
+        ("sasrec", {}, True),
+        ("sasrec", {"steering.enabled": False}, False),
+        ("mendertok", {"steering.enabled": False}, True),
+    ],
+)
+def test_what_only_words_need_is_not_asked_for_where_words_move_nothing(airflow_home, recommender, overrides, asked):
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from dags import chain
+    from dags.operators.stages import skip_unless_wanted
+
+    context = {"params": {"recommender": recommender, "overrides": overrides}}
+    skipped = set()
+    for task in chain.LANGUAGE:
+        try:
+            skip_unless_wanted(task, context)
+        except AirflowSkipException as reason:
+            assert "steering.enabled" in str(reason)
+            skipped.add(task.task_id)
+    assert skipped == (set() if asked else {"review_summaries"})

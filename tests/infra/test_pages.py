@@ -15,7 +15,7 @@ from schemas.recipes import RECIPES
 from schemas.sections import SECTIONS
 from schemas.stages import RECIPE, STAGES
 
-PAGES = [*pages.pages(), REPOSITORY / "GLOSSARY.md", REPOSITORY / "tests" / "README.md"]
+PAGES = [*pages.pages(), REPOSITORY / "schemas" / "GLOSSARY.md", REPOSITORY / "tests" / "README.md"]
 NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 
 
