@@ -248,7 +248,6 @@ def test_what_only_words_need_is_not_asked_for_where_words_move_nothing(airflow_
     for task in chain.LANGUAGE:
         try:
             skip_unless_wanted(task, context)
-        except AirflowSkipException as reason:
-            assert "steering.enabled" in str(reason)
+        except AirflowSkipException:
             skipped.add(task.task_id)
     assert skipped == (set() if asked else {"review_summaries"})
