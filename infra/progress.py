@@ -47,6 +47,16 @@ def speak_for(stage: str) -> None:
 
 
 @contextmanager
+def speaking_for(stage: str) -> Iterator[None]:
+    """`speak_for` inside this context only: the process may run other work afterwards."""
+    speak_for(stage)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(_printed)
+
+
+@contextmanager
 def phase(what: str) -> Iterator[dict[str, int | float]]:
     """Log that a phase begins, and how it ended.
 

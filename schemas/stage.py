@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from infra.errors import UserError
-from infra.progress import LOGGER, speak_for
+from infra.progress import LOGGER, speaking_for
 from schemas.addresses import write_text
 from schemas.errors import bounded
 from schemas.handoff import StageReport, error_uri, write_report
@@ -37,8 +37,14 @@ def run_stage(
 
     Own work begins when `work` calls `engine_is_ready`, or when it is called where it never does.
     """
+    with speaking_for(stage):
+        return _run(stage, description, work, argv)
+
+
+def _run(
+    stage: str, description: str, work: Callable[[StageRequest], StageReport], argv: Sequence[str] | None
+) -> StageReport:
     called = time.time()
-    speak_for(stage)
     _ready_at.clear()
     request = None
     try:

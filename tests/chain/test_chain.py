@@ -50,8 +50,8 @@ BENCHMARK = {
     "steering_probes",
     "preference_evaluations",
 }
-MADE = {  # item_descriptions is off unless a profile asks, and nobody asks to be erased
-    name: contract for name, contract in TABLES.items() if name not in ("item_descriptions", "erasures")
+MADE = {  # item_descriptions is off unless a profile asks, nobody asks to be erased, and the feed has no events
+    name: contract for name, contract in TABLES.items() if name not in ("item_descriptions", "erasures", "events")
 }
 
 

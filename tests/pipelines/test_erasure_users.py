@@ -35,7 +35,7 @@ def test_a_file_that_is_not_there_is_no_id(users: list[str], capsys: pytest.Capt
 def test_ids_on_the_command_line_are_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(erasure, "run", lambda request: asked.append(request) or _stop())
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="far enough"):
         erasure.main(["--dataset=shop", "--users", "jane.doe", "j@shop.example", "7"])
     assert asked[0].overrides == {"erasure.users": ["jane.doe", "j@shop.example", "7"]}
 

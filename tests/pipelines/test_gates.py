@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def test_failed_gate_leaves_nothing_to_read_and_a_mended_rerun_publishes(
 
 def test_reads_are_at_the_version_of_the_request(spark: SparkSession, settings: Settings) -> None:
     frame = reviews(spark).select("user_id", "item_id", sf.col("reviewed_at").alias("occurred_at"), "rating")
-    with Publisher(spark, settings, REQUEST) as publisher:
+    with Publisher(spark, settings, replace(REQUEST, stage="sequences")) as publisher:
         first: Handoff = publisher.publish(frame, INTERACTIONS)
         publisher.publish(frame.limit(4), INTERACTIONS)
         assert publisher.read(INTERACTIONS).count() == 4

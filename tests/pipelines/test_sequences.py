@@ -131,9 +131,9 @@ def test_order_report_sees_ties_and_sorted_files(spark: SparkSession) -> None:
     ("override", "message"),
     [
         ({"tie_rule": "random"}, "sequences.tie_rule: Input should be 'hash', 'item_id' or 'source_line'"),
-        ({"valid_quantile": 0.95}, "0 < valid_quantile < test_quantile < 1 does not hold"),
+        ({"valid_quantile": 0.95}, "sequences.valid_quantile is 0.95, but must be below sequences.test_quantile, 0.9"),
         ({"user_core": 0}, "user_core is 0, but must be at least 1"),
-        ({"max_length": 2}, "max_length 2 is under 3"),
+        ({"max_length": 2}, "sequences.max_length is 2, but must be at least 3"),
     ],
 )
 def test_bad_settings_are_named(override: dict, message: str) -> None:

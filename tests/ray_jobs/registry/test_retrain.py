@@ -70,7 +70,13 @@ def test_the_record_is_complete(world):
     assert made.inputs["items"].rows == 60
     assert set(made.environment["libraries"]) >= {"python", "torch", "numpy", "ray"}
     assert made.ray["workers"] == world.settings.ray.workers
-    assert made.training_data == {"corrections": "none", "split": "last", "ties": "as_is", "ties_seed": "0"}
+    assert made.training_data == {
+        "catalogue": "interacted",
+        "corrections": "none",
+        "split": "last",
+        "ties": "as_is",
+        "ties_seed": "0",
+    }
     assert made.evaluation == asdict(EvaluateSettings())
     assert provenance.gone(client, made) == []
     then = {**made.environment, "git_revision": "f" * 40, "machine": "abacus"}
