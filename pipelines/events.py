@@ -60,7 +60,7 @@ def check_events(landed: Landed, rules: ReviewRules, known_items: DataFrame | No
 
 
 def winners(checked: DataFrame) -> DataFrame:
-    """The rows of `checked` that go into the table."""
+    """The rows of `checked` to publish: valid, and the first of its copies."""
     columns = [name for name in EVENTS.column_names() if name != "partition_date"]
     return checked.where(sf.col("copy") == 1).withColumn("source", sf.col("source_file")).select(columns)
 

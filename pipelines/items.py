@@ -102,7 +102,7 @@ def check_items(landed: Landed, description_words: int, max_text_chars: int = MA
 
 
 def winners(checked: DataFrame) -> DataFrame:
-    """The rows of `checked` that go into the table."""
+    """The rows of `checked` to publish: valid, and the first of its copies."""
     return checked.where(sf.col("copy") == 1).select(_columns())
 
 

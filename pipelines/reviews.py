@@ -74,7 +74,7 @@ def check_reviews(landed: Landed, rules: ReviewRules, known_items: DataFrame | N
 
 
 def winners(checked: DataFrame) -> DataFrame:
-    """The rows of `checked` that go into the table."""
+    """The rows of `checked` to publish: valid, and the first of its copies."""
     columns = [name for name in REVIEWS.column_names() if name != "partition_date"]
     return checked.where(sf.col("copy") == 1).select(columns)
 

@@ -15,7 +15,6 @@ from infra.errors import SettingError
 from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs import cluster
-from ray_jobs.data.batches import ExampleSource
 from ray_jobs.data.examples import Examples, evaluation_examples, join_examples, latest_preferences
 from ray_jobs.data.fusion import fused_examples
 from ray_jobs.data.histories import Histories
@@ -45,6 +44,7 @@ from ray_jobs.training.curves import Row, metric_rows
 from ray_jobs.training.loop import TrainState
 from ray_jobs.training.plan import Plan
 from ray_jobs.training.ray_train import train
+from ray_jobs.training.trainable import BatchSource
 from ray_jobs.training.warm_start import carry_over
 from schemas.errors import DataError
 from schemas.handoff import StageReport
@@ -302,7 +302,7 @@ def _timed(histories: Histories) -> bool:
     return histories.times is not None and any((times != times[:1]).any() for times in histories.times)
 
 
-def _with_preference(training: Examples | ExampleSource) -> int:
+def _with_preference(training: Examples | BatchSource) -> int:
     if isinstance(training, Examples):
         return sum(bool(preference) for preference in training.preferences)
     assert isinstance(training, StreamedExamples)

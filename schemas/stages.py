@@ -30,8 +30,8 @@ class Stage:
         sections: of ``[stages.*]`` in the profile, `RECIPE` for the recipe's.
         recipe: the parameter of a run that names the stage's recipe.
         default_recipe: the recipe of a request that names none.
-        parameters: further parameters of a run that the stage is told as ``upstream``.
-        told: outputs of earlier tasks that it is told: all of a task, or one as ``<task>.<output>``.
+        parameters: further parameters of a run, passed to the stage in ``upstream``.
+        told: outputs of earlier tasks that are passed to it: all of a task's, or one as ``<task>.<output>``.
         asks: it asks a language model, whose name is part of the work.
         snapshot: its table of a day holds what was known on that day, so that it is made again for the days after one
             that is filled in late.

@@ -42,11 +42,6 @@ def write(repository: Path = REPOSITORY) -> list[Path]:
     return changed
 
 
-def made_in(text: str) -> list[str]:
-    """What the tables of a page show."""
-    return [found["what"] for found in _MADE.finditer(text)]
-
-
 def filled(text: str) -> str:
     """A page with its tables as they are to be.
 

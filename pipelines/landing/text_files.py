@@ -114,8 +114,8 @@ def _unpacked(path: Path) -> IO[bytes]:
 class _Streams(io.RawIOBase):
     """The content of bzip2 or xz streams, one after the other.
 
-    Python's own files take a second stream whose first bytes are damaged for the end of the file; here nothing but
-    zeros may follow a stream that is no stream.
+    Python's own readers end silently where a second stream begins with damaged bytes; here only another stream or zeros
+    may follow a stream.
     """
 
     def __init__(self, path: Path, begin: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,20 +68,8 @@ class Batch:
         return self.with_columns(strength=torch.full((len(self),), strength, device=self.history.device))
 
 
-class ExampleSource(Protocol):
-    """Where a training worker gets its batches from."""
-
-    def __len__(self) -> int: ...
-
-    def batches(
-        self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1, skip: int = 0
-    ) -> Iterator[Batch]:
-        """One pass over this worker's share without its first `skip` batches; every worker gets equally many."""
-        ...
-
-
 class InMemoryExamples:
-    """`ExampleSource` for data that fits in memory."""
+    """`ray_jobs.training.trainable.BatchSource` for data that fits in memory."""
 
     def __init__(self, examples: Examples) -> None:
         self.examples = examples

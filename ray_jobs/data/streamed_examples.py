@@ -34,7 +34,7 @@ Slice = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class StreamedExamples:
-    """`ExampleSource` over the files that `write_examples` made.
+    """`ray_jobs.training.trainable.BatchSource` over the files that `write_examples` made.
 
     Args:
         folder: a path, or an object store's address, that all workers can read.

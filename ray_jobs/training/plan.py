@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ray_jobs.data.batches import ExampleSource, InMemoryExamples
+from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples
 from ray_jobs.recipes import recipe_class
@@ -26,7 +26,7 @@ class Plan:
     recipe: str
     settings: RecipeSettings
     catalogue: Catalogue
-    train: Examples | ExampleSource
+    train: Examples | BatchSource
     valid: Examples
     start: Mapping[str, Tensor] | None = None
 
