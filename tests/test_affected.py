@@ -5,18 +5,22 @@ from tests.affected import affected_tests
 
 def test_a_recipe_affects_its_own_tests_and_not_those_of_spark():
     found = affected_tests(["ray_jobs/recipes/tokenizers/fsq.py"])
-    assert {"tests/ray_jobs/test_quantisers.py", "tests/chain/test_chain.py"} <= set(found)
+    assert {"tests/ray_jobs/recipes/tokenizers/test_quantisers.py", "tests/chain/test_chain.py"} <= set(found)
     assert not [path for path in found if path.startswith(("tests/pipelines", "tests/infra", "tests/dags"))]
 
 
 def test_a_contract_affects_both_engines_and_a_page_of_the_manual_its_own_test():
     found = set(affected_tests(["schemas/handoff.py"]))
-    assert {"tests/pipelines/test_ingest.py", "tests/ray_jobs/test_tables.py", "tests/dags/test_request.py"} <= found
+    assert {
+        "tests/pipelines/test_ingest.py",
+        "tests/ray_jobs/data/test_tables.py",
+        "tests/dags/test_request.py",
+    } <= found
     assert affected_tests(["README.md"]) == affected_tests(["infra/README.md"]) == ["tests/infra/test_pages.py"]
 
 
 def test_what_tests_share_affects_those_that_use_it():
-    assert "tests/ray_jobs/test_training.py" in affected_tests(["tests/ray_jobs/small_world.py"])
+    assert "tests/ray_jobs/training/test_training.py" in affected_tests(["tests/ray_jobs/small_world.py"])
     assert affected_tests(["tests/dags/conftest.py"]) == affected_tests(["tests/dags/conftest.py", "LICENSE"])
     assert all(path.startswith("tests/dags/") for path in affected_tests(["tests/dags/conftest.py"]))
 
