@@ -22,8 +22,8 @@ from airflow.sdk import Param
 
 from dags.airflow_dag import new_dag
 from dags.chain import CLEAN_UP, DATASET, OVERRIDES, make_tasks
+from dags.dataset_lock import dataset_lock
 from dags.prepared import this_run
-from dags.turns import turn
 
 with new_dag(
     "clean_up",
@@ -44,4 +44,4 @@ with new_dag(
     cron="0 5 * * 0",
     impact="high",
 ) as dag:
-    turn() >> this_run() >> make_tasks(CLEAN_UP)["clean_up"]
+    dataset_lock() >> this_run() >> make_tasks(CLEAN_UP)["clean_up"]

@@ -3,7 +3,8 @@
 One run works on one partition, a day of landing files. The colours say which engine works: orange tasks are Spark
 jobs, blue ones Ray jobs; nothing is computed in Airflow itself.
 
-`turn` -> `ingest` -> `sequences` -> `changes` -> language (`preferences`, `review_summaries`, `denoised_sequences`) ->
+`dataset_lock` -> `ingest` -> `sequences` -> `changes` ->
+language (`preferences`, `review_summaries`, `denoised_sequences`) ->
 `item_vectors` -> `continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` ->
 `champion` -> `evaluate` -> `register` -> `recommendations`; and `day_report` after all of them,
 whatever became of them. With **measure steerability** also `text_vectors` -> `review_sentiments` ->
@@ -17,7 +18,7 @@ brings their tables up to date, too.
 **Rerunning is safe.** Tables are replaced by partition, answers of the language model come from the ledger, a Ray
 job that already ran for the same inputs and settings is attached to, and the registry gets no second version of the
 same work. To train once more on purpose, trigger with a higher **generation**. A second run of the data set, or a
-backfill, waits in `turn` until the first has ended.
+backfill, waits in `dataset_lock` until the first has ended.
 
 **When a task fails**, its log ends with one message that says what is wrong and how to mend it. A failed quality
 gate names the expectation and shows example rows; the data docs page has the rest. The report of the day, in the MLflow
@@ -51,8 +52,8 @@ from dags.chain import (
     make_tasks,
     report_on,
 )
+from dags.dataset_lock import dataset_lock
 from dags.prepared import champion
-from dags.turns import turn
 
 with new_dag(
     "daily_retrain",
@@ -79,7 +80,7 @@ with new_dag(
         *(INGEST, SEQUENCES, *LANGUAGE, *model, *STEERING, CONTINUATION, APPEND_ITEMS, TRAIN_BASELINE, RECOMMENDATIONS),
         grouped=True,
     )
-    turn() >> tasks["ingest"]
+    dataset_lock() >> tasks["ingest"]
     changed = changes()
     tasks["sequences"] >> changed
     for task in tasks.values():

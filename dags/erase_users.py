@@ -11,16 +11,15 @@ tables, and training a registered version again from its recorded tables.
 Models trained before still know what they learned, and landing files are not touched. Airflow keeps what is typed into
 this form: rather name a file with one id a line, `{"erasure.users_file": "..."}`.
 
-It waits in `turn` for runs that work on the data set, and later ones wait for it; a stage that is started from a shell
-must not run meanwhile. Rerunning is safe: it finishes what a crash left and else does
-nothing.
+It waits in `dataset_lock` for runs that use the data set, and later ones wait for it; do not start a stage of the data
+set from a shell meanwhile. Rerunning is safe: it finishes what a crash left and otherwise does nothing.
 """
 
 from airflow.sdk import Param
 
 from dags.airflow_dag import new_dag
 from dags.chain import DATASET, ERASURE, GENERATION, OVERRIDES, PARTITION, make_tasks
-from dags.turns import turn
+from dags.dataset_lock import dataset_lock
 
 with new_dag(
     "erase_users",
@@ -42,4 +41,4 @@ with new_dag(
     },
     impact="high",
 ) as dag:
-    turn() >> make_tasks(ERASURE)["erasure"]
+    dataset_lock() >> make_tasks(ERASURE)["erasure"]

@@ -29,8 +29,8 @@ from dags.chain import (
     STEERING,
     make_tasks,
 )
+from dags.dataset_lock import dataset_lock
 from dags.prepared import inputs, versions
-from dags.turns import turn
 
 with new_dag(
     "preference_benchmark",
@@ -54,5 +54,5 @@ with new_dag(
     prepared = inputs()
     vectors = replace(ITEM_VECTORS, only_for=())
     tasks = make_tasks(vectors, *STEERING, source="inputs")
-    turn() >> prepared >> tasks["item_vectors"]
+    dataset_lock() >> prepared >> tasks["item_vectors"]
     versions() >> tasks["steerability"]

@@ -20,8 +20,8 @@ from dags.chain import (
     TOKENIZER,
     make_tasks,
 )
+from dags.dataset_lock import dataset_lock
 from dags.prepared import champion, inputs
-from dags.turns import turn
 
 with new_dag(
     "train_recipe",
@@ -46,7 +46,7 @@ with new_dag(
     max_active_runs=4,
 ) as dag:
     prepared = inputs()
-    turn() >> prepared
+    dataset_lock() >> prepared
     tasks = make_tasks(*MODEL, source="inputs")
     for first in ("item_vectors", "semantic_ids", "train_recommender"):
         prepared >> tasks[first]

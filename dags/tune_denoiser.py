@@ -10,8 +10,8 @@ that takes adapters, and name it in `llm.model`.
 
 from dags.airflow_dag import new_dag
 from dags.chain import DATASET, GENERATION, OVERRIDES, PARTITION, TUNE_DENOISER, make_tasks
+from dags.dataset_lock import dataset_lock
 from dags.prepared import inputs
-from dags.turns import turn
 
 with new_dag(
     "tune_denoiser",
@@ -20,4 +20,4 @@ with new_dag(
     __doc__,
     {"dataset": DATASET, "partition": PARTITION, "generation": GENERATION, "overrides": OVERRIDES},
 ) as dag:
-    turn() >> inputs() >> make_tasks(TUNE_DENOISER, source="inputs")["tune_denoiser"]
+    dataset_lock() >> inputs() >> make_tasks(TUNE_DENOISER, source="inputs")["tune_denoiser"]

@@ -300,7 +300,9 @@ def load_settings() -> Settings:
     for name in os.environ:
         section, nested, _ = name.lower().removeprefix("penchant_").partition("__")
         if nested and name.upper().startswith("PENCHANT_") and section not in Settings.model_fields:
-            raise SettingError(f"{name[:80]} names no setting; those are of: {', '.join(Settings.model_fields)}")
+            raise SettingError(
+                f"{name[:80]} names no setting{meant(section, Settings.model_fields)}; `penchant settings` lists them"
+            )
     try:
         settings = Settings()
         keep_private(Path(settings.home))
@@ -366,37 +368,38 @@ def overrides_for(section: str, given: Given) -> Mapping[str, Any]:
     return given.overrides
 
 
-def stage_settings(kind: type[T], section: str, settings: Settings, given: Given = None) -> T:
-    """Build the settings dataclass of a stage from the profile and a run's overrides.
+def stage_settings(kind: type[T], settings: Settings, given: Given = None) -> T:
+    """Build the settings dataclass of a section from the profile and a run's overrides.
 
     Args:
-        section: name under ``[stages.*]`` and before the dot in overrides.
+        kind: its ``section`` is the name under ``[stages.*]`` and before the dot in overrides.
 
     Raises:
-        SettingError: as `checked`.
+        SettingError: see `checked`.
     """
-    prefix = f"{section}."
-    overrides = overrides_for(section, given)
+    assert issubclass(kind, Bounded)
+    prefix = f"{kind.section}."
+    overrides = overrides_for(kind.section, given)
     own = {k.removeprefix(prefix): v for k, v in overrides.items() if k.startswith(prefix)}
-    return checked(kind, section, {**settings.stages.get(section, {}), **own})
+    return checked(kind, {**settings.stages.get(kind.section, {}), **own})
 
 
-def checked(kind: type[T], section: str, values: Mapping[str, Any]) -> T:
-    """Build the settings dataclass of a stage or recipe.
+def checked(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Build the settings dataclass of a section.
 
     Args:
-        kind: a keyword-only dataclass, `infra.bounds.Bounded`, whose defaults are the stage's own.
-        section: name that messages have before the dot.
+        kind: a keyword-only dataclass and subclass of `infra.bounds.Bounded`.
 
     Raises:
-        SettingError: unknown name, wrong type or out of bounds, with the names that exist.
+        SettingError: a name is unknown, or a value is of the wrong type or out of bounds.
     """
     assert dataclasses.is_dataclass(kind)
     assert issubclass(kind, Bounded)
     names = {f.name for f in dataclasses.fields(kind)}
     for name in values:
         if name not in names:
+            shown = f"{kind.section}.{name[:80]}"
             raise SettingError(
-                f"{section}.{name} is no setting{meant(name, names)}; {section} has: {', '.join(sorted(names))}"
+                f"{shown} is no setting{meant(name, names)}; `penchant settings {kind.section}` lists them"
             )
     return kind(**values)

@@ -45,8 +45,8 @@ def run(request: StageRequest) -> StageReport:
             version of a table.
     """
     settings = load_settings()
-    chosen = stage_settings(ErasureSettings, STAGE, settings, request)
-    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request)
+    chosen = stage_settings(ErasureSettings, settings, request)
+    reading = stage_settings(ReviewLineSettings, settings, request)
     users = chosen.ids()
     spark = stage_session(request, settings)
     with damage_named(spark):

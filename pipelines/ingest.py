@@ -40,7 +40,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: the data set is not registered, a file is missing or damaged, or a gate fails.
     """
     settings = load_settings()
-    ours = stage_settings(IngestSettings, STAGE, settings, request)
+    ours = stage_settings(IngestSettings, settings, request)
     dataset = Dataset.load(settings.datasets_dir(), request.dataset)
     rules = replace(ours.rules(request.partition_date()), rated=dataset.spelling().rated)
     gated = replace(REVIEWS, checks=(RATED, *REVIEWS.checks)) if rules.rated else REVIEWS

@@ -32,7 +32,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: an input table is missing or the result fails its gate.
     """
     settings = load_settings()
-    chosen = stage_settings(ItemDescriptionSettings, STAGE, settings, request)
+    chosen = stage_settings(ItemDescriptionSettings, settings, request)
     load_ahead()
     spark = stage_session(request, settings)
     ledger = Ledger(spark, settings, request, STAGE)

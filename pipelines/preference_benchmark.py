@@ -207,7 +207,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: an input table or a vector is missing, or a result fails its gate.
     """
     settings = load_settings()
-    chosen = stage_settings(BenchmarkSettings, STAGE, settings, request)
+    chosen = stage_settings(BenchmarkSettings, settings, request)
     truth = read_truth(Path(chosen.truth)) if chosen.truth else None
     load_ahead()
     spark = stage_session(request, settings)

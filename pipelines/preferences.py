@@ -92,8 +92,8 @@ def run(request: StageRequest) -> StageReport:
         DataError: an input table is missing or the result fails its gate.
     """
     settings = load_settings()
-    chosen = stage_settings(PreferenceSettings, STAGE, settings, request)
-    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request)
+    chosen = stage_settings(PreferenceSettings, settings, request)
+    reading = stage_settings(ReviewLineSettings, settings, request)
     load_ahead()
     spark = stage_session(request, settings)
     ledger = Ledger(spark, settings, request, STAGE)

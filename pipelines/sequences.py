@@ -97,7 +97,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: there are no reviews, or the k-core leaves none.
     """
     settings = load_settings()
-    chosen = stage_settings(SequenceSettings, STAGE, settings, request)
+    chosen = stage_settings(SequenceSettings, settings, request)
     load_ahead()
     spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)

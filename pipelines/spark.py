@@ -16,8 +16,8 @@ from infra.progress import phased
 from infra.settings import Settings
 from infra.spark_conf import properties_file, require_java, spark_conf
 from schemas.input_size import input_bytes, table_bytes
-from schemas.stage import engine_is_ready
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready
 
 SUBMIT = "PYSPARK_SUBMIT_ARGS"
 _DELTA = "io.delta.sql.DeltaSparkSessionExtension"

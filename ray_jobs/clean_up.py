@@ -47,7 +47,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: a kept version has lost something by it.
     """
     settings = load_settings()
-    own = stage_settings(CleanUpSettings, STAGE, settings, request)
+    own = stage_settings(CleanUpSettings, settings, request)
     return clean_up(settings, request, own, dt.datetime.now(dt.UTC))
 
 

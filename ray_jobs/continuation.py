@@ -45,7 +45,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: an item has no vector.
     """
     settings = load_settings()
-    own = stage_settings(ContinuationSettings, STAGE, settings, request)
+    own = stage_settings(ContinuationSettings, settings, request)
     progress = Progress(settings.home, STAGE)
     client = runs.connect(settings)
     before = version_before(client, request) if own.enabled else None
@@ -103,7 +103,7 @@ def drift(settings: Settings, request: StageRequest, codebook: str) -> dict[str,
     wanted = request.upstream.get("tokenizer", "")
     if known is None or (wanted and wanted != known.tokenizer.recipe):
         return {}
-    own = stage_settings(coding.SemanticIdsSettings, coding.STAGE, settings, request)
+    own = stage_settings(coding.SemanticIdsSettings, settings, request)
     encoder = known.tokenizer.encoder
     item_ids, vectors = semantic_ids.item_vectors(settings, request, encoder, own.in_memory_rows)
     try:

@@ -68,7 +68,7 @@ class Candidate:
 def run(request: StageRequest) -> StageReport:
     """Evaluate the bundles in ``request.upstream`` and popularity, and publish per-user rows."""
     settings = load_settings()
-    own = stage_settings(EvaluateSettings, STAGE, settings, request)
+    own = stage_settings(EvaluateSettings, settings, request)
     progress = Progress(settings.home, STAGE)
     progress.update(0, 1, "reading tables")
     data = read_training_data(settings, request, codes=False, preferences=True)

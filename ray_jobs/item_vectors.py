@@ -18,7 +18,7 @@ from schemas.text_vectors import text_hash
 def run(request: StageRequest) -> StageReport:
     """Bring ``item_vectors`` up to date for the items known on the request's day."""
     settings = load_settings()
-    own = stage_settings(ItemVectorsSettings, STAGE, settings, request)
+    own = stage_settings(ItemVectorsSettings, settings, request)
     progress = Progress(settings.home, STAGE)
     uri = settings.table_uri(request.dataset, ITEM_VECTORS.name)
     identity, partition = request.identity(), {"encoder": own.encoder}

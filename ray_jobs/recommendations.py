@@ -83,7 +83,7 @@ def score(
 def run(request: StageRequest) -> StageReport:
     """Score the partition's users and publish `recommendations`."""
     settings = load_settings()
-    chosen = stage_settings(RecommendationsSettings, STAGE, settings, request)
+    chosen = stage_settings(RecommendationsSettings, settings, request)
     name, version = (request.upstream.get(f"register.{key}") for key in ("model_name", "version"))
     if not name or not version:
         raise DataError("recommendations needs register.model_name and register.version in --upstream; run register")

@@ -31,7 +31,7 @@ from ray_jobs.registry.results import (
     summarise,
     with_slices,
 )
-from ray_jobs.registry.settings import SECTION, PromotionSettings
+from ray_jobs.registry.settings import PromotionSettings
 from ray_jobs.registry.steering_report import TAG as STEERING_TAG
 from ray_jobs.registry.trained import BASELINE, Trained
 from ray_jobs.stages.register import STAGE
@@ -66,7 +66,7 @@ LISTED = ("ndcg_10", "recall_10")
 def run(request: StageRequest) -> StageReport:
     """Register the recommender of `request.upstream`, or the better baseline, and decide about its aliases."""
     settings = load_settings()
-    own = stage_settings(PromotionSettings, SECTION, settings, request)
+    own = stage_settings(PromotionSettings, settings, request)
     progress = Progress(settings.home, STAGE)
     asked = Trained.of(request.upstream)
     client = runs.connect(settings)

@@ -33,8 +33,8 @@ def run(request: StageRequest) -> StageReport:
         DataError: a table is missing, or there are too few reviews of a class for the probe.
     """
     settings = load_settings()
-    own = stage_settings(ReviewSentimentsSettings, STAGE, settings, request)
-    reading = stage_settings(text_vectors.TextVectorsSettings, text_vectors.STAGE, settings, request)
+    own = stage_settings(ReviewSentimentsSettings, settings, request)
+    reading = stage_settings(text_vectors.TextVectorsSettings, settings, request)
     encoder = request.upstream.get("text_vectors.encoder") or encoder_of(request, reading)
     classifier = f"{PROBE}:{encoder}" if own.classifier == PROBE else own.classifier
     uri = settings.table_uri(request.dataset, REVIEW_SENTIMENTS.name)

@@ -82,7 +82,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: an input is missing, or there is nothing to append to.
     """
     settings = load_settings()
-    own = stage_settings(SemanticIdsSettings, STAGE, settings, request)
+    own = stage_settings(SemanticIdsSettings, settings, request)
     append_to = next(filter(None, map(request.upstream.get, APPEND_KEYS)), own.append_to)
     version = append_to or codebook_version(request, request.recipe or DEFAULT_RECIPE)
     progress = Progress(settings.home, STAGE)

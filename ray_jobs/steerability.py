@@ -60,7 +60,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: the benchmark is missing, or has no sample in the splits.
     """
     settings = load_settings()
-    own = stage_settings(SteerabilitySettings, STAGE, settings, request)
+    own = stage_settings(SteerabilitySettings, settings, request)
     progress = Progress(settings.home, STAGE)
     progress.update(0, 1, "reading tables")
     wanted = pc.field("split").isin(own.splits)

@@ -37,7 +37,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: a table is missing, or the day has no histories or preferences.
     """
     settings = load_settings()
-    own = stage_settings(TextVectorsSettings, STAGE, settings, request)
+    own = stage_settings(TextVectorsSettings, settings, request)
     encoder = encoder_of(request, own)
     progress = Progress(settings.home, STAGE)
     progress.update(0, 1, "reading tables")

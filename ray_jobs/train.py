@@ -82,7 +82,7 @@ def train_as(
     known = read_provenance(bundle)
     status = "done" if known is None else "reused"
     data = {f"training_data.{k}": str(v) for k, v in asdict(training_data_settings(settings, request)).items()}
-    listens = stage_settings(SteeringSettings, STEERING, settings, request)
+    listens = stage_settings(SteeringSettings, settings, request)
     words = {f"{STEERING}.{k}": str(v) for k, v in asdict(listens).items()}
     params = {**asdict(own), **data, **words}
     shown = name or f"{recipe} {request.partition}"

@@ -44,7 +44,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: a table is missing, or its histories are too short to make windows of.
     """
     settings = load_settings()
-    own = stage_settings(DenoiserSettings, STAGE, settings, request)
+    own = stage_settings(DenoiserSettings, settings, request)
     folder = Path(settings.home) / "bundles" / request.identity().key()
     status = "reused" if (folder / REPORT).exists() else "done"
     run_id = runs.find_or_start(settings, request, f"denoiser {request.partition}", asdict(own))

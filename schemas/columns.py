@@ -51,7 +51,7 @@ class FromRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class ExampleColumn:
     """One declared feature of an example.
 
     Args:
@@ -110,10 +110,10 @@ def _now() -> int:
 
 _SENTENCE = "sentence"
 _SECOND = "second since 1970"
-COLUMNS: dict[str, Column] = {
+COLUMNS: dict[str, ExampleColumn] = {
     column.name: column
     for column in (
-        Column(
+        ExampleColumn(
             name=HISTORY,
             kind="item",
             along=HISTORY,
@@ -122,8 +122,8 @@ COLUMNS: dict[str, Column] = {
             source="item_ids",
             request=FromRequest(name="history", meaning="item id", required=True),
         ),
-        Column(name="targets", kind="item", default=PAD, required=True, source="item_ids"),
-        Column(
+        ExampleColumn(name="targets", kind="item", default=PAD, required=True, source="item_ids"),
+        ExampleColumn(
             name="preferences",
             kind="text",
             default="",
@@ -131,7 +131,7 @@ COLUMNS: dict[str, Column] = {
             request=FromRequest(name="preference", meaning=_SENTENCE, most=MOST_CHARACTERS),
         ),
         # What is known of the user's preferences; it counts where the request brings no sentence.
-        Column(
+        ExampleColumn(
             name="known",
             kind="text",
             default="",
@@ -139,13 +139,13 @@ COLUMNS: dict[str, Column] = {
             request=FromRequest(name="known", meaning=_SENTENCE, most=MOST_CHARACTERS),
         ),
         # How strongly the steering layer counts a sentence: 0 not at all, 1 as fitted on validation.
-        Column(
+        ExampleColumn(
             name="strength",
             kind="float32",
             default=1.0,
             request=FromRequest(name="strength", meaning="strength", low=0, high=MOST_STRENGTH, parameter=True),
         ),
-        Column(
+        ExampleColumn(
             name="times",
             kind="int64",
             along=HISTORY,
@@ -153,24 +153,24 @@ COLUMNS: dict[str, Column] = {
             request=FromRequest(name="times", meaning=_SECOND, low=EARLIEST, high=LATEST),
         ),
         # When the recommendation is wanted; in examples the target's time.
-        Column(
+        ExampleColumn(
             name="asked_at",
             kind="int64",
             source="occurred_at",
             request=FromRequest(name="asked_at", meaning=_SECOND, otherwise=_now, low=EARLIEST, high=LATEST),
         ),
         # True where the preference rejects the target.
-        Column(name="negative", kind="bool", default=False),
+        ExampleColumn(name="negative", kind="bool", default=False),
         # Every item before the target's position, whether the window of the history still holds it or not.
-        Column(name="seen", kind="item", along="seen", pad=PAD),
+        ExampleColumn(name="seen", kind="item", along="seen", pad=PAD),
         # Where an example comes from: index into `Histories`, and the target's position there.
-        Column(name="users", kind="int64", batched=False),
-        Column(name="positions", kind="int64", batched=False),
+        ExampleColumn(name="users", kind="int64", batched=False),
+        ExampleColumn(name="positions", kind="int64", batched=False),
     )
 }
 
 
-def requested() -> list[tuple[Column, FromRequest]]:
+def requested() -> list[tuple[ExampleColumn, FromRequest]]:
     """The columns that a request may bring, and how."""
     return [(column, column.request) for column in COLUMNS.values() if column.request is not None]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 
+from dags.dataset_lock import wait_for_lock
 from dags.operators.lineage import TellsLineage
 from dags.operators.stages import (
     StageTask,
@@ -19,12 +20,11 @@ from dags.operators.stages import (
     skip_unless_wanted,
     started_at,
 )
-from dags.turns import wait_for_turn
 from infra.settings import load_settings
 from schemas.handoff import read_report
 from schemas.model_versions import RUN_PAGE_VARIABLE
-from schemas.stage import TASK_STARTED
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import TASK_STARTED
 
 if TYPE_CHECKING:
     from ray.job_submission import JobStatus, JobSubmissionClient
@@ -52,7 +52,7 @@ class RayStageOperator(TellsLineage, BaseOperator):
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         """Submit or attach, follow the job's log, return the stage's report."""
         skip_unless_wanted(self.stage, context)
-        wait_for_turn(context)
+        wait_for_lock(context)
         settings = load_settings()
         request = request_for(self.stage, context, settings)
         self.read = request.inputs

@@ -7,6 +7,7 @@ from typing import Any
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk.exceptions import AirflowException
 
+from dags.dataset_lock import wait_for_lock
 from dags.operators.lineage import TellsLineage
 from dags.operators.stages import (
     StageTask,
@@ -17,12 +18,11 @@ from dags.operators.stages import (
     skip_unless_wanted,
     started_at,
 )
-from dags.turns import wait_for_turn
 from infra.settings import REPOSITORY, Settings, load_settings
 from infra.spark_conf import properties_file, spark_conf
 from infra.spark_driver import SparkDriver
 from schemas.input_size import input_bytes
-from schemas.stage import TASK_STARTED
+from schemas.stage_runner import TASK_STARTED
 
 
 class SparkStageOperator(TellsLineage, SparkSubmitOperator):
@@ -46,7 +46,7 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         """Run the stage; a message that the stage leaves for a person fails the task without a retry."""
         skip_unless_wanted(self.stage, context)
-        wait_for_turn(context)
+        wait_for_lock(context)
         settings = load_settings()
         request = request_for(self.stage, context, settings)
         self.read = request.inputs

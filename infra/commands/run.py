@@ -190,7 +190,7 @@ def _start(stage: "Stage", request: "StageRequest") -> "StageReport":
         run: Callable[[Sequence[str]], None] = import_module("pipelines.launch.stage").run
         run([stage.name, *words])
     else:
-        from schemas.stage import run_stage
+        from schemas.stage_runner import run_stage
 
         module = import_module(stage.module)
         run_stage(stage.name, module.__doc__ or "", module.run, words)

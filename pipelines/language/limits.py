@@ -51,7 +51,7 @@ def ledger_settings(settings: Settings, request: StageRequest) -> LedgerSettings
         SettingError: a name or a value is wrong.
         SettingError: a budget in money goes without prices.
     """
-    limits, llm = stage_settings(LedgerSettings, "llm", settings, request), settings.llm
+    limits, llm = stage_settings(LedgerSettings, settings, request), settings.llm
     if limits.budget_cost and not (llm.price_in or llm.price_out):
         raise SettingError("llm.budget_cost needs prices: set llm.price_in and llm.price_out (per million tokens)")
     return limits

@@ -23,7 +23,7 @@ def run(words: Sequence[str]) -> None:
     )
     module = importlib.import_module(STAGES[parser.parse_args(words[:1]).stage].module)
     from pipelines.later_days import with_later_days
-    from schemas.stage import run_stage
+    from schemas.stage_runner import run_stage
 
     run_stage(module.STAGE, module.__doc__ or "", with_later_days(module.STAGE, module.run), words[1:])
 

@@ -16,8 +16,8 @@ from pipelines.language.limits import ledger_settings
 from pipelines.language.noise_rule import RULES, Rule
 from pipelines.language.prompts import load_title_prompt
 from schemas.handoff import StageReport
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import run_stage
 
 STAGE = "denoised_sequences"
 
@@ -76,7 +76,7 @@ class DenoiseSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.denoised_sequences`."""
     settings = load_settings()
-    chosen = stage_settings(DenoiseSettings, STAGE, settings, request)
+    chosen = stage_settings(DenoiseSettings, settings, request)
     load_title_prompt(chosen.prompt)
     ledger_settings(settings, request)
     from pipelines.denoised_sequences import run as work

@@ -23,8 +23,8 @@ from infra.settings import load_settings, stage_settings
 from pipelines.language.limits import ledger_settings
 from pipelines.language.reading import ReviewLineSettings
 from schemas.handoff import StageReport
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import run_stage
 
 STAGE = "erasure"
 _SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list", ".json", ".jsonl")
@@ -70,8 +70,8 @@ class ErasureSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.erasure`."""
     settings = load_settings()
-    stage_settings(ErasureSettings, STAGE, settings, request).ids()
-    stage_settings(ReviewLineSettings, "review_lines", settings, request)
+    stage_settings(ErasureSettings, settings, request).ids()
+    stage_settings(ReviewLineSettings, settings, request)
     ledger_settings(settings, request)
     from pipelines.erasure import run as work
 

@@ -14,8 +14,8 @@ from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from pipelines.review_rules import MAX_TEXT_CHARS, ReviewRules
 from schemas.handoff import StageReport
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import run_stage
 
 STAGE = "ingest"
 
@@ -68,7 +68,7 @@ class IngestSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.ingest`, where something changed."""
     settings = load_settings()
-    ours = stage_settings(IngestSettings, STAGE, settings, request)
+    ours = stage_settings(IngestSettings, settings, request)
     ours.rules(request.partition_date())
     from pipelines.ingested import IngestedDay
 

@@ -12,8 +12,8 @@ from infra.settings import load_settings, stage_settings
 from pipelines.language.limits import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
 from schemas.handoff import StageReport
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import run_stage
 
 STAGE = "item_descriptions"
 
@@ -38,7 +38,7 @@ class ItemDescriptionSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.item_descriptions`."""
     settings = load_settings()
-    chosen = stage_settings(ItemDescriptionSettings, STAGE, settings, request)
+    chosen = stage_settings(ItemDescriptionSettings, settings, request)
     load_chat_prompt(chosen.prompt)
     ledger_settings(settings, request)
     from pipelines.item_descriptions import run as work

@@ -16,8 +16,8 @@ from infra.bounds import Bounded, Count, PositiveShare
 from infra.settings import load_settings, stage_settings
 from pipelines.landing.planted_world.truth import require_truth
 from schemas.handoff import StageReport
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import run_stage
 
 STAGE = "preference_benchmark"
 
@@ -56,7 +56,7 @@ class BenchmarkSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.preference_benchmark`."""
     settings = load_settings()
-    chosen = stage_settings(BenchmarkSettings, STAGE, settings, request)
+    chosen = stage_settings(BenchmarkSettings, settings, request)
     if chosen.truth:
         require_truth(Path(chosen.truth))
     from pipelines.preference_benchmark import run as work

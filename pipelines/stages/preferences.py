@@ -9,8 +9,8 @@ from pipelines.language.limits import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
 from pipelines.language.reading import ReviewLineSettings, require_readable
 from schemas.handoff import StageReport
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import run_stage
 
 STAGE = "preferences"
 
@@ -35,8 +35,8 @@ class PreferenceSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.preferences`."""
     settings = load_settings()
-    stage_settings(PreferenceSettings, STAGE, settings, request)
-    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request)
+    stage_settings(PreferenceSettings, settings, request)
+    reading = stage_settings(ReviewLineSettings, settings, request)
     require_readable(load_chat_prompt(reading.prompt), settings.datasets_dir(), request.dataset)
     ledger_settings(settings, request)
     from pipelines.preferences import run as work

@@ -9,8 +9,8 @@ from pipelines.language.limits import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
 from pipelines.language.reading import ReviewLineSettings, require_readable
 from schemas.handoff import StageReport
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import run_stage
 
 STAGE = "review_summaries"
 
@@ -36,8 +36,8 @@ class SummaryStageSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.review_summaries`."""
     settings = load_settings()
-    chosen = stage_settings(SummaryStageSettings, STAGE, settings, request)
-    reading = stage_settings(ReviewLineSettings, "review_lines", settings, request)
+    chosen = stage_settings(SummaryStageSettings, settings, request)
+    reading = stage_settings(ReviewLineSettings, settings, request)
     require_readable(load_chat_prompt(reading.prompt), settings.datasets_dir(), request.dataset)
     load_chat_prompt(chosen.prompt)
     ledger_settings(settings, request)

@@ -7,8 +7,8 @@ from infra.bounds import Bounded, Count, InnerShare
 from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from schemas.handoff import StageReport
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import run_stage
 
 STAGE = "sequences"
 SHORTEST_SPLIT = 3
@@ -57,7 +57,7 @@ class SequenceSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.sequences`."""
     settings = load_settings()
-    stage_settings(SequenceSettings, STAGE, settings, request)
+    stage_settings(SequenceSettings, settings, request)
     from pipelines.sequences import run as work
 
     return work(request)

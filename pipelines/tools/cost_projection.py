@@ -39,9 +39,9 @@ def prompts_of(settings: Settings) -> dict[str, str]:
         SettingError: a setting of one of the stages is wrong.
     """
     return {
-        READ: stage_settings(ReviewLineSettings, "review_lines", settings).prompt,
-        FOLD: stage_settings(SummaryStageSettings, FOLD, settings).prompt,
-        SCORE: stage_settings(DenoiseSettings, SCORE, settings).prompt,
+        READ: stage_settings(ReviewLineSettings, settings).prompt,
+        FOLD: stage_settings(SummaryStageSettings, settings).prompt,
+        SCORE: stage_settings(DenoiseSettings, settings).prompt,
     }
 
 
@@ -123,7 +123,7 @@ def report(spark: "SparkSession", settings: Settings, given: argparse.Namespace,
     positions = read_table(spark, settings.table_uri(given.dataset, READ)).where(sf.col("partition_date") == day)
     mean = (sf.count("*") / sf.count_distinct("user_id")).alias("mean")
     each = given.reviews_per_user or positions.agg(mean).collect()[0]["mean"]
-    near = min(each, stage_settings(DenoiseSettings, SCORE, settings).context + 1)
+    near = min(each, stage_settings(DenoiseSettings, settings).context + 1)
     # A new review folds its chunk once, however few chunks a first pass has.
     folds = new * _per_review(found, READ) / (_per_review(found, FOLD) or 1.0)
     prices = dict(given.price) or {"profile": (settings.llm.price_in, settings.llm.price_out)}

@@ -231,7 +231,7 @@ def download(source: str, folder: Path, settings: Settings, name: str | None = N
     Raises:
         DataError: see `fetch` and `register`.
     """
-    ours = stage_settings(DownloadSettings, "download", settings)
+    ours = stage_settings(DownloadSettings, settings)
     paths = []
     for url in addresses(source, ours):
         path = folder / url.rsplit("/", 1)[1]

@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         day = dt.date.fromisoformat(given.partition)
         settings = load_settings()
-        reading = stage_settings(ReviewLineSettings, "review_lines", settings)
+        reading = stage_settings(ReviewLineSettings, settings)
         if given.words is not None:
             reading = replace(reading, max_review_words=given.words)
         from pipelines.damaged_files import damage_named

@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         day = dt.date.fromisoformat(given.partition)
         settings = load_settings()
-        window = given.window or stage_settings(PreferenceSettings, "preferences", settings).window
+        window = given.window or stage_settings(PreferenceSettings, settings).window
         truth = read_truth(given.truth)
         from pipelines.recovery.histories import read_warehouse
         from pipelines.recovery.report import truth_report

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from ray_jobs.data.catalogue import IntArray
 from ray_jobs.data.examples import Array, Examples, Values, filled, offsets_of
-from schemas.columns import COLUMNS, Column
+from schemas.columns import COLUMNS, ExampleColumn
 
 
 def table_schema() -> pa.Schema:
@@ -60,7 +60,7 @@ def from_table(table: pa.Table) -> Examples:
     return Examples(columns, offsets)
 
 
-def arrow_type(column: Column, ids: bool = False) -> pa.DataType:
+def arrow_type(column: ExampleColumn, ids: bool = False) -> pa.DataType:
     """Of one row of a column, with the ids of items, as requests bring them, or their indices."""
     text = column.kind == "text" or (ids and column.kind == "item")
     kind = pa.string() if text else pa.from_numpy_dtype(np.dtype(column.dtype))
@@ -68,13 +68,13 @@ def arrow_type(column: Column, ids: bool = False) -> pa.DataType:
     return pa.list_(kind) if column.along else kind
 
 
-def _plain(column: Column, values: Values) -> pa.Array:
+def _plain(column: ExampleColumn, values: Values) -> pa.Array:
     if column.width and not isinstance(values, tuple):
         return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), column.width)
     return pa.array(values)
 
 
-def _array(column: Column, rows: pa.Array) -> Array:
+def _array(column: ExampleColumn, rows: pa.Array) -> Array:
     """A copy, which may be written to."""
     values = rows.flatten() if column.width else rows
     return np.array(values.to_numpy(zero_copy_only=False), column.dtype).reshape(-1, *column.shape)

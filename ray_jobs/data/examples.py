@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ray_jobs.data.catalogue import IntArray
 from ray_jobs.data.histories import Histories, Split
-from schemas.columns import COLUMNS, HISTORY, Column
+from schemas.columns import COLUMNS, HISTORY, ExampleColumn
 from schemas.preferences import join_preferences
 
 Array = npt.NDArray[Any]
@@ -116,14 +116,14 @@ def offsets_of(lengths: IntArray | Sequence[int]) -> IntArray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def filled(column: Column, count: int) -> Values:
+def filled(column: ExampleColumn, count: int) -> Values:
     """`count` times the column's default."""
     if column.kind == "text":
         return (str(column.default),) * count
     return np.full((count, *column.shape), column.default, column.dtype)
 
 
-def _joined(column: Column, rows: Sequence[Any] | Array) -> Array:
+def _joined(column: ExampleColumn, rows: Sequence[Any] | Array) -> Array:
     """Rows of values one after another."""
     if column.width:
         parts = [np.asarray(row, column.dtype).reshape(-1, column.width) for row in rows]

@@ -100,4 +100,4 @@ def for_comparison_only(version: str) -> bool:
 
 def training_data_settings(settings: Settings, request: StageRequest) -> TrainingDataSettings:
     """What the profile and the request say about training data."""
-    return stage_settings(TrainingDataSettings, "training_data", settings, request)
+    return stage_settings(TrainingDataSettings, settings, request)

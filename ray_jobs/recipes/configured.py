@@ -14,4 +14,4 @@ def recipe_settings(name: str, settings: Settings, given: Given, kind: Kind = "r
         SettingError: no recipe of that kind or preset has the name, or a setting is unknown or has a wrong value.
     """
     own = settings_class(name, kind)
-    return checked(own, name, given_settings(name, settings.stages.get(name, {}), overrides_for(name, given)))
+    return checked(own, given_settings(name, settings.stages.get(name, {}), overrides_for(name, given)))

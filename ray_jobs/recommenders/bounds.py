@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schemas.columns import MOST_STRENGTH, Column
+from schemas.columns import MOST_STRENGTH, ExampleColumn
 from schemas.errors import DataError
 
 
@@ -27,7 +27,7 @@ def items_wanted(k: Any, items: int) -> int:
     return min(int(k), items)
 
 
-def numbers(column: Column, values: Sequence[Any] | npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+def numbers(column: ExampleColumn, values: Sequence[Any] | npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     """Numbers, or vectors, that requests bring for a column, in the column's type.
 
     Args:
@@ -66,7 +66,7 @@ def numbers(column: Column, values: Sequence[Any] | npt.NDArray[Any], name: str)
     return np.array([int(v) if column.kind == "int64" else v for v in values], dtype=column.dtype)
 
 
-def _vectors(column: Column, values: Sequence[Any] | npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+def _vectors(column: ExampleColumn, values: Sequence[Any] | npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     plain = replace(column, width=0)
     found = [numbers(plain, value, f"{name}, position {place}") for place, value in enumerate(values)]
     for place, vector in enumerate(found):

@@ -7,7 +7,7 @@ import numpy as np
 
 from ray_jobs.data.examples import Array
 from ray_jobs.recommenders.bounds import numbers, rows
-from schemas.columns import PAD, Column, requested
+from schemas.columns import PAD, ExampleColumn, requested
 from schemas.errors import DataError
 
 
@@ -55,14 +55,14 @@ def in_catalogue(columns: Mapping[str, Any], index: Mapping[str, int], count: in
     return found
 
 
-def _along(column: Column, row: Any, label: str, index: Mapping[str, int]) -> Array:
+def _along(column: ExampleColumn, row: Any, label: str, index: Mapping[str, int]) -> Array:
     if column.kind != "item":
         return numbers(column, row, label)
     rows(row, label, str)
     return np.array([index.get(item, PAD) for item in row], dtype=np.int64)
 
 
-def _plain(column: Column, given: Any, index: Mapping[str, int], count: int) -> Sequence[Any] | Array:
+def _plain(column: ExampleColumn, given: Any, index: Mapping[str, int], count: int) -> Sequence[Any] | Array:
     found: Sequence[Any] | Array
     if column.kind in ("text", "item"):
         rows(given, column.name, str, none=True)

@@ -13,7 +13,7 @@ from mlflow.types.schema import Array
 from infra.settings import REPOSITORY
 from ray_jobs.registry.audience import Reader, columns_of
 from ray_jobs.registry.served import ARTIFACT, DEFAULT_EXCLUDE_SEEN, DEFAULT_K
-from schemas.columns import HISTORY, Column, requested
+from schemas.columns import HISTORY, ExampleColumn, requested
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
 """What loading any recipe needs; `Recommender.packages` names what one needs beside it."""
@@ -29,7 +29,7 @@ _TYPES = {
 }
 
 
-def _type(column: Column) -> DataType | Array:
+def _type(column: ExampleColumn) -> DataType | Array:
     kind = Array(_TYPES[column.kind]) if column.width else _TYPES[column.kind]
     return Array(kind) if column.along else kind
 

@@ -108,7 +108,7 @@ def reproduce(
 def _evaluated(settings: Settings, made: Made, request: StageRequest, bundle: Bundle) -> dict[str, float]:
     """Means over users of the validation and test split, as the evaluate stage has them."""
     own = (
-        stage_settings(evaluating.EvaluateSettings, evaluating.STAGE, settings)
+        stage_settings(evaluating.EvaluateSettings, settings)
         if made.evaluation is None
         else evaluating.EvaluateSettings(**made.evaluation)
     )

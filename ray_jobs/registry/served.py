@@ -9,7 +9,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
-from schemas.columns import COLUMNS, HISTORY, Column, FromRequest, requested
+from schemas.columns import COLUMNS, HISTORY, ExampleColumn, FromRequest, requested
 from schemas.errors import DataError
 
 ARTIFACT = "bundle"
@@ -99,7 +99,7 @@ def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
     return found
 
 
-def _rows(frame: pd.DataFrame, column: Column, asked: FromRequest) -> list[Sequence[Any]]:
+def _rows(frame: pd.DataFrame, column: ExampleColumn, asked: FromRequest) -> list[Sequence[Any]]:
     """A list for each row; of numbers along the history one for each item."""
     rows: list[Sequence[Any]] = []
     for row, value in enumerate(frame[asked.name]):
@@ -126,13 +126,13 @@ def _rows(frame: pd.DataFrame, column: Column, asked: FromRequest) -> list[Seque
     return rows
 
 
-def _values(frame: pd.DataFrame, column: Column, asked: FromRequest) -> list[Any]:
+def _values(frame: pd.DataFrame, column: ExampleColumn, asked: FromRequest) -> list[Any]:
     """The column; what is missing is what it is for a request without it."""
     missing = column.missing()
     return [missing if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in frame[asked.name]]
 
 
-def _sentences(frame: pd.DataFrame, _: Column, asked: FromRequest) -> list[str]:
+def _sentences(frame: pd.DataFrame, _: ExampleColumn, asked: FromRequest) -> list[str]:
     sentences = []
     for row, value in enumerate(frame[asked.name]):
         if isinstance(value, str):

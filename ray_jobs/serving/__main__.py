@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = {f"{SECTION}.{key}": value for key, value in given.items() if value is not None}
     try:
         settings = load_settings()
-        chosen = stage_settings(ServingSettings, SECTION, settings, overrides)
+        chosen = stage_settings(ServingSettings, settings, overrides)
         from ray_jobs.registry import runs
         from ray_jobs.registry.versions import resolve
 

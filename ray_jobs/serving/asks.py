@@ -11,7 +11,7 @@ from pydantic import field_validator as validator
 
 from infra.errors import UserError
 from ray_jobs.registry.served import DEFAULT_EXCLUDE_SEEN, DEFAULT_K
-from schemas.columns import Column, FromRequest, requested
+from schemas.columns import ExampleColumn, FromRequest, requested
 
 MOST_ASKS = 1000
 MOST_K = 1000
@@ -34,7 +34,7 @@ class Ask:
     k: int = DEFAULT_K
     exclude_seen: bool = DEFAULT_EXCLUDE_SEEN
 
-    def value(self, column: Column) -> Any:
+    def value(self, column: ExampleColumn) -> Any:
         """What it brings of `column`, or else what stands for it; None where nothing does."""
         value = self.given.get(column.request.name) if column.request is not None else None
         if value is None:
@@ -74,7 +74,7 @@ class _Body(BaseModel):
 _KINDS: Mapping[str, type] = {"item": str, "text": str, "int64": int, "float32": float, "bool": bool}
 
 
-def _field(column: Column, asked: FromRequest) -> Any:
+def _field(column: ExampleColumn, asked: FromRequest) -> Any:
     kind: Any = _KINDS[column.kind]
     if column.kind == "text":
         kind = Annotated[kind, Field(max_length=asked.most)]
@@ -92,7 +92,9 @@ def _field(column: Column, asked: FromRequest) -> Any:
 
 
 @cache
-def _readers(columns: tuple[tuple[Column, FromRequest], ...]) -> tuple[TypeAdapter[_Body], TypeAdapter[list[_Body]]]:
+def _readers(
+    columns: tuple[tuple[ExampleColumn, FromRequest], ...],
+) -> tuple[TypeAdapter[_Body], TypeAdapter[list[_Body]]]:
     """Of one request and of a list of them."""
     leaders: dict[str, str] = {}
     leader_of = {asked.name: leaders.setdefault(column.along, asked.name) for column, asked in columns if column.along}

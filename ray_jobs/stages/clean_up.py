@@ -15,8 +15,8 @@ from infra.settings import load_settings, stage_settings
 from ray_jobs.cleaning.settings import CleanUpSettings
 from schemas.handoff import StageReport
 from schemas.names import DATASET, DAY
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 STAGE = "clean_up"
 
@@ -24,7 +24,7 @@ STAGE = "clean_up"
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.clean_up`."""
     settings = load_settings()
-    stage_settings(CleanUpSettings, STAGE, settings, request)
+    stage_settings(CleanUpSettings, settings, request)
     from ray_jobs.clean_up import run as work
 
     engine_is_ready()

@@ -13,8 +13,8 @@ from infra.bounds import Bounded, CountOrZero, Positive, Share
 from infra.settings import load_settings, stage_settings
 from ray_jobs.stages import semantic_ids
 from schemas.handoff import StageReport
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 STAGE = "continuation"
 
@@ -46,8 +46,8 @@ class ContinuationSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.continuation`."""
     settings = load_settings()
-    stage_settings(ContinuationSettings, STAGE, settings, request)
-    stage_settings(semantic_ids.SemanticIdsSettings, semantic_ids.STAGE, settings, request)
+    stage_settings(ContinuationSettings, settings, request)
+    stage_settings(semantic_ids.SemanticIdsSettings, settings, request)
     from ray_jobs.continuation import run as work
 
     engine_is_ready()

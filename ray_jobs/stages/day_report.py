@@ -6,8 +6,8 @@ number; a rerun brings the same run up to date. A day that failed or was skipped
 
 from infra.settings import load_settings
 from schemas.handoff import StageReport
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 STAGE = "day_report"
 

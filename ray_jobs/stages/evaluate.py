@@ -20,8 +20,8 @@ from infra.bounds import Bounded, CountOrZero
 from infra.settings import load_settings, stage_settings
 from ray_jobs.data.settings import training_data_settings
 from schemas.handoff import StageReport
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 STAGE = "evaluate"
 
@@ -52,7 +52,7 @@ class EvaluateSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.evaluate`."""
     settings = load_settings()
-    stage_settings(EvaluateSettings, STAGE, settings, request)
+    stage_settings(EvaluateSettings, settings, request)
     training_data_settings(settings, request)
     from ray_jobs.evaluate import run as work
 

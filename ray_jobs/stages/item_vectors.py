@@ -6,8 +6,8 @@ from typing import ClassVar
 from infra.settings import load_settings, stage_settings
 from ray_jobs.encoders.settings import EncodingSettings
 from schemas.handoff import StageReport
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 STAGE = "item_vectors"
 
@@ -29,7 +29,7 @@ class ItemVectorsSettings(EncodingSettings):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.item_vectors`."""
     settings = load_settings()
-    stage_settings(ItemVectorsSettings, STAGE, settings, request)
+    stage_settings(ItemVectorsSettings, settings, request)
     from ray_jobs.item_vectors import run as work
 
     engine_is_ready()

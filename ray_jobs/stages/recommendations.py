@@ -10,8 +10,8 @@ from typing import ClassVar
 from infra.bounds import Bounded, Count, Positive
 from infra.settings import load_settings, stage_settings
 from schemas.handoff import StageReport
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 STAGE = "recommendations"
 
@@ -40,7 +40,7 @@ class RecommendationsSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.recommendations`."""
     settings = load_settings()
-    stage_settings(RecommendationsSettings, STAGE, settings, request)
+    stage_settings(RecommendationsSettings, settings, request)
     from ray_jobs.recommendations import run as work
 
     engine_is_ready()

@@ -6,10 +6,10 @@ in ``promotion.json`` of the run, and the deciding ones in the version's tags.
 """
 
 from infra.settings import load_settings, stage_settings
-from ray_jobs.registry.settings import SECTION, PromotionSettings
+from ray_jobs.registry.settings import PromotionSettings
 from schemas.handoff import StageReport
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 STAGE = "register"
 
@@ -17,7 +17,7 @@ STAGE = "register"
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.register`."""
     settings = load_settings()
-    stage_settings(PromotionSettings, SECTION, settings, request)
+    stage_settings(PromotionSettings, settings, request)
     from ray_jobs.register import run as work
 
     engine_is_ready()

@@ -5,15 +5,15 @@ from ray_jobs.sentiment.settings import NO_STARS, PROBE, STAGE, ReviewSentiments
 from ray_jobs.stages import text_vectors
 from schemas.dataset import Dataset
 from schemas.handoff import StageReport
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.review_sentiments`."""
     settings = load_settings()
-    own = stage_settings(ReviewSentimentsSettings, STAGE, settings, request)
-    stage_settings(text_vectors.TextVectorsSettings, text_vectors.STAGE, settings, request)
+    own = stage_settings(ReviewSentimentsSettings, settings, request)
+    stage_settings(text_vectors.TextVectorsSettings, settings, request)
     dataset = Dataset.find(settings.datasets_dir(), request.dataset)
     if dataset and own.classifier == PROBE:
         dataset.require_ratings(f"{STAGE}.classifier {PROBE}", NO_STARS)

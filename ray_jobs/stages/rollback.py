@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from infra.settings import load_settings
 from schemas.handoff import StageReport
 from schemas.names import DATASET, DAY
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 STAGE = "rollback"
 

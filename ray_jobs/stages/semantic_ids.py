@@ -13,8 +13,8 @@ from ray_jobs.data.settings import training_data_settings
 from ray_jobs.encoders.settings import PACKAGED
 from ray_jobs.recipes.configured import recipe_settings
 from schemas.handoff import StageReport
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 STAGE = "semantic_ids"
 DEFAULT_RECIPE = "rqvae"
@@ -40,7 +40,7 @@ class SemanticIdsSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.semantic_ids`."""
     settings = load_settings()
-    stage_settings(SemanticIdsSettings, STAGE, settings, request)
+    stage_settings(SemanticIdsSettings, settings, request)
     training_data_settings(settings, request)
     recipe = request.recipe or DEFAULT_RECIPE
     recipe_settings(recipe, settings, request, "tokenizer")

@@ -14,8 +14,8 @@ from pydantic import Field
 from infra.bounds import Bounded, Count
 from infra.settings import load_settings, stage_settings
 from schemas.handoff import StageReport
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 STAGE = "steerability"
 
@@ -45,7 +45,7 @@ class SteerabilitySettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.steerability`."""
     settings = load_settings()
-    stage_settings(SteerabilitySettings, STAGE, settings, request)
+    stage_settings(SteerabilitySettings, settings, request)
     from ray_jobs.steerability import run as work
 
     engine_is_ready()

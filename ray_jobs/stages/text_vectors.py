@@ -8,8 +8,8 @@ from infra.settings import load_settings, stage_settings
 from ray_jobs.encoders.settings import EncodingSettings
 from schemas.handoff import StageReport
 from schemas.review_texts import MAX_REVIEW_WORDS
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 STAGE = "text_vectors"
 
@@ -30,7 +30,7 @@ class TextVectorsSettings(EncodingSettings):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.text_vectors`."""
     settings = load_settings()
-    stage_settings(TextVectorsSettings, STAGE, settings, request)
+    stage_settings(TextVectorsSettings, settings, request)
     from ray_jobs.text_vectors import run as work
 
     engine_is_ready()

@@ -7,13 +7,12 @@ on from its last checkpoint. Parameters and learning curves go to the MLflow run
 from infra.settings import load_settings, stage_settings
 from ray_jobs.data.settings import training_data_settings
 from ray_jobs.recipes.configured import recipe_settings
-from ray_jobs.steering.settings import SECTION as STEERING
 from ray_jobs.steering.settings import SteeringSettings
 from schemas.dataset import Dataset
 from schemas.handoff import StageReport
 from schemas.recipes import given_settings, lacking, require
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 STAGE = "train"
 DEFAULT_RECIPE = "mendertok"
@@ -27,7 +26,7 @@ def run(request: StageRequest) -> StageReport:
     training_data_settings(settings, request)
     given = given_settings(recipe, settings.stages.get(recipe, {}), request.overrides)
     require(recipe, given, lacking(Dataset.find(settings.datasets_dir(), request.dataset)))
-    stage_settings(SteeringSettings, STEERING, settings, request)
+    stage_settings(SteeringSettings, settings, request)
     from ray_jobs.train import run as work
 
     engine_is_ready()

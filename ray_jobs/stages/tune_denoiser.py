@@ -11,14 +11,14 @@ from ray_jobs.data.settings import training_data_settings
 from ray_jobs.denoiser.settings import SECTION as STAGE
 from ray_jobs.denoiser.settings import DenoiserSettings
 from schemas.handoff import StageReport
-from schemas.stage import engine_is_ready, run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import engine_is_ready, run_stage
 
 
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `ray_jobs.tune_denoiser`."""
     settings = load_settings()
-    stage_settings(DenoiserSettings, STAGE, settings, request)
+    stage_settings(DenoiserSettings, settings, request)
     training_data_settings(settings, request)
     from ray_jobs.tune_denoiser import run as work
 

@@ -272,7 +272,7 @@ def measure(given: argparse.Namespace, root: Path) -> dict[str, Any]:
         "edits": {name: quality(chain, edits) for name, edits in versions.items()},
         "popularity": {metric: float(baseline[metric].mean()) for metric in METRICS},
     }
-    settings = stage_settings(SASRecSettings, "sasrec", chain.settings)
+    settings = stage_settings(SASRecSettings, chain.settings)
     if given.epochs:
         settings = replace(settings, epochs=given.epochs)
     every: dict[str, list[dict[str, dict[str, Any]]]] = {name: [] for name in histories}

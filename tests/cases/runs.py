@@ -14,7 +14,7 @@ from pipelines.delta_tables import read_table
 from pipelines.spark import spark_session
 from pipelines.stages import ingest
 from pipelines.tools import register
-from schemas.stage import run_stage
+from schemas.stage_runner import run_stage
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 """Inputs that people brought, beside the repository; what needs them is skipped where they are not."""

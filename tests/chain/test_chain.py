@@ -17,7 +17,7 @@ from infra.settings import REPOSITORY
 from schemas.tables import TABLES
 
 TASKS = {
-    "turn",
+    "dataset_lock",
     "ingest",
     "sequences",
     "changes",

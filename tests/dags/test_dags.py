@@ -89,7 +89,10 @@ def test_the_benchmark_is_built_before_a_model_is_asked(dags):
 
 @pytest.mark.parametrize(
     ("name", "first", "before"),
-    [("daily_retrain", "changes", {"turn", "ingest", "sequences"}), ("train_recipe", "inputs", {"turn"})],
+    [
+        ("daily_retrain", "changes", {"dataset_lock", "ingest", "sequences"}),
+        ("train_recipe", "inputs", {"dataset_lock"}),
+    ],
 )
 def test_what_is_missing_is_refused_before_anything_is_asked_or_trained(dags, name, first, before):
     """The task `first` refuses; a failed task ends all that comes after it, but for the day's report."""
@@ -106,7 +109,7 @@ def test_nothing_is_registered_or_scored_past_a_failed_gate(dags):
         if task.task_id == "day_report":
             continue
         assert str(task.trigger_rule) in ("none_failed", "TriggerRule.NONE_FAILED")
-        if task.task_id not in ("turn", "ingest"):
+        if task.task_id not in ("dataset_lock", "ingest"):
             assert "ingest" in task.get_flat_relative_ids(upstream=True)
     assert {"evaluate", "train_recommender"} <= dag.get_task("register").get_flat_relative_ids(upstream=True)
 
@@ -159,12 +162,12 @@ def test_every_failed_task_leaves_its_message(dags):
 
 @pytest.mark.parametrize("name", DAGS)
 def test_a_run_waits_for_its_turn_before_it_looks_at_a_table(dags, name):
-    from dags.turns import USES
+    from dags.dataset_lock import USES
 
     assert (name in USES) == (name != "rollback")
     for task in dags[name].tasks:
-        if name in USES and task.task_id not in ("turn", "versions"):
-            assert "turn" in task.get_flat_relative_ids(upstream=True)
+        if name in USES and task.task_id not in ("dataset_lock", "versions"):
+            assert "dataset_lock" in task.get_flat_relative_ids(upstream=True)
             assert task.pool == "heavy"
 
 
@@ -179,7 +182,7 @@ def test_the_clean_up_is_weekly_and_names_its_run(dags):
     dag = dags["clean_up"]
     assert type(dag.timetable).__name__ == "CronDataIntervalTimetable"
     assert dag.max_active_runs == 1
-    assert dag.get_task("clean_up").get_flat_relative_ids(upstream=True) == {"turn", "this_run"}
+    assert dag.get_task("clean_up").get_flat_relative_ids(upstream=True) == {"dataset_lock", "this_run"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from ray.job_submission import JobStatus
 
 from schemas.addresses import write_text
 from schemas.handoff import StageReport, error_uri, write_report
-from schemas.stage import TASK_STARTED
+from schemas.stage_runner import TASK_STARTED
 
 STARTED = 1_770_000_000
 

@@ -40,7 +40,7 @@ import json, logging, sys
 from infra.errors import UserError
 from infra.settings import load_settings
 from schemas.handoff import StageReport
-from schemas.stage import run_stage
+from schemas.stage_runner import run_stage
 
 def tell(request):
     settings = load_settings()

@@ -104,7 +104,7 @@ def story(services):
         return {task["task_id"]: task for task in api.tasks(DAG, run_id)}
 
     first = api.trigger(DAG, CONF | {"partition": DAY})
-    wait_until(lambda: tasks(first)["turn"]["state"] == "success", 180)
+    wait_until(lambda: tasks(first)["dataset_lock"]["state"] == "success", 180)
     api._call("POST", f"/api/v2/dags/{DAG}/dagRuns", {"logical_date": None, "conf": CONF | {"partition": DAY}})
     days = ("--from-date=2026-01-31", "--to-date=2026-02-01")
     services.run("-m", "airflow", "backfill", "create", f"--dag-id={DAG}", *days, f"--dag-run-conf={json.dumps(CONF)}")
@@ -136,11 +136,11 @@ def test_every_run_ends_well_although_the_scheduler_was_killed(story):
 
 
 def test_no_two_runs_mix_their_stages(story):
-    assert story.waiting["turn"]["state"] == "up_for_reschedule"
-    assert all(task["start_date"] is None for name, task in story.waiting.items() if name != "turn")
+    assert story.waiting["dataset_lock"]["state"] == "up_for_reschedule"
+    assert all(task["start_date"] is None for name, task in story.waiting.items() if name != "dataset_lock")
     spans = []
     for run_id, tasks in story.ended.items():
-        worked = [task for name, task in tasks.items() if name != "turn" and task["state"] == "success"]
+        worked = [task for name, task in tasks.items() if name != "dataset_lock" and task["state"] == "success"]
         assert len(worked) >= 12, run_id
         spans.append((min(t["start_date"] for t in worked), max(t["end_date"] for t in worked), run_id))
     for before, after in zip(sorted(spans), sorted(spans)[1:], strict=False):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from infra.spark_driver import APPLICATION, DriverLost, SparkDriver
-from schemas.stage import TASK_STARTED
+from schemas.stage_runner import TASK_STARTED
 
 HELP = ["sequences", "--help"]
 REFUSED = ["sequences", "--dataset=shop", "--partition=2026-01-31", '--overrides={"sequences.nonsense": 1}']

@@ -139,7 +139,7 @@ def test_order_report_sees_ties_and_sorted_files(spark: SparkSession) -> None:
 def test_bad_settings_are_named(override: dict, message: str) -> None:
     overrides = {f"sequences.{name}": value for name, value in override.items()}
     with pytest.raises(SettingError, match=message):
-        stage.stage_settings(SequenceSettings, "sequences", Settings(), overrides)
+        stage.stage_settings(SequenceSettings, Settings(), overrides)
 
 
 def test_the_stage_publishes_twice_the_same(

@@ -9,7 +9,7 @@ import pytest
 from infra.errors import SettingError
 from infra.spark_conf import properties_file
 from infra.spark_driver import SparkDriver, spark_submit
-from schemas.stage import TASK_STARTED
+from schemas.stage_runner import TASK_STARTED
 
 SECRET = "hunter2=#:! \\ ü🎸 end"
 CONF = {"spark.hadoop.fs.s3a.secret.key": SECRET, " odd = key": " led by a blank", "spark.lines": "a\nb"}

@@ -4,8 +4,8 @@ import pytest
 
 from infra.errors import SettingError
 from schemas.errors import LONGEST_MESSAGE, DataError, GateFailed, bounded
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import run_stage
 
 
 def test_both_ends_of_a_long_message_can_be_read():

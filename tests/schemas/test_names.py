@@ -7,8 +7,8 @@ import pytest
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.names import DATASET_PATTERN, DAY_PATTERN, dataset_name, partition_day, plain_name
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import run_stage
 
 NO_DATASETS = ("", "shop\n", "\nshop", "sh op", "../../a", "a/b", "Shop", "-a", "x" * 65, "é", "shop\u2028", "a\x00")
 NO_DAYS = (

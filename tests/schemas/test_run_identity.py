@@ -6,8 +6,8 @@ import pytest
 from schemas.errors import DataError
 from schemas.handoff import Handoff, StageReport, read_report, write_report
 from schemas.run_identity import config_hash
-from schemas.stage import run_stage
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import run_stage
 
 
 def request(**changes):

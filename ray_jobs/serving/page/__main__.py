@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = {f"{SECTION}.{key}": value for key, value in given.items() if value is not None}
     try:
         settings = load_settings()
-        chosen = stage_settings(PageSettings, SECTION, settings, overrides)
+        chosen = stage_settings(PageSettings, settings, overrides)
         if not port_is_free(chosen.port):
             raise SettingError(f"{SECTION}.port {chosen.port} is busy: end what listens there, or choose another")
     except UserError as error:

@@ -20,30 +20,30 @@ from ray_jobs.registry.model import signature
 from ray_jobs.registry.served import ServedRecommender
 from ray_jobs.serving.answering import Job, Live, answer
 from ray_jobs.serving.asks import Refused, parse
-from schemas.columns import COLUMNS, HISTORY, Column, FromRequest
+from schemas.columns import COLUMNS, HISTORY, ExampleColumn, FromRequest
 from schemas.errors import DataError
 
-STARS = Column(
+STARS = ExampleColumn(
     name="stars",
     kind="float32",
     along=HISTORY,
     source="ratings",
     request=FromRequest(name="ratings", meaning="rating", low=1, high=5),
 )
-QUERY = Column(
+QUERY = ExampleColumn(
     name="query", kind="text", default="", request=FromRequest(name="query", meaning="search query", most=80)
 )
-PICTURE = Column(
+PICTURE = ExampleColumn(
     name="picture", kind="float32", width=3, request=FromRequest(name="picture", meaning="number of an image vector")
 )
-CANDIDATES = Column(
+CANDIDATES = ExampleColumn(
     name="candidates",
     kind="item",
     along="candidates",
     pad=-1,
     request=FromRequest(name="candidates", meaning="item id", most=5),
 )
-OFFERED = Column(
+OFFERED = ExampleColumn(
     name="offered", kind="bool", along="candidates", request=FromRequest(name="offered", meaning="truth value")
 )
 NEW = (STARS, QUERY, PICTURE, CANDIDATES, OFFERED)
@@ -223,6 +223,6 @@ def test_its_bounds_hold_in_the_server_and_in_mlflows_interface(declared, heard,
 
 def test_declarations_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="column q: a text is one value"):
-        Column(name="q", kind="text", along=HISTORY)
+        ExampleColumn(name="q", kind="text", along=HISTORY)
     with pytest.raises(ValueError, match="column q: items have no width"):
-        Column(name="q", kind="item", width=3)
+        ExampleColumn(name="q", kind="item", width=3)

@@ -200,4 +200,4 @@ def test_the_decision_names_what_failed():
 )
 def test_a_wrong_setting_is_named(settings, name, value):
     with pytest.raises(SettingError, match=rf"promotion\.{name} is {value}"):
-        stage_settings(PromotionSettings, "promotion", settings, {f"promotion.{name}": value})
+        stage_settings(PromotionSettings, settings, {f"promotion.{name}": value})

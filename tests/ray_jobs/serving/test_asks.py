@@ -68,7 +68,7 @@ def test_settings_that_cannot_work(changes, words):
 @pytest.mark.parametrize("token", ["open-sesame", "12345", "true", "0x10"])
 def test_a_token_comes_from_the_environment_and_never_from_a_command_line(monkeypatch, capsys, token):
     monkeypatch.setenv("PENCHANT_STAGES__SERVING__TOKEN", token)
-    chosen = stage_settings(ServingSettings, "serving", load_settings())
+    chosen = stage_settings(ServingSettings, load_settings())
     assert chosen.token == token
     assert token not in repr(chosen)
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""The line of runs in front of a data set: one at a time, in order, and never held by the dead."""
+"""The lock of a data set: runs get it in order of arrival, and a run that ended never holds it."""
 
 import json
 import multiprocessing
@@ -16,35 +16,35 @@ RACES, RACERS = 40, 4
 
 
 @pytest.fixture
-def line(tmp_path, airflow_home):
-    """Stand in line as a run; ``line.running`` holds the runs that Airflow calls running."""
-    from dags.turns import stand_in_line
+def queue(tmp_path, airflow_home):
+    """Request the lock as a run; ``queue.running`` has the runs that Airflow lists as running."""
+    from dags.dataset_lock import acquire
 
     path = tmp_path / "turns" / "shop.json"
     running = {DAILY, BACKFILL, BENCHMARK, RECIPE, OTHER_RECIPE, ERASURE}
 
-    def stand(run):
-        return stand_in_line(path, run, running.__contains__)
+    def request(run):
+        return acquire(path, run, running.__contains__)
 
-    stand.path, stand.running = path, running
-    stand.stored = lambda: [tuple(run) for run in json.loads(path.read_text())]
-    return stand
-
-
-def test_a_backfill_waits_for_the_days_run_until_it_ends_however_often_either_asks(line):
-    assert [line(DAILY), line(BACKFILL), line(DAILY), line(BACKFILL)] == [None, DAILY, None, DAILY]
-    line.running.remove(DAILY)
-    assert [line(BACKFILL), line(BACKFILL)] == [None, None]
-    assert line.stored() == [BACKFILL]
+    request.path, request.running = path, running
+    request.stored = lambda: [tuple(run) for run in json.loads(path.read_text())]
+    return request
 
 
-def test_a_cleared_task_of_an_ended_run_waits_at_the_end_of_the_line(line):
-    line(DAILY), line(BACKFILL)
-    line.running.remove(DAILY)
-    assert line(BACKFILL) is None
-    line.running.add(DAILY)
-    assert line(DAILY) == BACKFILL
-    assert line.stored() == [BACKFILL, DAILY]
+def test_a_backfill_waits_for_the_days_run_until_it_ends_however_often_either_asks(queue):
+    assert [queue(DAILY), queue(BACKFILL), queue(DAILY), queue(BACKFILL)] == [None, DAILY, None, DAILY]
+    queue.running.remove(DAILY)
+    assert [queue(BACKFILL), queue(BACKFILL)] == [None, None]
+    assert queue.stored() == [BACKFILL]
+
+
+def test_a_cleared_task_of_an_ended_run_waits_at_the_end_of_the_queue(queue):
+    queue(DAILY), queue(BACKFILL)
+    queue.running.remove(DAILY)
+    assert queue(BACKFILL) is None
+    queue.running.add(DAILY)
+    assert queue(DAILY) == BACKFILL
+    assert queue.stored() == [BACKFILL, DAILY]
 
 
 @pytest.mark.parametrize(
@@ -60,28 +60,28 @@ def test_a_cleared_task_of_an_ended_run_waits_at_the_end_of_the_line(line):
         (ERASURE, BENCHMARK, True),
     ],
 )
-def test_who_waits_for_whom(line, first, second, waits):
-    assert line(first) is None
-    assert line(second) == (first if waits else None)
+def test_who_waits_for_whom(queue, first, second, waits):
+    assert queue(first) is None
+    assert queue(second) == (first if waits else None)
 
 
-def test_an_erasure_is_not_overtaken_for_ever_by_readers(line):
-    assert [line(RECIPE), line(ERASURE), line(OTHER_RECIPE)] == [None, RECIPE, ERASURE]
-    line.running.remove(RECIPE)
-    assert [line(OTHER_RECIPE), line(ERASURE)] == [ERASURE, None]
+def test_an_erasure_is_not_overtaken_for_ever_by_readers(queue):
+    assert [queue(RECIPE), queue(ERASURE), queue(OTHER_RECIPE)] == [None, RECIPE, ERASURE]
+    queue.running.remove(RECIPE)
+    assert [queue(OTHER_RECIPE), queue(ERASURE)] == [ERASURE, None]
 
 
 def _race(path, number, barrier, answers):
-    from dags.turns import stand_in_line
+    from dags.dataset_lock import acquire
 
     for race in range(RACES):
         barrier.wait(timeout=60)
-        before = stand_in_line(path / f"{race}.json", ("daily_retrain", str(number)), lambda run: True)
+        before = acquire(path / f"{race}.json", ("daily_retrain", str(number)), lambda run: True)
         answers.put((race, number, before))
 
 
-def test_of_racing_processes_exactly_one_has_its_turn(tmp_path, airflow_home):
-    import dags.turns  # noqa: F401  (before the fork, so that the racers start together)
+def test_of_racing_processes_exactly_one_gets_the_lock(tmp_path, airflow_home):
+    import dags.dataset_lock  # noqa: F401  (before the fork, so that the racers start together)
 
     fork = multiprocessing.get_context("fork")
     barrier, answers = fork.Barrier(RACERS), fork.Queue()
@@ -100,30 +100,30 @@ def test_of_racing_processes_exactly_one_has_its_turn(tmp_path, airflow_home):
     assert len({number for _, number, before in said if before is None}) > 1, "the race was none"
 
 
-def test_a_process_that_is_killed_while_it_looks_locks_nobody_out(line):
-    from dags.turns import stand_in_line
+def test_a_process_that_is_killed_while_it_looks_leaves_nothing_locked(queue):
+    from dags.dataset_lock import acquire
 
-    line(DAILY)
-    inside = line.path.with_suffix(".inside")
+    queue(DAILY)
+    inside = queue.path.with_suffix(".inside")
 
     def hang(run):
         inside.touch()
         time.sleep(600)
 
-    killed = multiprocessing.get_context("fork").Process(target=stand_in_line, args=(line.path, BACKFILL, hang))
+    killed = multiprocessing.get_context("fork").Process(target=acquire, args=(queue.path, BACKFILL, hang))
     killed.start()
     while not inside.exists():
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     killed.join()
-    assert line(BENCHMARK) == DAILY
-    assert line.stored() == [DAILY, BENCHMARK]
+    assert queue(BENCHMARK) == DAILY
+    assert queue.stored() == [DAILY, BENCHMARK]
 
 
 def test_a_task_that_waits_gives_its_slots_back_and_says_for_whom(monkeypatch, tmp_path, airflow_home, caplog):
     from airflow.sdk.exceptions import AirflowRescheduleException
 
-    from dags.turns import LOOK_AGAIN, wait_for_turn
+    from dags.dataset_lock import RETRY_AFTER, wait_for_lock
 
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
     asked = []
@@ -137,21 +137,21 @@ def test_a_task_that_waits_gives_its_slots_back_and_says_for_whom(monkeypatch, t
         run = SimpleNamespace(dag_id=dag_id, run_id=run_id)
         return {"params": {"dataset": dataset}, "dag_run": run, "ti": SimpleNamespace(get_dr_count=count)}
 
-    wait_for_turn(context(DAILY))
+    wait_for_lock(context(DAILY))
     with caplog.at_level("INFO"), pytest.raises(AirflowRescheduleException) as waits:
-        wait_for_turn(context(BACKFILL))
+        wait_for_lock(context(BACKFILL))
     assert asked == [{"dag_id": "daily_retrain", "run_ids": ["manual__1"], "states": ["running"]}]
-    assert "'shop' are with run manual__1 of daily_retrain" in caplog.text
-    assert 0 < (waits.value.reschedule_date.timestamp() - time.time()) <= LOOK_AGAIN.total_seconds()
-    wait_for_turn(context(BACKFILL, dataset="another"))
-    wait_for_turn(context(("rollback", "now")))
+    assert "run manual__1 of daily_retrain has locked data set 'shop'" in caplog.text
+    assert 0 < (waits.value.reschedule_date.timestamp() - time.time()) <= RETRY_AFTER.total_seconds()
+    wait_for_lock(context(BACKFILL, dataset="another"))
+    wait_for_lock(context(("rollback", "now")))
 
 
-def test_a_line_that_is_cut_is_named_and_is_not_an_empty_line(line):
+def test_a_damaged_queue_is_named_and_not_read_as_empty(queue):
     from infra.errors import DamagedFile
 
-    line(DAILY)
-    for content in (b"", line.path.read_bytes()[:9], b"[1, 2]"):
-        line.path.write_bytes(content)
+    queue(DAILY)
+    for content in (b"", queue.path.read_bytes()[:9], b"[1, 2]"):
+        queue.path.write_bytes(content)
         with pytest.raises(DamagedFile, match=r"shop\.json cannot be read .*when no run of data set shop is under way"):
-            line(BACKFILL)
+            queue(BACKFILL)
