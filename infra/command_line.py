@@ -56,7 +56,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     "Inspect": {
         "report": Command("a finished day: users, metrics, version, counts", "ray_jobs.tools.report"),
-        "probe": Command("a version's NDCG@10 on a fixed probe", "ray_jobs.tools.probe"),
+        "probe": Command("a version's NDCG@10 on a fixed probe", "ray_jobs.tools.fixed_test_set"),
         "ties": Command("what the order of simultaneous reviews is worth", "ray_jobs.tools.tie_report"),
         "language-sample": Command("reviews beside what was read from them", "pipelines.tools.language_sample"),
         "truth": Command("how much of a planted world's truth was found", "pipelines.tools.truth_report"),

@@ -180,7 +180,7 @@ class Simulation:
         argv = [
             sys.executable,
             "-m",
-            "ray_jobs.tools.probe",
+            "ray_jobs.tools.fixed_test_set",
             f"--model={reference}",
             f"--probe={self.landing}/probe.jsonl",
         ]

@@ -11,14 +11,14 @@ from mlflow.exceptions import MlflowException
 
 from infra.progress import Progress, phase, phased
 from infra.settings import Settings, load_settings, stage_settings
-from ray_jobs.cleaning.history import History, clean, pins, plan_histories
-from ray_jobs.cleaning.keeping import Kept, Registry, sort_registry
-from ray_jobs.cleaning.leftovers import find_leftovers, remove
-from ray_jobs.cleaning.page import Plan, markdown, write
-from ray_jobs.cleaning.settings import CleanUpSettings
 from ray_jobs.data.recorded import problem
 from ray_jobs.registry import aliases, runs, versions
 from ray_jobs.registry.provenance import tables_of_version
+from ray_jobs.retention.leftovers import find_leftovers, remove
+from ray_jobs.retention.plan import Plan, markdown, write
+from ray_jobs.retention.settings import CleanUpSettings
+from ray_jobs.retention.table_history import History, clean, pins, plan_histories
+from ray_jobs.retention.versions import Kept, Registry, sort_registry
 from ray_jobs.stages.clean_up import STAGE
 from schemas.errors import DataError
 from schemas.handoff import StageReport

@@ -245,15 +245,15 @@ def other_protocols(recommender: Recommender, histories: Histories, own: Evaluat
 
 
 def word_shares(candidate: Candidate, data: TrainingData, own: EvaluateSettings) -> dict[str, float]:
-    """How well a candidate's lists follow words: `ray_jobs.steering.probing.Follows` by name; nothing if not asked."""
+    """The measures `WORD_SHARES` of how well the lists follow words; empty where the settings switch this off."""
     if not (candidate.role and own.word_users and own.words):
         return {}
-    from ray_jobs.steering.probing import follows
+    from ray_jobs.steering.word_following import measure_following
 
     histories = data.histories
     if candidate.version:
         histories = Translation.between(candidate.recommender.catalogue, data.catalogue).known(histories)
-    found = follows(candidate.recommender, histories, own.word_users, own.words, own.seed)
+    found = measure_following(candidate.recommender, histories, own.word_users, own.words, own.seed)
     return {name: getattr(found, name) for name in WORD_SHARES}
 
 

@@ -14,7 +14,7 @@ from ray_jobs.actors import through
 from ray_jobs.data.example_tables import arrow_type
 from ray_jobs.data.tables import publish
 from ray_jobs.registry import runs
-from ray_jobs.registry.audience import Reader, audience_of, columns_of
+from ray_jobs.registry.users import User, read_users, user_columns
 from ray_jobs.registry.versions import load_version, resolve
 from ray_jobs.stages.recommendations import STAGE, RecommendationsSettings
 from schemas.columns import COLUMNS, HISTORY
@@ -48,11 +48,11 @@ class Scorer:
         )
 
 
-def blocks(audience: Sequence[Reader], size: int) -> Iterator[pa.Table]:
+def blocks(audience: Sequence[User], size: int) -> Iterator[pa.Table]:
     """Users in their order as tables of `size` rows, the last one shorter."""
     for start in range(0, len(audience), size):
         part = audience[start : start + size]
-        given = {HISTORY: [reader.history for reader in part], **columns_of(part)}
+        given = {HISTORY: [reader.history for reader in part], **user_columns(part)}
         yield pa.table(
             {
                 "user_id": pa.array([reader.user_id for reader in part], pa.string()),
@@ -63,7 +63,7 @@ def blocks(audience: Sequence[Reader], size: int) -> Iterator[pa.Table]:
 
 @phased("scoring users", lambda rows: {"users": rows.num_rows})
 def score(
-    audience: Sequence[Reader], tracking_uri: str, version: str, chosen: RecommendationsSettings, progress: Progress
+    audience: Sequence[User], tracking_uri: str, version: str, chosen: RecommendationsSettings, progress: Progress
 ) -> pa.Table:
     """Columns user_id, item_ids, scores and preference for each of `audience`, in no particular order.
 
@@ -95,7 +95,7 @@ def run(request: StageRequest) -> StageReport:
             f"version {version} of model {name} is not in the registry at {settings.mlflow.tracking_uri} "
             f"({error.error_code}); run the register stage again"
         ) from error
-    audience = audience_of(settings, request)
+    audience = read_users(settings, request)
     started = time.monotonic()
     rows = score(
         audience,

@@ -18,7 +18,6 @@ from ray_jobs.evaluation.measurements import compare
 from ray_jobs.evaluation.metrics import Paired
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import aliases, plots, promotion, runs, versions
-from ray_jobs.registry.audience import Reader, audience_of
 from ray_jobs.registry.judging import Case, Choice, choose, judge
 from ray_jobs.registry.lineage import git_revision
 from ray_jobs.registry.model import input_example, log_model
@@ -34,6 +33,7 @@ from ray_jobs.registry.results import (
 from ray_jobs.registry.settings import PromotionSettings
 from ray_jobs.registry.steering_report import TAG as STEERING_TAG
 from ray_jobs.registry.trained import BASELINE, Trained
+from ray_jobs.registry.users import User, read_users
 from ray_jobs.stages.register import STAGE
 from schemas.handoff import StageReport
 from schemas.measurements import MEASUREMENTS
@@ -91,7 +91,7 @@ def run(request: StageRequest) -> StageReport:
 
         results = with_slices(_results(everything, request, choice))
         bundle = load_bundle(trained.bundle_uri)
-        audience = audience_of(settings, request)
+        audience = read_users(settings, request)
         training_run = client.get_run(trained.run_id)
         decision = judge(
             Case(
@@ -193,7 +193,7 @@ def _card_content(
     request: StageRequest,
     trained: Trained,
     bundle: Bundle,
-    audience: list[Reader],
+    audience: list[User],
     results: list[ModelResult],
     name: str,
 ) -> CardContent:
@@ -266,7 +266,7 @@ def _make_version(
     training_run: Run,
     trained: Trained,
     bundle: Bundle,
-    audience: list[Reader],
+    audience: list[User],
     name: str,
     tags: Mapping[str, str],
     request: StageRequest,

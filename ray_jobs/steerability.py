@@ -14,7 +14,7 @@ from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.settings import TIME_SPLIT
 from ray_jobs.data.tables import input_partition, input_table, publish, table_exists, table_version
-from ray_jobs.evaluation.probes import probe, summarise_probes
+from ray_jobs.evaluation.property_steering import steer_to_properties, summarise_properties
 from ray_jobs.evaluation.steering import Past, Sample, answer, evaluation_rows, read_pasts, summarise
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import runs, steering_plots, steering_report, versions
@@ -90,7 +90,7 @@ def run(request: StageRequest) -> StageReport:
         counts |= {
             f"{label}.{name}": value for name, value in steering_report.metric_rows(report).items() if "lift" in name
         }
-        counts |= {f"{label}.success.{s.kind}": round(s.success, 4) for s in report.steered}
+        counts |= {f"{label}.success.{s.kind}": round(s.success, 4) for s in report.kinds}
     assert handoff is not None
     progress.update(1, 1, f"{len(chosen)} models")
     return StageReport(
@@ -148,7 +148,7 @@ def judge(
 ) -> steering_report.Report:
     """Everything that is to be said about one model."""
     answers = answer(bundle, samples, pasts, own.exclude_seen, progress.update)
-    probed = probe(bundle, probes, pasts, own.probe_users, own.seed, own.exclude_seen, progress.update)
+    steered = steer_to_properties(bundle, probes, pasts, own.probe_users, own.seed, own.exclude_seen, progress.update)
     bundle.recommender.release()
     return steering_report.Report(
         model=found.model,
@@ -158,8 +158,8 @@ def judge(
         catalogue=bundle.catalogue,
         results=summarise(answers),
         answers=answers,
-        probes=probed,
-        steered=summarise_probes(probed),
+        properties=steered,
+        kinds=summarise_properties(steered),
         unknown_targets=sum(sample["target_item_id"] not in bundle.catalogue.index for sample in samples),
     )
 
@@ -190,9 +190,9 @@ def _record(
         title = f"{report.model}, {request.partition}"
         runs.log_figure(run_id, steering_plots.axis_figure(result, title), f"plots/{name}.png")
         runs.log_text(run_id, steering_report.axis_table(result).to_csv(), f"tables/{name}.csv")
-    if report.probes:
+    if report.properties:
         title = f"{report.model}, {request.partition}"
-        runs.log_figure(run_id, steering_plots.probe_figure(report.probes, title), "plots/properties.png")
+        runs.log_figure(run_id, steering_plots.property_figure(report.properties, title), "plots/properties.png")
     runs.log_text(run_id, steering_report.page(report, pasts), "report.html")
     runs.finish(run_id)
     tags = steering_report.tags(report, run_id, own.splits[-1])

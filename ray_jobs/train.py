@@ -188,7 +188,7 @@ def _train(
         "partition": request.partition,
         "codebook": data.codebook,
         "data_version": data.version,
-        **provenance.recorded(settings, reading, how, listens),
+        **provenance.to_record(settings, reading, how, listens),
         "counts": counts,
         "records": state.records,
         "curve": state.curve,

@@ -28,7 +28,7 @@ SECTIONS = {
     "promotion": "ray_jobs.registry.settings:PromotionSettings",
     "recommendations": "ray_jobs.stages.recommendations:RecommendationsSettings",
     "tune_denoiser": "ray_jobs.denoiser.settings:DenoiserSettings",
-    "clean_up": "ray_jobs.cleaning.settings:CleanUpSettings",
+    "clean_up": "ray_jobs.retention.settings:CleanUpSettings",
     "serving": "ray_jobs.serving.settings:ServingSettings",
     "page": "ray_jobs.serving.page.settings:PageSettings",
 }

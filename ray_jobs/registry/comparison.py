@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ray_jobs.recommenders.bundle import Bundle
-from ray_jobs.registry.audience import Reader, columns_of
+from ray_jobs.registry.users import User, user_columns
 
 LISTED = 10
 """Items of a list of recommendations that is compared."""
@@ -139,10 +139,10 @@ def compare_weights(before: Bundle, after: Bundle, tolerance: float) -> Compared
     return _judged("weights", shown[0], shown[1], gap, tolerance)
 
 
-def compare_lists(before: Bundle, after: Bundle, readers: Sequence[Reader], tolerance: float) -> list[Compared]:
+def compare_lists(before: Bundle, after: Bundle, readers: Sequence[User], tolerance: float) -> list[Compared]:
     """Recommendations for `readers`: lists that are item for item the same, and the scores in those."""
     lists = [
-        bundle.recommend([reader.history for reader in readers], [None] * len(readers), LISTED, **columns_of(readers))
+        bundle.recommend([reader.history for reader in readers], [None] * len(readers), LISTED, **user_columns(readers))
         for bundle in (before, after)
     ]
     pairs = list(zip(*lists, strict=True))

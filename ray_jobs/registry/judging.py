@@ -20,7 +20,6 @@ from ray_jobs.evaluation.metrics import FloatArray
 from ray_jobs.evaluation.steering import GIVEN, NONE, main_metric
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import promotion
-from ray_jobs.registry.audience import Reader, columns_of
 from ray_jobs.registry.promotion import Check, Decision, Slice, Words
 from ray_jobs.registry.results import (
     KINDS,
@@ -32,6 +31,7 @@ from ray_jobs.registry.results import (
 )
 from ray_jobs.registry.settings import PromotionSettings
 from ray_jobs.registry.trained import Trained
+from ray_jobs.registry.users import User, user_columns
 from schemas.errors import DataError
 from schemas.model_versions import CHAMPION, CHAMPION_KEY, PARTITION_TAG, registered_name
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
@@ -107,7 +107,7 @@ class Case:
     choice: Choice
     coverage: float | None
     bundle: Bundle
-    audience: Sequence[Reader]
+    audience: Sequence[User]
     champion: ModelVersion | None
     version: str = ""
 
@@ -275,12 +275,12 @@ def _asked_as(case: Case) -> list[str]:
     return [case.choice.trained.identity, *since]
 
 
-def latency_ms(bundle: Bundle, audience: Sequence[Reader], requests: int) -> float:
+def latency_ms(bundle: Bundle, audience: Sequence[User], requests: int) -> float:
     """Median milliseconds of recommending ten items to one reader, over `requests` readers spread over `audience`."""
     chosen = [audience[number] for number in np.linspace(0, len(audience) - 1, requests + 1).astype(int)]
     taken = []
     for reader in chosen:
         started = time.perf_counter()
-        bundle.recommend([reader.history], [None], LIST_LENGTH, **columns_of([reader]))
+        bundle.recommend([reader.history], [None], LIST_LENGTH, **user_columns([reader]))
         taken.append(1000 * (time.perf_counter() - started))
     return statistics.median(taken[1:])

@@ -11,8 +11,8 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from infra.settings import REPOSITORY
-from ray_jobs.registry.audience import Reader, columns_of
 from ray_jobs.registry.served import ARTIFACT, DEFAULT_EXCLUDE_SEEN, DEFAULT_K
+from ray_jobs.registry.users import User, user_columns
 from schemas.columns import HISTORY, ExampleColumn, requested
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
@@ -76,9 +76,9 @@ def pip_requirements(packages: Sequence[str]) -> list[str]:
     return [f"{name}=={version(name).split('+', 1)[0]}" for name in (*REQUIREMENTS, *packages)]
 
 
-def input_example(reader: Reader) -> pd.DataFrame:
+def input_example(reader: User) -> pd.DataFrame:
     """One input row, as the pages show it and as serving accepts it."""
-    columns = {HISTORY: [reader.history], "preferences": [reader.preference or ""], **columns_of([reader])}
+    columns = {HISTORY: [reader.history], "preferences": [reader.preference or ""], **user_columns([reader])}
     names = {column.name: asked.name for column, asked in requested()}
     return pd.DataFrame({names[name]: values for name, values in columns.items() if name != "known"})
 

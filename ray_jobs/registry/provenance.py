@@ -88,7 +88,7 @@ def environment() -> dict[str, Any]:
     return {"git_revision": revision, "git_dirty": dirty, "libraries": libraries, "machine": machine}
 
 
-def recorded(
+def to_record(
     settings: Settings, request: StageRequest, how: TrainingDataSettings, listens: SteeringSettings
 ) -> dict[str, Any]:
     """What a bundle says of how it was made, beside its settings.
@@ -109,7 +109,7 @@ def recorded(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class Provenance:
     """What a version was made of.
 
     Args:
@@ -159,7 +159,7 @@ class Made:
         return base.model_copy(update=dict(self.ray))
 
 
-def of_version(client: MlflowClient, found: ModelVersion, bundle: "Bundle") -> Made:
+def provenance_of(client: MlflowClient, found: ModelVersion, bundle: "Bundle") -> Provenance:
     """Read it from a version's bundle and its run.
 
     Raises:
@@ -179,7 +179,7 @@ def of_version(client: MlflowClient, found: ModelVersion, bundle: "Bundle") -> M
     begun = provenance.get("warm_start", {}).get("version", "")
     evaluation = run.data.tags.get(EVALUATION_TAG)
     data = {k.removeprefix("training_data."): v for k, v in run.data.params.items() if k.startswith("training_data.")}
-    return Made(
+    return Provenance(
         version=name,
         run_id=run.info.run_id,
         dataset=provenance["dataset"],
@@ -238,7 +238,7 @@ def tables_of_version(client: MlflowClient, found: ModelVersion) -> dict[str, Ha
     return {name: Handoff(table=name, **raw) for name, raw in inputs.items() if "rows" in raw}
 
 
-def gone(client: MlflowClient, made: Made) -> list[str]:
+def missing_inputs(client: MlflowClient, made: Provenance) -> list[str]:
     """What training the version again needs and is not there any more, one sentence each."""
     kind = recipe_class(made.recipe)
     values = partition_values(made.request())
@@ -257,7 +257,7 @@ def gone(client: MlflowClient, made: Made) -> list[str]:
     return found
 
 
-def changed(made: Made) -> list[str]:
+def changed_environment(made: Provenance) -> list[str]:
     """What is not as it was when the version was made, and may change the result; one sentence each."""
     then, now = made.environment, environment()
     if not then:

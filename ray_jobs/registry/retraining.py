@@ -13,7 +13,6 @@ from ray_jobs.evaluate import means
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry import provenance, runs, versions
-from ray_jobs.registry.audience import audience_of
 from ray_jobs.registry.comparison import (
     Comparison,
     compare_curves,
@@ -21,7 +20,8 @@ from ray_jobs.registry.comparison import (
     compare_metrics,
     compare_weights,
 )
-from ray_jobs.registry.provenance import Made
+from ray_jobs.registry.provenance import Provenance
+from ray_jobs.registry.users import read_users
 from ray_jobs.stages import evaluate as evaluating
 from schemas.errors import DataError
 from schemas.run_identity import config_hash
@@ -69,12 +69,12 @@ def reproduce(
     found = versions.resolve(client, reference)
     with tempfile.TemporaryDirectory() as folder:
         original = load_bundle(provenance.bundle_of(found, folder))
-    made = provenance.of_version(client, found, original)
-    gone = provenance.gone(client, made)
+    made = provenance.provenance_of(client, found, original)
+    gone = provenance.missing_inputs(client, made)
     if gone:
         listed = "".join(f"\n- {told}" for told in gone)
         raise DataError(f"{made.version} cannot be trained again, {len(gone)} of what it was made of is gone:{listed}")
-    changed = tuple(provenance.changed(made))
+    changed = tuple(provenance.changed_environment(made))
     request = made.request(
         dag=STAGE,
         generation=generation,
@@ -105,7 +105,7 @@ def reproduce(
     return done
 
 
-def _evaluated(settings: Settings, made: Made, request: StageRequest, bundle: Bundle) -> dict[str, float]:
+def _evaluated(settings: Settings, made: Provenance, request: StageRequest, bundle: Bundle) -> dict[str, float]:
     """Means over users of the validation and test split, as the evaluate stage has them."""
     own = (
         stage_settings(evaluating.EvaluateSettings, settings)
@@ -129,7 +129,7 @@ def _compared(
     users: int,
 ) -> Comparison:
     curves = [bundle.provenance.get("records", []) for bundle in (original, again)]
-    audience = audience_of(settings, replace(request, stage=STAGE))
+    audience = read_users(settings, replace(request, stage=STAGE))
     chosen = [audience[i] for i in np.unique(np.linspace(0, len(audience) - 1, users).astype(int))]
     return Comparison(
         lines=(

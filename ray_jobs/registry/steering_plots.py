@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ray_jobs.evaluation.probes import ProbeResult
+from ray_jobs.evaluation.property_steering import PropertyResult
 from ray_jobs.evaluation.steering import AxisResult
 from ray_jobs.registry.plots import COLOURS, one_axes
 from schemas.preference_benchmark import RECOMMENDATION, SENTIMENT
@@ -36,7 +36,7 @@ METRIC_TITLES = {
 }
 _SHOWN = ("ndcg_10", "recall_10")
 _SHOWN_SENTIMENT = ("m_10", "positive_recall_10", "negative_miss_10")
-_MOST_PROBES = 40
+_MOST_PROPERTIES = 40
 
 
 def condition_title(axis: str, condition: str) -> str:
@@ -82,11 +82,11 @@ def axis_figure(result: AxisResult, title: str) -> Figure:
     return figure
 
 
-def probe_figure(results: Sequence[ProbeResult], title: str) -> Figure:
+def property_figure(results: Sequence[PropertyResult], title: str) -> Figure:
     """Share of a property's items in the lists: without a preference, with one for it, with one against it."""
     shown = sorted(results, key=lambda r: -(r.wanted.mean() - r.before.mean()))
-    dropped = len(shown) - _MOST_PROBES
-    shown = shown[:_MOST_PROBES]
+    dropped = len(shown) - _MOST_PROPERTIES
+    shown = shown[:_MOST_PROPERTIES]
     figure, axes = one_axes(9, 1.6 + 0.26 * len(shown))
     rows = np.arange(len(shown))[::-1]
     before, wanted, rejected = (

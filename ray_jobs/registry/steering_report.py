@@ -9,7 +9,7 @@ import pandas as pd
 
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.evaluation.metrics import Interval, Paired
-from ray_jobs.evaluation.probes import ProbeResult, Steered
+from ray_jobs.evaluation.property_steering import KindResult, PropertyResult
 from ray_jobs.evaluation.steering import GIVEN, NONE, RANDOM, Answers, AxisResult, Past, main_metric
 from ray_jobs.registry.steering_plots import AXIS_TITLES, METRIC_TITLES, condition_title
 from schemas.preference_benchmark import SENTIMENT
@@ -42,8 +42,8 @@ class Report:
     catalogue: Catalogue
     results: Sequence[AxisResult]
     answers: Sequence[Answers]
-    probes: Sequence[ProbeResult]
-    steered: Sequence[Steered]
+    properties: Sequence[PropertyResult]
+    kinds: Sequence[KindResult]
     unknown_targets: int
 
 
@@ -76,9 +76,9 @@ def metric_rows(report: Report) -> dict[str, float]:
         for condition, lift in result.lift.items():
             name = f"{prefix}.lift_over_{condition}"
             found |= {name: lift.difference.mean, f"{name}_low": lift.difference.low, f"{name}_p": lift.p_value}
-    for steered in report.steered:
+    for one in report.kinds:
         names = ("success", "control", "before", "wanted", "rejected")
-        found |= {f"steering.{steered.kind}.{name}": getattr(steered, name) for name in names}
+        found |= {f"steering.{one.kind}.{name}": getattr(one, name) for name in names}
     return {name: round(value, 6) for name, value in found.items()}
 
 
@@ -96,9 +96,9 @@ def tags(report: Report, run_id: str, split: str = "test") -> dict[str, str]:
         )
         if NONE in result.lift:
             said[f"{TAG}.{result.axis}.lift"] = f"{result.lift[NONE].difference.mean:.6f}"
-    for steered in report.steered:
-        said[f"{TAG}.success.{steered.kind}"] = (
-            f"{steered.success:.3f} of lists double the share, {steered.control:.3f} under another's"
+    for one in report.kinds:
+        said[f"{TAG}.success.{one.kind}"] = (
+            f"{one.success:.3f} of lists double the share, {one.control:.3f} under another's"
         )
     return said
 
@@ -117,8 +117,8 @@ def page(report: Report, pasts: dict[str, Past]) -> str:
             f"<p>{report.unknown_targets:,} samples ask for an item that this version does not know; they count as "
             "misses.</p>"
         )
-    if report.steered:
-        parts += ["<h2>More of what is asked for?</h2>", _steered(report.steered)]
+    if report.kinds:
+        parts += ["<h2>More of what is asked for?</h2>", _steered(report.kinds)]
     for result in report.results:
         parts.append(f"<h2>{AXIS_TITLES[result.axis]} <small>{result.split}, {result.samples:,} samples</small></h2>")
         parts.append(axis_table(result).reset_index().to_html(border=0, index=False))
@@ -130,7 +130,7 @@ def page(report: Report, pasts: dict[str, Past]) -> str:
         spread = f"<li>labels spread like {result.labels:.1f} equally frequent items</li>"
         parts.append(f"<ul>{''.join(lines)}{spread}</ul>")
         parts.append(_examples(report, result, pasts))
-    if report.probes:
+    if report.properties:
         parts += ["<h2>Same history, opposite preferences</h2>", _opposites(report, pasts)]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
@@ -138,7 +138,7 @@ def page(report: Report, pasts: dict[str, Past]) -> str:
     )
 
 
-def _steered(steered: Sequence[Steered]) -> str:
+def _steered(steered: Sequence[KindResult]) -> str:
     frame = pd.DataFrame(
         {
             "kind of property": [s.kind for s in steered],
@@ -201,8 +201,8 @@ def _examples(report: Report, result: AxisResult, pasts: dict[str, Past]) -> str
 
 def _opposites(report: Report, pasts: dict[str, Past]) -> str:
     rows = []
-    for number in np.unique(np.linspace(0, len(report.probes) - 1, EXAMPLES).astype(int)):
-        found = report.probes[number]
+    for number in np.unique(np.linspace(0, len(report.properties) - 1, EXAMPLES).astype(int)):
+        found = report.properties[number]
         past = pasts[found.users[0]]
         rows.append(
             [

@@ -12,12 +12,12 @@ from infra.settings import Settings
 from ray_jobs.data.histories import Histories
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import runs
-from ray_jobs.registry.audience import Reader, columns_of
+from ray_jobs.registry.users import User, user_columns
 from ray_jobs.serving.hot_swap import RegistrySource
 from ray_jobs.serving.readers import item_categories, some_readers
-from ray_jobs.steering.probing import Follows, follows
-from ray_jobs.steering.shown import stem_place, telling_words
+from ray_jobs.steering.example_words import example_words, stem_place
 from ray_jobs.steering.terms import Terms, find_terms
+from ray_jobs.steering.word_following import Following, measure_following
 from schemas.errors import DataError
 from schemas.model_versions import registered_name
 from schemas.recipes import Need
@@ -38,7 +38,7 @@ _MEASURED_USERS, _MEASURED_WORDS = 20, 8
 class _Case:
     """A user and the word that they are steered by, by row."""
 
-    reader: Reader
+    reader: User
     row: int
 
 
@@ -59,7 +59,7 @@ def steered(settings: Settings, dataset: str, alias: str, users: int = 3, bold: 
     return shown(source.load(version), version, readers, users, bold)
 
 
-def shown(bundle: Bundle, version: str, readers: Sequence[Reader], users: int = 3, bold: bool = False) -> str:
+def shown(bundle: Bundle, version: str, readers: Sequence[User], users: int = 3, bold: bool = False) -> str:
     """The text for a loaded model; `bold` marks words as a terminal can, beside the asterisk.
 
     Raises:
@@ -77,7 +77,7 @@ def shown(bundle: Bundle, version: str, readers: Sequence[Reader], users: int = 
     lines += ["An asterisk marks what has the word, in its title or its text; counts are of the first ten.", ""]
     for case in _cases(bundle, terms, able, users):
         lines += [*_case_lines(bundle, terms, case, bold), ""]
-    found = follows(recommender, _histories(bundle, able), _MEASURED_USERS, _MEASURED_WORDS)
+    found = measure_following(recommender, _histories(bundle, able), _MEASURED_USERS, _MEASURED_WORDS)
     return "\n".join([*lines, measured_line(found), ""])
 
 
@@ -93,11 +93,11 @@ def by_category(settings: Settings, dataset: str, alias: str, users: int, words:
     bundle = source.load(source.newest())
     able = _able(bundle, some_readers(settings, dataset, users).readers)
     categories = item_categories(settings, dataset, bundle.catalogue.item_ids)
-    found = follows(bundle.recommender, _histories(bundle, able), users, words, properties=categories)
+    found = measure_following(bundle.recommender, _histories(bundle, able), users, words, properties=categories)
     return f"By category: {measured_line(found)}\n"
 
 
-def measured_line(found: Follows) -> str:
+def measured_line(found: Following) -> str:
     """All that was asked in one line of a terminal."""
     if not found.lists:
         return "The catalogue has too few words that tell its items apart to measure more."
@@ -107,7 +107,7 @@ def measured_line(found: Follows) -> str:
     )
 
 
-def _able(bundle: Bundle, readers: Sequence[Reader]) -> list[Reader]:
+def _able(bundle: Bundle, readers: Sequence[User]) -> list[User]:
     known = bundle.catalogue.index
     able = [reader for reader in readers if sum(item in known for item in reader.history) > 1]
     if not able:
@@ -115,10 +115,10 @@ def _able(bundle: Bundle, readers: Sequence[Reader]) -> list[Reader]:
     return able
 
 
-def _cases(bundle: Bundle, terms: Terms, readers: Sequence[Reader], count: int) -> list[_Case]:
+def _cases(bundle: Bundle, terms: Terms, readers: Sequence[User], count: int) -> list[_Case]:
     """Users and words, none twice, of whose lists few items have the word before anything is said."""
     readers = readers[:_LOOKED_AT]
-    rows = telling_words(terms, bundle.catalogue.titles, _WORDS)
+    rows = example_words(terms, bundle.catalogue.titles, _WORDS)
     lists = _recommended(bundle, readers, [None] * len(readers))
     has = {row: frozenset(terms.having(row).tolist()) for row in rows}
     pairs = [
@@ -135,9 +135,9 @@ def _cases(bundle: Bundle, terms: Terms, readers: Sequence[Reader], count: int) 
     return cases
 
 
-def _recommended(bundle: Bundle, readers: Sequence[Reader], sentences: Sequence[str | None]) -> list[list[int]]:
+def _recommended(bundle: Bundle, readers: Sequence[User], sentences: Sequence[str | None]) -> list[list[int]]:
     """Catalogue indices of the first ten items for each reader, as they are served."""
-    answers = bundle.recommend([reader.history for reader in readers], sentences, LENGTH, **columns_of(readers))
+    answers = bundle.recommend([reader.history for reader in readers], sentences, LENGTH, **user_columns(readers))
     return [[bundle.catalogue.index[item] for item, _ in row] for row in answers]
 
 
@@ -184,7 +184,7 @@ def _shortened(text: str, stemmed: str, width: int) -> str:
     return line if len(line) <= width else f"{line[: width - 3].rstrip()}..."
 
 
-def _histories(bundle: Bundle, readers: Sequence[Reader]) -> Histories:
+def _histories(bundle: Bundle, readers: Sequence[User]) -> Histories:
     """What is left of the readers' histories in the catalogue; the last item of each counts as the one to find."""
     index = bundle.catalogue.index
     items = tuple(np.array([index[i] for i in reader.history if i in index], dtype=np.int64) for reader in readers)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from infra.settings import Settings
 from ray_jobs.data.tables import open_table, read_table, rows_within, table_exists, table_rows
-from ray_jobs.registry.audience import Reader, read_audience
+from ray_jobs.registry.users import User, users_of
 from schemas.columns import sources
 from schemas.errors import DataError
 
@@ -28,7 +28,7 @@ class Shown:
     """Users of one day, those of whom something is known first."""
 
     day: dt.date
-    readers: list[Reader]
+    readers: list[User]
 
 
 def some_readers(settings: Settings, dataset: str, count: int) -> Shown:
@@ -57,7 +57,7 @@ def some_readers(settings: Settings, dataset: str, count: int) -> Shown:
         return Shown(day, [])
     said = [newest[row["user_id"]] for row in chosen if row["user_id"] in newest]
     told_of = _summaries(settings.table_uri(dataset, "review_summaries"), day, [row["user_id"] for row in chosen])
-    readers = read_audience(pa.Table.from_pylist(chosen), pa.Table.from_pylist(said) if said else None, day, told_of)
+    readers = users_of(pa.Table.from_pylist(chosen), pa.Table.from_pylist(said) if said else None, day, told_of)
     return Shown(day, sorted(readers, key=lambda reader: (reader.preference is None, reader.user_id)))
 
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 
 from infra.settings import load_settings, stage_settings
-from ray_jobs.cleaning.settings import CleanUpSettings
+from ray_jobs.retention.settings import CleanUpSettings
 from schemas.handoff import StageReport
 from schemas.names import DATASET, DAY
 from schemas.stage_request import StageRequest

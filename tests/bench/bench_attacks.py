@@ -24,8 +24,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ray_jobs.recipes.generative.tiger import TigerSettings
-from ray_jobs.registry.audience import Reader
 from ray_jobs.registry.model import input_example, log_model
+from ray_jobs.registry.users import User
 from tests.bench.bench_serving import load, result
 from tests.ray_jobs.served_registry import free_port, make_registry, running
 
@@ -39,7 +39,7 @@ def damage(client, home: Path) -> None:
     weights = home / "bundle-1" / "weights.safetensors"
     save_file({name: tensor * float("nan") for name, tensor in load_file(weights).items()}, weights)
     run_id = client.create_run(client.get_experiment_by_name("serving").experiment_id).info.run_id
-    model_id = log_model(run_id, home / "bundle-1", input_example(Reader("u", ["i1"], None, [0], 1)), (), {})
+    model_id = log_model(run_id, home / "bundle-1", input_example(User("u", ["i1"], None, [0], 1)), (), {})
     client.create_model_version(NAME, f"models:/{model_id}", model_id=model_id)
 
 

@@ -28,7 +28,7 @@ from infra.settings import REPOSITORY, load_settings
 from pipelines.landing.planted_world.scripted_model import serving
 from ray_jobs import item_vectors, review_sentiments, semantic_ids, text_vectors, train
 from ray_jobs.data.tables import input_partition, input_table
-from ray_jobs.evaluation.probes import probe, summarise_probes
+from ray_jobs.evaluation.property_steering import steer_to_properties, summarise_properties
 from ray_jobs.evaluation.steering import GIVEN, LATEST, NONE, RANDOM, answer, main_metric, read_pasts, summarise
 from ray_jobs.recommenders.bundle import load_bundle
 from schemas.handoff import read_report
@@ -119,7 +119,7 @@ def judge(home: Path, bundle_uri: str, probe_users: int) -> dict:
     bundle = load_bundle(bundle_uri)
     progress = Progress(settings.home, "bench_steering")
     results = summarise(answer(bundle, samples, pasts, notify=progress.update))
-    steered = summarise_probes(probe(bundle, probes, pasts, probe_users, notify=progress.update))
+    steered = summarise_properties(steer_to_properties(bundle, probes, pasts, probe_users, notify=progress.update))
     return {
         "axes": {
             result.axis: {

@@ -19,10 +19,10 @@ from retrained import registered_version
 from infra.settings import load_settings
 from pipelines import delta_tables
 from ray_jobs import clean_up, continuation
-from ray_jobs.cleaning import history
-from ray_jobs.cleaning.keeping import CleanUpSettings
 from ray_jobs.data.tables import publish, read_table
 from ray_jobs.registry import aliases, runs
+from ray_jobs.retention import table_history as history
+from ray_jobs.retention.versions import CleanUpSettings
 from ray_jobs.tools import retrain
 from schemas.errors import DataError
 from schemas.handoff import StageReport, write_report

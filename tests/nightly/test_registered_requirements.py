@@ -17,8 +17,8 @@ from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recommenders.bundle import save_bundle
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.registry import runs
-from ray_jobs.registry.audience import Reader
 from ray_jobs.registry.model import input_example, log_model
+from ray_jobs.registry.users import User
 from schemas.recipes import of_kind
 
 ITEMS = 16
@@ -80,7 +80,7 @@ def test_a_registered_model_loads_with_its_own_requirements_alone(recipe, enviro
     model = recipe_class(recipe.partition(" ")[0])(settings, Catalogue(names, titles, titles, codes, (4, 4)))
     bundle = save_bundle(tmp_path / "bundle", model, {})
     run_id = client.create_run(client.create_experiment("nightly")).info.run_id
-    example = input_example(Reader("u", ["i1"], None, [0], 1))
+    example = input_example(User("u", ["i1"], None, [0], 1))
     model_id = log_model(run_id, bundle, example, model.packages(settings, steered=False), {})
     files = Path(download_artifacts(f"models:/{model_id}", dst_path=str(tmp_path / "model")))
     python = environments(files / "requirements.txt")

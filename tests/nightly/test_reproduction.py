@@ -10,7 +10,7 @@ from retrained import registered_version
 
 from ray_jobs.registry import retraining
 from ray_jobs.registry.comparison import Verdict
-from ray_jobs.registry.provenance import Made
+from ray_jobs.registry.provenance import Provenance
 from ray_jobs.tools import retrain
 from schemas.errors import DataError
 from tests.ray_jobs.conftest import empty_registry, planted, ray_session, warehouse  # noqa: F401
@@ -56,14 +56,14 @@ def test_a_trained_version_is_reproduced_bit_for_bit(world, ray_session, capsys)
     assert len(client.search_model_versions("name = 'penchant-planted'")) == 2
 
     # A negative control: with another seed recorded, the same command says that they differ.
-    original = Made.request
+    original = Provenance.request
 
     def other_seed(self, *args, **given):
         request = original(self, *args, **given)
         return replace(request, overrides={**request.overrides, "sasrec.seed": 1})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Made, "request", other_seed)
+        patch.setattr(Provenance, "request", other_seed)
         assert retrain.main(["--model", first]) == 1
     said = capsys.readouterr().out
     assert f"Reproduction of {first}: **differs** (trained in {trained.counts['steps']} steps" in said

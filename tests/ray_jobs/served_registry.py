@@ -20,8 +20,8 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recommenders.bundle import save_bundle
 from ray_jobs.registry import runs
-from ray_jobs.registry.audience import Reader
 from ray_jobs.registry.model import input_example, log_model
+from ray_jobs.registry.users import User
 
 PER_CODE = 8
 
@@ -33,7 +33,7 @@ def make_registry(name: str, items: int, sizes: TigerSettings, versions: int = 2
     client.create_registered_model(name)
     names = tuple(f"i{n}" for n in range(items))
     codes = np.stack([np.arange(items) // PER_CODE, np.arange(items) % PER_CODE], axis=1)
-    example = input_example(Reader("u", ["i1"], None, [0], 1))
+    example = input_example(User("u", ["i1"], None, [0], 1))
     experiment = client.create_experiment("serving")
     for version in range(1, versions + 1):
         torch.manual_seed(version)

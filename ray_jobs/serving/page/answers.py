@@ -21,7 +21,7 @@ from ray_jobs.serving.hot_swap import HotSwap, RegistrySource, Source
 from ray_jobs.serving.page.problem import Problem
 from ray_jobs.serving.page.settings import PageSettings
 from ray_jobs.serving.readers import some_readers
-from ray_jobs.steering.shown import telling_words
+from ray_jobs.steering.example_words import example_words
 from schemas.columns import MOST_CHARACTERS
 from schemas.errors import DataError
 from schemas.model_versions import registered_name
@@ -195,7 +195,7 @@ def _examples(live: Live) -> list[str]:
     if layer is None:
         return []
     terms = layer.terms.terms
-    found = [terms.forms[row] for row in telling_words(terms, live.bundle.catalogue.titles, 4)]
+    found = [terms.forms[row] for row in example_words(terms, live.bundle.catalogue.titles, 4)]
     if len(found) < 4:
         return [f"Prefers {word}" for word in found]
     return [f"Prefers {found[0]}", f"Avoids {found[1]}", f"Prefers {found[2]}, avoids {found[3]}"]

@@ -8,7 +8,7 @@ import pytest
 from infra.errors import SettingError
 from ray_jobs import recommendations
 from ray_jobs.data.tables import read_table, table_version
-from ray_jobs.registry.audience import audience_of, read_audience
+from ray_jobs.registry.users import read_users, users_of
 from schemas.errors import DataError
 
 UPSTREAM = {"register.model_name": "penchant-tiny", "register.version": "1"}
@@ -30,7 +30,7 @@ def test_every_user_is_scored_as_the_model_would_answer(registered, ray_session)
     rows = read_table(handoff.uri, handoff.version).sort_by("user_id").to_pylist()
     assert {row["model_version"] for row in rows} == {"penchant-tiny/1"}
     assert {row["partition_date"] for row in rows} == {dt.date(2026, 1, 31)}
-    audience = audience_of(world.settings, request)
+    audience = read_users(world.settings, request)
     assert [row["user_id"] for row in rows] == [reader.user_id for reader in audience]
     question = pd.DataFrame({"history": [r.history for r in audience], "known": [r.preference for r in audience]})
     answer = mlflow.pyfunc.load_model("models:/penchant-tiny/1").predict(question, params={"k": 5})
@@ -59,7 +59,7 @@ def test_a_summary_tells_of_a_user_without_preferences():
     summaries = pa.Table.from_pylist(
         [{"user_id": u, "as_of": moment + dt.timedelta(days=d), "summary": s, "status": ok} for u, d, s, ok in told]
     )
-    found = read_audience(sequences, preferences, dt.date(2026, 1, 31), summaries)
+    found = users_of(sequences, preferences, dt.date(2026, 1, 31), summaries)
     assert [reader.preference for reader in found] == ["Prefers jazz", "Likes folk", None]
 
 

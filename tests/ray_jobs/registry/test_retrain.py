@@ -65,7 +65,7 @@ def test_the_record_is_complete(world):
     client = runs.connect(world.settings)
     found = versions.resolve(client, reference)
     bundle = load_bundle(versions.download_bundle(found, Path(world.settings.home) / "copy"))
-    made = provenance.of_version(client, found, bundle)
+    made = provenance.provenance_of(client, found, bundle)
     assert made.inputs["sequences"] == world.handoffs["sequences"]
     assert made.inputs["items"].rows == 60
     assert set(made.environment["libraries"]) >= {"python", "torch", "numpy", "ray"}
@@ -78,10 +78,10 @@ def test_the_record_is_complete(world):
         "ties_seed": "0",
     }
     assert made.evaluation == asdict(EvaluateSettings())
-    assert provenance.gone(client, made) == []
+    assert provenance.missing_inputs(client, made) == []
     then = {**made.environment, "git_revision": "f" * 40, "machine": "abacus"}
     then["libraries"] = {**then["libraries"], "torch": "0.1"}
-    told = provenance.changed(replace(made, environment=then))
+    told = provenance.changed_environment(replace(made, environment=then))
     assert any("revision ffff" in one for one in told)
     assert any(one.startswith("torch was 0.1 and is") for one in told)
     assert any("the processor was abacus" in one for one in told)

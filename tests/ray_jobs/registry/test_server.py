@@ -19,7 +19,7 @@ from infra.settings import load_settings
 from ray_jobs import register
 from ray_jobs.recommendations import Scorer
 from ray_jobs.registry import aliases, runs
-from ray_jobs.tools.probe import measure
+from ray_jobs.tools.fixed_test_set import measure
 
 
 @pytest.fixture

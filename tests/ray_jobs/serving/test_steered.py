@@ -8,7 +8,7 @@ from infra.settings import Settings
 from ray_jobs.data.histories import Histories
 from ray_jobs.serving.printed import WIDTH, measured_line, shown
 from ray_jobs.serving.readers import item_categories, some_readers
-from ray_jobs.steering.probing import Follows, follows
+from ray_jobs.steering.word_following import Following, measure_following
 from schemas.errors import DataError
 
 
@@ -69,12 +69,12 @@ def test_categories_are_asked_for_by_name(readers, tmp_path, monkeypatch):
     assert {name: len(items) for name, items in found.items()} == {"All": 48} | dict.fromkeys(WORDS, 12)
     assert found["Compact"].tolist() == list(range(1, 48, 4))
     histories = Histories(("u",), (np.array([0, 5, 10]),), np.array([1]), np.array([2]), ({},))
-    told = follows(bundle.recommender, histories, words=4, properties=found)
+    told = measure_following(bundle.recommender, histories, words=4, properties=found)
     assert told.lists == 4, "what every item is in tells nothing apart"
     assert (told.success, told.wanted, told.refused) == (1, 1, 0)
 
 
 def test_the_measures_fit_a_line():
-    most = Follows(success=1, control=1, halved=1, lists=10_000, before=1, wanted=1, refused=1)
+    most = Following(success=1, control=1, halved=1, lists=10_000, before=1, wanted=1, refused=1)
     assert len(measured_line(most)) <= WIDTH
-    assert "too few words" in measured_line(Follows())
+    assert "too few words" in measured_line(Following())

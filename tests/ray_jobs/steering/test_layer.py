@@ -14,8 +14,8 @@ from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.bundle import Bundle, load_bundle, save_bundle
 from ray_jobs.steering import fitting
 from ray_jobs.steering.layer import SteeringLayer
-from ray_jobs.steering.probing import follows
 from ray_jobs.steering.settings import SteeringSettings
+from ray_jobs.steering.word_following import measure_following
 from schemas.errors import DataError
 
 CATALOGUE = told_catalogue()
@@ -154,13 +154,13 @@ def test_the_weights_are_fitted_and_the_lists_follow(monkeypatch):
     monkeypatch.setattr(fitting, "load_text_encoder", lambda name: WordEncoder())
     histories = told_histories(users=120)
     recommender = model("sasrec", layer=False)
-    assert follows(recommender, histories).lists == 0, "no word reaches it"
+    assert measure_following(recommender, histories).lists == 0, "no word reaches it"
     layer = fitting.fitted_layer(recommender, histories, SteeringSettings(most_items=0.6))
     assert layer.fit.measured["users"] == 120
     assert layer.fit.measured["ndcg_10_own_words"] > layer.fit.measured["ndcg_10"]
     assert layer.fit.own_weight == 0, "nothing is known of anybody"
     recommender.steering = layer
-    found = follows(recommender, histories, users=20, words=len(PROPERTIES))
+    found = measure_following(recommender, histories, users=20, words=len(PROPERTIES))
     assert found.lists == 20 * len(PROPERTIES)
     assert found.success > found.control
 

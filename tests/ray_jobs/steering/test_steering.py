@@ -3,7 +3,7 @@ import pytest
 import torch
 from small_world import CLUSTERS, PER_CLUSTER, small_catalogue
 
-from ray_jobs.evaluation.probes import probe, summarise_probes
+from ray_jobs.evaluation.property_steering import steer_to_properties, summarise_properties
 from ray_jobs.evaluation.steering import (
     CONDITIONS,
     GIVEN,
@@ -24,7 +24,7 @@ from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.recommenders.base import ScoringRecommender
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import steering_report
-from ray_jobs.registry.steering_plots import axis_figure, probe_figure
+from ray_jobs.registry.steering_plots import axis_figure, property_figure
 from schemas.columns import PAD
 from schemas.preference_benchmark import AXES, PREFERENCE_BENCHMARK, RECOMMENDATION, SENTIMENT
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
@@ -204,7 +204,7 @@ PROBES = [
 
 
 def test_success_is_a_share_that_at_least_doubles():
-    results = {r.probe: r for r in probe(_bundle(Listener()), PROBES, PASTS, users=4)}
+    results = {r.probe: r for r in steer_to_properties(_bundle(Listener()), PROBES, PASTS, users=4)}
     tent = results["tent"]
     assert tent.before.tolist() == [0, 0, 0, 0], "without a preference the first two clusters fill the list"
     assert tent.wanted.tolist() == [0.5] * 4
@@ -214,7 +214,7 @@ def test_success_is_a_share_that_at_least_doubles():
     assert guitar.before.tolist() == guitar.wanted.tolist() == [0.5] * 4
     assert not guitar.success().any(), "half of the list before, half after: not doubled"
     assert guitar.rejected.tolist() == [0] * 4
-    summary = summarise_probes(list(results.values()))[0]
+    summary = summarise_properties(list(results.values()))[0]
     assert (summary.success, summary.lists, summary.properties) == (pytest.approx(4 / 6), 24, 6)
     assert summary.rejected == 0
 
@@ -222,7 +222,7 @@ def test_success_is_a_share_that_at_least_doubles():
 def test_probes_do_not_move_a_model_that_reads_no_text():
     torch.manual_seed(0)
     model = SASRec(SASRecSettings(max_history=6, width=8, layers=1, evaluation_batch_size=5), CATALOGUE)
-    for result in probe(_bundle(model), PROBES, PASTS, users=4):
+    for result in steer_to_properties(_bundle(model), PROBES, PASTS, users=4):
         assert np.array_equal(result.before, result.wanted)
         assert np.array_equal(result.before, result.rejected)
         assert not result.success().any()
@@ -230,7 +230,7 @@ def test_probes_do_not_move_a_model_that_reads_no_text():
 
 def test_the_report_has_every_axis_its_examples_and_tags_for_the_registry(listened):
     model, answers = listened
-    probes = probe(_bundle(model), PROBES, PASTS, users=4)
+    properties = steer_to_properties(_bundle(model), PROBES, PASTS, users=4)
     report = steering_report.Report(
         model="penchant-<x>/3",
         recipe="listener",
@@ -239,8 +239,8 @@ def test_the_report_has_every_axis_its_examples_and_tags_for_the_registry(listen
         catalogue=CATALOGUE,
         results=summarise(answers),
         answers=answers,
-        probes=probes,
-        steered=summarise_probes(probes),
+        properties=properties,
+        kinds=summarise_properties(properties),
         unknown_targets=2,
     )
     page = steering_report.page(report, PASTS)
@@ -255,5 +255,5 @@ def test_the_report_has_every_axis_its_examples_and_tags_for_the_registry(listen
     numbers = steering_report.metric_rows(report)
     assert numbers["test.recommendation.lift_over_none"] > 0.4
     assert numbers["steering.category.success"] == pytest.approx(4 / 6, abs=1e-5)
-    for figure in (*(axis_figure(result, "x") for result in report.results), probe_figure(probes, "x")):
+    for figure in (*(axis_figure(result, "x") for result in report.results), property_figure(properties, "x")):
         figure.canvas.draw()

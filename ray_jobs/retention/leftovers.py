@@ -12,8 +12,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from pyarrow import fs
 
 from infra.settings import Settings
-from ray_jobs.cleaning.keeping import Registry
-from ray_jobs.cleaning.settings import CleanUpSettings
+from ray_jobs.retention.settings import CleanUpSettings
+from ray_jobs.retention.versions import Registry
 from schemas.addresses import filesystem_of
 from schemas.handoff import read_report
 from schemas.model_versions import IDENTITY_TAG, VERSION_TAG

@@ -15,7 +15,7 @@ from schemas.stage_request import StageRequest
 
 
 @dataclass(frozen=True)
-class Reader:
+class User:
     """One user as a model is asked about them.
 
     Args:
@@ -34,7 +34,7 @@ class Reader:
     more: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
-def columns_of(readers: Sequence[Reader]) -> dict[str, Any]:
+def user_columns(readers: Sequence[User]) -> dict[str, Any]:
     """What `Bundle.recommend` is told of `readers` beside their histories."""
     return {
         "known": [reader.preference for reader in readers],
@@ -44,9 +44,9 @@ def columns_of(readers: Sequence[Reader]) -> dict[str, Any]:
     }
 
 
-def read_audience(
+def users_of(
     sequences: pa.Table, preferences: pa.Table | None, day: dt.date, summaries: pa.Table | None = None
-) -> list[Reader]:
+) -> list[User]:
     """Every user of `sequences`, sorted by id, asked about as `day` ends (UTC).
 
     The preference is that of the last position with any, joined as in evaluation; positions beyond the sequence
@@ -65,7 +65,7 @@ def read_audience(
     rows = sequences.select(["user_id", *sources()]).to_pylist()
     ends = int(dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC).timestamp())
     return [
-        Reader(
+        User(
             user_id=row["user_id"],
             history=row["item_ids"],
             preference=join_preferences(newest.get(row["user_id"], (0, []))[1]) or told.get(row["user_id"]),
@@ -81,8 +81,8 @@ def read_audience(
     ]
 
 
-def audience_of(settings: Settings, request: StageRequest) -> list[Reader]:
-    """`read_audience` of the request's partition; a data set that never had preferences or summaries has none."""
+def read_users(settings: Settings, request: StageRequest) -> list[User]:
+    """`users_of` of the request's partition; a data set that never had preferences or summaries has none."""
     sequences = input_partition(settings, request, "sequences", ["user_id", "length", *sources()])
     day = [("partition_date", "=", request.partition_date())]
     known = {
@@ -90,4 +90,4 @@ def audience_of(settings: Settings, request: StageRequest) -> list[Reader]:
         for name in ("preferences", "review_summaries")
         if name in request.inputs or table_exists(settings.table_uri(request.dataset, name))
     }
-    return read_audience(sequences, known.get("preferences"), request.partition_date(), known.get("review_summaries"))
+    return users_of(sequences, known.get("preferences"), request.partition_date(), known.get("review_summaries"))

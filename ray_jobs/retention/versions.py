@@ -10,8 +10,8 @@ from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from ray_jobs.cleaning.settings import CleanUpSettings
 from ray_jobs.registry import runs, versions
+from ray_jobs.retention.settings import CleanUpSettings
 from schemas.model_versions import (
     BEFORE_TAG,
     CHAMPION,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from infra.settings import Settings
 from infra.state import write_json, write_text
-from ray_jobs.cleaning.history import History
-from ray_jobs.cleaning.keeping import Registry
-from ray_jobs.cleaning.leftovers import Leftover
+from ray_jobs.retention.leftovers import Leftover
+from ray_jobs.retention.table_history import History
+from ray_jobs.retention.versions import Registry
 from schemas.stage_request import StageRequest
 
 Lacks = Mapping[str, Sequence[str]]

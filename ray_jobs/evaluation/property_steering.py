@@ -21,7 +21,7 @@ TIMES = 2.0
 
 
 @dataclass(frozen=True)
-class ProbeResult:
+class PropertyResult:
     """Shares of a property's items in the lists of some users, float64[U] each.
 
     Args:
@@ -56,7 +56,7 @@ def _doubled(before: Shares, after: Shares) -> npt.NDArray[np.bool_]:
     return (after > 0) & (after >= TIMES * before)
 
 
-def probe(
+def steer_to_properties(
     bundle: Bundle,
     probes: Sequence[Mapping[str, Any]],
     pasts: Mapping[str, Past],
@@ -64,7 +64,7 @@ def probe(
     seed: int = 0,
     exclude_seen: bool = False,
     notify: Notify = silent,
-) -> list[ProbeResult]:
+) -> list[PropertyResult]:
     """Steer users towards and away from each property of `probes` (rows of the table steering_probes).
 
     Args:
@@ -93,14 +93,14 @@ def probe(
             lists[name] = np.concatenate(parts)
         shares = {name: members[found].mean(axis=1) for name, found in lists.items()}
         results.append(
-            ProbeResult(row["probe"], row["kind"], row["preference"], row["opposite"], chosen, **shares, lists=lists)
+            PropertyResult(row["probe"], row["kind"], row["preference"], row["opposite"], chosen, **shares, lists=lists)
         )
         notify(number + 1, len(ordered), f"{bundle.recipe}, steering towards {row['probe']}")
     return results
 
 
 @dataclass(frozen=True)
-class Steered:
+class KindResult:
     """Means over all users of all properties of one kind, each property weighing the same.
 
     Args:
@@ -118,13 +118,13 @@ class Steered:
     rejected: float
 
 
-def summarise_probes(results: Sequence[ProbeResult]) -> list[Steered]:
+def summarise_properties(results: Sequence[PropertyResult]) -> list[KindResult]:
     """One summary per kind of property, sorted by kind."""
     summaries = []
     for kind in sorted({result.kind for result in results}):
         same = [result for result in results if result.kind == kind]
         summaries.append(
-            Steered(
+            KindResult(
                 kind,
                 len(same),
                 sum(len(result.users) for result in same),

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ray_jobs.steering.probing import common
 from ray_jobs.steering.terms import Terms
+from ray_jobs.steering.word_following import common
 from schemas.words import stem
 
 _SEEN = 0.5
@@ -16,7 +16,7 @@ _LOOKED_THROUGH, _TITLES = 40, 200
 _WORD = re.compile(r"[A-Za-z0-9]+")
 
 
-def telling_words(terms: Terms, titles: Sequence[str], count: int) -> list[int]:
+def example_words(terms: Terms, titles: Sequence[str], count: int) -> list[int]:
     """Rows of the commonest single words that most of their items have in the title; others where these are too few."""
     having = [terms.having(row) for row in range(len(terms.forms))]
     rows = [row for row in common(having, len(titles), _LOOKED_THROUGH) if " " not in terms.stems[row]]

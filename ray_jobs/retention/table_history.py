@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 from pyarrow import fs
 
 from infra.settings import Settings
-from ray_jobs.cleaning.keeping import Registry
-from ray_jobs.cleaning.settings import CleanUpSettings
 from ray_jobs.data.tables import keep_log, keeps_log, open_table, table_exists, table_files
 from ray_jobs.registry.provenance import tables_of_version, tables_read
+from ray_jobs.retention.settings import CleanUpSettings
+from ray_jobs.retention.versions import Registry
 from schemas.erasures import NOTE
 from schemas.errors import DataError
 from schemas.table import Table

@@ -26,7 +26,7 @@ _FEWEST, _MOST = 10, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Follows:
+class Following:
     """How well lists follow words, shares from 0 to 1; see the module.
 
     Args:
@@ -64,7 +64,7 @@ def common(having: Sequence[IntArray], size: int, count: int) -> list[int]:
     return chosen
 
 
-def follows(
+def measure_following(
     recommender: Recommender,
     histories: Histories,
     users: int = 60,
@@ -72,7 +72,7 @@ def follows(
     seed: int = 0,
     split: Split = "test",
     properties: Mapping[str, IntArray] | None = None,
-) -> Follows:
+) -> Following:
     """Put a wish for each of the commonest properties, and a refusal of it, to a recommender.
 
     Args:
@@ -82,7 +82,7 @@ def follows(
             of the catalogue by default.
     """
     if recommender.steering is None and Need.PREFERENCES not in recommender.needs:
-        return Follows()
+        return Following()
     layer = recommender.steering
     if properties is None:
         terms = find_terms(recommender.catalogue.texts) if layer is None else layer.terms.terms
@@ -92,7 +92,7 @@ def follows(
     able = [user for user in range(len(histories)) if histories.target_position(user, split) >= 1]
     chosen = sorted(np.random.default_rng(seed).permutation(able)[:users].tolist())
     if len(asked) < 2 or not chosen:
-        return Follows()
+        return Following()
     before = [histories.items[user][: histories.target_position(user, split)] for user in chosen]
     plain = _lists(recommender, before, "")
     wished = [_lists(recommender, before, f"Prefers {name}") for name, _ in asked]
@@ -112,7 +112,7 @@ def follows(
         halved.append((refused <= own / 2)[own > 0])
     there = np.concatenate(halved)
     before_mean, wanted_mean, refused_mean = np.mean(shares, axis=0).tolist()
-    return Follows(
+    return Following(
         success=float(np.mean(success)),
         control=float(np.mean(control)),
         halved=float(there.mean()) if len(there) else 0.0,

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from infra.errors import SettingError
-from ray_jobs.cleaning.keeping import CleanUpSettings, _keep_starts, _kept
+from ray_jobs.retention.versions import CleanUpSettings, _keep_starts, _kept
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 JUDGED = {"penchant.run_identity": "x", "penchant.decision": "kept"}
