@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from infra.progress import Progress, phase, phased
 from infra.settings import Settings, load_settings, stage_settings
-from ray_jobs.data.recorded import problem
+from ray_jobs.data.recorded import unreadable
 from ray_jobs.registry import aliases, runs, versions
 from ray_jobs.registry.provenance import tables_of_version
 from ray_jobs.retention.leftovers import find_leftovers, remove
@@ -130,7 +130,7 @@ def standing(client: MlflowClient, registry: Registry, request: StageRequest, hi
                 if (handoff.table, handoff.version) in released:
                     seen[key] = f"table {handoff.table}, version {handoff.version}: users in it were erased"
                 elif key not in seen:
-                    seen[key] = problem(handoff, values)
+                    seen[key] = unreadable(handoff, values)
                 found.append(seen[key])
         lacks[kept.name] = tuple(one for one in found if one)
     return Standing(lacks, tables)

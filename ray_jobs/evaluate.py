@@ -74,7 +74,7 @@ def run(request: StageRequest) -> StageReport:
     data = read_training_data(settings, request, codes=False, preferences=True)
     how = training_data_settings(settings, request)
     seen = "left out" if own.exclude_seen else "ranked"
-    protocol = f"split={how.split.value} catalogue={how.catalogue.value} seen={seen}"
+    protocol = f"split={how.split} catalogue={how.catalogue} seen={seen}"
     candidates = [_popularity(request, data), *_trained(request, data, own)]
     outputs: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -19,9 +19,9 @@ from ray_jobs.data.tables import (
     input_version,
     newest_items,
     open_table,
+    partition_filter,
     publish,
     read_table,
-    rows_within,
     table_exists,
     table_rows,
     table_version,
@@ -169,7 +169,7 @@ def _streamed(settings: Settings, request: StageRequest, encoder: str, items: pa
 
     connect()
     uri, version = input_version(settings, request, "item_vectors")
-    within, known = rows_within({"encoder": encoder}), ray.put(items)
+    within, known = partition_filter({"encoder": encoder}), ray.put(items)
     with table_rows(open_table(uri, version), within) as stored:
         files, paths = stored.filesystem, [fragment.path for fragment in stored.get_fragments(within)]
 

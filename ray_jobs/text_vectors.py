@@ -14,8 +14,8 @@ from ray_jobs.data.tables import (
     input_partition,
     input_version,
     open_table,
+    partition_filter,
     read_table,
-    rows_within,
     table_exists,
     table_rows,
     upsert,
@@ -94,7 +94,7 @@ def vectors_of(
         return np.zeros((0, 0), np.float32)
     hashes = pa.array([text_hash(text) for text in texts], pa.string())
     distinct = hashes.unique()
-    within = rows_within({"encoder": encoder})
+    within = partition_filter({"encoder": encoder})
     with table_rows(open_table(*input_version(settings, request, TEXT_VECTORS.name)), within) as stored:
         scanned = stored.scanner(columns=["content_hash", "vector"], filter=within)
         batches = [batch.filter(pc.is_in(batch["content_hash"], distinct)) for batch in scanned.to_batches()]

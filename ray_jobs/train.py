@@ -19,7 +19,7 @@ from ray_jobs.data.examples import Examples, evaluation_examples, join_examples,
 from ray_jobs.data.fusion import fused_examples
 from ray_jobs.data.histories import Histories
 from ray_jobs.data.recorded import at_versions
-from ray_jobs.data.settings import Corrections, training_data_settings
+from ray_jobs.data.settings import training_data_settings
 from ray_jobs.data.streamed_examples import (
     ROWS_PER_FILE,
     StreamedExamples,
@@ -209,7 +209,7 @@ def fused(settings: Settings, request: StageRequest, own: RecipeSettings, data: 
     if not isinstance(own, ConditionedSettings) or not own.fuse:
         return None
     how = training_data_settings(settings, request)
-    if how.corrections is not Corrections.NONE or how.version:
+    if how.corrections != "none" or how.version:
         raise SettingError(
             "fuse needs the histories as they are, which preference_benchmark was built from: set "
             "training_data.corrections to none, training_data.ties to as_is and training_data.split to last, or fuse "

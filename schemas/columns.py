@@ -2,7 +2,7 @@
 
 A declaration says how examples are sliced, joined, padded and written to files (`ray_jobs.data`), which values of a
 user's history they take, what the model's MLflow signature lists (`ray_jobs.registry.model`), and what a request may
-bring within which bounds (`ray_jobs.recommenders.requested`, `ray_jobs.serving.asks`).
+bring within which bounds (`ray_jobs.recommenders.requests`, `ray_jobs.serving.asks`).
 """
 
 import time

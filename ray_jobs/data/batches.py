@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ray_jobs.data.catalogue import IntArray
-from ray_jobs.data.examples import Array, Examples, Of, make_examples
+from ray_jobs.data.examples import Array, ColumnOf, Examples, make_examples
 from schemas.columns import COLUMNS, HISTORY
 
 BUCKET = 16
@@ -28,14 +28,14 @@ class Batch:
 
     columns: Mapping[str, torch.Tensor | tuple[str, ...]]
     sizes: Mapping[str, torch.Tensor]
-    history = Of[torch.Tensor]()
-    targets = Of[torch.Tensor]()
-    preferences = Of[tuple[str, ...]]()
-    times = Of[torch.Tensor | None]()
-    asked_at = Of[torch.Tensor | None]()
-    negative = Of[torch.Tensor | None]()
-    strength = Of[torch.Tensor | None]()
-    seen = Of[torch.Tensor | None]()
+    history = ColumnOf[torch.Tensor]()
+    targets = ColumnOf[torch.Tensor]()
+    preferences = ColumnOf[tuple[str, ...]]()
+    times = ColumnOf[torch.Tensor | None]()
+    asked_at = ColumnOf[torch.Tensor | None]()
+    negative = ColumnOf[torch.Tensor | None]()
+    strength = ColumnOf[torch.Tensor | None]()
+    seen = ColumnOf[torch.Tensor | None]()
 
     def __len__(self) -> int:
         return len(self.preferences)

@@ -22,7 +22,7 @@ class Catalogue:
         texts: the full text of each item.
         codes: semantic ids, int64[N, H], or None where the recipe needs none.
         level_sizes: number of codes per level, empty without codes.
-        met: bool[N], which items are at a training position; None where that limits nobody.
+        interacted: bool[N], items at some training position; None if all are known to be.
     """
 
     item_ids: tuple[str, ...]
@@ -30,7 +30,7 @@ class Catalogue:
     texts: tuple[str, ...]
     codes: IntArray | None = None
     level_sizes: tuple[int, ...] = ()
-    met: npt.NDArray[np.bool_] | None = None
+    interacted: npt.NDArray[np.bool_] | None = None
     index: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -39,7 +39,7 @@ class Catalogue:
         assert len(self.index) == len(self.item_ids), "item ids must be unique"
         if self.codes is not None:
             assert self.codes.shape == (len(self.item_ids), len(self.level_sizes))
-        assert self.met is None or self.met.shape == (len(self.item_ids),)
+        assert self.interacted is None or self.interacted.shape == (len(self.item_ids),)
 
     def __len__(self) -> int:
         return len(self.item_ids)

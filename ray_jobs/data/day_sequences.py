@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 
 from infra.settings import Settings
 from ray_jobs.data.histories import TRAINING_END
-from ray_jobs.data.settings import SplitBy, Ties, training_data_settings
+from ray_jobs.data.settings import training_data_settings
 from ray_jobs.data.tables import input_partition
 from ray_jobs.data.ties import shuffle_ties
 from schemas.errors import DataError
@@ -20,9 +20,9 @@ def input_sequences(settings: Settings, request: StageRequest) -> tuple[pa.Table
     """
     sequences = input_partition(settings, request, "sequences")
     own = training_data_settings(settings, request)
-    if own.split is SplitBy.TIME:
+    if own.split == "time":
         return split_by_time(sequences), None
-    return (sequences, None) if own.ties is Ties.AS_IS else shuffle_ties(sequences, own.ties_seed)
+    return (sequences, None) if own.ties == "as_is" else shuffle_ties(sequences, own.ties_seed)
 
 
 def split_by_time(sequences: pa.Table) -> pa.Table:

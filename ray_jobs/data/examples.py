@@ -19,7 +19,7 @@ Values = Array | tuple[str, ...]
 T = TypeVar("T")
 
 
-class Of(Generic[T]):
+class ColumnOf(Generic[T]):
     """Attribute that reads the column of its name, or the one named, of `Examples` or a batch; None without it."""
 
     def __init__(self, column: str = "") -> None:
@@ -43,15 +43,15 @@ class Examples:
 
     columns: Mapping[str, Values]
     offsets: Mapping[str, IntArray]
-    items = Of[IntArray](HISTORY)
-    targets = Of[IntArray]()
-    preferences = Of[tuple[str, ...]]()
-    users = Of[IntArray]()
-    positions = Of[IntArray]()
-    times = Of[IntArray | None]()
-    asked_at = Of[IntArray | None]()
-    negative = Of[npt.NDArray[np.bool_] | None]()
-    seen = Of[IntArray | None]()
+    items = ColumnOf[IntArray](HISTORY)
+    targets = ColumnOf[IntArray]()
+    preferences = ColumnOf[tuple[str, ...]]()
+    users = ColumnOf[IntArray]()
+    positions = ColumnOf[IntArray]()
+    times = ColumnOf[IntArray | None]()
+    asked_at = ColumnOf[IntArray | None]()
+    negative = ColumnOf[npt.NDArray[np.bool_] | None]()
+    seen = ColumnOf[IntArray | None]()
 
     def __post_init__(self) -> None:
         for name, values in self.columns.items():

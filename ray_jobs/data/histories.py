@@ -73,12 +73,12 @@ class Histories:
         end = int((self.valid_position if self.training_end is None else self.training_end)[user])
         return self.items[user] if end < 0 else self.items[user][:end]
 
-    def met(self, items: int) -> npt.NDArray[np.bool_]:
+    def interacted(self, items: int) -> npt.NDArray[np.bool_]:
         """Which of `items` catalogue items are at a training position of some user, bool[N]."""
-        met = np.zeros(items, dtype=np.bool_)
+        found = np.zeros(items, dtype=np.bool_)
         for user in range(len(self)):
-            met[self.training_items(user)] = True
-        return met
+            found[self.training_items(user)] = True
+        return found
 
     def target_position(self, user: int, split: Split) -> int:
         """Position of the held-out target, -1 where there is none."""

@@ -7,7 +7,7 @@ from typing import Any
 from pyarrow import fs
 
 from infra.settings import Settings
-from ray_jobs.data.tables import open_table, rows_within, table_files, table_rows
+from ray_jobs.data.tables import open_table, partition_filter, table_files, table_rows
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.stage_request import StageRequest
@@ -33,7 +33,7 @@ def at_versions(
             uri = settings.table_uri(request.dataset, name)
             opened = open_table(uri)
             within = {column: partition[column] for column in table.partition_by if column in partition}
-            where = rows_within(within) if within else None
+            where = partition_filter(within) if within else None
             with table_rows(opened, where) as rows:
                 count = rows.count_rows(filter=where)
             version = int(opened.version())
@@ -41,7 +41,7 @@ def at_versions(
     return replace(request, inputs={**request.inputs, **found}) if found else request
 
 
-def problem(handoff: Handoff, partition: Mapping[str, Any]) -> str:
+def unreadable(handoff: Handoff, partition: Mapping[str, Any]) -> str:
     """What keeps the table of `handoff` from being read as it was then; empty where nothing does.
 
     Its version has to open, its contract to be the present one, every file to be there, and the rows to be as many.
@@ -70,7 +70,7 @@ def problem(handoff: Handoff, partition: Mapping[str, Any]) -> str:
         )
     if set(table.partition_by) <= set(partition):
         within = {column: partition[column] for column in table.partition_by}
-        count = rows.count_rows(filter=rows_within(within))
+        count = rows.count_rows(filter=partition_filter(within))
         if count != handoff.rows:
             return f"{where}: {count:,} rows are in it for {_shown(within)}, and {handoff.rows:,} were when it was read"
     return ""

@@ -1,8 +1,7 @@
 """Settings of what recommenders train on; no engine is loaded here."""
 
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from infra.bounds import Bounded, CountOrZero
 from infra.errors import SettingError
@@ -13,35 +12,6 @@ TIME_SPLIT = "time-split"
 """Version of histories that are cut at the same moments for all users."""
 CODEBOOK_KEY = "semantic_ids.codebook"
 """Upstream output: the version of the semantic ids."""
-
-
-class Corrections(StrEnum):
-    """What happens to suspect items: nothing, their replacement takes their place, or they are left out."""
-
-    NONE = "none"
-    REPLACE = "replace"
-    REMOVE = "remove"
-
-
-class SplitBy(StrEnum):
-    """What is held out: each user's last two items, or what follows two moments that are the same for all users."""
-
-    LAST = "last"
-    TIME = "time"
-
-
-class Items(StrEnum):
-    """Which items are in the catalogue: those of some history, or all known ones."""
-
-    INTERACTED = "interacted"
-    ALL = "all"
-
-
-class Ties(StrEnum):
-    """What happens to positions of the same time: they stay in the tie rule's order, or are put in a random one."""
-
-    AS_IS = "as_is"
-    SHUFFLED = "shuffled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,31 +36,31 @@ class TrainingDataSettings(Bounded):
 
     section: ClassVar[str] = "training_data"
 
-    corrections: Corrections = Corrections.NONE
-    ties: Ties = Ties.AS_IS
+    corrections: Literal["none", "replace", "remove"] = "none"
+    ties: Literal["as_is", "shuffled"] = "as_is"
     ties_seed: CountOrZero = 0
-    split: SplitBy = SplitBy.LAST
-    catalogue: Items = Items.INTERACTED
+    split: Literal["last", "time"] = "last"
+    catalogue: Literal["interacted", "all"] = "interacted"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.split is SplitBy.TIME and (self.ties, self.corrections) != (Ties.AS_IS, Corrections.NONE):
+        if self.split == "time" and (self.ties, self.corrections) != ("as_is", "none"):
             raise SettingError(
-                f"training_data.split is time, training_data.ties {self.ties.value} and training_data.corrections "
-                f"{self.corrections.value}: set split to last, or ties to as_is and corrections to none"
+                f"training_data.split is time, training_data.ties {self.ties} and training_data.corrections "
+                f"{self.corrections}: set split to last, or ties to as_is and corrections to none"
             )
-        if self.ties is Ties.SHUFFLED and self.corrections is not Corrections.NONE:
+        if self.ties == "shuffled" and self.corrections != "none":
             raise SettingError(
-                f"training_data.ties is shuffled and training_data.corrections is {self.corrections.value}: set one of "
+                f"training_data.ties is shuffled and training_data.corrections is {self.corrections}: set one of "
                 "them to its default (as_is, none)"
             )
 
     @property
     def version(self) -> str:
         """Name of the histories where their targets are others than each user's last two items, else empty."""
-        if self.split is SplitBy.TIME:
+        if self.split == "time":
             return TIME_SPLIT
-        return f"ties-shuffled-{self.ties_seed}" if self.ties is Ties.SHUFFLED else ""
+        return f"ties-shuffled-{self.ties_seed}" if self.ties == "shuffled" else ""
 
 
 def for_comparison_only(version: str) -> bool:

@@ -149,7 +149,7 @@ def input_version(settings: Settings, request: StageRequest, name: str) -> tuple
 @functools.cache
 def _day_count(uri: str, version: int, day: dt.date | None) -> int:
     """Rows of a version, or of one day of it; a version never changes."""
-    where = rows_within({"partition_date": day}) if day else None
+    where = partition_filter({"partition_date": day}) if day else None
     with table_rows(open_table(uri, version), where) as rows:
         return int(rows.count_rows(filter=where))
 
@@ -360,13 +360,13 @@ def keep_log(uri: str) -> None:
         seal_table(uri)
 
 
-def rows_within(partition: Mapping[str, Any]) -> pc.Expression:
+def partition_filter(partition: Mapping[str, Any]) -> pc.Expression:
     """The condition that a row is of the partition with those values."""
     return functools.reduce(operator.and_, (pc.field(name) == pa.scalar(value) for name, value in partition.items()))
 
 
 def _partition_rows(target: DeltaTable, table: Table, partition: Mapping[str, Any]) -> pa.Table:
-    within = rows_within(partition)
+    within = partition_filter(partition)
     with table_rows(target, within) as rows:
         return rows.to_table(columns=table.column_names(), filter=within).cast(table.arrow_schema())
 
@@ -376,7 +376,7 @@ def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], 
 
     Batches are filtered here, because a dataset filter with ``isin`` fails on the text statistics of delta-rs.
     """
-    within = rows_within(partition)
+    within = partition_filter(partition)
     with table_rows(target, within) as rows:
         scanned = rows.scanner(columns=table.column_names(), filter=within)
         batches = [batch.filter(pc.is_in(batch[key], values)) for batch in scanned.to_batches()]
@@ -384,7 +384,7 @@ def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], 
 
 
 def _partition_count(target: DeltaTable, partition: Mapping[str, Any]) -> int:
-    within = rows_within(partition)
+    within = partition_filter(partition)
     with table_rows(target, within) as rows:
         return int(rows.count_rows(filter=within))
 

@@ -11,7 +11,7 @@ from ray_jobs.data.catalogue import Catalogue, read_catalogue
 from ray_jobs.data.corrections import move_preferences, remove_suspects, replace_suspects
 from ray_jobs.data.day_sequences import input_sequences
 from ray_jobs.data.histories import Histories, read_histories
-from ray_jobs.data.settings import CODEBOOK_KEY, Corrections, Items, training_data_settings
+from ray_jobs.data.settings import CODEBOOK_KEY, training_data_settings
 from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
 from ray_jobs.tokenizers.codebook import Codebook
 from schemas.errors import DataError
@@ -46,7 +46,7 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
     """
     sequences, known_at = input_sequences(settings, request)
     own = training_data_settings(settings, request)
-    catalogue = read_catalogue(sequences, newest_items(settings, request), own.catalogue is Items.ALL)
+    catalogue = read_catalogue(sequences, newest_items(settings, request), own.catalogue == "all")
     codebook = request.upstream.get(CODEBOOK_KEY, "") if codes else ""
     if codes:
         catalogue = _with_codes(settings, request, catalogue, codebook)
@@ -55,17 +55,16 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
         day = pc.field("partition_date") == request.partition_date()
         known = input_table(settings, request, "preferences", ["user_id", "position", "preferences"], day)
         known = known if known_at is None else ties.move_preferences(known, known_at)
-    how = own.corrections
-    if how is not Corrections.NONE:
+    if own.corrections != "none":
         denoised = input_partition(settings, request, "denoised_sequences")
-        if how is Corrections.REPLACE:
+        if own.corrections == "replace":
             sequences = replace_suspects(sequences, denoised)
         else:
             sequences, left_out = remove_suspects(sequences, denoised)
             known = None if known is None else move_preferences(known, left_out)
     histories = read_histories(sequences, catalogue, known)
-    if own.catalogue is Items.ALL:
-        catalogue = replace(catalogue, met=histories.met(len(catalogue)))
+    if own.catalogue == "all":
+        catalogue = replace(catalogue, interacted=histories.interacted(len(catalogue)))
     return TrainingData(catalogue, histories, codebook, own.version)
 
 

@@ -96,7 +96,7 @@ def evaluate(
         for batch in InMemoryExamples(asked).batches(recommender.settings.evaluation_batch_size, None):
             placed = batch.to(recommender.device)
             if condition == WITH_PREFERENCE and recommender.steering is not None:
-                placed = placed.with_strength(recommender.own_strength)
+                placed = placed.with_strength(recommender.known_weight)
             found, best = recommender.ranks_and_topk(placed, LIST_LENGTH, placed.seen if exclude_seen else None)
             ranks.append(found.cpu())
             lists.append(best.cpu())

@@ -209,7 +209,7 @@ def _put(
         )
         for row in samples
     ]
-    strength = bundle.recommender.own_strength if condition == LATEST else 1.0  # as served
+    strength = bundle.recommender.known_weight if condition == LATEST else 1.0  # as served
     parts = list(ask(bundle, questions, [row["target_item_id"] for row in samples], exclude_seen, strength))
     none = (np.zeros(0, dtype=np.int64), np.zeros((0, LIST_LENGTH), dtype=np.int64))
     ranks, lists = zip(none, *parts, strict=True)

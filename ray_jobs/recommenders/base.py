@@ -20,7 +20,7 @@ from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering.layer import SteeringLayer
 from ray_jobs.training.phases import Phase, phases_from
 from ray_jobs.training.trainable import BatchSource, Metric, Notify, Trainable, silent
-from ray_jobs.training.workers import ALONE, Workers
+from ray_jobs.training.workers import SINGLE_WORKER, Workers
 from schemas.errors import DataError
 from schemas.recipes import RECIPES, TEXT_ENCODER, Need
 
@@ -30,7 +30,7 @@ class Recommender(Trainable):
 
     metric = Metric("valid_ndcg_10", "valid NDCG@10")
     can_split = True
-    asked = ("topk", "ranks")
+    gathered_methods = ("topk", "ranks")
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]]
@@ -45,7 +45,7 @@ class Recommender(Trainable):
 
     settings: RecipeSettings
     """Those that the recipe was built with; each recipe declares its own kind."""
-    unmet: Tensor | None
+    cold_items: Tensor | None
     """bool[N], items that never come out because nobody has met them; None where there are none."""
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -56,8 +56,8 @@ class Recommender(Trainable):
     def __init__(self, settings: RecipeSettings, catalogue: Catalogue) -> None:
         super().__init__()
         self.catalogue = catalogue
-        unmet = None if catalogue.met is None or self.knows_content else torch.from_numpy(~catalogue.met)
-        self.register_buffer("unmet", unmet, persistent=False)
+        known = None if self.uses_content else catalogue.interacted
+        self.register_buffer("cold_items", None if known is None else torch.from_numpy(~known), persistent=False)
         self.settings = settings
         self.seed, self.batch_size = settings.seed, settings.batch_size
         self.precision, self.compiled = settings.precision, settings.compile
@@ -91,7 +91,7 @@ class Recommender(Trainable):
         return ("history", "history+preference") if read else ("history",)
 
     @property
-    def knows_content(self) -> bool:
+    def uses_content(self) -> bool:
         """Whether items that nobody has met can come out: where their content says what they are like.
 
         All that a recipe of ids knows of such an item are the numbers that it began with.
@@ -99,22 +99,22 @@ class Recommender(Trainable):
         return not self.needs.isdisjoint({Need.CODES, Need.VECTORS})
 
     @property
-    def own_strength(self) -> float:
+    def known_weight(self) -> float:
         """How strongly what is known of a user counts beside a sentence that comes with a request."""
         return self.steering.fit.own_weight / self.steering.fit.weight if self.steering is not None else 1.0
 
     @property
-    def own_reader(self) -> tuple[TextEncoder, int] | None:
+    def preference_encoder(self) -> tuple[TextEncoder, int] | None:
         """What the recipe itself reads preferences with, and how many word pieces; None where it reads none."""
         return None
 
     @property
-    def reader(self) -> tuple[TextEncoder, int] | None:
+    def sentence_encoder(self) -> tuple[TextEncoder, int] | None:
         """What reads the sentence of a request, and how many word pieces at most; None where nothing does."""
         if self.steering is None:
-            return self.own_reader
+            return self.preference_encoder
         encoder = self.steering.terms.text_encoder
-        readers = [(encoder, encoder.max_length), self.own_reader if self.steering.fit.reads else None]
+        readers = [(encoder, encoder.max_length), self.preference_encoder if self.steering.fit.reads else None]
         return min((one for one in readers if one is not None), key=lambda one: one[1])
 
     def read(self, batch: Batch) -> tuple[str, ...]:
@@ -172,7 +172,7 @@ class Recommender(Trainable):
         return [batch.rows(start, start + size) for start in range(0, len(batch), size)]
 
     @torch.no_grad()
-    def judge(self, source: BatchSource, workers: Workers = ALONE) -> float:
+    def judge(self, source: BatchSource, workers: Workers = SINGLE_WORKER) -> float:
         """Mean NDCG@10 over the users of `source`; workers take turns batch by batch.
 
         The same number as `ray_jobs.evaluation.evaluator.evaluate` has for these users: what they have seen, inside the
@@ -190,7 +190,7 @@ class Recommender(Trainable):
                 assert placed.seen is not None or not unseen, "validation examples say what their users have seen"
                 gains = ndcg(self.ranks(placed, placed.seen if unseen else None).cpu().numpy(), 10)
                 total += float(gains.sum()) * (turn == workers.rank)
-        return float(workers.total(total.to(self.device))) / max(1, len(source))
+        return float(workers.all_reduce(total.to(self.device))) / max(1, len(source))
 
     def _as_log_probabilities(self, scores: Tensor) -> Tensor:
         """Scores of all items, float[B, N], as log-probabilities; they are logits unless a recipe overrides this."""
@@ -258,7 +258,7 @@ class ScoringRecommender(Recommender):
 
     def _masked_scores(self, batch: Batch, exclude: Tensor | None) -> Tensor:
         scores = without(self._steered(self.scores(batch), batch), exclude)
-        return scores if self.unmet is None else scores.masked_fill(self.unmet, float("-inf"))
+        return scores if self.cold_items is None else scores.masked_fill(self.cold_items, float("-inf"))
 
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -23,8 +23,7 @@ from ray_jobs.data.batches import make_batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recommenders.base import Recommender
-from ray_jobs.recommenders.bounds import items_wanted, rows, strengths
-from ray_jobs.recommenders.requested import in_catalogue
+from ray_jobs.recommenders.requests import in_catalogue, items_wanted, rows, strengths
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering import layer as steering
 from ray_jobs.steering.layer import RETRAIN, SteeringLayer
@@ -105,7 +104,7 @@ class Bundle:
 
         Raises:
             DataError: the arguments differ in length, a value is of the wrong kind, a number is out of its bounds (see
-                `bounds`), or the recipe needs times and there are none.
+                `requests`), or the recipe needs times and there are none.
         """
         rows(histories, "histories", object)
         rows(preferences, "preferences", str, none=True)
@@ -117,9 +116,10 @@ class Bundle:
             rows(known, "known", str, none=True)
             if len(known) != len(histories):
                 raise DataError(f"{len(histories)} histories came with {len(known)} known; give one for each")
-            spoken = [not given and self.counted(given, words) for given, words in zip(preferences, known, strict=True)]
+            counts = self.recommender.known_weight > 0
+            spoken = [not given and counts and words for given, words in zip(preferences, known, strict=True)]
             sentences = [t or s for s, t in zip(sentences, spoken, strict=True)]
-            factors = [self.recommender.own_strength if t else f for f, t in zip(factors, spoken, strict=True)]
+            factors = [self.recommender.known_weight if t else f for f, t in zip(factors, spoken, strict=True)]
         told = {HISTORY: histories, "preferences": sentences, **columns}
         given = in_catalogue(told, self.catalogue.index, len(histories)) | {"strength": factors}
         k = items_wanted(k, len(self.catalogue))
@@ -130,13 +130,13 @@ class Bundle:
             answers.extend(self._answer(part, k, exclude_seen))
         return answers
 
-    def counted(self, preference: str | None, known: str | None) -> str | None:
+    def effective_preference(self, preference: str | None, known: str | None) -> str | None:
         """The sentence that a list follows: that of the request, else what is known where that counts."""
-        return preference or (known if self.recommender.own_strength > 0 else None)
+        return preference or (known if self.recommender.known_weight > 0 else None)
 
-    def unread(self, sentence: str | None) -> str | None:
+    def truncation(self, sentence: str | None) -> str | None:
         """What is wrong with a sentence that is read only in part; None where it is read to its end, or not at all."""
-        reader = self.recommender.reader if sentence else None
+        reader = self.recommender.sentence_encoder if sentence else None
         if not sentence or reader is None:
             return None
         encoder, most = reader
@@ -188,8 +188,8 @@ def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[
             "codes": pa.array(codes if codes is not None else [None] * len(catalogue), pa.list_(pa.int32())),
         }
     )
-    if catalogue.met is not None:
-        table = table.append_column("met", pa.array(catalogue.met))
+    if catalogue.interacted is not None:
+        table = table.append_column("met", pa.array(catalogue.interacted))
     pq.write_table(table, folder / "catalogue.parquet", write_page_checksum=True)
     (folder / steering.FILE).unlink(missing_ok=True)
     if recommender.steering is not None:
@@ -246,7 +246,7 @@ def load_bundle(path: str | Path) -> Bundle:
         texts=tuple(table.column("text").to_pylist()),
         codes=np.array(codes, dtype=np.int64) if content["level_sizes"] else None,
         level_sizes=tuple(content["level_sizes"]),
-        met=np.array(table["met"].to_pylist(), dtype=np.bool_) if "met" in table.column_names else None,
+        interacted=np.array(table["met"].to_pylist(), dtype=np.bool_) if "met" in table.column_names else None,
     )
     kind = recipe_class(content["recipe"])
     settings = TypeAdapter(settings_class(content["recipe"])).validate_python({**kind.earlier, **content["settings"]})

@@ -17,8 +17,8 @@ from mlflow.exceptions import MlflowException
 from infra.errors import SettingError
 from infra.home import here
 from infra.settings import RaySettings, Settings, load_settings
-from ray_jobs.data.recorded import problem
-from ray_jobs.data.settings import CODEBOOK_KEY, Corrections, TrainingDataSettings
+from ray_jobs.data.recorded import unreadable
+from ray_jobs.data.settings import CODEBOOK_KEY, TrainingDataSettings
 from ray_jobs.data.tables import table_exists
 from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.generative.settings import ConditionedSettings
@@ -60,7 +60,7 @@ def tables_of(
     heard = Need.PREFERENCES in kind.needs or listens.enabled
     if heard and table_exists(settings.table_uri(request.dataset, "preferences")):
         names.append("preferences")
-    if how.corrections is not Corrections.NONE:
+    if how.corrections != "none":
         names.append("denoised_sequences")
     if isinstance(own, ConditionedSettings) and own.fuse:
         names.append("preference_benchmark")
@@ -242,7 +242,7 @@ def missing_inputs(client: MlflowClient, made: Provenance) -> list[str]:
     """What training the version again needs and is not there any more, one sentence each."""
     kind = recipe_class(made.recipe)
     values = partition_values(made.request())
-    found = [told for handoff in made.inputs.values() if (told := problem(handoff, values))]
+    found = [told for handoff in made.inputs.values() if (told := unreadable(handoff, values))]
     needed = {"sequences", "items"} | ({"semantic_ids"} if Need.CODES in kind.needs else set())
     found += [
         f"table {name}: the version that was read is not recorded (it was trained by hand, with an earlier release)"

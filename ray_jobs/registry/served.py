@@ -59,8 +59,8 @@ class ServedRecommender(PythonModel):
         given = {"preferences": none, "known": none, **_columns(model_input)}
         histories, preferences, known = (given.pop(name) for name in (HISTORY, "preferences", "known"))
         for row, sentence in enumerate(preferences):
-            if unread := self._bundle.unread(sentence):
-                raise DataError(f"row {row}, column 'preference': {unread}; shorten it")
+            if cut := self._bundle.truncation(sentence):
+                raise DataError(f"row {row}, column 'preference': {cut}; shorten it")
         answers = self._bundle.recommend(
             histories,
             preferences,
@@ -71,7 +71,7 @@ class ServedRecommender(PythonModel):
             **given,
         )
         reasons = [
-            self._bundle.reasons(self._bundle.counted(sentence, other), [item for item, _ in row])
+            self._bundle.reasons(self._bundle.effective_preference(sentence, other), [item for item, _ in row])
             for sentence, other, row in zip(preferences, known, answers, strict=True)
         ]
         catalogue = self._bundle.catalogue

@@ -75,8 +75,8 @@ def _refused(job: Job) -> Refused | None:
         bundle.recommender.check_width(min(job.ask.k, len(bundle.catalogue)))
     except SettingError as error:
         return Refused("k", str(error))
-    unread = bundle.unread(job.ask.value(COLUMNS["preferences"]))
-    return Refused("preference", f"{unread}: shorten it") if unread else None
+    cut = bundle.truncation(job.ask.value(COLUMNS["preferences"]))
+    return Refused("preference", f"{cut}: shorten it") if cut else None
 
 
 def _each(live: Live, asks: Sequence[Ask]) -> Sequence[Answer | Exception]:
@@ -100,7 +100,7 @@ def _together(live: Live, asks: Sequence[Ask]) -> list[Answer | Exception]:
         **columns,
     )
     return [
-        _answered(live, live.bundle.counted(given, other), row[: ask.k])
+        _answered(live, live.bundle.effective_preference(given, other), row[: ask.k])
         for ask, given, other, row in zip(asks, preferences, known, longest, strict=True)
     ]
 

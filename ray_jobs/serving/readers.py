@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.settings import Settings
-from ray_jobs.data.tables import open_table, read_table, rows_within, table_exists, table_rows
+from ray_jobs.data.tables import open_table, partition_filter, read_table, table_exists, table_rows
 from ray_jobs.registry.users import User, users_of
 from schemas.columns import sources
 from schemas.errors import DataError
@@ -99,7 +99,7 @@ def _summaries(uri: str, day: dt.date, users: list[str]) -> pa.Table | None:
 def _batches(uri: str, day: dt.date, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
     """Rows of a day, up to `MOST_ROWS` of them."""
     table = open_table(uri)
-    within = rows_within({"partition_date": day})
+    within = partition_filter({"partition_date": day})
     with table_rows(table, within) as rows:
         scanner = rows.scanner(columns=list(columns), filter=within, batch_size=8_192, use_threads=False)
         seen = 0

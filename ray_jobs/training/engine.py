@@ -14,7 +14,7 @@ from infra.errors import SettingError
 from ray_jobs.training.phases import Phase
 from ray_jobs.training.precision import autocast, compiled
 from ray_jobs.training.trainable import TERMS, Trainable, Update
-from ray_jobs.training.workers import Workers, spread, whole, without_exchange
+from ray_jobs.training.workers import Workers, gathered, no_gradient_sync, sharded
 
 OptimizerState = dict[str, dict[str, Tensor]]
 
@@ -87,7 +87,7 @@ class Engine:
         weighed = not additive and (len(parts) > 1 or self.workers.world > 1)
         sums = torch.zeros(0)
         for number, part in enumerate(parts, start=1):
-            with without_exchange(self._wrapped, number < len(parts)):
+            with no_gradient_sync(self._wrapped, number < len(parts)):
                 with autocast(self.trainable.precision, device):
                     losses = dict(self._module(part.to(device)))
                 terms = torch.as_tensor(losses.pop(TERMS, len(part)), dtype=torch.float32, device=device)
@@ -96,7 +96,7 @@ class Engine:
             values = torch.stack([value.detach().float() for value in losses.values()])
             added = values.double() if additive else torch.cat([terms[None], values * terms])
             sums = added if number == 1 else sums + added
-        self.workers.total(sums)
+        self.workers.all_reduce(sums)
         if weighed:
             self._scale_gradients(self.workers.world / float(sums[0]))
         if update.trainable != ("*",):
@@ -127,7 +127,7 @@ class Engine:
     def optimizer_state(self) -> OptimizerState:
         """Copies of the optimiser's tensors, whole, by parameter; the same however many workers there are."""
         return {
-            name: {key: whole(value) for key, value in self.optimizer.state[p].items()}
+            name: {key: gathered(value) for key, value in self.optimizer.state[p].items()}
             for name, p in self._named.items()
             if p in self.optimizer.state
         }
@@ -137,7 +137,7 @@ class Engine:
         for name, kept in state.items():
             p = self._named[name]
             moved = {key: value.clone() if value.ndim == 0 else value.to(p.device) for key, value in kept.items()}
-            self.optimizer.state[p] = spread(moved, dict.fromkeys(moved, p))
+            self.optimizer.state[p] = sharded(moved, dict.fromkeys(moved, p))
 
 
 def set_trainable(module: nn.Module, names: frozenset[str]) -> None:

@@ -19,7 +19,7 @@ from ray_jobs.training.curves import Sums, means
 from ray_jobs.training.engine import Engine, set_trainable
 from ray_jobs.training.phases import Phase, trainable_names
 from ray_jobs.training.trainable import BatchSource, Notify, Trainable, silent
-from ray_jobs.training.workers import ALONE, Workers, spread, whole
+from ray_jobs.training.workers import SINGLE_WORKER, Workers, gathered, sharded
 
 EXAMPLES = "examples"
 AGREE_EVERY = 10
@@ -94,7 +94,7 @@ def fit(
     due: Callable[[], bool] = lambda: False,
     stop: Callable[[], bool] = lambda: False,
     notify: Notify = silent,
-    workers: Workers = ALONE,
+    workers: Workers = SINGLE_WORKER,
     curve_points: int = 200,
 ) -> TrainState:
     """Train until the phases are done or `stop` says so.
@@ -130,7 +130,7 @@ def fit(
     wanted = any(phase.reference for phase in phases)
     frozen = copy.deepcopy(trainable).requires_grad_(False).eval() if wanted else None
     set_trainable(trainable, frozenset().union(*names))
-    workers.shard(trainable, trainable.asked)
+    workers.shard(trainable, trainable.gathered_methods)
     steps = trainable.steps(train, workers.world)
     curve_steps = math.ceil(steps * sum(phase.epochs for phase in phases) / curve_points)
     run = _Run(
@@ -239,7 +239,7 @@ class _Run:
         changed = trainable.epoch_ends(epoch, self.train, engine.optimizer)
         if changed:
             record |= changed
-            self.workers.take_first(trainable)
+            self.workers.broadcast_parameters(trainable)
         state.records.append(record)
         state.epoch, state.batch, state.sums, state.seconds = epoch, 0, {}, 0.0
         return True
@@ -262,7 +262,7 @@ class _Run:
             return
         torch.manual_seed(trainable.step_seed(state.step))
         if trainable.epoch_begins(epoch, self.train):
-            self.workers.take_first(trainable)
+            self.workers.broadcast_parameters(trainable)
 
     def _means(self, sums: Sums) -> dict[str, float]:
         """Losses of the epoch so far."""
@@ -293,7 +293,7 @@ class _Run:
         if due and self.valid is not None:
             metric = self.trainable.metric
             assert metric is not None, "what is judged says by what"
-            score = self.workers.agree(self.trainable.judge(self.valid, self.workers), self.device)
+            score = self.workers.broadcast(self.trainable.judge(self.valid, self.workers), self.device)
             record[metric.name] = score
             if score > state.best_score:
                 state.best_score, state.best_epoch = score, state.epoch
@@ -310,19 +310,19 @@ class _Run:
         state.phase += 1
         state.phase_epoch, state.phase_step, state.best_score = state.epoch, state.step, -math.inf
         if state.best:
-            self.trainable.load_trained_state(spread(state.best, self.trainable.trained_state()))
+            self.trainable.load_trained_state(sharded(state.best, self.trainable.trained_state()))
 
     def _keep(self, engine: Engine | None) -> None:
         """Checkpoint; without an engine the next phase's optimiser starts afresh."""
         self.state.current = self._weights()
         self.state.epoch_state = {}
         if self.state.batch:
-            self.state.epoch_state = {name: whole(tensor) for name, tensor in self.trainable.epoch_state().items()}
+            self.state.epoch_state = {name: gathered(tensor) for name, tensor in self.trainable.epoch_state().items()}
         self.state.optimizer = {} if engine is None else engine.optimizer_state()
         self.on_checkpoint(self.state)
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: whole(tensor) for name, tensor in self.trainable.trained_state().items()}
+        return {name: gathered(tensor) for name, tensor in self.trainable.trained_state().items()}
 
     def _asked(self, question: Callable[[], bool]) -> bool:
-        return bool(self.workers.agree(float(question()), self.device))
+        return bool(self.workers.broadcast(float(question()), self.device))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_jobs.training.phases import Phase, Precision
-from ray_jobs.training.workers import ALONE, Workers
+from ray_jobs.training.workers import SINGLE_WORKER, Workers
 
 Notify = Callable[[int, int, str], None]
 TERMS = "terms"
@@ -84,7 +84,7 @@ class Trainable(nn.Module):
     """True: an epoch's losses are means over its examples, added up in float32. False: over its steps, in float64."""
     can_split: ClassVar[bool] = False
     """Whether its weights can be split over workers (``ray.parallel=fsdp``); others are replicated."""
-    asked: ClassVar[tuple[str, ...]] = ()
+    gathered_methods: ClassVar[tuple[str, ...]] = ()
     """Methods besides `loss` for which split weights are gathered."""
     reference: "Trainable | None" = None
     """A frozen copy as the present phase found the module, where the phase asks for one."""
@@ -119,7 +119,7 @@ class Trainable(nn.Module):
         """
         return tuple(self.phases())
 
-    def judge(self, source: BatchSource, workers: Workers = ALONE) -> float:
+    def judge(self, source: BatchSource, workers: Workers = SINGLE_WORKER) -> float:
         """Score on held-out examples, the same on every worker; `metric` says of what."""
         raise NotImplementedError
 

@@ -33,13 +33,13 @@ class Workers:
     world: int = 1
     parallel: Parallel = "ddp"
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         """Sum of every worker's `values`, in place."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
-    def agree(self, value: float, device: torch.device) -> float:
+    def broadcast(self, value: float, device: torch.device) -> float:
         """Rank 0's value, for all."""
         if self.world == 1:
             return value
@@ -47,7 +47,7 @@ class Workers:
         dist.broadcast(shared, 0)
         return float(shared)
 
-    def take_first(self, module: nn.Module) -> None:
+    def broadcast_parameters(self, module: nn.Module) -> None:
         """Give every worker rank 0's parameters, where each holds them whole."""
         if self.world > 1 and not isinstance(module, FSDPModule):
             for parameter in module.parameters():
@@ -77,10 +77,10 @@ class Workers:
         return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=partial)
 
 
-ALONE = Workers()
+SINGLE_WORKER = Workers()
 
 
-def without_exchange(module: nn.Module, quiet: bool) -> contextlib.AbstractContextManager[None]:
+def no_gradient_sync(module: nn.Module, quiet: bool) -> contextlib.AbstractContextManager[None]:
     """In this context a backward pass adds to the worker's own gradients only, if `quiet`."""
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(not quiet)
@@ -90,13 +90,13 @@ def without_exchange(module: nn.Module, quiet: bool) -> contextlib.AbstractConte
     return contextlib.nullcontext()
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gathered(tensor: Tensor) -> Tensor:
     """A copy on the CPU of all of `tensor`; where it is split, every worker has to ask."""
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().clone()
 
 
-def spread(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def sharded(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Whole `tensors` as shares where the tensor of that name in `like` is split, the inverse of `whole`."""
     return {name: _share(tensor, like.get(name)) for name, tensor in tensors.items()}
 

@@ -30,7 +30,7 @@ from ray_jobs.recipes import recipe_class
 from ray_jobs.reproduction.experiments import RECIPES, SCALES, make_experiment
 from ray_jobs.training.engine import Engine
 from ray_jobs.training.plan import Plan
-from ray_jobs.training.workers import ALONE
+from ray_jobs.training.workers import SINGLE_WORKER
 from tests.bench.bench_decoding import catalogue_of, planted_codes, spread
 
 MEAN_LENGTH = 6.5
@@ -58,7 +58,7 @@ class Variant:
         settings = replace(plan.settings, precision=precision, compile=compiled)
         model = replace(plan, settings=settings).build().to(device).train()
         names = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
-        self.engine = Engine(model, model.settings.phase(), names, ALONE)
+        self.engine = Engine(model, model.settings.phase(), names, SINGLE_WORKER)
         self.device = device
 
     def step(self, batch: Batch) -> float:

@@ -221,7 +221,7 @@ class Asked:
 
     def steered(self, known: Sequence[str]) -> dict[str, float]:
         """The model with its layer, and what is `known` of each user."""
-        return self.row(self.told, self.quality(self.scores(known, self.model.own_strength)))
+        return self.row(self.told, self.quality(self.scores(known, self.model.known_weight)))
 
     def floor(self, weight: float) -> dict[str, float]:
         """Twenty lines: standardised -log(rank) and cosines."""

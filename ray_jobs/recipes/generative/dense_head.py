@@ -21,11 +21,11 @@ class DenseHead(nn.Module):
 
     texts: Tensor
     learned: Tensor | None
-    """float[N, 1], 0 for items whose learned vector is left out because nobody has met them; None for none."""
+    """float[N, 1], 0 for cold items, whose learned vector is left out; None if there are none."""
 
-    def __init__(self, items: int, text_width: int, width: int, met: npt.NDArray[np.bool_] | None = None) -> None:
+    def __init__(self, items: int, text_width: int, width: int, known: npt.NDArray[np.bool_] | None = None) -> None:
         super().__init__()
-        learned = None if met is None else torch.from_numpy(met).to(torch.get_default_dtype())[:, None]
+        learned = None if known is None else torch.from_numpy(known).to(torch.get_default_dtype())[:, None]
         self.register_buffer("learned", learned, persistent=False)
         self.items = nn.Embedding(items, width)
         nn.init.normal_(self.items.weight, std=0.1)

@@ -51,7 +51,7 @@ class MenderEmb(GenerativeRecommender):
         return self._outside["encoder"]
 
     @property
-    def own_reader(self) -> tuple[TextEncoder, int]:
+    def preference_encoder(self) -> tuple[TextEncoder, int]:
         """A preference is a text of its own."""
         return self.text_encoder, self.text_encoder.max_length
 

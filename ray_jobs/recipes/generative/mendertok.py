@@ -102,7 +102,7 @@ class MenderTok(GenerativeRecommender):
         # In a dict, so that frozen weights stay out of the module's own state and of bundles.
         self._outside: dict[str, TransformerEncoder] = {"encoder": load_text_encoder(settings.encoder)}
         if settings.dense:
-            self.dense = DenseHead(len(catalogue), self.encoder.dim, settings.width, catalogue.met)
+            self.dense = DenseHead(len(catalogue), self.encoder.dim, settings.width, catalogue.interacted)
         self.projection = nn.Linear(self.encoder.dim, settings.width)
         self.norm = nn.RMSNorm(settings.width)
         self.recency = nn.Embedding(settings.max_history + 1, settings.width) if settings.recency else None
@@ -128,7 +128,7 @@ class MenderTok(GenerativeRecommender):
         return self._outside["encoder"]
 
     @property
-    def own_reader(self) -> tuple[TextEncoder, int]:
+    def preference_encoder(self) -> tuple[TextEncoder, int]:
         """What stands around a preference is read, too."""
         around = self.encoder.count_tokens([f"{PREFERENCE_PREFIX}. {ITEMS_PREFIX}"])[0] - self._special
         return self.encoder, min(self.settings.text_length, self.encoder.max_length) - around

@@ -10,7 +10,7 @@ from ray_jobs.training.engine import Engine, make_optimizer
 from ray_jobs.training.loop import fit
 from ray_jobs.training.phases import Phase, trainable_names
 from ray_jobs.training.trainable import TERMS
-from ray_jobs.training.workers import ALONE
+from ray_jobs.training.workers import SINGLE_WORKER
 
 
 def test_phases_follow_each_other_and_each_trains_what_it_names_on_the_losses_it_weighs():
@@ -113,7 +113,7 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_learns_the_same():
         torch.manual_seed(0)
         model = Watched(settings, small_plan(settings, "sasrec").catalogue)
         phase = settings.phase()
-        engine = Engine(model, phase, trainable_names(model, phase), ALONE)
+        engine = Engine(model, phase, trainable_names(model, phase), SINGLE_WORKER)
         losses = [float(engine.step(batch, 1e-2)["loss"]) for _ in range(3) for batch in train.batches(32, 1)]
         assert set(seen) == {dtype}
         assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -126,12 +126,12 @@ def test_each_optimiser_learns_and_its_state_is_kept(name, rate):
     model, train, _ = two_losses()
     phase = PLAIN.phase(optimizer=name)
     names = trainable_names(model, phase)
-    first, second = Engine(model, phase, names, ALONE), None
+    first, second = Engine(model, phase, names, SINGLE_WORKER), None
     losses = []
     for number, batch in enumerate(list(train.batches(32, 1)) * 4):
         losses.append(float((second or first).step(batch, rate)["loss"]))
         if number == 3:
-            second = Engine(model, phase, names, ALONE)
+            second = Engine(model, phase, names, SINGLE_WORKER)
             second.load_optimizer_state(first.optimizer_state())
             kept, loaded = first.optimizer_state(), second.optimizer_state()
             assert set(kept) == set(loaded) == set(names)

@@ -10,7 +10,7 @@ from test_trainable import Line, Points
 from torch import multiprocessing, nn
 
 from ray_jobs.training.loop import TrainState, fit
-from ray_jobs.training.workers import ALONE, Workers
+from ray_jobs.training.workers import SINGLE_WORKER, Workers
 
 HALF = replace(PLAIN, batch_size=16, optimizer="sgd", learning_rate=0.1)
 CASES = {
@@ -105,7 +105,7 @@ def test_what_split_workers_kept_one_worker_can_go_on_with(results):
 
 def test_workers_share_the_evaluation(results):
     model, _, valid = two_losses(PLAIN)
-    score = model.judge(valid, ALONE)
+    score = model.judge(valid, SINGLE_WORKER)
     assert 0 < score < 1
     assert [r["score"] for r in results] == pytest.approx([score, score], rel=1e-9)
 

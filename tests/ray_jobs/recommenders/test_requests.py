@@ -16,8 +16,8 @@ from ray_jobs.recipes import settings_class
 from ray_jobs.recipes.generative import menderemb
 from ray_jobs.recipes.generative.menderemb import MenderEmb
 from ray_jobs.recipes.generative.mendertok import MenderTok
-from ray_jobs.recommenders.bounds import items_wanted, numbers, strengths
 from ray_jobs.recommenders.bundle import Bundle
+from ray_jobs.recommenders.requests import items_wanted, numbers, strengths
 from ray_jobs.registry.served import ServedRecommender
 from ray_jobs.serving.answering import Job, Live, answer
 from ray_jobs.serving.asks import Ask, Refused, parse
@@ -124,9 +124,9 @@ def test_a_sentence_is_read_to_its_end_or_refused(monkeypatch):
     served = ServedRecommender()
     served._bundle = spoken_to()
     whole, long = "quiet " * 62, "quiet " * 63
-    assert served._bundle.unread(whole) is None
-    assert served._bundle.unread(long) == "65 word pieces are more than the 64 that the model reads"
-    assert spoken_to(steers=False).unread(long) is None, "where nothing reads sentences, none is too long"
+    assert served._bundle.truncation(whole) is None
+    assert served._bundle.truncation(long) == "65 word pieces are more than the 64 that the model reads"
+    assert spoken_to(steers=False).truncation(long) is None, "where nothing reads sentences, none is too long"
     frame = pd.DataFrame({"history": [["i00"]] * 2, "preference": [whole, long]})
     with pytest.raises(DataError, match="row 1, column 'preference': 65 word pieces"):
         served.predict(None, frame)
@@ -145,15 +145,15 @@ def test_a_recipe_that_reads_sentences_itself_says_how_much(kind):
     sizes = {"width": 8, "layers": 1, "heads": 1, "head_width": 8, "inner": 8}
     torch.manual_seed(0)
     model = kind(settings_class(kind.name)(**sizes), Catalogue(items, titles, titles, codes, (3, 4))).eval()
-    encoder, most = model.own_reader
+    encoder, most = model.preference_encoder
     if kind is MenderTok:
         (head, *_) = model.pieces([], "quiet " * (most - 2))
         assert encoder.count_tokens([head.text]) == [model.settings.text_length], "what stands around it fits, too"
     else:
         assert most == encoder.max_length
     bundle = Bundle(model, {})
-    assert bundle.unread("quiet " * (most - 2)) is None
-    assert f"{most + 1} word pieces" in bundle.unread("quiet " * (most - 1))
+    assert bundle.truncation("quiet " * (most - 2)) is None
+    assert f"{most + 1} word pieces" in bundle.truncation("quiet " * (most - 1))
 
 
 def test_ever_new_sentences_do_not_fill_the_memory(monkeypatch):

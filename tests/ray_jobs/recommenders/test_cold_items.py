@@ -28,7 +28,7 @@ TINY = SASRecSettings(width=8, layers=1)
 def _catalogue():
     met = np.ones(30, dtype=bool)
     met[UNMET] = False
-    return replace(small_catalogue(), met=met)
+    return replace(small_catalogue(), interacted=met)
 
 
 def _batch(targets):
@@ -57,11 +57,11 @@ def test_all_known_items_are_in_the_catalogue_where_the_settings_say_so(warehous
     plain, wide = read(), read(catalogue="all")
     known = set(read_table(warehouse.uri("items"))["item_id"].to_pylist())
     chosen = {item for row in read_table(warehouse.uri("sequences"))["item_ids"].to_pylist() for item in row}
-    assert (set(plain.catalogue.item_ids), plain.catalogue.met) == (chosen, None)
+    assert (set(plain.catalogue.item_ids), plain.catalogue.interacted) == (chosen, None)
     assert set(wide.catalogue.item_ids) == known > chosen
     assert wide.catalogue.titles[wide.catalogue.index[plain.catalogue.item_ids[0]]] == plain.catalogue.titles[0]
     at_training = {item for user in range(80) for item in wide.histories.training_items(user).tolist()}
-    assert np.flatnonzero(wide.catalogue.met).tolist() == sorted(at_training)
+    assert np.flatnonzero(wide.catalogue.interacted).tolist() == sorted(at_training)
 
 
 @pytest.mark.parametrize("kind", [SASRec, Popularity])
@@ -118,5 +118,5 @@ def test_a_bundle_keeps_what_has_been_met(tmp_path):
     for catalogue in (small_catalogue(), _catalogue()):
         saved = save_bundle(tmp_path / "bundle", SASRec(TINY, catalogue), {})
         loaded = load_bundle(saved).recommender
-        assert (loaded.catalogue.met is None) == (catalogue.met is None) == (loaded.unmet is None)
-    assert np.flatnonzero(~loaded.catalogue.met).tolist() == UNMET.tolist()
+        assert (loaded.catalogue.interacted is None) == (catalogue.interacted is None) == (loaded.cold_items is None)
+    assert np.flatnonzero(~loaded.catalogue.interacted).tolist() == UNMET.tolist()
