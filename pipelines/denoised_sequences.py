@@ -17,7 +17,7 @@ from pipelines.language.requests import OK, to_json
 from pipelines.language.tracking import record_run
 from pipelines.publisher import Publisher
 from pipelines.spark import stage_session
-from pipelines.stages.denoised_sequences import STAGE, DenoiseSettings
+from pipelines.stages.denoised_sequences import STAGE, DenoisedSequencesSettings
 from schemas.denoised_sequences import DENOISED_SEQUENCES
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
@@ -25,7 +25,7 @@ from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
 
 
-def scored_positions(sequences: DataFrame, titles: DataFrame, chosen: DenoiseSettings) -> DataFrame:
+def scored_positions(sequences: DataFrame, titles: DataFrame, chosen: DenoisedSequencesSettings) -> DataFrame:
     """The positions to score, each with its context.
 
     Held-out targets stay out of it: positions before the validation target are scored, with each other as context, so
@@ -188,7 +188,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: an input table is missing or the result fails its gate.
     """
     settings = load_settings()
-    chosen = stage_settings(DenoiseSettings, settings, request)
+    chosen = stage_settings(DenoisedSequencesSettings, settings, request)
     load_ahead()
     spark = stage_session(request, settings)
     ledger = Ledger(spark, settings, request, STAGE)
@@ -251,7 +251,7 @@ def _replacements(
     positions: DataFrame,
     titles: DataFrame,
     prompt: TitlePrompt,
-    chosen: DenoiseSettings,
+    chosen: DenoisedSequencesSettings,
 ) -> DataFrame:
     """One replacement per suspect, chosen by the model among candidates where there are several."""
     if chosen.candidates == 1:

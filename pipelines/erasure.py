@@ -19,7 +19,7 @@ from pipelines.forgetting.requests import enter
 from pipelines.forgetting.traces import find_traces, in_order
 from pipelines.language.journal import journal_dir
 from pipelines.language.ledger import Ledger
-from pipelines.language.reading import ReviewLineSettings
+from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.spark import stage_session
 from pipelines.stages.erasure import STAGE, ErasureSettings
 from schemas.addresses import filesystem_of

@@ -15,7 +15,7 @@ from pipelines.language.tracking import record_run
 from pipelines.language.validation import description_problem
 from pipelines.publisher import Publisher
 from pipelines.spark import stage_session
-from pipelines.stages.item_descriptions import STAGE, ItemDescriptionSettings
+from pipelines.stages.item_descriptions import STAGE, ItemDescriptionsSettings
 from schemas.handoff import StageReport
 from schemas.item_descriptions import ITEM_DESCRIPTIONS
 from schemas.items import ITEMS
@@ -32,7 +32,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: an input table is missing or the result fails its gate.
     """
     settings = load_settings()
-    chosen = stage_settings(ItemDescriptionSettings, settings, request)
+    chosen = stage_settings(ItemDescriptionsSettings, settings, request)
     load_ahead()
     spark = stage_session(request, settings)
     ledger = Ledger(spark, settings, request, STAGE)

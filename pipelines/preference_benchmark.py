@@ -18,7 +18,7 @@ from pipelines.gates.ahead import load_ahead
 from pipelines.landing.planted_world.truth import read_truth
 from pipelines.publisher import Publisher
 from pipelines.spark import stage_session
-from pipelines.stages.preference_benchmark import STAGE, BenchmarkSettings
+from pipelines.stages.preference_benchmark import STAGE, PreferenceBenchmarkSettings
 from pipelines.steering.histories import SPLITS, History, read_histories
 from pipelines.steering.personal import (
     answered,
@@ -89,7 +89,10 @@ class Stored:
 
 
 def benchmark(
-    histories: Sequence[History], negative: Mapping[str, Iterable[int]], stored: Stored, chosen: BenchmarkSettings
+    histories: Sequence[History],
+    negative: Mapping[str, Iterable[int]],
+    stored: Stored,
+    chosen: PreferenceBenchmarkSettings,
 ) -> tuple[list[Sample], Counter[str]]:
     """Samples of all axes and splits.
 
@@ -207,7 +210,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: an input table or a vector is missing, or a result fails its gate.
     """
     settings = load_settings()
-    chosen = stage_settings(BenchmarkSettings, settings, request)
+    chosen = stage_settings(PreferenceBenchmarkSettings, settings, request)
     truth = read_truth(Path(chosen.truth)) if chosen.truth else None
     load_ahead()
     spark = stage_session(request, settings)

@@ -13,12 +13,12 @@ from pipelines.language.histories import chosen_users, product_names, reviewed_p
 from pipelines.language.ledger import Ledger
 from pipelines.language.merging import Line, preferences_by_position
 from pipelines.language.prompts import load_chat_prompt
-from pipelines.language.reading import ReviewLineSettings
 from pipelines.language.review_lines import refused_lines, review_lines
+from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.language.tracking import record_run
 from pipelines.publisher import Publisher
 from pipelines.spark import stage_session
-from pipelines.stages.preferences import STAGE, PreferenceSettings
+from pipelines.stages.preferences import STAGE, PreferencesSettings
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
 from schemas.preferences import PREFERENCES
@@ -29,7 +29,7 @@ from schemas.stage_request import StageRequest
 _MERGED = "array<struct<preferences:array<string>,sentiments:array<string>,evidence:array<array<int>>>>"
 
 
-def preferences(sequences: DataFrame, lines: DataFrame, users: DataFrame, chosen: PreferenceSettings) -> DataFrame:
+def preferences(sequences: DataFrame, lines: DataFrame, users: DataFrame, chosen: PreferencesSettings) -> DataFrame:
     """Rows of the table preferences, its partition column left out: every position of every history.
 
     Args:
@@ -66,7 +66,7 @@ def preferences(sequences: DataFrame, lines: DataFrame, users: DataFrame, chosen
     )
 
 
-def _merger(chosen: PreferenceSettings) -> Callable[[Sequence[Row] | None, int], list[tuple[list[object], ...]]]:
+def _merger(chosen: PreferencesSettings) -> Callable[[Sequence[Row] | None, int], list[tuple[list[object], ...]]]:
     def merge(rows: Sequence[Row] | None, length: int) -> list[tuple[list[object], ...]]:
         lines: dict[int, list[Line]] = defaultdict(list)
         for row in rows or ():
@@ -92,7 +92,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: an input table is missing or the result fails its gate.
     """
     settings = load_settings()
-    chosen = stage_settings(PreferenceSettings, settings, request)
+    chosen = stage_settings(PreferencesSettings, settings, request)
     reading = stage_settings(ReviewLineSettings, settings, request)
     load_ahead()
     spark = stage_session(request, settings)

@@ -13,14 +13,14 @@ from pipelines.gates.ahead import load_ahead
 from pipelines.language.histories import chosen_users, product_names, reviewed_positions
 from pipelines.language.ledger import Ledger
 from pipelines.language.prompts import ChatPrompt, load_chat_prompt
-from pipelines.language.reading import ReviewLineSettings
 from pipelines.language.requests import OK, to_json
 from pipelines.language.review_lines import review_lines
+from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.language.tracking import record_run
 from pipelines.language.validation import DISLIKE, LIKE, VERBS, SummaryLimits, summary_problem
 from pipelines.publisher import Publisher
 from pipelines.spark import stage_session
-from pipelines.stages.review_summaries import STAGE, SummaryStageSettings
+from pipelines.stages.review_summaries import STAGE, ReviewSummariesSettings
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
 from schemas.review_summaries import REVIEW_SUMMARIES
@@ -58,7 +58,7 @@ def chunks(lines: DataFrame, size: int) -> DataFrame:
     )
 
 
-def fold(ledger: Ledger, chunked: DataFrame, chosen: SummaryStageSettings) -> DataFrame:
+def fold(ledger: Ledger, chunked: DataFrame, chosen: ReviewSummariesSettings) -> DataFrame:
     """State after every chunk: what was known and the chunk's lines become what is known, one call per step.
 
     Likes and dislikes are folded apart. A step whose answer is of no use keeps what was known and hands its lines on to
@@ -177,7 +177,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: an input table is missing or the result fails its gate.
     """
     settings = load_settings()
-    chosen = stage_settings(SummaryStageSettings, settings, request)
+    chosen = stage_settings(ReviewSummariesSettings, settings, request)
     reading = stage_settings(ReviewLineSettings, settings, request)
     load_ahead()
     spark = stage_session(request, settings)

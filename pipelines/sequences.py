@@ -13,7 +13,7 @@ from pipelines.gates.ahead import load_ahead
 from pipelines.interactions import CoreSize, k_core, newest_events, newest_reviews
 from pipelines.publisher import Publisher
 from pipelines.spark import stage_session
-from pipelines.stages.sequences import SHORTEST_SPLIT, STAGE, SequenceSettings
+from pipelines.stages.sequences import SHORTEST_SPLIT, STAGE, SequencesSettings
 from pipelines.tools.order_report import order_report, write_order_report
 from schemas.dataset import Dataset
 from schemas.errors import DataError
@@ -34,7 +34,7 @@ class TimeCuts:
     test: dt.datetime
 
 
-def time_cuts(events: DataFrame, settings: SequenceSettings) -> TimeCuts:
+def time_cuts(events: DataFrame, settings: SequencesSettings) -> TimeCuts:
     """Times at the exact quantiles of all events, so that late users do not leak into early ones."""
     quantiles = sf.array(sf.lit(settings.valid_quantile), sf.lit(settings.test_quantile))
     row = events.agg(
@@ -48,7 +48,7 @@ def time_cuts(events: DataFrame, settings: SequenceSettings) -> TimeCuts:
     return TimeCuts(valid=valid, test=test)
 
 
-def sequences(events: DataFrame, cuts: TimeCuts, settings: SequenceSettings) -> DataFrame:
+def sequences(events: DataFrame, cuts: TimeCuts, settings: SequencesSettings) -> DataFrame:
     """Rows of the table sequences, its partition column left out.
 
     Args:
@@ -97,7 +97,7 @@ def run(request: StageRequest) -> StageReport:
         DataError: there are no reviews, or the k-core leaves none.
     """
     settings = load_settings()
-    chosen = stage_settings(SequenceSettings, settings, request)
+    chosen = stage_settings(SequencesSettings, settings, request)
     load_ahead()
     spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)

@@ -4,32 +4,25 @@ They stand under ``[stages.<section>]`` of the profile and before the dot in a r
 the recipe's name, and its class stands in `schemas.recipes`.
 """
 
-SECTIONS = {
-    "ingest": "pipelines.stages.ingest:IngestSettings",
-    "sequences": "pipelines.stages.sequences:SequenceSettings",
-    "review_lines": "pipelines.language.reading:ReviewLineSettings",
-    "preferences": "pipelines.stages.preferences:PreferenceSettings",
-    "review_summaries": "pipelines.stages.review_summaries:SummaryStageSettings",
-    "denoised_sequences": "pipelines.stages.denoised_sequences:DenoiseSettings",
-    "item_descriptions": "pipelines.stages.item_descriptions:ItemDescriptionSettings",
-    "llm": "pipelines.language.limits:LedgerSettings",
-    "preference_benchmark": "pipelines.stages.preference_benchmark:BenchmarkSettings",
-    "erasure": "pipelines.stages.erasure:ErasureSettings",
+from schemas.stages import STAGES, Stage
+
+
+def _class_of(stage: Stage) -> str:
+    return f"{stage.module}:{stage.name.title().replace('_', '')}Settings"
+
+
+SECTIONS = {stage.name: _class_of(stage) for stage in STAGES.values() if stage.name in stage.sections} | {
+    "review_lines": "pipelines.language.review_settings:ReviewLineSettings",
+    "llm": "pipelines.language.ledger_settings:LedgerSettings",
     "download": "pipelines.tools.download:DownloadSettings",
-    "item_vectors": "ray_jobs.stages.item_vectors:ItemVectorsSettings",
-    "text_vectors": "ray_jobs.stages.text_vectors:TextVectorsSettings",
     "review_sentiments": "ray_jobs.sentiment.settings:ReviewSentimentsSettings",
-    "continuation": "ray_jobs.stages.continuation:ContinuationSettings",
-    "semantic_ids": "ray_jobs.stages.semantic_ids:SemanticIdsSettings",
     "training_data": "ray_jobs.data.settings:TrainingDataSettings",
     "steering": "ray_jobs.steering.settings:SteeringSettings",
-    "evaluate": "ray_jobs.stages.evaluate:EvaluateSettings",
-    "steerability": "ray_jobs.stages.steerability:SteerabilitySettings",
     "promotion": "ray_jobs.registry.settings:PromotionSettings",
-    "recommendations": "ray_jobs.stages.recommendations:RecommendationsSettings",
     "tune_denoiser": "ray_jobs.denoiser.settings:DenoiserSettings",
     "clean_up": "ray_jobs.retention.settings:CleanUpSettings",
     "serving": "ray_jobs.serving.settings:ServingSettings",
     "page": "ray_jobs.serving.page.settings:PageSettings",
 }
-"""``module:class`` by section; no engine is loaded to import one."""
+"""``module:class`` by section. A stage's section of the same name is declared in its entry point, by a class such as
+``ItemVectorsSettings``; those of several stages, or declared elsewhere, are listed. Importing one loads no engine."""

@@ -16,7 +16,7 @@ from pipelines.delta_tables import read_table, spark_schema, table_exists
 from pipelines.forgetting.requests import theirs
 from pipelines.forgetting.search import IdSearch, one_column
 from pipelines.language.prompts import load_title_prompt
-from pipelines.language.reading import ReviewLineSettings
+from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.language.validation import VERBS
 from schemas.erasures import ERASURES, user_key
 from schemas.items import ITEMS

@@ -20,6 +20,7 @@ from openai.types import Batch
 from infra.masks import hide
 from infra.settings import LLMSettings, secrets_of
 from pipelines.language.dialect import Dialect, body_of, refused_field, remedy
+from pipelines.language.endpoint_errors import QUOTA_CODES, RowFailed, error_of, judge, path_of
 from pipelines.language.errors import EndpointError, ScoringUnavailable
 from pipelines.language.pacing import retry_after
 from pipelines.language.replies import NoJson, bounded, parsed, read
@@ -33,7 +34,6 @@ from pipelines.language.requests import (
     request_key,
     to_json,
 )
-from pipelines.language.wire import QUOTA_CODES, RowFailed, error_of, judge, path_of
 
 MOST_BYTES = 200_000_000
 METADATA = "penchant_batch"

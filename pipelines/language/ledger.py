@@ -28,7 +28,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from infra.progress import Progress, phase
 from infra.settings import LLMSettings, Settings
 from pipelines.delta_tables import append_rows, read_table, spark_schema, table_exists
-from pipelines.language.asking import ANSWERED, answered_in_batches, asking
+from pipelines.language.answering import ANSWERED, answered_in_batches, asking
 from pipelines.language.errors import (
     BudgetExhausted,
     EndpointError,
@@ -37,7 +37,7 @@ from pipelines.language.errors import (
     TooManyBadAnswers,
 )
 from pipelines.language.journal import held, journal_dir, left_behind
-from pipelines.language.limits import ledger_settings
+from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.replies import bounded_fields
 from pipelines.language.requests import (
     BAD_ANSWERS,

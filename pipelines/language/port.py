@@ -23,6 +23,7 @@ from infra.errors import SettingError
 from infra.masks import hide, masked
 from infra.settings import LLMSettings, secrets_of
 from pipelines.language.dialect import Dialect, body_of, refused_field, remedy
+from pipelines.language.endpoint_errors import MOST_QUOTED, Forbidden, RowFailed, error_of, judge, path_of
 from pipelines.language.errors import EndpointError, ScoringUnavailable
 from pipelines.language.pacing import Pacer, Stopped, retry_after
 from pipelines.language.replies import MOST_BYTES, NoJson, ReplyTooLarge, bounded, clean, parsed, read
@@ -38,7 +39,6 @@ from pipelines.language.requests import (
     ScoreRequest,
 )
 from pipelines.language.scoring import SCORERS
-from pipelines.language.wire import MOST_QUOTED, Forbidden, RowFailed, error_of, judge, path_of
 
 THROTTLED = (429, 503)
 FORBIDDEN_AT_FIRST = 3

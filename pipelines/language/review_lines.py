@@ -13,8 +13,8 @@ from pyspark.sql import functions as sf
 from infra.settings import LLMSettings
 from pipelines.language.ledger import Ledger
 from pipelines.language.prompts import ChatPrompt, load_chat_prompt
-from pipelines.language.reading import BOTH, ReviewLineSettings
 from pipelines.language.requests import OK, to_json
+from pipelines.language.review_settings import BOTH, ReviewLineSettings
 from pipelines.language.validation import DISLIKE, LIKE, LineLimits, line_problem, sentiment_of
 
 _LINES = "array<struct<line:string,sentiment:string,problem:string>>"

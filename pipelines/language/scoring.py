@@ -11,10 +11,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from infra.settings import LLMSettings
 from pipelines.language.dialect import with_extra
+from pipelines.language.endpoint_errors import RowFailed
 from pipelines.language.errors import ScoringUnavailable
 from pipelines.language.replies import finite
 from pipelines.language.requests import MALFORMED, LogProbs, ScoreRequest
-from pipelines.language.wire import RowFailed
 
 
 class Call(Protocol):

@@ -12,7 +12,7 @@ from typing import ClassVar
 from infra.bounds import Bounded, Count, CountOrZero, NonNegative, ShareBelowOne
 from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
-from pipelines.language.limits import ledger_settings
+from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.noise_rule import RULES, Rule
 from pipelines.language.prompts import load_title_prompt
 from schemas.handoff import StageReport
@@ -23,7 +23,7 @@ STAGE = "denoised_sequences"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenoiseSettings(Bounded):
+class DenoisedSequencesSettings(Bounded):
     """What is scored and what counts as suspect.
 
     Args:
@@ -76,7 +76,7 @@ class DenoiseSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.denoised_sequences`."""
     settings = load_settings()
-    chosen = stage_settings(DenoiseSettings, settings, request)
+    chosen = stage_settings(DenoisedSequencesSettings, settings, request)
     load_title_prompt(chosen.prompt)
     ledger_settings(settings, request)
     from pipelines.denoised_sequences import run as work

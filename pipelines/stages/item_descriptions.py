@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from infra.bounds import Bounded, Count, CountOrZero
 from infra.settings import load_settings, stage_settings
-from pipelines.language.limits import ledger_settings
+from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
@@ -19,7 +19,7 @@ STAGE = "item_descriptions"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ItemDescriptionSettings(Bounded):
+class ItemDescriptionsSettings(Bounded):
     """Which items are described, and from how much.
 
     Args:
@@ -38,7 +38,7 @@ class ItemDescriptionSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.item_descriptions`."""
     settings = load_settings()
-    chosen = stage_settings(ItemDescriptionSettings, settings, request)
+    chosen = stage_settings(ItemDescriptionsSettings, settings, request)
     load_chat_prompt(chosen.prompt)
     ledger_settings(settings, request)
     from pipelines.item_descriptions import run as work

@@ -23,7 +23,7 @@ STAGE = "preference_benchmark"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkSettings(Bounded):
+class PreferenceBenchmarkSettings(Bounded):
     """How samples are made.
 
     Args:
@@ -56,7 +56,7 @@ class BenchmarkSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.preference_benchmark`."""
     settings = load_settings()
-    chosen = stage_settings(BenchmarkSettings, settings, request)
+    chosen = stage_settings(PreferenceBenchmarkSettings, settings, request)
     if chosen.truth:
         require_truth(Path(chosen.truth))
     from pipelines.preference_benchmark import run as work

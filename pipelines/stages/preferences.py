@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from infra.bounds import Bounded, Count, PositiveShare
 from infra.settings import load_settings, stage_settings
-from pipelines.language.limits import ledger_settings
+from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
-from pipelines.language.reading import ReviewLineSettings, require_readable
+from pipelines.language.review_settings import ReviewLineSettings, require_readable
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import run_stage
@@ -16,7 +16,7 @@ STAGE = "preferences"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceSettings(Bounded):
+class PreferencesSettings(Bounded):
     """How lines become preferences.
 
     Args:
@@ -35,7 +35,7 @@ class PreferenceSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.preferences`."""
     settings = load_settings()
-    stage_settings(PreferenceSettings, settings, request)
+    stage_settings(PreferencesSettings, settings, request)
     reading = stage_settings(ReviewLineSettings, settings, request)
     require_readable(load_chat_prompt(reading.prompt), settings.datasets_dir(), request.dataset)
     ledger_settings(settings, request)

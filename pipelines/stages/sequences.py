@@ -16,7 +16,7 @@ SHORTEST_SPLIT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceSettings(Bounded):
+class SequencesSettings(Bounded):
     """How histories are made.
 
     Args:
@@ -57,7 +57,7 @@ class SequenceSettings(Bounded):
 def run(request: StageRequest) -> StageReport:
     """Refuse wrong settings while no engine is loaded; then run `pipelines.sequences`."""
     settings = load_settings()
-    stage_settings(SequenceSettings, settings, request)
+    stage_settings(SequencesSettings, settings, request)
     from pipelines.sequences import run as work
 
     return work(request)

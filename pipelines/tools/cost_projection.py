@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from infra.errors import UserError
 from infra.settings import Settings, load_settings, stage_settings
 from pipelines.language.prompts import load_title_prompt
-from pipelines.language.reading import ReviewLineSettings
-from pipelines.stages.denoised_sequences import DenoiseSettings
-from pipelines.stages.review_summaries import SummaryStageSettings
+from pipelines.language.review_settings import ReviewLineSettings
+from pipelines.stages.denoised_sequences import DenoisedSequencesSettings
+from pipelines.stages.review_summaries import ReviewSummariesSettings
 from schemas.errors import DataError
 from schemas.names import DATASET, DAY
 
@@ -40,8 +40,8 @@ def prompts_of(settings: Settings) -> dict[str, str]:
     """
     return {
         READ: stage_settings(ReviewLineSettings, settings).prompt,
-        FOLD: stage_settings(SummaryStageSettings, settings).prompt,
-        SCORE: stage_settings(DenoiseSettings, settings).prompt,
+        FOLD: stage_settings(ReviewSummariesSettings, settings).prompt,
+        SCORE: stage_settings(DenoisedSequencesSettings, settings).prompt,
     }
 
 
@@ -123,7 +123,7 @@ def report(spark: "SparkSession", settings: Settings, given: argparse.Namespace,
     positions = read_table(spark, settings.table_uri(given.dataset, READ)).where(sf.col("partition_date") == day)
     mean = (sf.count("*") / sf.count_distinct("user_id")).alias("mean")
     each = given.reviews_per_user or positions.agg(mean).collect()[0]["mean"]
-    near = min(each, stage_settings(DenoiseSettings, settings).context + 1)
+    near = min(each, stage_settings(DenoisedSequencesSettings, settings).context + 1)
     # A new review folds its chunk once, however few chunks a first pass has.
     folds = new * _per_review(found, READ) / (_per_review(found, FOLD) or 1.0)
     prices = dict(given.price) or {"profile": (settings.llm.price_in, settings.llm.price_out)}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.errors import UserError
 from infra.settings import Settings, load_settings, stage_settings
-from pipelines.language.reading import ReviewLineSettings
+from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.language.validation import sentiment_of
 from schemas.errors import DataError
 from schemas.names import DATASET, DAY

@@ -19,7 +19,7 @@ from typing import Any
 from infra.errors import UserError
 from infra.settings import load_settings, stage_settings
 from pipelines.landing.planted_world.truth import read_truth
-from pipelines.stages.preferences import PreferenceSettings
+from pipelines.stages.preferences import PreferencesSettings
 from schemas.names import DATASET, DAY
 
 
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         day = dt.date.fromisoformat(given.partition)
         settings = load_settings()
-        window = given.window or stage_settings(PreferenceSettings, settings).window
+        window = given.window or stage_settings(PreferencesSettings, settings).window
         truth = read_truth(given.truth)
         from pipelines.recovery.histories import read_warehouse
         from pipelines.recovery.report import truth_report

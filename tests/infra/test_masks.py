@@ -11,10 +11,10 @@ import pytest
 from infra import masks
 from infra.alerts import Alert, deliver
 from infra.settings import REPOSITORY, Settings, secrets_of
+from pipelines.language.endpoint_errors import judge
 from pipelines.language.errors import EndpointError
 from pipelines.language.port import Port
 from pipelines.language.requests import Answer, ChatRequest, to_json
-from pipelines.language.wire import judge
 
 PLANTED = {
     "PENCHANT_LLM__API_KEY": "sk-planted-llm-key",

@@ -1,6 +1,6 @@
 from types import SimpleNamespace
 
-from pipelines.language.reading import ReviewLineSettings
+from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.tools.language_sample import Sample, render
 
 

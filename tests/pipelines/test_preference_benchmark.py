@@ -177,4 +177,4 @@ def test_sentiments_of_other_sequences_are_refused() -> None:
 )
 def test_bad_settings_are_named(override: dict, message: str) -> None:
     with pytest.raises(SettingError, match=message):
-        stage.stage_settings(stage.BenchmarkSettings, Settings(), request(**override).overrides)
+        stage.stage_settings(stage.PreferenceBenchmarkSettings, Settings(), request(**override).overrides)

@@ -17,7 +17,7 @@ from pipelines import sequences as stage
 from pipelines.delta_tables import read_table
 from pipelines.interactions import k_core, newest_reviews
 from pipelines.sequences import TimeCuts, sequences, time_cuts
-from pipelines.stages.sequences import SequenceSettings
+from pipelines.stages.sequences import SequencesSettings
 from pipelines.tools.order_report import order_report
 from schemas.errors import DataError
 from schemas.handoff import StageReport
@@ -35,7 +35,7 @@ def events(spark: SparkSession, rows: list[tuple[str, str, int]]) -> DataFrame:
 
 
 def ordered(spark: SparkSession, rows: list[tuple[str, str, int]], **settings) -> dict[str, dict]:
-    made = sequences(events(spark, rows), FAR, SequenceSettings(**settings)).collect()
+    made = sequences(events(spark, rows), FAR, SequencesSettings(**settings)).collect()
     return {row.user_id: row.asDict() for row in made}
 
 
@@ -95,7 +95,7 @@ def test_ties_follow_the_rule_whatever_order_the_rows_come_in(spark: SparkSessio
 def test_splits_lengths_and_short_histories(spark: SparkSession) -> None:
     rows = [("long", f"i{day}", day) for day in range(6)] + [("two", "a", 0), ("two", "b", 1), ("one", "a", 0)]
     cuts = TimeCuts(valid=EPOCH + dt.timedelta(days=2), test=EPOCH + dt.timedelta(days=5))
-    made = {r.user_id: r for r in sequences(events(spark, rows), cuts, SequenceSettings(min_history=2)).collect()}
+    made = {r.user_id: r for r in sequences(events(spark, rows), cuts, SequencesSettings(min_history=2)).collect()}
     assert set(made) == {"long", "two"}
     long, two = made["long"], made["two"]
     assert (long.valid_position, long.test_position, long.time_valid_start, long.time_test_start) == (4, 5, 2, 5)
@@ -105,7 +105,7 @@ def test_splits_lengths_and_short_histories(spark: SparkSession) -> None:
 
 
 def test_time_cuts_are_exact_quantiles(spark: SparkSession) -> None:
-    cuts = time_cuts(events(spark, [("u", f"i{day}", day) for day in range(101)]), SequenceSettings())
+    cuts = time_cuts(events(spark, [("u", f"i{day}", day) for day in range(101)]), SequencesSettings())
     assert cuts == TimeCuts(valid=EPOCH + dt.timedelta(days=80), test=EPOCH + dt.timedelta(days=90))
 
 
@@ -114,7 +114,7 @@ def test_order_report_sees_ties_and_sorted_files(spark: SparkSession) -> None:
     rows = [(f"u{user}", f"i{draw.randrange(10_000):04}", 0) for user in range(60) for _ in range(5)]
     rows += [(f"v{user}", f"i{item}", day) for user in range(60) for day, item in enumerate((1, 3, 2))]
     histories = {
-        rule: sequences(events(spark, rows), FAR, SequenceSettings(tie_rule=rule)) for rule in ("hash", "item_id")
+        rule: sequences(events(spark, rows), FAR, SequencesSettings(tie_rule=rule)) for rule in ("hash", "item_id")
     }
     by_item, by_hash = order_report(histories["item_id"]), order_report(histories["hash"])
     assert (by_item.users, by_item.pairs) == (120, 60 * 4 + 60 * 2)
@@ -139,7 +139,7 @@ def test_order_report_sees_ties_and_sorted_files(spark: SparkSession) -> None:
 def test_bad_settings_are_named(override: dict, message: str) -> None:
     overrides = {f"sequences.{name}": value for name, value in override.items()}
     with pytest.raises(SettingError, match=message):
-        stage.stage_settings(SequenceSettings, Settings(), overrides)
+        stage.stage_settings(SequencesSettings, Settings(), overrides)
 
 
 def test_the_stage_publishes_twice_the_same(

@@ -17,10 +17,10 @@ from pipelines.ingest import run
 from pipelines.interactions import newest_reviews
 from pipelines.landing.proposals import Stated
 from pipelines.language.prompts import load_chat_prompt
-from pipelines.language.reading import ReviewLineSettings
 from pipelines.language.review_lines import _renderer
+from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.sequences import TimeCuts, sequences
-from pipelines.stages.sequences import SequenceSettings
+from pipelines.stages.sequences import SequencesSettings
 from pipelines.tools.register import register
 from schemas.dataset import Dataset
 from schemas.errors import DataError
@@ -56,7 +56,7 @@ def test_clicks_come_through_to_histories(
         (user, item, None) for user, item in zip("ababab", "122133", strict=True)
     }
     cuts = TimeCuts(valid=dt.datetime(2024, 1, 5, tzinfo=dt.UTC), test=dt.datetime(2024, 1, 6, tzinfo=dt.UTC))
-    rows = sequences(newest_reviews(reviews, DAY), cuts, SequenceSettings()).collect()
+    rows = sequences(newest_reviews(reviews, DAY), cuts, SequencesSettings()).collect()
     assert {row.user_id: (row.item_ids, row.ratings) for row in rows} == {
         "a": (["1", "2", "3"], [None] * 3), "b": (["2", "1", "3"], [None] * 3),
     }  # fmt: skip

@@ -1,8 +1,8 @@
 import pytest
 
 from infra.errors import SettingError
-from pipelines.language.reading import ReviewLineSettings
 from pipelines.language.redaction import KINDS, check_kinds, redact
+from pipelines.language.review_settings import ReviewLineSettings
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_each_kind_is_optional():
 def test_a_review_is_cut_before_personal_data_is_sought_and_none_shows_at_the_cut(monkeypatch):
     read = []
     monkeypatch.setattr(
-        "pipelines.language.reading.redact", lambda text, *rest: read.append(text) or redact(text, *rest)
+        "pipelines.language.review_settings.redact", lambda text, *rest: read.append(text) or redact(text, *rest)
     )
     shown = ReviewLineSettings(max_review_words=3).shown
     assert shown("a." * 50_000)

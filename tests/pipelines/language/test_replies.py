@@ -6,7 +6,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from pipelines.language.asking import ANSWERED
+from pipelines.language.answering import ANSWERED
 from pipelines.language.journal import Journal
 from pipelines.language.replies import MOST_DEPTH, MOST_TEXT, NoJson, bounded, clean, parsed, read
 from pipelines.language.requests import Answer, ChatRequest, EmbedRequest

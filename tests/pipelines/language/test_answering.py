@@ -4,7 +4,7 @@ import pyarrow as pa
 from scripted_server import chat_reply, scripted_server
 
 from infra.settings import LLMSettings
-from pipelines.language.asking import ANSWERED, asking
+from pipelines.language.answering import ANSWERED, asking
 from pipelines.language.journal import answers_of
 from pipelines.language.requests import ChatRequest, request_key, to_json
 
