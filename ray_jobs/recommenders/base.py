@@ -42,6 +42,8 @@ class Recommender(Trainable):
     """Values of the settings that bundles of earlier releases do not name."""
     item_rows: ClassVar[Mapping[str, int]] = {}
     """Names of the trained tensors that have a row per item of the catalogue, and the row of the first item."""
+    computed: ClassVar[frozenset[str]] = frozenset()
+    """Names of the tensors of the trained state that are computed from the data, not learned."""
 
     settings: RecipeSettings
     """Those that the recipe was built with; each recipe declares its own kind."""

@@ -17,7 +17,7 @@ class Carried:
 
     Args:
         tensors: a complete trained state of the new model; what was not taken is as it was.
-        numbers: how many numbers (parameters and kept buffers) were taken, and how many there are.
+        numbers: how many learned numbers were taken, and how many there are.
         items: items of the new catalogue that the old one knew.
         left: names of the tensors that were not taken, since the old model has none of that name and shape.
     """
@@ -29,7 +29,7 @@ class Carried:
 
 
 def carry_over(old: Recommender, new: Recommender) -> Carried:
-    """Take every tensor of `old` whose name and shape fit; tables with a row per item row by row, by item id.
+    """Take every learned tensor of `old` whose name and shape fit; tables with a row per item by item id.
 
     Raises:
         DataError: the recipes differ, an item has other semantic ids, or nothing fits.
@@ -40,8 +40,9 @@ def carry_over(old: Recommender, new: Recommender) -> Carried:
     known = torch.tensor(rows, dtype=torch.int64).reshape(-1, 2)
     _require_same_codes(old, new, known)
     before, tensors = old.trained_state(), dict(new.trained_state())
+    learned = {name: tensor for name, tensor in tensors.items() if name not in new.computed}
     taken, left = 0, []
-    for name, tensor in tensors.items():
+    for name, tensor in learned.items():
         source = before.get(name)
         first = new.item_rows.get(name)
         if first is not None and source is not None and _same_but_items(source, tensor, old, new):
@@ -58,7 +59,7 @@ def carry_over(old: Recommender, new: Recommender) -> Carried:
             f"nothing of the model that warm_start names fits this {new.name}: none of its {len(before)} tensors has "
             "the shape that these settings give it; use its settings (width, layers) or leave warm_start empty"
         )
-    return Carried(tensors, (taken, sum(tensor.numel() for tensor in tensors.values())), len(known), tuple(left))
+    return Carried(tensors, (taken, sum(tensor.numel() for tensor in learned.values())), len(known), tuple(left))
 
 
 def _same_but_items(source: Tensor, tensor: Tensor, old: Recommender, new: Recommender) -> bool:

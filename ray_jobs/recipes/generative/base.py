@@ -147,6 +147,8 @@ class GenerativeRecommender(Recommender):
         """The prefix tree of the catalogue's tuples, on the model's device."""
         if self._trie is None:
             self._trie = Trie.from_codes(self.codes, self.catalogue.level_sizes, shared_leaves=True)
+        elif self._trie.leaf_items.device != self.codes.device:
+            self._trie = self._trie.to(self.codes.device)
         return self._trie
 
     def stepper(self, memory: Memory) -> Step:

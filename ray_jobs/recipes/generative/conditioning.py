@@ -64,21 +64,49 @@ def _wishes(known: Sequence[str]) -> list[str]:
 
 
 def _swapped(examples: Examples, settings: ConditionedSettings, catalogue: Catalogue) -> Examples:
-    """`examples`, a share of which have preference and target of another one."""
+    """`examples`, a share of which have preference and target of another one.
+
+    Every second one takes those of an example whose target shares as many leading codes as any other item's does, the
+    others those of an example whose target has another first code.
+    """
     assert catalogue.codes is not None
     rng = np.random.default_rng((settings.seed, 1))
     givers = np.flatnonzero([bool(preference) for preference in examples.preferences])
-    takers = givers[rng.random(len(givers)) < settings.swap_share]
-    codes = catalogue.codes[examples.targets[givers]]
+    takers = np.flatnonzero(rng.random(len(givers)) < settings.swap_share)
+    targets = examples.targets[givers]
+    codes = catalogue.codes[targets]
+    same_item = _Groups(targets[:, None])
+    by_prefix = [_Groups(codes[:, :length]) for length in range(1, codes.shape[1] + 1)]
     source = np.arange(len(examples))
-    for turn, row in enumerate(takers.tolist()):
-        shared = np.cumprod(codes == catalogue.codes[examples.targets[row]], axis=1).sum(axis=1)
-        shared = np.where(examples.targets[givers] == examples.targets[row], -1, shared)
-        wanted = max(int(shared.max(initial=0)), 1) if turn % 2 == 0 else 0
-        if len(like := givers[shared == wanted]):
-            source[row] = like[rng.integers(len(like))]
+    for turn, taker in enumerate(takers.tolist()):
+        if turn % 2 == 0:
+            own = same_item.of(taker)
+            nearest = next((near for groups in by_prefix[::-1] if len(near := groups.of(taker)) > len(own)), own)
+            if len(like := np.setdiff1d(nearest, own, assume_unique=True)):
+                source[givers[taker]] = givers[like[rng.integers(len(like))]]
+        else:
+            near = by_prefix[0].of(taker)
+            if others := len(givers) - len(near):
+                drawn = rng.integers(others)
+                # The drawn-th giver that is not in `near`, which ascends.
+                drawn += np.searchsorted(near - np.arange(len(near)), drawn, side="right")
+                source[givers[taker]] = givers[drawn]
     preferences = tuple(examples.preferences[row] for row in source)
     return examples.with_columns(targets=examples.targets[source], preferences=preferences)
+
+
+class _Groups:
+    """Rows of int64[n, k] grouped by equality."""
+
+    def __init__(self, rows: IntArray) -> None:
+        groups, self._group = np.unique(rows, axis=0, return_inverse=True)
+        self._order = np.argsort(self._group, kind="stable")
+        self._starts = np.searchsorted(self._group[self._order], np.arange(len(groups) + 1))
+
+    def of(self, row: int) -> IntArray:
+        """The rows equal to `row`, itself among them, ascending."""
+        group = self._group[row]
+        return self._order[self._starts[group] : self._starts[group + 1]]
 
 
 def _matched(candidates: Sequence[Sequence[str]], titles: Sequence[str], encoder: TextEncoder) -> list[str]:

@@ -31,6 +31,7 @@ class MenderEmb(GenerativeRecommender):
     """Vectors of texts in, code tuples out."""
 
     name: ClassVar[str] = "menderemb"
+    computed: ClassVar[frozenset[str]] = frozenset({"titles"})
 
     settings: MenderEmbSettings
     titles: Tensor

@@ -93,7 +93,8 @@ class MenderTok(GenerativeRecommender):
 
     name: ClassVar[str] = "mendertok"
     earlier: ClassVar[Mapping[str, Any]] = {"dense": False}
-    item_rows: ClassVar[Mapping[str, int]] = {"dense.items.weight": 0, "dense.texts": 0}
+    item_rows: ClassVar[Mapping[str, int]] = {"dense.items.weight": 0}
+    computed: ClassVar[frozenset[str]] = frozenset({"dense.texts"})
 
     settings: MenderTokSettings
 
@@ -155,7 +156,7 @@ class MenderTok(GenerativeRecommender):
             head = (f"{PREFERENCE_PREFIX}{preference}. " if preference else "") + ITEMS_PREFIX
             used = self.encoder.count_tokens([head])[0]
             kept = self._newest(items, self.settings.text_length - used)
-            ages = [(0, used - self._special + 1)]
+            ages = [(0, used - self._special + self.encoder.leading_tokens)]
             ages += [(len(kept) - i, self._title_lengths[item]) for i, item in enumerate(kept)]
             return [Piece(head + SEPARATOR.join(self.catalogue.titles[item] for item in kept), tuple(ages))]
         head = f"{PREFERENCE_PREFIX}{preference}" if preference else ITEMS_PREFIX
@@ -211,7 +212,7 @@ class MenderTok(GenerativeRecommender):
             fresh.update(self._read(missing[start : start + ENCODING_CHUNK]))
         for text, states in fresh.items():
             self.store.put(text, states.clone())
-        return {text: fresh[text] if states is None else states for text, states in found.items()}
+        return {text: fresh[text] if states is None else states.to(self.device) for text, states in found.items()}
 
     def prepare(self, examples: Examples, notify: Notify = silent) -> None:
         """Encode the distinct texts of `examples` while there is room to keep them."""

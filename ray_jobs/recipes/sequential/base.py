@@ -50,8 +50,8 @@ class SequentialRecommender(ScoringRecommender):
         goals = batch.history.roll(-1, dims=1)
         goals = goals.scatter(1, (batch.lengths - 1)[:, None], batch.targets[:, None])
         real = torch.arange(goals.shape[1], device=goals.device) < batch.lengths[:, None]
-        own = torch.cat([batch.history, batch.targets[:, None]], dim=1)[real.nonzero()[:, 0]]
-        loss = next_item_loss(self.settings, self.states(batch)[real], self.item_vectors(), goals[real], own)
+        own, users = torch.cat([batch.history, batch.targets[:, None]], dim=1), real.nonzero()[:, 0]
+        loss = next_item_loss(self.settings, self.states(batch)[real], self.item_vectors(), goals[real], own, users)
         return {"loss": loss, TERMS: real.sum()}
 
     def scores(self, batch: Batch) -> Tensor:

@@ -88,8 +88,8 @@ class BERT4Rec(SequentialRecommender):
         last_only = torch.rand(len(batch), 1, device=window.device) < self.settings.last_item_share
         masked = torch.where(last_only | ~drawn.any(dim=1, keepdim=True), last, drawn)
         states, goals = self.filled(window, masked)[masked], window[masked]
-        own = window[masked.nonzero()[:, 0]]
-        loss = next_item_loss(self.settings, states, self.item_vectors(), goals, own, self.item_bias)
+        users = masked.nonzero()[:, 0]
+        loss = next_item_loss(self.settings, states, self.item_vectors(), goals, window, users, self.item_bias)
         return {"loss": loss, TERMS: masked.sum()}
 
     def scores(self, batch: Batch) -> Tensor:

@@ -16,6 +16,7 @@ class Popularity(ScoringRecommender):
     """Counts over training positions; validation and test targets are never counted."""
 
     name: ClassVar[str] = "popularity"
+    computed: ClassVar[frozenset[str]] = frozenset({"counts"})
     trainable: ClassVar[bool] = False
 
     counts: Tensor

@@ -7,10 +7,11 @@ import torch
 from small_world import CLUSTERS, PER_CLUSTER, small_catalogue, small_histories
 
 from ray_jobs.data.batches import InMemoryExamples, make_batch
-from ray_jobs.data.examples import join_examples, training_examples
+from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.examples import join_examples, make_examples, training_examples
 from ray_jobs.data.fusion import fused_examples
 from ray_jobs.data.training_data import TrainingData
-from ray_jobs.recipes.generative.conditioning import ConditionedSettings, conditioned
+from ray_jobs.recipes.generative.conditioning import ConditionedSettings, _swapped, conditioned
 from ray_jobs.recipes.generative.menderemb import MenderEmb, MenderEmbSettings
 from ray_jobs.train import make_plan
 from schemas.errors import DataError
@@ -180,3 +181,26 @@ def test_swapped_examples_keep_their_history_and_take_preference_and_target_toge
     for row in changed:
         near += swapped.targets[row] // PER_CLUSTER == plain.targets[row] // PER_CLUSTER
     assert 0.4 < near / len(changed) < 0.6, "in turns an item of the same first code and one of another"
+
+
+def test_a_swap_takes_the_nearest_other_item_or_one_of_another_first_code():
+    """Beside the definition, over all pairs."""
+    rng = np.random.default_rng(4)
+    codes = rng.integers([3, 3, 2], size=(25, 3))
+    catalogue = Catalogue(tuple(map(str, range(25))), ("",) * 25, ("",) * 25, codes, (3, 3, 2))
+    targets = rng.integers(25, size=300)
+    texts = tuple(f"wish {row}" if rng.random() < 0.7 else "" for row in range(300))
+    examples = make_examples(300, {"history": [[0]] * 300, "targets": targets, "preferences": texts})
+    swapped = _swapped(examples, ConditionedSettings(swap_share=0.5), catalogue)
+    shared = np.cumprod(codes[targets][:, None] == codes[targets][None], axis=2).sum(2)
+    givers = np.array([bool(text) for text in texts])
+    near = other = 0
+    for row, text in enumerate(swapped.preferences):
+        if text == texts[row]:
+            continue
+        giver = texts.index(text)
+        assert swapped.targets[row] == targets[giver]
+        best = shared[row][givers & (targets != targets[row])].max()
+        assert shared[row, giver] in {0, best}
+        near, other = near + (shared[row, giver] == best), other + (shared[row, giver] == 0)
+    assert min(near, other) > 40

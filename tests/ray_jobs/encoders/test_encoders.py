@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import AutoModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from tiny_t5 import save_tiny_t5
+from transformers import AutoModel, T5EncoderModel
 
 from infra.errors import SettingError
 from ray_jobs.encoders.text import load_text_encoder, require_text_encoder
@@ -19,18 +17,7 @@ def minilm():
 
 @pytest.fixture(scope="module")
 def local_t5(tmp_path_factory):
-    """A tiny T5 in a folder, as the hub would give it."""
-    folder = tmp_path_factory.mktemp("tiny-t5")
-    words = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", "guitar", "tea", "kettle"])}
-    plain = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    plain.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=plain, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = T5Config(vocab_size=6, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=2, pad_token_id=0)
-    T5EncoderModel(config).save_pretrained(folder)
-    return folder
+    return save_tiny_t5(tmp_path_factory.mktemp("tiny-t5"), ["guitar", "tea", "kettle"])
 
 
 def test_vectors_are_the_models_unit_mean_over_real_tokens(minilm):
@@ -84,9 +71,10 @@ def test_a_folder_loads_as_the_hub_does_and_t5_is_its_encoder(local_t5):
     assert encoder.name == f"hub:{local_t5}"
     assert (encoder.dim, encoder.max_length) == (16, 512)
     states, mask = encoder.token_states(["guitar", "tea kettle tea"], 10)
-    assert mask.tolist() == [[True, False, False], [True, True, True]]
+    assert mask.tolist() == [[True, True, False, False], [True, True, True, True]]
     reference = AutoModel.from_pretrained(local_t5).encoder
-    assert torch.allclose(states[1:], reference(torch.tensor([[4, 5, 4]])).last_hidden_state, atol=1e-5)
+    assert torch.allclose(states[1:], reference(torch.tensor([[4, 5, 4, 1]])).last_hidden_state, atol=1e-5)
+    assert encoder.leading_tokens == 0
     assert encoder.encode(["guitar"]).shape == (1, 16)
 
 

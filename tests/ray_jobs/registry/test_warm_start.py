@@ -8,6 +8,8 @@ from infra.errors import SettingError
 from ray_jobs import register
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.tables import input_partition
+from ray_jobs.recipes import recipe_class, settings_class
+from ray_jobs.recipes.generative.menderemb import MenderEmb, MenderEmbSettings
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
@@ -20,6 +22,7 @@ from ray_jobs.train import begin_with
 from ray_jobs.training.plan import Plan
 from ray_jobs.training.warm_start import carry_over
 from schemas.errors import DataError
+from schemas.recipes import RECIPES
 
 NAME = "penchant-tiny"
 SETTINGS = SASRecSettings(max_history=6, width=8, layers=1, evaluation_batch_size=5, seed=7)
@@ -87,6 +90,36 @@ def test_what_does_not_fit_stays_as_it_was_and_is_named():
     assert torch.equal(carried.tensors["positions.weight"], new.positions.weight)
     assert carried.numbers[0] == carried.numbers[1] - 9 * 8 - 8, "all but the positions and the new item"
     new.load_trained_state(carried.tensors)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in RECIPES.items() if entry.kind == "recommender"])
+def test_every_recipe_says_which_of_its_tensors_go_by_item(name):
+    def shapes(items):
+        ids = [f"i{n}" for n in range(items)]
+        codes = {i: (n % 7, n // 7) for n, i in enumerate(ids)}
+        model = recipe_class(name)(settings_class(name)(), _catalogue(ids).with_codes(codes, [7, 7]))
+        return {key: tensor.shape for key, tensor in model.trained_state().items()}, model
+
+    (few, model), (many, _) = shapes(23), shapes(29)
+    by_item = {key for key in few if few[key] != many[key]}
+    assert by_item == {*model.item_rows, *model.computed}
+    assert not model.computed & {*model.item_rows}
+
+
+def test_what_is_computed_from_the_catalogue_is_computed_anew():
+    """A title's vector goes neither by row nor by item: titles change, too."""
+    settings = MenderEmbSettings(width=16, heads=2, head_width=8, inner=32, layers=1)
+
+    def model(ids):
+        catalogue = Catalogue(tuple(ids), tuple(f"Title {n} of {i}" for n, i in enumerate(ids)), tuple(ids))
+        return MenderEmb(settings, catalogue.with_codes({i: (n,) for n, i in enumerate("abcd")}, [4]))
+
+    old, new = model("abc"), model("bcd")
+    first = old._title_vectors().clone()
+    new.load_trained_state(carry_over(old, new).tensors)
+    assert torch.equal(new.projection.weight, old.projection.weight)
+    assert torch.allclose(new._title_vectors(), model("bcd")._title_vectors())
+    assert not torch.allclose(new._title_vectors(), first, atol=1e-3)
 
 
 def test_what_cannot_begin_is_refused():

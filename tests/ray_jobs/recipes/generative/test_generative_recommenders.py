@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from small_world import small_catalogue, small_histories
+from tiny_t5 import save_tiny_t5
 from transformers import T5Config, T5ForConditionalGeneration
 
 from infra.errors import SettingError
@@ -242,6 +243,13 @@ def test_a_cap_on_first_codes_holds_for_what_is_recommended():
         TigerSettings(max_per_first_code=-1)
 
 
+def test_the_prefix_tree_follows_the_model_to_its_device():
+    model = _tiger()
+    assert model.trie() is model.trie()
+    model.to("meta")
+    assert model.trie().leaf_items.device == model.codes.device == torch.device("meta")
+
+
 def test_tiger_reads_flattened_codes_with_ranges_per_level_and_an_end():
     model = _tiger()
     tokens, mask = model.input_tokens(make_batch([[7], [0, 29]], ["", ""]))
@@ -286,16 +294,22 @@ def test_overflow_keeps_the_preference_and_drops_the_oldest_whole_titles(mendert
     assert mendertok.pieces([3], "loud " * 300)[0].text.endswith(mendertok.catalogue.titles[3]), "the newest stays"
 
 
-def test_ages_mark_the_titles_newest_first(mendertok):
+@pytest.mark.parametrize("reading", ["joint", "parts"])
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+def test_ages_mark_the_titles_newest_first(kind, reading, tmp_path):
     from ray_jobs.recipes.generative.mendertok import _ages
 
-    (piece,) = mendertok.pieces([0, 7, 12], "Find a tent")
-    ids = mendertok.encoder.tokenizer(piece.text)["input_ids"]
-    words = mendertok.encoder.tokenizer.convert_ids_to_tokens(ids)
-    ages = _ages(piece, len(words)).tolist()
-    assert {age: words[ages.index(age)] for age in (3, 2, 1)} == {3: "guitar", 2: "kettle", 1: "tent"}
-    assert ages[-1] <= 1
-    assert set(ages[: words.index("guitar")]) == {0}
+    words = ["Guitar", "Kettle", "Tent", "model", "0", "2"]
+    encoder = "minilm-l6-v2" if kind == "bert" else f"hub:{save_tiny_t5(tmp_path, words)}"
+    model = MenderTok(MenderTokSettings(**SMALL, dense=False, encoder=encoder, reading=reading), small_catalogue())
+    seen = []
+    for piece in model.pieces([0, 7, 12], "Find a tent"):
+        pieces = model.encoder.tokenizer.convert_ids_to_tokens(model.encoder.tokenizer(piece.text)["input_ids"])
+        seen += zip(_ages(piece, len(pieces)).tolist(), map(str.lower, pieces), strict=True)
+    plain = [(age, word) for age, word in seen if word in {"guitar", "kettle", "tent", "model", "0", "2"}]
+    told = [] if kind == "t5" else [(0, "tent")]
+    titles = [(3, "guitar"), (3, "model"), (3, "0"), (2, "kettle"), (2, "model"), (2, "2")]
+    assert plain == [*told, *titles, (1, "tent"), (1, "model"), (1, "2")]
 
 
 def test_training_gives_matched_joined_or_no_preference_in_the_shares_set(mendertok, monkeypatch):

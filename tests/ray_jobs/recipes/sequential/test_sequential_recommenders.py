@@ -8,6 +8,7 @@ from small_world import small_catalogue, small_histories
 from infra.errors import SettingError
 from ray_jobs.data.batches import Batch, make_batch
 from ray_jobs.data.histories import Histories
+from ray_jobs.objectives import next_item
 from ray_jobs.objectives.next_item import NextItemSettings, next_item_loss
 from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
@@ -127,7 +128,7 @@ def test_bert4rec_cuts_long_histories_into_windows_that_step_back_from_the_end()
 def _loss(loss, states, goals, own=None, **given):
     settings = NextItemSettings(loss=loss, **given)
     own = goals[:, None] if own is None else own
-    return next_item_loss(settings, states, TABLE, goals, own)
+    return next_item_loss(settings, states, TABLE, goals, own, torch.arange(len(goals)))
 
 
 TABLE = torch.nn.functional.normalize(torch.randn(50, 8, generator=torch.Generator().manual_seed(1)), dim=1)
@@ -166,9 +167,29 @@ def test_bce_never_draws_what_the_user_has():
     settings = NextItemSettings(loss="bce")
     free = torch.arange(2).expand(30, -1)
     torch.manual_seed(0)
-    one = float(next_item_loss(settings, states, TABLE[:3], torch.zeros(30, dtype=torch.int64), free))
+    one = float(next_item_loss(settings, states, TABLE[:3], torch.zeros(30, dtype=torch.int64), free, torch.arange(30)))
     wanted = torch.nn.functional.softplus(-TABLE[0, 0]) + torch.nn.functional.softplus(TABLE[2, 0])
     assert one == pytest.approx(float(wanted), abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["ce", "sampled_softmax", "bce", "gbce"])
+def test_losses_in_pieces_and_under_bfloat16_are_those_at_once_in_float32(loss, monkeypatch):
+    states, goals = torch.randn(40, 8, generator=torch.Generator().manual_seed(2), requires_grad=True), torch.arange(40)
+
+    def given():
+        torch.manual_seed(0)
+        states.grad = None
+        value = _loss(loss, states, goals, negatives=10, temperature=0.05)
+        value.backward()
+        return float(value), states.grad.clone()
+
+    whole, gradient = given()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert given()[0] == whole, "rounded before a low temperature magnifies it"
+    monkeypatch.setattr(next_item, "NUMBERS_AT_ONCE", 1000)
+    pieces = given()
+    assert pieces[0] == pytest.approx(whole, rel=1e-6)
+    assert torch.allclose(pieces[1], gradient, atol=1e-6)
 
 
 def test_losses_refuse_settings_without_meaning():
