@@ -4,12 +4,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.progress import Progress, phase
-from infra.settings import Settings, load_settings, stage_settings
-from ray_jobs.data.tables import input_table, newest_items, read_table, table_exists, upsert
+from infra.settings import load_settings, stage_settings
+from ray_jobs.data.item_texts import DESCRIBED_KEY, item_texts
+from ray_jobs.data.tables import read_table, table_exists, upsert
 from ray_jobs.encoders.streaming import encoded
 from ray_jobs.stages.item_vectors import STAGE, ItemVectorsSettings
 from schemas.handoff import Handoff, StageReport
-from schemas.item_descriptions import ITEM_DESCRIPTIONS
 from schemas.item_vectors import ITEM_VECTORS
 from schemas.stage_request import StageRequest
 from schemas.text_vectors import text_hash
@@ -23,9 +23,7 @@ def run(request: StageRequest) -> StageReport:
     uri = settings.table_uri(request.dataset, ITEM_VECTORS.name)
     identity, partition = request.identity(), {"encoder": own.encoder}
 
-    items = newest_items(settings, request).select(["item_id", "text"])
-    if own.descriptions:
-        items = with_descriptions(items, settings, request)
+    items = item_texts(settings, request, own.descriptions)
     hashes = [text_hash(text) for text in items["text"].to_pylist()]
     items = items.append_column("content_hash", pa.array(hashes, pa.string()))
     there = _stored(uri, own.encoder, ["item_id", "content_hash"])
@@ -50,30 +48,16 @@ def run(request: StageRequest) -> StageReport:
             progress.update(done, len(texts), "texts encoded")
     assert done == len(texts), f"{len(texts)} texts went into the encoder and {done} came out"
     progress.update(1, 1, f"{items.num_rows:,} items have a vector")
-    return _report(handoff, own.encoder, items.num_rows, len(texts), behind.num_rows)
+    return _report(handoff, own, items.num_rows, len(texts), behind.num_rows)
 
 
-def with_descriptions(items: pa.Table, settings: Settings, request: StageRequest) -> pa.Table:
-    """`items` with the newest description known on the request's day before the text."""
-    known = input_table(
-        settings, request, ITEM_DESCRIPTIONS.name, None, pc.field("partition_date") <= request.partition_date()
-    )
-    rows = known.filter(pc.equal(known["status"], "ok")).sort_by("partition_date").to_pylist()
-    newest = {row["item_id"]: row["description"] for row in rows}
-    texts = [
-        f"{newest[item]} {text}" if item in newest else text
-        for item, text in zip(items["item_id"].to_pylist(), items["text"].to_pylist(), strict=True)
-    ]
-    return items.set_column(1, "text", pa.array(texts, pa.string()))
-
-
-def _report(handoff: Handoff, encoder: str, items: int, encoded: int, changed: int) -> StageReport:
+def _report(handoff: Handoff, own: ItemVectorsSettings, items: int, encoded: int, changed: int) -> StageReport:
     return StageReport(
         stage=STAGE,
         status="done" if changed else "reused",
         handoffs={ITEM_VECTORS.name: handoff},
         counts={"items": items, "encoded": encoded, "cached": items - encoded},
-        outputs={"encoder": encoder},
+        outputs={"encoder": own.encoder, **({DESCRIBED_KEY.partition(".")[2]: "true"} if own.descriptions else {})},
     )
 
 

@@ -13,6 +13,7 @@ from infra.errors import SettingError
 from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.day_sequences import input_sequences, training_ends
+from ray_jobs.data.item_texts import DESCRIBED_KEY, item_texts
 from ray_jobs.data.tables import (
     VERIFIED,
     input_table,
@@ -142,7 +143,7 @@ def item_vectors(
     Raises:
         DataError: an item has no vector of its present text.
     """
-    items = newest_items(settings, request).select(["item_id", "text"])
+    items = item_texts(settings, request, request.upstream.get(DESCRIBED_KEY) == "true")
     item_ids = items["item_id"].to_pylist()
     hashes = pa.array([text_hash(text) for text in items["text"].to_pylist()], pa.string())
     streamed = len(item_ids) > in_memory_rows

@@ -45,7 +45,7 @@ from ray_jobs.training.loop import TrainState
 from ray_jobs.training.plan import Plan
 from ray_jobs.training.ray_train import train
 from ray_jobs.training.trainable import BatchSource
-from ray_jobs.training.warm_start import carry_over
+from ray_jobs.training.warm_start import carry_over, require_no_leak
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
@@ -146,7 +146,7 @@ def _train(
         reference = own.warm_start or request.upstream.get(CONTINUED, "")
         if reference:
             try:
-                plan, begun = begin_with(settings, plan, recommender, run_id, reference)
+                plan, begun = begin_with(settings, request, data.version, plan, recommender, run_id, reference)
             except DataError as error:
                 if own.warm_start:
                     raise
@@ -221,7 +221,13 @@ def fused(settings: Settings, request: StageRequest, own: RecipeSettings, data: 
 
 
 def begin_with(
-    settings: Settings, plan: Plan, recommender: Recommender, run_id: str, reference: str
+    settings: Settings,
+    request: StageRequest,
+    data_version: str,
+    plan: Plan,
+    recommender: Recommender,
+    run_id: str,
+    reference: str,
 ) -> tuple[Plan, dict[str, Any]]:
     """`plan` with the weights of the version that `reference` names, and what is kept about that.
 
@@ -229,13 +235,14 @@ def begin_with(
 
     Raises:
         SettingError: there is no such version.
-        DataError: it does not fit.
+        DataError: it does not fit, or it has been trained on what this run holds out.
     """
     client = runs.connect(settings)
     recorded = client.get_run(run_id).data.tags.get(versions.WARM_START_TAG)
     version = versions.resolve(client, recorded or reference)
     with tempfile.TemporaryDirectory() as folder:
         old = load_bundle(versions.download_bundle(version, folder))
+    require_no_leak(old.provenance, request, data_version)
     carried = carry_over(old.recommender, recommender)
     begun = {
         "version": f"{version.name}/{version.version}",

@@ -201,10 +201,11 @@ right: **preference_benchmark**, and the properties that users are steered towar
     Stage(
         name="continuation",
         engine="ray",
-        reads=("items", "item_vectors"),
+        reads=("items", "item_descriptions", "item_vectors"),
         sections=("continuation", "semantic_ids"),
         recipe="recommender",
         parameters=("tokenizer",),
+        told=("item_vectors.descriptions",),
         doc="""
 Finds the version that earlier days left in production, measures how far the items have drifted from its codebook, and
 decides what goes on and what is made anew. The reason is in the report and in the log of the next task.
@@ -213,12 +214,17 @@ decides what goes on and what is made anew. The reason is in the report and in t
     Stage(
         name="semantic_ids",
         engine="ray",
-        reads=("items", "item_vectors", "sequences"),
+        reads=("items", "item_descriptions", "item_vectors", "sequences"),
         writes=("semantic_ids",),
         sections=("semantic_ids", RECIPE, "training_data"),
         recipe="tokenizer",
         default_recipe="rqvae",
-        told=("item_vectors.encoder", "continuation.append_to", "semantic_ids.append_to"),
+        told=(
+            "item_vectors.encoder",
+            "item_vectors.descriptions",
+            "continuation.append_to",
+            "semantic_ids.append_to",
+        ),
         doc="Trains the tokenizer on Ray Train and gives each item a unique code tuple: **semantic_ids**.",
     ),
     Stage(

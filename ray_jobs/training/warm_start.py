@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ray_jobs.recommenders.base import Recommender
 from schemas.errors import DataError
+from schemas.stage_request import StageRequest
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,35 @@ class Carried:
     numbers: tuple[int, int]
     items: int
     left: tuple[str, ...]
+
+
+def require_no_leak(before: Mapping[str, Any], request: StageRequest, data_version: str) -> None:
+    """Refuse to begin with a model that has been trained on items that this run holds out.
+
+    A later day's training reaches into an earlier day's targets, and histories in another order, or cut at other
+    moments, have other targets. Models of other data sets are taken.
+
+    Args:
+        before: provenance in the old model's bundle.
+        data_version: of this run's histories, see `TrainingDataSettings.version`.
+
+    Raises:
+        DataError: it has been.
+    """
+    if before.get("dataset") != request.dataset:
+        return
+    if (day := before.get("partition", "")) > request.partition:
+        raise DataError(
+            f"the model that warm_start names was trained on {day}, and its training items may be the validation and "
+            f"test items of {request.partition}: name a version of this day or an earlier one, or leave warm_start "
+            "empty"
+        )
+    if (known := before.get("data_version", "")) != data_version:
+        raise DataError(
+            f"the model that warm_start names was trained on histories {known or 'as they are'!r}, and this run's are "
+            f"{data_version or 'as they are'!r}: its training items may be this run's validation and test items. Name "
+            "a version with the same training_data.ties and training_data.split, or leave warm_start empty"
+        )
 
 
 def carry_over(old: Recommender, new: Recommender) -> Carried:

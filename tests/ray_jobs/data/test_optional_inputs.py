@@ -7,12 +7,15 @@ import pyarrow.compute as pc
 import pytest
 from planted_warehouse import IDENTITY, PARTITION
 
+from ray_jobs.data.item_texts import DESCRIBED_KEY, item_texts
 from ray_jobs.data.tables import newest_items, publish, read_table
 from ray_jobs.data.training_data import read_training_data
-from ray_jobs.item_vectors import with_descriptions
+from ray_jobs.semantic_ids import item_vectors
 from schemas.denoised_sequences import DENOISED_SEQUENCES
 from schemas.errors import DataError
 from schemas.item_descriptions import ITEM_DESCRIPTIONS
+from schemas.item_vectors import ITEM_VECTORS
+from schemas.text_vectors import text_hash
 
 DAY = {"partition_date": dt.date.fromisoformat(PARTITION)}
 
@@ -63,12 +66,25 @@ def test_descriptions_stand_before_the_text_of_items_that_have_one(warehouse):
     items = newest_items(warehouse.settings, request).select(["item_id", "text"])
     first, second, *_ = items["item_id"].to_pylist()
     with pytest.raises(DataError, match="item_descriptions"):
-        with_descriptions(items, warehouse.settings, request)
+        item_texts(warehouse.settings, request, described=True)
     described = [(first, "A thing.", "ok"), (second, "", "none")]
     rows = [{"item_id": item, "description": text, "status": status} for item, text, status in described]
     publish_rows(warehouse, ITEM_DESCRIPTIONS, rows)
-    found = with_descriptions(items, warehouse.settings, request)
+    found = item_texts(warehouse.settings, request, described=True)
     before = dict(zip(items["item_id"].to_pylist(), items["text"].to_pylist(), strict=True))
     after = dict(zip(found["item_id"].to_pylist(), found["text"].to_pylist(), strict=True))
     assert after == {**before, first: f"A thing. {before[first]}"}
     assert pc.all(pc.equal(found["item_id"], items["item_id"])).as_py()
+
+    hashes = [text_hash(text) for text in found["text"].to_pylist()]
+    columns = {
+        "item_id": found["item_id"],
+        "content_hash": hashes,
+        "vector": pa.array([[1.0]] * len(found), pa.list_(pa.float32())),
+    }
+    partition = {"encoder": "any"}
+    publish(pa.table(columns), ITEM_VECTORS, warehouse.uri("item_vectors"), partition, request.identity())
+    told = warehouse.request("semantic_ids", upstream={DESCRIBED_KEY: "true"})
+    assert item_vectors(warehouse.settings, told, "any", 1000)[0] == found["item_id"].to_pylist()
+    with pytest.raises(DataError, match=f"1 of {len(found)} items have no any vector .* e.g. {first}"):
+        item_vectors(warehouse.settings, warehouse.request("semantic_ids"), "any", 1000)

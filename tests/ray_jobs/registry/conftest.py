@@ -99,7 +99,8 @@ class World:
         torch.manual_seed(seed)
         catalogue = Catalogue(ITEMS, tuple(f"Title of {item}" for item in ITEMS), ITEMS)
         model = SASRec(SASRecSettings(max_history=6, width=8, layers=1, evaluation_batch_size=5), catalogue)
-        path = save_bundle(self.home / "models" / request.identity().key(), model, {})
+        made = {"dataset": request.dataset, "partition": request.partition}
+        path = save_bundle(self.home / "models" / request.identity().key(), model, made)
         return {"bundle_uri": str(path), "mlflow_run_id": run_id, "run_identity": request.identity().key()}
 
     def evaluate(self, ranks, protocol="split=last"):

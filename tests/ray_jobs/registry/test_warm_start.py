@@ -50,7 +50,7 @@ def test_a_run_begins_with_a_registered_version_and_a_retry_with_the_same(regist
     items = ["a0", *old.catalogue.item_ids[5:], "z9"]
     plan = Plan("sasrec", replace(SETTINGS, warm_start=f"models:/{NAME}@champion"), _catalogue(items), None, None)
     run_id = runs.find_or_start(world.settings, request_of(generation=9), "again", {})
-    plan, begun = begin_with(world.settings, plan, plan.build(), run_id, plan.settings.warm_start)
+    plan, begun = begin_with(world.settings, request_of(), "", plan, plan.build(), run_id, plan.settings.warm_start)
     assert begun["version"] == f"{NAME}/{report.outputs['version']}"
     assert begun["items"] == 25
     model, untrained = plan.build(), replace(plan, start=None).build()
@@ -66,9 +66,22 @@ def test_a_run_begins_with_a_registered_version_and_a_retry_with_the_same(regist
     client = MlflowClient()
     assert client.get_run(run_id).data.tags["penchant.warm_start"] == begun["version"]
     client.delete_registered_model_alias(NAME, "champion")
-    assert begin_with(world.settings, plan, plan.build(), run_id, plan.settings.warm_start)[1] == begun, (
-        "an alias that moved moves no retry"
-    )
+    again = begin_with(world.settings, request_of(), "", plan, plan.build(), run_id, plan.settings.warm_start)
+    assert again[1] == begun, "an alias that moved moves no retry"
+
+
+def test_a_model_that_was_trained_on_what_is_held_out_is_refused(registered, request_of):
+    world, _, _ = registered
+    plan = Plan("sasrec", SETTINGS, _catalogue(["a0"]), None, None)
+    client = MlflowClient()
+    for changes, version, said in (
+        ({"partition": "2026-01-30"}, "", r"trained on 2026-01-31, .* test items of 2026-01-30: name a version"),
+        ({}, "ties-shuffled-0", "histories 'as they are', and this run's are 'ties-shuffled-0'"),
+    ):
+        run_id = runs.find_or_start(world.settings, request_of(**changes, generation=9), "again", {})
+        with pytest.raises(DataError, match=said):
+            begin_with(world.settings, request_of(**changes), version, plan, plan.build(), run_id, f"{NAME}/1")
+        assert "penchant.warm_start" not in client.get_run(run_id).data.tags
 
 
 def test_a_version_says_what_it_began_with(registered):
