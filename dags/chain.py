@@ -107,7 +107,9 @@ CLEAN_UP = StageTask(stage="clean_up")
 
 DESCRIBED = bool(load_settings().stages.get("item_vectors", {}).get("descriptions"))
 LANGUAGE = tuple(
-    StageTask(stage=name) for name, row in STAGES.items() if row.asks and (DESCRIBED or name != "item_descriptions")
+    StageTask(stage=name)
+    for name, row in STAGES.items()
+    if row.calls_llm and (DESCRIBED or name != "item_descriptions")
 )
 MODEL = (ITEM_VECTORS, SEMANTIC_IDS, TRAIN_RECOMMENDER, EVALUATE, REGISTER)
 STEERING = (TEXT_VECTORS, REVIEW_SENTIMENTS, PREFERENCE_BENCHMARK, STEERABILITY)

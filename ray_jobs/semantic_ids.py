@@ -271,7 +271,7 @@ def _fit(
             training=training,
             version=version,
             ray=settings.ray,
-            run_name=request.identity().train_run_name(),
+            run_name=request.identity().key(),
             home=settings.home,
             stage=STAGE,
             sequences=sequences,

@@ -140,7 +140,7 @@ def _train(
         warnings.warn(f"{recipe}.warm_start is ignored: {recipe} learns nothing by training", stacklevel=2)
     if kind.trainable:
         progress.update(0, 1, "building training examples")
-        shards = f"{settings.ray.storage.rstrip('/')}/examples/{request.identity().train_run_name()}"
+        shards = f"{settings.ray.storage.rstrip('/')}/examples/{request.identity().key()}"
         added = fused(settings, reading, own, data)
         plan = make_plan(recipe, recommender, data, settings.ray.stream_rows, shards, added)
         reference = own.warm_start or request.upstream.get(CONTINUED, "")
@@ -155,7 +155,7 @@ def _train(
         outcome = train(
             plan,
             settings.ray,
-            run_name=request.identity().train_run_name(),
+            run_name=request.identity().key(),
             home=settings.home,
             stage=task,
             observer=partial(log_live, settings, run_id),

@@ -79,7 +79,7 @@ def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, fold
     split = split_windows(data.histories, own)
     folder.mkdir(parents=True, exist_ok=True)
     cluster.connect()
-    name = request.identity().train_run_name()
+    name = request.identity().key()
     records: dict[str, list[dict[str, float]]] = {}
     base = own.base
     if tokenizer is None:

@@ -1,6 +1,6 @@
-"""Files at an address, which is a path of this machine or names an object store: where they are, and small texts there.
+"""Files at an address, a local path or a URI of an object store: look-up, size, and small texts.
 
-PyArrow, which loads numpy, waits until an address is looked up.
+PyArrow loads numpy, so it is imported when an address is looked up.
 """
 
 import re
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def filesystem_of(address: str) -> "tuple[fs.FileSystem, str]":
-    """The file system of `address` and the path in it. Spark's ``s3a:`` is ``s3:`` here."""
+    """The file system of `address` and the path in it; ``s3a:`` (Spark's) is read as ``s3:``."""
     from pyarrow import fs
 
     if "://" not in address:
@@ -27,7 +27,7 @@ def filesystem_of(address: str) -> "tuple[fs.FileSystem, str]":
 
 
 def bytes_below(address: str) -> int:
-    """Bytes of the file at `address`, or of all files below it; 0 for none."""
+    """Bytes of the file at `address`, or of all files below it; 0 if there is none."""
     from pyarrow import fs
 
     files, path = filesystem_of(address)
@@ -38,10 +38,7 @@ def bytes_below(address: str) -> int:
 
 
 def write_text(address: str, text: str) -> None:
-    """Write `text` at `address` so that readers never see half a file.
-
-    Reports, messages and failures pass here, and so no key does.
-    """
+    """Write `text` at `address` atomically, with secrets masked."""
     text = masked(text)
     if "://" not in address:
         state.write_text(Path(address), text)
@@ -55,10 +52,10 @@ def write_text(address: str, text: str) -> None:
 
 
 def read_text(address: str) -> str | None:
-    """The text at `address`, or None when nothing is there.
+    """The text at `address`, or None if there is no file.
 
     Raises:
-        DamagedFile: what is there is no text.
+        DamagedFile: the file is not UTF-8.
     """
     files, path = filesystem_of(address)
     if not _is_there(files, path):
@@ -72,12 +69,12 @@ def read_text(address: str) -> str | None:
 
 
 def damaged(address: str, error: Exception) -> DamagedFile:
-    """The error about a stage's file at `address` that cannot be read."""
+    """The error for a stage's file at `address` that cannot be read."""
     return state.damaged(address, error, "delete it and run the stage again")
 
 
 def remove(address: str) -> None:
-    """Remove the file at `address`; nothing happens when it is not there."""
+    """Remove the file at `address` if it exists."""
     files, path = filesystem_of(address)
     if _is_there(files, path):
         files.delete_file(path)

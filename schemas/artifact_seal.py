@@ -1,7 +1,7 @@
-"""The seal of an artifact: a file beside its files that has their digests, checked before they are read.
+"""The seal of an artifact folder: a file with the digests of the others, checked before they are read.
 
-Bundles, tokenizers, adapters, base models and training states are folders of this kind. The seal has a digest of its
-own, so that damage to the seal is told from damage to what it seals.
+Bundles, tokenizers, adapters, base models and training states are sealed. A seal contains a digest of itself, so that a
+damaged seal is not mistaken for damaged files.
 """
 
 import json
@@ -28,7 +28,7 @@ def read_seal_text(text: str, where: str, remedy: str, *, required: bool = True)
     """The inverse of `seal_text`.
 
     Args:
-        required: there must be a digest; earlier releases wrote some texts without one.
+        required: refuse a text without a digest; earlier releases wrote some.
 
     Raises:
         DataError: the text is damaged.
@@ -53,7 +53,7 @@ def seal_folder(folder: Path, last: tuple[str, str] | None = None) -> None:
     """Seal the files in `folder`.
 
     Args:
-        last: name and text of the file that makes the artifact whole; it is sealed first and then written.
+        last: name and text of the file that completes the artifact; it is sealed first and then written.
     """
     name, text = last or ("", "")
     (folder / SEAL).unlink(missing_ok=True)
@@ -67,28 +67,26 @@ def seal_folder(folder: Path, last: tuple[str, str] | None = None) -> None:
 
 
 def check_folder(folder: Path, remedy: str, *, required: bool = False, only: Collection[str] = ()) -> None:
-    """Refuse an artifact of which a file is not as it was sealed; one that an earlier release left has no seal.
+    """Check the files of an artifact against its seal; artifacts of earlier releases may have none.
 
     Args:
-        remedy: how the artifact is had again, for the message.
-        required: it must have a seal.
-        only: look at these files alone.
+        remedy: how to get the artifact again, for the message.
+        required: refuse an artifact without a seal.
+        only: names of the files to check; all if empty.
 
     Raises:
-        DataError: so.
+        DataError: a file or the seal is damaged or missing.
     """
     try:
         text = (folder / SEAL).read_text()
     except FileNotFoundError:
         if required:
-            raise DataError(
-                f"{folder / SEAL} is gone, so that damage to the others would not be seen; {remedy}"
-            ) from None
+            raise DataError(f"{folder / SEAL} is missing, so damage to other files cannot be seen; {remedy}") from None
         return
     except UnicodeDecodeError:
         text = ""
     sealed = read_seal_text(text, str(folder / SEAL), remedy)["files"]
     wanted = {name: sealed[name] for name in sealed if not only or name in only}
     for name in changed(fs.LocalFileSystem(), str(folder), wanted):
-        state = "is not as it was written: it is damaged" if (folder / name).exists() else "is gone"
+        state = "is damaged" if (folder / name).exists() else "is missing"
         raise DataError(f"{folder / name} {state}; {remedy}")

@@ -1,8 +1,8 @@
-"""The columns of examples, batches and requests. Each is declared here, once; everything else follows from it.
+"""The columns of examples, batches and requests: each is declared here once, and everything else derives from it.
 
-A declaration says how examples are sliced, joined, padded and written to files (`ray_jobs.data`), which values of a
-user's history they take, what the model's MLflow signature lists (`ray_jobs.registry.model`), and what a request may
-bring within which bounds (`ray_jobs.recommenders.requests`, `ray_jobs.serving.asks`).
+That is: slicing, joining, padding and files (`ray_jobs.data`), the values taken from a user's history, the MLflow
+signature (`ray_jobs.registry.model`), and what a request may contain within which bounds
+(`ray_jobs.recommenders.requests`, `ray_jobs.serving.asks`).
 """
 
 import time
@@ -13,31 +13,31 @@ from typing import Literal
 Kind = Literal["item", "int64", "float32", "bool", "text"]
 
 HISTORY = "history"
-"""The axis of the positions of a history."""
+"""Axis of the positions of a history."""
 PAD = -1
 MOST_CHARACTERS = 4_000
-"""A sentence is read up to here; what a person types is far shorter."""
+"""Limit of a sentence; what people type is far shorter."""
 MOST_ITEMS = 10_000
 MOST_STRENGTH = 10.0
-"""Above it words alone order a list."""
+"""Above it the sentence alone orders a list."""
 EARLIEST, LATEST = -(2**40), 2**40
-"""Seconds since 1970, some tens of thousands of years to either side."""
+"""Seconds since 1970, some tens of thousands of years in both directions."""
 _EXACT = 2**53
-"""Up to here a float holds every whole number."""
+"""A float64 holds every integer up to here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FromRequest:
-    """How a column comes with a request.
+    """How requests supply a column.
 
     Args:
-        name: in the model's MLflow signature and in a request to the server.
-        meaning: of one value, for messages: "second since 1970".
-        required: a request must bring it.
-        otherwise: makes the value for a request that does not bring it; without, the column's `default` stands in.
+        name: in the model's MLflow signature and in requests to the server.
+        meaning: of one value, for messages, such as "second since 1970".
+        required: a request without it is refused.
+        otherwise: returns the value for a request without it, instead of the column's `default`.
         low, high: bounds of a number.
         most: characters of a text, or values of a list.
-        parameter: the MLflow model takes one value for all rows; the server takes one with each request all the same.
+        parameter: a parameter of the MLflow model, one value for all rows; in a request to the server it is a field.
     """
 
     name: str
@@ -52,20 +52,24 @@ class FromRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleColumn:
-    """One declared feature of an example.
+    """One feature of an example.
 
     Args:
         name: in examples, batches and files.
-        kind: of one value. An ``item`` is an index into the catalogue, and an item id outside.
-        along: axis that an example has several values along; columns of one axis have equally many. "" for one value.
-        width: numbers in one value, for vectors; 0 for plain values.
-        pad: fills the rows of a batch up to the longest.
-        default: of examples that lack the column where others have it; None: then nobody has it.
-        required: examples always have it, by default with `default`.
+        kind: type of one value. An ``item`` is an index into the catalogue, in requests an item id.
+        along: axis of a list, named after its first column; the lists of one axis have equal lengths. "" for a
+            single value.
+        width: length of a vector value; 0 for scalars.
+        pad: value that pads the rows of a batch to equal length.
+        default: value of examples without the column when joined with examples that have it. None: drop the column.
+        required: every example has the column, if need be filled with `default`.
         source: column of the table `sequences` that it is read from: along `HISTORY` the values before the target,
-            else the value at the target's position. "" where something else makes it.
-        batched: batches and files carry it.
-        request: how requests bring it; None where they do not.
+            else the value at the target's position. "" if it does not come from there.
+        batched: part of batches and files.
+        request: how requests supply it, if they do.
+
+    Raises:
+        ValueError: the declaration contradicts itself.
     """
 
     name: str
@@ -81,22 +85,22 @@ class ExampleColumn:
 
     def __post_init__(self) -> None:
         if self.kind == "text" and (self.along or self.width or (self.required and self.default is None)):
-            raise ValueError(f"column {self.name}: a text is one value per example, and a required one has a default")
+            raise ValueError(f"column {self.name}: a text is a single value, and a required one needs a default")
         if self.kind == "item" and self.width:
-            raise ValueError(f"column {self.name}: items have no width; declare an axis for several of them")
+            raise ValueError(f"column {self.name}: items have no width; declare an axis for a list of items")
 
     @property
     def dtype(self) -> str:
-        """Of its values in arrays and tensors, by numpy's name."""
+        """Numpy's name of the type in arrays and tensors."""
         return "int64" if self.kind == "item" else self.kind
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one value."""
+        """Shape of one value."""
         return (self.width,) if self.width else ()
 
     def missing(self) -> int | float | str | None:
-        """The value where a request does not bring the column; None where the column is absent then."""
+        """The value for a request without the column; None if the example has no such column then."""
         if self.along:
             return None
         if self.request is not None and self.request.otherwise is not None:
@@ -130,7 +134,7 @@ COLUMNS: dict[str, ExampleColumn] = {
             required=True,
             request=FromRequest(name="preference", meaning=_SENTENCE, most=MOST_CHARACTERS),
         ),
-        # What is known of the user's preferences; it counts where the request brings no sentence.
+        # The user's known preferences, used when the request has no sentence.
         ExampleColumn(
             name="known",
             kind="text",
@@ -138,7 +142,7 @@ COLUMNS: dict[str, ExampleColumn] = {
             batched=False,
             request=FromRequest(name="known", meaning=_SENTENCE, most=MOST_CHARACTERS),
         ),
-        # How strongly the steering layer counts a sentence: 0 not at all, 1 as fitted on validation.
+        # Weight of the sentence in the steering layer: 0 ignores it, 1 is the weight fitted on validation.
         ExampleColumn(
             name="strength",
             kind="float32",
@@ -152,7 +156,7 @@ COLUMNS: dict[str, ExampleColumn] = {
             source="occurred_at",
             request=FromRequest(name="times", meaning=_SECOND, low=EARLIEST, high=LATEST),
         ),
-        # When the recommendation is wanted; in examples the target's time.
+        # Time of the recommendation; in examples the target's time.
         ExampleColumn(
             name="asked_at",
             kind="int64",
@@ -161,9 +165,9 @@ COLUMNS: dict[str, ExampleColumn] = {
         ),
         # True where the preference rejects the target.
         ExampleColumn(name="negative", kind="bool", default=False),
-        # Every item before the target's position, whether the window of the history still holds it or not.
+        # All items before the target's position, also those outside of the history's window.
         ExampleColumn(name="seen", kind="item", along="seen", pad=PAD),
-        # Where an example comes from: index into `Histories`, and the target's position there.
+        # Origin of an example: index into `Histories`, and the target's position there.
         ExampleColumn(name="users", kind="int64", batched=False),
         ExampleColumn(name="positions", kind="int64", batched=False),
     )
@@ -171,10 +175,19 @@ COLUMNS: dict[str, ExampleColumn] = {
 
 
 def requested() -> list[tuple[ExampleColumn, FromRequest]]:
-    """The columns that a request may bring, and how."""
-    return [(column, column.request) for column in COLUMNS.values() if column.request is not None]
+    """The columns that a request may supply, and how.
+
+    Raises:
+        ValueError: a list is declared along an axis whose own column requests cannot supply.
+    """
+    found = [(column, column.request) for column in COLUMNS.values() if column.request is not None]
+    names = {column.name for column, _ in found}
+    for column, _ in found:
+        if column.along and column.along not in names:
+            raise ValueError(f"column {column.name}: declare the column {column.along}, which its axis is named after")
+    return found
 
 
 def sources() -> list[str]:
-    """Columns of the table `sequences`, with a value for each item, that columns are read from."""
+    """The columns of the table `sequences` that columns are read from."""
     return list(dict.fromkeys(column.source for column in COLUMNS.values() if column.source))

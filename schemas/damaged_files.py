@@ -1,8 +1,8 @@
-"""Whether a damaged file, which stays so, is behind an engine's error, or a storage that did not answer, which passes.
+"""Tells a damaged file of a table from a storage failure when an engine fails to read.
 
-Engines have no words for a damaged page, and name neither the table nor what to do. What they say also of a network
-that failed must stay as it is, because another try may find it mended. So a file is fetched whole and read then: what
-fails in the first step is the storage's, and in the second the file's.
+Engines report both alike and name neither the table nor a remedy. A storage failure must keep its error, because a
+retry may succeed. So the file is downloaded and then read: a failure of the download is the storage's, a failure of the
+read is the file's.
 """
 
 import shutil
@@ -19,22 +19,21 @@ from schemas.errors import DataError
 _QUOTED = 60
 _BLOCK = 2**20
 _REMEDY = (
-    "Put a backup's file of that name in its place (nothing else has to change), or move the table away and run its "
-    "stages again"
+    "Restore that file from a backup (nothing else has to change), or move the table away and run its stages again"
 )
 PageReader = Callable[[str], None]
-"""Reads the pages of the Parquet file at a path of this machine, and raises where that fails."""
+"""Reads the pages of a local Parquet file; raises if it cannot."""
 
 
 @contextmanager
 def damage_named(uri: str, paths: Callable[[], Iterable[str]]) -> Iterator[None]:
-    """What Arrow says of a damaged file of the table at `uri` becomes an error that names the file and the remedy.
+    """Turn Arrow's error about a damaged file of the table at `uri` into one that names the file and the remedy.
 
     Args:
-        paths: gives the files that are read, below the table; called after an error only.
+        paths: returns the files being read, relative to the table; called only after an error.
 
     Raises:
-        DataError: one of the files is damaged. Any other error stays as it is.
+        DataError: one of the files is damaged. Other errors are raised unchanged.
     """
     try:
         yield
@@ -45,14 +44,15 @@ def damage_named(uri: str, paths: Callable[[], Iterable[str]]) -> Iterator[None]
 
 
 def raise_if_damaged(uri: str, path: str, error: Exception, *also: PageReader) -> None:
-    """Raise an error in the place of `error` if a file is damaged; where that cannot be found out, do nothing.
+    """Raise an error from `error` if a file is damaged; do nothing if that cannot be determined.
 
     Args:
-        uri: address of a table; `path`: the file below it.
-        also: readers that the file has to satisfy, beside Arrow.
+        uri: address of the table.
+        path: the file, relative to the table.
+        also: further readers, beside Arrow, that must be able to read the file.
 
     Raises:
-        DataError: the file is damaged; it is named, with the remedy.
+        DataError: the file is damaged.
     """
     with suppress(OSError):
         if fault := _fault(uri, path, (_read_pages, *also)):
@@ -60,16 +60,16 @@ def raise_if_damaged(uri: str, path: str, error: Exception, *also: PageReader) -
 
 
 def damaged_file(uri: str, path: str, fault: str) -> DataError:
-    """The error about a damaged file of a table."""
+    """The error for a damaged file of a table."""
     uri = uri.rstrip("/")
     return DataError(f"table {uri.rsplit('/', 1)[-1]} at {uri}: {path} is damaged ({fault}). {_REMEDY}")
 
 
 def _fault(uri: str, path: str, readers: Iterable[PageReader]) -> str:
-    """What is wrong with the Parquet file at `path` below `uri`, in a few words; empty where nothing is.
+    """What is wrong with the Parquet file at `path` below `uri`; empty if nothing.
 
     Raises:
-        OSError: it cannot be fetched whole.
+        OSError: it cannot be downloaded completely.
     """
     files, root = filesystem_of(uri.rstrip("/"))
     with tempfile.NamedTemporaryFile(suffix=".parquet") as copy:
@@ -77,7 +77,7 @@ def _fault(uri: str, path: str, readers: Iterable[PageReader]) -> str:
             shutil.copyfileobj(stream, copy, _BLOCK)
         copy.flush()
         if copy.tell() != files.get_file_info(f"{root}/{path}").size:
-            raise OSError(f"{path} was not fetched whole")
+            raise OSError(f"{path} was not downloaded completely")
         for read in readers:
             try:
                 read(copy.name)
@@ -101,6 +101,6 @@ def _read_pages(path: str) -> None:
 
 
 def _short(error: Exception) -> str:
-    """The first line of what an engine says."""
+    """The first line of an engine's error."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return line if len(line) <= _QUOTED else f"{line[: _QUOTED - 3]}..."

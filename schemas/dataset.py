@@ -1,4 +1,4 @@
-"""A registered data set: where its landing files lie and how to read them."""
+"""The registration of a data set: where its landing files are and how to read them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,18 +20,19 @@ class Dataset:
 
     Args:
         name: lower case letters, digits, ``-`` and ``_``; names the folder of its tables.
-        format: one of `FORMATS`; ``columns`` is a generic CSV or Parquet file with a column mapping.
+        format: one of `FORMATS`; ``columns`` is any CSV or Parquet file with a column mapping.
         reviews: path or address of the review (or rating) file; ``{partition}`` in it is replaced by the day.
-        items: path or address of the item file, or None where there is none.
-        events: path or address of a file of events (views, clicks, purchases), which the interactions are then made
-            of, in CSV or Parquet; None where they are made of the reviews.
+        items: path or address of the item file, if any.
+        events: path or address of a CSV or Parquet file of events (views, clicks, purchases). With it the
+            interactions come from the events, otherwise from the reviews.
         review_columns, item_columns: for ``columns``: our column name -> theirs.
-        event_columns, event_dates: our column name -> theirs in the event file, and how it writes dates.
+        event_columns, event_dates: our column name -> theirs in the event file, and its date format.
         unknown_items: what happens to a review whose item has no metadata: ``quarantine`` it, or ``keep`` it
-            and make an item without a title. With no item file at all it is always ``keep``.
+            and create an item without a title. Without an item file always ``keep``.
         scale, dates, time_zone, decimal: for ``columns``: see `schemas.spelling.Spelling`.
-        encoding, separator, escape: of text files: a name that Python knows; a character, or empty where the header
-            tells it; a backslash where it escapes quotes, else empty.
+        encoding: of text files, a name that Python knows.
+        separator: of text files, a character; empty to detect it from the header.
+        escape: a backslash if it escapes quotes in text files, else empty.
     """
 
     name: str
@@ -60,28 +61,28 @@ class Dataset:
             raise DataError(f"data set {self.name}: unknown_items is {self.unknown_items!r}, not quarantine or keep")
         if self.spelling() != Spelling() and self.format != "columns":
             raise DataError(
-                f"data set {self.name}: --scale, --dates, --time-zone and --decimal go with --format columns; "
-                f"{self.format} says itself how ratings and dates are written"
+                f"data set {self.name}: --scale, --dates, --time-zone and --decimal need --format columns; "
+                f"the format {self.format} fixes how ratings and dates are written"
             )
 
     def require_ratings(self, reader: str, remedy: str) -> None:
-        """Refuse what reads ratings where there are none.
+        """Refuse a data set without ratings.
 
         Args:
-            reader: what reads them.
-            remedy: what to do instead.
+            reader: what needs them, for the message.
+            remedy: what to do instead, for the message.
 
         Raises:
-            DataError: the data set has none.
+            DataError: it has none.
         """
         if self.events:
             raise DataError(
-                f"{reader} needs ratings, and the interactions of data set {self.name} are made of events, which have "
+                f"{reader} needs ratings, but the interactions of data set {self.name} come from events, which have "
                 f"none: {remedy}"
             )
         if not self.spelling().rated:
             raise DataError(
-                f"{reader} needs ratings, and data set {self.name} is registered without (scale none): {remedy}"
+                f"{reader} needs ratings, but data set {self.name} is registered without them (scale none): {remedy}"
             )
 
     def spelling(self) -> Spelling:
@@ -97,8 +98,8 @@ class Dataset:
         """Read the registration of `name` from `folder`.
 
         Raises:
-            DataError: no data set can have the name, or there is none; the message lists those that are registered.
-            DamagedFile: the registration is cut.
+            DataError: the name is invalid or not registered.
+            DamagedFile: the file is damaged.
         """
         path = Path(folder) / f"{dataset_name(name)}.json"
         if not path.exists():
@@ -115,11 +116,11 @@ class Dataset:
 
     @classmethod
     def find(cls, folder: str | Path, name: str) -> "Dataset | None":
-        """The registration of `name`, or None where there is none, as for tables that were brought ready made."""
+        """The registration of `name`, or None if its tables were made elsewhere."""
         return cls.load(folder, name) if (Path(folder) / f"{name}.json").exists() else None
 
     def save(self, folder: str | Path) -> Path:
-        """Register the data set in `folder`; an existing registration of the name is replaced."""
+        """Register the data set in `folder`, replacing an earlier registration of the name."""
         path = Path(folder) / f"{self.name}.json"
         write_json(path, asdict(self), sort_keys=True)
         return path

@@ -1,4 +1,4 @@
-"""Digests of files by which damage is seen, remembered in the process while a file stays as it is."""
+"""Digests of files that reveal damage, cached in the process while a file is unchanged."""
 
 import hashlib
 import os
@@ -14,12 +14,12 @@ _known: dict[tuple[str | int, ...], str] = {}
 
 
 def digest(content: bytes) -> str:
-    """What `content` is known by."""
+    """The SHA-256 of `content`, cut to 32 hex digits."""
     return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
 def digest_of(files: fs.FileSystem, info: fs.FileInfo, start: int = 0) -> str:
-    """`digest` of a file from byte `start` on; read once for each path, size, time of change and inode."""
+    """`digest` of a file from byte `start` on, cached by path, size, modification time and inode."""
     inode = os.stat(info.path).st_ino if isinstance(files, fs.LocalFileSystem) else 0
     key = (files.type_name, info.path, info.size or 0, info.mtime_ns or 0, inode, start)
     if key not in _known:
@@ -30,7 +30,7 @@ def digest_of(files: fs.FileSystem, info: fs.FileInfo, start: int = 0) -> str:
 def changed(
     files: fs.FileSystem, root: str, expected: Mapping[str, str], starts: Mapping[str, int] | None = None
 ) -> Iterator[str]:
-    """Names of files below `root` that are gone or whose digest is another one than `expected` has."""
+    """Names of files below `root` that are missing or whose digest differs from `expected`."""
     names = list(expected)
     infos = files.get_file_info([f"{root}/{name}" for name in names]) if names else []
     begins = [(starts or {}).get(name, 0) for name in names]
@@ -40,23 +40,23 @@ def changed(
 
 
 def forget() -> None:
-    """Read every file again that is asked about."""
+    """Clear the cache."""
     _known.clear()
 
 
 def _digests(files: fs.FileSystem, wanted: Iterable[tuple[fs.FileInfo, int]]) -> list[str]:
-    def one(asked: tuple[fs.FileInfo, int]) -> str:
-        return digest_of(files, *asked) if asked[0].type == fs.FileType.File else ""
+    def one(file: tuple[fs.FileInfo, int]) -> str:
+        return digest_of(files, *file) if file[0].type == fs.FileType.File else ""
 
     work = list(wanted)
     if len(work) < _THREADS:
-        return [one(asked) for asked in work]
+        return [one(file) for file in work]
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(one, work))
 
 
 def digest_of_content(files: fs.FileSystem, path: str, start: int = 0) -> str:
-    """`digest` of a file from byte `start` on, read block by block; nothing is remembered."""
+    """`digest` of a file from byte `start` on, read block by block and not cached."""
     found = hashlib.sha256()
     with files.open_input_file(path) as stream:
         stream.seek(start)

@@ -1,8 +1,8 @@
-"""Who asked to be forgotten: append-only, and read by every ingest, so that a later delivery brings nobody back.
+"""The table `erasures`: users who asked to be forgotten. Append-only; every ingest reads it and drops their rows.
 
-The list cannot be forgotten itself and must not name those it is about: it keeps the SHA-256 of an id, without a salt,
-because ingest has to recognise an id that it is shown years later. So it is a pseudonym: whoever knows an id can ask
-whether it is on the list, and short ids can be guessed one after another. Guard the table as you guard the ids.
+It has SHA-256 hashes of user ids, without a salt, because ingest has to recognise an id years later. A hash is only a
+pseudonym: whoever has an id can check it against the list, and short ids can be enumerated. Protect the table as you
+protect the ids.
 """
 
 import hashlib
@@ -15,9 +15,9 @@ ERASURES = Table(
     name="erasures",
     description="Requests to be forgotten, by the hash of the user's id; never deleted from.",
     columns=(
-        Column(name="user_key", type=pa.string(), description="SHA-256 of the user's id, see `user_key`"),
-        Column(name="requested_on", type=pa.date32(), description="day of the request"),
-        Column(name="reason", type=pa.string(), description="why, in a few words that name nobody"),
+        Column("user_key", pa.string(), "SHA-256 of the user's id, see `user_key`"),
+        Column("requested_on", pa.date32(), "day of the request"),
+        Column("reason", pa.string(), "why, in a few words that name nobody"),
     ),
     key=("user_key",),
     partition_by=(),
@@ -26,9 +26,9 @@ ERASURES = Table(
 )
 
 NOTE = "penchant.erasure"
-"""Key in what a commit says of itself, by which deletions of an erasure are known."""
+"""Key in the user metadata of a Delta commit; its value marks a deletion made by an erasure."""
 
 
 def user_key(user_id: str) -> str:
-    """What the list knows a user by."""
+    """The key of a user in the list."""
     return hashlib.sha256(user_id.encode()).hexdigest()

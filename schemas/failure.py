@@ -1,4 +1,4 @@
-"""What a task that failed for good leaves behind, for the alert about its run and for the day's report."""
+"""The record of a failed task, for the alert about its run and for the day's report."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,8 +13,8 @@ class Failure:
     """One failed task.
 
     Args:
-        message: what the task said, for people.
-        page: address of its log in Airflow.
+        message: its error.
+        page: URL of its log in Airflow.
     """
 
     task_id: str
@@ -23,7 +23,7 @@ class Failure:
 
 
 def write_failure(uri: str, failure: Failure) -> None:
-    """Leave `failure` at `uri`."""
+    """Write `failure` at `uri`."""
     write_text(uri, json.dumps(asdict(failure)))
 
 
@@ -33,5 +33,5 @@ def read_failure(uri: str) -> Failure | None:
         text = read_text(uri)
         return None if text is None else Failure(**json.loads(text))
     except (UserError, ValueError, TypeError) as error:
-        # Others read it, to tell of it: what is known without the file is enough for that.
+        # An alert about a damaged record is better than none.
         return Failure(task_id=PurePath(uri).stem, message=str(damaged(uri, error)), page="")

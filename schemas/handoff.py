@@ -1,7 +1,7 @@
-"""What passes between engines: a table's path and version, its row count and its schema hash.
+"""What passes between engines: a table's address, version, row count and schema hash.
 
-A stage ends by writing one `StageReport` file with the hand-offs of the tables it published and the counts
-a person wants to see. The orchestrator reads it and gives the hand-offs to the next stage.
+A stage ends by writing a `StageReport` with the hand-offs of its tables. The orchestrator reads it and
+passes them on.
 """
 
 import json
@@ -19,7 +19,7 @@ class Handoff:
     """One table at one version.
 
     Args:
-        rows: rows of the published partition (of the whole table where it has no date partition).
+        rows: of the published partition, or of the whole table if it has no date partition.
     """
 
     table: str
@@ -34,13 +34,12 @@ class StageReport:
     """The outcome of one stage.
 
     Args:
-        status: ``done`` when the stage did its work, ``reused`` when the result of the same work was there, ``dry_run``
-            when it was asked to say only what it would do: nothing was published.
-        seconds: wall time of the stage's own work, start-up of the engine left out.
-        started_after: wall time from the start of the task that submitted the stage to its own work; None where no
-            task did.
-        counts: numbers for people and tests: rows read, quarantined, calls made, steps trained.
-        outputs: what else the next stage needs, addresses and short strings only (a run id, a version).
+        status: ``done``; ``reused`` if the result of the same work existed; ``dry_run`` if nothing was published on
+            request.
+        seconds: wall time of the stage's own work, without the engine's start-up.
+        started_after: seconds from the start of the submitting task to the stage's own work, if a task submitted it.
+        counts: rows read, rows quarantined, calls made, steps trained and the like.
+        outputs: what else later stages need: addresses and short strings (a run id, a version).
     """
 
     stage: str
@@ -66,23 +65,23 @@ class StageReport:
 
 
 def error_uri(report_uri: str) -> str:
-    """Where a stage leaves the message of a user error, beside where its report would be."""
+    """Where a stage writes the message of a user error: beside its report."""
     return f"{report_uri}.error"
 
 
 def write_report(uri: str, report: StageReport) -> None:
-    """Write `report` at `uri`, with a digest by which damage to it is seen."""
+    """Write `report` at `uri`, with a digest that reveals damage."""
     from schemas.artifact_seal import seal_text
 
-    # Masked first: the digest is of what is written.
+    # Masked first, because the digest is that of the written text.
     write_text(uri, seal_text(json.loads(masked(json.dumps(report.to_dict()))), indent=1))
 
 
 def read_report(uri: str) -> StageReport | None:
-    """The report at `uri`, or None when the stage has not finished there.
+    """The report at `uri`, or None if there is none.
 
     Raises:
-        DataError: the file exists and is no report, or is damaged.
+        DataError: the file is damaged or not a report.
     """
     from schemas.artifact_seal import read_seal_text
 

@@ -1,4 +1,4 @@
-"""How much a stage is about to read, in bytes of files: enough to choose how its engine starts."""
+"""Bytes that a stage will read, an estimate that decides how its engine starts."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from schemas.stage_request import StageRequest
 
 
 def input_bytes(request: StageRequest, datasets_dir: Path, tables: str) -> int | None:
-    """Bytes of what a Spark stage reads: landing files and known items, the tables it was given, or all tables.
+    """Bytes of a Spark stage's input: landing files and known items, the tables of the request, or all tables.
 
     Args:
         datasets_dir: folder of the registrations.
-        tables: address of the data set's tables, without a slash at its end.
+        tables: address of the data set's tables, without a trailing slash.
 
     Returns:
-        None where it cannot be told: nothing is registered, or a storage does not answer.
+        None if unknown: the data set is not registered, or the storage does not respond.
     """
     addresses = [handoff.uri for handoff in request.inputs.values()] or [tables]
     try:
@@ -31,7 +31,7 @@ def input_bytes(request: StageRequest, datasets_dir: Path, tables: str) -> int |
 
 
 def table_bytes(tables: str) -> int | None:
-    """Bytes of all tables below an address; None where a storage does not answer."""
+    """Bytes of all tables below an address; None if the storage does not respond."""
     try:
         return bytes_below(tables)
     except (ValueError, OSError):

@@ -1,24 +1,18 @@
-"""Interactions that survive the k-core filter, de-duplicated."""
+"""The table `interactions`: what remains after de-duplication and the k-core filter."""
 
 import pyarrow as pa
 
-from schemas.table import Column, Table
+from schemas.table import PARTITION_DATE, Column, Table
 
 INTERACTIONS = Table(
     name="interactions",
     description="Who met what and when, after de-duplication across days and the iterative k-core filter.",
     columns=(
-        Column(name="user_id", type=pa.string(), description="user"),
-        Column(name="item_id", type=pa.string(), description="item"),
-        Column(name="occurred_at", type=pa.timestamp("us", tz="UTC"), description="time of the review"),
-        Column(
-            name="rating",
-            type=pa.float32(),
-            description="stars; null in data sets without ratings",
-            nullable=True,
-            once_required=True,
-        ),
-        Column(name="partition_date", type=pa.date32(), description="day that the row was computed for"),
+        Column("user_id", pa.string(), "user"),
+        Column("item_id", pa.string(), "item"),
+        Column("occurred_at", pa.timestamp("us", tz="UTC"), "time of the review"),
+        Column("rating", pa.float32(), "stars; null in data sets without ratings", nullable=True, once_required=True),
+        PARTITION_DATE,
     ),
     key=("user_id", "item_id", "occurred_at"),
     partition_by=("partition_date",),

@@ -1,4 +1,4 @@
-"""Vectors of items per encoder, cached by the hash of what was encoded."""
+"""The table `item_vectors`: vectors of items per encoder, cached by the hash of the encoded text."""
 
 import pyarrow as pa
 
@@ -8,10 +8,10 @@ ITEM_VECTORS = Table(
     name="item_vectors",
     description="One vector per item and encoder.",
     columns=(
-        Column(name="item_id", type=pa.string(), description="item"),
-        Column(name="encoder", type=pa.string(), description="encoder name with its version"),
-        Column(name="content_hash", type=pa.string(), description="hash of the encoded text"),
-        Column(name="vector", type=pa.list_(pa.float32()), description="float32 vector, as the encoder gives it"),
+        Column("item_id", pa.string(), "item"),
+        Column("encoder", pa.string(), "encoder name with its version"),
+        Column("content_hash", pa.string(), "hash of the encoded text"),
+        Column("vector", pa.list_(pa.float32()), "float32 vector, as the encoder gives it"),
     ),
     key=("item_id", "encoder"),
     partition_by=("encoder",),

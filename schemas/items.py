@@ -1,30 +1,21 @@
-"""Catalogue items with the text that encoders read, one partition per landing day."""
+"""The table `items`: catalogue items with the text that encoders read, one partition per landing day."""
 
 import pyarrow as pa
 
-from schemas.table import Check, Column, Severity, Table
+from schemas.table import LANDING_DATE, Check, Column, Severity, Table
 
 ITEMS = Table(
     name="items",
     description="Items with cleaned metadata and the text built from them.",
     columns=(
-        Column(name="item_id", type=pa.string(), description="identifier of the source"),
-        Column(
-            name="title",
-            type=pa.string(),
-            description="title, markup removed; null where the source has none or junk",
-            nullable=True,
-        ),
-        Column(name="brand", type=pa.string(), description="brand or publisher", nullable=True),
-        Column(
-            name="categories",
-            type=pa.list_(pa.string()),
-            description="category path, outermost first; empty where unknown",
-        ),
-        Column(name="price", type=pa.float64(), description="price in the currency of the source", nullable=True),
-        Column(name="description", type=pa.string(), description="description, markup removed", nullable=True),
-        Column(name="text", type=pa.string(), description="what encoders read: built from this item's own fields only"),
-        Column(name="partition_date", type=pa.date32(), description="day whose landing files brought the row"),
+        Column("item_id", pa.string(), "identifier of the source"),
+        Column("title", pa.string(), "title, markup removed; null where the source has none or junk", nullable=True),
+        Column("brand", pa.string(), "brand or publisher", nullable=True),
+        Column("categories", pa.list_(pa.string()), "category path, outermost first; empty where unknown"),
+        Column("price", pa.float64(), "price in the currency of the source", nullable=True),
+        Column("description", pa.string(), "description, markup removed", nullable=True),
+        Column("text", pa.string(), "text for encoders, built from this item's own fields only"),
+        LANDING_DATE,
     ),
     key=("item_id",),
     partition_by=("partition_date",),

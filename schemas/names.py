@@ -1,6 +1,6 @@
-"""The one form of every name that gets into a path, a table or an identity: for forms, the API and command lines alike.
+"""Validation of names that become part of a path, a table or an identity, for forms, the API and command lines.
 
-Two spellings of one day would be two runs of the same partition, and a name with a slash in it a place elsewhere.
+Two spellings of a day would make two runs of one partition, and a name with a slash a path outside of its folder.
 """
 
 import argparse
@@ -14,17 +14,17 @@ LONGEST = 64
 _SHOWN = 80
 _NO_SPACE = r"(?!\S*\s)"  # "$" alone lets a line break at the end pass
 DATASET_PATTERN = rf"^{_NO_SPACE}[a-z0-9][a-z0-9_-]{{0,{LONGEST - 1}}}$"
-"""What names a data set, as JSON Schema of a form and as Python read it alike."""
+"""Names of data sets; means the same in JSON Schema and in Python."""
 DAY_PATTERN = rf"^{_NO_SPACE}[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}$"
-"""How a day is written; a form also checks that there is such a day."""
+"""Days; forms also check that the day exists."""
 _NAME = re.compile(rf"[a-z0-9][a-z0-9_.-]{{0,{LONGEST - 1}}}", re.IGNORECASE)
 
 
 def dataset_name(name: str) -> str:
-    """`name`, which can name a data set.
+    """`name`, if it is valid for a data set.
 
     Raises:
-        DataError: it cannot.
+        DataError: it is not.
     """
     if not isinstance(name, str) or not re.search(DATASET_PATTERN, name):
         raise DataError(
@@ -35,7 +35,7 @@ def dataset_name(name: str) -> str:
 
 
 def partition_day(text: str) -> str:
-    """`text`, which is a day in the one form that partitions have.
+    """`text`, if it is a day in ISO format.
 
     Raises:
         DataError: it is not.
@@ -50,13 +50,13 @@ def partition_day(text: str) -> str:
 
 
 def plain_name(name: str, what: str) -> str:
-    """`name`, which names a file in a folder and nothing outside of it.
+    """`name`, if it is safe as a file name.
 
     Args:
-        what: whose name it is, for the message.
+        what: what it names, for the message.
 
     Raises:
-        DataError: it may name something else.
+        DataError: it is not.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise DataError(f"{what} {_shown(name)}: use up to {LONGEST} letters, digits, '-', '_' and '.'")
@@ -79,6 +79,6 @@ def _shown(value: object) -> str:
 
 
 DATASET = _argument(dataset_name)
-"""The type of a command line's argument that names a data set; a refusal has `dataset_name`'s own words."""
+"""``type`` of a command-line argument that names a data set."""
 DAY = _argument(partition_day)
-"""The type of a command line's argument that is a day."""
+"""``type`` of a command-line argument that is a day."""

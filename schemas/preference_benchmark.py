@@ -1,8 +1,8 @@
-"""The samples of the five axes of preference discerning (Paischer et al., 2025): who is asked what, and the answer."""
+"""The table `preference_benchmark`: samples of the five axes of preference discerning (Paischer et al., 2025)."""
 
 import pyarrow as pa
 
-from schemas.table import Check, Column, Severity, Table
+from schemas.table import PARTITION_DATE, Check, Column, Severity, Table, one_of
 
 RECOMMENDATION = "recommendation"
 FINE = "fine_steering"
@@ -15,82 +15,60 @@ PREFERENCE_BENCHMARK = Table(
     name="preference_benchmark",
     description="One row per question to a model: a history, a preference (or two opposite ones) and the right item.",
     columns=(
-        Column(name="axis", type=pa.string(), description="which ability is asked for"),
-        Column(name="split", type=pa.string(), description="train, valid or test: position of the target's user"),
-        Column(name="sample_id", type=pa.string(), description="the sample, from its users, positions and items"),
+        Column("axis", pa.string(), "which ability is tested"),
+        Column("split", pa.string(), "train, valid or test: position of the target's user"),
+        Column("sample_id", pa.string(), "hash of the users, positions and items"),
         Column(
-            name="history_user_id",
-            type=pa.string(),
-            description="whose history is read; on sentiment following, who wrote the review (the history is optional)",
+            "history_user_id",
+            pa.string(),
+            "whose history is read; on sentiment following, who wrote the review (the history is optional)",
+        ),
+        Column("history_end", pa.int32(), "the history is sequences.item_ids before this position"),
+        Column("target_item_id", pa.string(), "the right item"),
+        Column(
+            "preference",
+            pa.string(),
+            "what the model is given: matched to the target (an oracle), near it, all known, or wanted",
         ),
         Column(
-            name="history_end",
-            type=pa.int32(),
-            description="the history is sequences.item_ids before this position",
-        ),
-        Column(name="target_item_id", type=pa.string(), description="the right item"),
-        Column(
-            name="preference",
-            type=pa.string(),
-            description="what the model is given: matched to the target (an oracle), near it, all known, or wanted",
-        ),
-        Column(
-            name="opposite",
-            type=pa.string(),
-            description="sentiment following only: the negative preference that the target must not follow",
+            "opposite",
+            pa.string(),
+            "sentiment following only: the negative preference that the target must not follow",
             nullable=True,
         ),
         Column(
-            name="latest",
-            type=pa.string(),
-            description="newest single preference of the history's user that is known before history_end: no oracle",
+            "latest",
+            pa.string(),
+            "newest preference of the history's user known before history_end: no oracle",
             nullable=True,
         ),
         Column(
-            name="random",
-            type=pa.string(),
-            description="control: what another user's sample of the axis and split is given",
+            "random", pa.string(), "control: preference of another user's sample of the axis and split", nullable=True
+        ),
+        Column(
+            "random_opposite", pa.string(), "control: the opposite of `random`, sentiment following only", nullable=True
+        ),
+        Column(
+            "partner_item_id",
+            pa.string(),
+            "steering only: the item at the end of the history that is read instead",
             nullable=True,
         ),
         Column(
-            name="random_opposite",
-            type=pa.string(),
-            description="control: the opposite of `random`, sentiment following only",
+            "similarity",
+            pa.float32(),
+            "cosine of preference and target item, as encoded; null where nothing was matched",
             nullable=True,
         ),
-        Column(
-            name="partner_item_id",
-            type=pa.string(),
-            description="steering only: the item at the end of the history that is read instead",
-            nullable=True,
-        ),
-        Column(
-            name="similarity",
-            type=pa.float32(),
-            description="cosine of preference and target item, as encoded; null where nothing was matched",
-            nullable=True,
-        ),
-        Column(
-            name="seen_in_training",
-            type=pa.bool_(),
-            description="whether a training sample of the axis is given the same preference",
-        ),
-        Column(name="partition_date", type=pa.date32(), description="day that the row was computed for"),
+        Column("seen_in_training", pa.bool_(), "whether a training sample of the axis is given the same preference"),
+        PARTITION_DATE,
     ),
     key=("axis", "split", "sample_id"),
     partition_by=("partition_date",),
     may_be_empty=True,
     checks=(
-        Check(
-            expectation="ExpectColumnValuesToBeInSet",
-            arguments={"column": "axis", "value_set": list(AXES)},
-            reason="Anything else is a bug in the stage.",
-        ),
-        Check(
-            expectation="ExpectColumnValuesToBeInSet",
-            arguments={"column": "split", "value_set": ["train", "valid", "test"]},
-            reason="Anything else is a bug in the stage.",
-        ),
+        one_of("axis", *AXES),
+        one_of("split", "train", "valid", "test"),
         Check(
             expectation="ExpectColumnValuesToBeBetween",
             arguments={"column": "history_end", "min_value": 0},
@@ -99,12 +77,12 @@ PREFERENCE_BENCHMARK = Table(
         Check(
             expectation="ExpectColumnValueLengthsToBeBetween",
             arguments={"column": "preference", "min_value": 1},
-            reason="A sample without a preference asks nothing.",
+            reason="A sample without a preference tests nothing.",
         ),
         Check(
             expectation="ExpectTableRowCountToBeBetween",
             arguments={"min_value": 50},
-            reason="Fewer samples than this measure next to nothing: let the preferences stage ask about more users.",
+            reason="Fewer samples measure next to nothing: let the preferences stage cover more users.",
             severity=Severity.WARN,
         ),
     ),

@@ -1,45 +1,45 @@
-"""What a model answered on each sample of the preference benchmark, under each condition."""
+"""The table `preference_evaluations`: rank of the target per benchmark sample, condition and model."""
 
 import pyarrow as pa
 
-from schemas.table import Check, Column, Table
+from schemas.table import PARTITION_DATE, Check, Column, Table
 
 PREFERENCE_EVALUATIONS = Table(
     name="preference_evaluations",
     description="One row per sample, condition and model of the preference benchmark.",
     columns=(
-        Column(name="axis", type=pa.string(), description="as in preference_benchmark"),
-        Column(name="split", type=pa.string(), description="as in preference_benchmark"),
-        Column(name="sample_id", type=pa.string(), description="as in preference_benchmark"),
+        Column("axis", pa.string(), "as in preference_benchmark"),
+        Column("split", pa.string(), "as in preference_benchmark"),
+        Column("sample_id", pa.string(), "as in preference_benchmark"),
         Column(
-            name="condition",
-            type=pa.string(),
-            description="what the model was given: given, latest, random, none, preference_only, with_history",
+            "condition",
+            pa.string(),
+            "what the model was given: given, latest, random, none, preference_only, with_history",
         ),
         Column(
-            name="model",
-            type=pa.string(),
-            description="registered model and version, <name>/<version>; a run identity where it was not registered",
+            "model",
+            pa.string(),
+            "registered version, <name>/<version>; a run identity if not registered",
         ),
         Column(
-            name="rank",
-            type=pa.int32(),
-            description="rank of the target from 1, ties against the model; null where it was not placed",
+            "rank",
+            pa.int32(),
+            "rank of the target from 1, ties against the model; null where it was not placed",
             nullable=True,
         ),
         Column(
-            name="opposite_rank",
-            type=pa.int32(),
-            description="the same when given the opposite preference; null where not placed or not asked",
+            "opposite_rank",
+            pa.int32(),
+            "the same when given the opposite preference; null where not placed or not asked",
             nullable=True,
         ),
-        Column(name="recall_5", type=pa.float32(), description="1 when rank is at most 5"),
-        Column(name="recall_10", type=pa.float32(), description="1 when rank is at most 10"),
-        Column(name="ndcg_5", type=pa.float32(), description="1/log2(rank+1) when rank is at most 5"),
-        Column(name="ndcg_10", type=pa.float32(), description="1/log2(rank+1) when rank is at most 10"),
-        Column(name="m_5", type=pa.float32(), description="sentiment following: hit, opposite missed", nullable=True),
-        Column(name="m_10", type=pa.float32(), description="the same among ten", nullable=True),
-        Column(name="partition_date", type=pa.date32(), description="day that the row was computed for"),
+        Column("recall_5", pa.float32(), "1 when rank is at most 5"),
+        Column("recall_10", pa.float32(), "1 when rank is at most 10"),
+        Column("ndcg_5", pa.float32(), "1/log2(rank+1) when rank is at most 5"),
+        Column("ndcg_10", pa.float32(), "1/log2(rank+1) when rank is at most 10"),
+        Column("m_5", pa.float32(), "sentiment following: hit, opposite missed", nullable=True),
+        Column("m_10", pa.float32(), "the same among ten", nullable=True),
+        PARTITION_DATE,
     ),
     key=("axis", "split", "sample_id", "condition"),
     partition_by=("partition_date", "model"),

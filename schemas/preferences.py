@@ -1,34 +1,28 @@
-"""Short natural-language preferences per user and position."""
+"""The table `preferences`: short natural-language preferences per user and position."""
 
 import re
 from collections.abc import Sequence
 
 import pyarrow as pa
 
-from schemas.table import Check, Column, Table
+from schemas.table import PARTITION_DATE, Check, Column, Table, one_of
 
 PREFERENCES = Table(
     name="preferences",
     description="Up to five preferences per (user, position), from reviews up to it, to predict the next.",
     columns=(
-        Column(name="user_id", type=pa.string(), description="user"),
-        Column(name="position", type=pa.int32(), description="position in sequences.item_ids, from 0"),
-        Column(name="as_of", type=pa.timestamp("us", tz="UTC"), description="time of the review at the position"),
+        Column("user_id", pa.string(), "user"),
+        Column("position", pa.int32(), "position in sequences.item_ids, from 0"),
+        Column("as_of", pa.timestamp("us", tz="UTC"), "time of the review at the position"),
+        Column("preferences", pa.list_(pa.string()), "up to five short instructions, newest first"),
+        Column("sentiments", pa.list_(pa.string()), "like or dislike, parallel to preferences"),
         Column(
-            name="preferences", type=pa.list_(pa.string()), description="up to five short instructions, newest first"
+            "evidence",
+            pa.list_(pa.list_(pa.int32())),
+            "positions of the reviews that support each, parallel to preferences",
         ),
-        Column(name="sentiments", type=pa.list_(pa.string()), description="like or dislike, parallel to preferences"),
-        Column(
-            name="evidence",
-            type=pa.list_(pa.list_(pa.int32())),
-            description="positions of the reviews that each one rests on, parallel to preferences",
-        ),
-        Column(
-            name="status",
-            type=pa.string(),
-            description="ok, none (no valid preference) or not_asked (outside the coverage setting)",
-        ),
-        Column(name="partition_date", type=pa.date32(), description="day that the row was computed for"),
+        Column("status", pa.string(), "ok, none (no valid preference) or not_asked (outside the coverage setting)"),
+        PARTITION_DATE,
     ),
     key=("user_id", "position"),
     partition_by=("partition_date",),
@@ -38,11 +32,7 @@ PREFERENCES = Table(
             arguments={"column": "position", "min_value": 0},
             reason="Positions count from 0.",
         ),
-        Check(
-            expectation="ExpectColumnValuesToBeInSet",
-            arguments={"column": "status", "value_set": ["ok", "none", "not_asked"]},
-            reason="Anything else is a bug in the stage.",
-        ),
+        one_of("status", "ok", "none", "not_asked"),
     ),
 )
 
@@ -52,20 +42,17 @@ _REJECTION = re.compile(r"(?:avoids?|excludes?|no)\s+(\S.*)", re.IGNORECASE | re
 
 
 def positive_twin(line: str) -> str | None:
-    """``Prefers x`` for ``Avoids x``, ``Excludes x`` or ``No x``; None for a line that starts with no such word.
-
-    The word must stand alone: "Non-stick" and "No-frills" reject nothing.
-    """
+    """``Prefers x`` for ``Avoids x``, ``Excludes x`` or ``No x``, else None. "No-frills" rejects nothing."""
     found = _REJECTION.fullmatch(line.strip())
     return f"Prefers {found[1]}" if found else None
 
 
 def negative_twin(line: str) -> str | None:
-    """``Avoids x`` for ``Prefers x``; None for a line that starts otherwise."""
+    """``Avoids x`` for ``Prefers x``, else None."""
     found = _WISH.fullmatch(line.strip())
     return f"Avoids {found[1]}" if found else None
 
 
 def join_preferences(preferences: Sequence[str]) -> str:
-    """Several preferences as one condition, newest first; empty where there is none."""
+    """Several preferences as one text, newest first; empty if there are none."""
     return ". ".join(p.strip().rstrip(".") for p in preferences if p.strip())

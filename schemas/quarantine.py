@@ -1,19 +1,19 @@
-"""Every row that was refused, with the reason."""
+"""The table `quarantine`: refused rows with their reasons."""
 
 import pyarrow as pa
 
-from schemas.table import Column, Table
+from schemas.table import PARTITION_DATE, Column, Table
 
 QUARANTINE = Table(
     name="quarantine",
     description="Refused rows; a stage replaces its own rows of a partition.",
     columns=(
-        Column(name="stage", type=pa.string(), description="stage that refused it"),
-        Column(name="row_key", type=pa.string(), description="where the row was: file and line, or a key"),
-        Column(name="reason", type=pa.string(), description="why, a short constant that can be counted"),
-        Column(name="detail", type=pa.string(), description="what exactly was wrong and how to mend it"),
-        Column(name="raw", type=pa.string(), description="the row as it came, cut at 2,000 characters"),
-        Column(name="partition_date", type=pa.date32(), description="day that the row was computed for"),
+        Column("stage", pa.string(), "stage that refused it"),
+        Column("row_key", pa.string(), "where the row was: file and line, or a key"),
+        Column("reason", pa.string(), "why, a short constant that can be counted"),
+        Column("detail", pa.string(), "what exactly was wrong and how to mend it"),
+        Column("raw", pa.string(), "the row as it came, cut at 2,000 characters"),
+        PARTITION_DATE,
     ),
     key=("stage", "row_key", "reason"),
     partition_by=("partition_date", "stage"),

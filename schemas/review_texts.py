@@ -1,4 +1,4 @@
-"""What of a review a text encoder reads."""
+"""The text of a review that encoders read."""
 
 import re
 
@@ -10,8 +10,7 @@ _ONLY_STARS = re.compile(r"(one|two|three|four|five|[1-5])\W*stars?\W*", re.IGNO
 def review_text(title: str | None, text: str | None, max_words: int) -> str:
     """Headline and body as one text of at most `max_words` words; empty where nothing was written.
 
-    A headline that only repeats the stars (``Five Stars``, which some shops fill in) is left out: it is the rating, and
-    what reads a text is meant to know the text.
+    A headline that only repeats the stars (``Five Stars``, a default of some shops) is dropped: it leaks the rating.
     """
     headline = (title or "").strip()
     if _ONLY_STARS.fullmatch(headline):

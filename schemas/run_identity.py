@@ -1,6 +1,6 @@
 """The identity of a run, from which every key outside this process is derived.
 
-There is no try number in it: a retry is the same work and attaches to what the first try left.
+It has no try number: a retry is the same work and attaches to what the first try left.
 """
 
 import hashlib
@@ -12,16 +12,17 @@ from typing import Any
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Twelve hex digits of a canonical JSON form of `config` (key order does not matter)."""
+    """Hash of `config` in canonical JSON, twelve hex digits; the order of keys does not matter."""
     text = json.dumps(config, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """What a run *is*: which DAG, for which partition, which recipe, with which settings, which generation.
+    """DAG, partition, recipe, hash of the settings, and generation of a run.
 
-    `generation` is raised by a person who wants the same work done once more on purpose.
+    Args:
+        generation: raised by a user to repeat finished work on purpose.
     """
 
     dag: str
@@ -39,12 +40,8 @@ class RunIdentity:
         """Ray job submission id. Ray refuses a second submit of the same id, so a double submit attaches."""
         return self.key()
 
-    def train_run_name(self) -> str:
-        """Ray Train run name: the same name and storage path resume by themselves."""
-        return self.key()
-
     def mlflow_tags(self) -> dict[str, str]:
-        """Tags by which a retry finds the MLflow run or model version that an earlier try made."""
+        """Tags of MLflow runs and model versions, by which a retry finds those of an earlier try."""
         return {
             "penchant.run_identity": self.key(),
             "penchant.dag": self.dag,

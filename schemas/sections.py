@@ -1,7 +1,7 @@
-"""The sections of settings that stages, servers and tools read, each with the class that declares it.
+"""The sections of settings that stages, servers and tools read, with the class that declares each.
 
-They stand under ``[stages.<section>]`` of the profile and before the dot in a run's overrides. A recipe's section has
-the recipe's name, and its class stands in `schemas.recipes`.
+A section is ``[stages.<section>]`` in a profile and the part before the dot in overrides. A recipe's section has its
+name and is declared in `schemas.recipes`.
 """
 
 from schemas.stages import STAGES, Stage

@@ -1,4 +1,4 @@
-"""Code tuples of items per codebook version."""
+"""The table `semantic_ids`: code tuples of items per codebook version."""
 
 import pyarrow as pa
 
@@ -8,25 +8,13 @@ SEMANTIC_IDS = Table(
     name="semantic_ids",
     description="The codebook: item to code tuple, unique within a version.",
     columns=(
-        Column(name="item_id", type=pa.string(), description="item"),
-        Column(name="codebook", type=pa.string(), description="version of the codebook"),
-        Column(
-            name="codes",
-            type=pa.list_(pa.int32()),
-            description="one code per level, from 0; the last level may be the collision level",
-        ),
-        Column(
-            name="level_sizes",
-            type=pa.list_(pa.int32()),
-            description="vocabulary of each level; the same on every row of a version",
-        ),
-        Column(
-            name="collision_policy",
-            type=pa.string(),
-            description="how equal tuples were told apart; the same on every row of a version",
-        ),
-        Column(name="ordered", type=pa.bool_(), description="false when a tuple is a set"),
-        Column(name="appended", type=pa.bool_(), description="added to the version after it was fitted"),
+        Column("item_id", pa.string(), "item"),
+        Column("codebook", pa.string(), "version of the codebook"),
+        Column("codes", pa.list_(pa.int32()), "one code per level, from 0; the last level may be the collision level"),
+        Column("level_sizes", pa.list_(pa.int32()), "vocabulary of each level; the same on every row of a version"),
+        Column("collision_policy", pa.string(), "how equal tuples were told apart; the same on every row of a version"),
+        Column("ordered", pa.bool_(), "false when a tuple is a set"),
+        Column("appended", pa.bool_(), "added to the version after it was fitted"),
     ),
     key=("item_id", "codebook"),
     partition_by=("codebook",),

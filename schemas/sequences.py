@@ -1,49 +1,37 @@
-"""Ordered histories with their split positions."""
+"""The table `sequences`: ordered histories with their split positions."""
 
 import pyarrow as pa
 
-from schemas.table import Check, Column, Table
+from schemas.table import PARTITION_DATE, Check, Column, Table
 
 SEQUENCES = Table(
     name="sequences",
     description="One ordered history per user as of the partition day. Positions count from 0.",
     columns=(
-        Column(name="user_id", type=pa.string(), description="user"),
-        Column(name="item_ids", type=pa.list_(pa.string()), description="items, oldest first"),
+        Column("user_id", pa.string(), "user"),
+        Column("item_ids", pa.list_(pa.string()), "items, oldest first"),
+        Column("occurred_at", pa.list_(pa.timestamp("us", tz="UTC")), "times, parallel to item_ids"),
+        Column("ratings", pa.list_(pa.float32()), "stars, parallel to item_ids; null without"),
         Column(
-            name="occurred_at", type=pa.list_(pa.timestamp("us", tz="UTC")), description="times, parallel to item_ids"
+            "tied_with_previous",
+            pa.list_(pa.bool_()),
+            "same time as the position before: ordered by the tie rule",
         ),
-        Column(name="ratings", type=pa.list_(pa.float32()), description="stars, parallel to item_ids; null without"),
+        Column("tie_rule", pa.string(), "rule that ordered equal times"),
+        Column("length", pa.int32(), "number of positions"),
         Column(
-            name="tied_with_previous",
-            type=pa.list_(pa.bool_()),
-            description="same time as the position before, so that the tie rule gave the order",
+            "valid_position", pa.int32(), "leave-one-out validation target; null for histories under 3", nullable=True
         ),
-        Column(name="tie_rule", type=pa.string(), description="rule that ordered equal times"),
-        Column(name="length", type=pa.int32(), description="number of positions"),
+        Column("test_position", pa.int32(), "leave-one-out test target; null for histories under 3", nullable=True),
         Column(
-            name="valid_position",
-            type=pa.int32(),
-            description="leave-one-out validation target; null for histories under 3",
-            nullable=True,
-        ),
-        Column(
-            name="test_position",
-            type=pa.int32(),
-            description="leave-one-out test target; null for histories under 3",
-            nullable=True,
+            "time_valid_start",
+            pa.int32(),
+            "first position at or after the global validation cut; equals length where none",
         ),
         Column(
-            name="time_valid_start",
-            type=pa.int32(),
-            description="first position at or after the global validation cut; equals length where none",
+            "time_test_start", pa.int32(), "first position at or after the global test cut; equals length where none"
         ),
-        Column(
-            name="time_test_start",
-            type=pa.int32(),
-            description="first position at or after the global test cut; equals length where none",
-        ),
-        Column(name="partition_date", type=pa.date32(), description="day that the row was computed for"),
+        PARTITION_DATE,
     ),
     key=("user_id",),
     partition_by=("partition_date",),

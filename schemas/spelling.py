@@ -1,4 +1,4 @@
-"""How a data set writes ratings, numbers and dates: what is stated at registration, so that nobody guesses later."""
+"""How a data set writes ratings, numbers and dates, as stated at registration."""
 
 import re
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ ISO, DAY_FIRST, MONTH_FIRST = "iso", "dmy", "mdy"
 UNITS = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1, "nanoseconds": 0.001}
 """Microseconds in a unit of time since 1970."""
 EPOCH = (300_000_000, 1_900_000_000)
-"""Seconds, from 1979 to 2030, and a thousand times as much and so on: counts since 1970 whose digits, however they are
-cut, are no date such as 2024013110, and no day since 1900."""
+"""Seconds since 1970, for 1979 to 2030. Numbers in this range, also in milliseconds and finer units, cannot be a date
+in digits such as 2024013110 or as days since 1900."""
 
-# Regular expressions that mean the same to Java and to Python; all of them match whole texts.
+# Regular expressions that mean the same in Java and in Python; all match whole texts.
 NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 COMMA_NUMBER = r"^[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+)(,[0-9]+)?$"
 ZONE = r"(Z|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?|[A-Z][A-Za-z]+/[A-Za-z_/+-]{2,40})"
@@ -44,16 +44,18 @@ DATES_TOLD = (
 
 @dataclass(frozen=True, kw_only=True)
 class Spelling:
-    """How the files of a data set are to be read.
+    """The formats of ratings, dates and numbers in the files of a data set.
 
     Args:
-        scale: of ratings: ``stars``, 0.5 to 5, kept as they are; ``LOW-HIGH``, which becomes 1 to 5 stars; ``like``,
-            which becomes 5 stars or 1; ``none`` for feeds without ratings.
-        dates: ``iso``; ``dmy`` or ``mdy`` for dates such as 31/01/2024, in which day or month is first; the unit of
-            numbers since 1970, where it is not to be told from their size; or a pattern in Spark's letters. Dates with
-            the year first are read whatever this says.
-        time_zone: of times that name none; a day without a time is midnight UTC.
-        decimal: ``.``, or ``,`` where 4,5 is four and a half.
+        scale: of ratings: ``stars``, 0.5 to 5, unchanged; ``LOW-HIGH``, converted to 1 to 5 stars; ``like``, converted
+            to 5 stars or 1; ``none`` for feeds without ratings.
+        dates: ``iso``; ``dmy`` or ``mdy`` for dates such as 31/01/2024; the unit of numbers since 1970, if their size
+            does not show it; or a Spark date pattern. Dates with the year first are always recognised.
+        time_zone: of times without one; a day without a time is midnight UTC.
+        decimal: ``.`` or ``,``.
+
+    Raises:
+        DataError: a value is not one of these.
     """
 
     scale: str = STARS
@@ -71,7 +73,9 @@ class Spelling:
         try:
             ZoneInfo(self.time_zone)
         except (KeyError, ValueError, OSError) as error:
-            raise DataError(f"time_zone {self.time_zone[:40]!r} is no zone such as Europe/Berlin or UTC") from error
+            raise DataError(
+                f"time_zone {self.time_zone[:40]!r} is not a time zone such as Europe/Berlin or UTC"
+            ) from error
 
     @property
     def rated(self) -> bool:
@@ -79,7 +83,7 @@ class Spelling:
         return self.scale != NONE
 
     def bounds(self) -> tuple[float, float] | None:
-        """Least and greatest rating of a scale ``LOW-HIGH``, else None."""
+        """Lowest and highest rating of a scale ``LOW-HIGH``, else None."""
         found = _SCALE.fullmatch(self.scale)
         if found is None:
             return None
@@ -88,12 +92,12 @@ class Spelling:
 
 
 def counted(number: float) -> float | None:
-    """Seconds since 1970 from a number whose size tells its unit for certain, else None."""
+    """Seconds since 1970 from a number whose size shows its unit, else None."""
     return next((number / unit for unit in (1, 1e3, 1e6, 1e9) if EPOCH[0] <= number / unit < EPOCH[1]), None)
 
 
 def _is_pattern(text: str) -> bool:
-    """Whether a text is a pattern of letters that names year, month and day."""
+    """Whether a text is a date pattern with year, month and day."""
     bare = re.sub(r"'[^']*'", "", text)
     letters = {letter for letter in bare if letter.isalpha()}
     if (

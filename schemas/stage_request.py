@@ -1,4 +1,4 @@
-"""What a stage is asked to do, and the one command line that every entry point shares."""
+"""The request to a stage, and the command line that all entry points share."""
 
 import argparse
 import datetime as dt
@@ -21,15 +21,17 @@ class StageRequest:
 
     Args:
         stage: name of the stage, e.g. ``sequences``.
-        dataset: which data set; its tables live in a folder of that name.
+        dataset: name of the data set.
         partition: the day, ISO format.
-        recipe: which method fills the stage where several can (``mendertok``), else the stage's own name.
-        overrides: dotted settings, e.g. ``{"mendertok.epochs": 3}``, on top of the profile's.
-        inputs: tables to read, at the version the producer published; a table that is not named here is
-            read at its newest version.
-        upstream: `StageReport.outputs` of earlier stages, merged.
-        profile_hash: of what the profile says to the stage, see `schemas.stages.Stage.profile_hash`.
-        report_uri: where the stage leaves its report; nowhere when empty. No part of the identity.
+        recipe: the recipe of a stage that has several, e.g. ``mendertok``.
+        overrides: dotted settings, e.g. ``{"mendertok.epochs": 3}``, that override the profile's.
+        inputs: tables to read at fixed versions; others are read at their newest version.
+        upstream: `StageReport.outputs` of earlier stages, by ``<task>.<output>``.
+        profile_hash: see `schemas.stages.Stage.profile_hash`.
+        report_uri: where to write the report; nowhere if empty. Not part of the identity.
+
+    Raises:
+        DataError: a name, the day or the generation is invalid.
     """
 
     stage: str
@@ -50,31 +52,28 @@ class StageRequest:
         if self.recipe:
             plain_name(self.recipe, "recipe")
         if isinstance(self.generation, bool) or not isinstance(self.generation, int) or self.generation < 0:
-            raise DataError(f"generation is {str(self.generation)[:40]!r}, but must be a whole number from 0 on")
+            raise DataError(f"generation is {str(self.generation)[:40]!r}, but must be a whole number, 0 or more")
 
     def partition_date(self) -> dt.date:
         """The partition as a date."""
         return dt.date.fromisoformat(self.partition)
 
     def sections(self) -> tuple[str, ...] | None:
-        """Sections of settings that the stage declares, see `schemas.stages`; None for a tool, which is no stage."""
+        """Sections of settings that the stage declares in `schemas.stages`; None for a tool, which is not a stage."""
         return STAGES[self.stage].sections_of(self.recipe) if self.stage in STAGES else None
 
     def require_section(self, section: str) -> None:
-        """Hold the stage to the settings that it declares: others are no part of its identity."""
+        """Assert that the stage declares `section`: other settings are not part of its identity."""
         declared = self.sections()
         assert declared is None or section in declared, _undeclared(self.stage, "settings of", section)
 
     def require_table(self, table: str) -> None:
-        """Hold the stage to the tables that it declares."""
+        """Assert that the stage declares `table`."""
         stage = STAGES.get(self.stage)
         assert stage is None or table in (*stage.reads, *stage.writes), _undeclared(self.stage, "the table", table)
 
     def identity(self) -> RunIdentity:
-        """The identity of this stage's work: same inputs, settings and generation give the same one.
-
-        An override of a section that the stage does not read is no part of it.
-        """
+        """The identity of the work: a hash of inputs, settings that the stage declares, and generation."""
         declared = self.sections()
         work = {
             "stage": self.stage,
@@ -99,29 +98,23 @@ class StageRequest:
 
     def to_argv(self) -> list[str]:
         """The command line that `parse` turns back into this request."""
-        inputs = {name: vars(h) for name, h in self.inputs.items()}
+        values = {**vars(self), "inputs": {name: vars(handoff) for name, handoff in self.inputs.items()}}
+        del values["stage"]
         return [
-            f"--dataset={self.dataset}",
-            f"--partition={self.partition}",
-            f"--recipe={self.recipe}",
-            f"--dag={self.dag}",
-            f"--generation={self.generation}",
-            f"--overrides={json.dumps(dict(self.overrides), sort_keys=True)}",
-            f"--inputs={json.dumps(inputs, sort_keys=True)}",
-            f"--upstream={json.dumps(dict(self.upstream), sort_keys=True)}",
-            f"--profile-hash={self.profile_hash}",
-            f"--report-uri={self.report_uri}",
+            f"--{name.replace('_', '-')}="
+            f"{json.dumps(dict(value), sort_keys=True) if isinstance(value, Mapping) else value}"
+            for name, value in values.items()
         ]
 
     @classmethod
     def parse(cls, stage: str, description: str, argv: Sequence[str] | None = None) -> "StageRequest":
-        """Parse a stage's command line (`sys.argv` by default); ``--help`` shows `description`."""
+        """Parse a command line (`sys.argv` by default); ``--help`` shows `description`."""
         parser = argparse.ArgumentParser(description=description)
         parser.add_argument("--dataset", required=True, help="name of a registered data set")
         parser.add_argument("--partition", required=True, help="day to work on, e.g. 2026-01-31")
-        parser.add_argument("--recipe", default="", help="method that fills the stage, e.g. mendertok")
-        parser.add_argument("--dag", default="manual", help="name of the DAG the work belongs to")
-        parser.add_argument("--generation", type=int, default=0, help="raise it to do finished work again")
+        parser.add_argument("--recipe", default="", help="recipe of the stage, e.g. mendertok")
+        parser.add_argument("--dag", default="manual", help="name of the DAG that the work belongs to")
+        parser.add_argument("--generation", type=int, default=0, help="raise it to repeat finished work")
         parser.add_argument(
             "--overrides", type=_json_object, default={}, metavar="JSON", help="e.g. '{\"mendertok.epochs\": 3}'"
         )
@@ -129,22 +122,9 @@ class StageRequest:
             "--inputs", type=_handoffs, default={}, metavar="JSON", help="tables by name, at fixed versions"
         )
         parser.add_argument("--upstream", type=_texts, default={}, metavar="JSON", help="outputs of earlier stages")
-        parser.add_argument("--profile-hash", default="", help="hash of what the profile says to the stage")
-        parser.add_argument("--report-uri", default="", help="where to leave the stage's report (JSON)")
-        given = parser.parse_args(argv)
-        return cls(
-            stage=stage,
-            dataset=given.dataset,
-            partition=given.partition,
-            recipe=given.recipe,
-            dag=given.dag,
-            generation=given.generation,
-            overrides=given.overrides,
-            inputs=given.inputs,
-            upstream=given.upstream,
-            profile_hash=given.profile_hash,
-            report_uri=given.report_uri,
-        )
+        parser.add_argument("--profile-hash", default="", help="hash of the profile's settings that the stage reads")
+        parser.add_argument("--report-uri", default="", help="where to write the report (JSON)")
+        return cls(stage=stage, **vars(parser.parse_args(argv)))
 
 
 def _undeclared(stage: str, what: str, name: str) -> str:
@@ -157,7 +137,9 @@ def _json_object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError(f"{reprlib.repr(text)} is no JSON object; write it as '{{\"name\": value}}'")
+        raise argparse.ArgumentTypeError(
+            f"{reprlib.repr(text)} is not a JSON object; write it as '{{\"name\": value}}'"
+        )
     return found
 
 
@@ -170,7 +152,7 @@ def _texts(text: str) -> dict[str, str]:
 
 
 def _handoffs(text: str) -> dict[str, Handoff]:
-    """Tables by name, each with exactly the fields of a hand-off."""
+    """Hand-offs by table from a JSON object whose values have exactly their fields."""
     wanted = get_type_hints(Handoff)
     handoffs = {}
     for name, value in _json_object(text).items():

@@ -1,4 +1,4 @@
-"""The frame around every stage's entry point: parse, run, time, report."""
+"""Runs a stage: parses its command line, does the work, measures the time, writes the report."""
 
 import os
 import sys
@@ -16,12 +16,12 @@ from schemas.stage_request import StageRequest
 
 DISK_FULL = "No space left on device"
 TASK_STARTED = "PENCHANT_TASK_STARTED"
-"""Environment variable with the time at which the task that submitted the stage began, in seconds since 1970."""
+"""Environment variable: start of the submitting task, in seconds since 1970."""
 _ready_at: list[float] = []
 
 
 def engine_is_ready() -> None:
-    """Say that the engine can be used: what the stage does from here on is its own work. Only the first call counts."""
+    """Start the time of the stage's own work: the engine is ready. Only the first call counts."""
     if not _ready_at:
         _ready_at.append(time.time())
 
@@ -29,13 +29,13 @@ def engine_is_ready() -> None:
 def run_stage(
     stage: str, description: str, work: Callable[[StageRequest], StageReport], argv: Sequence[str] | None = None
 ) -> StageReport:
-    """Run `work` for the request on the command line and leave its report.
+    """Run `work` for the request on the command line and write its report.
 
-    A `UserError` (bad data, bad settings) ends the process with status 2 and one clear message, which is also left
-    beside the report for whoever submitted the stage; anything else is a bug and keeps its traceback. A
-    full disk, which another try may find freed, has its traceback and then one message.
+    A `UserError` (bad data, bad settings) ends the process with status 2 and one message, which is also written beside
+    the report for whoever submitted the stage. Anything else is a bug and keeps its traceback. A full disk gets its
+    traceback and a message, and status 1, because a retry may succeed.
 
-    Own work begins when `work` calls `engine_is_ready`, or when it is called where it never does.
+    The time of the stage's own work starts when `work` calls `engine_is_ready`, else with the call of `work`.
     """
     with speaking_for(stage):
         return _run(stage, description, work, argv)
@@ -60,7 +60,7 @@ def _run(
         if DISK_FULL not in str(error):
             raise
         traceback.print_exc()
-        message = f"{stage}: {DISK_FULL}. Tables keep what they had: free space, and run the stage again"
+        message = f"{stage}: {DISK_FULL}. Tables are unchanged: free space, and run the stage again"
         print(message, file=sys.stderr, flush=True)  # noqa: T201
         raise SystemExit(1) from error
     began = _ready_at[0] if _ready_at else called

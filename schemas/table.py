@@ -1,13 +1,12 @@
-"""What a table is: columns, key, partitioning, owner, retention and the checks that gate it.
+"""Declarations of Delta tables: columns, key, partitioning, owner, retention and checks.
 
-A check names an expectation of Great Expectations by its class name, so that this package stays free of
-the library: `pipelines.gates` builds the expectation, adds the row-count check that every table needs and
-runs it before the rows are published.
+A check names an expectation of Great Expectations by its class name, so that this package does not import the library.
+`pipelines.gates` builds the expectations and runs them before rows are published.
 """
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -16,30 +15,31 @@ import pyarrow as pa
 from schemas.stages import maker_of
 
 KEPT_LOG = ("delta.enableExpiredLogCleanup", "false")
-"""Property of every Delta table: writers do not clear its log, which would take old versions that a registered model
-was trained on. The clean-up does, which knows them."""
+"""Property of every Delta table: writers never clean up its log, which could remove versions that a
+registered model was trained on. The stage `clean_up` does it and knows which versions those are."""
 
 
 class Severity(StrEnum):
-    """`FAIL` stops everything downstream; `WARN` is reported and lets the run go on."""
+    """`FAIL` stops everything downstream; `WARN` is reported and the run goes on."""
 
     FAIL = "fail"
     WARN = "warn"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
-    """One column. `type` is an Arrow type, the one type system that Spark, Delta and Ray share.
+    """One column.
 
     Args:
-        nullable: whether a row may have none.
-        once_required: an earlier contract did not allow null. Whoever reads the column reads tables of both, so that
-            the schema hash is the one of then.
+        type: the Arrow type, which Spark, Delta and Ray share.
+        once_required: nullable now, but not in an earlier contract. Readers meet tables of both, so the schema hash
+            is computed as if the column were required.
     """
 
     name: str
     type: pa.DataType
     description: str
+    _: KW_ONLY
     nullable: bool = False
     once_required: bool = False
 
@@ -50,9 +50,8 @@ class Check:
 
     Args:
         expectation: class name in ``great_expectations.expectations``, e.g. ``ExpectColumnValuesToBeBetween``.
-        arguments: its keyword arguments, severity left out.
-        severity: what a violation does.
-        reason: one sentence for the person who reads the data docs at night.
+        arguments: its keyword arguments without the severity.
+        reason: a sentence in the data docs for whoever looks into a violation.
     """
 
     expectation: str
@@ -61,18 +60,31 @@ class Check:
     severity: Severity = Severity.FAIL
 
 
+def one_of(column: str, *values: str) -> Check:
+    """The check that a column has only values that its stage knows."""
+    return Check(
+        expectation="ExpectColumnValuesToBeInSet",
+        arguments={"column": column, "value_set": list(values)},
+        reason="Anything else is a bug in the stage.",
+    )
+
+
+PARTITION_DATE = Column("partition_date", pa.date32(), "day that the row was computed for")
+LANDING_DATE = Column("partition_date", pa.date32(), "day whose landing files brought the row")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """The contract of one Delta table.
+    """One Delta table.
 
-    Not-null (for columns that are not nullable), key uniqueness and a row count of at least one are gated
-    for every table without being listed in `checks`.
+    Every table is checked for nulls in required columns, for unique keys and for at least one row; `checks` adds to
+    that.
 
     Args:
         key: columns that are unique within one `partition_by` value.
-        partition_by: columns the table is partitioned by; a writer replaces whole partitions.
-        retention_days: how long old versions are kept; longer than the longest training run.
-        may_be_empty: True for tables such as `quarantine`, where no row is good news.
+        partition_by: columns that the table is partitioned by; a writer replaces whole partitions.
+        retention_days: how long old versions are kept: longer than the longest training run.
+        may_be_empty: a partition without rows is valid, as in `quarantine`.
     """
 
     name: str

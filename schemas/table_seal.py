@@ -1,13 +1,13 @@
-"""The seal of a Delta table: which version its makers reported, and the digests of its log and of its files.
+"""The seal of a Delta table: the version that its writers reported, and digests of its log and of its data files.
 
-Neither Delta's log nor a Parquet file's footer has a checksum that readers look at, and a log without its newest commit
-is a table as it was before, with everybody in it who was erased since. So a writer seals what it has committed, in a
-file inside the table's folder, and a reader looks there before it reads. Files of delta-rs, whose pages have no
-checksum, are sealed whole; of Spark's files the footer is, as their pages have one that readers verify.
+Readers verify no checksum of Delta's log or of a Parquet footer, and a log that lost its newest commit is a valid older
+table, which still contains users erased since. So writers seal what they commit, in a file in the table's folder, and
+readers check it first. Files of delta-rs, whose pages have no checksum, are sealed completely; of Spark's files only
+the footer is, because readers verify the pages.
 
-A commit that is newer than the seal, as a writer leaves it that was killed in between, is read, and sealed by the next
-writer. Tables of earlier releases have no seal until somebody writes to them. An empty file in the log's folder says
-that a table was sealed: where the seal is lost, as the newest files are after a crash, the newest commit may be, too.
+A commit newer than the seal, left by a writer that was killed in between, is read, and sealed by the next writer.
+Tables of earlier releases have no seal until they are written to. An empty marker file in the log's folder shows that a
+table was sealed: if a crash lost the seal, it may also have lost the newest commit.
 """
 
 import json
@@ -36,13 +36,13 @@ _REMEDY = "Bring it back from a copy, or move the table away and run its stages 
 
 @dataclass(frozen=True)
 class Seal:
-    """What a table's seal says.
+    """The content of a seal.
 
     Args:
         version: newest version that a writer reported.
-        log: digests of the entries of the log, by name.
+        log: digests of the log's files, by name.
         files: digests of data files, by path below the table.
-        starts: byte from which a file's digest is taken, where that is not 0.
+        starts: first byte of a file that its digest covers, if not 0.
     """
 
     version: int
@@ -52,16 +52,16 @@ class Seal:
 
 
 def newest_version(uri: str) -> int:
-    """Number of the newest version of the table at `uri`, by the names in its log; -1 where there is none."""
+    """The newest version of the table at `uri`, from the file names in its log; -1 if there is none."""
     files, root = filesystem_of(uri.rstrip("/"))
     return max(map(_version, _listed(files, root)), default=-1)
 
 
 def seal_table(uri: str, *, anew: bool = False) -> None:
-    """Seal what was committed to the table at `uri` since it was sealed last.
+    """Seal what was committed to the table at `uri` since its last seal.
 
     Args:
-        anew: seal the log again as it lies there and forget files that are gone, after old versions were removed.
+        anew: seal the whole log again and drop deleted files, after old versions were removed.
 
     Raises:
         DataError: the seal is damaged or lost.
@@ -97,17 +97,17 @@ def seal_table(uri: str, *, anew: bool = False) -> None:
 
 
 def check_log(uri: str, version: int | None = None) -> bool:
-    """Refuse a table whose log is not what its writers left.
+    """Check the log of a table against its seal.
 
     Args:
-        version: that is to be read; the newest where it is None.
+        version: the version to read; the newest if None.
 
     Returns:
-        Whether the table is sealed; else there was nothing to compare it with.
+        Whether the table is sealed; if not, only gaps in the log can be found.
 
     Raises:
-        DataError: the seal, the newest commit or a commit that `version` needs is missing or damaged; or the log has a
-            gap or names a checkpoint that does not exist.
+        DataError: the seal, the newest commit or a commit that `version` needs is missing or damaged, the log has a
+            gap, or it names a checkpoint that does not exist.
     """
     files, root = filesystem_of(uri.rstrip("/"))
     sealed = _read(files, root)
@@ -120,7 +120,7 @@ def check_log(uri: str, version: int | None = None) -> bool:
         return False
     if newest < sealed.version:
         raise DataError(
-            f"{table} is at version {newest}, and its writer reported {sealed.version}: commits of its log are lost. "
+            f"{table} is at version {newest}, but its writer reported {sealed.version}: commits of its log are lost. "
             f"{_REMEDY}"
         )
     last = newest if version is None else version
@@ -136,13 +136,13 @@ def check_log(uri: str, version: int | None = None) -> bool:
 
 
 def check_files(uri: str, paths: Collection[str]) -> None:
-    """Refuse data files that are not as their writer left them.
+    """Check data files against the table's seal.
 
     Args:
-        paths: files to be read, below the table.
+        paths: files to read, relative to the table.
 
     Raises:
-        DataError: one is damaged, or the seal is.
+        DataError: one of them or the seal is damaged.
     """
     files, root = filesystem_of(uri.rstrip("/"))
     sealed = _read(files, root)
@@ -154,7 +154,7 @@ def check_files(uri: str, paths: Collection[str]) -> None:
 
 
 def _read(files: fs.FileSystem, root: str) -> Seal | None:
-    remedy = f"compare the table with a copy, then remove it and {MARK}: the next writer makes them again"
+    remedy = f"compare the table with a copy, then remove it and {MARK}: the next writer creates them again"
     marked = _is_file(files.get_file_info(f"{root}/{MARK}"))  # before the seal, which its writer makes first
     if not _is_file(files.get_file_info(f"{root}/{NAME}")):
         if marked:
@@ -166,15 +166,15 @@ def _read(files: fs.FileSystem, root: str) -> Seal | None:
 
 
 def _listed(files: fs.FileSystem, root: str) -> dict[str, fs.FileInfo]:
-    """Entries of the log by name."""
+    """The log's files by name."""
     found = files.get_file_info(fs.FileSelector(f"{root}/{_LOG}", allow_not_found=True))
     return {info.base_name: info for info in found if _is_file(info) and _LOGGED.match(info.base_name)}
 
 
 def _hinted(files: fs.FileSystem, root: str) -> int:
-    """The newest checkpoint as the log names it to readers; -1 where it does not, or says nothing that they follow.
+    """The newest checkpoint according to ``_last_checkpoint``; -1 if that is missing or unreadable.
 
-    Writers name a checkpoint after it was made: look here first, and for checkpoints then.
+    Writers update it after writing the checkpoint: read it before listing the checkpoints.
     """
     if not _is_file(files.get_file_info(f"{root}/{_HINT}")):
         return -1
@@ -188,24 +188,24 @@ def _hinted(files: fs.FileSystem, root: str) -> int:
 
 
 def _check_whole(files: fs.FileSystem, root: str, table: str, listed: Collection[str], hinted: int) -> None:
-    """Refuse a log that no reader can follow to its newest version, with or without a seal."""
+    """Refuse a log that cannot be read up to its newest version."""
     lost = _gap(listed)
     if lost is not None:
-        # A list made while a writer commits may lack what is older than its newest.
+        # A listing made during a commit may lack files older than its newest.
         lost = _gap(_listed(files, root))
     if lost is not None:
         raise DataError(
-            f"{table}: its log has no commit {lost}, and no checkpoint with it: commits are lost. {_REMEDY}"
+            f"{table}: its log has neither commit {lost} nor a checkpoint that contains it: commits are lost. {_REMEDY}"
         )
     if hinted > max(_checkpoints(listed), default=-1):
         raise DataError(
-            f"{table}: {_HINT} names checkpoint {hinted}, which is not there, and the log is whole without it. Remove "
+            f"{table}: {_HINT} names checkpoint {hinted}, which is missing, but the log is complete without it. Remove "
             "this file, which only saves readers time"
         )
 
 
 def _gap(listed: Collection[str]) -> int | None:
-    """The first version after the newest checkpoint, or of all, that the log lacks."""
+    """The first version missing after the newest checkpoint, or from 0 if there is none."""
     commits = {_version(name) for name in listed if _COMMIT.fullmatch(name)}
     first = max(_checkpoints(listed), default=-1) + 1
     return next((number for number in range(first, max(commits, default=-1)) if number not in commits), None)
@@ -224,14 +224,14 @@ def _is_file(info: fs.FileInfo) -> bool:
 
 
 def _is_spare(name: str, first: int, checkpoint: bool) -> bool:
-    """Whether a version can be read without an entry of the log: one of Spark's sums, or a commit of a checkpoint."""
+    """Whether a log file is redundant: a checksum file of Spark, or the commit of a checkpoint."""
     if name.endswith((".crc", ".compacted.json")):
         return True
     return checkpoint and _version(name) == first and ".checkpoint" not in name
 
 
 def _added(files: fs.FileSystem, commit: str) -> Iterator[tuple[str, bool]]:
-    """Data files that a commit adds, and whether the whole of each is to be sealed."""
+    """Data files that a commit adds, and whether to seal each completely."""
     with files.open_input_stream(commit) as stream:
         actions = [json.loads(line) for line in stream.read().splitlines() if line.strip()]
     engines = [str(action["commitInfo"].get("engineInfo", "")) for action in actions if "commitInfo" in action]
@@ -242,7 +242,7 @@ def _added(files: fs.FileSystem, commit: str) -> Iterator[tuple[str, bool]]:
 
 
 def _footer(files: fs.FileSystem, info: fs.FileInfo) -> int:
-    """Where the footer of a Parquet file begins; 0 where it is none."""
+    """First byte of a Parquet file's footer; 0 if the file is not Parquet."""
     with files.open_input_file(info.path) as stream:
         stream.seek(max(info.size - _TAIL, 0))
         tail = stream.read()

@@ -1,4 +1,4 @@
-"""Every table of the warehouse by name: those that the stages write, each from the module of its name."""
+"""Every table of the warehouse, by name. Each is declared in the module of its name."""
 
 from importlib import import_module
 
@@ -8,4 +8,4 @@ from schemas.table import Table
 TABLES: dict[str, Table] = {name: getattr(import_module(f"schemas.{name}"), name.upper()) for name in TABLE_NAMES}
 
 RETIRED = ("evaluations",)
-"""Tables of earlier releases that nobody writes or reads. They hold ids of users: an erasure removes them whole."""
+"""Tables of earlier releases, no longer used. They contain user ids, so an erasure deletes them completely."""

@@ -1,4 +1,4 @@
-"""Vectors of preferences and reviews per encoder, each distinct text once."""
+"""The table `text_vectors`: vectors of preferences and reviews per encoder, each distinct text once."""
 
 import hashlib
 
@@ -10,9 +10,9 @@ TEXT_VECTORS = Table(
     name="text_vectors",
     description="One vector per distinct text and encoder; `schemas.text_vectors.text_hash` names a text.",
     columns=(
-        Column(name="content_hash", type=pa.string(), description="hash of the text"),
-        Column(name="encoder", type=pa.string(), description="encoder name with its version"),
-        Column(name="vector", type=pa.list_(pa.float32()), description="float32 unit vector, as the encoder gives it"),
+        Column("content_hash", pa.string(), "hash of the text"),
+        Column("encoder", pa.string(), "encoder name with its version"),
+        Column("vector", pa.list_(pa.float32()), "float32 unit vector, as the encoder gives it"),
     ),
     key=("content_hash", "encoder"),
     partition_by=("encoder",),
@@ -21,5 +21,5 @@ TEXT_VECTORS = Table(
 
 
 def text_hash(text: str) -> str:
-    """What caches of vectors know a text by."""
+    """The key of a text in caches of vectors."""
     return hashlib.sha256(text.encode()).hexdigest()

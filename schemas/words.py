@@ -1,4 +1,4 @@
-"""Words of a sentence in a form that can be compared: lower case, without endings, with or without the empty ones."""
+"""Words and stems of sentences, and the similarity of sets of stems."""
 
 import re
 
@@ -6,7 +6,7 @@ _WORD = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z]+)?")
 
 
 def listed(text: str) -> frozenset[str]:
-    """The words of a text, which are apart by white space."""
+    """The words of a text, split at white space."""
     return frozenset(text.split())
 
 
@@ -29,7 +29,7 @@ _EMPTY_PRAISE = listed(
 
 
 def stem(word: str) -> str:
-    """A crude stem: enough that plural and verb forms of a word meet, no linguistics."""
+    """A crude stem, enough to match plural and verb forms of a word."""
     word = word.lower().split("'")[0]
     for ending in ("ingly", "edly", "ing", "ies", "ed", "es", "ly", "s", "y", "e"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
@@ -41,12 +41,12 @@ def stem(word: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Words as written; a typographic apostrophe counts as a plain one."""
+    """The words as written; typographic apostrophes become plain ones."""
     return _WORD.findall(text.replace("\u2019", "'"))
 
 
 def content_stems(text: str) -> frozenset[str]:
-    """Stems of the words that say something: neither grammar nor empty praise nor single letters."""
+    """Stems of the content words: without function words, empty praise and single letters."""
     return frozenset(
         stem(word)
         for word in words(text)

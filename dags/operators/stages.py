@@ -18,7 +18,7 @@ from schemas.addresses import read_text, remove
 from schemas.handoff import StageReport, error_uri, read_report, write_report
 from schemas.recipes import RECIPES, given_settings
 from schemas.stage_request import StageRequest
-from schemas.stages import STAGES, Stage, maker_of, only_words_read
+from schemas.stages import STAGES, Stage, maker_of, only_for_steering
 
 STANDS_IN = {"semantic_ids": "append_items"}
 """Tasks on another branch whose result is read where the first one was skipped."""
@@ -68,7 +68,7 @@ class StageTask:
     def before(self) -> tuple[str, ...]:
         """Tasks that must have succeeded; their hand-offs and outputs are what this task may read."""
         makers = [maker_of(table) for table in self.row.reads]
-        told = [output.partition(".")[0] for output in self.row.told]
+        told = [output.partition(".")[0] for output in self.row.upstream]
         found = dict.fromkeys([*self.after, *makers, *self.row.after, *told])
         return tuple(name for name in found if name not in (*self.beside, self.task_id, self.stage))
 
@@ -137,8 +137,8 @@ def request_for(task: StageTask, context: Mapping[str, Any], settings: Settings)
             if table in row.reads and table not in unread:
                 inputs[table] = replace(handoff, uri=here(handoff.uri, settings.home))
         told = {f"{name}.{key}": value for key, value in report.outputs.items()}
-        upstream |= {key: here(value, settings.home) for key, value in told.items() if row.is_told(key)}
-    if row.is_told("run"):
+        upstream |= {key: here(value, settings.home) for key, value in told.items() if row.takes(key)}
+    if row.takes("run"):
         upstream |= facts_of(context)
     request = StageRequest(
         stage=row.name,
@@ -216,7 +216,7 @@ def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
     wanted = bool(stage.unless) and params[stage.unless]
     if stage.only_for and not wanted and not RECIPES[params["recommender"]].tables() & {*stage.only_for}:
         raise AirflowSkipException(f"{params['recommender']} does not need {' or '.join(stage.only_for)}")
-    if only_words_read(stage.row) and not _reads_words(params, load_settings()):
+    if only_for_steering(stage.row) and not _reads_words(params, load_settings()):
         raise AirflowSkipException(f"steering.enabled is off, and {params['recommender']} reads no words of users")
 
 

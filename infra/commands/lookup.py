@@ -80,7 +80,7 @@ def stages(argv: Sequence[str] | None = None) -> None:
         "writes": stage.writes,
         "settings": stage.sections,
         "recipe": [f"the run's {stage.recipe}"] if stage.recipe else [],
-        "told": [*stage.told, *stage.parameters],
+        "upstream": [*stage.upstream, *stage.parameters],
     }
     lines = [(name, ", ".join(values)) for name, values in facts.items() if values]
     say([f"{stage.name}: {' '.join(stage.doc.split())}", *_listed(lines)])

@@ -169,7 +169,7 @@ def from_latest(request: "StageRequest", stage: "Stage", settings: "Settings") -
         # A stage that two tasks share is told under either name: appending items is a way of making semantic ids.
         for task in dict.fromkeys((report.stage, path.stem)):
             told = {f"{task}.{key}": here(value, settings.home) for key, value in report.outputs.items()}
-            upstream |= {key: value for key, value in told.items() if stage.is_told(key)}
+            upstream |= {key: value for key, value in told.items() if stage.takes(key)}
     return replace(request, inputs=inputs, upstream=upstream)
 
 

@@ -124,7 +124,7 @@ class Runner:
         outcome = train(
             plan,
             self.ray,
-            run_name=experiment.identity().train_run_name(),
+            run_name=experiment.identity().key(),
             home=self.home,
             stage=f"reproduce_{experiment.label}",
             time_budget_s=left,

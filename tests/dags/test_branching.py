@@ -27,7 +27,7 @@ PARAMS = {"dataset": "d", "partition": "2026-03-04", "tokenizer": "rqvae", "reco
 
 
 MISSING = [
-    ("mendertok", {"titled_items": 0}, r"mendertok needs titles, .*--items.*; take one of bert4rec, .*tiger"),
+    ("mendertok", {"titled_items": 0}, r"mendertok needs titles, .*--items.*; choose one of bert4rec, .*tiger"),
     (
         "hstu",
         {"order.pairs": 9, "order.tie_share": 1.0},

@@ -103,7 +103,7 @@ def test_what_needs_ratings_is_refused_where_there_are_none(monkeypatch, airflow
         prepared.refuse_missing({"params": measured}, {})
     prepared.refuse_missing({"params": measured | {"overrides": {"review_sentiments.classifier": "hub:x"}}}, {})
     prepared.refuse_missing({"params": measured | {"dataset": "brought"}}, {})
-    with pytest.raises(AirflowFailException, match=r"menderemb needs titles, and data set d has none: .*--items"):
+    with pytest.raises(AirflowFailException, match=r"menderemb needs titles, but data set d has none: .*--items"):
         prepared.refuse_missing({"params": params | {"recommender": "menderemb"}}, {})
     prepared.refuse_missing({"params": params | {"recommender": "menderemb"}}, {"titled_items": 3})
     Dataset(name="d", format="columns", reviews="s3a://b/r.parquet").save(settings.datasets_dir())

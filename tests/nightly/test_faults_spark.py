@@ -267,7 +267,7 @@ def test_a_full_disk_leaves_tables_as_they_were_and_a_freed_one_takes_the_rest(h
     ballast.write_bytes(b"x" * (free.f_bavail * free.f_bsize - 8_192))
 
     assert home.start("sequences").wait(240) == 1
-    said = "sequences: No space left on device. Tables keep what they had: free space, and run the stage again"
+    said = "sequences: No space left on device. Tables are unchanged: free space, and run the stage again"
     assert said in home.log("sequences").splitlines()
     assert home.report("sequences") is None
     assert home.tables("interactions", "sequences") == {

@@ -105,5 +105,5 @@ def test_vectors_are_streamed_from_their_table_and_a_damaged_file_is_named(tmp_p
         Path(uri, name).unlink()
     path = max(Path(uri).rglob("encoder=a*/*.parquet"))
     path.write_bytes(path.read_bytes()[:4] + b"\xff" * 60 + path.read_bytes()[64:])
-    with pytest.raises(Exception, match=r"item_vectors at .* is damaged .*Put a backup's file"):
+    with pytest.raises(Exception, match=r"item_vectors at .* is damaged .*Restore that file"):
         take(_streamed(settings, request, "a/b", known), np.arange(115))

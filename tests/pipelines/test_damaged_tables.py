@@ -84,7 +84,7 @@ def test_a_damaged_file_that_spark_meets_is_named_with_table_and_remedy(
         sums.unlink()
     with (
         pytest.raises(
-            DataError, match=r"table item_vectors at .*a b.*\.parquet is damaged .*Put a backup's"
+            DataError, match=r"table item_vectors at .*a b.*\.parquet is damaged .*Restore that file"
         ) as refused,
         damage_named(spark),
     ):

@@ -120,8 +120,8 @@ def test_a_probe_that_learns_from_stars_is_refused_before_ray(texts, monkeypatch
     monkeypatch.setitem(sys.modules, "ray_jobs.train", None)
     with pytest.raises(ImportError):
         train.run(texts("train", recipe="sasrec"))
-    with pytest.raises(DataError, match=r"the recipe mendertok needs titles, and data set clicks has none"):
+    with pytest.raises(DataError, match=r"the recipe mendertok needs titles, but data set clicks has none"):
         train.run(texts("train", recipe="mendertok"))
     monkeypatch.setitem(RECIPES, "sasrec", replace(RECIPES["sasrec"], needs=frozenset({Need.RATINGS})))
-    with pytest.raises(DataError, match=r"the recipe sasrec needs ratings.*take one of bert4rec"):
+    with pytest.raises(DataError, match=r"the recipe sasrec needs ratings.*choose one of bert4rec"):
         train.run(texts("train", recipe="sasrec"))

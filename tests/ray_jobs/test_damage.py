@@ -90,7 +90,7 @@ def test_a_damaged_page_is_named_with_table_and_remedy_and_a_storage_that_fails_
     path = max(Path(uri).rglob("*.parquet"), key=lambda one: one.stat().st_size)
     whole, page = path.read_bytes(), pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset
     path.write_bytes(whole[:page] + b"\xff" * 8 + whole[page + 8 :])
-    with pytest.raises(DataError, match=r"table item_vectors at .* is damaged .*Put a backup's file") as refused:
+    with pytest.raises(DataError, match=r"table item_vectors at .* is damaged .*Restore that file") as refused:
         read_table(uri)
     assert path.relative_to(uri).as_posix() in str(refused.value)
     assert len(str(refused.value)) <= LONGEST_MESSAGE
@@ -235,7 +235,7 @@ def test_a_flipped_bit_of_a_bundle_is_refused(bundle: Path) -> None:
     for name in ("weights.safetensors", SEAL):
         kept = (bundle / name).read_bytes()
         (bundle / name).unlink()
-        with pytest.raises(DataError, match=f"{name} is gone"):
+        with pytest.raises(DataError, match=f"{name} is missing"):
             load_bundle(bundle)
         (bundle / name).write_bytes(kept)
     assert load_bundle(bundle)
@@ -263,5 +263,5 @@ def test_a_file_is_read_once_while_it_stays_as_it_is(tmp_path: Path, monkeypatch
         check_folder(tmp_path, "make it again")
     assert len(read) == 1
     (tmp_path / "a").write_text("22")
-    with pytest.raises(DataError, match="a is not as it was written: it is damaged; make it again"):
+    with pytest.raises(DataError, match="a is damaged; make it again"):
         check_folder(tmp_path, "make it again")

@@ -143,7 +143,7 @@ def test_codes_survive_a_killed_worker_and_a_rerun_adds_nothing(warehouse, ray_s
             "training": training,
             "version": semantic_ids.codebook_version(request, "rqvae"),
             "ray": warehouse.settings.ray,
-            "run_name": request.identity().train_run_name(),
+            "run_name": request.identity().key(),
             "home": warehouse.settings.home,
             "stage": "semantic_ids",
         }

@@ -141,5 +141,5 @@ def test_a_full_disk_is_one_message_after_its_traceback_and_no_refusal(tmp_path,
     assert stopped.value.code == 1
     *trace, last = capsys.readouterr().err.splitlines()
     assert "/w/part-0.parquet" in trace[-1]
-    assert last.startswith("ingest: No space left on device. Tables keep what they had: free space")
+    assert last.startswith("ingest: No space left on device. Tables are unchanged: free space")
     assert not list(tmp_path.iterdir()), "another try may find it freed"

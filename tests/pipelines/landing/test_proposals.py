@@ -171,7 +171,7 @@ def test_a_feed_without_ratings_is_registered_and_what_needs_them_is_refused(tmp
     require("sasrec", {}, lacking(dataset))
     require("rated", {}, lacking(None))
     with pytest.raises(
-        DataError, match=r"recipe rated needs ratings, and data set clicks is registered without .*take one"
+        DataError, match=r"recipe rated needs ratings, but data set clicks is registered without .*choose one"
     ):
         require("rated", {}, lacking(dataset))
 
@@ -179,5 +179,5 @@ def test_a_feed_without_ratings_is_registered_and_what_needs_them_is_refused(tmp
 def test_releases_say_themselves_how_they_are_written(tmp_path: Path):
     path = tmp_path / "ratings.csv"
     path.write_text("userId,movieId,rating,timestamp\n1,2,3.5,964982703\n")
-    with pytest.raises(DataError, match="go with --format columns; movielens says itself"):
+    with pytest.raises(DataError, match="need --format columns; the format movielens fixes"):
         register("ml", str(path), datasets_dir=tmp_path, stated=Stated(scale="1-10"))

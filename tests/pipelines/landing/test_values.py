@@ -162,8 +162,8 @@ def test_a_scale_says_what_ratings_mean(spark: SparkSession, settings, expected)
         ({"dates": "DD/MM"}, "dates 'DD/MM' is none of"),
         ({"dates": "yyyy-MM-dd hh:mm"}, "is none of"),
         ({"dates": "dd.MM.yyyy'"}, "is none of"),
-        ({"time_zone": "CET/Nowhere"}, "is no zone"),
-        ({"time_zone": "../x"}, "is no zone"),
+        ({"time_zone": "CET/Nowhere"}, "is not a time zone"),
+        ({"time_zone": "../x"}, "is not a time zone"),
         ({"decimal": ";"}, "neither"),
     ],
 )

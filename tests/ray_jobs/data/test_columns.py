@@ -20,7 +20,7 @@ from ray_jobs.registry.model import signature
 from ray_jobs.registry.served import ServedRecommender
 from ray_jobs.serving.answering import Job, Live, answer
 from ray_jobs.serving.asks import Refused, parse
-from schemas.columns import COLUMNS, HISTORY, ExampleColumn, FromRequest
+from schemas.columns import COLUMNS, HISTORY, ExampleColumn, FromRequest, requested
 from schemas.errors import DataError
 
 STARS = ExampleColumn(
@@ -222,7 +222,15 @@ def test_its_bounds_hold_in_the_server_and_in_mlflows_interface(declared, heard,
 
 
 def test_declarations_that_cannot_work_are_refused():
-    with pytest.raises(ValueError, match="column q: a text is one value"):
+    with pytest.raises(ValueError, match="column q: a text is a single value"):
         ExampleColumn(name="q", kind="text", along=HISTORY)
     with pytest.raises(ValueError, match="column q: items have no width"):
         ExampleColumn(name="q", kind="item", width=3)
+
+
+def test_a_second_column_of_an_axis_needs_the_first(monkeypatch):
+    monkeypatch.setitem(COLUMNS, "offered", OFFERED)
+    with pytest.raises(ValueError, match="column offered: declare the column candidates"):
+        requested()
+    monkeypatch.setitem(COLUMNS, "candidates", CANDIDATES)
+    assert {"offered", "candidates"} <= {column.name for column, _ in requested()}
