@@ -1,9 +1,11 @@
 """The stages of the chain, as tasks. Both DAGs are made of these."""
 
 from dataclasses import replace
+from functools import partial
 
 from airflow.sdk import DAG, BaseOperator, Param, TaskGroup
 
+from dags.assets import read_by, written_by
 from dags.operators.ray_stage import RayStageOperator
 from dags.operators.spark_stage import SparkStageOperator
 from dags.operators.stages import STANDS_IN, StageTask
@@ -105,7 +107,8 @@ STEERABILITY = StageTask(stage="steerability")
 ERASURE = StageTask(stage="erasure")
 CLEAN_UP = StageTask(stage="clean_up")
 
-DESCRIBED = bool(load_settings().stages.get("item_vectors", {}).get("descriptions"))
+SETTINGS = load_settings()
+DESCRIBED = bool(SETTINGS.stages.get("item_vectors", {}).get("descriptions"))
 LANGUAGE = tuple(
     StageTask(stage=name)
     for name, row in STAGES.items()
@@ -137,15 +140,18 @@ def make_tasks(*stages: StageTask, source: str = "", grouped: bool = False) -> d
     """
     groups = {name: TaskGroup(name, prefix_group_id=False) for name in GROUPS} if grouped else {}
     group_of = {stage.task_id: groups[name] for name in groups for stage in GROUPS[name]}
+    ray_operator = partial(RayStageOperator, deferrable=SETTINGS.ray.deferrable)
     tasks: dict[str, BaseOperator] = {}
     for stage in stages:
-        operator = SparkStageOperator if stage.row.engine == "spark" else RayStageOperator
+        operator = SparkStageOperator if stage.row.engine == "spark" else ray_operator
         tasks[stage.task_id] = operator(
             task_id=stage.task_id,
             stage=reading_from(stage, source),
             doc_md=stage.doc,
             trigger_rule="none_failed",
             task_group=group_of.get(stage.task_id),
+            inlets=read_by(stage.row),
+            outlets=written_by(stage.row),
         )
     for stage in stages:
         for before in stage.before():

@@ -59,7 +59,7 @@ class AirflowAPI:
         """Create the pool when it is not there."""
         pools = self._call("GET", "/api/v2/pools?limit=100")["pools"]
         if name not in {pool["name"] for pool in pools}:
-            body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
+            body = {"name": name, "slots": slots, "description": description, "include_deferred": True}
             self._call("POST", "/api/v2/pools", body)
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:

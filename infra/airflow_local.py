@@ -1,7 +1,7 @@
 """Airflow for the local profile: database, API server, scheduler and DAG processor under one parent.
 
 It stands in for ``airflow standalone``, whose scheduler and triggerer serve log files on every network interface, and
-it leaves out the triggerer, because no task here defers. When one part ends, all end, and workers that a killed
+it starts a triggerer only where tasks defer (`ray.deferrable`). When one part ends, all end, and workers that a killed
 scheduler has left behind.
 """
 
@@ -14,8 +14,10 @@ import time
 from pathlib import Path
 
 from infra.services import group_members
+from infra.settings import load_settings
 
 PARTS = (("api-server",), ("scheduler", "--skip-serve-logs"), ("dag-processor",))
+TRIGGERER = ("triggerer", "--skip-serve-logs")
 
 
 def main() -> int:
@@ -23,7 +25,8 @@ def main() -> int:
     argparse.ArgumentParser(description=__doc__).parse_args()
     airflow = str(Path(sys.executable).parent / "airflow")
     subprocess.run([airflow, "db", "migrate"], check=True)
-    children = [subprocess.Popen([airflow, *part]) for part in PARTS]
+    parts = (*PARTS, TRIGGERER) if load_settings().ray.deferrable else PARTS
+    children = [subprocess.Popen([airflow, *part]) for part in parts]
 
     def stop(*_: object) -> None:
         raise SystemExit(0)

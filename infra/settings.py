@@ -70,6 +70,7 @@ class RaySettings(BaseModel, extra="forbid"):
         stream_rows: more training examples than this are not held in memory but streamed from files below `storage`.
         checkpoint_s: seconds between two checkpoints, beside those of evaluations; a killed worker loses no more.
         job_timeout_s: a job that runs longer is stopped.
+        deferrable: tasks wait for their jobs in Airflow's triggerer and hold no worker; false where none runs.
     """
 
     dashboard_address: str = "http://127.0.0.1:8265"
@@ -81,6 +82,7 @@ class RaySettings(BaseModel, extra="forbid"):
     stream_rows: int = Field(default=20_000_000, ge=0)
     checkpoint_s: float = Field(default=60, ge=0)
     job_timeout_s: float = 3600
+    deferrable: bool = False
 
 
 class MLflowSettings(BaseModel, extra="forbid"):

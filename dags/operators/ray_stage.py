@@ -3,17 +3,20 @@
 import shlex
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 
+from dags.assets import announce
 from dags.dataset_lock import wait_for_lock
 from dags.operators.lineage import TellsLineage
 from dags.operators.stages import (
     StageTask,
     finish,
     forget_error,
+    mask_secrets,
     refuse_if_user_error,
     request_for,
     run_page,
@@ -30,10 +33,12 @@ if TYPE_CHECKING:
     from ray.job_submission import JobStatus, JobSubmissionClient
 
 POLL_SECONDS = 2.0
+NO_TRIGGERER_S = 600.0
+"""So long after a job's time is up, Airflow itself gives up a task that no triggerer has woken."""
 
 
 class RayStageOperator(TellsLineage, BaseOperator):
-    """Submit a stage of `ray_jobs/` and wait for it.
+    """Submit a stage of `ray_jobs/` and wait for it: in a worker, or deferred, which takes a running triggerer.
 
     The same work has the same submission id, and Ray refuses a second submit of one id. So a retry, a double
     trigger or a second run of the partition attaches to the job that is there. A job that failed, or whose
@@ -42,44 +47,71 @@ class RayStageOperator(TellsLineage, BaseOperator):
 
     ui_color = "#bfe3f5"
 
-    def __init__(self, *, stage: StageTask, **kwargs: Any) -> None:
+    def __init__(self, *, stage: StageTask, deferrable: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stage = stage
+        self.deferrable = deferrable
         self._submission_id: str | None = None
-        self._page, self._started = "", 0.0
         self._client: JobSubmissionClient | None = None
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         """Submit or attach, follow the job's log, return the stage's report."""
         skip_unless_wanted(self.stage, context)
         wait_for_lock(context)
-        settings = load_settings()
-        request = request_for(self.stage, context, settings)
-        self.read = request.inputs
-        self._page, self._started = run_page(context), started_at(context)
-        self._client = _client(settings.ray.dashboard_address)
-        from ray.job_submission import JobStatus
+        return self._run(context, request_for(self.stage, context, load_settings()))
 
-        self._submission_id, found = self._submit_or_attach(self._client, request)
-        ended = self._wait(self._client, self._submission_id, settings.ray.job_timeout_s)
-        if found is not None and ended == JobStatus.STOPPED:
-            self.log.info("Job %s was stopped by another try, which has been given up", self._submission_id)
-            self._submission_id, found = self._submit_or_attach(self._client, request)
-            ended = self._wait(self._client, self._submission_id, settings.ray.job_timeout_s)
-        if ended != JobStatus.SUCCEEDED:
-            refuse_if_user_error(request)
-            message = self._client.get_job_info(self._submission_id).message
-            raise AirflowException(f"Ray job {self._submission_id} ended as {ended}: {message}")
-        report = finish(request, self.task_id)
-        self.written = report.handoffs
-        return {**report.to_dict(), "status": "reused"} if found == JobStatus.SUCCEEDED else report.to_dict()
+    def resume(
+        self, context: Mapping[str, Any], event: Mapping[str, Any], argv: list[str], **waited: Any
+    ) -> dict[str, Any]:
+        """Go on after the trigger's event, with the request that the job was submitted for."""
+        mask_secrets()
+        request = StageRequest.parse(self.stage.stage, self.stage.doc, argv)
+        self._client = _client(load_settings().ray.dashboard_address)
+        self._submission_id = request.identity().submission_id()
+        return self._follow(context, request, _Wait(**waited, **event))
 
     def on_kill(self) -> None:
         """Stop the job when a person clears or fails the task, or Airflow has given this try up."""
         if self._client is not None and self._submission_id is not None:
             self._client.stop_job(self._submission_id)
 
-    def _submit_or_attach(self, client: "JobSubmissionClient", request: StageRequest) -> tuple[str, "JobStatus | None"]:
+    def _run(self, context: Mapping[str, Any], request: StageRequest) -> dict[str, Any]:
+        settings = load_settings()
+        self._client = _client(settings.ray.dashboard_address)
+        self._submission_id, found = self._submit_or_attach(self._client, request, context)
+        limits = [(time.time() + settings.ray.job_timeout_s, f"ray.job_timeout_s={settings.ray.job_timeout_s:.0f}")]
+        if self.deferrable and self.execution_timeout:
+            # Airflow's own clock stands still while a task is deferred.
+            ends = started_at(context) + self.execution_timeout.total_seconds()
+            limits.append((ends, f"the task's execution_timeout of {self.execution_timeout}"))
+        until, limit = min(limits)
+        there = None if found is None else str(found.value)
+        return self._follow(context, request, _Wait(found=there, until=until, limit=limit))
+
+    def _follow(self, context: Mapping[str, Any], request: StageRequest, wait: "_Wait") -> dict[str, Any]:
+        """Wait for the job, here or deferred, and return the stage's report."""
+        from ray.job_submission import JobStatus
+
+        assert self._client is not None
+        self.read = request.inputs
+        ended = self._wait(self._client, request, wait)
+        if wait.found is not None and ended == JobStatus.STOPPED:
+            self.log.info("Job %s was stopped by another try, which has been given up", self._submission_id)
+            return self._run(context, request)
+        if ended != JobStatus.SUCCEEDED:
+            refuse_if_user_error(request)
+            message = self._client.get_job_info(str(self._submission_id)).message
+            raise AirflowException(f"Ray job {self._submission_id} ended as {ended}: {message}")
+        report = finish(request, self.task_id)
+        if wait.found == JobStatus.SUCCEEDED:
+            report = replace(report, status="reused")
+        self.written = report.handoffs
+        self.outlets = announce(context, request, report)
+        return report.to_dict()
+
+    def _submit_or_attach(
+        self, client: "JobSubmissionClient", request: StageRequest, context: Mapping[str, Any]
+    ) -> tuple[str, "JobStatus | None"]:
         """Submission id, and the status of the job that was there; None where this try has submitted it."""
         from ray.job_submission import JobStatus
 
@@ -98,8 +130,9 @@ class RayStageOperator(TellsLineage, BaseOperator):
         forget_error(request)
         # In front of the command, as no part of the work: the page that runs and versions in MLflow link to, and since
         # when the task has waited.
-        told = {RUN_PAGE_VARIABLE: self._page} if self._page else {}
-        told[TASK_STARTED] = f"{self._started:.3f}"
+        page = run_page(context)
+        told = {RUN_PAGE_VARIABLE: page} if page else {}
+        told[TASK_STARTED] = f"{started_at(context):.3f}"
         variables = ["env", *(f"{name}={value}" for name, value in told.items())]
         entrypoint = shlex.join([*variables, "python", "-m", self.stage.row.module, *request.to_argv()])
         try:
@@ -110,9 +143,15 @@ class RayStageOperator(TellsLineage, BaseOperator):
             self.log.info("Somebody else submitted job %s first; attaching", submission_id)
         return submission_id, None
 
-    def _wait(self, client: "JobSubmissionClient", submission_id: str, limit_s: float) -> "JobStatus":
-        began = time.monotonic()
-        shown = 0
+    def _wait(self, client: "JobSubmissionClient", request: StageRequest, wait: "_Wait") -> "JobStatus":
+        """Follow the job's log until it has ended.
+
+        Raises:
+            TaskDeferred: it has not, and the task is to wait without a worker.
+            AirflowException: its time is up, and it was stopped; or the triggerer cannot follow it.
+        """
+        began, shown = time.monotonic(), wait.shown
+        submission_id = str(self._submission_id)
         while True:
             status = client.get_job_status(submission_id)
             log = client.get_job_logs(submission_id)
@@ -121,13 +160,54 @@ class RayStageOperator(TellsLineage, BaseOperator):
             shown = len(log)
             if status.is_terminal():
                 return status
-            if time.monotonic() > began + limit_s:
+            if time.time() > wait.until:
                 client.stop_job(submission_id)
+                raise AirflowException(f"Ray job {submission_id} ran past {wait.limit} and was stopped")
+            if wait.problem:
                 raise AirflowException(
-                    f"Ray job {submission_id} ran past ray.job_timeout_s={limit_s:.0f} and was stopped"
+                    f"Airflow's triggerer cannot follow Ray job {submission_id} ({wait.problem}), which goes on: the "
+                    "triggerer needs the workers' network and environment, such as RAY_AUTH_MODE and RAY_AUTH_TOKEN"
                 )
+            if self.deferrable:
+                self._defer(request, submission_id, replace(wait, shown=shown))
             # A short job is missed for a tenth of its time at most, and a long one is not asked about all the time.
             time.sleep(min(POLL_SECONDS, 0.2 + (time.monotonic() - began) / 10))
+
+    def _defer(self, request: StageRequest, submission_id: str, wait: "_Wait") -> NoReturn:
+        from dags.operators.ray_trigger import RayJobTrigger
+
+        address = load_settings().ray.dashboard_address
+        self.defer(
+            trigger=RayJobTrigger(address=address, submission_id=submission_id, shown=wait.shown, until=wait.until),
+            method_name="resume",
+            kwargs={
+                "argv": request.to_argv(),
+                "found": wait.found,
+                "until": wait.until,
+                "limit": wait.limit,
+            },
+            # The trigger knows when the time is up. This is for a deployment without a triggerer.
+            timeout=wait.until - time.time() + NO_TRIGGERER_S,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wait:
+    """What is known while a job is waited for.
+
+    Args:
+        found: status of the job that was there; None where this try submitted it.
+        until: when its time is up, in seconds since 1970.
+        limit: what says so.
+        shown: characters of its log that were shown.
+        problem: why the trigger could not follow it.
+    """
+
+    found: str | None
+    until: float
+    limit: str
+    shown: int = 0
+    problem: str = ""
 
 
 def _client(address: str) -> "JobSubmissionClient":

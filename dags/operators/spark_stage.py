@@ -7,6 +7,7 @@ from typing import Any
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk.exceptions import AirflowException
 
+from dags.assets import announce
 from dags.dataset_lock import wait_for_lock
 from dags.operators.lineage import TellsLineage
 from dags.operators.stages import (
@@ -65,6 +66,7 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
             raise
         report = finish(request, self.task_id)
         self.written = report.handoffs
+        self.outlets = announce(context, request, report)
         return report.to_dict()
 
     def on_kill(self) -> None:

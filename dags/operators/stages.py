@@ -122,10 +122,15 @@ def overrides_of(params: Mapping[str, Any]) -> dict[str, Any]:
     return overrides
 
 
-def request_for(task: StageTask, context: Mapping[str, Any], settings: Settings) -> StageRequest:
-    """Build the request of `task`: parameters of the run, and of what the tasks before it published what is read."""
+def mask_secrets() -> None:
+    """Keep what is secret in the settings out of the task's log."""
     for value in masks.hidden():
         mask_secret(value)
+
+
+def request_for(task: StageTask, context: Mapping[str, Any], settings: Settings) -> StageRequest:
+    """Build the request of `task`: parameters of the run, and of what the tasks before it published what is read."""
+    mask_secrets()
     params, row = context["params"], task.row
     recipe = task.recipe_of(params)
     overrides = overrides_of(params)

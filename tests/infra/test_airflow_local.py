@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from infra.local_environment import Ports, local_environment
 from infra.services import group_members
 from infra.settings import REPOSITORY
@@ -21,20 +23,23 @@ exec sleep 300
 START = "import sys; sys.executable = sys.argv.pop(1); from infra.airflow_local import main; sys.exit(main())"
 
 
-def test_a_killed_scheduler_takes_its_workers_and_all_other_parts_along(tmp_path):
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_killed_scheduler_takes_its_workers_and_all_other_parts_along(tmp_path, deferrable):
     (tmp_path / "airflow").write_text(AIRFLOW)
     (tmp_path / "airflow").chmod(0o755)
     service = subprocess.Popen(
         [sys.executable, "-c", START, str(tmp_path / "python")],
-        env={**os.environ, "FOLDER": str(tmp_path)}, cwd=REPOSITORY, start_new_session=True,
+        env={**os.environ, "FOLDER": str(tmp_path), "PENCHANT_HOME": str(tmp_path / "home")}
+        | {"PENCHANT_RAY__DEFERRABLE": str(deferrable)}, cwd=REPOSITORY, start_new_session=True,
     )  # fmt: skip
     started = tmp_path / "started"
     deadline = time.monotonic() + 30
-    while not started.exists() or len(started.read_text().splitlines()) < 4:
+    while not started.exists() or len(started.read_text().splitlines()) < 4 + deferrable:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert len(group_members(service.pid)) >= 5
     parts = dict(line.split() for line in started.read_text().splitlines() if " " in line)
+    assert ("triggerer" in parts) == deferrable, "a process more where tasks defer, and only there"
     os.kill(int(parts["scheduler"]), signal.SIGKILL)
     assert service.wait(30) == 1
     deadline = time.monotonic() + 10
