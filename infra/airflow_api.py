@@ -1,4 +1,4 @@
-"""The few calls to Airflow's REST API that the demo needs."""
+"""The calls to Airflow's REST API that the demo and the simulation need."""
 
 import json
 import urllib.error
@@ -16,10 +16,10 @@ LOGIN = "/auth/token"
 
 
 class AirflowAPI:
-    """Airflow's public API at `address`; local profile only, where a home folder has a password.
+    """Airflow's public API at `address`, for the local profile: the password is in the home folder.
 
     Raises:
-        SettingError: nobody answers there, or an Airflow of another home.
+        SettingError: no Airflow responds there, or it belongs to another home.
     """
 
     def __init__(self, address: str, home: Path) -> None:
@@ -31,7 +31,7 @@ class AirflowAPI:
             if " 401 " not in str(error):
                 raise
             raise SettingError(
-                f"Airflow at {address} does not take the password of {home}: it is of another home, or was started "
+                f"Airflow at {address} refuses the password of {home}: it belongs to another home, or was started "
                 "before the password was made; `make down`, and start again"
             ) from error
         self._token = given["access_token"]
@@ -42,7 +42,7 @@ class AirflowAPI:
             headers["Authorization"] = f"Bearer {self._token}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.address + path, data=data, headers=headers, method=method)
-        # A look can be repeated while a loaded machine is slow to answer; a change is sent once.
+        # Reads are retried, because a busy machine responds slowly; changes are sent once.
         tries = LOOKS if method == "GET" or path == LOGIN else 1
         for left in reversed(range(tries)):
             try:
@@ -52,11 +52,11 @@ class AirflowAPI:
                 raise SettingError(f"Airflow answered {error.code} to {path}: {error.read().decode()[:500]}") from error
             except OSError as error:
                 if not left:
-                    raise SettingError(f"Airflow at {self.address} does not answer {path}: {error}") from error
+                    raise SettingError(f"Airflow at {self.address} does not respond to {path}: {error}") from error
         raise AssertionError
 
     def ensure_pool(self, name: str, slots: int, description: str) -> None:
-        """Create the pool when it is not there."""
+        """Create the pool if there is none of that name."""
         pools = self._call("GET", "/api/v2/pools?limit=100")["pools"]
         if name not in {pool["name"] for pool in pools}:
             body = {"name": name, "slots": slots, "description": description, "include_deferred": True}
@@ -94,7 +94,7 @@ class AirflowAPI:
         return value if isinstance(value, dict) else None
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str) -> Any:
-        """What a task left under `key`, or None."""
+        """The XCom of a task under `key`, or None."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         try:
             return self._call("GET", path)["value"]

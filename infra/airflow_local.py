@@ -1,8 +1,8 @@
 """Airflow for the local profile: database, API server, scheduler and DAG processor under one parent.
 
-It stands in for ``airflow standalone``, whose scheduler and triggerer serve log files on every network interface, and
-it starts a triggerer only where tasks defer (`ray.deferrable`). When one part ends, all end, and workers that a killed
-scheduler has left behind.
+It replaces ``airflow standalone``, whose scheduler and triggerer serve log files on every network interface. The
+triggerer runs only where tasks defer (`ray.deferrable`). When one part ends, all end, with the workers of a killed
+scheduler.
 """
 
 import argparse
@@ -21,7 +21,7 @@ TRIGGERER = ("triggerer", "--skip-serve-logs")
 
 
 def main() -> int:
-    """Migrate the database, start the parts and wait for the first to end or for a signal."""
+    """Migrate the database, start the parts, and wait until one ends or a signal comes."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     airflow = str(Path(sys.executable).parent / "airflow")
     subprocess.run([airflow, "db", "migrate"], check=True)
@@ -42,7 +42,7 @@ def main() -> int:
         for child in children:
             child.wait()
         if os.getpgrp() == os.getpid():
-            # Workers ignore every gentler signal, and nobody is left who would tell them to end.
+            # Workers ignore other signals, and their scheduler is gone.
             for pid in group_members(os.getpid()) - {os.getpid()}:
                 os.kill(pid, signal.SIGKILL)
 

@@ -21,8 +21,8 @@ class Alert:
     Args:
         event: ``run_failed`` or ``run_late``.
         subject: one line.
-        text: the rest, for people.
-        facts: the same for programs; JSON-ready.
+        text: the message.
+        facts: the same for programs; JSON values.
     """
 
     event: str
@@ -32,10 +32,10 @@ class Alert:
 
 
 def deliver(alert: Alert, settings: AlertSettings) -> list[str]:
-    """Send `alert` wherever `settings` say.
+    """Send `alert` to the receivers in `settings`.
 
     Returns:
-        What went wrong, a sentence per receiver that was not reached; nothing is raised for them.
+        One sentence for each receiver that was not reached; nothing is raised for them.
     """
     problems = []
     for wanted, receiver, send in (
@@ -52,7 +52,7 @@ def deliver(alert: Alert, settings: AlertSettings) -> list[str]:
 
 
 def _host(url: str) -> str:
-    """Without the path, which is a secret at many services."""
+    """The URL without its path, which is secret at many services."""
     return "/".join(url.split("/")[:3])
 
 

@@ -1,4 +1,4 @@
-"""What settings may be: bounds as types, and a base that holds settings to the types of their fields."""
+"""Bounds of settings as types, and the base class that checks settings against the types of their fields."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields, make_dataclass
@@ -27,16 +27,16 @@ _WORDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 class Bounded:
-    """Base of settings dataclasses. A value is of its field's type, or is turned into it where that loses nothing.
+    """Base of settings dataclasses: converts values to their fields' types where nothing is lost, and checks them.
 
-    A subclass with checks over several fields makes them in a `__post_init__` of its own, after that of this class.
+    A subclass checks combinations of fields in its own `__post_init__`, after calling this one.
 
     Raises:
-        SettingError: a value is of another type or out of bounds; the message names the setting with its section.
+        SettingError: a value has the wrong type or is out of bounds; the message names the setting with its section.
     """
 
     section: ClassVar[str] = ""
-    """Where the settings stand in a profile, and what their names begin with in messages."""
+    """Name under ``[stages.*]`` in a profile, and prefix of the settings' names in messages and overrides."""
 
     def __post_init__(self) -> None:
         given = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
@@ -44,33 +44,33 @@ class Bounded:
         try:
             found = _adapter(kind).validate_python(given)
         except ValidationError as error:
-            raise SettingError(told(error, self._named)) from error
+            raise SettingError(problems(error, self._named)) from error
         for name in given:
             object.__setattr__(self, name, getattr(found, name))
 
     def _named(self, name: str) -> str:
-        """How messages call a setting."""
+        """Name of a setting in messages."""
         return f"{self.section}.{name}" if self.section else name
 
 
 @cache
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    """What validates the fields of a settings dataclass; `__post_init__` is none of its own, so that it can ask it."""
+    """Validates the fields of a settings dataclass, through a copy without `__post_init__`, which calls this."""
     hints = get_type_hints(kind, include_extras=True)
     plain: list[tuple[str, Any, Any]] = [(one.name, hints[one.name], field()) for one in fields(kind)]
     return TypeAdapter(make_dataclass(kind.__name__, plain, kw_only=True))
 
 
-def told(error: ValidationError, named: Callable[[str], str] = str) -> str:
-    """What is wrong with which settings, in a line.
+def problems(error: ValidationError, named: Callable[[str], str] = str) -> str:
+    """The problems in one line.
 
     Args:
-        named: how a setting is called, given the dotted place of its value.
+        named: returns the name of a setting, given its dotted location.
     """
-    return "; ".join(_told(one, named(".".join(map(str, one["loc"])))) for one in error.errors())
+    return "; ".join(_problem(one, named(".".join(map(str, one["loc"])))) for one in error.errors())
 
 
-def _told(error: "ErrorDetails", name: str) -> str:
+def _problem(error: "ErrorDetails", name: str) -> str:
     limits: Mapping[str, Any] = error.get("ctx", {})
     for key, words in _WORDS.items():
         if key in limits:

@@ -1,6 +1,6 @@
-"""Penchant's command line: ``penchant COMMAND ...``, ``penchant COMMAND --help`` for one of them.
+"""Penchant's command line: ``penchant COMMAND ...``, ``penchant COMMAND --help``.
 
-Only the module of the command that was asked for is loaded, and no engine before its arguments are read.
+Only the module of the requested command is imported, and no engine before its arguments are parsed.
 """
 
 import sys
@@ -17,8 +17,8 @@ class Command:
     """A command.
 
     Args:
-        summary: what it does, in a line.
-        module: whose `function` is called; it reads `sys.argv`, and its result is the exit status where it is a number.
+        summary: one line.
+        module: its `function` parses `sys.argv` and may return an exit status.
     """
 
     summary: str
@@ -34,15 +34,13 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "tables": Command("the tables, or the columns of one", "infra.commands.lookup", "tables"),
     },
     "Data": {
-        "planted-world": Command(
-            "write generated reviews and the truth in them", "pipelines.landing.planted_world.__main__"
-        ),
+        "planted-world": Command("generate reviews with known truth", "pipelines.landing.planted_world.__main__"),
         "download": Command("fetch a public data set and register it", "pipelines.tools.download"),
-        "register": Command("register files of your own as a data set", "pipelines.tools.register"),
+        "register": Command("register your own files as a data set", "pipelines.tools.register"),
         "erase": Command("delete users from every table and prove it", "pipelines.stages.erasure"),
     },
     "Run": {
-        "run": Command("run one stage, with --latest on what the day has published", "infra.commands.run"),
+        "run": Command("run one stage; --latest reads what the day has published", "infra.commands.run"),
         "retrain": Command("train a registered version again and compare", "ray_jobs.tools.retrain"),
         "rollback": Command("make an earlier version champion again", "ray_jobs.stages.rollback"),
         "clean-up": Command("remove what no kept version needs", "ray_jobs.stages.clean_up"),
@@ -50,15 +48,17 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     "Use": {
         "serve": Command("answer requests over HTTP with the champion", "ray_jobs.serving.__main__"),
-        "page": Command("the page on which words steer lists", "ray_jobs.serving.page.__main__"),
-        "steered": Command("the same for some users in the terminal", "ray_jobs.tools.steered"),
+        "page": Command("the page where sentences steer recommendations", "ray_jobs.serving.page.__main__"),
+        "steered": Command("steer some users' recommendations in the terminal", "ray_jobs.tools.steered"),
         "webhook": Command("have MLflow announce versions and promotions", "ray_jobs.tools.promotion_webhook"),
     },
     "Inspect": {
         "report": Command("a finished day: users, metrics, version, counts", "ray_jobs.tools.report"),
         "probe": Command("a version's NDCG@10 on a fixed probe", "ray_jobs.tools.fixed_test_set"),
-        "ties": Command("what the order of simultaneous reviews is worth", "ray_jobs.tools.tie_report"),
-        "language-sample": Command("reviews beside what was read from them", "pipelines.tools.language_sample"),
+        "ties": Command("effect of the order of simultaneous reviews on metrics", "ray_jobs.tools.tie_report"),
+        "language-sample": Command(
+            "reviews beside what the language model read in them", "pipelines.tools.language_sample"
+        ),
         "truth": Command("how much of a planted world's truth was found", "pipelines.tools.truth_report"),
         "cost": Command("what a full pass of the language model would cost", "pipelines.tools.cost_projection"),
     },
@@ -73,7 +73,7 @@ COMMANDS: Mapping[str, Command] = {name: command for group in GROUPS.values() fo
 
 
 def overview() -> str:
-    """What ``penchant --help`` prints."""
+    """The text of ``penchant --help``."""
     width = max(map(len, COMMANDS))
     lines = ["usage: penchant COMMAND ...", "", "`penchant COMMAND --help` explains one."]
     for title, commands in GROUPS.items():
@@ -82,7 +82,7 @@ def overview() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the status is 2, with one line, where there is none of that name or an argument is wrong."""
+    """Run a command; returns 2 after one line if there is no such command or an argument is wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"penchant: {unknown('command', name, COMMANDS, 'penchant --help')}\n")
         return WRONG
     command = COMMANDS[name]
-    # A command's own parser takes its name and its arguments from here.
+    # The command's parser takes its name and arguments from here.
     sys.argv = [f"penchant {name}", *rest]
     done = getattr(import_module(command.module), command.function)()
     return done if isinstance(done, int) else 0

@@ -1,4 +1,4 @@
-"""A run of a DAG, followed from outside: a line per finished task, and the progress of the one at work."""
+"""Follows runs of DAGs in the terminal: a line per finished task, and the progress of the running one."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ class DagRuns:
         """Wait until Airflow has parsed the DAG.
 
         Raises:
-            SettingError: it cannot be imported, or is not there in time.
+            SettingError: it cannot be imported, or takes too long.
         """
         deadline = time.monotonic() + PARSED_WITHIN_S
         while not self.api.knows(dag_id):
@@ -34,7 +34,10 @@ class DagRuns:
             time.sleep(1)
 
     def follow(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Print until the run ends; its task instances.
+        """Print the progress of a run until it ends.
+
+        Returns:
+            Its task instances.
 
         Raises:
             SettingError: it failed; the message has the end of each failed task's log.
@@ -90,7 +93,7 @@ class DagRuns:
 def _show_finished(task: dict[str, Any], report: dict[str, Any] | None) -> None:
     mark = {"success": "done", "skipped": "skipped"}.get(task["state"], task["state"].upper())
     text = f"  {task['task_id']:<20} {task['duration'] or 0:>4.0f} s  {mark}"
-    if report and "counts" in report:  # what is handed on of an earlier run is no report
+    if report and "counts" in report:  # `inputs` returns several reports, by task
         counts = [f"{name} {_short(value)}" for name, value in list(report["counts"].items())[:6]]
         text += f" ({report['status']}; own work {report['seconds']:.0f} s): " + ", ".join(counts)
     print(("\r" if sys.stdout.isatty() else "") + f"{text:<100}", flush=True)

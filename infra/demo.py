@@ -1,14 +1,13 @@
-"""The demo: set up services, run the DAG `daily_retrain` on a data set through Airflow, show what came out.
+"""The demo: start services, run the DAG `daily_retrain` on a data set through Airflow, show the results.
 
-Input, the first that is given: ``REVIEWS`` (and ``META``) name real files, ``DATASET=amazon-2023:<category>`` downloads
-one, else a planted world is generated (``WORLD_USERS``, ``WORLD_ITEMS``, ``WORLD_SEED`` set its size). ``WAIT=0``
-returns instead of keeping the pages up until Ctrl-C; ``make down`` then stops the services.
+Input, the first that is given: the files ``REVIEWS`` (and ``META``); the download ``DATASET=amazon-2023:<category>``;
+else a generated planted world (of the size ``WORLD_USERS``, ``WORLD_ITEMS``, ``WORLD_SEED``). With ``WAIT=0`` the demo
+returns instead of waiting for Ctrl-C; ``make down`` then stops the services.
 """
 
 import argparse
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,18 +15,18 @@ from typing import Any
 
 from infra.airflow_api import AirflowAPI
 from infra.dag_runs import DagRuns
-from infra.errors import SettingError, UserError
+from infra.errors import UserError
 from infra.home import USER, password_file, settle
-from infra.local_environment import Ports, local_environment
+from infra.local_environment import Ports, local_environment, run_module
 from infra.services import Supervisor
-from infra.settings import REPOSITORY, load_settings
+from infra.settings import load_settings
 
 DAG = "daily_retrain"
-POOL_NOTE = "Stages that want the whole machine; one at a time on a laptop"
+POOL_NOTE = "Stages that need the whole machine; one at a time on a laptop"
 
 
 class Demo:
-    """One run of the demo with the input that the environment names."""
+    """One run of the demo."""
 
     def __init__(self, home: Path, ports: Ports) -> None:
         self.home = home
@@ -39,7 +38,11 @@ class Demo:
         self._spent: dict[str, float] = {}
 
     def run(self) -> None:
-        """Do all of it; raises SettingError with one message when a step fails."""
+        """Run all steps.
+
+        Raises:
+            SettingError: a step failed.
+        """
         settle(self.home)
         print("Input")
         dataset = self._register_input()
@@ -67,10 +70,7 @@ class Demo:
         self._clock = now
 
     def _module(self, module: str, *arguments: str) -> None:
-        argv = [sys.executable, "-m", module, *arguments]
-        done = subprocess.run(argv, env=self.environment, cwd=REPOSITORY, check=False)
-        if done.returncode:
-            raise SettingError(f"{module} ended with status {done.returncode}; its message is above")
+        run_module(module, *arguments, environment=self.environment)
 
     def _register_input(self) -> str:
         reviews, meta, download = (os.environ.get(name) for name in ("REVIEWS", "META", "DATASET"))
@@ -111,11 +111,18 @@ class Demo:
 def main() -> int:
     """Run the demo, then keep the pages up until Ctrl-C unless ``WAIT=0``."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    supervisor = None
+    supervisor, status = None, 130
     try:
         demo = Demo(Path(load_settings().home), Ports.from_environment())
         supervisor = demo.supervisor
         demo.run()
+        status = 0
+        if os.environ.get("WAIT") == "0":
+            print("\nThe pages stay up; `make down` stops them.")
+            return status
+        print("\nThe pages stay up until Ctrl-C.", flush=True)
+        while True:
+            time.sleep(3600)
     except UserError as error:
         print(f"\npenchant: {error}", file=sys.stderr)
         if supervisor and supervisor.running():
@@ -123,19 +130,9 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         print("\nStopping the services")
-        demo.supervisor.down()
-        return 130
-    if os.environ.get("WAIT") == "0":
-        print("\nThe pages stay up; `make down` stops them.")
-        return 0
-    print("\nThe pages stay up until Ctrl-C.", flush=True)
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        print("\nStopping the services")
-        demo.supervisor.down()
-    return 0
+        if supervisor:
+            supervisor.down()
+    return status
 
 
 if __name__ == "__main__":

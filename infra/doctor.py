@@ -1,6 +1,6 @@
 """Checks that a machine can run Penchant. Standard library only: it runs before anything is installed.
 
-`python3 -m infra.doctor` prints one sentence per problem, each with what to do, and exits 1 when there is one.
+`python3 -m infra.doctor` prints each problem with its remedy, and exits with 1 if there are any.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def java_problem() -> str | None:
     java = os.path.join(home, "bin", "java") if home else shutil.which("java")
     wanted = "install a Java 17 runtime (on Debian and Ubuntu: apt-get install openjdk-17-jre-headless)"
     if not java or not os.path.exists(java):
-        where = f"JAVA_HOME={home} holds no bin/java" if home else "no java on PATH"
+        where = f"JAVA_HOME={home} has no bin/java" if home else "no java on PATH"
         return f"Spark needs Java and there is {where}: {wanted}."
     text = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     match = re.search(r'version "(\d+)', text)
@@ -40,7 +40,7 @@ def python_problem() -> str | None:
 
 
 def memory_problem() -> str | None:
-    """What is wrong with the machine's memory, or None (also where it cannot be read)."""
+    """What is wrong with the machine's memory, or None; also None if it cannot be read."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (ValueError, OSError):
@@ -62,9 +62,9 @@ def port_is_free(port: int) -> bool:
 
 
 def port_problems(ports: Mapping[str, int]) -> list[str]:
-    """One sentence for each of `ports` (by the variable that sets it) that is taken."""
+    """One sentence for each of `ports`, by the variable that sets it, that is in use."""
     return [
-        f"port {port} is busy: end what listens there, or choose another with {variable}=<port>."
+        f"port {port} is busy: stop what listens there, or choose another with {variable}=<port>."
         for variable, port in ports.items()
         if not port_is_free(port)
     ]

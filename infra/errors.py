@@ -1,17 +1,17 @@
-"""Errors that a person can mend, and those about settings and the machine."""
+"""Errors that a user can fix."""
 
 
 class UserError(Exception):
-    """What a person can mend; the message names what is wrong, where, and how to mend it.
+    """An error that a user can fix; the message says what is wrong, where, and what to do.
 
-    Entry points print its message alone. Any other exception, a `ValueError` of a library too, is a bug or a failure
-    of the machine, and keeps its traceback.
+    Entry points print only its message. Any other exception is a bug or a failure of the machine and keeps its
+    traceback.
     """
 
 
 class SettingError(UserError):
-    """A setting is unknown, of the wrong type or out of range; the message names it and how to mend it."""
+    """A setting is unknown, of the wrong type or out of range, or a needed program or service is missing."""
 
 
 class DamagedFile(UserError):
-    """A file of ours is cut, empty or something else; the message names it and how to mend it."""
+    """A file of ours is truncated, empty or not what it should be."""

@@ -1,11 +1,12 @@
-"""The home folder: nobody else's to read, and itself wherever it is moved or copied to.
+"""The home folder: private to its owner, and usable after it was moved or copied.
 
-Reviews, databases, logs and keys lie in it, so it is its owner's alone. A note in it says where it lies. Where that is
-not where it is, it was moved or copied: what names processes and places of the old one is dropped, and addresses that
-were recorded there are read as the same places here, so that a copy never touches what it was copied from.
+It has reviews, databases, logs and keys, so only its owner can read it. A file in it records its path. If that differs
+from the actual path, the folder was moved or copied: records of processes are deleted, and recorded paths are
+translated to the new place, so that a copy never touches the original.
 """
 
 import os
+import shutil
 import stat
 import tempfile
 from contextlib import suppress
@@ -17,34 +18,35 @@ from infra.state import PRIVATE_FOLDER, read_json, write_json
 
 NOTE = "home.json"
 USER = "penchant"
-"""Who asks the local Airflow and MLflow, with the password of the home folder."""
+"""User of the local Airflow and MLflow; the password is in the home folder."""
 LOGIN_NAME = "MLFLOW_TRACKING_USERNAME"
 OF_ANOTHER_PLACE = ("services.json", "spark_drivers")
-"""What names processes, and is made again."""
+"""Records of processes; they are written again."""
 
 
 def settle(home: Path) -> None:
-    """Make `home` private, and its own where it was moved or copied.
+    """Make `home` private, and record its path if it is new, moved or copied.
 
     Raises:
-        SettingError: it belongs to somebody else.
-        DamagedFile: its note cannot be read.
+        SettingError: it belongs to another user.
+        DamagedFile: its record of paths cannot be read.
     """
     home.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     close(home)
     here = str(home.resolve())
-    names = list(dict.fromkeys([os.path.abspath(home), here]))  # by a link, addresses are recorded with its name
+    names = list(dict.fromkeys([os.path.abspath(home), here]))  # paths may have been recorded through a link
     places = _places(home)
     if places[-len(names) :] == names:
         return
     if places and places[-1] != here:
         for name in OF_ANOTHER_PLACE:
-            _drop(home / name)
+            path = home / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     write_json(home / NOTE, {"places": [*(place for place in places if place not in names), *names]})
 
 
 def keep_private(home: Path) -> None:
-    """Make `home` its owner's alone, whichever command comes first; a volume that others may write to is shared."""
+    """Make `home` private, unless it is a shared volume that others may write to."""
     with suppress(OSError):
         home.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         found = home.stat()
@@ -53,10 +55,10 @@ def keep_private(home: Path) -> None:
 
 
 def close(folder: Path) -> None:
-    """Take a folder's permissions from all but its owner.
+    """Remove everybody else's permissions for a folder.
 
     Raises:
-        SettingError: it belongs to somebody else.
+        SettingError: it belongs to another user.
     """
     found = folder.stat()
     if found.st_uid != os.getuid():
@@ -71,9 +73,9 @@ def password_file(home: Path) -> Path:
 
 
 def registry_login(home: Path, tracking_uri: str) -> dict[str, str]:
-    """Variables with which MLflow's client asks the local server of `home`; none for another server.
+    """Variables that log MLflow's client in to the local server of `home`.
 
-    Who has the variables of somebody else set keeps them.
+    Empty for another server, or if the environment has another login.
     """
     if not tracking_uri.startswith(("http://127.0.0.1:", "http://localhost:")):
         return {}
@@ -86,15 +88,15 @@ def registry_login(home: Path, tracking_uri: str) -> dict[str, str]:
 
 
 def _places(home: Path) -> list[str]:
-    """Where the home has been, the newest last.
+    """Paths that the home has had, the newest last.
 
     Raises:
-        DamagedFile: nobody else knows it.
+        DamagedFile: the record cannot be read.
     """
     try:
         return read_json(
             home / NOTE,
-            "put a copy back, or remove it if the home was never moved or copied; else addresses of the old place stay",
+            "restore it from a copy, or delete it if the home was never moved or copied; else recorded paths stay old",
             _paths,
         )
     except FileNotFoundError:
@@ -104,29 +106,20 @@ def _places(home: Path) -> list[str]:
 def _paths(raw: Any) -> list[str]:
     places = raw["places"]
     if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
-        raise TypeError("places is no list of paths")
+        raise TypeError("places is not a list of paths")
     return places
 
 
-def _drop(path: Path) -> None:
-    if path.is_dir():
-        for inner in path.iterdir():
-            _drop(inner)
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)
-
-
 def here(address: str, home: str) -> str:
-    """A recorded path or address in a place where `home` was before, as the one in `home`; any other as it is.
+    """Translate a recorded path below a former path of `home`; other addresses are returned unchanged.
 
     Raises:
-        DamagedFile: the note of those places cannot be read.
+        DamagedFile: the record of paths cannot be read.
     """
     root = home.rstrip("/")
     if not address.startswith("/") or _is_in(address, root):
         return address
-    # One place may lie in another.
+    # The longest first, because one place may be below another.
     for place in sorted(_places(Path(root)), key=len, reverse=True):
         if place and _is_in(address, place):
             return root + address[len(place) :]
@@ -138,9 +131,9 @@ def _is_in(address: str, place: str) -> bool:
 
 
 def socket_folder(home: Path) -> Path:
-    """A folder with a short path for the sockets of this home: its owner's alone, under a name that nobody can guess.
+    """A private folder with a short, random path for the sockets of this home.
 
-    It is made again where the system has removed it, or the home was moved.
+    It is created again if the system has removed it or the home was moved.
     """
     note, place = home / "sockets.json", str(home.resolve())
     try:

@@ -1,7 +1,7 @@
-"""Bring the Delta JARs once: ``python -m infra.jars``. Every later start of Spark needs no network.
+"""Downloads the Delta JARs once: ``python -m infra.jars``. Later starts of Spark need no network.
 
-The delta-spark wheel holds Python only; its JARs come from a Maven repository through Spark's own resolver. The
-pinned list ``spark-jars.txt`` names the JARs that Spark does not ship itself, with their SHA-256.
+The delta-spark wheel has no JARs; Spark's resolver fetches them from a Maven repository. ``spark-jars.txt`` lists those
+that Spark does not ship, with their SHA-256.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from infra.errors import SettingError, UserError
 from infra.settings import load_settings
 from infra.spark_conf import require_java, spark_home
 
-# The newest release for Spark 4.2 whose JARs can be resolved; constraints.txt pins the wheel of the same version.
+# The newest release for Spark 4.2 with resolvable JARs; constraints.txt pins the wheel of the same version.
 PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
 PINNED = Path(__file__).parent / "spark-jars.txt"
 _TIMEOUT_S = 600
@@ -31,25 +31,25 @@ def read_pins(path: Path = PINNED) -> dict[str, str]:
 
 
 def problems(folder: Path, pins: Mapping[str, str]) -> list[str]:
-    """What is wrong with the JARs in `folder`, one short phrase each; empty when all is as pinned."""
+    """What is wrong with the JARs in `folder`, a phrase each; empty if all are as pinned."""
     found = {path.name for path in folder.glob("*.jar")}
     wrong = [f"{name} is missing" for name in sorted(pins.keys() - found)]
     wrong += [f"{name} is not in the pinned list" for name in sorted(found - pins.keys())]
     for name in sorted(found & pins.keys()):
         with (folder / name).open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != pins[name]:
-                wrong.append(f"{name} has another checksum than the pinned one")
+                wrong.append(f"{name} has a different checksum")
     return wrong
 
 
 def resolve(package: str, ivy: Path) -> list[Path]:
-    """Let Spark's resolver bring `package` and its dependencies into the Ivy folder `ivy`.
+    """Fetch `package` and its dependencies into the Ivy folder `ivy` with Spark's resolver.
 
     Returns:
         The JAR files, named ``<group>_<artifact>-<version>.jar``.
 
     Raises:
-        SettingError: the resolver failed, usually for want of a network; its own last words are quoted.
+        SettingError: the resolver failed, usually for lack of a network; its error is quoted.
     """
     ivy.mkdir(parents=True, exist_ok=True)
     script = ivy / "nothing.py"
@@ -66,21 +66,21 @@ def resolve(package: str, ivy: Path) -> list[Path]:
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
         said = next((line for line in lines if "unresolved dependency" in line or "Exception" in line), lines[-1])
         raise SettingError(
-            f"could not resolve {package}: {said}. Is a Maven repository within reach of this machine? "
-            "Behind a mirror, list it in an Ivy settings file and name that file by spark.jars.ivySettings in "
-            "spark-defaults.conf; or copy the JARs of infra/spark-jars.txt into the JAR folder by hand."
+            f"could not resolve {package}: {said}. Can this machine reach a Maven repository? "
+            "For a mirror, write an Ivy settings file and set spark.jars.ivySettings to it in spark-defaults.conf; or "
+            "copy the JARs of infra/spark-jars.txt into the JAR folder by hand."
         )
     return sorted((ivy / "jars").glob("*.jar"))
 
 
 def install(folder: Path, pins: Mapping[str, str], package: str = PACKAGE) -> bool:
-    """Make `folder` hold exactly the pinned JARs.
+    """Bring exactly the pinned JARs into `folder`.
 
     Returns:
-        False when they were there already, True when they were brought.
+        False if they were there already, True if they were downloaded.
 
     Raises:
-        SettingError: they could not be resolved, or what came is not what is pinned (`folder` stays as it was).
+        SettingError: they cannot be resolved, or differ from the pinned ones; `folder` is unchanged.
     """
     if not problems(folder, pins):
         return False
@@ -93,7 +93,7 @@ def install(folder: Path, pins: Mapping[str, str], package: str = PACKAGE) -> bo
             if jar.name in pins:
                 jar.rename(fresh / jar.name)
         if wrong := problems(fresh, pins):
-            raise SettingError(f"{package} came, but not as pinned in {PINNED.name}: {'; '.join(wrong)}")
+            raise SettingError(f"{package} is not as pinned in {PINNED.name}: {'; '.join(wrong)}")
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     return True
@@ -104,11 +104,11 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
         folder = load_settings().spark.jars_dir
-        brought = install(folder, read_pins())
+        downloaded = install(folder, read_pins())
     except UserError as error:
         print(f"infra.jars: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    print(f"Delta JARs {'brought to' if brought else 'already in'} {folder}")
+    print(f"Delta JARs {'downloaded to' if downloaded else 'already in'} {folder}")
 
 
 if __name__ == "__main__":

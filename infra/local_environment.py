@@ -1,11 +1,13 @@
-"""The environment that every local service and job runs in: one place, so that all of them agree."""
+"""The environment variables of local services and jobs."""
 
 import base64
 import json
 import os
 import re
 import secrets
+import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ PATIENCE = {
     "NODE_STATS_UPDATE_INTERVAL_SECONDS": "60",
     "REPORTER_UPDATE_INTERVAL_MS": "30000",
     "SCAN_EVENT_DIR_INTERVAL_SECONDS": "30",
-    # From this many log files on, and after each run there are more, they are listed each so many seconds, not always.
+    # With more log files than this, which every run exceeds, they are listed at the interval below, not always.
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",
     "LOG_NAME_UPDATE_INTERVAL_S": "5",
     "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "5",
@@ -48,10 +50,9 @@ PATIENCE = {
     "RAY_raylet_check_gc_period_milliseconds": "1000",
     "RAY_raylet_report_resources_period_milliseconds": "1000",
 }
-"""How seldom the services look for what seldom happens: with their own intervals they take a fifth of a core, or half
-of a slow one, while nothing runs. A DAG file that changes is still seen within half a minute; one that only imports
-what changed, or could not be loaded, is parsed again after ten minutes. What stands between tasks (the scheduler's own
-loop) is left alone. Measured by `tests/bench/bench_idle.py`."""
+"""Polling intervals of the services. With the defaults they use a fifth of a core while idle. A changed DAG file is
+still found within half a minute; one that only imports changed code, or failed to load, is parsed again after ten
+minutes. The scheduler's loop, which delays tasks, keeps its default. Measured by `tests/bench/bench_idle.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,17 +68,19 @@ class Ports:
 
     @classmethod
     def from_environment(cls) -> "Ports":
-        """Ports from ``AIRFLOW_PORT``, ``MLFLOW_PORT`` and so on, a variable for each.
+        """Ports from the variables ``AIRFLOW_PORT``, ``MLFLOW_PORT`` and so on.
 
         Raises:
-            SettingError: a variable is no port number.
+            SettingError: a variable is not a port number.
         """
         given: dict[str, int] = {}
         for field in fields(cls):
             text = os.environ.get(f"{field.name.upper()}_PORT")
             if text:
                 if not text.isdigit() or not 0 < int(text) < 65536:
-                    raise SettingError(f"{field.name.upper()}_PORT={text!r} is no port; use a number from 1 to 65535")
+                    raise SettingError(
+                        f"{field.name.upper()}_PORT={text!r} is not a port; use a number from 1 to 65535"
+                    )
                 given[field.name] = int(text)
         return cls(**given)
 
@@ -87,17 +90,17 @@ class Ports:
 
 
 def foreign_llm() -> str | None:
-    """Address of a language model that somebody else serves, when the environment names one."""
+    """Address of an external language model, if the environment names one."""
     return os.environ.get("PENCHANT_LLM__BASE_URL")
 
 
 HOSTS = ("127.0.0.1", "localhost")
-"""By which names the local services may be asked; the variable ``ALLOWED_HOSTS`` has more, with commas between. A page
-that has pointed a name of its own at this machine (DNS rebinding) asks by that name, and is refused."""
+"""Host names that local services answer to; the variable ``ALLOWED_HOSTS`` adds more, comma-separated. Requests by
+other names, as in DNS rebinding, are refused."""
 
 
 def allowed_hosts() -> list[str]:
-    """Names by which the local services may be asked."""
+    """Host names that local services answer to."""
     more = os.environ.get("ALLOWED_HOSTS", "").split(",")
     return list(dict.fromkeys([*HOSTS, *(host.strip() for host in more if host.strip())]))
 
@@ -132,7 +135,7 @@ def _ray_token(home: Path) -> Path:
 
 
 def _webhook_key(home: Path) -> str:
-    """Key with which MLflow keeps the secrets of webhooks; it makes a new one at every start where it is given none."""
+    """Key that encrypts MLflow's secrets of webhooks; without one, MLflow makes a new key at every start."""
     return kept_secret(
         home / "mlflow_webhook_key",
         lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
@@ -141,7 +144,7 @@ def _webhook_key(home: Path) -> str:
 
 
 def lineage_environment(lineage: LineageSettings, home: Path) -> dict[str, str]:
-    """Settings of Airflow's OpenLineage provider; none where no events are wanted, so that the provider stays off."""
+    """Settings of Airflow's OpenLineage provider; empty, which turns it off, if no events are wanted."""
     if lineage.transport == "none":
         return {}
     if lineage.transport == "file":
@@ -158,15 +161,25 @@ def lineage_environment(lineage: LineageSettings, home: Path) -> dict[str, str]:
     }
 
 
+def run_module(module: str, *arguments: str, environment: Mapping[str, str]) -> None:
+    """Run a Python module in the repository.
+
+    Raises:
+        SettingError: its exit status is not 0.
+    """
+    done = subprocess.run([sys.executable, "-m", module, *arguments], env=environment, cwd=REPOSITORY, check=False)
+    if done.returncode:
+        raise SettingError(f"{module} ended with status {done.returncode}; its message is above")
+
+
 def local_environment(home: Path, ports: Ports) -> dict[str, str]:
     """Environment variables for local services and jobs.
 
-    Waiting threads sleep instead of spinning (``OMP_WAIT_POLICY``): on two cores a spinning thread makes its
-    neighbour several times slower. A process computes with half of the cores (``OMP_NUM_THREADS``, unless it is set):
-    with a thread on each, every small operation waits for the one that a neighbour has displaced. Some of Ray's ports
-    listen on every interface whatever address the head is given, so its token authentication is on, with a token of
-    this home folder. Airflow and MLflow ask for a password of it. Airflow's own file keeps paths from its first start,
-    so that all of them are given here: a home that is moved or copied stays with itself.
+    Waiting threads sleep instead of spinning (``OMP_WAIT_POLICY``), because on two cores a spinning thread slows the
+    others down several times. A process uses half of the cores (``OMP_NUM_THREADS``, unless set): with a thread on each
+    core, small operations wait for threads that another process has displaced. Some ports of Ray listen on every
+    interface, so its token authentication is on. Airflow's configuration file keeps the paths of its first start, so
+    all paths are set here, for homes that are moved or copied.
     """
     hosts = allowed_hosts()
     airflow_url = f"http://127.0.0.1:{ports.airflow}"

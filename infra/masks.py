@@ -1,13 +1,12 @@
-"""Keys and passwords are taken out of every text that leaves a process.
+"""Masks keys and passwords in every text that leaves a process.
 
-Whoever reads the settings (`infra.settings.load_settings`) has what is secret in them, and in the environment, hidden
-from then on: in what is printed, tracebacks included, in log records, in what passes between stages, in alerts. An
-endpoint that repeats a key in its answer, or a library that prints an address with a password in it, tells nobody.
+`infra.settings.load_settings` registers the secrets of the settings and of the environment. From then on they are
+masked in printed text and tracebacks, log records, reports between stages, and alerts, also where an endpoint repeats a
+key in its answer or a library prints an address with a password.
 """
 
 import json
 import logging
-import os
 import re
 import sys
 import traceback
@@ -17,38 +16,38 @@ from urllib.parse import quote, unquote
 
 MASK = "***"
 SHORTEST = 8
-"""Shorter values are no keys; they would be found in words."""
+"""Shorter values are not masked everywhere, because they occur in words."""
 NAMES = re.compile(
     r"(?i)passw|passphrase|secret|token(?!iz)|credential|(?<![a-z])sas(?![a-z])|authorization|connection[._-]?string|"
     r"(api|access|account|private|signing|encryption)[._-]?key|(?<=[._-])(pwd|pass)$|(?<![a-z])auth$|cookies?$|"
     r"(?<!public)(?<!partition)(?<!primary)(?<!foreign)(?<!sort)(?<!cache)(?<!index)[._-]keys?$"
 )
-"""What settings, properties and variables with a secret are called."""
+"""Names of settings, properties and variables with secret values."""
 PLACES = re.compile(r"(?i)(path|file|url|uri|endpoint|provider|mode|class|impl|type)$")
-"""How such names end where the value is no secret but says where or what it is."""
+"""Ends of such names whose values are not secret: they locate or describe the secret."""
 _PASSWORDS = re.compile(r"(?i)passw|passphrase|(?<=[._-])(pwd|pass)$")
-"""Names whose values are secret though they are short."""
+"""Names whose values are secret even if short."""
 _COUNTED = re.compile(r"(?i)tokens$")
 _KEYS = re.compile(r"(?=\D*\d)(?=[^a-zA-Z]*[a-zA-Z])[\w.+/=:,-]+")
-"""What keys look like, beside counts of tokens and tokens that end a text."""
+"""Distinguishes keys from counts of tokens and from stop tokens."""
 _LOCATION = re.compile(r"~?(/[a-z0-9._-]+){2,}/?|~?/\S*\.[a-z]{2,5}|https?://\S+")
 _USERINFO = re.compile(
     r"(\b[a-z][a-z0-9+.-]{0,20}://)(?:[^\s/'\"<>]{1,400}|[^\s/@:'\"<>\[]{0,100}:(?!\d+/)[^\s@'\"<>]{1,400})@",
     re.IGNORECASE,
 )
-"""The name and password of an address; the password may have an @ or a slash in it."""
+"""User and password in an address; the password may contain @ and slashes."""
 _QUERY = re.compile(
     r"([?&;](?:[\w.%-]{0,40}(?:password|passwd|secret|token|api[._-]?key|access[._-]?key|account[._-]?key|credential|"
     r"signature)|key|sig|pwd|auth)=)([^&#;\s'\"<>]+)",
     re.IGNORECASE,
 )
-"""A key in the query of an address, or in a connection string."""
+"""A key in the query of an address or in a connection string."""
 _hidden: dict[str, None] = {}
 _short: dict[str, re.Pattern[str]] = {}
 
 
 def hide(values: Iterable[str]) -> None:
-    """Have `masked` leave these values out, in whatever way they are usually written, and guard what is printed."""
+    """Mask these values from now on, also in their URL-, JSON- and repr-escaped forms."""
     for value in values:
         for line in value.splitlines():
             if len(line.strip()) >= SHORTEST:
@@ -57,7 +56,7 @@ def hide(values: Iterable[str]) -> None:
                 forms = (plain, quote(plain, safe=""), in_json, json.dumps(in_json)[1:-1], repr(plain)[1:-1])
                 _hidden.update(dict.fromkeys(forms))
     if _hidden:
-        # The longest first: one may be part of another.
+        # The longest first, because one may be part of another.
         ordered = sorted(_hidden, key=len, reverse=True)
         _hidden.clear()
         _hidden.update(dict.fromkeys(ordered))
@@ -65,9 +64,9 @@ def hide(values: Iterable[str]) -> None:
 
 
 def hide_short(passwords: Iterable[str]) -> None:
-    """Have `masked` leave out passwords that are too short for `hide`.
+    """Mask passwords too short for `hide`, as whole words.
 
-    As whole words; what is a word or a number by itself is left out only behind the name of a password.
+    Plain words and numbers are masked only where they follow the name of a password.
     """
     for value in passwords:
         if value:
@@ -79,12 +78,12 @@ def hide_short(passwords: Iterable[str]) -> None:
 
 
 def hidden() -> tuple[str, ...]:
-    """What is left out now, for systems that mask by themselves."""
+    """The values masked now, for systems with their own masking."""
     return tuple(_hidden)
 
 
 def masked(text: str) -> str:
-    """`text` without what is hidden, and without the names and passwords of addresses."""
+    """`text` with hidden values masked, and users, passwords and keys in addresses."""
     text = without_hidden(text)
     if "://" not in text:
         return text
@@ -92,7 +91,7 @@ def masked(text: str) -> str:
 
 
 def without_hidden(text: str) -> str:
-    """`text` without what is hidden: for what is somebody's own words, in which an address may stand."""
+    """`text` with hidden values masked; for texts of users, in which addresses stay."""
     for value in _hidden:
         if value in text:
             text = text.replace(value, MASK)
@@ -103,7 +102,7 @@ def without_hidden(text: str) -> str:
 
 
 def without_secrets(content: Mapping[str, Any]) -> dict[str, Any]:
-    """`content` with a mask for each value whose name says that it is secret, at any depth."""
+    """`content` with the values of secret names masked, at any depth."""
     return {name: _without_secrets(str(name), value) for name, value in content.items()}
 
 
@@ -116,7 +115,7 @@ def _without_secrets(name: str, value: Any) -> Any:
 
 
 def secrets_in(content: Mapping[str, Any]) -> Iterator[str]:
-    """Values whose name says that they are secret, at any depth, and passwords and keys in addresses."""
+    """Values of secret names, at any depth, and passwords and keys in addresses."""
     for name, value in _texts(content):
         if _is_secret(name, value):
             yield value
@@ -127,14 +126,14 @@ def secrets_in(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def short_passwords_in(content: Mapping[str, Any]) -> Iterator[str]:
-    """Passwords that `hide` takes for words."""
+    """Passwords that are too short for `hide`."""
     for name, value in _texts(content):
         if len(value.strip()) < SHORTEST and _PASSWORDS.search(name) and _is_secret(name, value):
             yield value.strip()
 
 
 def _texts(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each text in it, at any depth, with its name; a list's values have the name of the list."""
+    """Every text with its name, at any depth; values of a list have the list's name."""
     for name, value in content.items():
         for one in value if isinstance(value, list | tuple) else [value]:
             if isinstance(one, Mapping):
@@ -146,7 +145,7 @@ def _texts(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def passwords_of(address: str) -> Iterator[str]:
-    """The password in an address, as it is written there and as it is sent."""
+    """Passwords in an address, as written and decoded."""
     for found in _USERINFO.finditer(address):
         password = found[0][len(found[1]) : -1].partition(":")[2]
         if password:
@@ -155,7 +154,7 @@ def passwords_of(address: str) -> Iterator[str]:
 
 
 def keys_of(address: str) -> Iterator[str]:
-    """Keys in the query of an address, or in a connection string, as they are written there and as they are sent."""
+    """Keys in the query of an address or in a connection string, as written and decoded."""
     for found in _QUERY.finditer(address):
         yield found[2]
         yield unquote(found[2])
@@ -170,18 +169,18 @@ def _is_secret(name: str, value: Any) -> bool:
 
 
 class _Masked:
-    """A text stream that leaves out what is hidden; everything else is the stream's own."""
+    """A text stream that masks what is written."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write the text without what is hidden."""
+        """Write the masked text."""
         self._stream.write(masked(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write them without what is hidden."""
+        """Write the masked lines."""
         for line in lines:
             self.write(line)
 
@@ -190,7 +189,7 @@ class _Masked:
 
 
 def _guard() -> None:
-    """Let nothing hidden out by print, traceback or log record; once for each stream, whoever has put it there."""
+    """Mask standard output, standard error and log records; called again for streams replaced since."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, _Masked):
@@ -202,19 +201,14 @@ def _guard() -> None:
     def masking(*arguments: Any, **named: Any) -> logging.LogRecord:
         record = make(*arguments, **named)
         try:
-            said = record.getMessage()
-        except Exception:  # whoever handles the record tells of the wrong call
+            message = record.getMessage()
+        except Exception:  # the handler reports the wrong call
             return record
-        if (told := masked(said)) != said:
-            record.msg, record.args = told, None
+        if (text := masked(message)) != message:
+            record.msg, record.args = text, None
         if record.exc_info and record.exc_info[0] is not None:
             record.exc_text = masked("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
         return record
 
     masking.masks = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(masking)
-
-
-def secrets_of_environment() -> Iterator[str]:
-    """What variables of this process hold that are called secrets."""
-    return secrets_in(os.environ)

@@ -1,4 +1,4 @@
-"""The local MLflow: who may ask it, and whether its database is still there."""
+"""Access to the local MLflow server, and a check that its database still exists."""
 
 import secrets
 import sqlite3
@@ -11,11 +11,11 @@ from infra.local_environment import password
 from infra.state import write_text
 
 _LOGINS_KEPT_S = 24 * 3600
-"""A password is compared once in that time; comparing takes a tenth of a second on purpose."""
+"""Lifetime of a checked password; checking takes a tenth of a second by design."""
 
 
 def mlflow_access(home: Path) -> dict[str, str]:
-    """Environment of a server that knows one user, the home's own; its list of users is made anew at each start."""
+    """Environment of a server with one user; its user database is created anew at each start."""
     folder = home / "mlflow"
     for name in ("users.db", "users.db-wal", "users.db-shm"):
         (folder / name).unlink(missing_ok=True)
@@ -37,10 +37,10 @@ def mlflow_access(home: Path) -> dict[str, str]:
 
 
 def require_registry(home: Path) -> None:
-    """Refuse to begin with an empty registry where there was one: MLflow makes a database that it does not find.
+    """Refuse to start with an empty registry if there was one, because MLflow creates a missing database.
 
     Raises:
-        SettingError: there are artifacts of runs, and the database of runs is gone, empty or damaged.
+        SettingError: there are artifacts of runs, but their database is missing, empty or damaged.
     """
     database, artifacts = home / "mlflow" / "mlflow.db", home / "mlflow" / "artifacts"
     if not any(path.is_file() for path in artifacts.rglob("*")):
@@ -48,11 +48,11 @@ def require_registry(home: Path) -> None:
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             (runs,) = connection.execute("SELECT count(*) FROM runs").fetchone()
-        problem = "" if runs else "has no run"
+        problem = "" if runs else "has no runs"
     except sqlite3.Error as error:
         problem = f"cannot be read ({error})"
     if problem:
         raise SettingError(
-            f"MLflow's database {database} {problem}, and {artifacts} holds files of runs: put a copy of the database "
-            f"back, or move {home / 'mlflow'} away to begin with an empty registry"
+            f"MLflow's database {database} {problem}, but {artifacts} has files of runs: restore the database from a "
+            f"copy, or move {home / 'mlflow'} away to start with an empty registry"
         )

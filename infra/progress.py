@@ -1,7 +1,6 @@
-"""Progress of long work: lines in the log as it goes on, and a small file that the terminal and the pages read.
+"""Progress of stages: log lines, and a small file that the terminal reads.
 
-Where somebody speaks (`speak_for`), each phase of a stage is logged when it begins and when it ends, with what it
-counted and how long it took, and work of many steps every quarter of a minute.
+A stage logs when a phase starts and ends, with counts and seconds, and long phases every quarter of a minute.
 """
 
 import functools
@@ -18,14 +17,14 @@ from infra.state import read_json, write_json
 
 LOGGER = logging.getLogger("penchant")
 LINE_SECONDS = 15.0
-"""Work of many steps is logged once in so many seconds."""
+"""Seconds between two lines about a long phase."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class _Printed(logging.Handler):
-    """Prints to what is standard output at the moment: a Spark driver exchanges it for each stage."""
+    """Prints to the current standard output, which a Spark driver replaces for each stage."""
 
     stage = ""
 
@@ -40,7 +39,7 @@ _printed = _Printed()
 
 
 def speak_for(stage: str) -> None:
-    """Print what this process logs as progress from now on, each line with the name of `stage`."""
+    """Print log lines of this process from now on, prefixed with `stage`."""
     _printed.stage = stage
     LOGGER.addHandler(_printed)
     LOGGER.setLevel(logging.INFO)
@@ -48,7 +47,7 @@ def speak_for(stage: str) -> None:
 
 @contextmanager
 def speaking_for(stage: str) -> Iterator[None]:
-    """`speak_for` inside this context only: the process may run other work afterwards."""
+    """`speak_for` within this context, for processes that run other work afterwards."""
     speak_for(stage)
     try:
         yield
@@ -58,13 +57,13 @@ def speaking_for(stage: str) -> Iterator[None]:
 
 @contextmanager
 def phase(what: str) -> Iterator[dict[str, int | float]]:
-    """Log that a phase begins, and how it ended.
+    """Log the start and the end of a phase.
 
     Args:
         what: a few words, such as ``gate of reviews``.
 
     Yields:
-        Counts by name, empty: what the block enters is logged at the end, ``gate of reviews: 3,502 rows, 4.1 s``.
+        An empty dict for counts by name, logged at the end: ``gate of reviews: 3,502 rows, 4.1 s``.
     """
     LOGGER.info("%s ...", what)
     counts: dict[str, int | float] = {}
@@ -84,7 +83,7 @@ def phased(
     """Make each call of a function a `phase`.
 
     Args:
-        counted: takes the counts from the function's result.
+        counted: returns the counts from the function's result.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -101,10 +100,7 @@ def phased(
 
 
 class Progress:
-    """Progress of one stage: `update` as often as you like.
-
-    The file changes at most twice a second, and a line is logged every `LINE_SECONDS`.
-    """
+    """Progress of one stage: writes its file at most twice a second, and logs a line every `LINE_SECONDS`."""
 
     def __init__(self, home: str, stage: str) -> None:
         self._path = Path(home) / "progress" / f"{stage}.json"
@@ -112,7 +108,7 @@ class Progress:
         self._logged = time.time()
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Say that `done` of `total` units are finished; `note` is a few words, e.g. ``loss 2.31``."""
+        """Report that `done` of `total` units are finished; `note` is a few words, e.g. ``loss 2.31``."""
         now = time.time()
         if done < total and now - self._written < 0.5:
             return
@@ -124,7 +120,7 @@ class Progress:
 
 
 def read_progress(home: str, stage: str, since: float) -> tuple[int, int, str] | None:
-    """`(done, total, note)` of a stage, or None when nothing was written after the time `since`."""
+    """`(done, total, note)` of a stage, or None if nothing was written since the time `since`."""
     path = Path(home) / "progress" / f"{stage}.json"
     try:
         at, found = read_json(path, "", lambda raw: (raw["at"], (raw["done"], raw["total"], raw["note"])))

@@ -1,7 +1,7 @@
-"""Local services of the `local` profile: start what is not running, wait until healthy, stop exactly what was started.
+"""Services of the `local` profile: start those that are not running, wait until they are healthy, stop them.
 
-Each service runs in a session of its own, so that its whole process group can be ended; its process id and start
-time are kept in ``<home>/services.json``, so that a recycled id is never mistaken for ours.
+Each service runs in its own session, so its whole process group can be stopped. ``<home>/services.json`` records
+process ids with start times, which tells a reused id from ours.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from infra.state import new_log, read_json, write_json
 START_LIMIT_S = 240
 STOP_LIMIT_S = 25
 _NAME = "PENCHANT_SERVICE"
-"""Variable with the name of a service, in its environment."""
+"""Variable in a service's environment with its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +40,11 @@ class Service:
     """One local service.
 
     Args:
-        health: address that answers 200 once the service can be used.
-        page: address for people, or None.
-        environment: makes what the service needs at its start, and gives variables beside `local_environment`'s.
-        ends_its_children: the first process ends the others in order when told to stop; a service without it is
-            stopped by a signal to its whole process group.
+        health: URL that responds with 200 once the service is ready.
+        page: URL of its user interface, if it has one.
+        environment: prepares the start and returns variables in addition to `local_environment`'s.
+        ends_its_children: its first process stops the others in order; otherwise the whole process group gets the
+            signal.
     """
 
     name: str
@@ -57,10 +57,7 @@ class Service:
 
 
 def local_services(home: Path, ports: Ports) -> list[Service]:
-    """The services of the local profile, in the order of their start-up time, slowest first.
-
-    The language model is left out when the environment names an endpoint.
-    """
+    """The services of the local profile, slowest first; no language model if the environment names an endpoint."""
     binaries = Path(sys.executable).parent
     airflow, mlflow = f"http://127.0.0.1:{ports.airflow}", f"http://127.0.0.1:{ports.mlflow}"
     dashboard, llm = f"http://127.0.0.1:{ports.ray_dashboard}", f"http://127.0.0.1:{ports.llm}"
@@ -79,10 +76,10 @@ def local_services(home: Path, ports: Ports) -> list[Service]:
                 *(str(binaries / "ray"), "start", "--head", "--block", "--disable-usage-stats"),
                 *("--node-ip-address=127.0.0.1", f"--port={ports.ray_gcs}"),
                 *("--dashboard-host=127.0.0.1", f"--dashboard-port={ports.ray_dashboard}"),
-                # Logical slots: a trainer with two of them and its data actors fit beside each other on two cores.
+                # Logical slots: a trainer with two of them and its data actors fit on two cores.
                 *(f"--num-cpus={max(4, os.cpu_count() or 1)}", f"--ray-client-server-port={ports.ray_gcs + 1}"),
                 *("--dashboard-agent-listen-port=0", "--metrics-export-port=0"),
-                # By default all clusters of a machine give their workers ports from one range.
+                # By default all clusters of a machine share one range of worker ports.
                 *("--min-worker-port=0", "--max-worker-port=0"),
                 *("--object-store-memory=500000000", f"--temp-dir={socket_folder(home)}/ray"),
             ],
@@ -131,7 +128,7 @@ class Supervisor:
         self._state_path = home / "services.json"
 
     def running(self) -> dict[str, int]:
-        """Process ids of our services that are alive, by name; those that a copied file names are another home's."""
+        """Process ids of the running services of this home, by name."""
         return {
             name: entry["pid"]
             for name, entry in self._state().items()
@@ -142,8 +139,7 @@ class Supervisor:
         """Start the services that are not running and wait until all are healthy.
 
         Raises:
-            SettingError: a port is busy, or a service ended or stayed unhealthy; the message names its log. Or the
-                registry's database is gone and its artifacts are not.
+            SettingError: a port is busy, a service ended or stayed unhealthy, or the registry's database is lost.
         """
         settle(self.home)
         alive = self.running()
@@ -171,7 +167,7 @@ class Supervisor:
             time.sleep(0.5)
 
     def down(self, say: Callable[[str], None] = print) -> None:
-        """Stop the services that `up` started, and nothing else."""
+        """Stop the services that `up` started, and waiting Spark drivers of this home."""
         alive = self.running() | self._spark_drivers()
         orderly = {service.name for service in self._services if service.ends_its_children}
         for name, pid in alive.items():
@@ -190,14 +186,14 @@ class Supervisor:
         shutil.rmtree(self.home / "spark_drivers", ignore_errors=True)
 
     def _spark_drivers(self) -> dict[str, int]:
-        """Process ids of Spark drivers of this home that wait for another stage; see `infra.spark_driver`."""
+        """Process ids of Spark drivers of this home, see `infra.spark_driver`."""
         notes = (self.home / "spark_drivers").glob("*")
         there = [int(note.name) for note in notes if note.name.isdigit() and _start_time(int(note.name)) >= 0]
         pids = [pid for pid in there if _is_driver(pid) and _is_of(pid, self.home)]
         return {f"Spark driver {pid}": pid for pid in pids}
 
     def _state(self) -> dict[str, dict[str, int]]:
-        """Process ids and start times by name; a file that is gone or damaged is made again from the processes."""
+        """Process ids and start times by name; a missing or damaged file is rebuilt from the processes."""
         try:
             return read_json(
                 self._state_path,
@@ -241,7 +237,7 @@ class Supervisor:
 
 
 def _environment(pid: int) -> dict[str, str]:
-    """Variables that a process was started with; none where it is gone or somebody else's."""
+    """Environment of a process; empty if it has ended or belongs to another user."""
     try:
         entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -250,31 +246,40 @@ def _environment(pid: int) -> dict[str, str]:
 
 
 def _is_of(pid: int, home: Path) -> bool:
-    """Whether a process works for this home folder."""
+    """Whether a process belongs to this home folder."""
     named = _environment(pid).get("PENCHANT_HOME")
     return named is not None and Path(named).resolve() == home.resolve()
 
 
+def _processes() -> list[int]:
+    return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+
+
 def _leaders() -> Iterator[int]:
-    """First processes of the sessions there are."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with suppress(OSError):
-                if os.getsid(int(folder.name)) == int(folder.name):
-                    yield int(folder.name)
+    """First processes of sessions."""
+    for pid in _processes():
+        with suppress(OSError):
+            if os.getsid(pid) == pid:
+                yield pid
 
 
-def _start_time(pid: int) -> int:
-    """Start time of a live process in clock ticks since boot, -1 when there is none (or it is a zombie)."""
+def _status(pid: int) -> list[str]:
+    """The fields of ``/proc/<pid>/stat`` from the third on; empty if there is no such process or it is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
-        return -1
-    return -1 if fields[0] == "Z" else int(fields[19])
+        return []
+    return [] if fields[0] == "Z" else fields
+
+
+def _start_time(pid: int) -> int:
+    """Start time of a live process in clock ticks since boot, else -1."""
+    status = _status(pid)
+    return int(status[19]) if status else -1
 
 
 def _is_driver(pid: int) -> bool:
-    """Whether a process is a Spark driver of ours, and not another one that has got its id since."""
+    """Whether a process is a Spark driver, not another process that got its id."""
     try:
         return b"pipelines/launch/driver.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -282,37 +287,26 @@ def _is_driver(pid: int) -> bool:
 
 
 def _signal_group(pid: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(pid, number)
-    except ProcessLookupError:
-        return
 
 
 def group_members(group: int) -> set[int]:
-    """Process ids of a process group, zombies left out."""
-    members = set()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            if int(fields[2]) == group and fields[0] != "Z":
-                members.add(int(folder.name))
-    return members
+    """Process ids of a process group, without zombies."""
+    return {pid for pid in _processes() if (status := _status(pid)) and int(status[2]) == group}
 
 
 def _answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=3) as response:
             body = response.read()
-            # Airflow answers 200 while its scheduler is still starting.
+            # Airflow responds with 200 while its scheduler is still starting.
             if b'"scheduler"' in body:
                 health = json.loads(body)
                 return all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor"))
             return True
     except urllib.error.HTTPError as error:
-        # Ray's dashboard wants a token; that it says so shows that it is up.
+        # Ray's dashboard demands a token, so it is up.
         return error.code == HTTPStatus.UNAUTHORIZED
     except (OSError, KeyError, json.JSONDecodeError):
         return False
@@ -321,7 +315,7 @@ def _answers(address: str) -> bool:
 def main() -> int:
     """Start, stop or list the local services."""
     parser = argparse.ArgumentParser(
-        description="Local services of Penchant: Airflow, Ray, MLflow, the language model, the page that steers."
+        description="Local services of Penchant: Airflow, Ray, MLflow, the language model, the steering page."
     )
     parser.add_argument("action", choices=("up", "down", "status"))
     action = parser.parse_args().action

@@ -1,7 +1,7 @@
-"""Set up `.venv` with everything pinned: packages, compiled bytecode, Delta's JARs, Java's class archive.
+"""Sets up `.venv` with pinned packages, compiled bytecode, the Delta JARs and Java's class archive.
 
-Run by ``make setup`` with the system's Python, so it uses the standard library only. Each step says what it does and
-how long it took. The JARs and the class archive need no bytecode, so they are made while it is compiled.
+``make setup`` runs it with the system's Python, so it uses only the standard library. The JARs and the class archive
+are made while the bytecode is compiled.
 """
 
 import argparse
@@ -21,11 +21,11 @@ PYTHON = ENVIRONMENT / "bin" / "python"
 
 
 class Failed(RuntimeError):
-    """A command of the set-up failed; its own words are above."""
+    """A command failed; its output is above."""
 
 
 def call(*words: str, quiet: bool = False) -> None:
-    """Run a command in the repository; a `quiet` one is heard only when it fails.
+    """Run a command in the repository; the output of a `quiet` one is shown only if it fails.
 
     Raises:
         Failed: its status is not 0.
@@ -33,11 +33,11 @@ def call(*words: str, quiet: bool = False) -> None:
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=quiet, text=True, check=False)
     if done.returncode:
         print((done.stdout or "") + (done.stderr or ""), end="", file=sys.stderr)
-        raise Failed(f"`{' '.join(words[:6])} ...` ended with status {done.returncode}; what it said is above")
+        raise Failed(f"`{' '.join(words[:6])} ...` ended with status {done.returncode}; its output is above")
 
 
 def step(what: str, work: Callable[[], None]) -> None:
-    """Say `what` begins, do it, say how long it took."""
+    """Do `work`, and print its start and duration."""
     print(f"  {what} ...", flush=True)
     started = time.monotonic()
     work()
@@ -45,23 +45,23 @@ def step(what: str, work: Callable[[], None]) -> None:
 
 
 def make_environment(uv: str) -> None:
-    """The virtual environment, and in it the installer of the pinned version."""
+    """Create the virtual environment with the pinned installer."""
     if not PYTHON.exists():
         call(sys.executable, "-m", "venv", str(ENVIRONMENT))
     call(str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"uv=={uv}")
 
 
 def install(extras: str) -> None:
-    """Every package of the extras at its pinned version; the installer shows its progress to a person."""
+    """Install the packages of the extras at their pinned versions; with a progress bar in a terminal."""
     quiet = () if sys.stderr.isatty() else ("--quiet",)
     uv = str(ENVIRONMENT / "bin" / "uv")
     call(uv, "pip", "install", *quiet, "--python", str(PYTHON), "-c", "constraints.txt", "-e", f".[{extras}]")
 
 
 def compile_bytecode() -> None:
-    """Compile what is installed, once: otherwise each process of each service compiles what it imports.
+    """Compile all packages once, or every process of every service compiles what it imports.
 
-    Some packages carry files of other versions of Python, which do not compile and which nobody imports.
+    Some packages have files for other versions of Python, which fail to compile and are never imported.
     """
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     packages = subprocess.run([str(PYTHON), "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
@@ -71,16 +71,16 @@ def compile_bytecode() -> None:
 
 
 def prepare_java() -> None:
-    """Delta's JARs, and the archive of the classes that stages load."""
+    """Download the Delta JARs and make the archive of the classes that stages load."""
     step("Delta's JARs from Maven", lambda: call(str(PYTHON), "-m", "infra.jars", quiet=True))
     try:
         step("Java's class archive", lambda: call(str(PYTHON), "-m", "pipelines.launch.class_archive", quiet=True))
     except Failed:
-        print("  No class archive: stages work without it, and start more slowly", file=sys.stderr)
+        print("  No class archive: stages work without it but start more slowly", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Set everything up, or say in one sentence what was in the way."""
+    """Set everything up; returns 1 after a message if a step fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--uv", required=True, help="version of the installer")
     parser.add_argument("--extras", required=True, help="extras of the project, comma-separated")
@@ -93,10 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         step("Environment and installer", lambda: make_environment(given.uv))
         step("Packages (some gigabytes the first time)", lambda: install(given.extras))
         with ThreadPoolExecutor(2) as side_by_side:
-            parts = [
-                side_by_side.submit(step, "Bytecode", compile_bytecode),
-                side_by_side.submit(prepare_java),
-            ]
+            parts = [side_by_side.submit(step, "Bytecode", compile_bytecode), side_by_side.submit(prepare_java)]
         for part in parts:
             part.result()
     except Failed as error:

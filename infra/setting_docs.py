@@ -1,7 +1,7 @@
-"""What a settings class says of itself: each setting with its default, the values it takes, and its meaning.
+"""Documentation of a settings class: default, accepted values and meaning of each setting.
 
-Names, defaults and bounds come from the fields and their types, meanings from the ``Args:`` of the docstrings of the
-class and of those that it inherits from.
+Names, defaults and bounds come from the fields, meanings from the ``Args:`` in the docstrings of the class and its
+bases.
 """
 
 import json
@@ -24,9 +24,9 @@ class SettingDoc:
     """One setting.
 
     Args:
-        default: as it is written in JSON.
-        takes: which values it takes.
-        meaning: a sentence or more; empty where the docstrings say nothing.
+        default: in JSON.
+        takes: accepted values.
+        meaning: from the docstrings, may be empty.
     """
 
     name: str
@@ -52,7 +52,7 @@ def describe(kind: type) -> list[SettingDoc]:
 
 
 def _meanings(kind: type) -> dict[str, str]:
-    """Meanings by setting; what a class says wins over what it inherits."""
+    """Meanings by setting; those of a class override those of its bases."""
     found: dict[str, str] = {}
     for one in reversed(kind.__mro__):
         block = _ARGUMENTS.search(one.__dict__.get("__doc__") or "")
@@ -73,7 +73,7 @@ def _meanings(kind: type) -> dict[str, str]:
 
 
 def _takes(field: Mapping[str, Any], named: Mapping[str, Any]) -> str:
-    """The values that a field of a JSON schema takes, in words."""
+    """The values that a field of a JSON schema accepts, in words."""
     if "$ref" in field:
         return _takes(named[field["$ref"].rpartition("/")[2]], named)
     if "anyOf" in field:
@@ -123,7 +123,7 @@ def as_text(section: str, settings: Iterable[SettingDoc], here: Mapping[str, Any
 
 
 def as_markdown(settings: Iterable[SettingDoc]) -> str:
-    """The settings as a table for a page, the same in every checkout."""
+    """The settings as a Markdown table, the same in every checkout."""
     rows = []
     for setting in settings:
         default = setting.default.replace(str(REPOSITORY), "<checkout>")

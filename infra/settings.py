@@ -1,8 +1,8 @@
-"""Addresses and sizes, from a profile file and environment variables; no code asks which profile it runs under.
+"""Settings, from defaults, a profile file and environment variables, in this order of precedence.
 
-Order, later wins: defaults here, the profile (`infra/profiles/<name>.toml`, or a path, in ``PENCHANT_PROFILE``),
-environment variables (``PENCHANT_LLM__BASE_URL=...``). Settings of a stage or recipe live under ``[stages.<section>]``
-of the profile and can be overridden per run with dotted names (``mendertok.epochs``).
+``PENCHANT_PROFILE`` is a path or the name of a file in `infra/profiles`; variables are ``PENCHANT_LLM__BASE_URL`` and
+the like. Settings of stages and recipes are in ``[stages.<section>]`` of the profile; a run can override them by dotted
+names (``mendertok.epochs``).
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ from pydantic_settings import (
 )
 
 from infra import masks
-from infra.bounds import Bounded, told
+from infra.bounds import Bounded, problems
 from infra.errors import SettingError
 from infra.home import keep_private, registry_login
 from infra.suggestions import meant
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONG_ENOUGH = 16
-"""The end of a webhook's path that is shorter is a word."""
+"""Characters from which the last part of a webhook's path counts as a key."""
 
 
 class SparkSettings(BaseModel, extra="forbid"):
@@ -42,10 +42,10 @@ class SparkSettings(BaseModel, extra="forbid"):
         master: address of the Spark master.
         driver_memory: heap of the driver such as ``4g``. ``auto``: 2 GB for small inputs, else a quarter of the
             machine's memory.
-        linger_s: seconds that a driver waits for another stage, which then starts at once and finds Java warm; it ends
-            after a failure, so that a retry starts afresh. 0: each stage has a driver of its own.
+        linger_s: seconds that a driver waits for another stage, which then starts at once in a warm JVM; after a
+            failure it ends. 0: each stage has its own driver.
         shuffle_partitions: partitions of a shuffle.
-        jars_dir: folder of Delta's JARs.
+        jars_dir: folder of the Delta JARs.
         extra_conf: further Spark properties, such as those of an object store.
     """
 
@@ -64,13 +64,13 @@ class RaySettings(BaseModel, extra="forbid"):
         dashboard_address: of the cluster that jobs are submitted to.
         workers: training processes.
         cpus_per_worker: cores of each.
-        use_gpu: a GPU for each.
+        use_gpu: give each a GPU.
         storage: path or address of checkpoints and of streamed training examples.
-        parallel: ``ddp`` gives every worker the whole model, ``fsdp`` splits weights and optimiser state over them.
-        stream_rows: more training examples than this are not held in memory but streamed from files below `storage`.
-        checkpoint_s: seconds between two checkpoints, beside those of evaluations; a killed worker loses no more.
-        job_timeout_s: a job that runs longer is stopped.
-        deferrable: tasks wait for their jobs in Airflow's triggerer and hold no worker; false where none runs.
+        parallel: ``ddp`` gives every worker the whole model, ``fsdp`` shards weights and optimiser state over them.
+        stream_rows: more training examples than this are streamed from files below `storage` instead of kept in memory.
+        checkpoint_s: seconds between checkpoints, in addition to those of evaluations.
+        job_timeout_s: seconds after which a job is stopped.
+        deferrable: tasks wait for jobs in Airflow's triggerer instead of a worker; false if there is no triggerer.
     """
 
     dashboard_address: str = "http://127.0.0.1:8265"
@@ -102,19 +102,19 @@ class LLMSettings(BaseModel, extra="forbid"):
         base_url: address of the endpoint.
         api_key: sent with each request.
         model: name of the model there.
-        scoring: how log-probabilities are had: ``grammar`` (llama.cpp's server: a continuation forced by a token
-            grammar), ``echo`` (completions with prompt echo, as vLLM has), or ``none``.
-        concurrency: requests in flight over the whole job; fewer while the endpoint throttles.
-        timeout_s: seconds that one answer may take.
-        max_attempts: how often a request is sent when the endpoint fails.
-        max_throttled: how many replies "too many requests" a request takes beside.
-        longest_wait_s: an endpoint that asks to wait longer ends the stage.
-        extra_body: fields that go with every request and win over the usual ones; null leaves a field out. Those that
-            an endpoint refuses are replaced by themselves, see `pipelines.language.dialect`.
-        price_in, price_out: price of a million tokens in and out, for estimates, budgets and reports.
-        mode: ``online``, or ``batch`` for the endpoint's batch API (cheaper, up to a day later; no scoring there).
-        batch_requests: most requests of one batch; fewer where the endpoint allows few queued tokens.
-        batch_poll_s: seconds before the first look at a batch; the wait grows twentyfold.
+        scoring: how to get log-probabilities: ``grammar`` (llama.cpp's server, a token grammar forces the
+            continuation), ``echo`` (completions that echo the prompt, as in vLLM), or ``none``.
+        concurrency: requests in flight in the whole job; fewer while the endpoint throttles.
+        timeout_s: limit of seconds for one answer.
+        max_attempts: how often to send a request if the endpoint fails.
+        max_throttled: how often to repeat a request in addition after "too many requests".
+        longest_wait_s: a stage ends if the endpoint demands a longer wait.
+        extra_body: additional fields of every request, which override the usual ones; null removes a field. Fields that
+            an endpoint refuses are replaced automatically, see `pipelines.language.dialect`.
+        price_in, price_out: price of a million input and output tokens, for estimates, budgets and reports.
+        mode: ``online``, or ``batch`` for the endpoint's batch API (cheaper, up to a day later, no scoring).
+        batch_requests: limit of requests per batch; fewer if the endpoint limits queued tokens.
+        batch_poll_s: seconds before the first poll of a batch; later intervals grow up to twentyfold.
         batch_window: time that the endpoint may take for a batch.
     """
 
@@ -137,19 +137,18 @@ class LLMSettings(BaseModel, extra="forbid"):
 
 
 class AlertSettings(BaseModel, extra="forbid"):
-    """Who is told of runs that failed or are late; nobody by default.
+    """Receivers of alerts about runs that failed or are late; none by default.
 
     Args:
-        webhook_url: gets a JSON document by POST, with a field ``text`` as chat services read it: the tasks that
-            failed, their messages, addresses of logs.
-        email_to: addresses that get the same by e-mail.
+        webhook_url: receives a JSON document by POST, with a field ``text`` as chat services expect: failed tasks,
+            their messages, URLs of logs.
+        email_to: e-mail addresses that receive the same.
         email_from: sender of the e-mails.
         smtp_host, smtp_port: the mail server.
-        smtp_security: whether the connection to it is encrypted from the start (``ssl``), after a hello (``starttls``)
-            or not.
-        smtp_user, smtp_password: login of the mail server, where it asks for one.
-        timeout_s: seconds that a delivery may take.
-        deadline_minutes: a daily run that is not finished so long after it was queued is late; 0 for never.
+        smtp_security: encryption of the connection: ``ssl`` from the start, ``starttls``, or ``none``.
+        smtp_user, smtp_password: login of the mail server, if it needs one.
+        timeout_s: limit of seconds for a delivery.
+        deadline_minutes: a daily run that takes longer, from its queueing on, is late; 0 for no deadline.
     """
 
     webhook_url: str = ""
@@ -165,7 +164,7 @@ class AlertSettings(BaseModel, extra="forbid"):
 
     @property
     def enabled(self) -> bool:
-        """Whether there is somebody to tell."""
+        """Whether there is a receiver."""
         return bool(self.webhook_url or self.email_to)
 
     @model_validator(mode="after")
@@ -174,23 +173,23 @@ class AlertSettings(BaseModel, extra="forbid"):
             raise ValueError("webhook_url must begin with http:// or https://")
         wrong = [address for address in self.email_to if address.count("@") != 1]
         if wrong:
-            raise ValueError(f"email_to has {wrong[0]!r}, which is no e-mail address")
+            raise ValueError(f"email_to has {wrong[0]!r}, which is not an e-mail address")
         if self.email_to and not self.smtp_host:
-            raise ValueError("email_to needs smtp_host, the mail server that takes the messages")
+            raise ValueError("email_to needs smtp_host, the mail server")
         if self.deadline_minutes and not self.enabled:
-            raise ValueError("deadline_minutes needs somebody to tell: set webhook_url or email_to")
+            raise ValueError("deadline_minutes needs a receiver: set webhook_url or email_to")
         return self
 
 
 class LineageSettings(BaseModel, extra="forbid"):
-    """Where OpenLineage events about tasks and their tables go; nowhere by default.
+    """Where to send OpenLineage events about tasks and their tables; nowhere by default.
 
     Args:
         transport: ``file`` appends events to a file, a line each; ``http`` sends them to a server.
         namespace: of the jobs in the events.
         path: of the file; ``<home>/lineage/events.jsonl`` when empty.
-        url, endpoint: of the server that takes events by POST.
-        api_key: sent with each.
+        url, endpoint: of the server that receives events by POST.
+        api_key: sent with each event.
     """
 
     transport: Literal["none", "file", "http"] = "none"
@@ -208,12 +207,12 @@ class LineageSettings(BaseModel, extra="forbid"):
 
 
 class Settings(BaseSettings):
-    """Everything that differs between a laptop and a cluster.
+    """The settings of a profile.
 
     Args:
-        home: folder of tables, models, logs and keys that no other setting puts elsewhere.
-        warehouse: path or address of the tables; ``<home>/warehouse`` when empty.
-        spark, ray, mlflow, llm, alerts, lineage: sections of their own.
+        home: folder of tables, models, logs and keys, unless another setting moves them.
+        warehouse: path or address of the tables; ``<home>/warehouse`` if empty.
+        spark, ray, mlflow, llm, alerts, lineage: sections.
         stages: settings of stages and recipes by section.
     """
 
@@ -234,7 +233,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _endpoint_has_one_key(self) -> "Settings":
         if any(masks.passwords_of(self.llm.base_url)):
-            raise ValueError("llm.base_url has a password in it, beside which no key can be sent: use llm.api_key")
+            raise ValueError("llm.base_url contains a password, so no key can be sent: use llm.api_key")
         return self
 
     @classmethod
@@ -250,7 +249,7 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, profile_path())
 
     def table_uri(self, dataset: str, table: str) -> str:
-        """Where a table of a data set lives."""
+        """Address of a table of a data set."""
         root = self.warehouse or f"{self.home}/warehouse"
         return f"{root}/{dataset}/{table}"
 
@@ -259,15 +258,15 @@ class Settings(BaseSettings):
         return Path(self.home) / "datasets"
 
     def report_uri(self, dataset: str, partition: str, identity: str) -> str:
-        """Where the report of a stage with that run identity lies."""
+        """Address of the report of a stage with that run identity."""
         return f"{self.home}/stages/{dataset}/{partition}/{identity}.json"
 
     def latest_report_uri(self, dataset: str, partition: str, task_id: str) -> str:
-        """Where the newest successful report of a task of the daily chain lies, for ad-hoc runs to start from."""
+        """Address of the newest report of a task of the daily chain, from which ad-hoc runs start."""
         return f"{self.home}/stages/{dataset}/{partition}/latest/{task_id}.json"
 
     def failure_uri(self, dag_id: str, run_id: str, task_id: str) -> str:
-        """Where a task of a run that failed for good leaves what it said."""
+        """Address of the record of a failed task."""
         return f"{self.home}/failures/{dag_id}/{re.sub(r'[^A-Za-z0-9_.-]', '-', run_id)}/{task_id}.json"
 
     def data_docs_dir(self, dataset: str) -> Path:
@@ -292,12 +291,12 @@ def profile_path() -> Path:
 def load_settings() -> Settings:
     """Read the profile and the environment.
 
-    What is secret in them is left out of what this process says from now on (`infra.masks`), MLflow's client knows the
-    password of the local server, and the home is its owner's alone.
+    As a side effect, their secrets are masked in all output of this process (`infra.masks`), MLflow's client gets the
+    login of the local server, and the home folder is made private.
 
     Raises:
-        SettingError: a setting is unknown, of the wrong type or out of bounds; each is named. Or a variable or the
-            profile cannot be read.
+        SettingError: a setting is unknown, of the wrong type or out of bounds, or a variable or the profile cannot be
+            read.
     """
     for name in os.environ:
         section, nested, _ = name.lower().removeprefix("penchant_").partition("__")
@@ -309,11 +308,11 @@ def load_settings() -> Settings:
         settings = Settings()
         keep_private(Path(settings.home))
         os.environ.update(registry_login(Path(settings.home), settings.mlflow.tracking_uri))
-        masks.hide([*secrets_of(settings), *masks.secrets_of_environment()])
+        masks.hide([*secrets_of(settings), *masks.secrets_in(os.environ)])
         masks.hide_short(masks.short_passwords_in(settings.model_dump()))
         return settings
     except ValidationError as error:
-        raise SettingError(f"settings from {profile_path()} and PENCHANT_* variables: {told(error)}") from error
+        raise SettingError(f"settings from {profile_path()} and PENCHANT_* variables: {problems(error)}") from error
     except SettingsError as error:
         raise SettingError(_about_variable(error)) from error
     except RecursionError as error:
@@ -325,20 +324,20 @@ def load_settings() -> Settings:
 
 
 def _about_variable(error: SettingsError) -> str:
-    """Which variable cannot be read, and where in it; its value may be a secret."""
+    """Which variable cannot be parsed, and where; not its value, which may be secret."""
     cause = error.__cause__
     if not isinstance(cause, json.JSONDecodeError):
         return f"PENCHANT_* variables: {str(error)[:120]}"
     names = [name for name, value in os.environ.items() if name.upper().startswith("PENCHANT_") and value == cause.doc]
     place = f"{cause.msg}, character {cause.pos + 1}"
-    return f'{" or ".join(names) or error} is no JSON ({place}): write lists as ["a"] and tables as {{"a": 1}}'
+    return f'{" or ".join(names) or error} is not JSON ({place}): write lists as ["a"] and tables as {{"a": 1}}'
 
 
 def secrets_of(settings: BaseModel) -> list[str]:
-    """What no text that leaves a process may have in it: keys, passwords, also in addresses, and paths of webhooks."""
+    """Values to mask: keys, passwords, also in addresses, and paths of webhooks."""
     found = list(masks.secrets_in(settings.model_dump()))
     if isinstance(settings, Settings) and settings.alerts.webhook_url:
-        # The path, or the end of it, is the secret at many services.
+        # At many services the path, or its last part, is the key.
         end = urlsplit(settings.alerts.webhook_url).path.rpartition("/")[2]
         found += [settings.alerts.webhook_url, *([end] if len(end) >= LONG_ENOUGH else [])]
     return found
@@ -348,22 +347,22 @@ T = TypeVar("T")
 
 
 class Overriding(Protocol):
-    """What overrides settings and says which ones it reads; `schemas.stage_request.StageRequest` is one."""
+    """An object with overrides that declares which sections it reads, as `schemas.stage_request.StageRequest`."""
 
     @property
     def overrides(self) -> Mapping[str, Any]:
         """Settings by dotted name."""
 
     def require_section(self, section: str) -> None:
-        """Raise AssertionError for a section that is not declared to be read."""
+        """Raise AssertionError for an undeclared section."""
 
 
 Given = Overriding | Mapping[str, Any] | None
-"""The request of a stage, which has to declare what it reads, or a tool's overrides by dotted name."""
+"""The request of a stage, or a tool's overrides by dotted name."""
 
 
 def overrides_for(section: str, given: Given) -> Mapping[str, Any]:
-    """The overrides in `given`; a request is held to the sections that its stage declares."""
+    """The overrides in `given`; a request must declare the section."""
     if given is None or isinstance(given, Mapping):
         return given or {}
     given.require_section(section)

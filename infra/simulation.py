@@ -1,9 +1,9 @@
-"""Days of a planted world through `daily_retrain`, as a year brings them: ``DAYS`` (14), ``OUT`` (a copy of the table).
+"""Simulates days of a planted world through `daily_retrain`: ``--days``, or ``DAYS`` (14).
 
-`pipelines.landing.planted_world.days` says what each day is. A scripted language model answers from the world's truth,
-so that calls can be counted and cost nothing. After each day the champion is asked about a fixed probe of users who are
-in no delivery. Ends with a table, and with status 1 where a promise of the chain was not kept: a bad day promoted, a
-champion that got worse, a day without changes that cost calls, training or two minutes.
+`pipelines.landing.planted_world.days` makes the days. A scripted language model answers from the world's truth, so
+calls are counted and cost nothing. After each day the champion is tested on a fixed set of users who are in no
+delivery. Prints a table, and returns 1 if the chain failed an expectation: a bad day promoted, a worse champion, or a
+day without changes that cost calls, training or two minutes.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 from infra.airflow_api import AirflowAPI
 from infra.dag_runs import DagRuns
 from infra.errors import SettingError, UserError
-from infra.local_environment import Ports, local_environment
+from infra.local_environment import Ports, local_environment, run_module
 from infra.services import Supervisor
 from infra.settings import REPOSITORY, load_settings
 from infra.spark_conf import INTERPRETED
@@ -37,7 +37,7 @@ UNCHANGED_WITHIN_S = 120
 FILES = {"reviews": "reviews.jsonl.gz", "items": "meta.jsonl.gz"}
 ENDPOINT, SPARK_CONF = "PENCHANT_LLM__BASE_URL", "PENCHANT_SPARK__EXTRA_CONF"
 POOL_SLOTS = 2
-"""Asking the language model, which is mostly waiting, goes on beside the encoding of items."""
+"""Calls to the language model, which mostly wait, run beside the encoding of items."""
 WEEK = 7
 KEEP = {"clean_up.keep_versions": 2, "clean_up.keep_days": 0}
 WORLD = ("--users=700", "--probes=300")
@@ -54,14 +54,14 @@ OVERRIDES: Mapping[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one run did.
+    """Result of one run.
 
     Args:
-        calls: of the language model.
+        calls: to the language model.
         steps: of training the recommender.
-        probe: NDCG@10 of the champion after the run.
-        challenger_probe: of the run's own version.
-        cleaned: versions that a clean-up after it removed, where there was one.
+        probe: NDCG@10 on the fixed set, of the champion after the run.
+        challenger_probe: the same of the run's own version.
+        cleaned: versions removed by the clean-up after it, if there was one.
     """
 
     partition: str
@@ -83,7 +83,7 @@ class Outcome:
 
 
 class Simulation:
-    """Days in one home folder of their own."""
+    """A simulation in its own home folder."""
 
     def __init__(self, home: Path, ports: Ports, days: int, sizes: Sequence[str] = ()) -> None:
         self.home = home
@@ -94,9 +94,9 @@ class Simulation:
         self._probe: float | None = None
 
     def run(self) -> list[Outcome]:
-        """All days; services are started before and stopped after."""
+        """Run all days, between starting and stopping the services."""
         if self.home.exists():
-            raise SettingError(f"{self.home} is there already; remove it, or give another --home")
+            raise SettingError(f"{self.home} exists already; remove it, or give another --home")
         self._module(
             "pipelines.landing.planted_world.days", f"--out={self.landing}", f"--days={self.days}", *self.sizes
         )
@@ -110,7 +110,7 @@ class Simulation:
                 api = AirflowAPI(f"http://127.0.0.1:{self.ports.airflow}", self.home)
                 runs = DagRuns(api, self.home)
                 runs.wait_for_dag(DAG)
-                api.ensure_pool("heavy", POOL_SLOTS, "Stages that want the whole machine")
+                api.ensure_pool("heavy", POOL_SLOTS, "Stages that need the whole machine")
                 outcomes: list[Outcome] = []
                 for number, day in enumerate(plan, 1):
                     outcome = self._day(runs, day)
@@ -176,14 +176,9 @@ class Simulation:
         )
 
     def _ask(self, reference: str) -> float:
-        """NDCG@10 of a version on the probe."""
-        argv = [
-            sys.executable,
-            "-m",
-            "ray_jobs.tools.fixed_test_set",
-            f"--model={reference}",
-            f"--probe={self.landing}/probe.jsonl",
-        ]
+        """NDCG@10 of a version on the fixed set."""
+        module, probe = "ray_jobs.tools.fixed_test_set", f"{self.landing}/probe.jsonl"
+        argv = [sys.executable, "-m", module, f"--model={reference}", f"--probe={probe}"]
         environment = local_environment(self.home, self.ports)
         done = subprocess.run(argv, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -191,14 +186,11 @@ class Simulation:
         return float(json.loads(done.stdout.splitlines()[-1])["ndcg_10"])
 
     def _module(self, module: str, *arguments: str) -> None:
-        environment = local_environment(self.home, self.ports)
-        done = subprocess.run([sys.executable, "-m", module, *arguments], env=environment, cwd=REPOSITORY, check=False)
-        if done.returncode:
-            raise SettingError(f"{module} ended with status {done.returncode}; its message is above")
+        run_module(module, *arguments, environment=local_environment(self.home, self.ports))
 
     @contextmanager
     def _scripted_model(self) -> Iterator[None]:
-        """Serve the truth as a language model, and name it as the endpoint of everything that is started."""
+        """Serve the truth as a language model, the endpoint of everything started meanwhile."""
         module = "pipelines.landing.planted_world.scripted_model"
         argv = [sys.executable, "-m", module, f"--truth={self.landing}/truth", f"--port={self.ports.llm}"]
         server = subprocess.Popen(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -219,7 +211,7 @@ class Simulation:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Variables for everything that is started meanwhile."""
+    """Set variables for everything started meanwhile."""
     before = dict(os.environ)
     os.environ.update(values)
     try:
@@ -230,7 +222,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Markdown, a row per run."""
+    """A Markdown table with a row per run."""
     heads = (
         "day",
         "what it is",
@@ -268,7 +260,7 @@ def _number(value: float | None) -> str:
 
 
 def broken(outcomes: Sequence[Outcome]) -> list[str]:
-    """Promises that were not kept, in words."""
+    """Failed expectations, in words."""
     found = []
     best = 0.0
     for one in outcomes:
@@ -276,9 +268,9 @@ def broken(outcomes: Sequence[Outcome]) -> list[str]:
         if one.kind == "bad" and one.decision == "promoted":
             found.append(f"{named} was promoted")
         elif one.kind == "bad" and (one.challenger_probe or 0) >= (1 - MARGIN) * (one.probe or 0):
-            found.append(f"{named} does no harm, its probe is {_number(one.challenger_probe)}: it shows nothing")
+            found.append(f"{named} does no harm (probe {_number(one.challenger_probe)}), so it tests nothing")
         if one.cleaned == 0:
-            found.append(f"{named}: the clean-up after it found no version to remove")
+            found.append(f"{named}: the clean-up after it removed no version")
         if one.probe is not None:
             if one.probe < (1 - MARGIN) * best:
                 found.append(f"{named}: the champion's probe fell to {one.probe:.4f} from {best:.4f}")
@@ -292,10 +284,10 @@ def broken(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Simulate, print the table and what was not kept."""
+    """Simulate, print the table and failed expectations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=int, default=int(os.environ.get("DAYS") or 14))
-    parser.add_argument("--home", type=Path, help="made anew; default: simulation/ in the home folder")
+    parser.add_argument("--home", type=Path, help="must not exist; default: simulation/ in the home folder")
     parser.add_argument(
         "sizes", nargs="*", help="after --: options of pipelines.landing.planted_world.days", default=[]
     )
@@ -309,8 +301,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\npenchant: {error}", file=sys.stderr)
         return 1
     print(f"\n{table(outcomes)}\n\n{len(outcomes)} runs in {(time.monotonic() - started) / 60:.1f} min")
-    for promise in broken(outcomes):
-        print(f"NOT KEPT: {promise}")
+    for expectation in broken(outcomes):
+        print(f"FAILED: {expectation}")
     return int(bool(broken(outcomes)))
 
 

@@ -1,4 +1,4 @@
-"""How Spark starts, as plain strings: the session builder uses them, and so does whoever calls spark-submit."""
+"""Spark properties as plain strings, for the session builder and for spark-submit."""
 
 import importlib.util
 import os
@@ -13,12 +13,12 @@ from infra.settings import Settings
 from infra.state import write_text
 
 SMALL_BYTES = 2 * 2**20
-"""Bytes of input files, some 100,000 rows, up to which a stage of a local Spark starts for little data. Above, the
-other start is quicker (`tests/bench/bench_jvm.py` measures both)."""
+"""Bytes of input files (some 100,000 rows) up to which a local Spark is configured for small data; above, the other
+configuration is faster (`tests/bench/bench_jvm.py`)."""
 SMALL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 LARGE_JVM = "-XX:+UseParallelGC"
 INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
-"""For a few thousand rows: compiling the code of a query takes longer than running it."""
+"""For small data, where compiling a query takes longer than running it."""
 SMALL_HEAP_MIB = 2048
 
 
@@ -52,11 +52,10 @@ def require_java() -> str:
 
 @contextmanager
 def properties_file(conf: Mapping[str, str]) -> Iterator[Path]:
-    """A file of these properties for ``spark-submit --properties-file``, there until Spark is up.
+    """A temporary, private file of properties for ``spark-submit --properties-file``.
 
-    Keys of stores are among them. On a command line everybody on the machine sees them, and Airflow logs it; the file
-    is its owner's alone. Spark reads it instead of the installation's ``spark-defaults.conf``, which it therefore
-    begins with.
+    Properties may contain keys of stores, which a command line would show to every user and in Airflow's log. Spark
+    reads the file instead of the installation's ``spark-defaults.conf``, so it starts with a copy of that.
     """
     folder = Path(os.environ.get("SPARK_CONF_DIR") or spark_home() / "conf")
     defaults = folder / "spark-defaults.conf"
@@ -69,7 +68,7 @@ def properties_file(conf: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _escaped(text: str, special: str = "") -> str:
-    """A name or value as Java's properties have it."""
+    """A name or value escaped for Java properties."""
     units = text.encode("utf-16-be", "surrogatepass")
     found = []
     for high, low in zip(units[::2], units[1::2], strict=True):
@@ -97,15 +96,12 @@ def delta_jars(settings: Settings) -> list[Path]:
 
 
 def class_archive(settings: Settings) -> Path:
-    """Where `pipelines.launch.class_archive` leaves Java's class archive, beside the Delta JARs."""
+    """Path of Java's class archive, which `pipelines.launch.class_archive` writes."""
     return settings.spark.jars_dir.resolve() / "classes.jsa"
 
 
 def large_heap_mib() -> int:
-    """A quarter of the memory, since Ray, MLflow and Airflow live beside; at least what small inputs get.
-
-    In a container its limit counts, where there is one.
-    """
+    """A quarter of the machine's or container's memory, because Ray, MLflow and Airflow run beside Spark."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.exists() and (text := limit.read_text().strip()).isdigit():
@@ -114,17 +110,17 @@ def large_heap_mib() -> int:
 
 
 def spark_conf(settings: Settings, input_bytes: Callable[[], int | None] = lambda: None) -> dict[str, str]:
-    """Every Spark property of a stage, for `properties_file`.
+    """The Spark properties of a stage, for `properties_file`.
 
-    A local Spark starts for the size of its input. Little data: Java's quick compiler alone, the serial collector,
-    interpreted queries and a small heap halve the processor time of a stage. Much, or an unknown amount: both
-    compilers, a collector on every core and a quarter of the memory make it up to three times as fast.
+    A local Spark is configured for the size of its input. For small data, only Java's first compiler, the serial
+    collector, interpreted queries and a small heap halve the processor time. For large or unknown amounts, both
+    compilers, a parallel collector and a quarter of the memory make a stage up to three times as fast.
 
-    Driver and executors run Python in UTC, because rows collected to Python carry the process's local time. Delta's
-    snapshot state is kept in as many partitions as a shuffle has: its default of 50 costs seconds on a small table.
+    Python runs in UTC, because rows collected to Python have the process's local time. Delta's snapshot state gets as
+    many partitions as a shuffle: its default of 50 costs seconds on a small table.
 
     Args:
-        input_bytes: tells how large the input is, None for unknown; only a local Spark asks.
+        input_bytes: returns the size of the input, None if unknown; only called for a local Spark.
 
     Raises:
         SettingError: the Delta JARs are missing.

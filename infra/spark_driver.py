@@ -1,9 +1,9 @@
-"""Stages in a Spark driver that stays for a while: the next stage on this machine finds Java warm.
+"""Runs stages in a Spark driver that stays up for a while, so the next stage on this machine finds a warm JVM.
 
-Starting Spark and running each query for the first time takes most of a short stage (measured on two cores: `sequences`
-of 4,000 rows takes 18 s alone and 12 s after `ingest`). A driver serves one stage after another of the same Spark
-properties, environment and code. It ends after a stage that failed, so that a retry starts afresh, after some seconds
-without work, and with the task that asked it. The other side is `pipelines.launch.driver`.
+The start of Spark and the first run of each query take most of a short stage (on two cores `sequences` of 4,000 rows
+takes 18 s alone and 12 s after `ingest`). A driver runs one stage at a time, with the same Spark properties,
+environment and code. It ends after a failed stage, after some seconds without work, and with the task whose stage it
+runs. The other side is `pipelines.launch.driver`.
 """
 
 import fcntl
@@ -29,15 +29,15 @@ from infra.state import new_log
 APPLICATION = REPOSITORY / "pipelines" / "launch" / "driver.py"
 CODE = tuple(REPOSITORY / room for room in ("infra", "pipelines", "schemas"))
 ENVIRONMENT = ("AWS_", "AZURE_", "GOOGLE_", "HADOOP", "HF_", "JAVA", "MLFLOW_", "OMP_", "PENCHANT_", "PYTHON", "SPARK")
-"""Variables that a driver keeps from its start begin so: with others, another driver is asked."""
+"""Prefixes of variables that a driver keeps from its start; a task with other values needs another driver."""
 LONGEST_ADDRESS = 100
-"""Bytes of a socket's path that every system takes."""
+"""Bytes of a socket's path that every system supports."""
 START_LIMIT_S = 120
 HELLO_LIMIT_S = 10
 
 
 class DriverLost(RuntimeError):
-    """The driver ended in the middle of a stage."""
+    """The driver ended during a stage."""
 
 
 def spark_submit(properties: Path, application: Path, *arguments: str) -> list[str]:
@@ -47,23 +47,24 @@ def spark_submit(properties: Path, application: Path, *arguments: str) -> list[s
 
 
 class SparkDriver:
-    """The driver of these Spark properties and of this environment, wherever it was started from.
+    """The driver for these Spark properties and this environment, shared by all tasks of the machine.
 
     Args:
         linger_s: seconds that it waits for another stage.
-        home: folder of logs, and of the note by which `infra.services` ends a driver.
-        command: starts it, spark-submit unless given; the address of its socket and `linger_s` follow.
+        home: folder of logs and of the record by which `infra.services` stops drivers.
+        command: starts it instead of spark-submit; the path of its socket and `linger_s` are appended.
     """
 
     def __init__(
         self, conf: Mapping[str, str], linger_s: float, home: Path, command: Sequence[str] | None = None
     ) -> None:
         ours = {name: value for name, value in os.environ.items() if name.startswith((*ENVIRONMENT, "PYSPARK_"))}
-        told = json.dumps([dict(conf), ours, str(APPLICATION), os.getuid(), _newest_change()], sort_keys=True)
-        self._folder = Path(tempfile.gettempdir()) / f"penchant-spark-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        key = json.dumps([dict(conf), ours, str(APPLICATION), os.getuid(), _newest_change()], sort_keys=True)
+        self._folder = Path(tempfile.gettempdir()) / f"penchant-spark-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+        self._socket = self._folder / "socket"
         self._conf = dict(conf)
         self._given = command
-        self._arguments = [str(self._socket_path()), str(linger_s)]
+        self._arguments = [str(self._socket), str(linger_s)]
         self._home = home
         self._log = home / "logs" / "spark_driver.log"
         self._connection: socket.socket | None = None
@@ -74,15 +75,15 @@ class SparkDriver:
 
         Args:
             words: name of the stage and its arguments.
-            environment: variables that hold for this stage only.
-            say: is told each line that the stage prints.
+            environment: variables for this stage only.
+            say: called with each line that the stage prints.
 
         Returns:
-            The stage's status; None where the driver serves another task or there cannot be one, and nothing was done.
+            The stage's status; None if nothing was done, because the driver is busy or cannot be used.
 
         Raises:
-            DriverLost: it ended before the stage did.
-            SettingError: it could not be started.
+            DriverLost: the driver ended before the stage.
+            SettingError: the driver cannot be started.
         """
         with self._alone() as alone:
             if not alone:
@@ -90,7 +91,7 @@ class SparkDriver:
             self._connection = self._greeted() or self._start()
             if self._left:
                 self.leave()
-                raise DriverLost(f"the task was ended before the stage {words[0]} began")
+                raise DriverLost(f"the task ended before the stage {words[0]} started")
             try:
                 request = json.dumps({"words": list(words), "environment": dict(environment)})
                 self._connection.sendall(f"{request}\n".encode())
@@ -103,23 +104,20 @@ class SparkDriver:
                 raise DriverLost(f"the connection to the Spark driver broke: {error}") from error
             finally:
                 self.leave()
-        raise DriverLost(f"the Spark driver ended before the stage {words[0]} did; Java's words are in {self._log}")
+        raise DriverLost(f"the Spark driver ended before the stage {words[0]} did; Java's output is in {self._log}")
 
     def leave(self) -> None:
-        """Hang up; a driver that is at work for this task ends."""
+        """Close the connection; a driver that is running this task's stage ends."""
         self._left = True
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)  # wakes whoever reads from it, which closing does not
+                connection.shutdown(socket.SHUT_RDWR)  # wakes a blocked reader, which closing does not
             connection.close()
-
-    def _socket_path(self) -> Path:
-        return self._folder / "socket"
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Whether the driver is ours for now; nobody gets one in a folder that others can write to."""
+        """Whether this task has the driver's lock; False too if other users can write to its folder."""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             found = self._folder.lstat()
@@ -127,7 +125,7 @@ class SparkDriver:
             yield False
             return
         safe = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
-        if not safe or len(str(self._socket_path()).encode()) > LONGEST_ADDRESS:
+        if not safe or len(str(self._socket).encode()) > LONGEST_ADDRESS:
             yield False
             return
         with (self._folder / "lock").open("a") as lock:
@@ -139,11 +137,11 @@ class SparkDriver:
             yield True
 
     def _greeted(self) -> socket.socket | None:
-        """A connection to a driver that is there and idle."""
+        """A connection to an idle driver, if there is one."""
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(HELLO_LIMIT_S)
         with suppress(OSError):
-            connection.connect(str(self._socket_path()))
+            connection.connect(str(self._socket))
             if connection.recv(1):
                 connection.settimeout(None)
                 return connection
@@ -155,12 +153,12 @@ class SparkDriver:
             return self._started(self._given or spark_submit(properties, APPLICATION))
 
     def _started(self, command: Sequence[str]) -> socket.socket:
-        self._socket_path().unlink(missing_ok=True)
+        self._socket.unlink(missing_ok=True)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
         environment = {**python, **os.environ, "SPARK_HOME": str(spark_home()), "PYTHONPATH": str(REPOSITORY)}
         environment["PENCHANT_HOME"] = str(self._home)
-        # A session of its own: the driver outlives the task that started it. `make down` finds it by the note.
+        # In its own session, because it outlives the task; `make down` finds it by the record.
         with new_log(self._log) as log:
             process = subprocess.Popen(
                 [*command, *self._arguments],
@@ -180,7 +178,7 @@ class SparkDriver:
         try:
             deadline = time.monotonic() + START_LIMIT_S
             while time.monotonic() < deadline and process.poll() is None and not self._left:
-                if self._socket_path().exists() and (connection := self._greeted()) is not None:
+                if self._socket.exists() and (connection := self._greeted()) is not None:
                     return connection
                 time.sleep(0.05)
         finally:
@@ -189,12 +187,12 @@ class SparkDriver:
                     os.killpg(process.pid, signal.SIGKILL)
                 note.unlink(missing_ok=True)
         if self._left:
-            raise DriverLost("the task was ended before its Spark driver was up")
-        raise SettingError(f"no Spark driver came up; the end of {self._log}:\n{_tail(self._log)}")
+            raise DriverLost("the task ended before its Spark driver was up")
+        raise SettingError(f"the Spark driver did not start; the end of {self._log}:\n{_tail(self._log)}")
 
 
 def _newest_change() -> int:
-    """When a file of the code last changed: a driver that has loaded what was there before is not asked."""
+    """Time of the last change of the code, so that no driver runs stages with old code."""
     return max(
         path.stat().st_mtime_ns for room in CODE for path in room.rglob("*.*") if "__pycache__" not in path.parts
     )

@@ -1,8 +1,8 @@
-"""Small files that outlive a process: one way to write them, one way to read them.
+"""Reads and writes small files that outlive a process.
 
-Written whole: into a file of its own name beside, flushed to the disk, and then exchanged for what was there. So a
-reader sees the old content or the new, two writers do not meet, and a full disk or a killed process leaves the old one.
-What cannot be read is named, with what to do. A file of lines, which is appended to, loses what was cut and no more.
+Files are written to a temporary file in the same folder, flushed to disk, and renamed. So readers see the old or the
+new content, writers do not interfere, and a full disk or a killed process keeps the old content. Errors name the file
+and a remedy. A truncated file of JSON lines loses only the damaged lines.
 """
 
 import json
@@ -25,10 +25,10 @@ _QUOTED = 80
 
 @contextmanager
 def replaced(path: Path, *, lasting: bool = True) -> Iterator[Path]:
-    """A path beside `path` to write to; what was written there takes its place at the end, unless an error ended it.
+    """A temporary path to write to, which replaces `path` at the end of the context unless there was an error.
 
     Args:
-        lasting: it is on the disk before it takes its place; a machine that loses power then keeps one of the two.
+        lasting: flush to disk before and after, so that a power failure keeps the old or the new content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(path)
@@ -44,7 +44,7 @@ def replaced(path: Path, *, lasting: bool = True) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """A name of its own, that no pattern for the files of the folder meets if it is left there."""
+    """A hidden, unique name, which patterns for the folder's files do not match."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
@@ -57,10 +57,10 @@ def _flush(path: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, private: bool = False, lasting: bool = True) -> None:
-    """Write a small text file whole.
+    """Write a small text file atomically.
 
     Args:
-        private: nobody but its owner may read it, from its first byte on.
+        private: readable by its owner only, from the start.
         lasting: see `replaced`.
     """
     with replaced(path, lasting=lasting) as beside:
@@ -70,18 +70,18 @@ def write_text(path: Path, text: str, *, private: bool = False, lasting: bool = 
 
 
 def write_json(path: Path, content: Any, *, lasting: bool = True, **how: Any) -> None:
-    """Write a JSON document whole; `how` goes to `json.dumps`."""
+    """Write a JSON document atomically; `how` is passed to `json.dumps`."""
     write_text(path, json.dumps(content, **{"indent": 1, **how}), lasting=lasting)
 
 
 def read_json(path: Path, remedy: str, make: Callable[[Any], T] = lambda content: content) -> T:
-    """What `make` builds of the JSON document at `path`.
+    """The result of `make` for the JSON document at `path`.
 
     Args:
-        remedy: what to do where that fails, as the end of a sentence.
+        remedy: what to do if that fails, as the end of a sentence.
 
     Raises:
-        DamagedFile: the file is cut, empty or something else; it and the remedy are named.
+        DamagedFile: the file is truncated, empty or not what `make` expects.
         FileNotFoundError: there is none.
     """
     try:
@@ -94,10 +94,10 @@ def read_json(path: Path, remedy: str, make: Callable[[Any], T] = lambda content
 
 @contextmanager
 def named(path: Path, remedy: str) -> Iterator[None]:
-    """Whatever a library says of a file that it cannot read becomes the error that names the file and the remedy.
+    """Turn any error of a library that reads `path` into one that names the file and the remedy.
 
     Raises:
-        DamagedFile: it cannot be read.
+        DamagedFile: the file cannot be read.
     """
     try:
         yield
@@ -108,16 +108,18 @@ def named(path: Path, remedy: str) -> Iterator[None]:
 
 
 def damaged(path: Path | str, error: Exception | str, remedy: str) -> DamagedFile:
-    """The error about a file that cannot be read."""
+    """The error for a file that cannot be read."""
     said = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     short = said if len(said) <= _QUOTED else f"{said[: _QUOTED - 3]}..."
     return DamagedFile(f"{path} cannot be read ({' '.join(short.split())}): {remedy}")
 
 
 def kept_secret(path: Path, make: Callable[[], str], is_one: Callable[[str], bool]) -> str:
-    """The secret at `path`, which nobody else may read; made where there is none, or where what is there is none.
+    """The secret in a private file, created if it is missing or invalid; concurrent processes get the same one.
 
-    Of two processes that make it at once, both get the same.
+    Args:
+        make: returns a new secret.
+        is_one: whether a text is a valid secret.
     """
     for _ in range(2):
         try:
@@ -143,21 +145,21 @@ def kept_secret(path: Path, make: Callable[[], str], is_one: Callable[[str], boo
 
 
 def new_log(path: Path) -> BinaryIO:
-    """An empty log file that nobody but its owner may read, open for writing."""
+    """An empty, private log file, open for writing."""
     path.unlink(missing_ok=True)
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb")
 
 
 @dataclass
 class Lines:
-    """Rows of a file of JSON lines, and how many lines were cut or damaged."""
+    """Rows of a file of JSON lines, and the number of damaged lines."""
 
     rows: list[Any] = field(default_factory=list)
     lost: int = 0
 
 
 def append_to(path: Path) -> TextIO:
-    """The file of lines at `path`, open for appending; what a cut has left of a last line ends there."""
+    """The file of lines at `path`, open for appending after a truncated last line is ended."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell():
@@ -168,7 +170,7 @@ def append_to(path: Path) -> TextIO:
 
 
 def line_of(row: Mapping[str, Any]) -> str:
-    """A row as a line of such a file; written in one piece. Lone surrogates, which no file takes, are escaped."""
+    """A row as a JSON line. Lone surrogates, which UTF-8 cannot encode, are escaped."""
     text = json.dumps(row, ensure_ascii=False)
     try:
         text.encode()
@@ -178,7 +180,7 @@ def line_of(row: Mapping[str, Any]) -> str:
 
 
 def read_lines(path: Path, make: Callable[[Any], Any] = lambda row: row) -> Lines:
-    """What `make` builds of each line of a file of JSON lines. A line that is cut or damaged costs itself, no other."""
+    """The results of `make` for the lines of a file of JSON lines; damaged lines are skipped and counted."""
     found = Lines()
     with path.open("rb") as file:
         for line in file:

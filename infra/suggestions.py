@@ -1,32 +1,32 @@
-"""What a person may have meant who wrote a name that does not exist."""
+"""Suggestions for names that do not exist."""
 
 import difflib
 from collections.abc import Iterable
 
 MOST = 3
 NEAR = 0.7
-"""From this similarity on, of 1, a name may be what was meant."""
+"""Similarity, of 1, from which a name is suggested."""
 FEW = 12
-"""So many names are listed in full where none is near."""
+"""Up to this many names are listed in full if none is near."""
 
 
 def near(name: str, known: Iterable[str]) -> list[str]:
-    """Those of `known` that `name` is likely to be, the likeliest first."""
+    """Names in `known` similar to `name`, the most similar first."""
     return difflib.get_close_matches(name, sorted(known), MOST, NEAR)
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """A question in brackets about what may have been meant; empty where nothing is near."""
+    """The suggestion in brackets; empty if no name is similar."""
     found = near(name, known)
     return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
 def unknown(what: str, name: str, known: Iterable[str], listed_by: str = "") -> str:
-    """One line about a name that is none of `known`: those that are near it, else what there is.
+    """The message for a name that is not in `known`, with suggestions or the few names there are.
 
     Args:
-        what: which kind of name, such as ``stage``.
-        listed_by: the command that lists all of them.
+        what: the kind of name, such as ``stage``.
+        listed_by: the command that lists all names.
     """
     names = sorted(known)
     where = f" (`{listed_by}` lists them)" if listed_by else ""

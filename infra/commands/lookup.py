@@ -1,4 +1,4 @@
-"""What there is: recipes, stages, tables and settings, each from its one registry."""
+"""The commands that list and describe recipes, stages, tables and settings."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def _listed(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def tables(argv: Sequence[str] | None = None) -> None:
-    """List the tables of a data set, or the columns and checks of one."""
+    """List the tables of a data set, or describe one."""
     parser = _parser("The tables of a data set, or everything about one.", "a table, such as reviews")
     name = parser.parse_args(argv).name
 
@@ -59,7 +59,7 @@ def tables(argv: Sequence[str] | None = None) -> None:
 
 
 def stages(argv: Sequence[str] | None = None) -> None:
-    """List the stages in the order of the data, or say everything about one."""
+    """List the stages in the order of the data, or describe one."""
     parser = _parser("The stages in the order of the data, or everything about one.", "a stage, such as sequences")
     name = parser.parse_args(argv).name
     from schemas.stages import STAGES
@@ -87,7 +87,7 @@ def stages(argv: Sequence[str] | None = None) -> None:
 
 
 def recipes(argv: Sequence[str] | None = None) -> None:
-    """List the recipes, or say everything about one: all settings with default, bounds and meaning."""
+    """List the recipes, or describe one with all its settings."""
     parser = _parser("The recipes, or everything about one.", "a recipe, such as mendertok")
     name = parser.parse_args(argv).name
     from schemas.recipes import RECIPES
@@ -112,14 +112,14 @@ def recipes(argv: Sequence[str] | None = None) -> None:
 
 
 def settings(argv: Sequence[str] | None = None) -> None:
-    """List the sections of settings, describe those of one, or bring the tables in the pages up to date."""
+    """List the sections of settings, describe one, or update the tables in the manual."""
     parser = _parser("The sections of settings, or every setting of one.", "a section, such as ingest or spark")
-    parser.add_argument("--write", action="store_true", help="bring the tables in the pages of the manual up to date")
+    parser.add_argument("--write", action="store_true", help="update the tables in the manual")
     given = parser.parse_args(argv)
     if given.write:
         from infra.commands.pages import write
 
-        say(f"{page} is brought up to date" for page in write())
+        say(f"{page} is updated" for page in write())
         return
     from infra.commands.sections import kinds
 

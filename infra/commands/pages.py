@@ -31,7 +31,7 @@ def pages(repository: Path = REPOSITORY) -> list[Path]:
 
 
 def write(repository: Path = REPOSITORY) -> list[Path]:
-    """Bring every page up to date; gives those that changed."""
+    """Update every page; returns those that changed."""
     changed = []
     for page in pages(repository):
         text = page.read_text(encoding="utf-8")
@@ -43,10 +43,10 @@ def write(repository: Path = REPOSITORY) -> list[Path]:
 
 
 def filled(text: str) -> str:
-    """A page with its tables as they are to be.
+    """A page with its generated tables.
 
     Raises:
-        SettingError: it asks for a table that does not exist.
+        SettingError: it names a table that does not exist.
     """
     return _MADE.sub(lambda found: f"{found[1]}\n{_content(found['what'])}\n\n{found[3]}", text)
 
@@ -61,7 +61,7 @@ def _content(what: str) -> str:
         "tables": lambda _: _tables(),
     }
     if name not in makers:
-        raise SettingError(f"no table {what[:80]!r} can be made; there are {', '.join(makers)}")
+        raise SettingError(f"no table {what[:80]!r}; there are {', '.join(makers)}")
     return makers[name](of)
 
 
@@ -77,7 +77,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _recipes(kind: str) -> str:
-    """The recipes of a kind, and their settings: those that several share stand once, before those of one."""
+    """The recipes of a kind, with their settings; shared ones come once, before those of single recipes."""
     named = {name: recipe for name, recipe in RECIPES.items() if recipe.kind == kind}
     rows = [
         (

@@ -1,8 +1,7 @@
 """Run one stage by hand: ``penchant run STAGE --dataset shop --partition 2026-01-31 --latest``.
 
-With ``--latest`` it reads the tables, and is told the outputs, of the newest finished run of that data set and day.
-What it publishes is the newest from then on, for the next stage that is run so and for DAGs that start from a day's
-tables.
+With ``--latest`` it reads the tables and outputs of the newest finished run of that data set and day. Its own results
+are the newest from then on, for further stages and for DAGs that start from a day's tables.
 """
 
 import argparse
@@ -27,7 +26,7 @@ RECOMMENDER_TASK = "train_recommender"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a stage; status 2 with one line where something that was asked for does not exist."""
+    """Run a stage; status 2 after one line if something requested does not exist."""
     parser = _parser()
     given = parser.parse_args(argv)
     from schemas.stages import STAGES
@@ -50,7 +49,9 @@ def _parser() -> Parser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", metavar="STAGE", help="a stage; `penchant stages` lists them")
     parser.add_argument("--dataset", required=True, help="name of a registered data set")
-    parser.add_argument("--partition", default="", help="the day; with --latest the newest that has a finished run")
+    parser.add_argument(
+        "--partition", default="", help="the day; with --latest by default the newest with a finished run"
+    )
     parser.add_argument("--latest", action="store_true", help="start from the newest finished run of the day")
     parser.add_argument("--recipe", default="", help="the recipe of a stage that has several, such as mendertok")
     parser.add_argument(
@@ -60,18 +61,18 @@ def _parser() -> Parser:
         metavar="SECTION.NAME=VALUE",
         help="a setting, such as mendertok.epochs=3; may be given several times",
     )
-    parser.add_argument("--generation", type=int, default=0, help="raise it to do finished work again")
+    parser.add_argument("--generation", type=int, default=0, help="raise it to repeat finished work")
     parser.add_argument(
         "--task",
         default="",
-        help="name under which later stages find what it did; its own, for training train_recommender",
+        help="name under which later stages find its results; by default its own, for training train_recommender",
     )
-    parser.add_argument("--show", action="store_true", help="print what would be asked of the stage, and end")
+    parser.add_argument("--show", action="store_true", help="print the request and end")
     return parser
 
 
 def _request(given: argparse.Namespace, stage: "Stage") -> "StageRequest":
-    """What is asked of the stage.
+    """The request to the stage.
 
     Raises:
         UserError: a setting, the recipe, the day or a finished run does not exist.
@@ -141,7 +142,7 @@ def _days(settings: "Settings", dataset: str) -> list[str]:
 
 
 def from_latest(request: "StageRequest", stage: "Stage", settings: "Settings") -> "StageRequest":
-    """`request` with the tables that the stage reads and the outputs that it is told, as the newest runs reported them.
+    """`request` with the tables and outputs that the stage reads, as reported by the newest runs.
 
     Raises:
         UserError: nothing was run for the day.
@@ -166,19 +167,19 @@ def from_latest(request: "StageRequest", stage: "Stage", settings: "Settings") -
             for name, handoff in report.handoffs.items()
             if name in stage.reads
         }
-        # A stage that two tasks share is told under either name: appending items is a way of making semantic ids.
+        # Two tasks may share a stage (`append_items` makes semantic ids), so outputs count under both names.
         for task in dict.fromkeys((report.stage, path.stem)):
-            told = {f"{task}.{key}": here(value, settings.home) for key, value in report.outputs.items()}
-            upstream |= {key: value for key, value in told.items() if stage.takes(key)}
+            outputs = {f"{task}.{key}": here(value, settings.home) for key, value in report.outputs.items()}
+            upstream |= {key: value for key, value in outputs.items() if stage.takes(key)}
     return replace(request, inputs=inputs, upstream=upstream)
 
 
 def shown(request: "StageRequest") -> dict[str, Any]:
-    """The request for a person: without what it derives from its other fields."""
+    """The request without derived fields, for display."""
     inputs = {name: f"{handoff.uri}@v{handoff.version}" for name, handoff in request.inputs.items()}
     left_out = ("inputs", "profile_hash", "report_uri", "dag")
-    told = {name: value for name, value in vars(request).items() if name not in left_out}
-    return {**told, "inputs": inputs, "identity": request.identity().key()}
+    kept = {name: value for name, value in vars(request).items() if name not in left_out}
+    return {**kept, "inputs": inputs, "identity": request.identity().key()}
 
 
 def _start(stage: "Stage", request: "StageRequest") -> "StageReport":

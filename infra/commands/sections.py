@@ -1,4 +1,4 @@
-"""Every section of settings, with the classes that declare it."""
+"""The sections of settings with the classes that declare them."""
 
 from importlib import import_module
 
@@ -10,7 +10,7 @@ from schemas.sections import SECTIONS
 
 
 def kinds() -> dict[str, tuple[type, ...]]:
-    """Classes by section: of the profile, of stages, of recipes. A name may stand for one of each of the first two."""
+    """Classes by section, of the profile, stages and recipes; profile and stages may share a name."""
     found: dict[str, tuple[type, ...]] = {}
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

@@ -1,4 +1,4 @@
-"""How commands speak to a person: what is wrong is said in one line, and a reader may leave early."""
+"""Output of commands: errors in one line, and readers such as ``head`` that close the pipe early."""
 
 import argparse
 import os
@@ -7,24 +7,24 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 WRONG = 2
-"""Exit status of a command that was given something wrong."""
+"""Exit status for wrong arguments."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Ends with one line and status 2 where an argument is wrong."""
+    """Exits with one line and status 2 if an argument is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        """End with `message`."""
+        """Exit with `message`."""
         sys.stderr.write(f"{self.prog}: {message}\n")
         raise SystemExit(WRONG)
 
 
 def say(lines: Iterable[str]) -> None:
-    """Print `lines`; nothing is wrong where the reader, such as ``head``, has seen enough."""
+    """Print `lines`; a closed pipe is not an error."""
     try:
         for line in lines:
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered goes nowhere instead of into a second error at the end of the process.
+        # Discard the buffer, or flushing it at exit raises again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

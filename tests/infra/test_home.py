@@ -134,7 +134,7 @@ def test_a_copy_of_a_home_that_is_named_by_a_link_leaves_the_first_alone(tmp_pat
 def test_a_damaged_note_of_places_is_named_and_kept(tmp_path, note):
     (tmp_path / "home.json").write_text(note)
     for ask in (lambda: settle(tmp_path), lambda: here("/elsewhere/w", str(tmp_path))):
-        with pytest.raises(DamagedFile, match=r"home\.json cannot be read .*put a copy back, or remove it"):
+        with pytest.raises(DamagedFile, match=r"home\.json cannot be read .*restore it from a copy, or delete it"):
             ask()
     assert (tmp_path / "home.json").read_text() == note
     assert here(f"{tmp_path}/w", str(tmp_path)) == f"{tmp_path}/w"
@@ -192,7 +192,9 @@ def test_a_lost_registry_is_no_empty_registry(tmp_path):
     for content in (None, b"", b"SQLite format 3\0" + b"\0" * 200):
         if content is not None:
             database.write_bytes(content)
-        with pytest.raises(SettingError, match=r"mlflow\.db cannot be read .*put a copy of the database back, or move"):
+        with pytest.raises(
+            SettingError, match=r"mlflow\.db cannot be read .*restore the database from a copy, or move"
+        ):
             require_registry(tmp_path)
 
 

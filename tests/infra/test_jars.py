@@ -88,7 +88,7 @@ def test_other_checksum_is_refused_and_leaves_the_folder_alone(
     folder = tmp_path / "jars"
     jars.install(folder, pins())
     monkeypatch.setenv("CONTENT", "tampered")
-    with pytest.raises(SettingError, match=r"delta-spark\.jar has another checksum"):
+    with pytest.raises(SettingError, match=r"delta-spark\.jar has a different checksum"):
         jars.install(folder, pins("newer"))
     assert (folder / "delta-spark.jar").read_text() == "good"
 

@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 
 from infra.errors import SettingError
-from infra.llm_server import packaged_weights, require_free_port, verify_checksum
+from infra.llm_server import main, packaged_weights, verify_checksum
 from infra.settings import LLMSettings
 from pipelines.language.port import Port
 from pipelines.language.prompts import load_chat_prompt
@@ -28,12 +28,13 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_a_busy_port_is_one_clear_sentence():
+def test_a_busy_port_is_one_clear_sentence(capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(SettingError, match="is busy"):
-            require_free_port(taken.getsockname()[1])
+        with pytest.raises(SystemExit):
+            main([f"--port={taken.getsockname()[1]}"])
+    assert "is busy: stop what listens there" in capsys.readouterr().err
 
 
 def test_a_damaged_file_is_found_out(tmp_path):
@@ -53,7 +54,7 @@ def test_a_wrong_path_ends_with_status_2():
     command = [sys.executable, "-m", "infra.llm_server", f"--port={free_port()}", "--model-path=/nowhere.gguf"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "/nowhere.gguf is no file" in done.stderr
+    assert "/nowhere.gguf is not a file" in done.stderr
 
 
 @needs_model

@@ -122,7 +122,7 @@ def test_a_password_in_the_address_of_the_model_is_refused_without_being_shown(t
         [sys.executable, "-c", code], env={**os.environ, **given}, cwd=REPOSITORY, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    assert "llm.base_url has a password in it, beside which no key can be sent: use llm.api_key" in done.stderr
+    assert "llm.base_url contains a password, so no key can be sent: use llm.api_key" in done.stderr
     assert not shows(done.stderr)
 
 

@@ -38,9 +38,9 @@ def test_an_unknown_setting_is_named(monkeypatch, tmp_path):
     ("alerts", "message"),
     [
         ({"webhook_url": "hooks.example.org/x"}, "must begin with http"),
-        ({"email_to": ["ops"], "smtp_host": "mail"}, "'ops', which is no e-mail address"),
+        ({"email_to": ["ops"], "smtp_host": "mail"}, "'ops', which is not an e-mail address"),
         ({"email_to": ["ops@example.org"]}, "email_to needs smtp_host"),
-        ({"deadline_minutes": 60}, "deadline_minutes needs somebody to tell"),
+        ({"deadline_minutes": 60}, "deadline_minutes needs a receiver"),
         ({"smtp_port": 0}, r"alerts\.smtp_port"),
         ({"webhok_url": "http://x"}, r"alerts\.webhok_url"),
     ],
@@ -82,7 +82,7 @@ def test_sizes_of_the_model_that_cannot_be_are_refused_by_name(monkeypatch, name
 )
 def test_a_variable_that_is_no_json_is_named_and_not_shown(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
-    with pytest.raises(SettingError, match=rf"^{variable} is no JSON \(.*character \d+\): write") as refused:
+    with pytest.raises(SettingError, match=rf"^{variable} is not JSON \(.*character \d+\): write") as refused:
         load_settings()
     assert "planted" not in str(refused.value)
     monkeypatch.setenv(variable, "[" * 100_000)

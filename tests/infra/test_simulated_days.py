@@ -17,7 +17,7 @@ def outcome(partition="2026-03-02", kind="ordinary", **more):
 UNCHANGED = {"kind": "repeated", "calls": 0, "steps": 0, "decision": "unchanged", "challenger_probe": None}
 
 
-def test_kept_promises_are_not_told():
+def test_days_as_expected_pass():
     refused = outcome(kind="bad", decision="kept", challenger_probe=0.05)
     assert broken([outcome(), outcome(**UNCHANGED), refused, outcome(probe=0.181)]) == []
 
@@ -26,15 +26,18 @@ def test_kept_promises_are_not_told():
     ("change", "said"),
     [
         ({"kind": "bad"}, "(bad) was promoted"),
-        ({"kind": "bad", "decision": "kept", "challenger_probe": 0.19}, "its probe is 0.1900: it shows nothing"),
+        (
+            {"kind": "bad", "decision": "kept", "challenger_probe": 0.19},
+            "does no harm (probe 0.1900), so it tests nothing",
+        ),
         ({"probe": 0.17}, "probe fell to 0.1700 from 0.2000"),
         (UNCHANGED | {"calls": 1}, "cost 1 calls and 0 steps"),
         (UNCHANGED | {"steps": 7}, "cost 0 calls and 7 steps"),
         (UNCHANGED | {"seconds": 121.0}, "took 121 s"),
-        ({"cleaned": 0}, "the clean-up after it found no version"),
+        ({"cleaned": 0}, "the clean-up after it removed no version"),
     ],
 )
-def test_a_broken_promise_is_told_with_its_number(change, said):
+def test_a_failed_expectation_is_reported_with_its_number(change, said):
     (found,) = broken([outcome(), outcome(**change)])
     assert said in found
 

@@ -36,7 +36,7 @@ def test_a_driver_is_started_without_a_key_on_its_command_line(tmp_path, monkeyp
     submit.chmod(0o755)
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
     monkeypatch.setenv("SPARK_HOME", str(tmp_path))
-    with pytest.raises(SettingError, match="no Spark driver came up"):
+    with pytest.raises(SettingError, match="the Spark driver did not start"):
         SparkDriver(CONF, 1, tmp_path).run(["sequences"], {TASK_STARTED: "0"}, print)
     words, found = (tmp_path / "logs" / "spark_driver.log").read_text().splitlines()
     assert words.startswith("--properties-file=")
