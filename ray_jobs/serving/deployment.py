@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
@@ -20,15 +19,18 @@ from ray.serve import Application
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ray_jobs.serving.answering import Answer, Job, Live, answer
+from ray_jobs.serving.answering import Answer, Job, Live
 from ray_jobs.serving.asks import Ask, Refused, parse
-from ray_jobs.serving.gate import MOST_LOOKS, PASSED, Limits, digest
+from ray_jobs.serving.batching import Batcher
+from ray_jobs.serving.gate import PASSED, Limits, digest
 from ray_jobs.serving.hot_swap import HotSwap, RegistrySource, watch
 from ray_jobs.serving.settings import ServingSettings
 
 QUIET = {"enable_access_log": False}
 LIST_SHARE = 4
-"""Requests of one list that wait for the model at once, so that a long list delays nobody much."""
+"""Requests of lists that wait for the model at once, so that long lists delay single requests little."""
+LOOKS = 16
+"""Places for `/health`, one for each proxy: a gate lets one look through at a time."""
 FAULTS_IN_A_ROW = 10
 """Answers that fail one after another, through no fault of the client, until `/health` says so."""
 _LOG = logging.getLogger(__name__)
@@ -52,9 +54,8 @@ class Replica:
         self._swap = HotSwap(RegistrySource(tracking_uri, model_name, chosen.alias), chosen.retry_s)
         self._watcher = watch(self._swap, chosen.poll_s)
         self._faults: dict[str, tuple[int, str]] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._together.set_max_batch_size(chosen.max_batch_size)  # type: ignore[attr-defined]
-        self._together.set_batch_wait_timeout_s(chosen.batch_wait_ms / 1000)  # type: ignore[attr-defined]
+        self._batcher = Batcher(chosen.max_batch_size, chosen.batch_wait_ms / 1000)
+        self._of_lists = asyncio.Semaphore(LIST_SHARE)
 
     async def __call__(self, request: Request) -> Response:
         """Route a request; what is wrong with it is answered with the field it is in."""
@@ -86,7 +87,7 @@ class Replica:
         share = asyncio.Semaphore(LIST_SHARE)
 
         async def one_of_many(place: int, ask: Ask) -> Answer:
-            async with share:
+            async with share, self._of_lists:  # The first makes lists take turns at the second.
                 return await self._one(live, ask, place)
 
         waiting = [asyncio.ensure_future(one_of_many(place, ask)) for place, ask in enumerate(asked)]
@@ -97,18 +98,12 @@ class Replica:
                 one.cancel()
 
     async def _one(self, live: Live, ask: Ask, place: int | None = None) -> Answer:
-        found: Answer | Exception = await self._together(Job(live, ask))
+        found = await self._batcher.answer(Job(live, ask))
+        self._note(live, found)
         if isinstance(found, Refused) and place is not None:
             raise found.within(place)
         if isinstance(found, Exception):
             raise found
-        return found
-
-    @serve.batch
-    async def _together(self, jobs: list[Job]) -> list[Answer | Exception]:
-        found = await asyncio.get_running_loop().run_in_executor(self._thread, answer, jobs)
-        for job, one in zip(jobs, found, strict=True):
-            self._note(job.live, one)
         return found
 
     def _note(self, live: Live, found: Answer | Exception) -> None:
@@ -165,7 +160,7 @@ def application(tracking_uri: str, model_name: str, chosen: ServingSettings) -> 
     deployed = serve.deployment(
         name=model_name,
         num_replicas=chosen.replicas,
-        max_ongoing_requests=chosen.queue + MOST_LOOKS,
+        max_ongoing_requests=chosen.queue + LOOKS,
         ray_actor_options={"num_cpus": chosen.cpus_per_replica},
         logging_config=QUIET,
     )(Replica)

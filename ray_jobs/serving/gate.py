@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import math
 import os
 from asyncio import TimerHandle, Transport
 from collections import Counter
@@ -38,9 +39,8 @@ OWN = "/-/"
 LARGE = 64 * 1024
 MOST_LARGE = 8
 """Bodies above `LARGE` bytes that are held at once, so that memory stays bounded; small ones never wait for them."""
-MOST_LOOKS = 64
-MOST_LOOKS_PER_CLIENT = 8
-"""Requests for `HEALTH` in flight: places of their own, which no other request takes and no client has alone."""
+LOOK_S = 0.25
+"""Seconds that an answer of `HEALTH` is given to everybody: however many look, a replica hears four looks a second."""
 MOST_HEAD = 64 * 1024
 CONNECTIONS_PER_REQUEST = 4
 """A client may hold so many connections for each request that it may have in flight."""
@@ -108,6 +108,8 @@ class Gate:
         self._app, self._limits = app, limits
         self._clients: Counter[str] = Counter()
         self._places: Counter[str] = Counter()
+        self._looking = asyncio.Lock()
+        self._looked, self._health = -math.inf, list[Message]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is refused, hand on what is not."""
@@ -133,7 +135,7 @@ class Gate:
             raise _Refused(HTTPStatus.FORBIDDEN, f"{problem}; setting serving.hosts names more")
         if scope["path"].startswith(OWN):
             return await self._app({**scope, "headers": []}, _nothing_more(receive, b""), send)
-        looks = scope["path"].rstrip("/") == HEALTH
+        looks = scope["method"] == "GET" and scope["path"].rstrip("/") == HEALTH
         if not looks:
             self._check_token(headers.get("authorization", ""))
         with self._client(scope, looks), self._body(headers) as body:
@@ -146,8 +148,10 @@ class Gate:
                     f"the request did not come within {self._limits.read_s:g} s",
                     {"Connection": "close"},
                 ) from None
-            lane, most = (HEALTH, MOST_LOOKS) if looks else ("", self._limits.in_flight)
-            with self._place(lane, most, f"{most} requests are being answered"):
+            if looks:
+                return await self._look(scope, send)
+            most = self._limits.in_flight
+            with self._place("", most, f"{most} requests are being answered"):
                 # Serve obeys some headers, such as one for its time limit: it gets none of the client's but one.
                 passed = [(PASSED.encode(), b"1")]
                 if 0 < len(number := headers.get("x-request-id", "")) <= _KEPT_ID:
@@ -155,6 +159,21 @@ class Gate:
                 inner = {**scope, "headers": passed, "query_string": b""}
                 await self._app(inner, _nothing_more(receive, bytes(body.content)), send)
         return None
+
+    async def _look(self, scope: Scope, send: Send) -> None:
+        async with self._looking:
+            loop = asyncio.get_running_loop()
+            if loop.time() - self._looked > LOOK_S:
+                found: list[Message] = []
+
+                async def keep(message: Message) -> None:
+                    found.append(dict(message))
+
+                inner = {**scope, "headers": [(PASSED.encode(), b"1")], "query_string": b""}
+                await self._app(inner, _nothing_more(_silence, b""), keep)
+                self._looked, self._health = loop.time(), found
+        for message in self._health:
+            await send(dict(message))
 
     def _check_token(self, given: str) -> None:
         kind, _, token = given.partition(" ")
@@ -170,7 +189,6 @@ class Gate:
     def _client(self, scope: Scope, looks: bool) -> Iterator[None]:
         address = (scope.get("client") or ("",))[0]
         name, most = f"{address} for {HEALTH}" if looks else address, self._limits.per_client
-        most = min(most, MOST_LOOKS_PER_CLIENT) if looks else most
         if most and self._clients[name] >= most:
             raise _Refused(
                 HTTPStatus.TOO_MANY_REQUESTS, f"{most} requests from {name} are under way: wait for an answer", _AGAIN
@@ -239,6 +257,11 @@ def _counted(counts: Counter[str], name: str) -> Iterator[None]:
         counts[name] -= 1
         if not counts[name]:
             del counts[name]
+
+
+async def _silence() -> Message:
+    """`receive` of a client that neither says more nor leaves."""
+    return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
 
 def _nothing_more(receive: Receive, body: bytes) -> Receive:

@@ -1,40 +1,81 @@
-"""Good clients beside attackers of every kind: nothing is lost, and nothing slower than three times a quiet p99.
+"""Good clients beside attackers of every kind: none is lost, and none takes above three times the quiet p99.
 
     python -m tests.bench.bench_attacks [--seconds 600] [--rounds 5] [--clients 32] [--items 400] [--replicas 1]
 
-Rounds of a quiet and an attacked part, a quarter and three quarters of the time, so that a noisy machine is noisy for
-both. In each attacked part the alias moves to a version whose weights are damaged, and back. An untrained TIGER: speed
-only. Ends with status 1 where a good request was lost or too slow, or `/health` was.
+Rounds of a quiet and an attacked part, a quarter and three quarters of the time, so that noise of the machine reaches
+both. In each attacked part the alias moves to a version whose weights are damaged, and back. The model is an untrained
+TIGER. Attackers run at the lowest priority, see `attackers`; clients and server share the processors. Exits with
+status 1 where a good request was lost or too slow, `/health` was slow or wrong, or an attack did not happen.
 """
 
 import argparse
 import collections
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import requests
-import torch
+from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
-from ray_jobs.recipes.generative.tiger import TigerSettings
 from ray_jobs.registry.model import input_example, log_model
 from ray_jobs.registry.users import User
-from tests.bench.bench_serving import load, result
-from tests.ray_jobs.served_registry import free_port, make_registry, running
+from tests.bench.serving_bench import clients, penchant_serve, quantile, registry, result, script
 
-NAME = "penchant-attacked"
+DATASET = "attacked"
+NAME = f"penchant-{DATASET}"
 FACTOR = 3
 HEALTH_S = 5.0
+BUCKETS_MS = (50, 100, 200, 300, 400, 600, 800, 1_200)
+ACTORS = {"ProxyActor": "proxy", "ServeReplica": "replicas"}
 
 
-def damage(client, home: Path) -> None:
+@dataclass
+class Side:
+    """The quiet or the attacked parts together."""
+
+    took_ms: list[float] = field(default_factory=list)
+    p99_ms: list[float] = field(default_factory=list)
+    lost: int = 0
+    cpu_s: collections.Counter = field(default_factory=collections.Counter)
+    seconds: float = 0.0
+
+    def add(self, name: str, found: dict, cpu_s: dict[str, float], seconds: float) -> None:
+        """Count one part and print it."""
+        took = found["took_ms"]
+        self.took_ms = sorted([*self.took_ms, *took])
+        self.p99_ms.append(quantile(took, 0.99))
+        self.lost += found["failures"] + found["mixed"]
+        self.cpu_s.update(cpu_s)
+        self.seconds += seconds
+        lost = f"lost {found['failures']} {found['first_failures']}  mixed {found['mixed']}"
+        print(f"{name:<9} {_row(took, seconds)}  {lost}", flush=True)
+
+    def total(self, name: str) -> None:
+        """Print quantiles, a histogram and who used the processors."""
+        counts = collections.Counter(next((top for top in BUCKETS_MS if one <= top), 0) for one in self.took_ms)
+        print(f"\n{name:<9} {_row(self.took_ms, self.seconds)}")
+        print(
+            "  " + "  ".join(f"<={top}: {counts[top]}" for top in BUCKETS_MS) + f"  above: {counts[0]} (ms: requests)"
+        )
+        shares = "  ".join(f"{who} {spent / self.seconds:.2f}" for who, spent in sorted(self.cpu_s.items()))
+        server = sum(spent for who, spent in self.cpu_s.items() if who in ACTORS.values())
+        print(f"  processors used: {shares};  proxy and replicas {1000 * server / len(self.took_ms):.1f} ms a request")
+
+
+def _row(took: list[float], seconds: float) -> str:
+    quantiles = "  ".join(f"{name} {quantile(took, share):6.1f}" for name, share in _QUANTILES.items())
+    return f"{len(took):>6} requests  {len(took) / seconds:6.1f}/s  {quantiles}  max {took[-1]:6.1f} ms"
+
+
+_QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+
+
+def damage(client: MlflowClient, home: Path) -> None:
     """Register version 3: version 1 with weights that are no numbers."""
     weights = home / "bundle-1" / "weights.safetensors"
     save_file({name: tensor * float("nan") for name, tensor in load_file(weights).items()}, weights)
@@ -43,12 +84,10 @@ def damage(client, home: Path) -> None:
     client.create_model_version(NAME, f"models:/{model_id}", model_id=model_id)
 
 
-def attacked(client, port: int, clients: int, seconds: float, items: int) -> tuple[dict, dict, str]:
+def attacked(client: MlflowClient, port: int, threads: int, seconds: float, items: int) -> tuple[dict, dict, str]:
     """What good clients and attackers saw, and what `/health` said of the damaged version."""
-    script = Path(__file__).with_name("attackers.py")
-    command = [sys.executable, str(script), f"127.0.0.1:{port}", str(seconds)]
-    attack = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    good = load(port, "ray", clients, seconds, items)
+    attack = script("attackers.py", f"127.0.0.1:{port}", seconds)
+    good = clients(port, "ray", threads, seconds, items)
     time.sleep(seconds / 3)
     client.set_registered_model_alias(NAME, "champion", "3")
     time.sleep(seconds / 3)
@@ -58,8 +97,21 @@ def attacked(client, port: int, clients: int, seconds: float, items: int) -> tup
     return found, result(attack), f"{said['status']}: {said['problem']}"
 
 
+def server_cpu(process: int) -> collections.Counter:
+    """Processor seconds so far of the server's processes, by what they are."""
+    spent: collections.Counter = collections.Counter()
+    for one in psutil.Process(process).children(recursive=True):
+        try:
+            title, times = " ".join(one.cmdline()), one.cpu_times()
+        except psutil.Error:
+            continue
+        kind = next((kind for name, kind in ACTORS.items() if title.startswith(f"ray::{name}")), "rest of Ray")
+        spent[kind] += times.user + times.system
+    return spent
+
+
 def watch_health(port: int, stop: threading.Event, took: list[float], wrong: list[str]) -> None:
-    """Ask `/health` twice a second."""
+    """Look at `/health` twice a second."""
     while not stop.wait(0.5):
         started = time.monotonic()
         try:
@@ -70,14 +122,17 @@ def watch_health(port: int, stop: threading.Event, took: list[float], wrong: lis
         took.append(time.monotonic() - started)
 
 
-def watch_memory(stop: threading.Event, most: collections.Counter) -> None:
+def watch_memory(process: int, stop: threading.Event, most: collections.Counter) -> None:
     """Largest resident size of the proxy and of the replicas, in megabytes."""
-    while not stop.wait(0.5):
-        for process in psutil.process_iter(["cmdline", "memory_info"]):
-            title = " ".join(process.info["cmdline"] or [])
-            for name in ("ProxyActor", "ServeReplica"):
-                if title.startswith(f"ray::{name}") and process.info["memory_info"]:
-                    most[name] = max(most[name], process.info["memory_info"].rss >> 20)
+    while not stop.wait(2):
+        for one in psutil.Process(process).children(recursive=True):
+            try:
+                title, size = " ".join(one.cmdline()), one.memory_info().rss >> 20
+            except psutil.Error:
+                continue
+            for name, kind in ACTORS.items():
+                if title.startswith(f"ray::{name}"):
+                    most[kind] = max(most[kind], size)
 
 
 def main() -> int:
@@ -88,61 +143,52 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=400)
     parser.add_argument("--replicas", type=int, default=1)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    quiet: list[dict] = []
-    loud: list[dict] = []
+    quiet, loud = Side(), Side()
     problems: list[str] = []
     looks: list[float] = []
     kinds: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     most: collections.Counter = collections.Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        uri = f"sqlite:///{home}/mlflow.db"
-        os.chdir(home)
-        os.environ.update(PENCHANT_HOME=folder, PENCHANT_MLFLOW__TRACKING_URI=uri, MLFLOW_TRACKING_URI=uri)
-        os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
-        client = make_registry(NAME, given.items, TigerSettings())
+    part = given.seconds / given.rounds / 4
+    flags = ("--retry-s", "1", "--replicas", str(given.replicas))
+    with registry(DATASET, given.items) as (client, home):
         damage(client, home)
-        port = free_port()
-        ours = [sys.executable, "-m", "ray_jobs.serving", "--dataset", NAME.removeprefix("penchant-")]
-        ours += ["--port", str(port), "--poll-s", "0.5", "--retry-s", "1", "--replicas", str(given.replicas)]
-        part = given.seconds / given.rounds / 4
-        with running(ours, f"http://127.0.0.1:{port}/health", home / "ray.log"):
-            result(load(port, "ray", given.clients, 3, given.items))
+        with penchant_serve(DATASET, *flags) as (server, port):
+            result(clients(port, "ray", given.clients, 3, given.items))
             stop = threading.Event()
             watchers = [
-                threading.Thread(target=watch_memory, args=(stop, most)),
+                threading.Thread(target=watch_memory, args=(server, stop, most)),
                 threading.Thread(target=watch_health, args=(port, stop, looks, problems)),
             ]
             for watcher in watchers:
                 watcher.start()
             for _ in range(given.rounds):
-                quiet.append(result(load(port, "ray", given.clients, part, given.items)))
+                before = server_cpu(server)
+                found = result(clients(port, "ray", given.clients, part, given.items))
+                between = server_cpu(server)
+                quiet.add("quiet", found, {**(between - before), "clients": found["cpu_s"]}, part)
                 found, seen, said = attacked(client, port, given.clients, 3 * part, given.items)
-                loud.append(found)
+                spent = {**(server_cpu(server) - between), "clients": found["cpu_s"], "attackers": seen["cpu_s"]}
+                loud.add("attacked", found, spent, 3 * part)
                 for kind, counts in seen["seen"].items():
                     kinds[kind].update(counts)
-                for name, one in (("quiet", quiet[-1]), ("attacked", found)):
-                    print(
-                        f"{name:<9} {one['requests']:>6} requests  {one['per_s']:7.1f}/s  p50 {one['p50_ms']:6.1f}  "
-                        f"p99 {one['p99_ms']:6.1f}  slowest {one['slowest_ms']:6.1f} ms  lost {one['failures']} "
-                        f"{one['first_failures']}",
-                        flush=True,
-                    )
                 print(f"health    {said[:150]}", flush=True)
             stop.set()
             for watcher in watchers:
                 watcher.join()
-            leftover = (home / "ray.log").read_text()
+        leftover = len((home / "ray.log").read_text())
+    quiet.total("quiet")
+    loud.total("attacked")
+    print(f"\n{'attackers':<18} {sum(map(collections.Counter.total, kinds.values())) / loud.seconds:.1f} requests/s")
     for kind, counts in kinds.items():
         print(f"{kind:<18} {dict(sorted(counts.items()))}")
     print(f"memory, MB         {dict(most)}")
-    print(f"/health            {len(looks)} looks, slowest {max(looks):.2f} s")
-    bound = FACTOR * statistics.median(one["p99_ms"] for one in quiet)
-    lost = sum(one["failures"] + one["mixed"] for one in [*quiet, *loud])
-    slow = max(one["slowest_ms"] for one in loud)
-    print(f"bound {bound:.1f} ms  slowest {slow:.1f} ms  lost {lost}  {problems}  log of {len(leftover)} characters")
-    return int(bool(lost or problems or slow > bound or max(looks) > HEALTH_S))
+    print(f"/health            {len(looks)} looks, slowest {max(looks):.2f} s {problems}")
+    bound, slow = FACTOR * statistics.median(quiet.p99_ms), loud.took_ms[-1]
+    lost = quiet.lost + loud.lost
+    print(f"bound {bound:.1f} ms  slowest {slow:.1f} ms  lost {lost}  log of {leftover} characters")
+    if silent := [kind for kind, counts in kinds.items() if not counts.keys() - {"closed"}]:
+        print(f"no answer came to {silent}: these attacks did not reach the server")
+    return int(bool(lost or problems or silent or slow > bound or max(looks) > HEALTH_S))
 
 
 if __name__ == "__main__":

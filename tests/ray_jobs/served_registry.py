@@ -54,8 +54,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], health: str, log: Path) -> Iterator[None]:
-    """A server in a process of its own, ready when `health` answers 200; gone afterwards."""
+def running(command: list[str], health: str, log: Path) -> Iterator[int]:
+    """Process id of a server that answers `health` with 200; it is ended afterwards."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -67,7 +67,7 @@ def running(command: list[str], health: str, log: Path) -> Iterator[None]:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.3)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         try:

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-from types import SimpleNamespace
 
 import pytest
-from ray import serve
 from small_versions import FakeRegistry
 from starlette.requests import Request
 
@@ -15,15 +13,8 @@ from ray_jobs.serving.deployment import FAULTS_IN_A_ROW
 from ray_jobs.serving.settings import ServingSettings
 
 
-@pytest.fixture(scope="module")
-def loop():
-    """One for all: the queue of batches belongs to the class and to the event loop it was first used in."""
-    with asyncio.Runner() as runner:
-        yield runner
-
-
 @pytest.fixture
-def served(monkeypatch, loop):
+def served(monkeypatch):
     """A way to ask a replica, the replica, the sizes of its batches, and its registry."""
     registry, sizes = FakeRegistry(), []
     plain = Bundle.recommend
@@ -33,19 +24,19 @@ def served(monkeypatch, loop):
         return plain(self, histories, *values, **named)
 
     monkeypatch.setattr(Bundle, "recommend", recording)
-    context = SimpleNamespace(_deployment_config=SimpleNamespace(max_ongoing_requests=256))
-    monkeypatch.setattr(serve, "get_replica_context", lambda: context)
     monkeypatch.setattr(deployment, "RegistrySource", lambda *_: registry)
     replica = deployment.Replica("", "m", ServingSettings(max_batch_size=4, batch_wait_ms=50, poll_s=600))
     sizes.clear()
 
-    def ask(*requests):
-        async def all_at_once():
-            return await asyncio.gather(*(replica(request_of(*request)) for request in requests))
+    with asyncio.Runner() as loop:
 
-        return [(found.status_code, json.loads(found.body)) for found in loop.run(all_at_once())]
+        def ask(*requests):
+            async def all_at_once():
+                return await asyncio.gather(*(replica(request_of(*request)) for request in requests))
 
-    yield ask, replica, sizes, registry
+            return [(found.status_code, json.loads(found.body)) for found in loop.run(all_at_once())]
+
+        yield ask, replica, sizes, registry
     replica._watcher.set()
 
 
@@ -123,17 +114,19 @@ def test_health_tells_of_answers_that_fail_until_one_does_not(served, monkeypatc
     assert (status, health["status"]) == (200, "ok")
 
 
-def test_a_long_list_lets_others_in_between(served, monkeypatch):
-    """The model takes 4 at once here; of a list of 40 never more than its share waits before a single request."""
-    ask, _, _, _ = served
-    order, plain = [], deployment.answer
+def test_long_lists_let_others_in_between(served, monkeypatch):
+    """The model takes 4 at once here; of two lists never more than their share waits before a single request."""
+    ask, replica, _, _ = served
+    order, plain = [], replica._batcher._run
 
     def noting(jobs):
         order.extend(job.ask.k for job in jobs)
         return plain(jobs)
 
-    monkeypatch.setattr(deployment, "answer", noting)
-    many = ("POST", "/recommend", json.dumps([{"history": [], "k": 1}] * 40).encode())
-    ((status, answers), (single, _)) = ask(many, ("POST", "/recommend", b'{"history": [], "k": 2}'))
+    monkeypatch.setattr(replica._batcher, "_run", noting)
+    first, second = (("POST", "/recommend", json.dumps([{"history": [], "k": k}] * 40).encode()) for k in (1, 3))
+    ((status, answers), _, (single, _)) = ask(first, second, ("POST", "/recommend", b'{"history": [], "k": 2}'))
     assert (status, len(answers), single) == (200, 40, 200)
     assert order.index(2) <= 2 * deployment.LIST_SHARE
+    halves = [order[:41].count(k) for k in (1, 3)]
+    assert abs(halves[0] - halves[1]) <= 2 * deployment.LIST_SHARE, "lists take turns"

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from http.client import HTTPConnection
 
 import pytest
@@ -28,6 +29,7 @@ class Inside:
     def __init__(self):
         self.go = threading.Event()
         self.waiting = 0
+        self.asked = Counter()
 
     async def __call__(self, scope, receive, send):
         request = Request(scope, receive)
@@ -36,6 +38,7 @@ class Inside:
             self.waiting += 1
             while not self.go.is_set():
                 await asyncio.sleep(0.005)
+        self.asked[scope["path"]] += 1
         told = {"path": scope["path"], "bytes": len(body), "headers": sorted(request.headers)}
         await JSONResponse(told)(scope, receive, send)
 
@@ -80,7 +83,7 @@ def serve():
         def start(**changes):
             plain = {"hosts": ("127.0.0.1", "localhost"), "token_digest": "", "most_bytes": 4 * LARGE}
             most = Limits(**{**plain, "read_s": 20.0, "in_flight": 4, "per_client": 0, **changes})
-            protocol = type("Protocol", (Patient,), {"limits": most, "_of_client": gate.Counter()})
+            protocol = type("Protocol", (Patient,), {"limits": most, "_of_client": Counter()})
             inside = Inside()
             config = uvicorn.Config(Gate(inside, most), http=protocol, log_level="critical", lifespan="off")
             server, listening = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -257,6 +260,19 @@ def test_one_client_has_not_all_places(serve):
     for thread, _ in waiting:
         thread.join()
     assert served.ask()[0] == 200, "places are given back"
+
+
+def test_looks_at_health_share_one_answer(serve, monkeypatch):
+    monkeypatch.setattr(gate, "LOOK_S", 60.0)
+    served = serve(per_client=0)
+    found = [served.later("/health", b"", "GET") for _ in range(30)]
+    for thread, answers in found:
+        thread.join()
+        assert answers[0][:2] == (200, {"path": "/health", "bytes": 0, "headers": ["x-penchant-gate"]})
+    assert served.inside.asked["/health"] == 1
+    monkeypatch.setattr(gate, "LOOK_S", 0.0)
+    assert served.ask("/health/", b"", "GET")[1]["path"] == "/health/"
+    assert served.ask("/health")[1]["bytes"] == 2, "only a GET is a look"
 
 
 def test_large_requests_wait_for_large_ones_and_small_ones_for_none(serve):
