@@ -31,7 +31,8 @@ from ray_jobs.data.tables import (
 from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.configured import recipe_settings
 from ray_jobs.registry import runs
-from ray_jobs.stages.semantic_ids import DEFAULT_RECIPE, STAGE, SemanticIdsSettings
+from ray_jobs.stages.entry import recipe_of
+from ray_jobs.stages.semantic_ids import STAGE, SemanticIdsSettings
 from ray_jobs.tokenizers import stored
 from ray_jobs.tokenizers.base import CategoryPaths, FitContext
 from ray_jobs.tokenizers.codebook import Codebook
@@ -85,7 +86,7 @@ def run(request: StageRequest) -> StageReport:
     settings = load_settings()
     own = stage_settings(SemanticIdsSettings, settings, request)
     append_to = next(filter(None, map(request.upstream.get, APPEND_KEYS)), own.append_to)
-    version = append_to or codebook_version(request, request.recipe or DEFAULT_RECIPE)
+    version = append_to or codebook_version(request, recipe_of(request))
     progress = Progress(settings.home, STAGE)
     progress.update(0, 1, "reading item vectors")
     known = published(settings, request, version)
@@ -259,7 +260,7 @@ def _fit(
     categories: CategoryPaths | None,
 ) -> tuple[Result, int]:
     """A new version, its tokenizer stored; and how many items it was fitted on."""
-    recipe = request.recipe or DEFAULT_RECIPE
+    recipe = recipe_of(request)
     kind = recipe_class(recipe, "tokenizer")
     own = recipe_settings(recipe, settings, request, "tokenizer")
     sequences = training_sequences(settings, request, item_ids)

@@ -36,7 +36,8 @@ from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.registry import provenance, runs, versions
-from ray_jobs.stages.train import DEFAULT_RECIPE, STAGE
+from ray_jobs.stages.entry import recipe_of
+from ray_jobs.stages.train import STAGE
 from ray_jobs.steering.fitting import fitted_layer
 from ray_jobs.steering.settings import SECTION as STEERING
 from ray_jobs.steering.settings import SteeringSettings
@@ -75,7 +76,7 @@ def train_as(
         task: under which its progress is followed.
         name, tags: of the MLflow run, instead of and beside the usual ones.
     """
-    recipe = request.recipe or DEFAULT_RECIPE
+    recipe = recipe_of(request)
     kind = recipe_class(recipe)
     own = recipe_settings(recipe, settings, request)
     bundle = Path(settings.home) / "bundles" / request.identity().key()

@@ -2,26 +2,22 @@
 
 The champion is the registered version that the request names; it may be of an earlier day and lack items of this one.
 
-Metrics of each user go to the table ``measurements``, one partition per day, task and model, with the protocol that
-they come from: which items ``training_data`` holds out and ranks, and whether those of the history are left out.
-Numbers of two protocols are not compared. The models' MLflow runs get means with 95 % bootstrap intervals, the paired
-difference to popularity, coverage and popularity of what is recommended, and the slices: under the same names for every
-recipe, so that runs compare. Models run in this process.
+Per-user metrics go to the table ``measurements``, one partition per day, task and model. Each row names the protocol:
+which items ``training_data`` holds out and ranks, and whether items of the history are excluded. Numbers of different
+protocols are not compared. The models' MLflow runs get means with 95 % bootstrap intervals, the paired difference to
+popularity, coverage and popularity of the lists, and the slices, under the same names for every recipe.
 
-What serving leaves out, the items of the history, is left out here, too, as it is when training stops early. What the
-published protocol says, which ranks all items, stands beside it under ``test.all_items``; how far words move the lists,
-which the promotion gate asks, under ``test.words``.
+Items of the history are excluded, as in serving and in early stopping. Two more groups of metrics are logged: those
+with all items ranked, as published, under ``test.all_items``, and under ``test.words`` how far words move the lists,
+which the promotion gate checks.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from infra.bounds import Bounded, CountOrZero
-from infra.settings import load_settings, stage_settings
-from ray_jobs.data.settings import training_data_settings
-from schemas.handoff import StageReport
-from schemas.stage_request import StageRequest
-from schemas.stage_runner import engine_is_ready, run_stage
+from ray_jobs.stages.entry import checked_run
+from schemas.stage_runner import run_stage
 
 STAGE = "evaluate"
 
@@ -31,12 +27,12 @@ class EvaluateSettings(Bounded):
     """Settings of the stage.
 
     Args:
-        exclude_seen: leave items of the history out of the ranking, as serving does.
-        all_items: also rank all items, as published, on the test split; not in the table. One more pass over its users.
-        word_users, words: users whose lists are asked to follow words, and how many words; 0 leaves it.
-        sampled_negatives: also rank among so many sampled items, as some papers do; the metrics are then named
-            ``sampled_...`` and stay out of the table. 0 leaves it.
-        seed: of the sampled items and of the users.
+        exclude_seen: exclude items of the history from the ranking, as serving does.
+        all_items: also rank all items, as published, on the test split; not in the table. Costs one more pass.
+        word_users, words: users and words for which the lists are tested; 0 skips the test.
+        sampled_negatives: also rank among this many sampled items, as some papers do; the metrics are named
+            ``sampled_...`` and are not in the table. 0 skips this.
+        seed: of the sampled items and users.
     """
 
     section: ClassVar[str] = STAGE
@@ -49,16 +45,7 @@ class EvaluateSettings(Bounded):
     seed: int = 0
 
 
-def run(request: StageRequest) -> StageReport:
-    """Refuse wrong settings while no engine is loaded; then run `ray_jobs.evaluate`."""
-    settings = load_settings()
-    stage_settings(EvaluateSettings, settings, request)
-    training_data_settings(settings, request)
-    from ray_jobs.evaluate import run as work
-
-    engine_is_ready()
-    return work(request)
-
+run = checked_run(STAGE)
 
 if __name__ == "__main__":
     run_stage(STAGE, __doc__ or "", run)

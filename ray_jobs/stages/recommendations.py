@@ -1,17 +1,15 @@
-"""Score every user of the partition with the registered model version, through Ray Data.
+"""Score every user of the partition with the registered model version, on Ray actors.
 
-Each user's full history and newest preferences go in, as they would be asked about online; items of the history do
-not come out. The answers are those of the model's MLflow interface, by construction.
+The input is each user's full history and newest preferences, as in serving; items of the history are excluded. The
+scores are those of the model's MLflow interface.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from infra.bounds import Bounded, Count, Positive
-from infra.settings import load_settings, stage_settings
-from schemas.handoff import StageReport
-from schemas.stage_request import StageRequest
-from schemas.stage_runner import engine_is_ready, run_stage
+from ray_jobs.stages.entry import checked_run
+from schemas.stage_runner import run_stage
 
 STAGE = "recommendations"
 
@@ -22,10 +20,10 @@ class RecommendationsSettings(Bounded):
 
     Args:
         k: items per user.
-        exclude_seen: leave out items of the user's history.
-        users_per_batch: users scored together; part of the result, because padding changes the last bits of scores.
-        actors: how many copies of the model score at once.
-        cpus_per_actor: cores that each one takes.
+        exclude_seen: exclude items of the user's history.
+        users_per_batch: users scored together; changes the last bits of scores, because of padding.
+        actors: copies of the model that score in parallel.
+        cpus_per_actor: cores of each copy.
     """
 
     section: ClassVar[str] = STAGE
@@ -37,15 +35,7 @@ class RecommendationsSettings(Bounded):
     cpus_per_actor: Positive = 1
 
 
-def run(request: StageRequest) -> StageReport:
-    """Refuse wrong settings while no engine is loaded; then run `ray_jobs.recommendations`."""
-    settings = load_settings()
-    stage_settings(RecommendationsSettings, settings, request)
-    from ray_jobs.recommendations import run as work
-
-    engine_is_ready()
-    return work(request)
-
+run = checked_run(STAGE)
 
 if __name__ == "__main__":
     run_stage(STAGE, __doc__ or "", run)

@@ -1,9 +1,9 @@
-"""Ask models the questions of the preference benchmark, and say in the registry how steerable each is.
+"""Measure models on the preference benchmark and record in the registry how steerable each is.
 
-Registered versions are asked, or a model that was just trained and the champion that it is compared with. Per-sample
-rows go to the table ``preference_evaluations``, one partition per day and model. Each model gets an MLflow run with a
-table and a plot per axis, a page with examples, and the numbers; and tags in the registry: those of a model that is not
-registered yet are left at its training run.
+Measures registered versions, or a newly trained model and the champion that it is compared with. Per-sample rows go to
+the table ``preference_evaluations``, one partition per day and model. Each model gets an MLflow run with a table and a
+plot per axis, a page with examples and the numbers, and tags in the registry; those of a model that is not registered
+yet are set on its training run.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from infra.bounds import Bounded, Count
-from infra.settings import load_settings, stage_settings
-from schemas.handoff import StageReport
-from schemas.stage_request import StageRequest
-from schemas.stage_runner import engine_is_ready, run_stage
+from ray_jobs.stages.entry import checked_run
+from schemas.stage_runner import run_stage
 
 STAGE = "steerability"
 
@@ -25,12 +23,12 @@ class SteerabilitySettings(Bounded):
     """Settings of the stage.
 
     Args:
-        models: versions to ask, ``<name>/<version>`` or ``<name>@<alias>``; none for the data set's champion, or for
-            what earlier tasks named or trained.
+        models: versions, ``<name>/<version>`` or ``<name>@<alias>``; if empty, what earlier tasks named or trained,
+            else the data set's champion.
         splits: of the benchmark.
-        exclude_seen: leave out items of the history. The paper ranks all items.
+        exclude_seen: exclude items of the history. The paper ranks all items.
         probe_users: users that are steered towards each property.
-        seed: of who they are.
+        seed: of the choice of these users.
     """
 
     section: ClassVar[str] = STAGE
@@ -42,15 +40,7 @@ class SteerabilitySettings(Bounded):
     seed: int = 0
 
 
-def run(request: StageRequest) -> StageReport:
-    """Refuse wrong settings while no engine is loaded; then run `ray_jobs.steerability`."""
-    settings = load_settings()
-    stage_settings(SteerabilitySettings, settings, request)
-    from ray_jobs.steerability import run as work
-
-    engine_is_ready()
-    return work(request)
-
+run = checked_run(STAGE)
 
 if __name__ == "__main__":
     run_stage(STAGE, __doc__ or "", run)
