@@ -228,7 +228,7 @@ def beside_champion(candidate: Candidate, results: Sequence[Ranked], data: Train
     unknown = sum(data.catalogue.item_ids[target] not in known for target in served.examples.targets.tolist())
     return {
         CHAMPION: candidate.version,
-        CHAMPION_COVERAGE: f"{served.exposure().coverage:.6f}",
+        CHAMPION_COVERAGE: f"{served.exposure()['coverage_10']:.6f}",
         UNKNOWN_TARGETS: str(unknown),
     }
 
@@ -298,7 +298,7 @@ def summarise(
             "ndcg_10_gain_high": gain.difference.high,
             "ndcg_10_gain_p": gain.p_value,
         }
-        exposed = result.exposure().measures()
+        exposed = result.exposure()
         for label in (label for label, labelled in _labelled(results) if labelled is result):
             shown = numbers if label.endswith(HISTORY) else numbers | exposed
             summary |= {f"{label}.{name}": round(value, 6) for name, value in shown.items()}

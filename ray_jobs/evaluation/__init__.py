@@ -1,1 +1,1 @@
-"""Full-catalogue ranking metrics per user, intervals and paired differences."""
+"""Ranking metrics per user over the full catalogue, with intervals, paired tests and slices; steerability."""

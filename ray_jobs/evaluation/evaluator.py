@@ -11,7 +11,7 @@ from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.data.catalogue import Catalogue, IntArray
 from ray_jobs.data.examples import Examples, evaluation_examples, latest_preferences
 from ray_jobs.data.histories import Histories, Split
-from ray_jobs.evaluation.exposure import LIST_LENGTH, Exposure, exposure
+from ray_jobs.evaluation.exposure import LIST_LENGTH, exposure
 from ray_jobs.evaluation.measurements import Measured
 from ray_jobs.evaluation.metrics import per_user
 from ray_jobs.evaluation.slices import LENGTH, TARGET, length_bands, popularity_bands, training_counts
@@ -29,10 +29,10 @@ class Ranked:
     """Ranks of one model on one split under one condition.
 
     Args:
-        ranks: int64[U] from 1, ties against the model; 0 where the model did not place the target.
+        ranks: int64[U] from 1, ties against the model; 0 if the model did not place the target.
         lists: int64[U, 10], the recommended catalogue indices, best first, -1 where fewer were found.
-        counts: int64[N], how often each catalogue item occurs at a training position.
-        sampled: ranked among sampled negatives, not the catalogue; the names of the metrics say so.
+        counts: int64[N], occurrences of each catalogue item at training positions.
+        sampled: ranked among sampled negatives, not the catalogue.
     """
 
     split: Split
@@ -44,21 +44,13 @@ class Ranked:
     sampled: bool = False
 
     def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Per-user metrics by name, ``sampled_`` before it where the ranks are among sampled negatives."""
+        """Per-user metrics by name, float64[U]; names begin with ``sampled_`` for ranks among sampled negatives."""
         prefix = "sampled_" if self.sampled else ""
         return {f"{prefix}{name}": values for name, values in per_user(self.ranks).items()}
 
-    def exposure(self) -> Exposure:
-        """Coverage, popularity and novelty of the lists."""
+    def exposure(self) -> dict[str, float]:
+        """See `ray_jobs.evaluation.exposure.exposure`."""
         return exposure(self.lists, self.examples.targets, self.counts)
-
-    def target_bands(self) -> npt.NDArray[np.str_]:
-        """Popularity band of each user's target, str[U]."""
-        return popularity_bands(self.counts)[self.examples.targets]
-
-    def length_bands(self) -> npt.NDArray[np.str_]:
-        """Band of each user's history, str[U]; the same for every model, whatever its window."""
-        return length_bands(self.examples.positions)
 
 
 def evaluate(
@@ -72,14 +64,14 @@ def evaluate(
 ) -> list[Ranked]:
     """Rank the targets of `splits` under every condition of the recipe, the one it is served with last.
 
-    The condition with preferences is left out where no user has any.
+    The condition with preferences is skipped if no user has any.
 
     Args:
-        exclude_seen: leave every item of the history out of the ranking, as serving does; a target that is in its own
+        exclude_seen: exclude all items of the history from the ranking, as serving does; a target that is in its own
             history is then not placed. The published protocol ranks all items.
-        catalogue: of `histories`, where it is not the recommender's own; ranks are among the recommender's items, and
-            a target that is none of them is not placed.
-        as_served: under the last condition only.
+        catalogue: of `histories`, if it is not the recommender's; only the recommender's items are ranked, and other
+            targets are not placed.
+        as_served: only under the last condition.
     """
     recommender.eval()
     between = None if catalogue is None else Translation.between(recommender.catalogue, catalogue)
@@ -89,11 +81,11 @@ def evaluate(
     total, done, results = sum(len(job[2]) for job in jobs), 0, []
     for split, condition, examples in jobs:
         ranks, lists = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, LIST_LENGTH, dtype=torch.int64)]
-        asked = examples
+        translated = examples
         if between is not None:
             examples = between.histories(histories, examples, recommender.settings.max_history)
-            asked = between.targets(examples)
-        for batch in InMemoryExamples(asked).batches(recommender.settings.evaluation_batch_size, None):
+            translated = between.targets(examples)
+        for batch in InMemoryExamples(translated).batches(recommender.settings.evaluation_batch_size, None):
             placed = batch.to(recommender.device)
             if condition == WITH_PREFERENCE and recommender.steering is not None:
                 placed = placed.with_strength(recommender.known_weight)
@@ -119,12 +111,12 @@ def evaluate_sampled(
 ) -> list[Ranked]:
     """Rank each target among `negatives` items drawn uniformly from those that its user never chose.
 
-    Some papers report this. It is another quantity than a rank in the catalogue and can order models otherwise
-    (Krichene and Rendle, 2020), so its metrics are named ``sampled_...`` and there are no lists.
+    Some papers report this. It can order models differently from a ranking of the catalogue (Krichene and Rendle,
+    2020). The metrics are named ``sampled_...`` and there are no lists.
 
     Raises:
         SettingError: the recipe cannot score given items.
-        DataError: a user has chosen so much of the catalogue that no negative is left.
+        DataError: a user has chosen all items, so there are no negatives.
     """
     recommender.eval()
     items = len(recommender.catalogue)
@@ -136,7 +128,7 @@ def evaluate_sampled(
         for batch in InMemoryExamples(examples).batches(recommender.settings.evaluation_batch_size, None):
             users = examples.users[start : start + len(batch)]
             drawn = torch.from_numpy(np.stack([_negatives(histories.items[u], items, negatives, rng) for u in users]))
-            candidates = torch.cat([batch.targets[:, None], drawn], dim=1).to(recommender.device)
+            candidates = torch.cat([batch.targets[:, None], drawn], dim=1).to(recommender.device)  # [B, 1 + negatives]
             with torch.no_grad():
                 scores = recommender.candidate_scores(batch.to(recommender.device), candidates)
             ranks.append(rank_of(torch.zeros(len(batch), dtype=torch.int64, device=scores.device), scores).cpu())
@@ -147,7 +139,7 @@ def evaluate_sampled(
 
 
 def _negatives(chosen: IntArray, items: int, wanted: int, rng: np.random.Generator) -> IntArray:
-    """`wanted` different items outside `chosen`; with repetition where fewer are left."""
+    """`wanted` different items outside `chosen`; drawn with replacement if there are fewer."""
     left = np.setdiff1d(np.arange(items), chosen)
     if not len(left):
         raise DataError(f"a user has chosen all {items} items of the catalogue: there is no negative to sample")
@@ -171,11 +163,11 @@ def _jobs(
 def measured(
     results: list[Ranked], model: str, histories: Histories, item_ids: tuple[str, ...], protocol: str
 ) -> list[Measured]:
-    """What `results` say of each user.
+    """The metrics of each user in `results`.
 
     Args:
         model: ``<recipe>@<run identity>``.
-        item_ids: of the catalogue that targets are numbered in.
+        item_ids: of the catalogue that the targets index.
         protocol: how targets were held out and what was ranked.
     """
     return [
@@ -187,7 +179,10 @@ def measured(
             protocol=protocol,
             units=pa.array([histories.user_ids[int(user)] for user in result.examples.users], pa.string()),
             targets=pa.array([item_ids[int(target)] for target in result.examples.targets], pa.string()),
-            slices={TARGET: result.target_bands(), LENGTH: result.length_bands()},
+            slices={
+                TARGET: popularity_bands(result.counts)[result.examples.targets],
+                LENGTH: length_bands(result.examples.positions),
+            },
             values=result.metrics(),
         )
         for result in results

@@ -1,6 +1,6 @@
-"""What models were measured at, unit by unit, in memory and as rows of the table `measurements`.
+"""Measured metrics per unit (such as a user), in memory and as rows of the table `measurements`.
 
-Intervals, paired tests and slices work on any task: they know of units, not of what was asked.
+Intervals, paired tests and slices work for any task.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,9 +27,9 @@ class Measured:
     Args:
         model: name with the run identity.
         protocol: how targets were held out and what was ranked.
-        units: ids, ascending.
-        targets: right answers, parallel to `units`; null where the task has none.
-        slices: by what it groups by, the group of each unit, str[U].
+        units: ids in ascending order.
+        targets: labels of the units; null for a task without labels.
+        slices: by kind of group, the group of each unit, str[U].
         values: by metric, float64[U].
     """
 
@@ -47,22 +47,22 @@ class Measured:
         return len(self.units)
 
     def intervals(self, metrics: Sequence[str], inside: npt.NDArray[np.bool_] | None = None) -> dict[str, Interval]:
-        """Means with their 95 % intervals over units, or over those `inside`, bool[U]."""
+        """Means with 95 % intervals over all units, or over those `inside`, bool[U]."""
         chosen = slice(None) if inside is None else inside
         return bootstrap_each({name: self.values[name][chosen] for name in metrics})
 
     def groups(self) -> Iterator[tuple[str, str, npt.NDArray[np.bool_]]]:
-        """What groups, the group, and which units are in it, bool[U]; no empty one."""
+        """Kind and name of each group that is not empty, and which units are in it, bool[U]."""
         pairs = [(kind, name) for kind, names in self.slices.items() for name in set(names.tolist())]
         for kind, name in sorted(pairs, key=lambda pair: order_of(*pair)):
             yield kind, name, self.slices[kind] == name
 
 
 def require_same_units(one: Measured, other: Measured) -> None:
-    """Refuse to compare unit by unit what was measured on other units, targets or by another protocol.
+    """Check that two models can be compared unit by unit.
 
     Raises:
-        DataError: so.
+        DataError: units, targets or protocol differ.
     """
     _require_same_protocol(one, other)
     if not (one.units.equals(other.units) and one.targets.equals(other.targets)):
@@ -73,10 +73,10 @@ def require_same_units(one: Measured, other: Measured) -> None:
 
 
 def compare(one: Measured, other: Measured, metric: str) -> Paired:
-    """What `one` has over `other` in `metric`, over the units that both were measured on.
+    """The paired difference `one` - `other` in `metric`, over the units that both were measured on.
 
     Raises:
-        DataError: there is no such unit, or the two were measured by different protocols.
+        DataError: there is no such unit, or the protocols differ.
     """
     _require_same_protocol(one, other)
     mine, theirs = (pc.is_in(a.units, b.units).to_numpy(zero_copy_only=False) for a, b in ((one, other), (other, one)))
@@ -94,7 +94,7 @@ def _require_same_protocol(one: Measured, other: Measured) -> None:
 
 
 def to_rows(measured: Sequence[Measured]) -> pa.Table:
-    """Rows of the table `measurements`, ``partition_date`` left out."""
+    """Rows of the table `measurements` without ``partition_date``."""
     schema = pa.schema([each for each in MEASUREMENTS.arrow_schema() if each.name != "partition_date"])
     parts = []
     for one in measured:
@@ -114,10 +114,10 @@ def to_rows(measured: Sequence[Measured]) -> pa.Table:
 
 
 def from_rows(rows: pa.Table, task: str, split: str) -> list[Measured]:
-    """What rows of the table `measurements` say of a task's split, sorted by model and condition.
+    """The measurements of a task's split in rows of the table `measurements`, sorted by model and condition.
 
     Raises:
-        DataError: the metrics of a model are not of the same units.
+        DataError: the metrics of a model have different units or protocols.
     """
     wanted = rows.filter((pc.field("task") == task) & (pc.field("split") == split))
     wanted = wanted.sort_by([(name, "ascending") for name in (*_BLOCK, "unit_id")]).combine_chunks()
@@ -137,7 +137,7 @@ def from_rows(rows: pa.Table, task: str, split: str) -> list[Measured]:
 
 
 def _blocks(rows: pa.Table) -> Iterator[tuple[str, str, str, int]]:
-    """Model, condition and metric of each run of rows, and the row after its last."""
+    """Model, condition and metric of each block of equal rows, and the end of the block."""
     if not rows.num_rows:
         return
     columns = [rows[name].combine_chunks().dictionary_encode() for name in _BLOCK]
@@ -149,7 +149,6 @@ def _blocks(rows: pa.Table) -> Iterator[tuple[str, str, str, int]]:
 
 
 def _measured(block: pa.Table, values: Mapping[str, FloatArray]) -> Measured:
-    """A model's units, from the rows of one of its metrics."""
     protocols = block["protocol"].unique().to_pylist()
     model = block["model"][0].as_py()
     if len(protocols) > 1:

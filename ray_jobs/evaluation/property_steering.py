@@ -1,7 +1,7 @@
-"""Does a preference for X bring more of X? Share of the lists before and after, for properties whose items are known.
+"""Does a preference for a property raise the share of its items in the lists?
 
-Success, of a user and a property X: the share of X among the first ten items rises at least twofold when a preference
-for X is given, and is above zero then.
+Success, for a user and a property: given a preference for it, its share among the first ten items is above zero and at
+least twice what it was.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ray_jobs.data.catalogue import IntArray
+from ray_jobs.evaluation.metrics import doubled
 from ray_jobs.evaluation.steering import Past, Question, ask
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.training.trainable import Notify, silent
 
 Shares = npt.NDArray[np.float64]
-TIMES = 2.0
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class PropertyResult:
     """Shares of a property's items in the lists of some users, float64[U] each.
 
     Args:
-        before: with no preference.
+        before: without a preference.
         wanted: with a preference for the property.
         rejected: with a preference against it.
         control: with a preference for another property.
-        lists: by what was given, int64[U, 10] catalogue indices.
+        lists: by the same names, int64[U, 10] catalogue indices.
     """
 
-    probe: str
+    name: str
     kind: str
     preference: str
     opposite: str
@@ -44,33 +44,30 @@ class PropertyResult:
     lists: Mapping[str, IntArray] = field(repr=False)
 
     def success(self) -> npt.NDArray[np.bool_]:
-        """Whose share rose at least twofold, bool[U]."""
-        return _doubled(self.before, self.wanted)
+        """Success by user, bool[U]."""
+        return doubled(self.before, self.wanted)
 
     def control_success(self) -> npt.NDArray[np.bool_]:
-        """The same under a preference for another property: what chance gives."""
-        return _doubled(self.before, self.control)
-
-
-def _doubled(before: Shares, after: Shares) -> npt.NDArray[np.bool_]:
-    return (after > 0) & (after >= TIMES * before)
+        """The same with a preference for another property: success by chance."""
+        return doubled(self.before, self.control)
 
 
 def steer_to_properties(
     bundle: Bundle,
-    probes: Sequence[Mapping[str, Any]],
+    properties: Sequence[Mapping[str, Any]],
     pasts: Mapping[str, Past],
     users: int,
     seed: int = 0,
     exclude_seen: bool = False,
     notify: Notify = silent,
 ) -> list[PropertyResult]:
-    """Steer users towards and away from each property of `probes` (rows of the table steering_probes).
+    """Steer users towards and away from each property.
 
     Args:
-        users: how many are steered per property, drawn under `seed`; each reads their whole history but the last item.
+        properties: rows of the table steering_probes.
+        users: number of users per property, drawn under `seed`; the model reads their history without the last item.
     """
-    ordered = sorted(probes, key=lambda row: (row["kind"], row["probe"]))
+    ordered = sorted(properties, key=lambda row: (row["kind"], row["probe"]))
     everyone = sorted(user for user, past in pasts.items() if len(past.items) > 1)
     index = bundle.catalogue.index
     results = []
@@ -84,13 +81,16 @@ def steer_to_properties(
             "rejected": row["opposite"],
             "control": others[int(rng.integers(len(others)))]["preference"] if others else "",
         }
-        members = np.zeros(len(index) + 1)  # the last place stands for index -1, no item
+        members = np.zeros(len(index) + 1)  # the last place is for index -1, no item
         members[[index[item] for item in row["item_ids"] if item in index]] = 1
-        lists = {}
-        for name, sentence in sentences.items():
-            asked = [Question(pasts[user], len(pasts[user].items) - 1, sentence) for user in chosen]
-            parts = [found for _, found in ask(bundle, asked, None, exclude_seen)]
-            lists[name] = np.concatenate(parts)
+        lists = {
+            name: ask(
+                bundle,
+                [Question(pasts[user], len(pasts[user].items) - 1, sentence) for user in chosen],
+                exclude_seen=exclude_seen,
+            )[1]
+            for name, sentence in sentences.items()
+        }
         shares = {name: members[found].mean(axis=1) for name, found in lists.items()}
         results.append(
             PropertyResult(row["probe"], row["kind"], row["preference"], row["opposite"], chosen, **shares, lists=lists)
@@ -101,10 +101,10 @@ def steer_to_properties(
 
 @dataclass(frozen=True)
 class KindResult:
-    """Means over all users of all properties of one kind, each property weighing the same.
+    """Means over all properties of one kind, each property with the same weight.
 
     Args:
-        success, control: share of lists in which the property's share rose twofold, given it and given another.
+        success, control: share of users with success and with success by chance.
         before, wanted, rejected: mean share of the property's items.
     """
 

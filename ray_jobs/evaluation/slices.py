@@ -1,4 +1,4 @@
-"""Groups of users whose metrics are shown apart: by the target's popularity and by the length of the history."""
+"""Groups of users with metrics of their own: by the target's popularity and by the length of the history."""
 
 from typing import TYPE_CHECKING
 
@@ -9,15 +9,14 @@ if TYPE_CHECKING:
     from ray_jobs.data.histories import Histories
 
 COLD, TAIL, MID, HEAD = "cold", "tail", "mid", "head"
-TARGET_BANDS = (HEAD, MID, TAIL, COLD)
 _LENGTHS = (5, 10, 20)
 LENGTH_BANDS = ("1-4", "5-9", "10-19", "20 and more")
 TARGET, LENGTH = "target", "length"
-_ORDERS = {TARGET: TARGET_BANDS, LENGTH: LENGTH_BANDS}
+_ORDERS = {TARGET: (HEAD, MID, TAIL, COLD), LENGTH: LENGTH_BANDS}
 
 
-def order_of(kind: str, name: str = "") -> tuple[int, int, str, str]:
-    """A sort key of groups of units: kinds and their groups in the order declared here, others after them by name."""
+def order_of(kind: str, name: str) -> tuple[int, int, str, str]:
+    """Sort key of a group: kinds and names in the order of `_ORDERS`, then unknown ones by name."""
     kinds, names = list(_ORDERS), _ORDERS.get(kind, ())
     return (
         kinds.index(kind) if kind in kinds else len(kinds),
@@ -36,9 +35,9 @@ def training_counts(histories: "Histories", items: int) -> npt.NDArray[np.int64]
 def popularity_bands(counts: npt.ArrayLike) -> npt.NDArray[np.str_]:
     """The band of each catalogue item, str[N].
 
-    Items that never occur at a training position are ``cold``. Of the others, most popular first, ``head`` items
-    begin in the first third of all training positions, ``mid`` ones in the second, ``tail`` ones in the last; items
-    of one count are in one band.
+    Items at no training position are ``cold``. The others are sorted by popularity: ``head`` items begin in the first
+    third of all training positions, ``mid`` items in the second, ``tail`` items in the last. Items with the same count
+    share a band.
 
     Args:
         counts: occurrences at training positions, [N].
@@ -54,6 +53,6 @@ def length_bands(items_before: npt.ArrayLike) -> npt.NDArray[np.str_]:
     """The band of each history, str[U].
 
     Args:
-        items_before: items before the target, those outside the model's window included, [U].
+        items_before: number of items before the target, also those outside the model's window, [U].
     """
     return np.array(LENGTH_BANDS)[np.searchsorted(_LENGTHS, np.asarray(items_before), side="right")]

@@ -1,24 +1,22 @@
-"""Ask a model the questions of the preference benchmark, under conditions that tell what the answers rest on.
+"""Evaluate a model on the preference benchmark under several conditions.
 
-Given is what the benchmark's axis prescribes. On the axis recommendation that preference was matched to the target, an
-oracle, as in Paischer et al. (2025); the other conditions say how much of the answer is due to it. A model that does
-not read text answers the same whatever it is given, and its lifts are exactly zero.
+Under the condition `GIVEN` the model gets the preference that the benchmark's axis prescribes. On the axis
+recommendation this preference was matched to the target, an oracle, as in Paischer et al. (2025); the other conditions
+show how much of the result is due to it. The lifts of a model that does not read text are exactly zero.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from ray_jobs.data.batches import make_batch
 from ray_jobs.data.catalogue import IntArray
 from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.evaluation.metrics import Interval, Paired, bootstrap_each, ndcg, paired, recall
-from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.training.trainable import Notify, silent
 from schemas.preference_benchmark import AXES, SENTIMENT
@@ -29,7 +27,7 @@ _CONDITIONS = (GIVEN, LATEST, RANDOM, NONE, PREFERENCE_ONLY)
 CONDITIONS: Mapping[str, tuple[str, ...]] = {
     axis: (GIVEN, RANDOM, NONE, WITH_HISTORY) if axis == SENTIMENT else _CONDITIONS for axis in AXES
 }
-"""What each axis is asked under. Sentiment following is asked without a history, but for `WITH_HISTORY`."""
+"""Conditions of each axis. Sentiment following uses no history except under `WITH_HISTORY`."""
 CUTOFFS = (5, 10)
 Sample = Mapping[str, Any]
 
@@ -39,7 +37,7 @@ class Past:
     """A user's items and their times, oldest first.
 
     Args:
-        items: ids, those that a model may not know included.
+        items: ids, also those that a model may not know.
         times: seconds since 1970.
     """
 
@@ -48,7 +46,7 @@ class Past:
 
 
 def read_pasts(sequences: pa.Table) -> dict[str, Past]:
-    """Users' histories by user, from one partition of the table `sequences`."""
+    """Histories by user, from one partition of the table `sequences`."""
     return {
         row["user_id"]: Past(tuple(row["item_ids"]), tuple(int(moment.timestamp()) for moment in row["occurred_at"]))
         for row in sequences.select(["user_id", "item_ids", "occurred_at"]).to_pylist()
@@ -57,7 +55,7 @@ def read_pasts(sequences: pa.Table) -> dict[str, Past]:
 
 @dataclass(frozen=True)
 class Question:
-    """One thing to ask a model: a history up to a position, a sentence that may be empty."""
+    """A request to a model: a history up to a position, and a preference that may be empty."""
 
     past: Past
     end: int
@@ -71,43 +69,46 @@ def ask(
     targets: Sequence[str] | None = None,
     exclude_seen: bool = False,
     strength: float = 1.0,
-) -> Iterator[tuple[IntArray, IntArray]]:
-    """Put `questions` to a model, batch by batch.
+) -> tuple[IntArray, IntArray]:
+    """Put `questions` to a model.
 
     Args:
-        targets: right answers, one for each question; an item that the model does not know is not placed.
-        exclude_seen: leave the items of the history out of the answer.
-        strength: how strongly a steering layer counts the preferences, 1 as fitted for what a request brings.
+        targets: label of each question; an item that the model does not know is not placed.
+        exclude_seen: exclude the items of the history.
+        strength: factor on the steering layer's weight; 1 is the weight fitted for a request's preference.
 
-    Yields:
-        Ranks int64[B] of the targets from 1, ties against the model and 0 where not placed (all 0 without targets),
-        and the lists int64[B, 10] of catalogue indices, -1 where fewer were found.
+    Returns:
+        Ranks int64[Q] of the targets from 1, ties against the model, 0 where not placed or without targets; and the
+        lists int64[Q, 10] of catalogue indices, -1 where fewer were found.
     """
     recommender, index = bundle.recommender, bundle.catalogue.index
     size, reach = recommender.settings.evaluation_batch_size, recommender.settings.max_history
+    ranks = [np.zeros(0, dtype=np.int64)]
+    lists = [np.zeros((0, LIST_LENGTH), dtype=np.int64)]
     for start in range(0, len(questions), size):
         part = questions[start : start + size]
         known = [_known(question, index) for question in part]
-        goals = [index.get(target, -1) for target in targets[start : start + size]] if targets else [-1] * len(part)
-        goal = np.array(goals, dtype=np.int64)
-        recent = [items[-reach:] for items, _ in known]
+        labels = [index.get(target, -1) for target in targets[start : start + size]] if targets else [-1] * len(part)
+        label = np.array(labels, dtype=np.int64)
         batch = make_batch(
-            recent,
+            [items[-reach:] for items, _ in known],
             [question.preference for question in part],
-            np.maximum(goal, 0),
+            np.maximum(label, 0),
             times=[times[-reach:] for _, times in known],
-            asked_at=np.array(
-                [question.past.times[min(question.end, len(question.past.times) - 1)] for question in part]
-            ),
+            asked_at=np.array([q.past.times[min(q.end, len(q.past.times) - 1)] for q in part]),
         )
         batch = batch.with_strength(strength).to(recommender.device)
-        seen = _seen(recommender, [items for items, _ in known]) if exclude_seen else None
-        ranks, lists = recommender.ranks_and_topk(batch, LIST_LENGTH, seen)
-        yield np.where(goal < 0, 0, ranks.cpu().numpy()), lists.cpu().numpy()
+        seen = None
+        if exclude_seen:
+            seen = make_batch([items for items, _ in known], [""] * len(known)).history.to(recommender.device)
+        found, best = recommender.ranks_and_topk(batch, LIST_LENGTH, seen)
+        ranks.append(np.where(label < 0, 0, found.cpu().numpy()))
+        lists.append(best.cpu().numpy())
+    return np.concatenate(ranks), np.concatenate(lists)
 
 
 def _known(question: Question, index: Mapping[str, int]) -> tuple[list[int], list[int]]:
-    """Items that the model knows, and their times."""
+    """Items of the history that the model knows, and their times."""
     if not question.with_history:
         return [], []
     past = zip(question.past.items[: question.end], question.past.times[: question.end], strict=True)
@@ -115,18 +116,14 @@ def _known(question: Question, index: Mapping[str, int]) -> tuple[list[int], lis
     return [item for item, _ in kept], [moment for _, moment in kept]
 
 
-def _seen(recommender: Recommender, known: Sequence[Sequence[int]]) -> torch.Tensor:
-    return make_batch(known, [""] * len(known)).history.to(recommender.device)
-
-
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered to the samples of one axis and split under one condition.
+    """Results of a model on the samples of one axis and split under one condition.
 
     Args:
         samples: rows of `preference_benchmark`, sorted by sample_id.
         ranks: int64[S], see `ask`.
-        opposite_ranks: int64[S], of the target when the opposite preference was given; sentiment following only.
+        opposite_ranks: int64[S], of the target under the opposite preference; only for sentiment following.
         lists: int64[S, 10].
     """
 
@@ -139,10 +136,10 @@ class Answers:
     lists: IntArray = field(repr=False)
 
     def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Metrics by name, float64[S] each, the axis's own first.
+        """Metrics by name, float64[S] each, the axis's main metric first.
 
-        m@k is 1 where the target is among the first k of the positive list and not among those of the negative one;
-        ``positive_recall_k`` and ``negative_miss_k`` are its two parts.
+        m@k is 1 if the target is among the first k under the preference and not under its opposite;
+        ``positive_recall_k`` and ``negative_miss_k`` are its two factors.
         """
         found: dict[str, npt.NDArray[np.float64]] = {}
         if self.opposite_ranks is not None:
@@ -158,7 +155,7 @@ class Answers:
 
 
 def main_metric(axis: str) -> str:
-    """The metric that an axis is summed up by."""
+    """The main metric of an axis."""
     return "m_10" if axis == SENTIMENT else "ndcg_10"
 
 
@@ -171,8 +168,8 @@ def answer(
 ) -> list[Answers]:
     """Put every sample to a model under every condition of its axis.
 
-    Samples without a control (nobody else's preference is there) are left out under `RANDOM` only; a user without a
-    latest preference is asked without one, as when served.
+    Samples without another user's preference are skipped under `RANDOM` only. A user without a latest preference is
+    evaluated without one, as in serving.
     """
     grouped: dict[tuple[str, str], list[Sample]] = {}
     for sample in sorted(samples, key=lambda row: (AXES.index(row["axis"]), row["split"], row["sample_id"])):
@@ -210,21 +207,18 @@ def _put(
         for row in samples
     ]
     strength = bundle.recommender.known_weight if condition == LATEST else 1.0  # as served
-    parts = list(ask(bundle, questions, [row["target_item_id"] for row in samples], exclude_seen, strength))
-    none = (np.zeros(0, dtype=np.int64), np.zeros((0, LIST_LENGTH), dtype=np.int64))
-    ranks, lists = zip(none, *parts, strict=True)
-    return np.concatenate(ranks), np.concatenate(lists)
+    return ask(bundle, questions, [row["target_item_id"] for row in samples], exclude_seen, strength)
 
 
 @dataclass(frozen=True)
 class AxisResult:
-    """What a model reached on one axis and split.
+    """Results of a model on one axis and split.
 
     Args:
-        samples: how many, and
-        labels: how many labels they would be spread over evenly (exponential of their entropy).
+        samples: number of samples.
+        labels: effective number of labels, the exponential of their entropy.
         conditions: intervals of each metric by condition.
-        lift: by condition (`NONE`, `RANDOM`) what `GIVEN` has over it in the axis's main metric, sample by sample.
+        lift: paired difference of `GIVEN` to the conditions `NONE` and `RANDOM` in the axis's main metric.
     """
 
     axis: str
@@ -236,7 +230,7 @@ class AxisResult:
 
 
 def summarise(answers: Sequence[Answers]) -> list[AxisResult]:
-    """Intervals and lifts per axis and split, in the order of `answers`; an axis without a sample has no result."""
+    """Intervals and lifts per axis and split, in the order of `answers`, without axes that have no sample."""
     results = []
     for given in (found for found in answers if found.condition == GIVEN and len(found.samples)):
         same = {a.condition: a for a in answers if (a.axis, a.split) == (given.axis, given.split) and len(a.samples)}
@@ -263,7 +257,7 @@ def summarise(answers: Sequence[Answers]) -> list[AxisResult]:
 
 
 def evaluation_rows(answers: Sequence[Answers]) -> list[dict[str, Any]]:
-    """Rows of the table `preference_evaluations`, its partition columns left out."""
+    """Rows of the table `preference_evaluations` without its partition columns."""
     rows = []
     for found in answers:
         metrics = found.metrics()

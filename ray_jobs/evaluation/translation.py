@@ -1,6 +1,6 @@
-"""A model of an earlier day on this day's histories: an item it does not know is skipped, and missed as a target.
+"""Apply a model of an earlier day to this day's histories: unknown items are skipped, unknown targets are misses.
 
-The model ranks its own catalogue, which may lack items that arrived since and may hold some that are gone.
+The model ranks its own catalogue, which may lack newer items and contain removed ones.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from schemas.columns import HISTORY
 
 @dataclass(frozen=True)
 class Translation:
-    """Indices of two catalogues into each other, -1 where the other one lacks the item.
+    """Index maps between two catalogues, -1 where the other one lacks the item.
 
     Args:
         to_own: int64[N], from the day's catalogue to the model's.
-        to_day: int64[M], the other way.
+        to_day: int64[M], from the model's catalogue to the day's.
     """
 
     to_own: IntArray
@@ -38,8 +38,8 @@ class Translation:
         """`examples` of the day with histories in the model's indices; targets stay in the day's.
 
         Args:
-            histories: the day's, which the examples were made of.
-            max_history: known items that the model reads.
+            histories: the day's, from which the examples were built.
+            max_history: number of known items that the model reads.
         """
         users = examples.users.tolist()
         known = [
@@ -59,9 +59,9 @@ class Translation:
         )
 
     def known(self, histories: Histories) -> Histories:
-        """`histories` in the model's indices, without the items that it does not know.
+        """`histories` in the model's indices without unknown items.
 
-        A held-out target that it does not know is the next item that it knows, or its last one.
+        An unknown target is replaced by the next known item, else by the last one.
         """
         places, preferences = [], []
         valid: list[int] = []
@@ -88,7 +88,7 @@ class Translation:
         )
 
     def targets(self, examples: Examples) -> Examples:
-        """The same examples with targets in the model's indices; one that it does not know is its first item."""
+        """The same examples with targets in the model's indices; unknown targets become item 0."""
         return examples.with_columns(targets=np.maximum(self.to_own[examples.targets], 0))
 
     def unknown(self, examples: Examples) -> np.ndarray:
@@ -96,7 +96,7 @@ class Translation:
         return self.to_own[examples.targets] < 0
 
     def lists(self, lists: IntArray) -> IntArray:
-        """Recommended items, int64[U, K], in the day's indices; -1 where none is there or the item is gone."""
+        """Recommended items, int64[U, K], in the day's indices; -1 for padding and removed items."""
         return np.where(lists >= 0, self.to_day[np.maximum(lists, 0)], -1)
 
 

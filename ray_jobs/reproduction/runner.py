@@ -162,7 +162,7 @@ class Runner:
                 name: [round(value, 5) for value in (found.mean, found.low, found.high)]
                 for name, found in intervals.items()
             }
-            metrics[protocol] |= {name: [round(value, 5)] * 3 for name, value in ranked.exposure().measures().items()}
+            metrics[protocol] |= {name: [round(value, 5)] * 3 for name, value in ranked.exposure().items()}
         return metrics
 
     def _coded(self, dataset: str) -> Catalogue:

@@ -1,1 +1,1 @@
-"""Words that move a list: sentences, the items that they are about, and how strongly they count beside a recipe."""
+"""The steering layer: parse a preference, find the items it is about, and weigh it against a recipe's scores."""

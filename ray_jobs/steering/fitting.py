@@ -1,13 +1,12 @@
-"""Give a trained recommender its steering layer: terms from the catalogue, weights from the validation split.
+"""Fit the steering layer of a trained recommender: terms from the catalogue, weights on the validation split.
 
-Each validation user gets a sentence made of item texts: a wish for a term of the target, two for terms of the history,
-and two refusals of terms that the history does not have. On planted worlds such sentences tell as much as the users'
-true tastes do, weight by weight, and they need no language model. The weight and the force of a refusal are those with
-the best NDCG@10 when a share `SteeringSettings.misread` of the users are given somebody else's sentence: a weight that
-is too small gives away what the words tell, one that is too large obeys words that were not meant. A recipe that reads
-preferences itself is given the sentence, too, where that was better than without. The weight of what is known of a user
-is fitted on those of whom something is known, against none, and stays 0 unless the paired interval of the gain lies
-above 0.
+Each validation user gets a sentence built from item texts: a wish for a term of the target, two for terms of the
+history, and two refusals of terms that the history does not have. On planted worlds this gives the same weights as the
+users' true tastes, and it needs no language model. The weights of wishes and refusals maximise NDCG@10 when a share
+`SteeringSettings.misread` of the users get another user's sentence: too small a weight wastes what the words say, too
+large a weight follows words that were not meant. A recipe that reads preferences also gets the sentence if that was
+better. The weight of known preferences is fitted on users who have some, and is 0 unless the paired interval of the
+gain lies above 0.
 """
 
 import itertools
@@ -33,21 +32,21 @@ from ray_jobs.training.trainable import Notify, silent
 from schemas.recipes import Need
 
 MOST_USERS, MOST_CELLS = 400, 3_000_000
-"""Users that weights are fitted on, and users times items at most: each cell is a log-probability in memory."""
+"""Largest number of users in the fit, and of users times items: each cell is a log-probability in memory."""
 _OF_HISTORY, _REFUSALS = 2, 2
 _COMMON = 0.05
-"""Share of the items that a term of a made sentence is at least about; a rarer one would name the target."""
+"""Smallest share of the items that have a term of a built sentence; a rarer term would reveal the target."""
 _FEWEST_KNOWN = 20
-"""Users of whom something is known that a weight for it is fitted on at least."""
+"""Fewest users with known preferences on which their weight is fitted."""
 
 
 @phased("fitting the steering layer")
 def fitted_layer(
     recommender: Recommender, histories: Histories, settings: SteeringSettings, notify: Notify = silent
 ) -> SteeringLayer | None:
-    """The layer of a trained `recommender`; None where the catalogue has no terms or nobody to fit on.
+    """The layer of a trained `recommender`; None without terms in the catalogue or users to fit on.
 
-    Sees training and validation positions only.
+    Uses training and validation positions only.
     """
     notify(0, 3, "terms of the catalogue")
     encoder = load_text_encoder(settings.encoder).to(recommender.device)
@@ -61,7 +60,7 @@ def fitted_layer(
     plain = sample.log_probabilities(recommender, [""] * len(sample.targets))
     unfitted = SteeringLayer(terms, Fit(weight=1.0, refusal=1.0))
     layer, measured = _fit_weight(recommender, unfitted, sample, plain, settings)
-    notify(2, 3, "weight of what is known of users")
+    notify(2, 3, "weight of known preferences")
     own, found = _fit_own_weight(recommender, layer, sample, plain, settings)
     return layer.with_fit(replace(layer.fit, own_weight=own, measured=measured | found))
 
@@ -71,8 +70,8 @@ class _Sample:
     """Validation users with their histories, targets and sentences.
 
     Args:
-        known: what is known of each user, empty where nothing is.
-        made: a sentence made of item texts for each.
+        known: known preferences of each user, empty if there are none.
+        made: a sentence built from item texts for each user.
     """
 
     batches: Sequence[Batch]
@@ -83,7 +82,7 @@ class _Sample:
 
     @classmethod
     def drawn(cls, recommender: Recommender, histories: Histories, terms: Terms, users: int, seed: int) -> "_Sample":
-        """At most `users` of those with a validation target, those of whom something is known first."""
+        """At most `users` users with a validation target, those with known preferences first."""
         settings = recommender.settings
         everyone = evaluation_examples(histories, "valid", settings.max_history)
         known = latest_preferences(histories, everyone)
@@ -101,7 +100,7 @@ class _Sample:
 
     @torch.no_grad()
     def log_probabilities(self, recommender: Recommender, sentences: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Log-probability of each item for each user, items of the history left out, float32[V, N]."""
+        """Log-probability of each item for each user, -inf for items of the history, float32[V, N]."""
         recommender.eval()
         parts, start = [], 0
         for batch in self.batches:

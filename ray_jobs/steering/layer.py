@@ -1,8 +1,8 @@
 """The steering layer: what a sentence adds to the log-probability of every item.
 
-A recipe gives each item a log-probability; the layer adds a bonus. The bonus of a sentence is the sum of its wishes'
-matches less that of its refusals', standardised over the catalogue, times a weight in nats: a product of experts, one
-that knows the user and one that knows the words. Weight and the force of a refusal are fitted on validation
+The bonus of a sentence is the sum of its wishes' match scores minus that of its refusals', standardised over the
+catalogue, times a weight in nats. Added to the log-probabilities of a recipe this is a product of two experts, one that
+knows the user and one that knows the words. The weights of wishes and refusals are fitted on the validation split
 (`ray_jobs.steering.fitting`). A sentence that matches nothing in the catalogue adds nothing.
 """
 
@@ -22,10 +22,10 @@ from ray_jobs.steering.terms import FloatArray, TermIndex
 
 FILE = "steering.json"
 RETRAIN = "train the model again (--generation)"
-"""What to do where a file of a bundle is cut."""
+"""How to mend a damaged file of a bundle."""
 _KEPT_SENTENCES = 64
 OPPOSED = 0.5
-"""What an item that means the opposite of a wish loses, beside the 1 that the best match gains."""
+"""Penalty of an item that means the opposite of a wish; the best match scores 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,11 @@ class Fit:
     """How strongly words count.
 
     Args:
-        weight: of a sentence that comes with a request, in nats per standard deviation.
-        refusal: how much a refusal counts beside a wish.
-        own_weight: of what is known of the user where a request brings no sentence; 0 where it was not seen to help.
-        reads: the recipe itself reads the sentence, too, because that was better on validation than the layer alone.
-        measured: what the fit rests on, by name.
+        weight: of a request's sentence, in nats per standard deviation.
+        refusal: weight of a refusal relative to a wish.
+        own_weight: of the user's known preferences if a request has no sentence; 0 if they did not help.
+        reads: the recipe reads the sentence, too, because that was better on validation than the layer alone.
+        measured: metrics of the fit by name.
     """
 
     weight: float
@@ -49,12 +49,12 @@ class Fit:
 
 @dataclass(frozen=True)
 class Heard:
-    """What the layer made of a sentence.
+    """A parsed and matched sentence.
 
     Args:
         wanted, refused: phrases that match something.
-        unmatched: phrases that nothing in the catalogue matches.
-        scores: float32[N], standardised over the catalogue; None where nothing matched.
+        unmatched: phrases that match nothing in the catalogue.
+        scores: float32[N], standardised over the catalogue; None if nothing matched.
     """
 
     wanted: tuple[str, ...]
@@ -75,7 +75,7 @@ class SteeringLayer:
         return SteeringLayer(self.terms, fit)
 
     def _hear(self, sentence: str) -> Heard:
-        """Read a sentence and match its phrases."""
+        """Parse a sentence and match its phrases; `hear` caches it."""
         wishes = read_sentence(sentence)
         self.terms.encode([*wishes.wanted, *wishes.refused])
         total = np.zeros(self.terms.size, dtype=np.float32)
@@ -95,7 +95,7 @@ class SteeringLayer:
         )
 
     def is_read(self, sentence: str) -> bool:
-        """Whether a recipe that reads preferences is given this one."""
+        """Whether the sentence is also given to a recipe that reads preferences."""
         return bool(self.fit.reads and sentence and self.hear(sentence).scores is not None)
 
     def bonus(self, sentences: Sequence[str], strength: Tensor | None = None) -> Tensor | None:
@@ -105,7 +105,7 @@ class SteeringLayer:
             strength: float[B], factor on the fitted weight; None for 1.
 
         Returns:
-            float32[B, N]; None where no sentence adds anything.
+            float32[B, N]; None if no sentence adds anything.
         """
         heard = [self.hear(sentence) if sentence else None for sentence in sentences]
         factors = [1.0] * len(heard) if strength is None else strength.tolist()
@@ -118,12 +118,12 @@ class SteeringLayer:
         return torch.from_numpy(rows)
 
     def because(self, sentence: str, item: int) -> tuple[str, ...]:
-        """Words of the item's text that match a wish of the sentence, or mean the opposite of something it refuses."""
+        """Words of the item's text that match a wish, or the opposite of a refusal."""
         heard = self.hear(sentence)
         return self._words(item, heard.wanted, heard.refused)
 
     def against(self, sentence: str, item: int) -> tuple[str, ...]:
-        """Words of the item's text that match a refusal of the sentence, or mean the opposite of something it wants."""
+        """Words of the item's text that match a refusal, or the opposite of a wish."""
         heard = self.hear(sentence)
         return self._words(item, heard.refused, heard.wanted)
 
@@ -133,13 +133,13 @@ class SteeringLayer:
         return tuple(dict.fromkeys(word for word in found if word is not None))
 
     def save(self, folder: Path) -> None:
-        """Write the layer into the bundle's folder."""
+        """Write the layer to a bundle's folder."""
         self.terms.save(folder)
         write_json(folder / FILE, asdict(self.fit), sort_keys=True)
 
     @classmethod
     def load(cls, folder: Path) -> "SteeringLayer | None":
-        """The layer of a bundle; None where it has none."""
+        """The layer of a bundle, or None."""
         if not (folder / FILE).exists():
             return None
         fit = read_json(folder / FILE, RETRAIN, lambda raw: Fit(**raw))

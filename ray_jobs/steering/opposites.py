@@ -1,8 +1,8 @@
-"""Words that mean the opposite of one another.
+"""Antonyms.
 
-To a sentence encoder opposites are near: next to "heavy" lies "lightweight". Taken for another word for it, a refusal
-of what is heavy would push down what is light. So common pairs are declared here; an unlisted pair is told apart only
-where the encoder does. Words whose stem has another common meaning (light, tiny, roomy) are left out.
+Sentence encoders place antonyms close together ("heavy" and "lightweight"). Treated as a synonym, a refusal of what is
+heavy would demote what is light, so common pairs are declared here. Unlisted pairs are separated only by the encoder.
+Words whose stem has another common meaning (light, tiny, roomy) are left out.
 """
 
 from collections.abc import Mapping
@@ -48,20 +48,19 @@ _PAIRS = (
 
 
 def _opposites() -> Mapping[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
-    for pair in _PAIRS:
-        one, other = (frozenset(map(stem, words.split())) for words in pair)
-        for word in one:
-            found.setdefault(word, set()).update(other)
-        for word in other:
-            found.setdefault(word, set()).update(one)
-    return {word: frozenset(others) for word, others in found.items()}
+    found: dict[str, frozenset[str]] = {}
+    for one, other in _PAIRS:
+        for words, opposite in ((one, other), (other, one)):
+            for word in words.split():
+                key = stem(word)
+                found[key] = found.get(key, frozenset()) | set(map(stem, opposite.split()))
+    return found
 
 
 _OPPOSITES = _opposites()
 
 
 def opposites_of(stems: list[str]) -> frozenset[str]:
-    """Stems that mean the opposite of one of `stems`, but for those that are among them."""
+    """Stems of antonyms of `stems`, without `stems` themselves."""
     words = {word.removesuffix(ending) for word in stems for ending in ("", "er", "ier", "est", "iest")}
     return frozenset().union(*(_OPPOSITES.get(word, frozenset()) for word in words)) - frozenset(stems)

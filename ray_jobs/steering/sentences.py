@@ -1,9 +1,9 @@
-"""What a sentence asks for and what it refuses.
+"""Parse a sentence into wishes and refusals.
 
-"Prefers quiet, compact things. Avoids wood." wants *quiet* and *compact* and refuses *wood*; so do "something quiet and
-compact, anything but wood" and "I need it quiet, not too big, without wood" in their ways. A clause is read from left
-to right: a word of liking or of refusal says how what follows is meant. A verb of refusal ("avoids a, b and c") holds
-to the end of its clause, a negation ("quiet, not heavy, compact") to the next comma.
+"Prefers quiet, compact things. Avoids wood." wants *quiet* and *compact* and refuses *wood*, and so does "something
+quiet and compact, anything but wood". A clause is read from left to right: a cue word (prefers, without, not ...)
+decides whether the phrases after it are wanted or refused. A verb of refusal ("avoids a, b and c") is valid to the end
+of its clause, a negation ("quiet, not heavy, compact") to the next comma.
 """
 
 import re
@@ -20,7 +20,7 @@ Meaning = Literal["wanted", "refused", "nothing"]
 
 @dataclass(frozen=True)
 class Wishes:
-    """Phrases that a sentence asks for and refuses, in its order, without repetition."""
+    """Phrases that a sentence wants and refuses, in order, without repetition."""
 
     wanted: tuple[str, ...]
     refused: tuple[str, ...]
@@ -49,7 +49,7 @@ _ONLY = (
     rf"(?:{_NOT}|no)(?: \w+){{0,2}} without|avoids? (?:every|any)thing (?:but|except)"
 )
 _FILLED = r"(?:\s+(?:really|particularly|much|to|be|have|get|any))*"
-# The longest ways to say it come first: "do not mind" is no refusal, "don't like" is one.
+# Longer cues come first: "do not mind" is no refusal, "don't like" is one.
 _CUES = re.compile(
     rf"\b(?:(?P<nothing>{_NEUTRAL})|(?P<only>{_ONLY})|(?P<disliked>(?:{_NOT}){_FILLED}\s+(?:{_LIKE}))"
     rf"|(?P<twice>(?:{_NOT})(?:\s+to)?\s+(?:{_SURELY_REFUSED}))|(?P<verb>{_SURELY_REFUSED})"
@@ -60,7 +60,7 @@ _TURNING = re.compile(
     r"[,?]?\s{1,4}(?:(?:is|are)(?:n'?t| not)\s{1,4}(?:for me|my thing|my taste)|no,? thanks?(?: you)?)\b",
     re.IGNORECASE,
 )
-"""What stands before is meant: "wood is not for me", "wood? no thanks"."""
+"""Refusals that follow their phrase: "wood is not for me", "wood? no thanks"."""
 _MEANT = re.compile(r"[\w' -]*")
 _FREE = re.compile(r"\b(\w+)-free\b", re.IGNORECASE)
 _NONE = re.compile(r"\W*+(?:none|no preferences?|nothing|no|n/?a)?\W*+(?:thanks?(?: you)?)?\W*+", re.IGNORECASE)
@@ -81,7 +81,7 @@ _FILLER = FUNCTION_WORDS | listed(
 
 
 def read_sentence(text: str) -> Wishes:
-    """Phrases that `text` asks for and refuses; a text without any, such as "None", has none of either."""
+    """Phrases that `text` wants and refuses; none for a text such as "None"."""
     if len(text) > MOST_CHARACTERS:
         text = text[:MOST_CHARACTERS].rpartition(" ")[0]
     text = text.replace("\u2019", "'")
@@ -99,7 +99,7 @@ def read_sentence(text: str) -> Wishes:
 
 
 def _turned(text: str) -> str:
-    """`text` with what is turned down after its name turned down before it."""
+    """`text` with refusals that follow their phrase put before it: "wood? no thanks" becomes "avoid wood."."""
     parts, end = [], 0
     for turning in _TURNING.finditer(text):
         before = text[end : turning.start()]
@@ -137,7 +137,7 @@ def _read_clause(clause: str, found: dict[str, Meaning]) -> None:
         start = cue.end()
         kind = cue.lastgroup
         if kind == "wanted" and until_comma and cue.group().lower() in ("more", "with", "into") and not segment.strip():
-            continue  # "not more", "no longer with": the negation holds
+            continue  # "not more", "no longer with": the negation stays valid
         meaning = _MEANINGS.get(kind or "", "wanted")
         until_comma = kind in ("bare", "disliked", "nothing")
 
@@ -151,5 +151,5 @@ def _keep(segment: str, meaning: Meaning, found: dict[str, Meaning]) -> None:
             words.pop()
         if any(character.isalpha() for word in words for character in word):
             phrase = " ".join(words).lower()
-            # "quiet but not quiet" asks for nothing.
+            # "quiet but not quiet" wants nothing.
             found[phrase] = meaning if found.get(phrase, meaning) == meaning else "nothing"

@@ -1,4 +1,4 @@
-"""Settings of the layer that lets words move a recipe's list; no engine is loaded here."""
+"""Settings of the steering layer; no engine is loaded here."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -17,15 +17,15 @@ class SteeringSettings(Bounded):
     """Settings of the steering layer, section ``steering``.
 
     Args:
-        enabled: give trained recipes the layer; without it only recipes that read preferences can follow a sentence.
-        encoder: name for `ray_jobs.encoders.text.load_text_encoder`; it compares a wish with the catalogue's terms.
-        similarity: cosine from which a term of the catalogue counts as another word for a wish, for this encoder.
-        most_items: a term that more than this share of the items have tells them apart too little to be one.
-        most_terms: the commonest terms that are kept.
+        enabled: give trained recipes the layer; without it only recipes that read preferences follow a sentence.
+        encoder: name for `ray_jobs.encoders.text.load_text_encoder`; compares a wish with the catalogue's terms.
+        similarity: cosine from which a term of the catalogue counts as a synonym of a wish, for this encoder.
+        most_items: largest share of the items that may have a term.
+        most_terms: number of terms kept, the most common ones.
         weights: candidates for the weight, in nats that a wish adds to an item one standard deviation above the mean.
-        refusals: candidates for how much a refusal counts beside a wish.
-        misread: the share of sentences that are taken to be somebody else's when the weight is chosen.
-        seed: of the sentences that the weight is chosen on.
+        refusals: candidates for the weight of a refusal relative to a wish.
+        misread: share of users who are given another user's sentence when the weight is chosen.
+        seed: of the sentences on which the weight is chosen.
     """
 
     section: ClassVar[str] = SECTION

@@ -1,9 +1,9 @@
-"""The terms of a catalogue, and which items a phrase is about.
+"""Index of a catalogue's terms: finds the items that a phrase is about.
 
-A term is a word of the items' texts, or two that follow each other, in the form of `schemas.words.stem`. A phrase finds
-the items whose texts have its words, and those that have terms which mean nearly the same to a sentence encoder:
-"silent" finds what is called quiet, and not what is loud (`ray_jobs.steering.opposites`). So every match can be
-explained by a word, and a phrase that is about nothing in the catalogue matches nothing.
+A term is a stemmed word of the items' texts (`schemas.words.stem`), or two adjacent ones. A phrase matches items whose
+texts contain its words, and items with terms that a sentence encoder places near it: "silent" finds what is called
+quiet, and not what is loud (`ray_jobs.steering.opposites`). Every match can be explained by a word, and a phrase that
+is about nothing in the catalogue matches nothing.
 """
 
 import itertools
@@ -29,9 +29,9 @@ IntArray = npt.NDArray[np.int64]
 
 _LEAST_ITEMS = 2
 _NEAREST = 64
-"""Terms of like meaning that a phrase reaches at most."""
+"""Largest number of similar terms that a phrase matches."""
 _WINDOW = 0.25
-"""Terms whose cosine is further than this below the best term's are another meaning: next to "silent" lies "loud"."""
+"""Terms whose cosine is further than this below the best one have another meaning: "loud" is near "silent"."""
 _SENTENCE_END = re.compile(r"[.!?>;:,()\[\]|]\s|\s-\s")
 _FAINT = 0.05
 """Scores below this count as no match."""
@@ -40,14 +40,14 @@ _KEPT_PHRASES = 512
 
 @dataclass(frozen=True)
 class Match:
-    """What a phrase found.
+    """The items that match a phrase.
 
     Args:
-        items: catalogue indices int64[M], ascending.
-        scores: float32[M] above 0 and up to 1, the best match having 1.
-        terms: rows of the terms that counted: the phrase's own words, then the nearest.
-        opposed: catalogue indices, ascending, of other items that have a term of the opposite meaning.
-        opposites: rows of those terms.
+        items: ascending catalogue indices int64[M].
+        scores: float32[M] in (0, 1]; the best match has 1.
+        terms: rows of the matching terms: the phrase's own words, then the nearest.
+        opposed: ascending catalogue indices of other items that have an antonym.
+        opposites: rows of the antonyms.
     """
 
     items: IntArray
@@ -62,7 +62,13 @@ class Match:
 
 @dataclass(frozen=True)
 class Terms:
-    """Terms of texts as `TermIndex` has them, without vectors."""
+    """Terms of texts, and the items that have each.
+
+    Args:
+        forms: of each term, as it is first written.
+        stems: of each term, the stemmed form.
+        starts, items: the items of term t are ``items[starts[t] : starts[t + 1]]``, ascending: int64[T + 1], int64[E].
+    """
 
     forms: tuple[str, ...]
     stems: tuple[str, ...]
@@ -70,22 +76,22 @@ class Terms:
     items: IntArray
 
     def having(self, row: int) -> IntArray:
-        """Items that have the term."""
+        """Ascending catalogue indices of the items that have the term."""
         return self.items[self.starts[row] : self.starts[row + 1]]
 
     def properties(self) -> dict[str, IntArray]:
-        """Items that have each term, by its form."""
+        """`having` of each term by its form."""
         return {form: self.having(row) for row, form in enumerate(self.forms)}
 
 
 class TermIndex:
-    """Terms of a catalogue, who has them, and what they mean.
+    """Terms of a catalogue with their vectors.
 
     Args:
         vectors: unit vectors float32[T, D] of the terms' forms.
-        encoder: that made them, or its name: it is loaded when a phrase is first compared.
-        size: items N of the catalogue.
-        similarity: cosine from which a term counts as another word for a phrase.
+        encoder: of the vectors, or its name: it is loaded when a phrase is first compared.
+        size: number of items N of the catalogue.
+        similarity: cosine from which a term counts as a synonym of a phrase.
     """
 
     def __init__(
@@ -101,13 +107,13 @@ class TermIndex:
 
     @property
     def text_encoder(self) -> TextEncoder:
-        """The encoder itself, loaded when it is first needed."""
+        """The encoder, loaded at first use."""
         if self._loaded is None:
             self._loaded = load_text_encoder(self.encoder)
         return self._loaded
 
     def encode(self, phrases: Sequence[str]) -> None:
-        """Encode the phrases that are about to be matched together, which costs a fraction of one after another."""
+        """Encode and cache phrases in one batch, which is faster than one after another."""
         encoder = self.text_encoder
         new = [phrase for phrase in phrases if phrase not in self._encoded]
         if new and len(self):
@@ -119,7 +125,7 @@ class TermIndex:
         return len(self.terms.forms)
 
     def _match(self, phrase: str) -> Match:
-        """Items that a phrase is about; see the module."""
+        """Items that a phrase is about; `match` caches it."""
         stems = _stems(phrase)
         scores = np.zeros(self.size, dtype=np.float32)
         known = [self._rows[term] for term in stems if term in self._rows]
@@ -129,28 +135,25 @@ class TermIndex:
             whole = rarity.sum() + unknown * np.log(self.size)
             for row, part in zip(known, rarity / max(whole, 1e-9), strict=True):
                 scores[self.terms.having(row)] += np.float32(part)
-            scores *= scores  # a part of the words says less than its share
+            scores *= scores  # some of the words say less than their share
         opposed = opposites_of(stems)
         rows, near = self._near(phrase, opposed)
         for row, score in zip(rows.tolist(), near.tolist(), strict=True):
             found = self.terms.having(row)
             scores[found] = np.maximum(scores[found], np.float32(score))
-        # Of a phrase of many words one common word is no match.
+        # One common word of a long phrase is no match.
         scores[scores < _FAINT] = 0
         best = float(scores.max(initial=0))
         items = np.flatnonzero(scores)
         terms = np.array(list(dict.fromkeys([*known, *rows[near >= _FAINT].tolist()])), dtype=np.int64)
-        # Of several words, as in "heavy on bass", one may mean something else.
+        # In a phrase of several words, such as "heavy on bass", a word may mean something else.
         named = sorted(opposed) if len(stems) == 1 else []
         against = np.array([self._rows[term] for term in named if term in self._rows], dtype=np.int64)
         other = np.setdiff1d(np.concatenate([items[:0], *map(self.terms.having, against.tolist())]), items)
         return Match(items, scores[items] / (best or 1), terms, other, against)
 
     def _near(self, phrase: str, opposed: frozenset[str]) -> tuple[IntArray, FloatArray]:
-        """Rows of the terms of like meaning, nearest first, and their scores above 0, the nearest having 1.
-
-        Terms with a word that is `opposed` are left out.
-        """
+        """Rows of the most similar terms without a word in `opposed`, nearest first, and their scores, the first 1."""
         if not len(self):
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
         if phrase not in self._encoded:
@@ -166,12 +169,12 @@ class TermIndex:
         return rows, share * share
 
     def because(self, phrase: str, item: int) -> str | None:
-        """The term by which `item` was found, as texts write it; None where it was not."""
+        """The term by which `item` matches the phrase, as texts write it, or None."""
         match = self.match(phrase)
         return self._first(match.terms, item) if _holds(match.items, item) else None
 
     def although(self, phrase: str, item: int) -> str | None:
-        """The term by which `item` means the opposite of the phrase, as texts write it; None where it does not."""
+        """The antonym by which `item` opposes the phrase, as texts write it, or None."""
         match = self.match(phrase)
         return self._first(match.opposites, item) if _holds(match.opposed, item) else None
 
@@ -179,7 +182,7 @@ class TermIndex:
         return next((self.terms.forms[row] for row in rows.tolist() if _holds(self.terms.having(row), item)), None)
 
     def save(self, folder: Path) -> None:
-        """Write the index into `folder`."""
+        """Write the index to `folder`."""
         tensors: dict[str, np.ndarray] = {
             "starts": self.terms.starts,
             "items": self.terms.items.astype(np.int32),
@@ -211,7 +214,7 @@ def _holds(ascending: IntArray, item: int) -> bool:
 
 
 def find_terms(texts: Sequence[str], most_items: float = 0.5, most_terms: int = 20_000) -> Terms:
-    """The terms of a catalogue's `texts`: at least two items have each, and at most a share `most_items` of them."""
+    """The terms that at least two of the `texts` have, and at most a share `most_items` of them."""
     from sklearn.feature_extraction.text import CountVectorizer
 
     forms: dict[str, str] = {}
@@ -222,7 +225,7 @@ def find_terms(texts: Sequence[str], most_items: float = 0.5, most_terms: int = 
         return nothing
     try:
         having = counter.fit_transform(texts).T.tocsr()
-    except ValueError:  # scikit-learn's way to say that no term is left
+    except ValueError:  # scikit-learn: no term is left
         return nothing
     having.sort_indices()
     stems = tuple(map(str, counter.get_feature_names_out()))
@@ -233,14 +236,14 @@ def find_terms(texts: Sequence[str], most_items: float = 0.5, most_terms: int = 
 def build_terms(
     texts: Sequence[str], encoder: TextEncoder, similarity: float, most_items: float, most_terms: int
 ) -> TermIndex:
-    """`find_terms`, with the vectors of `encoder`."""
+    """`find_terms` with vectors of `encoder`."""
     found = find_terms(texts, most_items, most_terms)
     vectors = encoder.encode(found.forms).astype(np.float16).astype(np.float32)
     return TermIndex(found, vectors, encoder, len(texts), similarity)
 
 
 def _terms_of(text: str, forms: dict[str, str]) -> list[str]:
-    """Terms of a text; `forms` learns how each was written first."""
+    """Terms of a text; adds how each is written to `forms`."""
     found = []
     for sentence in _SENTENCE_END.split(text):
         told = [(stem(word), word.lower()) for word in words(sentence) if _says_something(word)]

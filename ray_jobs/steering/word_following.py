@@ -1,8 +1,8 @@
-"""Does a list follow words? Wishes and refusals of the catalogue's commonest properties, put to a recommender.
+"""Measure whether lists follow words: wishes and refusals of the catalogue's most common properties.
 
-A property is what some items have and a sentence can name: a term of their texts, or a category. For a property X and a
-user: *success*, a wish for X at least doubles the share of X in the first ten items; *control*, a wish for another
-property does; *halved*, a refusal of X at most halves it, among lists that had some.
+A property is something that some items have and a sentence can name: a term of their texts, or a category. For a
+property X and a user: *success*, a wish for X at least doubles the share of X in the first ten items; *control*, a wish
+for another property does; *halved*, a refusal of X at most halves it, among lists that contain X without it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,26 @@ import torch
 
 from ray_jobs.data.batches import make_batch
 from ray_jobs.data.catalogue import IntArray
-from ray_jobs.data.histories import Histories, Split
+from ray_jobs.data.histories import Histories
 from ray_jobs.evaluation.exposure import LIST_LENGTH
+from ray_jobs.evaluation.metrics import doubled
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.steering.terms import find_terms
 from schemas.recipes import Need
 
-SAME = 0.8
-"""Properties of which so large a share of the items is the same are one."""
+_SAME = 0.8
+"""Jaccard similarity of two properties' items from which they count as one property."""
 _FEWEST, _MOST = 10, 0.5
-"""A property that fewer items, or a larger share of them, have says little of a list of ten."""
+"""Fewest items, and largest share of the items, of a property: others say little about a list of ten."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Following:
-    """How well lists follow words, shares from 0 to 1; see the module.
+    """How well lists follow words, as shares from 0 to 1; see the module.
 
     Args:
-        lists: pairs of a user and a property that were asked; 0 for a recipe that no word reaches.
-        before, wanted, refused: mean share of a property among the first ten items without words, under a wish for it
+        lists: number of pairs of a user and a property; 0 for a recipe that ignores words.
+        before, wanted, refused: mean share of the property in the first ten items without words, under a wish for it
             and under a refusal.
     """
 
@@ -44,8 +45,8 @@ class Following:
     refused: float = 0.0
 
 
-def common(having: Sequence[IntArray], size: int, count: int) -> list[int]:
-    """Places of the properties that the most of `size` items have, one for each set of items, at most `count`.
+def commonest(having: Sequence[IntArray], size: int, count: int) -> list[int]:
+    """Indices of the `count` most common properties of `size` items; of similar properties only the most common.
 
     Args:
         having: ascending catalogue indices of the items that have each property.
@@ -54,10 +55,8 @@ def common(having: Sequence[IntArray], size: int, count: int) -> list[int]:
     chosen: list[int] = []
     for place in sorted(places, key=lambda place: -len(having[place])):
         own = having[place]
-        shares = (
-            len(np.intersect1d(own, other)) / len(np.union1d(own, other)) for other in map(having.__getitem__, chosen)
-        )
-        if all(share < SAME for share in shares):
+        others = map(having.__getitem__, chosen)
+        if all(len(np.intersect1d(own, other)) / len(np.union1d(own, other)) < _SAME for other in others):
             chosen.append(place)
         if len(chosen) == count:
             break
@@ -70,45 +69,45 @@ def measure_following(
     users: int = 60,
     words: int = 20,
     seed: int = 0,
-    split: Split = "test",
     properties: Mapping[str, IntArray] | None = None,
 ) -> Following:
-    """Put a wish for each of the commonest properties, and a refusal of it, to a recommender.
+    """Request lists with a wish for each of the most common properties and with a refusal of it.
 
     Args:
-        users: how many are asked, drawn under `seed` among those with a target in `split`.
-        words: properties that are asked for, the commonest ones.
-        properties: what a sentence calls each, and the ascending catalogue indices of the items that have it; the terms
-            of the catalogue by default.
+        users: number of users, drawn under `seed` from those with a test target.
+        words: number of properties.
+        properties: by name, the ascending catalogue indices of the items that have it; the catalogue's terms by
+            default.
     """
-    if recommender.steering is None and Need.PREFERENCES not in recommender.needs:
-        return Following()
     layer = recommender.steering
+    if layer is None and Need.PREFERENCES not in recommender.needs:
+        return Following()
     if properties is None:
         terms = find_terms(recommender.catalogue.texts) if layer is None else layer.terms.terms
         properties = terms.properties()
     names, having = list(properties), list(properties.values())
-    asked = [(names[place], having[place]) for place in common(having, len(recommender.catalogue), words)]
-    able = [user for user in range(len(histories)) if histories.target_position(user, split) >= 1]
+    asked = [(names[place], having[place]) for place in commonest(having, len(recommender.catalogue), words)]
+    able = [user for user in range(len(histories)) if histories.target_position(user, "test") >= 1]
     chosen = sorted(np.random.default_rng(seed).permutation(able)[:users].tolist())
     if len(asked) < 2 or not chosen:
         return Following()
-    before = [histories.items[user][: histories.target_position(user, split)] for user in chosen]
+    before = [histories.items[user][: histories.target_position(user, "test")] for user in chosen]
     plain = _lists(recommender, before, "")
     wished = [_lists(recommender, before, f"Prefers {name}") for name, _ in asked]
     success, control, halved, shares = [], [], [], []
     for number, (name, items) in enumerate(asked):
-        has = np.zeros(len(recommender.catalogue) + 1)  # the last place stands for index -1, no item
+        has = np.zeros(len(recommender.catalogue) + 1)  # the last place is for index -1, no item
         has[items] = 1
-
-        def share(lists: IntArray, has: np.ndarray = has) -> np.ndarray:
-            return has[lists].mean(axis=1)
-
-        own, refused = share(plain), share(_lists(recommender, before, f"Avoids {name}"))
-        wanted = share(wished[number])
+        lists = (
+            plain,
+            wished[number],
+            _lists(recommender, before, f"Avoids {name}"),
+            wished[(number + len(asked) // 2) % len(asked)],
+        )
+        own, wanted, refused, other = (has[each].mean(axis=1) for each in lists)  # float64[U] each
         shares.append((own.mean(), wanted.mean(), refused.mean()))
-        success.append(_doubled(own, wanted))
-        control.append(_doubled(own, share(wished[(number + len(asked) // 2) % len(asked)])))
+        success.append(doubled(own, wanted))
+        control.append(doubled(own, other))
         halved.append((refused <= own / 2)[own > 0])
     there = np.concatenate(halved)
     before_mean, wanted_mean, refused_mean = np.mean(shares, axis=0).tolist()
@@ -123,13 +122,9 @@ def measure_following(
     )
 
 
-def _doubled(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    return (after > 0) & (after >= 2 * before)
-
-
 @torch.no_grad()
 def _lists(recommender: Recommender, histories: Sequence[IntArray], sentence: str) -> IntArray:
-    """The first ten items int64[U, 10] after each history, which they leave out."""
+    """The first ten items after each history without its own items, int64[U, 10]."""
     recommender.eval()
     size, reach = recommender.settings.evaluation_batch_size, recommender.settings.max_history
     parts = []

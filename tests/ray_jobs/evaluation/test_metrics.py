@@ -94,10 +94,10 @@ def test_exposure_by_hand():
     assert popularity_percentiles(counts).tolist() == [0.125, 0.5, 0.5, 0.875]
     lists = np.array([[3, 1], [3, -1]])
     found = exposure(lists, np.array([0, 3]), counts)
-    assert found.coverage == 0.5
-    assert found.popularity == pytest.approx((2 * 0.875 + 0.5) / 3)
-    assert found.popularity_bias == pytest.approx((2 * 0.875 + 0.5) / 3 - 0.5)
-    assert found.novelty == pytest.approx(-(2 * np.log2(7 / 12) + np.log2(2 / 12)) / 3)
+    assert found["coverage_10"] == 0.5
+    assert found["popularity_10"] == pytest.approx((2 * 0.875 + 0.5) / 3)
+    assert found["popularity_bias_10"] == pytest.approx((2 * 0.875 + 0.5) / 3 - 0.5)
+    assert found["novelty_10"] == pytest.approx(-(2 * np.log2(7 / 12) + np.log2(2 / 12)) / 3)
     assert gini([5, 5, 5]) == 0
     assert gini([0, 0, 0, 8]) == pytest.approx(0.75)
     assert gini([0, 0]) == 0

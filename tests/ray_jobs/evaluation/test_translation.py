@@ -58,7 +58,7 @@ def test_items_that_a_champion_does_not_know_are_skipped_and_missed(exclude_seen
     assert missed > 3
     assert (result.ranks == 0).sum() >= missed
     assert np.array_equal(result.counts, training_counts(histories, len(day)))
-    assert result.exposure().coverage <= len(known) / len(day)
+    assert result.exposure()["coverage_10"] <= len(known) / len(day)
 
 
 def test_histories_in_the_indices_of_another_catalogue_keep_what_it_knows():

@@ -204,7 +204,7 @@ PROBES = [
 
 
 def test_success_is_a_share_that_at_least_doubles():
-    results = {r.probe: r for r in steer_to_properties(_bundle(Listener()), PROBES, PASTS, users=4)}
+    results = {r.name: r for r in steer_to_properties(_bundle(Listener()), PROBES, PASTS, users=4)}
     tent = results["tent"]
     assert tent.before.tolist() == [0, 0, 0, 0], "without a preference the first two clusters fill the list"
     assert tent.wanted.tolist() == [0.5] * 4
