@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.stages.clean_up`: plan, show, remove, and look up again what kept versions need."""
+"""The work of `ray_jobs.stages.clean_up`: plan, show, remove, and check again what kept versions need."""
 
 import datetime as dt
 import sys
@@ -18,7 +18,7 @@ from ray_jobs.retention.leftovers import find_leftovers, remove
 from ray_jobs.retention.plan import Plan, markdown, write
 from ray_jobs.retention.settings import CleanUpSettings
 from ray_jobs.retention.table_history import History, clean, pins, plan_histories
-from ray_jobs.retention.versions import Kept, Registry, sort_registry
+from ray_jobs.retention.versions import Registry, sort_registry
 from ray_jobs.stages.clean_up import STAGE
 from schemas.errors import DataError
 from schemas.handoff import StageReport
@@ -27,24 +27,18 @@ from schemas.stage_request import StageRequest
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What kept versions lack, by name; an empty tuple where training one again finds all that it needs."""
+class Checked:
+    """What each kept version lacks, by name (an empty tuple: nothing), and how many tables were checked."""
 
     lacks: Mapping[str, tuple[str, ...]]
     tables: int
 
-    def lost_since(self, before: "Standing") -> list[str]:
-        """What is lacking now and was not before."""
-        return [
-            f"{name}: {one}" for name, found in self.lacks.items() for one in found if one not in before.lacks[name]
-        ]
-
 
 def run(request: StageRequest) -> StageReport:
-    """Plan, show, remove, look again.
+    """Plan, show, remove, check again.
 
     Raises:
-        DataError: a kept version has lost something by it.
+        DataError: the clean-up took something that a kept version needs.
     """
     settings = load_settings()
     own = stage_settings(CleanUpSettings, settings, request)
@@ -57,24 +51,25 @@ def clean_up(settings: Settings, request: StageRequest, own: CleanUpSettings, no
     progress.update(0, 1, "who needs what")
     client = runs.connect(settings)
     plan = make_plan(client, settings, request.dataset, own, now)
-    before = standing(client, plan.registry, request, plan.histories)
-    plan_page = write(settings, request, plan, before.lacks, own.dry_run)
+    before = check(client, plan.registry, request, plan.histories)
+    page = write(settings, request, plan, before.lacks, own.dry_run)
     sys.stdout.write(f"{markdown(plan, before.lacks)}\n")
     counts = {**plan.counts(), "tables_verified": before.tables}
-    outputs = {"plan": str(plan_page), "dry_run": str(own.dry_run).lower()}
+    outputs = {"plan": str(page), "dry_run": str(own.dry_run).lower()}
     if own.dry_run or plan.is_empty:
         progress.update(1, 1, "nothing removed")
         status = "done" if own.dry_run else "reused"
         return StageReport(stage=STAGE, status=status, counts=counts, outputs=outputs)
     steps = 1 + len(plan.leftovers) + len(plan.histories)
     with aliases.one_promoter(settings, plan.registry.name):
+        # Aliases may have moved since the plan was made.
         again = sort_registry(client, request.dataset, own, now)
-        wanted = {str(version.version) for version in plan.registry.dropped}
+        planned = {str(version.version) for version in plan.registry.dropped}
         for version in again.dropped:
-            if str(version.version) in wanted:
-                _note_cold_starts(client, again, f"{version.name}/{version.version}")
+            if str(version.version) in planned:
+                _record_cold_starts(client, again, f"{version.name}/{version.version}")
                 client.delete_model_version(version.name, str(version.version))
-    progress.update(1, steps, f"{len(wanted)} versions deleted")
+    progress.update(1, steps, f"{len(planned)} versions deleted")
     needed = {kept.version.run_id for kept in again.kept.values()}
     for number, leftover in enumerate(plan.leftovers, 2):
         if leftover.run_id not in needed:
@@ -86,8 +81,8 @@ def clean_up(settings: Settings, request: StageRequest, own: CleanUpSettings, no
         with phase(f"cleaning the history of {history.table}"):
             clean(history)
         progress.update(number, steps, f"history of {history.table}")
-    after = standing(client, again, request, histories)
-    lost = after.lost_since(before)
+    after = check(client, again, request, histories)
+    lost = [f"{name}: {one}" for name, found in after.lacks.items() for one in found if one not in before.lacks[name]]
     if lost:
         raise DataError(f"the clean-up of {request.dataset} took what kept versions need: {'; '.join(lost)}")
     progress.update(steps, steps, f"{counts['bytes']:,} bytes")
@@ -96,7 +91,7 @@ def clean_up(settings: Settings, request: StageRequest, own: CleanUpSettings, no
 
 @phased("planning")
 def make_plan(client: MlflowClient, settings: Settings, dataset: str, own: CleanUpSettings, now: dt.datetime) -> Plan:
-    """What would go, and what stays for whom."""
+    """Plan what is removed, and who needs what stays."""
     registry = sort_registry(client, dataset, own, now)
     return Plan(
         registry=registry,
@@ -105,23 +100,28 @@ def make_plan(client: MlflowClient, settings: Settings, dataset: str, own: Clean
     )
 
 
-@phased("looking up what kept versions need", lambda found: {"versions": len(found.lacks), "tables": found.tables})
-def standing(client: MlflowClient, registry: Registry, request: StageRequest, histories: Sequence[History]) -> Standing:
-    """Look up everything that the kept versions need: their files, tables at their versions, what they began with.
+@phased("checking what kept versions need", lambda found: {"versions": len(found.lacks), "tables": found.tables})
+def check(client: MlflowClient, registry: Registry, request: StageRequest, histories: Sequence[History]) -> Checked:
+    """Look up everything that kept versions need: their files, tables at their versions, the version they started from.
 
     Args:
-        histories: which say what may not be kept because users in it were erased.
+        histories: name the table versions that may not be kept because users in them were erased.
     """
     released = {(history.table, version) for history in histories for version in history.released}
     lacks: dict[str, tuple[str, ...]] = {}
     tables = 0
     seen: dict[tuple[object, ...], str] = {}
     for kept in registry.kept.values():
-        found = [_files_lack(kept.name)]
+        found = [_missing_files(kept.name)]
         if kept.whole:
-            values = _partition(kept, request)
-            begun = kept.version.tags.get(versions.WARM_START_TAG)
-            found += [_files_lack(begun)] if begun else []
+            tags = kept.version.tags
+            values: dict[str, object] = {
+                "partition_date": dt.date.fromisoformat(tags.get(PARTITION_TAG, request.partition))
+            }
+            if codebook := tags.get("penchant.codebook"):
+                values["codebook"] = codebook
+            if start := tags.get(versions.WARM_START_TAG):
+                found.append(_missing_files(start))
             read = tables_of_version(client, kept.version)
             found += [] if read else ["the tables that it was trained on are not recorded"]
             for handoff in read.values():
@@ -133,16 +133,10 @@ def standing(client: MlflowClient, registry: Registry, request: StageRequest, hi
                     seen[key] = unreadable(handoff, values)
                 found.append(seen[key])
         lacks[kept.name] = tuple(one for one in found if one)
-    return Standing(lacks, tables)
+    return Checked(lacks, tables)
 
 
-def _partition(kept: Kept, request: StageRequest) -> dict[str, object]:
-    day = kept.version.tags.get(PARTITION_TAG, request.partition)
-    codebook = kept.version.tags.get("penchant.codebook")
-    return {"partition_date": dt.date.fromisoformat(day), **({"codebook": codebook} if codebook else {})}
-
-
-def _files_lack(name: str) -> str:
+def _missing_files(name: str) -> str:
     try:
         there = list_artifacts(artifact_uri=f"models:/{name}")
     except (MlflowException, OSError) as error:
@@ -150,9 +144,9 @@ def _files_lack(name: str) -> str:
     return "" if there else f"the files of {name} are gone"
 
 
-def _note_cold_starts(client: MlflowClient, registry: Registry, going: str) -> None:
-    """Versions that began with one that goes keep the day at which their chain began."""
+def _record_cold_starts(client: MlflowClient, registry: Registry, deleted: str) -> None:
+    """Record on versions that started from a deleted one the day at which their chain of warm starts began."""
     for kept in registry.kept.values():
-        if kept.version.tags.get(versions.WARM_START_TAG) == going:
+        if kept.version.tags.get(versions.WARM_START_TAG) == deleted:
             found = client.get_model_version(kept.version.name, str(kept.version.version))
             versions.tag_version(client, found, {versions.COLD_TAG: versions.cold_since(client, found)})

@@ -1,1 +1,1 @@
-"""What old versions, runs and tables leave behind: what is needed by whom, and how the rest is removed."""
+"""Retention of model versions, run files and table history: who needs what, and how the rest is removed."""

@@ -1,4 +1,4 @@
-"""What runs leave behind: files of their models, artifacts, bundles, checkpoints, reports."""
+"""Files of runs that no kept version needs: models, artifacts, bundles, checkpoints, reports."""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ _ENDED = ("FINISHED", "FAILED", "KILLED")
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:
-    """What goes of one run.
+    """What is removed of one run.
 
     Args:
-        version: ``<name>/<version>`` of the dropped version that it is of; then its artifacts and logged models go,
-            too, and the run is deleted. Empty: bundle and checkpoints only.
-        folders: addresses that go; a bundle and Ray Train's checkpoints.
-        files, bytes: how much that is.
+        version: ``<name>/<version>`` of its dropped version; then its artifacts and logged models are removed, too,
+            and the run is deleted. Empty: only bundle and checkpoints are removed.
+        folders: addresses of its bundle and checkpoints.
+        files, bytes: number and size of the files.
     """
 
     run_id: str
@@ -44,9 +44,9 @@ class Leftover:
 def find_leftovers(
     client: MlflowClient, settings: Settings, registry: Registry, own: CleanUpSettings, now: dt.datetime
 ) -> list[Leftover]:
-    """What may go: nothing of a kept version, of a run that goes on, or of one that ended lately and made no version.
+    """What is removed: nothing of kept versions, unfinished runs, or recently ended runs without a version.
 
-    A run of a version that is gone already is found by its tag, so that a killed clean-up is completed by the next.
+    A run whose version is deleted already is found by its tag: the next clean-up completes one that was killed.
     """
     needed = {kept.version.tags.get(IDENTITY_TAG) for kept in registry.kept.values()}
     needed_runs = {kept.version.run_id for kept in registry.kept.values()}
@@ -59,8 +59,8 @@ def find_leftovers(
         if not identity or identity in needed or run.info.run_id in needed_runs or run.info.status not in _ENDED:
             continue
         link = run.data.tags.get(VERSION_TAG, "")
-        gone = link if link.startswith(f"{registry.name}/") and link not in there else ""
-        version = dropped.get(run.info.run_id, gone)
+        deleted = link if link.startswith(f"{registry.name}/") and link not in there else ""
+        version = dropped.get(run.info.run_id, deleted)
         if not version and (run.info.end_time or now.timestamp() * 1000) >= limit:
             continue
         folders = [(address, *_size(address)) for address in _folders(settings, identity)]
@@ -76,7 +76,7 @@ def find_leftovers(
                 run_id=run.info.run_id,
                 identity=identity,
                 version=version,
-                why=f"{version} is not kept" if version else f"ended on {ended}, no kept version is of it",
+                why=f"{version} is not kept" if version else f"ended on {ended}, without a kept version",
                 folders=tuple(folder[0] for folder in folders),
                 files=sum(files for files, _ in sizes),
                 bytes=sum(size for _, size in sizes),
@@ -86,7 +86,7 @@ def find_leftovers(
 
 
 def remove(client: MlflowClient, settings: Settings, dataset: str, leftover: Leftover) -> None:
-    """Remove it; the run is deleted last, so that what a killed try has left is found again."""
+    """Remove the files, and the run last, so that a retry finds what a killed try left."""
     if leftover.version:
         run = client.get_run(leftover.run_id)
         for model in _logged_models(client, run):
@@ -102,7 +102,7 @@ def remove(client: MlflowClient, settings: Settings, dataset: str, leftover: Lef
 
 
 def _forget_reports(settings: Settings, dataset: str, leftover: Leftover) -> None:
-    """Remove stage reports that name what is gone, so that running the day again does the work anew."""
+    """Remove stage reports that name removed files, so that a rerun of the day does the work again."""
     name, _, number = leftover.version.rpartition("/")
     for path in sorted(Path(settings.home, "stages", dataset).glob("*/*.json")):
         report = read_report(str(path))
@@ -119,7 +119,7 @@ def _folders(settings: Settings, identity: str) -> tuple[str, ...]:
 
 
 def _size(address: str) -> tuple[int, int]:
-    """Files below `address`, and their bytes."""
+    """Number of files below `address`, and their bytes."""
     filesystem, path = filesystem_of(address)
     below = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     sizes = [found.size for found in below if found.is_file]

@@ -1,4 +1,4 @@
-"""The plan of a clean-up for people: as Markdown, as JSON and as a page in the data docs."""
+"""The plan of a clean-up as Markdown, as JSON and as a page in the data docs."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -7,22 +7,20 @@ from pathlib import Path
 
 from infra.settings import Settings
 from infra.state import write_json, write_text
+from ray_jobs.registry.html_page import document, table
 from ray_jobs.retention.leftovers import Leftover
 from ray_jobs.retention.table_history import History
 from ray_jobs.retention.versions import Registry
+from schemas.model_versions import PARTITION_TAG
 from schemas.stage_request import StageRequest
 
-Lacks = Mapping[str, Sequence[str]]
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left;"
-    "vertical-align:top}"
-)
+Missing = Mapping[str, Sequence[str]]
+"""What each kept version lacks, by its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What goes, and what stays for whom."""
+    """What is removed, and who needs what stays."""
 
     registry: Registry
     leftovers: tuple[Leftover, ...]
@@ -34,8 +32,8 @@ class Plan:
         return not (self.registry.dropped or self.leftovers) and all(one.is_clean for one in self.histories)
 
     def counts(self) -> dict[str, int]:
-        """The plan in numbers; a dry run has the same."""
-        return {
+        """The plan in numbers."""
+        found = {
             "versions_before": len(self.registry.kept) + len(self.registry.dropped),
             "versions_deleted": len(self.registry.dropped),
             "runs_deleted": sum(bool(one.version) for one in self.leftovers),
@@ -44,22 +42,19 @@ class Plan:
             "table_files": sum(one.files for one in self.histories),
             "table_bytes": sum(one.bytes for one in self.histories),
             "log_files": sum(one.log_files for one in self.histories),
-            "bytes": sum(one.bytes for one in self.leftovers) + sum(one.bytes for one in self.histories),
         }
+        return {**found, "bytes": found["run_bytes"] + found["table_bytes"]}
 
 
-def _tables(plan: Plan, lacks: Lacks) -> list[tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]]:
+def _tables(plan: Plan, missing: Missing) -> list[tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]]:
     """Title, heads and rows of each table."""
     kept = [
-        (one.name, "; ".join(one.reasons), "all" if one.whole else "its files", "; ".join(lacks.get(one.name, ())))
+        (one.name, "; ".join(one.reasons), "all" if one.whole else "its files", "; ".join(missing.get(one.name, ())))
         for one in plan.registry.kept.values()
     ]
-    gone = [
-        (f"{version.name}/{version.version}", version.tags.get("penchant.partition", ""))
-        for version in plan.registry.dropped
-    ]
+    dropped = [(f"{v.name}/{v.version}", v.tags.get(PARTITION_TAG, "")) for v in plan.registry.dropped]
     runs = [(one.identity, one.why, f"{one.files:,}", f"{one.bytes:,}") for one in plan.leftovers]
-    tables = [
+    histories = [
         (
             one.table,
             f"{one.files:,}",
@@ -74,51 +69,40 @@ def _tables(plan: Plan, lacks: Lacks) -> list[tuple[str, tuple[str, ...], Sequen
         )
         for one in plan.histories
     ]
+    heads = ("table", "files removed", "bytes", "log entries", "retention", "versions kept, and for whom", "notes")
     return [
-        ("Versions that stay", ("version", "why", "what of it", "what it lacks already"), kept),
-        ("Versions that go", ("version", "day"), gone),
-        ("Runs of which something goes", ("run", "why", "files", "bytes"), runs),
-        (
-            "History of tables",
-            ("table", "files that go", "bytes", "log entries", "stays anyway", "versions that stay, for whom", "notes"),
-            tables,
-        ),
+        ("Versions that stay", ("version", "why", "what is kept", "what is missing already"), kept),
+        ("Versions that are removed", ("version", "day"), dropped),
+        ("Runs with removed files", ("run", "why", "files", "bytes"), runs),
+        ("History of tables", heads, histories),
     ]
 
 
-def markdown(plan: Plan, lacks: Lacks) -> str:
-    """The plan as text."""
+def markdown(plan: Plan, missing: Missing) -> str:
+    """The plan as Markdown."""
     parts = []
-    for title, heads, rows in _tables(plan, lacks):
+    for title, heads, rows in _tables(plan, missing):
         lines = [f"| {' | '.join(row)} |" for row in (heads, tuple("---" for _ in heads), *rows)]
         parts.append("\n".join([f"## {title}: {len(rows)}", "", *(lines if rows else ["none"])]))
     return "\n\n".join(parts)
 
 
-def write(settings: Settings, request: StageRequest, plan: Plan, lacks: Lacks, dry_run: bool) -> Path:
-    """Write the page and, beside it, the JSON; gives the page's path."""
-    title = f"Clean-up of {request.dataset}, {request.partition}" + (
-        " (dry run: nothing was removed)" if dry_run else ""
-    )
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    for heading, heads, rows in _tables(plan, lacks):
-        head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        parts.append(f"<h2>{heading}: {len(rows)}</h2>")
-        parts.append(f"<table><tr>{head}</tr>{body}</table>" if rows else "<p>none</p>")
+def write(settings: Settings, request: StageRequest, plan: Plan, missing: Missing, dry_run: bool) -> Path:
+    """Write the page, and the JSON next to it; returns the path of the page."""
+    title = f"Clean-up of {request.dataset}, {request.partition}"
+    body = []
+    for heading, heads, rows in _tables(plan, missing):
+        shown = table(heads, [[html.escape(cell) for cell in row] for row in rows]) if rows else "<p>none</p>"
+        body.append(f"<h2>{heading}: {len(rows)}</h2>{shown}")
     path = settings.data_docs_dir(request.dataset) / "reports" / f"clean-up--{request.partition}.html"
-    write_text(
-        path,
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>",
-    )
+    write_text(path, document(title + (" (dry run: nothing was removed)" if dry_run else ""), body))
     content = {
         "dataset": request.dataset,
         "partition": request.partition,
         "dry_run": dry_run,
         "counts": plan.counts(),
         "kept": {
-            one.name: {"reasons": one.reasons, "whole": one.whole, "lacks": list(lacks.get(one.name, ()))}
+            one.name: {"reasons": one.reasons, "whole": one.whole, "lacks": list(missing.get(one.name, ()))}
             for one in plan.registry.kept.values()
         },
         "dropped": [f"{version.name}/{version.version}" for version in plan.registry.dropped],

@@ -1,4 +1,4 @@
-"""Old versions of Delta tables: which are needed by whom, and how the files of the others are removed."""
+"""Old versions of Delta tables: who needs which, and how the files of the others are removed."""
 
 import datetime as dt
 import json
@@ -24,19 +24,23 @@ from schemas.tables import TABLES
 
 _COMMIT = re.compile(r"(\d{20})\.json$")
 Pins = Mapping[str, Mapping[int, list[str]]]
-"""By table and version: who needs it."""
+"""Who needs each version, by table and version."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What goes of one table's history.
+    """What is removed of one table's history.
 
     Args:
-        version: newest version; `pinned`: versions that are kept, and who needs them.
-        lost: pinned versions that are not there any more; `released`: those that erased users forbid to keep.
-        retention_days: younger versions stay anyway.
-        files, bytes: data files that go; `log_files`: entries of the log below version `floor` that go.
-        unguarded: writers clear its log by themselves so far, as an earlier release had it.
+        version: the newest version.
+        pinned: versions that are kept, and who needs them.
+        lost: needed versions that are gone already.
+        released: needed versions that are not kept because users in them were erased.
+        retention_days: younger versions always stay.
+        files, bytes: data files to remove.
+        floor: entries of the log below this version are removed.
+        log_files: number of these entries.
+        unguarded: writers still clear the log themselves, as in an earlier release.
     """
 
     table: str
@@ -59,7 +63,7 @@ class History:
 
 
 def pins(client: MlflowClient, registry: Registry, own: CleanUpSettings, now: dt.datetime) -> Pins:
-    """Versions of tables that kept versions were trained on, and that runs read which go on or ended lately."""
+    """Table versions that kept versions were trained on, or that unfinished or recently ended runs read."""
     found: dict[str, dict[int, list[str]]] = {}
     limit = (now - dt.timedelta(days=own.work_days)).timestamp() * 1000
     whole = [kept for kept in registry.kept.values() if kept.whole]
@@ -75,7 +79,7 @@ def pins(client: MlflowClient, registry: Registry, own: CleanUpSettings, now: dt
 
 
 def plan_histories(settings: Settings, dataset: str, needed: Pins, own: CleanUpSettings) -> list[History]:
-    """What may go of each table of the data set."""
+    """What is removed of each table of the data set."""
     return [
         _plan(table, uri, needed.get(table.name, {}), own)
         for table in TABLES.values()
@@ -93,7 +97,7 @@ def _plan(table: Table, uri: str, needed: Mapping[int, list[str]], own: CleanUpS
     released = {version: who for version, who in needed.items() if version < erased}
     lost = {v: who for v, who in needed.items() if v not in released and not _opens(uri, v)}
     pinned = {v: who for v, who in needed.items() if v not in released and v not in lost}
-    # The version in force at the start of the retention is still asked for by its time.
+    # The version that was current at the start of the retention period can still be requested by time.
     floor = min([*pinned, max((commit["version"] for commit in commits), default=0)])
     files = _vacuum(newest, days, sorted(pinned), dry_run=True)
     sizes = table_files(newest).get_file_info(files) if files else []
@@ -134,7 +138,7 @@ def _vacuum(table: DeltaTable, days: int, keep: list[int], dry_run: bool) -> lis
 
 
 def _expired(table: DeltaTable, floor: int, oldest: dt.datetime) -> list[str]:
-    """Commits in the log below version `floor` that are older than `oldest`."""
+    """Log entries below version `floor` that are older than `oldest`."""
     listed = table_files(table).get_file_info(fs.FileSelector("_delta_log"))
     return [
         found.path
@@ -144,9 +148,9 @@ def _expired(table: DeltaTable, floor: int, oldest: dt.datetime) -> list[str]:
 
 
 def clean(history: History) -> None:
-    """Remove the files and the entries of the log; a table with nothing to remove gets no commit.
+    """Remove data files and log entries; a table with nothing to remove gets no commit.
 
-    Entries of the log go with their data only: a writer's own clearing of the log, which knows no pins, is turned off.
+    Log entries are removed only here, with their data: writers, which know no pins, no longer clear the log.
     """
     keep_log(history.uri)
     if history.files:

@@ -1,10 +1,10 @@
-"""Which model versions are kept, and why."""
+"""Decide which model versions are kept, and why."""
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
@@ -31,7 +31,8 @@ class Kept:
     """A version that is kept.
 
     Args:
-        whole: with all that training it again needs; else only its files, which another version began with.
+        whole: with everything that is needed to train it again; else only its files, from which another version
+            started.
     """
 
     version: ModelVersion
@@ -46,10 +47,11 @@ class Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """The registry of one data set, sorted.
+    """The model versions of one data set, divided into kept and dropped ones.
 
     Args:
-        kept: by number; `dropped`: the others, oldest first.
+        kept: by number.
+        dropped: the others, oldest first.
         runs: every run of the data set that is not deleted.
     """
 
@@ -60,9 +62,9 @@ class Registry:
 
 
 def sort_registry(client: MlflowClient, dataset: str, own: CleanUpSettings, now: dt.datetime) -> Registry:
-    """What is kept of a data set's versions at the time `now`, and what is not."""
+    """Decide at the time `now` which versions of a data set are kept."""
     name = registered_name(dataset)
-    everything = _all(lambda token: client.search_model_versions(page_token=token))
+    everything = mlflow.search_model_versions()
     found = sorted((v for v in everything if v.name == name), key=lambda v: int(v.version))
     try:
         aliases = dict(client.get_registered_model(name).aliases)
@@ -70,7 +72,7 @@ def sort_registry(client: MlflowClient, dataset: str, own: CleanUpSettings, now:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         aliases = {}
-    # A search does not fill in the aliases of versions.
+    # A search returns versions without their aliases.
     kept = _kept(found, {alias: str(number) for alias, number in aliases.items()}, own, now)
     _keep_named_elsewhere(kept, found, [v for v in everything if v.name != name])
     _keep_starts(kept, found, everything)
@@ -82,30 +84,17 @@ def sort_registry(client: MlflowClient, dataset: str, own: CleanUpSettings, now:
         runs=()
         if experiment is None
         else tuple(
-            _all(
-                lambda token: client.search_runs(
-                    [experiment.experiment_id], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
-                )
+            mlflow.search_runs(
+                [experiment.experiment_id], run_view_type=ViewType.ACTIVE_ONLY, max_results=10**9, output_format="list"
             )
         ),
     )
 
 
-def _all(search: Callable[[str | None], Any]) -> list[Any]:
-    """Every page of a search."""
-    found, token = [], None
-    while True:
-        page = search(token)
-        found.extend(page)
-        token = page.token
-        if not token:
-            return found
-
-
 def _kept(
     found: Sequence[ModelVersion], aliases: Mapping[str, str], own: CleanUpSettings, now: dt.datetime
 ) -> dict[str, Kept]:
-    """Versions with a reason of their own."""
+    """Versions that are kept for themselves."""
     kept: dict[str, Kept] = {}
     by_number = {str(version.version): version for version in found}
 
@@ -137,12 +126,12 @@ def _kept(
     ]
     newest = max(promoted, key=lambda v: (v.tags.get(PARTITION_TAG, ""), int(v.version)), default=None)
     if newest is not None:
-        keep(str(newest.version), "promoted last: the next day goes on from it")
+        keep(str(newest.version), "promoted last: the next day continues from it")
     return kept
 
 
 def _keep_named_elsewhere(kept: dict[str, Kept], found: Sequence[ModelVersion], others: Sequence[ModelVersion]) -> None:
-    """Versions whose run or files another registered model has, too."""
+    """Keep versions whose run or files belong to another registered model, too."""
     runs_of = {other.run_id: other for other in others if other.run_id}
     sources = {other.source: other for other in others}
     for version in found:
@@ -154,13 +143,13 @@ def _keep_named_elsewhere(kept: dict[str, Kept], found: Sequence[ModelVersion], 
 
 
 def _keep_starts(kept: dict[str, Kept], found: Sequence[ModelVersion], everything: Sequence[ModelVersion]) -> None:
-    """Versions that those which are kept began with, of any model: one link, because their files are enough."""
+    """Keep the files of the versions from which kept versions, of any model, started; one link is enough."""
     by_name = {f"{version.name}/{version.version}": version for version in found}
     whole = set(kept)
     for version in everything:
         if f"{version.name}/{version.version}" in by_name and str(version.version) not in whole:
             continue
-        begun = by_name.get(version.tags.get(versions.WARM_START_TAG, ""))
-        if begun is not None:
-            reason = f"{version.name}/{version.version} began with it"
-            kept.setdefault(str(begun.version), Kept(begun, whole=False)).reasons.append(reason)
+        start = by_name.get(version.tags.get(versions.WARM_START_TAG, ""))
+        if start is not None:
+            reason = f"{version.name}/{version.version} started from it"
+            kept.setdefault(str(start.version), Kept(start, whole=False)).reasons.append(reason)

@@ -184,11 +184,11 @@ def test_what_nothing_needs_goes_and_what_a_version_needs_stays(world, capsys):
     plan = world.plan()
     assert plan["dropped"] == [f"{NAME}/4", f"{NAME}/5"]
     reasons = {name.rpartition("/")[2]: "; ".join(kept["reasons"]) for name, kept in plan["kept"].items()}
-    assert reasons["3"] == "alias champion; promoted last: the next day goes on from it"
+    assert reasons["3"] == "alias champion; promoted last: the next day continues from it"
     assert reasons["2"] == "champion before 3, for a roll-back"
-    assert reasons["1"] == f"{NAME}/3 began with it"
+    assert reasons["1"] == f"{NAME}/3 started from it"
     assert reasons["6"] == "alias challenger; among the newest 1"
-    assert "## Versions that go: 2" in capsys.readouterr().out
+    assert "## Versions that are removed: 2" in capsys.readouterr().out
     [table] = [one for one in plan["tables"] if one["table"] == "sequences"]
     assert {int(v) for v in table["pinned"]} == {world.read[n][0] for n in (2, 3, 6)}
 

@@ -37,7 +37,7 @@ def test_each_reason_keeps_its_version_and_nothing_else():
         "2": ["tag penchant.keep"],
         "3": ["champion before 4, for a roll-back"],
         "4": ["alias champion"],
-        "5": ["promoted last: the next day goes on from it"],
+        "5": ["promoted last: the next day continues from it"],
         "6": ["alias shadow"],
         "7": ["not judged yet"],
         "8": ["younger than 5 days"],
@@ -54,11 +54,11 @@ def test_what_a_kept_version_began_with_keeps_its_files_one_link_far():
     assert {number: (one.whole, one.reasons[0]) for number, one in kept.items()} == {
         "3": (True, "among the newest 2"),
         "4": (True, "among the newest 2"),
-        "2": (False, "m/3 began with it"),
+        "2": (False, "m/3 started from it"),
     }
     kept = _kept(found, {}, CleanUpSettings(keep_versions=2, keep_days=0), NOW)
     _keep_starts(kept, found, [*found, other])
-    assert kept["1"].reasons == ["front/1 began with it"]
+    assert kept["1"].reasons == ["front/1 started from it"]
 
 
 @pytest.mark.parametrize("given", [{"history_days": 6}, {"keep_versions": 0}, {"work_days": 0}, {"keep_days": -1}])
