@@ -16,17 +16,20 @@ from pathlib import Path
 from infra.services import group_members
 from infra.settings import load_settings
 
-PARTS = (("api-server",), ("scheduler", "--skip-serve-logs"), ("dag-processor",))
-TRIGGERER = ("triggerer", "--skip-serve-logs")
-
 
 def main() -> int:
     """Migrate the database, start the parts, and wait until one ends or a signal comes."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     airflow = str(Path(sys.executable).parent / "airflow")
     subprocess.run([airflow, "db", "migrate"], check=True)
-    parts = (*PARTS, TRIGGERER) if load_settings().ray.deferrable else PARTS
-    children = [subprocess.Popen([airflow, *part]) for part in parts]
+    parts = [
+        [airflow, "api-server"],
+        [airflow, "scheduler", "--skip-serve-logs"],
+        [sys.executable, "-m", "dags.dag_processor"],
+    ]
+    if load_settings().ray.deferrable:
+        parts.append([airflow, "triggerer", "--skip-serve-logs"])
+    children = [subprocess.Popen(part) for part in parts]
 
     def stop(*_: object) -> None:
         raise SystemExit(0)

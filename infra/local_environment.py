@@ -29,7 +29,12 @@ PATIENCE = {
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
     "AIRFLOW__DAG_PROCESSOR__PRINT_STATS_INTERVAL": "0",
+    # The scheduler looks for finished tasks each so many seconds: half of it is what a task waits for the next.
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "2",
     "AIRFLOW__SCHEDULER__POOL_METRICS_INTERVAL": "60",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "30",
+    "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "60",
+    "AIRFLOW__CONNECTION_TEST__REAPER_INTERVAL": "600",
     "AUTOSCALER_UPDATE_INTERVAL_S": "60",
     "GCS_CHECK_ALIVE_INTERVAL_SECONDS": "30",
     "METRICS_RECORD_INTERVAL_S": "60",
@@ -39,13 +44,21 @@ PATIENCE = {
     # With more log files than this, which every run exceeds, they are listed at the interval below, not always.
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",
     "LOG_NAME_UPDATE_INTERVAL_S": "5",
+    # Beyond so many open files it closes all and puts those of ended workers aside, instead of reading each ten times a
+    # second for ever. It reads so many lines at a time, so that a worker's last ones are read before.
+    "RAY_LOG_MONITOR_MAX_OPEN_FILES": "4",
+    "RAY_LOG_MONITOR_NUM_LINES_TO_READ": "100000",
     "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "5",
     "RAY_DASHBOARD_STATS_UPDATING_INTERVAL": "60",
     "RAY_enable_metrics_collection": "false",
     "RAY_debug_dump_period_milliseconds": "600000",
     "RAY_event_stats": "false",
     "RAY_gcs_pull_resource_loads_period_milliseconds": "5000",
+    # A worker looks for signals a hundred times a second, so that none stays idle for long.
+    "RAY_num_workers_soft_limit": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": "20000",
     "RAY_kill_idle_workers_interval_ms": "1000",
+    "RAY_local_fs_monitor_interval_ms": "2000",
     "RAY_memory_monitor_refresh_ms": "1000",
     "RAY_raylet_check_gc_period_milliseconds": "1000",
     "RAY_raylet_report_resources_period_milliseconds": "1000",

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from schemas.handoff import Handoff
-from schemas.tables import TABLES
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -38,6 +37,8 @@ class TellsLineage:
 def _described(handoff: Handoff) -> dict[str, Any]:
     """Version of a table, and its columns and description where it has a contract."""
     from openlineage.client.facet_v2 import dataset_version_dataset, documentation_dataset, schema_dataset
+
+    from schemas.tables import TABLES
 
     version = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(handoff.version))
     contract = TABLES.get(handoff.table)

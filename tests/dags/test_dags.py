@@ -21,6 +21,10 @@ ENGINES = ("pyspark", "ray", "torch", "great_expectations", "mlflow", "openai", 
 
 def test_the_folder_holds_exactly_the_known_dags(dags):
     assert set(dags) == set(DAGS)
+    folder = REPOSITORY / "dags"
+    ignored = (folder / ".airflowignore").read_text().split()
+    parsed = {path.name for path in folder.glob("*.py")} - set(ignored)
+    assert parsed == {f"{name}.py" for name in DAGS}, "each parse of another file is for nothing"
 
 
 @pytest.mark.parametrize("name", DAGS)

@@ -25,8 +25,9 @@ START = "import sys; sys.executable = sys.argv.pop(1); from infra.airflow_local 
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_a_killed_scheduler_takes_its_workers_and_all_other_parts_along(tmp_path, deferrable):
-    (tmp_path / "airflow").write_text(AIRFLOW)
-    (tmp_path / "airflow").chmod(0o755)
+    for command in ("airflow", "python"):
+        (tmp_path / command).write_text(AIRFLOW)
+        (tmp_path / command).chmod(0o755)
     service = subprocess.Popen(
         [sys.executable, "-c", START, str(tmp_path / "python")],
         env={**os.environ, "FOLDER": str(tmp_path), "PENCHANT_HOME": str(tmp_path / "home")}
