@@ -1,4 +1,4 @@
-"""What all DAGs have in common: owner, retries, alerts, documentation, and how they start."""
+"""The factory of all DAGs: owner, retries, alerts, documentation and schedule."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
-from dags.alerts import TASK_CALLBACKS, watched
+from dags.alerts import TASK_CALLBACKS, alert_arguments
 
 POOL = "heavy"
-"""Airflow pool for stages that want a whole machine: one slot on a laptop, more on a cluster."""
+"""Airflow pool for stages that need a whole machine: one slot on a laptop, more on a cluster."""
 
 DEFAULT_ARGS = {
     "owner": "penchant",
@@ -34,13 +34,13 @@ def new_dag(
     max_active_runs: int = 1,
     deadline: bool = False,
 ) -> DAG:
-    """A DAG whose failures are told, to be filled in a ``with`` statement.
+    """A DAG with alerts, for a ``with`` statement.
 
     Args:
-        doc: Markdown for its page: the documentation of the module.
-        every: how often it runs, as a tag; `cron` says when, in UTC.
-        impact: what a failure does to production, as a tag.
-        deadline: late runs are told, too.
+        doc: Markdown for its page, the docstring of the module.
+        every: tag for how often it runs; `cron` is the schedule, in UTC.
+        impact: tag for the effect of a failure on production.
+        deadline: alert about late runs, too.
     """
     return DAG(
         dag_id=dag_id,
@@ -54,5 +54,5 @@ def new_dag(
         default_args=DEFAULT_ARGS,
         params=dict(params),
         tags=["penchant", every, f"impact:{impact}"],
-        **watched(deadline=deadline),
+        **alert_arguments(deadline=deadline),
     )

@@ -1,7 +1,7 @@
-"""Callbacks of the DAGs: what a failed task said is kept, and somebody is told of runs that failed or are late.
+"""Callbacks of the DAGs: record errors of tasks, and send alerts about runs that failed or are late.
 
-An alert is told once per run, by Airflow's DAG processor after the run has failed, or by a worker when its deadline has
-passed; that it could not be delivered is logged and changes nothing else.
+There is one alert per run, sent by Airflow's DAG processor after a failure or by a worker after a deadline. A failed
+delivery is only logged.
 """
 
 import datetime as dt
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def note_failure(context: Mapping[str, Any]) -> None:
-    """Keep what the failed task said, where the alert and the day's report find it."""
+    """Record the error of a failed task for the alert and the day's report."""
     ti = context["ti"]
     error = context.get("exception")
     message = str(error).strip() or type(error).__name__ if error is not None else "it ended without a message"
@@ -32,7 +32,7 @@ def note_failure(context: Mapping[str, Any]) -> None:
 
 
 def forget_failure(context: Mapping[str, Any]) -> None:
-    """Remove what an earlier try of the task in this run said."""
+    """Remove the record of an earlier try of the task in this run."""
     ti = context["ti"]
     remove(load_settings().failure_uri(ti.dag_id, ti.run_id, ti.task_id))
 
@@ -42,7 +42,7 @@ TASK_CALLBACKS = {"on_failure_callback": note_failure, "on_execute_callback": fo
 
 
 def tell_failed_run(context: Mapping[str, Any]) -> None:
-    """Say which tasks of the run failed, with their messages and the addresses of their logs."""
+    """Send an alert with the failed tasks of a run, their errors and the URLs of their logs."""
     settings = load_settings()
     dag, run_id = context["dag"], context["run_id"]
     noted = [read_failure(settings.failure_uri(dag.dag_id, run_id, task_id)) for task_id in dag.task_ids]
@@ -58,39 +58,39 @@ def tell_failed_run(context: Mapping[str, Any]) -> None:
         "failures": [vars(failure) for failure in failures],
     }
     text = "\n".join([*lines, f"The run: {page or run_id}"])
-    _tell(Alert(event="run_failed", subject=subject, text=text, facts=facts), settings.alerts)
+    _send(Alert(event="run_failed", subject=subject, text=text, facts=facts), settings.alerts)
 
 
 def tell_late_run(context: Mapping[str, Any]) -> None:
-    """Say that the run is not finished at its deadline; `context` is what Airflow gives to deadline callbacks."""
+    """Send an alert that a run missed its deadline; `context` is that of Airflow's deadline callbacks."""
     settings = load_settings()
     run, deadline = context["dag_run"], str(context["deadline"]["deadline_time"])
     facts = {"dag_id": run["dag_id"], "run_id": run["dag_run_id"], "deadline": deadline, "state": run["state"]}
     subject = f"{run['dag_id']} is late: run {run['dag_run_id']} is {run['state']}"
     text = f"It should have been finished by {deadline} ({settings.alerts.deadline_minutes:g} minutes after queueing)."
-    _tell(Alert(event="run_late", subject=subject, text=text, facts=facts), settings.alerts)
+    _send(Alert(event="run_late", subject=subject, text=text, facts=facts), settings.alerts)
 
 
 def _about(context: Mapping[str, Any]) -> str:
-    """The data set and the day, as far as the run was told."""
+    """The data set and the day, if they are parameters of the run."""
     params = context.get("params") or {}
     known = [str(params[name]) for name in ("dataset", "partition") if params.get(name)]
     return f" ({', '.join(known)})" if known else ""
 
 
-def _tell(alert: Alert, settings: AlertSettings) -> None:
+def _send(alert: Alert, settings: AlertSettings) -> None:
     problems = deliver(alert, settings)
     for problem in problems:
         _log.error("%s", problem)
     if not problems:
-        _log.info("Told: %s", alert.subject)
+        _log.info("Sent: %s", alert.subject)
 
 
-def watched(deadline: bool = False) -> dict[str, Any]:
-    """Arguments of a DAG whose failures are told, where the settings name somebody to tell.
+def alert_arguments(deadline: bool = False) -> dict[str, Any]:
+    """Arguments of a DAG that sends alerts; empty if the settings name no receiver.
 
     Args:
-        deadline: tell of runs that take longer than ``alerts.deadline_minutes``, too.
+        deadline: alert about runs that take longer than ``alerts.deadline_minutes``, too.
     """
     alerts = load_settings().alerts
     if not alerts.enabled:

@@ -1,8 +1,8 @@
 """Delta tables as Airflow assets: which tables a task reads and writes, and an event for each new version.
 
-The data set is a parameter of a run, unknown when a DAG is parsed. A task therefore declares assets that stand for a
-table of whatever data set; Airflow's Assets page draws the way of the data from them. The asset of a table of one data
-set is named at run time, through an alias.
+The data set is a parameter of a run, unknown when a DAG is parsed. So tasks declare assets for a table of any data set,
+from which Airflow's Assets page draws the lineage. The asset of a table of one data set is named at run time, through
+an alias.
 """
 
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from schemas.stage_request import StageRequest
 from schemas.stages import STAGES, Stage
 
 ANY = "*"
-"""Stands for every data set; none can have that name."""
+"""Stands for any data set; not a valid name of one."""
 ALIAS = AssetAlias("penchant-tables")
-"""Through it, tasks emit the events of tables of one data set."""
+"""Alias through which tasks emit events for tables of one data set."""
 
 
 def table_asset(table: str, dataset: str = ANY) -> Asset:
     """The asset of a table, as in ``Asset("x-penchant://shop/preferences")``.
 
-    The address of the table is no part of it: that differs between profiles, and moves with a home.
+    Without the table's address, which differs between profiles and moves with a home.
     """
     return Asset(f"x-penchant://{dataset}/{table}")
 
@@ -39,16 +39,15 @@ def written_by(stage: Stage) -> list[Asset | AssetAlias]:
 
 
 def announce(context: Mapping[str, Any], request: StageRequest, report: StageReport) -> list[Asset | AssetAlias]:
-    """Emit an event for each table of which the stage left a version that no event has told of.
+    """Emit an event for each table with a version that no event has announced.
 
-    Content that is as it was makes no version, so a rerun tells of nothing. A stage whose result was there already
-    tells of it only where the try that made it died before it could. A table that was deleted and made anew begins
-    again with small versions, and is told of.
+    Unchanged content makes no version, so a rerun emits nothing. A reused result is announced only if the try that made
+    it died before it could. A table that was deleted starts again with low versions, and they are announced.
 
     Returns:
-        The outlets that the task is to end with: Airflow makes an event of each.
+        The task's outlets; Airflow makes an event of each.
     """
-    told: list[Asset | AssetAlias] = []
+    outlets: list[Asset | AssetAlias] = []
     for table in STAGES[request.stage].writes:
         handoff = report.handoffs.get(table)
         if handoff is None:
@@ -57,21 +56,17 @@ def announce(context: Mapping[str, Any], request: StageRequest, report: StageRep
         last = _last_version(asset)
         if handoff.version == last or (report.status == "reused" and handoff.version < last):
             continue
-        extra = {
-            "dataset": request.dataset,
-            "partition": request.partition,
-            "version": handoff.version,
-            "uri": handoff.uri,
-        }
+        where = {"dataset": request.dataset, "partition": request.partition}
+        extra = {**where, "version": handoff.version, "uri": handoff.uri}
         context["outlet_events"][ALIAS].add(asset, extra)
         context["outlet_events"][table_asset(table)].extra = extra
-        told.append(table_asset(table))
-    return [*told, ALIAS] if told else []
+        outlets.append(table_asset(table))
+    return [*outlets, ALIAS] if outlets else []
 
 
 def _last_version(asset: Asset) -> int:
-    """The version that the newest event of `asset` told of; -1 where there is none, or a person made it."""
-    # A task's context has events of its inlets alone, and what a task writes is none of them.
+    """The version in the newest event of `asset`; -1 if there is no event or a user made it."""
+    # A task's context has only events of its inlets, which do not include what it writes.
     from airflow.sdk.execution_time.context import InletEventsAccessor
 
     newest = InletEventsAccessor(asset_name=asset.name, asset_uri=asset.uri).ascending(False).limit(1)

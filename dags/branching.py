@@ -1,4 +1,4 @@
-"""Tasks that choose between branches by what a stage decided; the decision itself is the stage's."""
+"""Tasks that choose a branch of the graph by the report of a stage."""
 
 import logging
 from typing import Any
@@ -27,13 +27,13 @@ from schemas.stages import hash_of_profile
 @task(
     trigger_rule="none_failed",
     doc_md="""
-Ends the day here when reviews and items say what they said on an earlier day whose model was judged, under the same
-settings: nothing is asked, encoded or trained, and that day's model and recommendations stay. The reason is in this
-task's log and in its XCom `reason`.
+Ends the day here if reviews, items and settings are those of an earlier day whose model was judged: no calls, no
+encoding, no training; that day's model and recommendations remain. The reason is in this task's log and in its XCom
+`reason`.
 """,
 )
 def changes() -> dict[str, Any]:
-    """The key of the day's work, under which its version is found on a later day."""
+    """Report with the hash of the day's work, by which later days find its version."""
     context = get_current_context()
     report = context["ti"].xcom_pull(task_ids="sequences")
     if report is None:
@@ -69,10 +69,10 @@ def changes() -> dict[str, Any]:
 
 
 def _judged_before(name: str, work: str, partition: str) -> Any:
-    """A version of the same work that was judged on an earlier day, the newest, or None.
+    """The newest version of the same work judged on an earlier day, or None.
 
-    None also where a version of other work was promoted after it and is still trusted: data that went back to what they
-    said before are a change for production.
+    Also None if a version of other work was promoted since and not rolled back: then a return to earlier data is a
+    change for production.
     """
     judged, promoted_since = None, False
     for version in sorted(registry().search_model_versions(f"name = '{name}'"), key=lambda one: int(one.version)):
@@ -87,10 +87,10 @@ def _judged_before(name: str, work: str, partition: str) -> Any:
 
 @task(
     trigger_rule="none_failed",
-    doc_md="Skips the preference benchmark and what it takes, unless the run has **measure steerability** on.",
+    doc_md="Skips the preference benchmark and its inputs, unless **measure steerability** is on.",
 )
 def measure_steering() -> None:
-    """Skip the tasks directly behind this one."""
+    """Skip the direct successors of this task."""
     context = get_current_context()
     if not context["params"][MEASURED]:
         behind = context["task"].get_direct_relatives(upstream=False)
@@ -100,12 +100,12 @@ def measure_steering() -> None:
 @task.branch(
     trigger_rule="none_failed",
     doc_md="""
-Takes the branch that `continuation` decided for: `append_items` where the codebook in use still fits, `semantic_ids`
-where the tokenizer is trained again. The reason is in this task's log and in its XCom `reason`.
+Takes the branch that `continuation` chose: `append_items` if the codebook in use still fits, `semantic_ids` if the
+tokenizer is trained again. The reason is in this task's log and in its XCom `reason`.
 """,
 )
 def choose_codebook() -> str:
-    """The id of the task to run."""
+    """Id of the task to run."""
     context = get_current_context()
     report = context["ti"].xcom_pull(task_ids="continuation")
     if report is None:

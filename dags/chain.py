@@ -1,4 +1,4 @@
-"""The stages of the chain, as tasks. Both DAGs are made of these."""
+"""The tasks of the stages, the parameters of the DAGs, and the wiring of tasks."""
 
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ DATASET = Param(
     pattern=DATASET_PATTERN,
     maxLength=LONGEST,
     title="Data set",
-    description="A registered data set (`penchant register --help`); its tables lie under its name",
+    description="A registered data set (`penchant register --help`)",
 )
 PARTITION = Param(
     None,
@@ -35,7 +35,7 @@ GENERATION = Param(
     type="integer",
     minimum=0,
     title="Generation",
-    description="The same work is never done twice. Raise this to train once more on purpose.",
+    description="Finished work is not repeated. Raise this to repeat it on purpose.",
 )
 OVERRIDES = Param(
     {},
@@ -46,7 +46,7 @@ OVERRIDES = Param(
 
 
 def recipe_param(kind: Kind, default: str) -> Param:
-    """The parameter that names a recipe of a kind; the form says what each is, and which are experimental."""
+    """The parameter that selects a recipe of a kind, with a description of each."""
     described = (
         f"**{name}**: {recipe.summary}{'' if recipe.status == 'core' else ' (experimental)'}"
         for name, recipe in of_kind(kind).items()
@@ -61,7 +61,7 @@ LEAVE_OUT = Param(
     type="array",
     items={"type": "string", "enum": list(OPTIONAL)},
     title="Leave out",
-    description="Tasks to skip. What they would have made is missing in what comes after.",
+    description="Tasks to skip. Later tasks do without their results.",
     examples=list(OPTIONAL),
 )
 MEASURED = "measure_steering"
@@ -70,29 +70,29 @@ MEASURE_STEERING = Param(
     False,
     type="boolean",
     title="Measure steerability",
-    description="Build the day's preference benchmark and ask the challenger and the champion: the gate then compares "
-    "what the preference lifts. A recipe with the setting `fuse` learns from the benchmark's training split.",
+    description="Build the day's preference benchmark and test the challenger and the champion on it: the gate then "
+    "compares their lifts. A recipe with the setting `fuse` learns from the benchmark's training split.",
 )
 TOKENIZER = recipe_param("tokenizer", "rqvae")
 
 INGEST = StageTask(stage="ingest")
 SEQUENCES = StageTask(stage="sequences")
 ITEM_VECTORS = StageTask(stage="item_vectors", only_for=("item_vectors",))
-SEMANTIC_IDS = StageTask(stage="semantic_ids", beside=("continuation",), only_for=("semantic_ids",))
+SEMANTIC_IDS = StageTask(stage="semantic_ids", without=("continuation",), only_for=("semantic_ids",))
 CONTINUATION = StageTask(stage="continuation")
 APPEND_ITEMS = StageTask(
     stage="semantic_ids",
     task_id="append_items",
     only_for=("semantic_ids",),
-    doc="Gives new items codes of the codebook in use; no code that is there moves. Nothing is trained.",
+    doc="Gives new items codes of the codebook in use; existing codes do not change. Nothing is trained.",
 )
 TRAIN_RECOMMENDER = StageTask(stage="train", task_id="train_recommender")
 TRAIN_BASELINE = StageTask(
     stage="train",
     task_id="train_baseline",
-    beside=("semantic_ids", "preference_benchmark", "continuation"),
+    without=("semantic_ids", "preference_benchmark", "continuation"),
     recipe="sasrec",
-    doc="Trains SASRec on the same split, the baseline: a recommender that is worse is not registered, but this is.",
+    doc="Trains the baseline, SASRec, on the same split. It is registered instead of a recommender that is worse.",
 )
 EVALUATE = StageTask(stage="evaluate")
 REGISTER = StageTask(stage="register")
@@ -124,16 +124,16 @@ GROUPS = {
     "model": (TRAIN_RECOMMENDER, TRAIN_BASELINE, EVALUATE, STEERABILITY),
     "release": (REGISTER, RECOMMENDATIONS),
 }
-"""Tasks that the graph of a run shows as one."""
+"""Task groups of the graph."""
 
 
 def make_tasks(*stages: StageTask, source: str = "", grouped: bool = False) -> dict[str, BaseOperator]:
-    """Make a task of each stage and wire each to those that come before it.
+    """Make the tasks of `stages` and their dependencies, within a ``with DAG``.
 
     Args:
-        stages: in any order; call inside a ``with DAG``.
-        grouped: show those of one of `GROUPS` as one; ids of tasks stay as they are.
-        source: `INPUTS` where that task stands for every earlier stage that is not among `stages`.
+        stages: in any order.
+        source: `INPUTS` if that task replaces all earlier stages that are not among `stages`.
+        grouped: put the tasks into `GROUPS`; their ids do not change.
 
     Returns:
         Tasks by id.
@@ -162,9 +162,9 @@ def make_tasks(*stages: StageTask, source: str = "", grouped: bool = False) -> d
 
 
 def report_on(dag: DAG) -> None:
-    """Add the day's report behind every task of `dag`.
+    """Add the day's report after all tasks of `dag`.
 
-    As a teardown it runs in any case, is not skipped by a short circuit, and does not count for the run's state.
+    As a teardown it always runs, is never skipped, and does not affect the run's state.
     """
     others = list(dag.tasks)
     report = make_tasks(DAY_REPORT)[DAY_REPORT.task_id]
@@ -172,5 +172,5 @@ def report_on(dag: DAG) -> None:
 
 
 def reading_from(stage: StageTask, source: str) -> StageTask:
-    """`stage`, which also reads what the task `source` looked up; as it is where that is empty."""
+    """`stage` with the task `source`, if there is one, among those that it reads from."""
     return replace(stage, after=(source, *stage.after)) if source else stage

@@ -1,21 +1,20 @@
-"""### Clean up what nothing needs any more
+"""### Remove what nothing needs any more
 
-Once a week: model versions that are neither in use, nor new, nor protected, with their files; bundles and checkpoints
-of runs that have ended; old versions of tables, and their logs.
+Removes weekly: model versions, with their files, that are neither in use, nor new, nor protected; bundles and
+checkpoints of runs that have ended; old versions of tables, and their logs.
 
-**What a kept version needs never goes.** Kept are versions with an alias, with the tag `penchant.keep` = `true`, the
-newest ten, those of the last 30 days, the one that was champion before the champion, and the files of those that a kept
-version began with. The tables that a kept version was trained on stay readable at those versions, so that
-`penchant retrain` can train it again. Afterwards all of that is looked up again, and what is missing
-fails the task. A run that goes on keeps what it reads. The one exception is an erasure: versions of tables that still
-hold erased users go when their retention has passed.
+**What a kept version needs is never removed.** Kept are versions with an alias or the tag `penchant.keep` = `true`, the
+newest ten, those of the last 30 days, the previous champion, and the files of versions that kept ones were warm-started
+from. The tables that a kept version was trained on stay readable at those versions, so `penchant retrain` can train it
+again. All this is verified afterwards, and a loss fails the task. A running DAG run keeps what it reads. The only
+exception is an erasure: table versions with erased users are removed when their retention has passed.
 
-**dry_run** shows the plan and removes nothing: who needs what, how many files and bytes go. It is in the log and in the
-data docs (*clean-up ...*). Overrides: `{"clean_up.keep_versions": 5, "clean_up.keep_days": 7}`, `work_days`,
-`history_days`.
+**dry_run** shows the plan and removes nothing: what needs what, how many files and bytes would go. The plan is in the
+log and in the data docs (*clean-up ...*). Overrides: `{"clean_up.keep_versions": 5, "clean_up.keep_days": 7}`,
+`work_days`, `history_days`.
 
-**Rerunning is safe**: what is done is not found again, and a killed run is completed by the next. Deleted MLflow runs
-keep their numbers until somebody with access to the database runs `mlflow gc --older-than 30d`.
+**Rerunning is safe**: the next run completes a killed one. Deleted MLflow runs keep their numbers until
+`mlflow gc --older-than 30d` is run with access to the database.
 """
 
 from airflow.sdk import Param
@@ -32,12 +31,7 @@ with new_dag(
     __doc__,
     {
         "dataset": DATASET,
-        "dry_run": Param(
-            False,
-            type="boolean",
-            title="Dry run",
-            description="Show what would go, and remove nothing.",
-        ),
+        "dry_run": Param(False, type="boolean", title="Dry run", description="Show the plan and remove nothing."),
         "overrides": OVERRIDES,
     },
     every="weekly",

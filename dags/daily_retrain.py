@@ -1,28 +1,28 @@
 """### Raw reviews in, registered model and recommendations out, every day
 
-One run works on one partition, a day of landing files. The colours say which engine works: orange tasks are Spark
-jobs, blue ones Ray jobs; nothing is computed in Airflow itself.
+A run works on one partition, a day of landing files. Orange tasks are Spark jobs, blue ones Ray jobs; Airflow itself
+computes nothing.
 
 `dataset_lock` -> `ingest` -> `sequences` -> `changes` ->
 language (`preferences`, `review_summaries`, `denoised_sequences`) ->
 `item_vectors` -> `continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` ->
-`champion` -> `evaluate` -> `register` -> `recommendations`; and `day_report` after all of them,
-whatever became of them. With **measure steerability** also `text_vectors` -> `review_sentiments` ->
-`preference_benchmark` before the training, and `steerability` before `register`
+`champion` -> `evaluate` -> `register` -> `recommendations`; finally `day_report`, also after failures.
+With **measure steerability** also `text_vectors` -> `review_sentiments` -> `preference_benchmark` before the training,
+and `steerability` before `register`
 
-**Work follows change.** A day on which nothing changed ends at `changes`: nothing is asked, trained or scored. New
-items are appended to the codebook in use; the tokenizer is trained again only when the items have drifted from it, and
-`choose_codebook` says why. The recommender goes on from the version in production. A day that comes after newer ones
-brings their tables up to date, too.
+**Work follows change.** A day without changes ends at `changes`: no calls, no training, no scoring. New items are
+appended to the codebook in use; the tokenizer is trained again only if the items have drifted from it, for the reason
+in `choose_codebook`. The recommender continues from the version in production. A day that is filled in late updates the
+tables of later days, too.
 
-**Rerunning is safe.** Tables are replaced by partition, answers of the language model come from the ledger, a Ray
-job that already ran for the same inputs and settings is attached to, and the registry gets no second version of the
-same work. To train once more on purpose, trigger with a higher **generation**. A second run of the data set, or a
-backfill, waits in `dataset_lock` until the first has ended.
+**Rerunning is safe.** Tables are replaced by partition, answers of the language model come from the ledger, the task
+attaches to a Ray job with the same inputs and settings, and the same work makes no second model version. To train again
+on purpose, trigger with a higher **generation**. A second run of the data set, or a backfill, waits in `dataset_lock`
+until the first has ended.
 
-**When a task fails**, its log ends with one message that says what is wrong and how to mend it. A failed quality
-gate names the expectation and shows example rows; the data docs page has the rest. The report of the day, in the MLflow
-experiment *penchant/&lt;data set&gt;/days*, is there for failed and skipped days, too.
+**When a task fails**, its log ends with a message that says what is wrong and what to do. A failed quality gate names
+the expectation and shows example rows; the data docs have the rest. Failed and skipped days have a report, too, in the
+MLflow experiment *penchant/&lt;data set&gt;/days*.
 """
 
 from dataclasses import replace

@@ -1,18 +1,18 @@
-"""### Can a model be steered by words?
+"""### Can text steer a model?
 
-Builds the preference benchmark of a partition that the daily chain has prepared, and asks registered model versions
-its five axes: preference-based recommendation, fine and coarse steering, sentiment following, history consolidation.
-Each is asked with the preference, with the user's latest one, with another user's, with none, and without the history,
-because a number alone does not say whether the words mattered. A model that reads no text is welcome: its lift is zero.
+Builds the preference benchmark of a partition that the daily chain has prepared, and tests registered versions on its
+five axes: preference-based recommendation, fine and coarse steering, sentiment following, history consolidation. Each
+sample is tested with its preference, the user's latest one, another user's, none, and without the history, which shows
+whether the text mattered. Models that read no text can be tested, too: their lift is zero.
 
 `item_vectors` -> `text_vectors` -> `review_sentiments` -> `preference_benchmark` -> `steerability`
 
-Name the versions in **models** (`penchant-shop@champion`, `penchant-shop/3`); none means the champion. Results: the
-MLflow runs *steering ...* with tables, plots and a page of examples, tags on the versions, and the table
-`preference_evaluations`. Once the benchmark is there, `train_recipe` can learn from its training split:
+Name the versions in **models** (`penchant-shop@champion`, `penchant-shop/3`); by default the champion. Results: MLflow
+runs *steering ...* with tables, plots and examples, tags of the versions, and the table `preference_evaluations`. Then
+`train_recipe` can learn from the benchmark's training split:
 `{"mendertok.fuse": ["fine_steering", "coarse_steering", "positive", "negative"]}`.
 
-**Rerunning is safe**: nothing is encoded, built or asked twice. New preferences extend the benchmark.
+**Rerunning is safe**: finished work is not repeated. New preferences extend the benchmark.
 """
 
 from dataclasses import replace
@@ -20,15 +20,7 @@ from dataclasses import replace
 from airflow.sdk import Param
 
 from dags.airflow_dag import new_dag
-from dags.chain import (
-    DATASET,
-    GENERATION,
-    ITEM_VECTORS,
-    OVERRIDES,
-    PARTITION,
-    STEERING,
-    make_tasks,
-)
+from dags.chain import DATASET, GENERATION, ITEM_VECTORS, OVERRIDES, PARTITION, STEERING, make_tasks
 from dags.dataset_lock import dataset_lock
 from dags.prepared import inputs, versions
 
@@ -45,7 +37,7 @@ with new_dag(
             type=["null", "array"],
             items={"type": "string"},
             title="Model versions",
-            description="One a line: `<name>@<alias>` or `<name>/<version>`. Empty: the data set's champion.",
+            description="One per line: `<name>@<alias>` or `<name>/<version>`. Empty: the data set's champion.",
         ),
         "generation": GENERATION,
         "overrides": OVERRIDES,

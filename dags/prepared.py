@@ -1,4 +1,4 @@
-"""What is looked up before a stage runs: tables that the daily chain prepared, and versions in the registry."""
+"""Tasks that look up inputs of stages: tables prepared by the daily chain, and versions in the model registry."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,10 +33,13 @@ OPTIONAL = (*(stage.task_id for stage in LANGUAGE), "preference_benchmark")
 
 
 def refuse_missing(context: Any, counts: Mapping[str, float]) -> None:
-    """Fail a run that would come to a recipe or stage that needs what its data do not have, before anything is spent.
+    """Fail a run early if its recipe or a stage needs what the data do not have.
 
     Args:
-        counts: of the report of `sequences`.
+        counts: from the report of `sequences`.
+
+    Raises:
+        AirflowFailException: something is missing.
     """
     settings, params = load_settings(), context["params"]
     overrides = overrides_of(params)
@@ -49,7 +52,7 @@ def refuse_missing(context: Any, counts: Mapping[str, float]) -> None:
         profile = settings.stages.get(SENTIMENTS, {}).get("classifier", "probe")
         if dataset and params.get(MEASURED) and overrides.get(f"{SENTIMENTS}.classifier", profile) == "probe":
             dataset.require_ratings(
-                "measure steerability", f"set {SENTIMENTS}.classifier to a trained one, or leave it"
+                "measure steerability", f"set {SENTIMENTS}.classifier to a trained one, or turn it off"
             )
     except UserError as error:
         raise AirflowFailException(str(error)) from error
@@ -57,16 +60,14 @@ def refuse_missing(context: Any, counts: Mapping[str, float]) -> None:
 
 @task(doc_md="Looks up the tables that `daily_retrain` published for the partition, at their versions.")
 def inputs() -> dict[str, Any]:
-    """Reports of the daily chain's data stages for the run's partition, by task."""
+    """Reports of the daily chain's stages for the run's partition, by task."""
     context = get_current_context()
     settings, dataset, partition = load_settings(), context["params"]["dataset"], partition_of(context)
-    reports = {
-        task_id: read_report(settings.latest_report_uri(dataset, partition, task_id))
-        for task_id in (*REQUIRED, *OPTIONAL)
-    }
-    changes = read_report(settings.latest_report_uri(dataset, partition, CHANGES))
+    tasks = (*REQUIRED, *OPTIONAL, CHANGES)
+    reports = {task_id: read_report(settings.latest_report_uri(dataset, partition, task_id)) for task_id in tasks}
+    changes = reports.pop(CHANGES)
     if changes is not None and changes.outputs["changed"] == "false":
-        raise AirflowFailException(f"on {partition} {changes.outputs['reason']}: start from that day's partition")
+        raise AirflowFailException(f"on {partition} {changes.outputs['reason']}: use that day's partition")
     for task_id in REQUIRED:
         if reports[task_id] is None:
             raise AirflowFailException(
@@ -75,6 +76,10 @@ def inputs() -> dict[str, Any]:
     found = {task_id: report.to_dict() for task_id, report in reports.items() if report is not None}
     refuse_missing(context, found["sequences"]["counts"])
     return found
+
+
+def _report(task_id: str, outputs: Mapping[str, str]) -> dict[str, Any]:
+    return StageReport(stage=task_id, status="done", outputs=outputs).to_dict()
 
 
 def registry() -> Any:
@@ -86,7 +91,7 @@ def registry() -> Any:
 
 
 def _champion_now(client: Any, name: str) -> Any:
-    """The version that is champion, or None."""
+    """The champion's version, or None."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -99,11 +104,11 @@ def _champion_now(client: Any, name: str) -> Any:
 
 @task(
     trigger_rule="none_failed",
-    doc_md="Looks up which champion the trained model has to stand beside: on a rerun the one that it was judged with, "
-    "or the baseline that was registered instead.",
+    doc_md="Looks up the champion to compare the trained model with. On a rerun, that is the one that the model, or "
+    "the baseline registered instead, was judged with.",
 )
 def champion() -> dict[str, Any]:
-    """The champion that the run's model is compared with; nothing where there is none, or it is the model itself."""
+    """Report with the champion to compare the run's model with; empty if there is none or it is that model."""
     context = get_current_context()
     name = registered_name(context["params"]["dataset"])
     report = context["ti"].xcom_pull(task_ids="train_recommender")
@@ -120,12 +125,12 @@ def champion() -> dict[str, Any]:
         recorded = own[0].tags.get(BEFORE_TAG, NONE)
         number = "" if recorded == NONE else recorded
     outputs = {CHAMPION_KEY.partition(".")[2]: f"{name}/{number}"} if number else {}
-    return StageReport(stage="champion", status="done", outputs=outputs).to_dict()
+    return _report("champion", outputs)
 
 
-@task(doc_md="Looks up who is champion and since when, so that each roll-back is work of its own.")
+@task(doc_md="Looks up the champion and its date, which make each rollback new work.")
 def target() -> dict[str, Any]:
-    """The present champion, and the version and reason of the run's parameters."""
+    """Report with the current champion, and the version and reason in the run's parameters."""
     context = get_current_context()
     params = context["params"]
     now = _champion_now(registry(), registered_name(params["dataset"]))
@@ -135,18 +140,18 @@ def target() -> dict[str, Any]:
         "to": str(params["version"] or ""),
         "reason": params["reason"] or "",
     }
-    return StageReport(stage="target", status="done", outputs=outputs).to_dict()
+    return _report("target", outputs)
 
 
-@task(doc_md="Names the run, so that each is work of its own and a retry attaches to it.")
+@task(doc_md="Returns the run's id, which makes each run new work and a retry the same.")
 def this_run() -> dict[str, Any]:
-    """The id of the DAG run."""
-    return StageReport(stage="this_run", status="done", outputs={"id": get_current_context()["run_id"]}).to_dict()
+    """Report with the id of the DAG run."""
+    return _report("this_run", {"id": get_current_context()["run_id"]})
 
 
-@task(doc_md="Looks up which model versions are meant, so that an alias that moves is other work.")
+@task(doc_md="Resolves aliases to model versions, so that a moved alias is new work.")
 def versions() -> dict[str, Any]:
-    """The versions that the run's parameter ``models`` names, the data set's champion where it names none."""
+    """Report with the versions in the run's parameter ``models``, by default the data set's champion."""
     from mlflow.exceptions import MlflowException
 
     context = get_current_context()
@@ -165,4 +170,4 @@ def versions() -> dict[str, Any]:
                 "<name>@<alias>, and train one with daily_retrain or train_recipe first"
             ) from error
         found.append(f"{name}/{version}")
-    return StageReport(stage="versions", status="done", outputs={"models": ",".join(found)}).to_dict()
+    return _report("versions", {"models": ",".join(found)})

@@ -1,13 +1,11 @@
 """### Roll back the champion
 
-Points the alias `champion` of a data set's model at an earlier version: the one that was champion before, or the
-**version** that you name. What scores and serves by the alias follows. The version that is left is tagged with the
-reason and is not promoted again by a rerun of its register stage; the next day's model is compared with the version
-that is champion then.
+Points the alias `champion` of a data set's model at an earlier version: the previous champion, or **version**.
+Scoring and serving follow the alias. The version that loses it is tagged with the reason, and a rerun of its register
+stage does not promote it again. The next day's model is compared with the new champion.
 
-**Rerunning is safe**: a retry completes what was begun, and rolling back to the version that is champion already
-changes nothing and says so. The same from a shell:
-`penchant rollback --dataset shop --to 12 --reason ...`.
+**Rerunning is safe**: a retry completes the rollback, and a rollback to the current champion changes nothing. From a
+shell: `penchant rollback --dataset shop --to 12 --reason ...`.
 """
 
 from airflow.sdk import Param
@@ -28,15 +26,9 @@ with new_dag(
             type=["null", "integer"],
             minimum=1,
             title="Version",
-            description="Number of the version to make champion. Empty: the one that was champion before.",
+            description="Number of the version to make champion. Empty: the previous champion.",
         ),
-        "reason": Param(
-            "",
-            type="string",
-            maxLength=500,
-            title="Reason",
-            description="Why, for those who find it in the registry.",
-        ),
+        "reason": Param("", type="string", maxLength=500, title="Reason", description="Recorded in the registry."),
     },
     impact="high",
 ) as dag:

@@ -1,25 +1,16 @@
 """### Train one recipe on a partition that the daily chain has prepared
 
-Choose the data set, the partition, a tokenizer and a recommender, and override any setting. The run starts from the
-tables that `daily_retrain` published for that partition, at those versions; it prepares no data and asks no language
-model. Its model becomes a registered version with the alias `challenger`, and `champion` when it passes the gate.
+Choose the data set, the partition, a tokenizer and a recommender, and override any setting. The run reads the tables
+that `daily_retrain` published for that partition, at those versions; it prepares no data and calls no language model.
+Its model is registered as `challenger`, and as `champion` if it passes the gate.
 
-Stages whose work is already done (item vectors, a codebook with the same settings) are found and not done again.
+Finished work (item vectors, a codebook with the same settings) is not repeated.
 """
 
 from airflow.sdk import Param
 
 from dags.airflow_dag import new_dag
-from dags.chain import (
-    DATASET,
-    GENERATION,
-    MODEL,
-    OVERRIDES,
-    PARTITION,
-    RECOMMENDER,
-    TOKENIZER,
-    make_tasks,
-)
+from dags.chain import DATASET, GENERATION, MODEL, OVERRIDES, PARTITION, RECOMMENDER, TOKENIZER, make_tasks
 from dags.dataset_lock import dataset_lock
 from dags.prepared import champion, inputs
 

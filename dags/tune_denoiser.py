@@ -1,11 +1,11 @@
 """### Tune the denoiser on a partition that the daily chain has prepared
 
-Makes its own training data: windows of histories in which one item was swapped for another. A language model learns
-with LoRA, on Ray Train, to name that item and to say what might have stood in its place (LLM4DSR). The base model is
-the setting `tune_denoiser.base`: a tiny one of our own on a laptop, `hub:<repository>` on GPUs.
+The training data are windows of histories in which one item was swapped for another. A language model learns with LoRA,
+on Ray Train, to name that item and to suggest a replacement (LLM4DSR). The base model is the setting
+`tune_denoiser.base`: a tiny one of our own on a laptop, `hub:<repository>` on GPUs.
 
-The adapter is in PEFT's format, in the task's MLflow run. Serve it beside its base with any OpenAI-compatible server
-that takes adapters, and name it in `llm.model`.
+The adapter is in PEFT's format, in the task's MLflow run. Serve it with any OpenAI-compatible server that supports
+adapters, and name it in `llm.model`.
 """
 
 from dags.airflow_dag import new_dag

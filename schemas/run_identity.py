@@ -32,13 +32,12 @@ class RunIdentity:
     generation: int = 0
 
     def key(self) -> str:
-        """The identity as one readable string, safe in URLs, file names and Ray submission ids."""
+        """The identity as one readable string, safe in URLs and file names.
+
+        It is also the Ray job's id and the Ray Train run's name, so a second submission attaches to the first.
+        """
         parts = (self.dag, self.partition, self.recipe, self.config_hash, f"g{self.generation}")
         return "--".join(re.sub(r"[^A-Za-z0-9_.-]", "-", part) for part in parts)
-
-    def submission_id(self) -> str:
-        """Ray job submission id. Ray refuses a second submit of the same id, so a double submit attaches."""
-        return self.key()
 
     def mlflow_tags(self) -> dict[str, str]:
         """Tags of MLflow runs and model versions, by which a retry finds those of an earlier try."""

@@ -1,4 +1,4 @@
-"""What the OpenLineage provider is told of a stage: the tables it read and wrote, at their versions."""
+"""OpenLineage events of stages: the tables read and written, at their versions."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
 
-class TellsLineage:
-    """For operators of stages; `read` and `written` are the hand-offs of what they run."""
+class LineageMixin:
+    """For operators of stages; `read` and `written` are the hand-offs of the stage."""
 
     read: Mapping[str, Handoff] = {}
     written: Mapping[str, Handoff] = {}
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> "OperatorLineage":  # noqa: ARG002
-        """Called by the provider when the task has ended, whether it went well or not."""
+        """Called by the provider when the task has ended, also after a failure."""
         from airflow.providers.openlineage.extractors import OperatorLineage
         from openlineage.client.event_v2 import InputDataset, OutputDataset
         from openlineage.client.facet_v2 import input_statistics_input_dataset, output_statistics_output_dataset
@@ -35,7 +35,7 @@ class TellsLineage:
 
 
 def _described(handoff: Handoff) -> dict[str, Any]:
-    """Version of a table, and its columns and description where it has a contract."""
+    """Facets with a table's version, columns and description."""
     from openlineage.client.facet_v2 import dataset_version_dataset, documentation_dataset, schema_dataset
 
     from schemas.tables import TABLES
@@ -56,7 +56,7 @@ def _described(handoff: Handoff) -> dict[str, Any]:
 
 
 def place(uri: str) -> tuple[str, str]:
-    """Namespace and name of a table's address by OpenLineage's naming rules."""
+    """OpenLineage's namespace and name of a table's address."""
     parts = urlsplit(uri)
     if parts.scheme in ("", "file"):
         return "file", parts.path

@@ -1,4 +1,4 @@
-"""A Ray stage through the job submission client, under a submission id derived from the run's identity."""
+"""An operator that runs a stage as a Ray job, under a submission id derived from the run's identity."""
 
 import shlex
 import time
@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowException
 
 from dags.assets import announce
 from dags.dataset_lock import wait_for_lock
-from dags.operators.lineage import TellsLineage
+from dags.operators.lineage import LineageMixin
 from dags.operators.stages import (
     StageTask,
     finish,
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 2.0
 NO_TRIGGERER_S = 600.0
-"""So long after a job's time is up, Airflow itself gives up a task that no triggerer has woken."""
+"""Seconds after a job's deadline at which Airflow gives up a deferred task, if no triggerer has resumed it."""
 
 
-class RayStageOperator(TellsLineage, BaseOperator):
-    """Submit a stage of `ray_jobs/` and wait for it: in a worker, or deferred, which takes a running triggerer.
+class RayStageOperator(LineageMixin, BaseOperator):
+    """Submit a stage of `ray_jobs/` and wait for it in a worker, or deferred, which needs a triggerer.
 
-    The same work has the same submission id, and Ray refuses a second submit of one id. So a retry, a double
-    trigger or a second run of the partition attaches to the job that is there. A job that failed, or whose
-    report is gone, is deleted from Ray's list and submitted anew under the same id.
+    The same work has the same submission id, and Ray refuses a second submission of an id. So a retry, a double trigger
+    or a second run of the partition attaches to the existing job. A job that failed, or whose report is missing, is
+    deleted from Ray's list and submitted again under its id.
     """
 
     ui_color = "#bfe3f5"
@@ -63,15 +63,15 @@ class RayStageOperator(TellsLineage, BaseOperator):
     def resume(
         self, context: Mapping[str, Any], event: Mapping[str, Any], argv: list[str], **waited: Any
     ) -> dict[str, Any]:
-        """Go on after the trigger's event, with the request that the job was submitted for."""
+        """Continue after the trigger's event, with the request of the submitted job."""
         mask_secrets()
         request = StageRequest.parse(self.stage.stage, self.stage.doc, argv)
         self._client = _client(load_settings().ray.dashboard_address)
-        self._submission_id = request.identity().submission_id()
+        self._submission_id = request.identity().key()
         return self._follow(context, request, _Wait(**waited, **event))
 
     def on_kill(self) -> None:
-        """Stop the job when a person clears or fails the task, or Airflow has given this try up."""
+        """Stop the job when the task is cleared or failed, or Airflow gives up this try."""
         if self._client is not None and self._submission_id is not None:
             self._client.stop_job(self._submission_id)
 
@@ -81,12 +81,12 @@ class RayStageOperator(TellsLineage, BaseOperator):
         self._submission_id, found = self._submit_or_attach(self._client, request, context)
         limits = [(time.time() + settings.ray.job_timeout_s, f"ray.job_timeout_s={settings.ray.job_timeout_s:.0f}")]
         if self.deferrable and self.execution_timeout:
-            # Airflow's own clock stands still while a task is deferred.
+            # Airflow does not count the time while a task is deferred.
             ends = started_at(context) + self.execution_timeout.total_seconds()
             limits.append((ends, f"the task's execution_timeout of {self.execution_timeout}"))
         until, limit = min(limits)
-        there = None if found is None else str(found.value)
-        return self._follow(context, request, _Wait(found=there, until=until, limit=limit))
+        status = None if found is None else str(found.value)
+        return self._follow(context, request, _Wait(found=status, until=until, limit=limit))
 
     def _follow(self, context: Mapping[str, Any], request: StageRequest, wait: "_Wait") -> dict[str, Any]:
         """Wait for the job, here or deferred, and return the stage's report."""
@@ -96,7 +96,7 @@ class RayStageOperator(TellsLineage, BaseOperator):
         self.read = request.inputs
         ended = self._wait(self._client, request, wait)
         if wait.found is not None and ended == JobStatus.STOPPED:
-            self.log.info("Job %s was stopped by another try, which has been given up", self._submission_id)
+            self.log.info("Job %s was stopped by another try, which was given up", self._submission_id)
             return self._run(context, request)
         if ended != JobStatus.SUCCEEDED:
             refuse_if_user_error(request)
@@ -112,10 +112,10 @@ class RayStageOperator(TellsLineage, BaseOperator):
     def _submit_or_attach(
         self, client: "JobSubmissionClient", request: StageRequest, context: Mapping[str, Any]
     ) -> tuple[str, "JobStatus | None"]:
-        """Submission id, and the status of the job that was there; None where this try has submitted it."""
+        """Submission id, and the status of the existing job; None if this try submitted the job."""
         from ray.job_submission import JobStatus
 
-        submission_id = request.identity().submission_id()
+        submission_id = request.identity().key()
         known = {job.submission_id: job.status for job in client.list_jobs()}
         status = known.get(submission_id)
         if status == JobStatus.SUCCEEDED and read_report(request.report_uri) is None:
@@ -128,27 +128,26 @@ class RayStageOperator(TellsLineage, BaseOperator):
             self.log.info("Attaching to job %s, which is %s", submission_id, status)
             return submission_id, status
         forget_error(request)
-        # In front of the command, as no part of the work: the page that runs and versions in MLflow link to, and since
-        # when the task has waited.
+        # Variables, because they are not part of the work: the page that MLflow links to, and the start of the task.
         page = run_page(context)
-        told = {RUN_PAGE_VARIABLE: page} if page else {}
-        told[TASK_STARTED] = f"{started_at(context):.3f}"
-        variables = ["env", *(f"{name}={value}" for name, value in told.items())]
-        entrypoint = shlex.join([*variables, "python", "-m", self.stage.row.module, *request.to_argv()])
+        variables = {RUN_PAGE_VARIABLE: page} if page else {}
+        variables[TASK_STARTED] = f"{started_at(context):.3f}"
+        command = ["python", "-m", self.stage.row.module, *request.to_argv()]
+        entrypoint = shlex.join(["env", *(f"{name}={value}" for name, value in variables.items()), *command])
         try:
             client.submit_job(entrypoint=entrypoint, submission_id=submission_id)
         except RuntimeError:
             if submission_id not in {job.submission_id for job in client.list_jobs()}:
                 raise
-            self.log.info("Somebody else submitted job %s first; attaching", submission_id)
+            self.log.info("Another task submitted job %s first; attaching", submission_id)
         return submission_id, None
 
     def _wait(self, client: "JobSubmissionClient", request: StageRequest, wait: "_Wait") -> "JobStatus":
         """Follow the job's log until it has ended.
 
         Raises:
-            TaskDeferred: it has not, and the task is to wait without a worker.
-            AirflowException: its time is up, and it was stopped; or the triggerer cannot follow it.
+            TaskDeferred: it has not, and the task waits without a worker.
+            AirflowException: it ran too long and was stopped, or the triggerer cannot follow it.
         """
         began, shown = time.monotonic(), wait.shown
         submission_id = str(self._submission_id)
@@ -165,12 +164,12 @@ class RayStageOperator(TellsLineage, BaseOperator):
                 raise AirflowException(f"Ray job {submission_id} ran past {wait.limit} and was stopped")
             if wait.problem:
                 raise AirflowException(
-                    f"Airflow's triggerer cannot follow Ray job {submission_id} ({wait.problem}), which goes on: the "
-                    "triggerer needs the workers' network and environment, such as RAY_AUTH_MODE and RAY_AUTH_TOKEN"
+                    f"Airflow's triggerer cannot follow Ray job {submission_id} ({wait.problem}). The job still runs: "
+                    "the triggerer needs the workers' network and environment, such as RAY_AUTH_MODE and RAY_AUTH_TOKEN"
                 )
             if self.deferrable:
                 self._defer(request, submission_id, replace(wait, shown=shown))
-            # A short job is missed for a tenth of its time at most, and a long one is not asked about all the time.
+            # Poll at intervals of a tenth of the elapsed time, at most.
             time.sleep(min(POLL_SECONDS, 0.2 + (time.monotonic() - began) / 10))
 
     def _defer(self, request: StageRequest, submission_id: str, wait: "_Wait") -> NoReturn:
@@ -180,27 +179,22 @@ class RayStageOperator(TellsLineage, BaseOperator):
         self.defer(
             trigger=RayJobTrigger(address=address, submission_id=submission_id, shown=wait.shown, until=wait.until),
             method_name="resume",
-            kwargs={
-                "argv": request.to_argv(),
-                "found": wait.found,
-                "until": wait.until,
-                "limit": wait.limit,
-            },
-            # The trigger knows when the time is up. This is for a deployment without a triggerer.
+            kwargs={"argv": request.to_argv(), "found": wait.found, "until": wait.until, "limit": wait.limit},
+            # The trigger has the deadline; this is for a deployment without a triggerer.
             timeout=wait.until - time.time() + NO_TRIGGERER_S,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Wait:
-    """What is known while a job is waited for.
+    """State of the wait for a job.
 
     Args:
-        found: status of the job that was there; None where this try submitted it.
-        until: when its time is up, in seconds since 1970.
-        limit: what says so.
-        shown: characters of its log that were shown.
-        problem: why the trigger could not follow it.
+        found: status of the existing job; None if this try submitted it.
+        until: deadline in seconds since 1970.
+        limit: the setting that the deadline comes from.
+        shown: characters of the log that were logged.
+        problem: why the trigger cannot follow the job.
     """
 
     found: str | None
@@ -211,12 +205,16 @@ class _Wait:
 
 
 def _client(address: str) -> "JobSubmissionClient":
-    """A client of the Ray cluster at `address`, or one sentence on what to do."""
+    """A client of the Ray cluster at `address`.
+
+    Raises:
+        AirflowException: there is no cluster.
+    """
     from ray.job_submission import JobSubmissionClient
 
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError) as error:
         raise AirflowException(
-            f"no Ray cluster answers at {address} ({error}); start one, or set ray.dashboard_address in the profile"
+            f"no Ray cluster responds at {address} ({error}); start one, or set ray.dashboard_address in the profile"
         ) from error

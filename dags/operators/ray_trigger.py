@@ -1,4 +1,4 @@
-"""Waiting for a Ray job in Airflow's triggerer, where it holds no worker."""
+"""A trigger that waits for a Ray job in Airflow's triggerer, without a worker."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 LONGEST_PAUSE_S = 15.0
 PATIENCE_S = 300.0
-"""A cluster that does not answer for so long is no longer waited for."""
+"""Seconds without a response after which the cluster counts as lost."""
 TIMEOUT_S = 30.0
 REFUSALS = (401, 403, 404)
 
@@ -21,15 +21,15 @@ REFUSALS = (401, 403, 404)
 class RayJobTrigger(BaseTrigger):
     """Follow a Ray job until it has ended, its time is up, or it cannot be followed.
 
-    All that it needs is in its arguments and in Ray, so a triggerer that is restarted goes on. Lines of the job's log
-    that came after the task was deferred are then logged once more. The token of the cluster is none of the arguments,
-    which Airflow keeps in its database: it comes from the triggerer's environment.
+    All state is in the arguments and in Ray, so it survives a restart of the triggerer; log lines since the deferral
+    are then logged again. The cluster's token comes from the triggerer's environment, because Airflow stores arguments
+    in its database.
 
     Args:
-        address: of the Ray cluster's dashboard.
+        address: URL of the Ray dashboard.
         submission_id: of the job.
-        shown: characters of the job's log that the task has logged already.
-        until: when the job's time is up, in seconds since 1970.
+        shown: characters of the job's log that were logged before.
+        until: deadline in seconds since 1970.
     """
 
     def __init__(self, *, address: str, submission_id: str, shown: int, until: float) -> None:
@@ -40,12 +40,12 @@ class RayJobTrigger(BaseTrigger):
         self.until = until
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments, with which a triggerer makes it again."""
+        """The class and its arguments."""
         arguments = ("address", "submission_id", "shown", "until")
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in arguments}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield one event: characters of the log that were shown, and why the job could not be followed, or ""."""
+        """Yield one event: the characters of the log shown, and why the job cannot be followed, if so."""
         began = answered = time.monotonic()
         shown, problem = self.shown, ""
         async with httpx.AsyncClient(timeout=TIMEOUT_S) as http:
@@ -56,7 +56,7 @@ class RayJobTrigger(BaseTrigger):
                     problem = str(error).partition("\n")[0] or type(error).__name__
                     if _is_refusal(error) or time.monotonic() > answered + PATIENCE_S:
                         break
-                    self.log.warning("Job %s could not be looked at: %s", self.submission_id, problem)
+                    self.log.warning("Cannot read the state of job %s: %s", self.submission_id, problem)
                 else:
                     answered, problem = time.monotonic(), ""
                     for line in log[shown:].splitlines():
@@ -70,7 +70,7 @@ class RayJobTrigger(BaseTrigger):
         yield TriggerEvent({"shown": shown, "problem": problem})
 
     async def on_kill(self) -> None:
-        """Stop the job: a person has cleared the task or set its state."""
+        """Stop the job when a user clears the task or sets its state."""
         async with httpx.AsyncClient(timeout=TIMEOUT_S) as http:
             answer = await http.post(f"{self._url}/stop", headers=token_header())
             answer.raise_for_status()
@@ -81,7 +81,7 @@ class RayJobTrigger(BaseTrigger):
         return f"{address.rstrip('/')}/api/jobs/{self.submission_id}"
 
     async def _look(self, http: httpx.AsyncClient) -> tuple[str, str]:
-        """Status of the job, and its log so far."""
+        """Status and log of the job."""
         found = []
         for url, name in ((self._url, "status"), (f"{self._url}/logs", "logs")):
             answer = await http.get(url, headers=token_header())
@@ -91,12 +91,12 @@ class RayJobTrigger(BaseTrigger):
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the cluster has said that it knows no such job or does not take the token: waiting changes nothing."""
+    """Whether the cluster does not know the job or refuses the token, so that waiting is useless."""
     return isinstance(error, httpx.HTTPStatusError) and error.response.status_code in REFUSALS
 
 
 def token_header() -> dict[str, str]:
-    """The header with which Ray's own client shows the cluster's token, from the same variables and files.
+    """The header with the cluster's token, from the variables and files that Ray's own client reads.
 
     Raises:
         OSError: the token's file cannot be read.

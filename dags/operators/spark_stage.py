@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowException
 
 from dags.assets import announce
 from dags.dataset_lock import wait_for_lock
-from dags.operators.lineage import TellsLineage
+from dags.operators.lineage import LineageMixin
 from dags.operators.stages import (
     StageTask,
     finish,
@@ -26,11 +26,10 @@ from schemas.input_size import input_bytes
 from schemas.stage_runner import TASK_STARTED
 
 
-class SparkStageOperator(TellsLineage, SparkSubmitOperator):
-    """Submit a stage of `pipelines/` with spark-submit and return its report.
+class SparkStageOperator(LineageMixin, SparkSubmitOperator):
+    """Run a stage of `pipelines/` with spark-submit, or in a waiting driver (`spark.linger_s`).
 
-    A stage is idempotent (its tables are merged by partition), so a retry simply submits again. Where the profile
-    lets drivers linger (`spark.linger_s`), one that has just run another stage runs this one.
+    Stages are idempotent, so a retry submits again.
     """
 
     ui_color = "#f7d9b8"
@@ -45,7 +44,7 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
         self._driver: SparkDriver | None = None
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
-        """Run the stage; a message that the stage leaves for a person fails the task without a retry."""
+        """Run the stage and return its report; a user error fails the task without retries."""
         skip_unless_wanted(self.stage, context)
         wait_for_lock(context)
         settings = load_settings()
@@ -70,7 +69,7 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
         return report.to_dict()
 
     def on_kill(self) -> None:
-        """End the stage when a person clears or fails the task, or Airflow has given this try up."""
+        """End the stage when the task is cleared or failed, or Airflow gives up this try."""
         if self._driver is not None:
             self._driver.leave()
         super().on_kill()
@@ -78,11 +77,11 @@ class SparkStageOperator(TellsLineage, SparkSubmitOperator):
     def _run_in_driver(
         self, settings: Settings, conf: Mapping[str, str], words: list[str], variables: dict[str, str]
     ) -> bool:
-        """Run the stage in a driver that stays, where the profile wants one; False where it has to be submitted."""
+        """Run the stage in a waiting driver; False if it has to be submitted instead."""
         if not settings.spark.linger_s:
             return False
         self._driver = SparkDriver(conf, settings.spark.linger_s, Path(settings.home))
         status = self._driver.run(words, variables, lambda line: self.log.info("%s", line))
         if status:
-            raise AirflowException(f"the stage {self.stage.stage} ended with status {status}; what it said is above")
+            raise AirflowException(f"the stage {self.stage.stage} ended with status {status}; its output is above")
         return status is not None

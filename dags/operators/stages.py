@@ -1,4 +1,4 @@
-"""From an Airflow context to a stage request, and from a finished stage to its report."""
+"""Builds requests of stages from Airflow contexts, and reads the reports of finished stages."""
 
 import datetime as dt
 import json
@@ -21,33 +21,33 @@ from schemas.stage_request import StageRequest
 from schemas.stages import STAGES, Stage, maker_of, only_for_steering
 
 STANDS_IN = {"semantic_ids": "append_items"}
-"""Tasks on another branch whose result is read where the first one was skipped."""
+"""Tasks on another branch whose results replace those of a skipped task."""
 INPUTS = "inputs"
-"""The task that stands for every stage of the daily chain in DAGs that start from its tables."""
+"""The task that replaces all stages of the daily chain in DAGs that start from its tables."""
 PREPARING = ("daily_retrain", "preference_benchmark")
 """DAGs whose tables other DAGs start from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageTask:
-    """One task of a chain: a stage's row in `schemas.stages`, and what is about the DAG.
+    """One task of a DAG that runs a stage.
 
     Args:
-        stage: name of the stage; several tasks may share one.
-        task_id: the stage's name unless given.
-        after: tasks that come first beside those that make what the stage reads, or tell it something.
-        beside: of those, the ones that the task does without: neither are they waited for nor is their result read.
+        stage: name of the stage; several tasks may run the same one.
+        task_id: by default the stage's name.
+        doc: Markdown for the task's page; by default the stage's.
+        after: tasks that run first, beside those that make the stage's inputs.
+        without: tasks among those that this one neither waits for nor reads from.
         recipe: fixed recipe, instead of the run's.
-        only_for: tables that it makes for the recommender, skipped where the chosen one needs none of them,
-        unless: but for runs with this boolean parameter on.
-        doc: what the task does, in Markdown, for the DAG page; what the stage does unless given.
+        only_for: skip the task if the recommender needs none of these tables,
+        unless: except in runs with this boolean parameter on.
     """
 
     stage: str
     task_id: str = ""
     doc: str = ""
     after: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     recipe: str = ""
     only_for: tuple[str, ...] = ()
     unless: str = ""
@@ -62,25 +62,25 @@ class StageTask:
         return STAGES[self.stage]
 
     def recipe_of(self, params: Mapping[str, Any]) -> str:
-        """The recipe that a run with these parameters asks for; empty where the stage has none."""
+        """The recipe of a run with these parameters; empty if the stage has none."""
         return self.recipe or (str(params[self.row.recipe]) if self.row.recipe else "")
 
     def before(self) -> tuple[str, ...]:
-        """Tasks that must have succeeded; their hand-offs and outputs are what this task may read."""
+        """Ids of the tasks that this one waits for and reads from."""
         makers = [maker_of(table) for table in self.row.reads]
-        told = [output.partition(".")[0] for output in self.row.upstream]
-        found = dict.fromkeys([*self.after, *makers, *self.row.after, *told])
-        return tuple(name for name in found if name not in (*self.beside, self.task_id, self.stage))
+        upstream = [output.partition(".")[0] for output in self.row.upstream]
+        found = dict.fromkeys([*self.after, *makers, *self.row.after, *upstream])
+        return tuple(name for name in found if name not in (*self.without, self.task_id, self.stage))
 
 
 def partition_of(context: Mapping[str, Any]) -> str:
-    """The day a run works on.
+    """The day of a run.
 
-    It is the ``partition`` parameter when given, else the start of the data interval, else (a manual run without
-    a logical date) the last whole day before the run.
+    That is the parameter ``partition``, else the start of the data interval, else (a manual run without a logical date)
+    the last whole day before the run.
 
     Raises:
-        AirflowFailException: the run was given a parameter that its DAG does not have.
+        AirflowFailException: the run has a parameter that its DAG does not have.
     """
     refuse_unknown(context)
     if context["params"].get("partition"):
@@ -92,10 +92,10 @@ def partition_of(context: Mapping[str, Any]) -> str:
 
 
 def refuse_unknown(context: Mapping[str, Any]) -> None:
-    """Refuse a run that was given a parameter which its DAG does not have: Airflow takes any, and nothing reads it.
+    """Refuse a run with a parameter that its DAG does not have; Airflow accepts any.
 
     Raises:
-        AirflowFailException: so.
+        AirflowFailException: it has one.
     """
     known = set(getattr(context.get("dag"), "params", None) or context["params"])
     unknown = sorted(set(getattr(context.get("dag_run"), "conf", None) or {}) - known)
@@ -123,13 +123,13 @@ def overrides_of(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mask_secrets() -> None:
-    """Keep what is secret in the settings out of the task's log."""
+    """Mask the secrets of the settings in the task's log."""
     for value in masks.hidden():
         mask_secret(value)
 
 
 def request_for(task: StageTask, context: Mapping[str, Any], settings: Settings) -> StageRequest:
-    """Build the request of `task`: parameters of the run, and of what the tasks before it published what is read."""
+    """Build the request of `task` from the run's parameters and the reports of the tasks before it."""
     mask_secrets()
     params, row = context["params"], task.row
     recipe = task.recipe_of(params)
@@ -141,8 +141,8 @@ def request_for(task: StageTask, context: Mapping[str, Any], settings: Settings)
         for table, handoff in report.handoffs.items():
             if table in row.reads and table not in unread:
                 inputs[table] = replace(handoff, uri=here(handoff.uri, settings.home))
-        told = {f"{name}.{key}": value for key, value in report.outputs.items()}
-        upstream |= {key: here(value, settings.home) for key, value in told.items() if row.takes(key)}
+        outputs = {f"{name}.{key}": value for key, value in report.outputs.items()}
+        upstream |= {key: here(value, settings.home) for key, value in outputs.items() if row.takes(key)}
     if row.takes("run"):
         upstream |= facts_of(context)
     request = StageRequest(
@@ -162,7 +162,7 @@ def request_for(task: StageTask, context: Mapping[str, Any], settings: Settings)
 
 
 def _reports(task: StageTask, context: Mapping[str, Any]) -> Iterator[tuple[str, StageReport]]:
-    """What the tasks before `task` reported, by the task that it counts as."""
+    """Reports of the tasks before `task`, with the task that each stands for."""
     for task_id in task.before():
         raw = context["ti"].xcom_pull(task_ids=task_id)
         if raw is None and task_id in STANDS_IN:
@@ -178,18 +178,18 @@ def started_at(context: Mapping[str, Any]) -> float:
 
 
 def run_page(context: Mapping[str, Any]) -> str:
-    """Address of the run's page in Airflow, empty where Airflow's settings do not say where its pages are."""
+    """URL of the run's page in Airflow; empty if Airflow has no base URL."""
     base = conf.get("api", "base_url", fallback="") or ""
     run = context["dag_run"]
     return f"{base.rstrip('/')}/dags/{run.dag_id}/runs/{quote(run.run_id)}" if base else ""
 
 
 def facts_of(context: Mapping[str, Any]) -> dict[str, str]:
-    """The run, for a stage that reports on it.
+    """Upstream outputs about the run itself.
 
     Returns:
-        ``run.id``, ``run.page``, and ``run.tasks``: a JSON list of the other tasks in the order of the data, each as
-        its id, its state and the status that its report has.
+        ``run.id``, ``run.page``, and ``run.tasks``: a JSON list of the other tasks in topological order, each with id,
+        state and status of its report.
     """
     ti, run = context["ti"], context["dag_run"]
     states = ti.get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])[run.run_id]
@@ -204,16 +204,16 @@ def facts_of(context: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _unread(settings: Settings, overrides: Mapping[str, Any], recipe: str) -> frozenset[str]:
-    """Tables that the recipe reads under other settings only."""
+    """Tables that the recipe does not read under the run's settings."""
     listed = RECIPES[recipe]
     return listed.tables() - listed.tables(given_settings(recipe, settings.stages.get(recipe, {}), overrides))
 
 
 def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
-    """Skip a task that the run's parameters do not ask for.
+    """Skip a task that the run does not need.
 
     Raises:
-        AirflowSkipException: ``leave_out`` names it, or nothing in the run has a use for it.
+        AirflowSkipException: ``leave_out`` names it, or nothing in the run uses its results.
     """
     params = context["params"]
     if stage.task_id in (params.get("leave_out") or ()):
@@ -221,12 +221,12 @@ def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
     wanted = bool(stage.unless) and params[stage.unless]
     if stage.only_for and not wanted and not RECIPES[params["recommender"]].tables() & {*stage.only_for}:
         raise AirflowSkipException(f"{params['recommender']} does not need {' or '.join(stage.only_for)}")
-    if only_for_steering(stage.row) and not _reads_words(params, load_settings()):
-        raise AirflowSkipException(f"steering.enabled is off, and {params['recommender']} reads no words of users")
+    if only_for_steering(stage.row) and not _is_steered(params, load_settings()):
+        raise AirflowSkipException(f"steering.enabled is off, and {params['recommender']} reads no text of users")
 
 
-def _reads_words(params: Mapping[str, Any], settings: Settings) -> bool:
-    """Whether what users said moves the lists of a run's recommender."""
+def _is_steered(params: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether text of users affects the lists of the run's recommender."""
     overrides, recipe = overrides_of(params), params["recommender"]
     given = given_settings(recipe, settings.stages.get(recipe, {}), overrides)
     layer = overrides.get("steering.enabled", settings.stages.get("steering", {}).get("enabled", True))
@@ -234,15 +234,15 @@ def _reads_words(params: Mapping[str, Any], settings: Settings) -> bool:
 
 
 def forget_error(request: StageRequest) -> None:
-    """Remove what an earlier try said."""
+    """Remove the error of an earlier try."""
     remove(error_uri(request.report_uri))
 
 
 def refuse_if_user_error(request: StageRequest) -> None:
-    """Fail for good, without retries, when the stage left a message for a person.
+    """Fail without retries if the stage ended with a user error.
 
     Raises:
-        AirflowFailException: with that message.
+        AirflowFailException: with its message.
     """
     message = read_text(error_uri(request.report_uri))
     if message:
@@ -250,11 +250,11 @@ def refuse_if_user_error(request: StageRequest) -> None:
 
 
 def finish(request: StageRequest, task_id: str) -> StageReport:
-    """The stage's report; the DAGs of `PREPARING` also leave it where ad-hoc runs look.
+    """The stage's report, which DAGs in `PREPARING` also publish for ad-hoc runs.
 
     Raises:
-        AirflowFailException: the stage ended without a report, which is a bug in the stage, or it was a dry run, and
-            what comes after has nothing to work on.
+        AirflowFailException: the stage ended without a report, which is a bug, or it was a dry run, so that later tasks
+            have no input.
     """
     report = read_report(request.report_uri)
     if report is None:

@@ -1,8 +1,4 @@
-"""Airflow's pages answer to the names in ``ALLOWED_HOSTS`` only; Airflow has no list of its own.
-
-A web page can point a name of its own at this machine and then ask as if it were Airflow's (DNS rebinding). Its
-requests carry that name.
-"""
+"""Restricts Airflow's pages to the host names in ``ALLOWED_HOSTS``, against DNS rebinding."""
 
 import os
 
@@ -11,7 +7,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 
 class KnownHosts(AirflowPlugin):
-    """The middleware that looks at the header ``Host``; without the variable every name is taken."""
+    """Middleware that checks the header ``Host``; without the variable every name is allowed."""
 
     name = "known_hosts"
     fastapi_root_middlewares = [  # noqa: RUF012  (Airflow's own declaration)

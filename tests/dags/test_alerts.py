@@ -100,11 +100,11 @@ def test_a_receiver_that_is_down_is_logged_and_the_other_one_still_told(receiver
 def test_dags_are_watched_only_where_somebody_is_to_be_told(receivers, monkeypatch):
     from dags import alerts
 
-    assert alerts.watched(deadline=True) == {"on_failure_callback": alerts.tell_failed_run}
+    assert alerts.alert_arguments(deadline=True) == {"on_failure_callback": alerts.tell_failed_run}
     monkeypatch.setenv("PENCHANT_ALERTS__DEADLINE_MINUTES", "90")
-    deadline = alerts.watched(deadline=True)["deadline"]
+    deadline = alerts.alert_arguments(deadline=True)["deadline"]
     assert deadline.interval.total_seconds() == 5400
     assert deadline.callback.path == "dags.alerts.tell_late_run", "a worker imports it by this name"
     for name in ("WEBHOOK_URL", "EMAIL_TO", "SMTP_HOST", "SMTP_PORT", "DEADLINE_MINUTES"):
         monkeypatch.delenv(f"PENCHANT_ALERTS__{name}")
-    assert alerts.watched(deadline=True) == {}
+    assert alerts.alert_arguments(deadline=True) == {}

@@ -17,9 +17,9 @@ def test_a_stage_tells_the_tables_that_it_read_and_wrote_at_their_versions(airfl
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.serde import Serde
 
-    from dags.operators.lineage import TellsLineage
+    from dags.operators.lineage import LineageMixin
 
-    operator = TellsLineage()
+    operator = LineageMixin()
     operator.read = {"sequences": handoff("sequences", 7, 400)}
     operator.written = {"measurements": handoff("measurements", 3, 2400, "s3://lake/shop"), "x": handoff("x", 0, 1)}
     found = operator.get_openlineage_facets_on_complete(None)

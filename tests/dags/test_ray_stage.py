@@ -192,5 +192,5 @@ def test_no_cluster_is_one_clear_sentence(airflow_home):
 
     from dags.operators.ray_stage import _client
 
-    with pytest.raises(AirflowException, match=r"no Ray cluster answers at http://127\.0\.0\.1:9 "):
+    with pytest.raises(AirflowException, match=r"no Ray cluster responds at http://127\.0\.0\.1:9 "):
         _client("http://127.0.0.1:9")

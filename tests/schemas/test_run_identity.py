@@ -54,7 +54,7 @@ def test_the_report_address_is_no_part_of_the_identity():
 def test_an_identity_is_safe_in_addresses_and_file_names():
     key = request(dag="daily retrain/ü").identity().key()
     assert re.fullmatch(r"[A-Za-z0-9_.-]+", key)
-    assert request().identity().submission_id() == "daily_retrain--2026-01-31--train-sasrec--" + (
+    assert request().identity().key() == "daily_retrain--2026-01-31--train-sasrec--" + (
         request().identity().config_hash + "--g0"
     )
 
