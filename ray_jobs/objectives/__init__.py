@@ -1,1 +1,1 @@
-"""Named losses that recipes share."""
+"""Losses that recipes share."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from ray_jobs.recipes.sequential.settings import NextItemSettings
+from ray_jobs.recipes.sequential.settings import SequentialSettings
 
 _REDRAWS = 20
 NUMBERS_AT_ONCE = 2**27
@@ -18,7 +18,7 @@ NUMBERS_AT_ONCE = 2**27
 
 
 def next_item_loss(
-    settings: NextItemSettings,
+    settings: SequentialSettings,
     states: Tensor,
     table: Tensor,
     goals: Tensor,
@@ -58,7 +58,7 @@ def next_item_loss(
         return total / len(states)
 
 
-def _negatives(settings: NextItemSettings, items: int, goals: Tensor, own: Tensor, users: Tensor) -> Tensor | None:
+def _negatives(settings: SequentialSettings, items: int, goals: Tensor, own: Tensor, users: Tensor) -> Tensor | None:
     """None for ``ce``, int64[M] for ``sampled_softmax``, int64[T] for ``bce``, int64[T, M] for ``gbce``."""
     if settings.loss == "sampled_softmax":
         return torch.randint(items, (settings.negatives,), device=goals.device)
@@ -70,7 +70,7 @@ def _negatives(settings: NextItemSettings, items: int, goals: Tensor, own: Tenso
 
 
 def _mean_loss(
-    settings: NextItemSettings, states: Tensor, table: Tensor, goals: Tensor, drawn: Tensor | None, bias: Tensor | None
+    settings: SequentialSettings, states: Tensor, table: Tensor, goals: Tensor, drawn: Tensor | None, bias: Tensor | None
 ) -> Tensor:
     scale = 1 / settings.temperature
     if drawn is None:

@@ -1,1 +1,1 @@
-"""What recommenders share: their contract, their bundles, and the bounds of what they are asked."""
+"""What recommenders share: their interface, their bundles, and the checks of requests."""

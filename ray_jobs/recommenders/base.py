@@ -1,4 +1,4 @@
-"""The contract that every recommender recipe fills."""
+"""The interface of recommender recipes."""
 
 import math
 from abc import abstractmethod
@@ -26,7 +26,7 @@ from schemas.recipes import RECIPES, TEXT_ENCODER, Need
 
 
 class Recommender(Trainable):
-    """A recipe: built from its settings and a catalogue, trained by `loss`, asked by `topk`."""
+    """A recipe: built from settings and a catalogue, trained by `loss`, queried by `topk`."""
 
     metric = Metric("valid_ndcg_10", "valid NDCG@10")
     can_split = True
@@ -34,21 +34,21 @@ class Recommender(Trainable):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]]
-    """As the index has it; a need that a setting of the recipe switches off is among them."""
+    """From the index of recipes; includes needs that a setting of the recipe can switch off."""
     trainable: ClassVar[bool] = True
     every_prefix: ClassVar[bool] = True
-    """True: each training position is an example of its own; False: one example per user, scored at all positions."""
+    """True: each training position is an example; False: one example per user, scored at all positions."""
     earlier: ClassVar[Mapping[str, Any]] = {}
-    """Values of the settings that bundles of earlier releases do not name."""
+    """Values of settings that are missing in bundles of earlier releases."""
     item_rows: ClassVar[Mapping[str, int]] = {}
-    """Names of the trained tensors that have a row per item of the catalogue, and the row of the first item."""
+    """Trained tensors with a row per item of the catalogue, and the row of the first item."""
     computed: ClassVar[frozenset[str]] = frozenset()
-    """Names of the tensors of the trained state that are computed from the data, not learned."""
+    """Tensors of the trained state that are computed from the data, not learned."""
 
     settings: RecipeSettings
-    """Those that the recipe was built with; each recipe declares its own kind."""
+    """Each recipe declares its own class of settings."""
     cold_items: Tensor | None
-    """bool[N], items that never come out because nobody has met them; None where there are none."""
+    """bool[N], items without training interactions, which are never recommended; None if there are none."""
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -64,7 +64,7 @@ class Recommender(Trainable):
         self.seed, self.batch_size = settings.seed, settings.batch_size
         self.precision, self.compiled = settings.precision, settings.compile
         self.steering: SteeringLayer | None = None
-        """Lets sentences move the list of a trained recipe; see `ray_jobs.steering.layer`."""
+        """Lets sentences steer a trained recipe; see `ray_jobs.steering.layer`."""
         if Need.CODES in self.needs and catalogue.codes is None:
             raise DataError(
                 f"recipe {self.name} needs semantic ids: run the semantic_ids stage for this data set first"
@@ -77,10 +77,9 @@ class Recommender(Trainable):
 
     @classmethod
     def packages(cls, settings: RecipeSettings, *, steered: bool) -> tuple[str, ...]:
-        """Packages that loading the recipe needs beside those that every recipe needs.
+        """Additional packages that loading the recipe needs.
 
         Args:
-            settings: of the recipe.
             steered: whether it has a steering layer, which encodes sentences.
         """
         own = RECIPES[cls.name].packages
@@ -88,42 +87,44 @@ class Recommender(Trainable):
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """What the recipe can be given at evaluation: a user's known preferences where they count."""
+        """Inputs to evaluate the recipe with: a user's known preferences only if they have an effect."""
         read = Need.PREFERENCES in self.needs if self.steering is None else self.steering.fit.own_weight > 0
         return ("history", "history+preference") if read else ("history",)
 
     @property
     def uses_content(self) -> bool:
-        """Whether items that nobody has met can come out: where their content says what they are like.
+        """Whether the recipe knows items by their content, so that it can recommend cold items.
 
-        All that a recipe of ids knows of such an item are the numbers that it began with.
+        A recipe of ids has nothing but initial weights for such an item.
         """
         return not self.needs.isdisjoint({Need.CODES, Need.VECTORS})
 
     @property
     def known_weight(self) -> float:
-        """How strongly what is known of a user counts beside a sentence that comes with a request."""
+        """Weight of a user's known preference relative to a sentence in a request."""
         return self.steering.fit.own_weight / self.steering.fit.weight if self.steering is not None else 1.0
 
     @property
     def preference_encoder(self) -> tuple[TextEncoder, int] | None:
-        """What the recipe itself reads preferences with, and how many word pieces; None where it reads none."""
+        """The recipe's own encoder of preferences and its maximum number of tokens; None if it reads none."""
         return None
 
     @property
     def sentence_encoder(self) -> tuple[TextEncoder, int] | None:
-        """What reads the sentence of a request, and how many word pieces at most; None where nothing does."""
+        """The encoder of a request's sentence and its maximum number of tokens; None if nothing reads it."""
         if self.steering is None:
             return self.preference_encoder
         encoder = self.steering.terms.text_encoder
-        readers = [(encoder, encoder.max_length), self.preference_encoder if self.steering.fit.reads else None]
-        return min((one for one in readers if one is not None), key=lambda one: one[1])
+        found = [(encoder, encoder.max_length)]
+        if self.steering.fit.reads and self.preference_encoder is not None:
+            found.append(self.preference_encoder)
+        return min(found, key=lambda one: one[1])
 
     def read(self, batch: Batch) -> tuple[str, ...]:
-        """The preferences that the recipe itself reads; those that say nothing, or must not count, are empty.
+        """The preferences that the recipe itself reads, empty where it reads none.
 
-        A recipe with a steering layer reads what matches something in the catalogue, and nothing where the layer alone
-        was better on validation.
+        With a steering layer it reads only sentences that match something in the catalogue, and none at all if the
+        layer alone did better on validation.
         """
         if self.steering is None:
             return batch.preferences
@@ -134,31 +135,31 @@ class Recommender(Trainable):
         )
 
     def bonus(self, batch: Batch) -> Tensor | None:
-        """What the steering layer adds to each item's log-probability, float[B, N]; None where it adds nothing."""
+        """The steering layer's addition to each item's log-probability, float[B, N]; None if there is none."""
         if self.steering is None:
             return None
         found = self.steering.bonus(batch.preferences, batch.strength)
         return None if found is None else found.to(self.device)
 
     def settings_dict(self) -> dict[str, Any]:
-        """Settings as plain values, enough to build the recipe again."""
+        """Settings as plain values, enough to rebuild the recipe."""
         return asdict(self.settings)
 
     def training_examples(self, histories: Histories) -> Examples:
-        """What the recipe trains on. Sees training positions only."""
+        """The recipe's training examples, from training positions only."""
         return training_examples(histories, self.settings.max_history, self.every_prefix)
 
     def fit_counts(self, histories: Histories) -> None:
-        """Estimate what needs no gradient, from training positions only."""
+        """Fit statistics that need no gradient, from training positions only."""
 
-    def prepare(self, preferences_and_histories: Examples, notify: Notify = silent) -> None:
-        """Compute what stays the same over all epochs, such as states of a frozen encoder."""
+    def prepare(self, examples: Examples, notify: Notify = silent) -> None:
+        """Cache what stays the same over all epochs, such as states of a frozen encoder."""
 
     def release(self) -> None:
-        """Forget what `prepare` keeps in memory."""
+        """Drop what `prepare` cached."""
 
     def phases(self) -> Sequence[Phase]:
-        """The parts of a training run, one after another; settings can ask for others."""
+        """See `Trainable.phases`."""
         return (self.settings.phase(),)
 
     def planned_phases(self) -> tuple[Phase, ...]:
@@ -167,7 +168,7 @@ class Recommender(Trainable):
         return phases_from(settings.phases, settings.phase()) if settings.phases else tuple(self.phases())
 
     def parts(self, batch: Batch) -> Sequence[Batch]:
-        """As many as the setting ``accumulate`` says, fewer of a batch that is not full."""
+        """At most ``settings.accumulate`` micro-batches."""
         size = -(-self.settings.batch_size // self.settings.accumulate)
         if len(batch) <= size:
             return [batch]
@@ -175,10 +176,10 @@ class Recommender(Trainable):
 
     @torch.no_grad()
     def judge(self, source: BatchSource, workers: Workers = SINGLE_WORKER) -> float:
-        """Mean NDCG@10 over the users of `source`; workers take turns batch by batch.
+        """Mean NDCG@10 over the users of `source`; the workers take turns batch by batch.
 
-        The same number as `ray_jobs.evaluation.evaluator.evaluate` has for these users: what they have seen, inside the
-        window or not, is left out of the ranking, or, without the setting ``validate_unseen``, ranked with the rest.
+        Equals the result of `ray_jobs.evaluation.evaluator.evaluate` for these users: all items that they have seen are
+        excluded, unless the setting ``validate_unseen`` is off.
         """
         self.eval()
         unseen, size = self.settings.validate_unseen, self.settings.evaluation_batch_size
@@ -186,25 +187,25 @@ class Recommender(Trainable):
         total = torch.zeros(1, dtype=torch.float64)
         for number, batch in enumerate(source.batches(size, None)):
             turn = number % workers.world
-            # Split weights are gathered by all workers together, so those without a last batch of their own help along.
+            # Gathering sharded weights takes all workers, so those without a share of the last round compute it, too.
             if turn == workers.rank or (number == last and turn < workers.rank):
-                placed = batch.to(self.device)
-                assert placed.seen is not None or not unseen, "validation examples say what their users have seen"
-                gains = ndcg(self.ranks(placed, placed.seen if unseen else None).cpu().numpy(), 10)
+                batch = batch.to(self.device)
+                assert batch.seen is not None or not unseen, "validation examples have the items that users have seen"
+                gains = ndcg(self.ranks(batch, batch.seen if unseen else None).cpu().numpy(), 10)
                 total += float(gains.sum()) * (turn == workers.rank)
         return float(workers.all_reduce(total.to(self.device))) / max(1, len(source))
 
     def _as_log_probabilities(self, scores: Tensor) -> Tensor:
-        """Scores of all items, float[B, N], as log-probabilities; they are logits unless a recipe overrides this."""
+        """Log-probabilities of scores float[B, N], which are logits unless a recipe overrides this."""
         return scores.log_softmax(1)
 
     def _steered(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Scores of all items, float[B, N]; rows that words move have log-probability plus bonus instead."""
+        """Scores float[B, N]; rows with a bonus have log-probability plus bonus instead."""
         bonus = self.bonus(batch)
         if bonus is None:
             return scores
-        moved = bonus.any(dim=1, keepdim=True)
-        return torch.where(moved, self._as_log_probabilities(scores) + bonus, scores)
+        steered = bonus.any(dim=1, keepdim=True)
+        return torch.where(steered, self._as_log_probabilities(scores) + bonus, scores)
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -212,50 +213,50 @@ class Recommender(Trainable):
 
     @abstractmethod
     def log_probabilities(self, batch: Batch) -> Tensor:
-        """Log-probability of every item of the catalogue, float[B, N], the steering layer left out."""
+        """Log-probability of every item, float[B, N], without the steering layer."""
 
     def check_width(self, k: int) -> None:
-        """Raises SettingError where the recipe does not find `k` items."""
+        """Raises SettingError if the recipe cannot return `k` items."""
 
     @abstractmethod
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The best items; a preference moves them where the recipe reads it or has a steering layer.
+        """The best items, steered by preferences if the recipe reads them or has a steering layer.
 
         Args:
-            exclude: int64[B, E], items that must not come out, padded with -1.
+            exclude: int64[B, E], items to leave out, padded with -1.
 
         Returns:
-            Catalogue indices int64[B, k], best first and -1 where fewer exist, and scores float[B, k].
+            Catalogue indices int64[B, k], best first, padded with -1, and scores float[B, k].
         """
 
     @abstractmethod
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
-        """Rank of each target from 1, ties against the model, int64[B]; 0 where the recipe does not place it."""
+        """Rank of each target from 1, ties against the model, int64[B]; 0 if the target is not ranked."""
 
     @torch.no_grad()
     def ranks_and_topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`ranks` and the items of `topk`; a recipe that can has both from one pass over the batch."""
+        """`ranks` and the items of `topk`, in one pass if the recipe can."""
         return self.ranks(batch, exclude), self.topk(batch, k, exclude)[0]
 
     def candidate_scores(self, batch: Batch, candidates: Tensor) -> Tensor:  # noqa: ARG002  (for recipes that can)
-        """Scores float[B, C] of given catalogue items int64[B, C], for rankings among sampled negatives.
+        """Scores float[B, C] of catalogue items int64[B, C], for rankings among sampled negatives.
 
         Raises:
-            SettingError: the recipe cannot score an item that it did not choose itself.
+            SettingError: the recipe cannot score given items.
         """
         raise SettingError(f"recipe {self.name} cannot score given items: set evaluate.sampled_negatives to 0 for it")
 
 
 class ScoringRecommender(Recommender):
-    """A recipe that gives a score to every item of the catalogue at once."""
+    """A recipe that scores the whole catalogue at once."""
 
     @abstractmethod
     def scores(self, batch: Batch) -> Tensor:
-        """float[B, N], larger is better."""
+        """Scores float[B, N], larger is better."""
 
     @torch.no_grad()
     def log_probabilities(self, batch: Batch) -> Tensor:
-        """Log-probability of every item, float[B, N]; the steering layer stays out of it."""
+        """See `Recommender.log_probabilities`."""
         return self._as_log_probabilities(self.scores(batch))
 
     def _masked_scores(self, batch: Batch, exclude: Tensor | None) -> Tensor:
@@ -264,28 +265,28 @@ class ScoringRecommender(Recommender):
 
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The k best by score; equal scores in the order of item ids."""
+        """The k best by score; ties in the order of item ids."""
         return best(self._masked_scores(batch, exclude), k)
 
     @torch.no_grad()
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
-        """Exact rank over the whole catalogue; an item with the target's score counts as ahead of it."""
+        """Exact rank over the whole catalogue; ties count against the target."""
         return rank_of(batch.targets, self._masked_scores(batch, exclude))
 
     @torch.no_grad()
     def ranks_and_topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Both from one scoring of the catalogue."""
+        """See `Recommender.ranks_and_topk`; scores the catalogue once."""
         scores = self._masked_scores(batch, exclude)
         return rank_of(batch.targets, scores), best(scores, k)[0]
 
     @torch.no_grad()
     def candidate_scores(self, batch: Batch, candidates: Tensor) -> Tensor:
-        """The candidates' share of the scores that `topk` ranks by."""
+        """See `Recommender.candidate_scores`; the scores that `topk` ranks by."""
         return self._masked_scores(batch, None).gather(1, candidates)
 
 
 def without(scores: Tensor, exclude: Tensor | None) -> Tensor:
-    """Scores float[B, N] with minus infinity for the items int64[B, E], padded with -1, that must not come out."""
+    """Scores float[B, N] with -inf for excluded items int64[B, E], padded with -1."""
     if exclude is None or not exclude.numel():
         return scores
     items = scores.shape[1]
@@ -295,30 +296,30 @@ def without(scores: Tensor, exclude: Tensor | None) -> Tensor:
 
 
 def rank_of(targets: Tensor, scores: Tensor) -> Tensor:
-    """Rank int64[B] of one item per row of float[B, N], ties against it; 0 where its score is minus infinity."""
+    """Rank int64[B] of one item per row of float[B, N], ties against it; 0 if its score is -inf."""
     own = scores.gather(1, targets[:, None])
     return torch.where(own[:, 0].isinf(), 0, (scores >= own).sum(dim=1))
 
 
 def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Columns int64[B, k] and values of the k largest of float[B, N], the earlier column first among equals.
+    """Columns int64[B, k] and values of the k largest of float[B, N]; ties in the order of columns.
 
-    Minus infinity and what is no number are no candidates: their column is -1, as are places beyond N.
+    -inf and NaN are no candidates; missing columns are -1.
     """
     found = min(k, scores.shape[1])
     values, columns = scores.topk(found, dim=1)
     if values.isnan().any():
         return best(scores.masked_fill(scores.isnan(), float("-inf")), k)
-    # `topk` is fast but takes any of the equals at its end; where it had a choice, they are replaced by the first ones.
+    # `topk` is fast but picks arbitrary columns among ties at its end; replace those by the first columns.
     last = values[:, -1:]
-    loose = ((scores >= last).sum(dim=1) > found).nonzero()[:, 0]
-    if len(loose):
+    tied = ((scores >= last).sum(dim=1) > found).nonzero()[:, 0]  # rows
+    if len(tied):
         numbers = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device)
-        level = torch.where(scores[loose] == last[loose], numbers, scores.shape[1])
-        firsts = level.topk(found, dim=1, largest=False).values.long()
-        above = values[loose] > last[loose]
+        equal = torch.where(scores[tied] == last[tied], numbers, scores.shape[1])
+        firsts = equal.topk(found, dim=1, largest=False).values.long()
+        above = values[tied] > last[tied]
         place = (numbers[:found] - above.sum(dim=1, keepdim=True)).clamp(min=0)
-        columns[loose] = torch.where(above, columns[loose], firsts.gather(1, place))
+        columns[tied] = torch.where(above, columns[tied], firsts.gather(1, place))
     columns = columns.sort(dim=1).values
     order = torch.sort(scores.gather(1, columns), dim=1, descending=True, stable=True)
     items = torch.full((len(scores), k), -1, dtype=torch.int64, device=scores.device)

@@ -1,8 +1,8 @@
-"""A trained recommender as a folder that a clean process can load.
+"""A trained recommender as a folder that a fresh process can load.
 
 ``recipe.json`` (recipe, settings, provenance), ``weights.safetensors`` and ``catalogue.parquet`` (ids, titles, texts,
-codes); where sentences steer the recipe, ``steering.json`` and ``terms.safetensors``; ``seal.json`` (digests of the
-others, compared before any is read). ``recipe.json`` is written last: a folder without it is not a bundle.
+codes); with a steering layer ``steering.json`` and ``terms.safetensors``; ``seal.json`` (digests of the others, checked
+before reading). ``recipe.json`` is written last: a folder without it is not a bundle.
 """
 
 import json
@@ -33,16 +33,16 @@ from schemas.errors import DataError
 
 FORMAT = 1
 _DESCRIPTION = "recipe.json"
-_AGAIN = "bring the bundle back from the model registry, or remove its folder and train the model again"
+_REMEDY = "bring the bundle back from the model registry, or remove its folder and train the model again"
 
 
 @dataclass(frozen=True)
 class Reasons:
-    """Why a list looks as it does.
+    """The explanation of a recommended list.
 
     Args:
-        because: for each item the words of its text that the sentence's wishes found, empty for none.
-        unmatched: phrases of the sentence that nothing in the catalogue matches.
+        because: for each item the words of its text that match the sentence.
+        unmatched: phrases of the sentence that match nothing in the catalogue.
     """
 
     because: tuple[tuple[str, ...], ...]
@@ -54,7 +54,7 @@ class Bundle:
     """A loaded recommender.
 
     Args:
-        provenance: what the trainer recorded: run identity, MLflow run id, table versions, metrics.
+        provenance: recorded in training: run identity, MLflow run id, table versions, metrics.
     """
 
     recommender: Recommender
@@ -62,17 +62,17 @@ class Bundle:
 
     @property
     def recipe(self) -> str:
-        """Name of the method."""
+        """Name of the recipe."""
         return self.recommender.name
 
     @property
     def settings(self) -> RecipeSettings:
-        """Settings the model was trained with."""
+        """Settings of the recipe."""
         return self.recommender.settings
 
     @property
     def catalogue(self) -> Catalogue:
-        """The items it can recommend."""
+        """The items that it can recommend."""
         return self.recommender.catalogue
 
     def recommend(
@@ -88,23 +88,22 @@ class Bundle:
         """The k best items for each history.
 
         Args:
-            histories: item ids, oldest first; ids that the catalogue does not have are skipped, and a history may
-                be empty.
-            preferences: a sentence per history that the request brings, or None. A model without a steering layer whose
-                recipe reads no preference ignores it.
-            exclude_seen: leave out the items of the (full) history.
-            known: what is known of each user's preferences, or None; it counts where no sentence is given, as much as
-                was seen to help on validation.
-            strength: how strongly given sentences count: 0 not at all, 1 as fitted, up to `MOST_STRENGTH`.
-            columns: others of `schemas.columns` that requests may bring, such as ``times``, a row for each history, or
-                ``asked_at``, a value for each; None where nobody brings one.
+            histories: item ids, oldest first; unknown ids are skipped, and a history may be empty.
+            preferences: the request's sentence for each history, or None. Ignored by a model without a steering layer
+                whose recipe reads no preferences.
+            exclude_seen: leave out the items of the full history.
+            known: known preferences of each user, or None; used if there is no sentence, with the weight that was best
+                on validation.
+            strength: weight of the sentences: 0 none, 1 as fitted, up to `MOST_STRENGTH`.
+            columns: further columns of `schemas.columns` that requests may bring, such as ``times``, a row for each
+                history, or ``asked_at``, a value for each; None counts as missing.
 
         Returns:
-            Per history up to k pairs (item id, score), best first; fewer where the catalogue has fewer left.
+            Per history up to k pairs (item id, score), best first; fewer if the catalogue has fewer left.
 
         Raises:
-            DataError: the arguments differ in length, a value is of the wrong kind, a number is out of its bounds (see
-                `requests`), or the recipe needs times and there are none.
+            DataError: the arguments differ in length, a value has the wrong type or is out of bounds (see `requests`),
+                or the recipe needs times and there are none.
         """
         rows(histories, "histories", object)
         rows(preferences, "preferences", str, none=True)
@@ -116,36 +115,35 @@ class Bundle:
             rows(known, "known", str, none=True)
             if len(known) != len(histories):
                 raise DataError(f"{len(histories)} histories came with {len(known)} known; give one for each")
-            counts = self.recommender.known_weight > 0
-            spoken = [not given and counts and words for given, words in zip(preferences, known, strict=True)]
-            sentences = [t or s for s, t in zip(sentences, spoken, strict=True)]
-            factors = [self.recommender.known_weight if t else f for f, t in zip(factors, spoken, strict=True)]
-        told = {HISTORY: histories, "preferences": sentences, **columns}
-        given = in_catalogue(told, self.catalogue.index, len(histories)) | {"strength": factors}
+            weight = self.recommender.known_weight
+            for row, (given, words) in enumerate(zip(preferences, known, strict=True)):
+                if words and not given and weight > 0:
+                    sentences[row], factors[row] = words, weight
+        columns = {HISTORY: histories, "preferences": sentences, **columns}
+        found = in_catalogue(columns, self.catalogue.index, len(histories)) | {"strength": factors}
         k = items_wanted(k, len(self.catalogue))
         size = self.settings.evaluation_batch_size
         answers: list[list[tuple[str, float]]] = []
         for start in range(0, len(histories), size):
-            part = {name: values[start : start + size] for name, values in given.items()}
+            part = {name: values[start : start + size] for name, values in found.items()}
             answers.extend(self._answer(part, k, exclude_seen))
         return answers
 
     def effective_preference(self, preference: str | None, known: str | None) -> str | None:
-        """The sentence that a list follows: that of the request, else what is known where that counts."""
+        """The sentence that steers a list: the request's, else the known preference if it has weight."""
         return preference or (known if self.recommender.known_weight > 0 else None)
 
     def truncation(self, sentence: str | None) -> str | None:
-        """What is wrong with a sentence that is read only in part; None where it is read to its end, or not at all."""
-        reader = self.recommender.sentence_encoder if sentence else None
-        if not sentence or reader is None:
+        """The message for a sentence that is too long for its encoder; None for any other."""
+        if not sentence or self.recommender.sentence_encoder is None:
             return None
-        encoder, most = reader
-        # A word piece has a byte at least, and the longest sentences are the ones that take time to cut.
+        encoder, most = self.recommender.sentence_encoder
+        # A token has at least one byte, so short sentences need no tokenizer.
         count = 0 if len(sentence.encode()) <= most // 2 else encoder.count_tokens([sentence])[0]
         return f"{count} word pieces are more than the {most} that the model reads" if count > most else None
 
     def reasons(self, sentence: str | None, item_ids: Sequence[str]) -> Reasons:
-        """Why `item_ids` came out for a sentence; empty for a model that no word reaches through a steering layer."""
+        """Why `item_ids` were recommended for a sentence; empty without a steering layer."""
         layer = self.recommender.steering
         if layer is None or not sentence:
             return Reasons(((),) * len(item_ids), ())
@@ -153,9 +151,9 @@ class Bundle:
         return Reasons(tuple(layer.because(sentence, index[item]) for item in item_ids), layer.hear(sentence).unmatched)
 
     def _answer(self, given: Mapping[str, Any], k: int, exclude_seen: bool) -> list[list[tuple[str, float]]]:
-        reach, device = self.settings.max_history, self.recommender.device
+        length, device = self.settings.max_history, self.recommender.device
         recent: dict[str, Any] = {
-            name: [row[-reach:] for row in values] if COLUMNS[name].along == HISTORY else values
+            name: [row[-length:] for row in values] if COLUMNS[name].along == HISTORY else values
             for name, values in given.items()
         }
         batch = make_batch(**recent).to(device)
@@ -172,20 +170,20 @@ class Bundle:
 
 @phased("saving the bundle")
 def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[str, Any]) -> Path:
-    """Write `recommender` with its catalogue into the folder `path`; what lies there is replaced file by file."""
+    """Write `recommender` and its catalogue into the folder `path`, replacing what is there."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _DESCRIPTION).unlink(missing_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in recommender.trained_state().items()}
     save_file(state, folder / "weights.safetensors")
     catalogue = recommender.catalogue
-    codes = None if catalogue.codes is None else catalogue.codes.tolist()
+    codes = [None] * len(catalogue) if catalogue.codes is None else catalogue.codes.tolist()
     table = pa.table(
         {
             "item_id": pa.array(catalogue.item_ids, pa.string()),
             "title": pa.array(catalogue.titles, pa.string()),
             "text": pa.array(catalogue.texts, pa.string()),
-            "codes": pa.array(codes if codes is not None else [None] * len(catalogue), pa.list_(pa.int32())),
+            "codes": pa.array(codes, pa.list_(pa.int32())),
         }
     )
     if catalogue.interacted is not None:
@@ -207,7 +205,7 @@ def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[
 
 
 def read_provenance(path: str | Path) -> dict[str, Any] | None:
-    """What the trainer recorded in the bundle at `path`; None where there is no complete bundle.
+    """The provenance of the bundle at `path`; None if there is no complete bundle.
 
     Raises:
         DataError: its description is damaged.
@@ -215,24 +213,24 @@ def read_provenance(path: str | Path) -> dict[str, Any] | None:
     folder = Path(path)
     if not (folder / _DESCRIPTION).exists():
         return None
-    check_folder(folder, _AGAIN, only=(_DESCRIPTION,))
+    check_folder(folder, _REMEDY, only=(_DESCRIPTION,))
     return read_json(folder / _DESCRIPTION, RETRAIN, lambda content: dict(content["provenance"]))
 
 
 def load_bundle(path: str | Path) -> Bundle:
-    """Load the bundle in the folder `path`, ready to recommend.
+    """Load the bundle in the folder `path`.
 
     Raises:
-        DataError: there is no complete bundle at `path`, it is damaged, or it was written by a newer format.
-        DamagedFile: a file of one without a seal is cut.
+        DataError: there is no complete bundle at `path`, it is damaged, or it has a newer format.
+        DamagedFile: a file of a bundle without a seal is truncated.
     """
     folder = Path(path)
     if not (folder / _DESCRIPTION).exists():
         raise DataError(f"{folder} holds no complete model bundle (no {_DESCRIPTION}); run the train stage first")
-    check_folder(folder, _AGAIN)
+    check_folder(folder, _REMEDY)
     content = read_json(folder / _DESCRIPTION, RETRAIN, dict)
     if content.get("sealed"):
-        check_folder(folder, _AGAIN, required=True)
+        check_folder(folder, _REMEDY, required=True)
     if content["format"] != FORMAT:
         raise DataError(
             f"{folder} has bundle format {content['format']}, this code reads {FORMAT}; train the model again"
@@ -253,11 +251,8 @@ def load_bundle(path: str | Path) -> Bundle:
     recommender = kind(settings, catalogue)
     with named(folder / "weights.safetensors", RETRAIN):
         recommender.load_trained_state(load_file(folder / "weights.safetensors"))
-    # What a recipe fills in later is a buffer, and no number until then.
+    # Parameters only: some buffers are NaN until they are first used.
     if damaged := [name for name, weights in recommender.named_parameters() if not weights.isfinite().all()]:
         raise DataError(f"{folder / 'weights.safetensors'} has values that are no numbers, e.g. in {damaged[0]}")
     recommender.steering = SteeringLayer.load(folder)
-    recommender.eval()
-    for parameter in recommender.parameters():
-        parameter.requires_grad_(False)
-    return Bundle(recommender, content["provenance"])
+    return Bundle(recommender.eval().requires_grad_(False), content["provenance"])

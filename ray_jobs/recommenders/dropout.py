@@ -1,7 +1,7 @@
-"""Dropout whose masks a CPU draws quickly.
+"""Dropout with fast masks on CPUs.
 
-Torch fills a mask on a CPU one Bernoulli draw at a time, which takes a third of a training step of TIGER. Here one draw
-of 64 bits decides about four elements; elsewhere torch's own is as fast as can be.
+On a CPU, torch fills a mask one Bernoulli draw at a time, a third of a training step of TIGER. Here one 64-bit draw
+decides four elements. On other devices torch's own dropout is used.
 """
 
 from typing import Any
@@ -15,12 +15,12 @@ _STEPS = 1 << 16
 
 
 def drawn_here(x: Tensor) -> bool:
-    """Whether masks for `x` are drawn here: on a CPU, outside of compiled code."""
+    """Whether this module draws the masks for `x`: on a CPU, outside compiled code."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """`x` with elements set to 0 with probability `rate`, to the nearest 1/65536, and the others scaled up."""
+    """`x` with elements zeroed with probability `rate`, rounded to 1/65536, and the others scaled up."""
     if not (training and rate):
         return x
     if not drawn_here(x):
@@ -33,18 +33,20 @@ class Dropout(nn.Dropout):
     """`dropout` as a module."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """To the same shape."""
+        """See `dropout`."""
         return dropout(x, self.p, self.training)
 
 
 def softmax_attention(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, rate: float, scale: float
 ) -> Tensor:
-    """Attention whose weights are dropped: float[B, heads, Q, w] over [B, heads, P, w].
+    """Scaled dot-product attention with dropout on its weights: float[B, heads, Q, w].
 
     Args:
-        mask: added to the scores, or bool, False where nothing may be seen; broadcast to [B, heads, Q, P];
-            None where all may be seen.
+        queries: float[B, heads, Q, w].
+        keys, values: float[B, heads, P, w].
+        mask: float, added to the scores, or bool, False where attention is not allowed; broadcast to
+            [B, heads, Q, P]. None allows everything.
     """
     if not (rate and drawn_here(queries)):
         return functional.scaled_dot_product_attention(

@@ -1,13 +1,9 @@
-"""Settings that every recommender recipe has; no engine is loaded here.
-
-Those of the recipes that read item ids are in `ray_jobs.recipes.sequential.settings`, those of the recipes that
-write semantic ids in `ray_jobs.recipes.generative.settings`.
-"""
+"""Settings that every recommender recipe has; no engine is loaded here."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from infra.bounds import Bounded, Count, Positive, ShareBelowOne
+from infra.bounds import Bounded, Count, Positive, Share, ShareBelowOne
 from infra.errors import SettingError
 from ray_jobs.training.phases import OptimizerName, Phase, Precision, Schedule, phases_from
 
@@ -17,28 +13,28 @@ class RecipeSettings(Bounded):
     """Settings that every recipe has; each recipe's own dataclass adds to them.
 
     Args:
-        max_history: a history keeps its last items up to this number.
-        epochs: passes over the training examples at most.
+        max_history: number of most recent items that a history keeps.
+        epochs: maximum number of passes over the training examples.
         batch_size: examples per optimiser step and worker.
-        accumulate: parts in which a batch is computed, one after another, to save memory; the result is the same.
+        accumulate: micro-batches per batch, to save memory; the result is the same.
         learning_rate: the peak, reached after the warm-up.
         weight_decay: of the optimiser.
-        warmup: share of all steps that warms up.
-        schedule: how the rate goes on after the warm-up; ``cosine`` and ``linear`` end at zero.
+        warmup: share of all steps in which the learning rate rises.
+        schedule: of the learning rate after the warm-up; ``cosine`` and ``linear`` end at zero.
         optimizer: ``adamw``, ``adam``, ``sgd`` or ``adafactor``.
         beta2: decay of Adam's second moment.
-        gradient_clip: largest norm of the gradient.
-        patience: evaluations on the validation split without a better NDCG@10 before training stops.
+        gradient_clip: maximum norm of the gradient.
+        patience: evaluations without a better validation NDCG@10 before training stops.
         evaluate_every: epochs between evaluations.
         evaluation_batch_size: users per batch when ranking.
-        validate_unseen: validation leaves out every item of the history, as evaluation and serving do; false where
-            people choose an item again, and then ``evaluate.exclude_seen`` and ``recommendations.exclude_seen``, too.
-        seed: of weights, order of examples and dropout.
-        precision: of matrix products in training; ``auto`` is bfloat16 on a CUDA device that has it, else float32.
-        compile: compile the losses' computation, which a device with many small steps gains from.
-        warm_start: a registered model version to begin with, ``<name>/<version>`` or ``<name>@<alias>``.
-        phases: parts of the run one after another, each with what differs from these settings; see `Phase`. None:
-            the recipe's own, for most recipes one phase with these settings.
+        validate_unseen: rank without the items of the history in validation, as evaluation and serving do; set it to
+            false, like ``evaluate.exclude_seen`` and ``recommendations.exclude_seen``, if people choose items again.
+        seed: of initial weights, order of examples and dropout.
+        precision: of matrix products in training; ``auto`` is bfloat16 on a CUDA device that supports it, else float32.
+        compile: compile the computation of the losses; helps a GPU with many small steps.
+        warm_start: a registered model version to start from, ``<name>/<version>`` or ``<name>@<alias>``.
+        phases: the phases of the run in order, each with its differences from these settings; see `Phase`. Empty for
+            the recipe's own phases, usually one with these settings.
     """
 
     max_history: Count = 20
@@ -66,8 +62,8 @@ class RecipeSettings(Bounded):
         super().__post_init__()
         if self.accumulate > self.batch_size:
             raise SettingError(
-                f"{self._named('accumulate')} is {self.accumulate}: a batch of {self.batch_size} has no more parts "
-                "than that"
+                f"{self._named('accumulate')} is {self.accumulate}: a batch of {self.batch_size} cannot be cut into "
+                "more parts than it has examples"
             )
         try:
             phases_from(self.phases, self.phase())
@@ -75,7 +71,7 @@ class RecipeSettings(Bounded):
             raise SettingError(self._named(str(error))) from error
 
     def phase(self, name: str = "train", **changes: Any) -> Phase:
-        """A phase with these settings, but for `changes`."""
+        """A phase with these settings and `changes`."""
         given = {
             "epochs": self.epochs,
             "learning_rate": self.learning_rate,
@@ -89,3 +85,20 @@ class RecipeSettings(Bounded):
             "evaluate_every": self.evaluate_every,
         }
         return Phase(name=name, **{**given, **changes})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerSettings(RecipeSettings):
+    """Size of a recipe's Transformer; each family has its own defaults.
+
+    Args:
+        width: of the states (d_model).
+        layers: number of layers.
+        heads: attention heads per layer.
+        dropout: in every layer.
+    """
+
+    width: Count
+    layers: Count
+    heads: Count
+    dropout: Share

@@ -1,1 +1,1 @@
-"""The one training loop, for everything that has a loss and phases, and its runs on Ray Train."""
+"""The training loop, shared by every model that has a loss, and its runs on Ray Train."""

@@ -1,4 +1,4 @@
-"""Learning curves: sums over steps that stay on the device until somebody reads them, and points made of them."""
+"""Learning curves: running sums of losses that stay on the device until they are read, and rows for MLflow."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,18 +8,18 @@ from torch import Tensor
 
 Row = tuple[str, float, int]
 EPOCH_CURVES = ("loss", "learning_rate", "seconds")
-OF_THE_RUN = ("phase", "step", "learning_rate", "seconds")
+NOT_LOSSES = ("phase", "step", "learning_rate", "seconds")
 JUDGED = "valid_"
-"""What the names of judges' metrics begin with."""
+"""Prefix of validation metrics."""
 PREFIX = "train."
 
 
 class Sums:
-    """Sums of named scalars.
+    """Running sums of named scalars.
 
     Args:
-        kept: where to go on, as `read` gave it.
-        dtype: in which they are added up.
+        kept: sums to continue from, as returned by `read`.
+        dtype: of the sums.
     """
 
     def __init__(self, kept: Mapping[str, float], dtype: torch.dtype = torch.float64) -> None:
@@ -28,7 +28,7 @@ class Sums:
         self._values: Tensor | None = None
 
     def add(self, scalars: Mapping[str, Tensor], weight: float = 1.0) -> None:
-        """Add a step's scalars times `weight`, on any device, without waiting for them."""
+        """Add a step's scalars times `weight`, without synchronising with the device."""
         values = torch.stack([value.to(self._dtype) for value in scalars.values()]) * weight
         if self._values is None:
             self._names = tuple(scalars)
@@ -43,18 +43,13 @@ class Sums:
         return dict(zip(self._names, self._values.tolist(), strict=True))
 
 
-def means(sums: Mapping[str, float], count: float) -> dict[str, float]:
-    """Each sum divided by `count`."""
-    return {name: value / count for name, value in sums.items()}
-
-
 def epoch_losses(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """Of each record the epoch and what was computed in it, without what the loop adds about the run itself."""
-    return [{name: value for name, value in record.items() if name not in OF_THE_RUN} for record in records]
+    """The records, reduced to the epoch and its losses and metrics."""
+    return [{name: value for name, value in record.items() if name not in NOT_LOSSES} for record in records]
 
 
 def metric_rows(records: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[str, float]]) -> list[Row]:
-    """What MLflow gets: `(name, value, step)`, by epoch for `records` and by optimiser step for the points `curve`."""
+    """Rows `(name, value, step)` for MLflow: `records` by epoch, `curve` by optimiser step."""
     by_epoch = [
         (name, float(record[name]), int(record["epoch"]))
         for record in records

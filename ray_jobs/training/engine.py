@@ -1,5 +1,6 @@
-"""One optimiser step: losses of a batch and its parts, weighed over parts and workers, clipped and applied."""
+"""One optimiser step: losses, averaged over micro-batches and workers, gradient clipping and the update."""
 
+import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -11,8 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from infra.errors import SettingError
-from ray_jobs.training.phases import Phase
-from ray_jobs.training.precision import autocast, compiled
+from ray_jobs.training.phases import Phase, Precision
 from ray_jobs.training.trainable import TERMS, Trainable, Update
 from ray_jobs.training.workers import Workers, gathered, no_gradient_sync, sharded
 
@@ -20,15 +20,15 @@ OptimizerState = dict[str, dict[str, Tensor]]
 
 
 class Engine:
-    """Takes the steps of one phase.
+    """Takes the optimiser steps of one phase.
 
-    Losses that are means are averaged over the parts of a batch, and over the workers' batches, with the number of
-    terms of each, so that parts and workers together give what one large batch would. Losses that add up over the
-    parts are averaged over the workers, which have equally many examples.
+    Mean losses are averaged over micro-batches and workers, weighted by their number of terms, so that the result
+    equals that of one large batch. Additive losses are summed over micro-batches and averaged over workers, which all
+    have the same number of examples.
 
     Args:
+        names: parameters trained in `phase`.
         phases: all phases of the run; the names of their losses are checked at the first step.
-        names: of the parameters that learn in `phase`.
     """
 
     def __init__(
@@ -52,23 +52,25 @@ class Engine:
             warnings.warn(
                 "compile=true is ignored with ray.parallel=fsdp: split weights are not compiled", stacklevel=2
             )
-        self._module = compiled(self._wrapped, trainable.compiled and not isinstance(self._wrapped, FSDPModule))
+        self._module: nn.Module = self._wrapped
+        if trainable.compiled and not isinstance(self._wrapped, FSDPModule):
+            self._module = torch.compile(self._wrapped, dynamic=True)  # type: ignore[assignment]
         self._unchecked = list(phases)
         self.optimizer = make_optimizer(list(self._named.values()), phase)
 
     def step(self, batch: Any, rate: float) -> dict[str, Tensor]:
-        """Learn from one batch.
+        """Train on one batch.
 
         Args:
-            batch: this worker's; every worker's has equally many examples.
+            batch: this worker's batch; batches of all workers have the same size.
             rate: learning rate.
 
         Returns:
-            Scalars on the device: ``loss``, which was minimised, the other losses by name, and ``gradient_norm``
-            before clipping.
+            Scalars on the device: the minimised ``loss``, the other losses by name, and ``gradient_norm`` before
+            clipping.
 
         Raises:
-            SettingError: a phase weighs a loss that is not computed.
+            SettingError: a phase weights a loss that is not computed.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -76,15 +78,15 @@ class Engine:
             batch = self.trainable.roll_out(batch)
         scalars: dict[str, Tensor] = {}
         for number, update in enumerate(self.trainable.updates(batch), start=1):
-            behind = "" if number == 1 else f"_{number}"
-            scalars |= {f"{name}{behind}": value for name, value in self._update(batch, update).items()}
+            suffix = "" if number == 1 else f"_{number}"
+            scalars |= {f"{name}{suffix}": value for name, value in self._update(batch, update).items()}
         return scalars
 
     def _update(self, batch: Any, update: Update) -> dict[str, Tensor]:
         device, additive = self.trainable.device, self.trainable.additive
         self.trainable.zero_grad(set_to_none=True)
         parts = self.trainable.parts(batch)
-        weighed = not additive and (len(parts) > 1 or self.workers.world > 1)
+        weighted = not additive and (len(parts) > 1 or self.workers.world > 1)
         sums = torch.zeros(0)
         for number, part in enumerate(parts, start=1):
             with no_gradient_sync(self._wrapped, number < len(parts)):
@@ -92,15 +94,17 @@ class Engine:
                     losses = dict(self._module(part.to(device)))
                 terms = torch.as_tensor(losses.pop(TERMS, len(part)), dtype=torch.float32, device=device)
                 losses["loss"] = self._objective(losses, update)
-                (losses["loss"] * terms if weighed else losses["loss"]).backward()
+                (losses["loss"] * terms if weighted else losses["loss"]).backward()
             values = torch.stack([value.detach().float() for value in losses.values()])
             added = values.double() if additive else torch.cat([terms[None], values * terms])
             sums = added if number == 1 else sums + added
         self.workers.all_reduce(sums)
-        if weighed:
-            self._scale_gradients(self.workers.world / float(sums[0]))
-        if update.trainable != ("*",):
-            self._forget_gradients(update.trainable)
+        factor = self.workers.world / float(sums[0]) if weighted else 1.0
+        for name, parameter in self._named.items():
+            if not any(fnmatchcase(name, pattern) for pattern in update.trainable):
+                parameter.grad = None
+            elif weighted and parameter.grad is not None:
+                parameter.grad.mul_(factor)
         norm = torch.nn.utils.clip_grad_norm_(list(self._named.values()), self.phase.gradient_clip)
         self.optimizer.step()
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
@@ -113,19 +117,8 @@ class Engine:
         weights = self.phase.losses if update.losses is None else update.losses
         return torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
 
-    def _forget_gradients(self, patterns: Sequence[str]) -> None:
-        """Leave out of the update what none of `patterns` names."""
-        for name, parameter in self._named.items():
-            if not any(fnmatchcase(name, pattern) for pattern in patterns):
-                parameter.grad = None
-
-    def _scale_gradients(self, factor: float) -> None:
-        for parameter in self._named.values():
-            if parameter.grad is not None:
-                parameter.grad.mul_(factor)
-
     def optimizer_state(self) -> OptimizerState:
-        """Copies of the optimiser's tensors, whole, by parameter; the same however many workers there are."""
+        """Full copies of the optimiser's tensors by parameter, independent of the number of workers."""
         return {
             name: {key: gathered(value) for key, value in self.optimizer.state[p].items()}
             for name, p in self._named.items()
@@ -141,13 +134,24 @@ class Engine:
 
 
 def set_trainable(module: nn.Module, names: frozenset[str]) -> None:
-    """Let exactly the parameters `names` require a gradient."""
+    """Make exactly the parameters `names` require gradients."""
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name in names)
 
 
+def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """A context that runs matrix products in bfloat16 if `precision` says so; weights stay float32.
+
+    ``auto`` is bfloat16 on a CUDA device that supports it, else float32: a CPU without bfloat16 matrix instructions is
+    slower with it.
+    """
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
+
+
 def make_optimizer(parameters: Sequence[nn.Parameter], phase: Phase) -> torch.optim.Optimizer:
-    """The phase's optimiser over `parameters`; its rate is set step by step."""
+    """The phase's optimiser; its learning rate is set before each step."""
     decayed = [p for p in parameters if p.ndim > 1 or phase.decay_vectors]
     others = [p for p in parameters if p.ndim <= 1 and not phase.decay_vectors]
     groups: list[dict[str, Any]] = [

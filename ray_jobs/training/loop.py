@@ -1,8 +1,7 @@
-"""The one training loop; plain PyTorch, so that it runs inside Ray Train and without it.
+"""The training loop, in plain PyTorch: it runs inside Ray Train and without it.
 
-A run is a list of phases. Every random number of a step comes from a seed made of (seed, step, rank), and the order of
-an epoch's batches from one made of (seed, epoch), so that a run that is resumed after any step goes on exactly as the
-uninterrupted one would.
+A run is a list of phases. The random numbers of a step are seeded by (seed, step, rank) and the order of an epoch's
+batches by (seed, epoch), so a run resumed after any step continues exactly like an uninterrupted one.
 """
 
 import copy
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ray_jobs.training.curves import Sums, means
+from ray_jobs.training.curves import Sums
 from ray_jobs.training.engine import Engine, set_trainable
 from ray_jobs.training.phases import Phase, trainable_names
 from ray_jobs.training.trainable import BatchSource, Notify, Trainable, silent
@@ -23,35 +22,34 @@ from ray_jobs.training.workers import SINGLE_WORKER, Workers, gathered, sharded
 
 EXAMPLES = "examples"
 AGREE_EVERY = 10
-"""Steps between two looks at rank 0's clock where several workers have to agree on what it says."""
+"""Steps between broadcasts of rank 0's `stop` and `due` to the other workers."""
 
 
 @dataclass
 class TrainState:
-    """Everything a resumed run needs, and what the finished run is judged by.
+    """The state of a training run: what a checkpoint holds.
 
     Args:
         epoch: epochs completed, over all phases.
         step: optimiser steps taken, over all phases.
-        phase: number of the phase that is trained, from 0; its first epoch follows `phase_epoch` epochs and
-            `phase_step` steps.
-        batch: batches done of the epoch that has begun.
+        phase: index of the current phase.
+        phase_epoch, phase_step: `epoch` and `step` at the start of that phase.
+        batch: batches completed in the current epoch.
         sums: sums of that epoch's losses.
         seconds: time spent on that epoch.
-        window: sums since the newest point of `curve`, over `window_steps` steps and `window_seconds`.
-        curve: one dict per interval of steps: step, loss and other losses (means), learning_rate, gradient_norm,
-            examples_per_s.
-        records: one dict per epoch: epoch, phase, step, loss and other losses, learning_rate, seconds and, where it
-            was judged, the judge's score.
-        best_score: highest score of the phase so far.
-        best_epoch: the epoch it was reached in.
-        best: trained tensors at that epoch; those of the phase before until the phase has been judged; none where
-            nothing is judged.
-        current, optimizer: trained tensors and the optimiser's state after `step` steps.
-        epoch_state: what the epoch that has begun needs, see `Trainable.epoch_state`.
-        reference: trained tensors as the phase found them, where it asks for them.
-        fingerprint: of what the run was made from, where its name does not say it.
-        finished: no epoch is left to do.
+        window: sums since the last point of `curve`, over `window_steps` steps and `window_seconds`.
+        curve: one dict per interval of steps: step, mean losses, learning_rate, gradient_norm, examples_per_s.
+        records: one dict per epoch: epoch, phase, step, losses, learning_rate, seconds and, after an evaluation, the
+            score.
+        best_score: best score of the current phase.
+        best_epoch: the epoch that reached it.
+        best: trained tensors of that epoch; before the first evaluation of a phase those of the previous phase; empty
+            without evaluation.
+        current, optimizer: trained tensors and optimiser state after `step` steps.
+        epoch_state: see `Trainable.epoch_state`.
+        reference: trained tensors at the start of the phase, if it wants them.
+        fingerprint: hash of the run's inputs, if the name of the run does not identify them.
+        finished: no epoch is left.
     """
 
     epoch: int = 0
@@ -79,7 +77,7 @@ class TrainState:
 
     @property
     def trained(self) -> dict[str, Tensor]:
-        """What the run is for: the best tensors, or the last ones where nothing is judged."""
+        """The result: the best tensors, or the last ones without evaluation."""
         return self.best or self.current
 
 
@@ -97,28 +95,27 @@ def fit(
     workers: Workers = SINGLE_WORKER,
     curve_points: int = 200,
 ) -> TrainState:
-    """Train until the phases are done or `stop` says so.
+    """Train until all phases are done or `stop` returns True.
 
     Args:
-        trainable: as it is before training, also where a run goes on.
-        valid: what the judge looks at; None where nothing is judged.
-        state: where to go on; a fresh run when None.
-        on_checkpoint: called after each evaluation (or when its turn comes, where nothing is judged), and between steps
-            and epochs when `due` or `stop` says so, with the state to keep; the state's tensors are copies.
+        trainable: the untrained module, also when resuming.
+        valid: validation examples; None for training without evaluation.
+        state: state to resume from; None starts a new run.
+        on_checkpoint: called with the state, whose tensors are copies, after every `Phase.evaluate_every` epochs, and
+            between steps and epochs when `due` or `stop` is true.
         on_step: called after each step with the number of steps taken.
-        due: whether a checkpoint inside the epoch is wanted; rank 0 is asked between steps.
-        stop: whether to stop here and go on another day; asked likewise, and after at least one step.
-        notify: told (steps done, steps planned, note).
-        workers: this worker and how many there are.
-        curve_points: points that the learning curve of the whole run has at most.
+        due: whether to write a checkpoint now; rank 0 decides.
+        stop: whether to interrupt the run, to be resumed later; rank 0 decides, after at least one step.
+        notify: called with (steps done, steps planned, note).
+        curve_points: maximum number of points of the learning curve.
 
     Returns:
-        The final state; ``trained`` holds the tensors to keep. It is not ``finished`` when `stop` ended the run.
+        The final state; ``trained`` holds the tensors to keep. ``finished`` is False if `stop` ended the run.
 
     Raises:
-        SettingError: a phase names a loss or a parameter that there is not.
+        SettingError: a phase names an unknown loss or parameter.
     """
-    assert len(train) >= workers.world, "a training set needs at least one example per worker"
+    assert len(train) >= workers.world, "a training set has at least one example per worker"
     state = state or TrainState()
     phases = trainable.planned_phases()
     learnable = frozenset(name for name, parameter in trainable.named_parameters() if parameter.requires_grad)
@@ -127,8 +124,8 @@ def fit(
         trainable.load_trained_state(state.current)
     if state.finished:
         return state
-    wanted = any(phase.reference for phase in phases)
-    frozen = copy.deepcopy(trainable).requires_grad_(False).eval() if wanted else None
+    referred = any(phase.reference for phase in phases)
+    frozen = copy.deepcopy(trainable).requires_grad_(False).eval() if referred else None
     set_trainable(trainable, frozenset().union(*names))
     workers.shard(trainable, trainable.gathered_methods)
     steps = trainable.steps(train, workers.world)
@@ -150,7 +147,7 @@ def fit(
 
 @dataclass
 class _Run:
-    """`fit`'s arguments, and the parts of the loop."""
+    """The arguments of `fit`, and the parts of the loop."""
 
     trainable: Trainable
     frozen: Trainable | None
@@ -170,9 +167,9 @@ class _Run:
         self.device = self.trainable.device
 
     def phase(self, engine: Engine, left: tuple[Phase, ...]) -> bool:
-        """Train the first of the phases that are `left`; False when `stop` ended it."""
+        """Train the first of the remaining phases; False if `stop` interrupted it."""
         state, phase = self.state, left[0]
-        self._refer(phase)
+        self._set_reference(phase)
         planned = state.phase_step + self.steps * sum(p.epochs for p in left)
         while True:
             started = time.monotonic() - state.seconds
@@ -184,8 +181,8 @@ class _Run:
             if over and len(left) > 1:
                 self._next_phase()
             state.finished = over and len(left) == 1
-            stopping = self._asked(self.stop)
-            if evaluated or stopping or self._asked(self.due):
+            stopping = self._decide(self.stop)
+            if evaluated or stopping or self._decide(self.due):
                 self._keep(engine if not over else None)
             if stopping and not state.finished:
                 return False
@@ -224,15 +221,15 @@ class _Run:
                 self.notify(state.step, planned, f"epoch {epoch}, loss {self._means(sums)['loss']:.3f}")
             self.on_step(state.step)
             if state.batch < self.steps and (world == 1 or state.batch % AGREE_EVERY == 0):
-                stopping = self._asked(self.stop)
-                if stopping or self._asked(self.due):
+                stopping = self._decide(self.stop)
+                if stopping or self._decide(self.due):
                     now = time.monotonic()
                     state.sums, state.seconds = sums.read(), now - started
                     state.window, state.window_seconds = window.read(), now - window_started
                     self._keep(engine)
                 if stopping:
                     return False
-        assert state.batch == self.steps, f"epoch {epoch} gave {state.batch} batches, {self.steps} were promised"
+        assert state.batch == self.steps, f"epoch {epoch} had {state.batch} batches instead of {self.steps}"
         state.window, state.window_seconds = window.read(), time.monotonic() - window_started
         record = {"epoch": epoch, "phase": phase.name, "step": state.step, "learning_rate": rate}
         record |= self._means(sums)
@@ -244,18 +241,18 @@ class _Run:
         state.epoch, state.batch, state.sums, state.seconds = epoch, 0, {}, 0.0
         return True
 
-    def _refer(self, phase: Phase) -> None:
-        """Let the frozen copy be as the phase found the model, where the phase asks for it."""
+    def _set_reference(self, phase: Phase) -> None:
+        """Give the trainable a frozen copy of itself as of the start of the phase, if the phase wants one."""
         state = self.state
         if state.step == state.phase_step:
             state.reference = self._weights() if phase.reference else {}
         if self.frozen is not None and phase.reference:
             self.frozen.load_trained_state(state.reference)
-        # Not as a submodule: it is neither trained nor kept with the weights.
+        # Not a submodule, so it is neither trained nor saved.
         object.__setattr__(self.trainable, "reference", self.frozen if phase.reference else None)
 
     def _begin(self, epoch: int) -> None:
-        """Begin an epoch, or go on inside it."""
+        """Begin an epoch, or resume inside it."""
         state, trainable = self.state, self.trainable
         if state.batch:
             trainable.load_epoch_state(state.epoch_state)
@@ -265,17 +262,17 @@ class _Run:
             self.workers.broadcast_parameters(trainable)
 
     def _means(self, sums: Sums) -> dict[str, float]:
-        """Losses of the epoch so far."""
+        """Mean losses of the epoch so far."""
         totals = sums.read()
         count = totals.pop(EXAMPLES, self.state.batch)
-        return means(totals, count)
+        return {name: total / count for name, total in totals.items()}
 
     def _add_point(self, sums: dict[str, float], rate: float, seconds: float) -> None:
         examples = sums.pop(EXAMPLES)
         self.state.curve.append(
             {
                 "step": self.state.step,
-                **means(sums, self.state.window_steps),
+                **{name: total / self.state.window_steps for name, total in sums.items()},
                 "learning_rate": rate,
                 "examples_per_s": examples / max(seconds, 1e-9),
             }
@@ -283,7 +280,7 @@ class _Run:
         self.state.window, self.state.window_steps, self.state.window_seconds = {}, 0, 0.0
 
     def _evaluate(self, phase: Phase, planned: int, started: float) -> tuple[bool, bool]:
-        """Complete the newest record; whether the phase is over, and whether it is time for a checkpoint."""
+        """Evaluate if due and complete the last record: (whether the phase is over, whether to write a checkpoint)."""
         state = self.state
         record = state.records[-1]
         done = state.epoch - state.phase_epoch
@@ -292,7 +289,7 @@ class _Run:
         note = f"epoch {state.epoch}, loss {record['loss']:.3f}"
         if due and self.valid is not None:
             metric = self.trainable.metric
-            assert metric is not None, "what is judged says by what"
+            assert metric is not None, "a trainable that is evaluated names its metric"
             score = self.workers.broadcast(self.trainable.judge(self.valid, self.workers), self.device)
             record[metric.name] = score
             if score > state.best_score:
@@ -313,7 +310,7 @@ class _Run:
             self.trainable.load_trained_state(sharded(state.best, self.trainable.trained_state()))
 
     def _keep(self, engine: Engine | None) -> None:
-        """Checkpoint; without an engine the next phase's optimiser starts afresh."""
+        """Write a checkpoint; without an engine the next phase starts with a new optimiser."""
         self.state.current = self._weights()
         self.state.epoch_state = {}
         if self.state.batch:
@@ -324,5 +321,6 @@ class _Run:
     def _weights(self) -> dict[str, Tensor]:
         return {name: gathered(tensor) for name, tensor in self.trainable.trained_state().items()}
 
-    def _asked(self, question: Callable[[], bool]) -> bool:
+    def _decide(self, question: Callable[[], bool]) -> bool:
+        """Rank 0's answer, on every worker."""
         return bool(self.workers.broadcast(float(question()), self.device))

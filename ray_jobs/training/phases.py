@@ -1,4 +1,4 @@
-"""Phases of a training run: what is trainable, on which losses, with which optimiser, and when it is enough."""
+"""Phases of a training run: trainable parameters, losses, optimiser, schedule and early stopping."""
 
 import dataclasses
 import math
@@ -23,21 +23,21 @@ class Phase(Bounded):
     """One part of a training run; the next one starts from its best weights.
 
     Args:
-        name: as records and messages call it.
-        trainable: patterns (`fnmatch`) of the names of the parameters that learn; the others keep their values.
-        losses: weight of each of the recipe's losses in what is minimised.
-        epochs: passes over the training examples at most.
+        name: in records and messages.
+        trainable: `fnmatch` patterns of the names of trained parameters; the others stay fixed.
+        losses: weights of the recipe's losses in the minimised sum.
+        epochs: maximum number of passes over the training examples.
         learning_rate: the peak.
-        warmup: share of the phase's steps in which the rate rises to the peak.
-        schedule: what it does afterwards: ``cosine`` and ``linear`` go down to zero at the phase's end.
-        betas: decay of the moments; ``sgd`` uses the first as its momentum, ``adafactor`` (Shazeer and Stern, 2018)
+        warmup: share of the phase's steps in which the learning rate rises to the peak.
+        schedule: the learning rate after warm-up; ``cosine`` and ``linear`` end at zero.
+        betas: decay of the moments; ``sgd`` uses the first as momentum, ``adafactor`` (Shazeer and Stern, 2018)
             neither.
-        weight_decay: decoupled from the gradient but for ``adam`` and ``sgd``.
-        decay_vectors: whether it reaches vectors and scalars, too.
-        gradient_clip: largest norm of the gradient.
-        patience: evaluations without a better score before the phase ends.
-        evaluate_every: epochs between evaluations; where nothing is judged, between checkpoints.
-        reference: keep a frozen copy of the model as the phase found it, for losses that compare with it.
+        weight_decay: decoupled from the gradient except for ``adam`` and ``sgd``.
+        decay_vectors: whether weight decay applies to vectors and scalars, too.
+        gradient_clip: maximum norm of the gradient.
+        patience: evaluations without improvement before the phase ends.
+        evaluate_every: epochs between evaluations, or between checkpoints without evaluation.
+        reference: keep a frozen copy of the model as of the start of the phase, for losses that compare with it.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Phase(Bounded):
         return f"{name} of phase {self.name!r}"
 
     def rate(self, step: int, total: int) -> float:
-        """Learning rate of a step (from 0) of a phase that has `total` steps."""
+        """Learning rate of step `step` (from 0) of `total`."""
         warm = max(1, round(self.warmup * total))
         if step < warm:
             return self.learning_rate * (step + 1) / warm
@@ -75,24 +75,27 @@ class Phase(Bounded):
         return self.learning_rate * (1 - done if self.schedule == "linear" else 1.0)
 
     def require_losses(self, known: Iterable[str]) -> None:
-        """Check the names of the losses against those that the recipe computes.
+        """Check the names of the losses.
+
+        Args:
+            known: the losses that the recipe computes.
 
         Raises:
-            SettingError: one is unknown.
+            SettingError: a name is unknown.
         """
         unknown = sorted(set(self.losses) - set(known))
         if unknown:
             raise SettingError(
-                f"phase {self.name!r} weighs {', '.join(unknown)}, which the recipe does not compute; "
+                f"phase {self.name!r} weights {', '.join(unknown)}, which the recipe does not compute; "
                 f"its losses are: {', '.join(sorted(known))}"
             )
 
 
 def phases_from(given: Sequence[Mapping[str, Any]], default: Phase) -> tuple[Phase, ...]:
-    """Phases as settings name them; what one leaves out is as in `default`.
+    """Phases from the setting `phases`; missing values are those of `default`.
 
     Raises:
-        SettingError: an unknown or impossible value, with the phase's number.
+        SettingError: an unknown or invalid value; the message gives the phase's number.
     """
     phases = []
     names = [f.name for f in dataclasses.fields(Phase)]
@@ -109,7 +112,7 @@ def phases_from(given: Sequence[Mapping[str, Any]], default: Phase) -> tuple[Pha
 
 
 def trainable_names(module: "nn.Module", phase: Phase) -> frozenset[str]:
-    """Names of the parameters that learn in `phase`, among those of `module` that require a gradient.
+    """Names of the parameters trained in `phase`, among those of `module` that require gradients.
 
     Raises:
         SettingError: a pattern matches none of them.
@@ -121,8 +124,8 @@ def trainable_names(module: "nn.Module", phase: Phase) -> frozenset[str]:
         if not hits:
             some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise SettingError(
-                f"phase {phase.name!r}: trainable={pattern!r} matches none of the {len(names)} parameters that can "
-                f"learn ({some})"
+                f"phase {phase.name!r}: trainable={pattern!r} matches none of the {len(names)} trainable "
+                f"parameters ({some})"
             )
         chosen.update(hits)
     return frozenset(chosen)

@@ -1,4 +1,4 @@
-"""What is to be trained, and the recommender it begins with."""
+"""The training plan of a recommender."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from ray_jobs.training.trainable import BatchSource, Notify, silent
 
 @dataclass(frozen=True)
 class Plan:
-    """What a worker needs to train: small, sent once through Ray's object store.
+    """What a worker needs to train a recommender, see `ray_jobs.training.ray_train.TrainingPlan`.
 
     Args:
-        start: trained tensors to begin with; None begins with those that the seed gives.
+        start: trained tensors to start from; None starts from those that the seed gives.
     """
 
     recipe: str
@@ -31,11 +31,11 @@ class Plan:
     start: Mapping[str, Tensor] | None = None
 
     def __len__(self) -> int:
-        """How many training examples there are."""
+        """Number of training examples."""
         return len(self.train)
 
     def build(self) -> Recommender:
-        """The recommender as training finds it; weights that it does not start with are fixed by the seed."""
+        """The recommender before training; the seed fixes its initial weights."""
         torch.manual_seed(self.settings.seed)
         recommender = recipe_class(self.recipe)(self.settings, self.catalogue)
         if self.start is not None:
@@ -43,7 +43,7 @@ class Plan:
         return recommender
 
     def sources(self, recommender: Recommender, notify: Notify = silent) -> tuple[BatchSource, BatchSource]:
-        """Where a worker gets the batches from that it learns from, and those that it is judged by."""
+        """Training and validation batches of a worker."""
         for examples in (self.train, self.valid):
             if isinstance(examples, Examples):
                 recommender.prepare(examples, notify)

@@ -1,4 +1,4 @@
-"""Run the training loop on Ray Train: workers, checkpoints, resume, and reuse of finished runs."""
+"""The training loop on Ray Train: workers, checkpoints, resume, and reuse of finished runs."""
 
 import contextlib
 import math
@@ -32,9 +32,9 @@ from schemas.errors import DataError
 STATE_FILE = "state.pt"
 TRAIN_ANEW = "delete the folder of this run in ray.storage, and run the stage again, which trains anew"
 SETTLE_S = 30.0
-"""How long a finished run waits for the observer."""
+"""How long a finished run waits for the observer to catch up."""
 Observer = Callable[[Sequence[Row]], None]
-# glibc gives large tensors back to the system when they are freed, and the next step takes each page again.
+# By default glibc returns the memory of freed tensors to the system, and the next step faults every page in again.
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
@@ -48,29 +48,29 @@ class TrainingPlan(Protocol):
     """What a worker needs to train: small, sent once through Ray's object store."""
 
     def __len__(self) -> int:
-        """How many training examples there are; more workers than that would have nothing to do."""
+        """Number of training examples; there are never more workers than that."""
         ...
 
     def build(self) -> Trainable:
-        """The module as training finds it, on the CPU."""
+        """The untrained module, on the CPU."""
         ...
 
     def sources(self, trainable: Any, notify: Notify = silent) -> tuple[BatchSource, BatchSource | None]:
-        """On a worker, where the module gets the batches from that it learns from, and those that it is judged by.
+        """Training batches of a worker, and validation batches if the run is evaluated.
 
         Args:
-            trainable: what `build` gave, on the worker's device.
+            trainable: the built module, on the worker's device.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call has left of a training run.
+    """The result of `train`.
 
     Args:
-        state: last state, with the best tensors so far and one record per epoch.
-        reused: True when an earlier call with this run name had finished already, and nothing was trained now.
+        state: the last state, with the best tensors so far and one record per epoch.
+        reused: an earlier call with this run name had already finished, so nothing was trained.
     """
 
     state: TrainState
@@ -84,10 +84,10 @@ def save_state(folder: Path, state: TrainState) -> None:
 
 
 def load_state(checkpoint: Checkpoint) -> TrainState:
-    """Read a training state back.
+    """Read a training state.
 
     Raises:
-        DataError: it is damaged, or an earlier release wrote it in a format of its own.
+        DataError: it is damaged, or in the format of an earlier release.
     """
     with checkpoint.as_directory() as folder:
         check_folder(Path(folder), TRAIN_ANEW)
@@ -99,10 +99,10 @@ def load_state(checkpoint: Checkpoint) -> TrainState:
 
 
 class ProgressBoard:
-    """Actor on the driver's machine, which writes there what rank 0 reports.
+    """Actor on the driver's machine that writes down rank 0's progress.
 
     Args:
-        observer: gets the rows of the learning curves at every checkpoint.
+        observer: called with the new rows of the learning curves at every checkpoint.
     """
 
     def __init__(self, home: str, stage: str, observer: Observer | None = None) -> None:
@@ -111,25 +111,21 @@ class ProgressBoard:
         self._observer = observer
 
     def update(self, done: int, total: int, note: str) -> None:
-        """Pass on to `infra.progress.Progress`."""
+        """See `infra.progress.Progress.update`."""
         self._progress.update(done, total, note)
 
     def settled(self) -> bool:
-        """True; comes back when everything that was sent before has been passed on."""
+        """True, once all earlier calls have been processed."""
         return True
 
     def observe(self, rows: Sequence[Row]) -> None:
-        """Pass on to the observer."""
+        """Call the observer."""
         if self._observer is not None:
             self._observer(rows)
 
 
-def _nothing(_: int) -> None:
-    pass
-
-
 def _worker(config: dict[str, Any]) -> None:
-    """What each Ray Train worker does."""
+    """The function that each Ray Train worker runs."""
     checkpoint = ray.train.get_checkpoint()
     state = TrainState(fingerprint=config["fingerprint"]) if checkpoint is None else load_state(checkpoint)
     if state.finished:
@@ -140,7 +136,7 @@ def _worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     trainable = plan.build().to(ray.train.torch.get_device())
-    notify = throttled(config["board"], trainable) if rank == 0 else silent
+    notify = _throttled(config["board"], trainable) if rank == 0 else silent
     train, valid = plan.sources(trainable, notify)
     hook: Callable[[TrainState], None] | None = config["hook"]
     seen = len(state.records), len(state.curve)
@@ -160,22 +156,21 @@ def _worker(config: dict[str, Any]) -> None:
         valid,
         state=state,
         on_checkpoint=on_checkpoint,
-        on_step=config["on_step"],
-        due=Every(config["checkpoint_s"]),
+        on_step=config["on_step"] or (lambda _: None),
+        due=_Every(config["checkpoint_s"]),
         stop=lambda: time.time() >= config["until"],
         notify=notify,
         workers=Workers(rank, world, config["parallel"] if trainable.can_split else "ddp"),
     )
 
 
-class Every:
-    """True at the first call that comes `seconds` or more after it was last true, or after it was made."""
+class _Every:
+    """A callable that is true if at least `seconds` have passed since it was last true, or since it was made."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._last = seconds, time.monotonic()
 
     def __call__(self) -> bool:
-        """Whether it is time again."""
         now = time.monotonic()
         if now - self._last < self._seconds:
             return False
@@ -184,7 +179,7 @@ class Every:
 
 
 def report_state(state: TrainState, rank: int) -> None:
-    """Report from a worker how far it is, with rank 0's state as the checkpoint."""
+    """Report a worker's progress to Ray Train, with rank 0's state as the checkpoint."""
     newest = state.records[-1] if state.records else {}
     metrics = {**newest, "epoch": state.epoch, "step": state.step, "finished": state.finished}
     with tempfile.TemporaryDirectory() as folder:
@@ -193,45 +188,41 @@ def report_state(state: TrainState, rank: int) -> None:
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
 
 
-def throttled(board: Any, trainable: Trainable, every: float = 0.5) -> Notify:
-    """A `Notify` that calls the board at most twice a second, and always at the end and with a judge's score."""
-    last = 0.0
-    metric = trainable.metric
+def _throttled(board: Any, trainable: Trainable) -> Notify:
+    """A `Notify` that calls the board at most twice a second, and always at the end and with a validation score."""
+    metric, due = trainable.metric, _Every(0.5)
 
     def notify(done: int, total: int, note: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= every or done >= total or (metric and metric.label in note):
-            last = now
+        if due() or done >= total or (metric and metric.label in note):
             board.update.remote(done, total, note)
 
     return notify
 
 
 def require_resources(settings: RaySettings, wait_s: float = 60.0) -> None:
-    """Refuse a worker group that the cluster cannot hold, instead of waiting for it for ever.
+    """Refuse a worker group that the cluster cannot hold, instead of waiting forever.
 
     Raises:
-        SettingError: after `wait_s` seconds the cluster still has too little; says what is asked and what is there.
+        SettingError: after `wait_s` seconds the cluster still has too few resources.
     """
     wanted = {"CPU": settings.workers * settings.cpus_per_worker, "GPU": settings.workers * float(settings.use_gpu)}
     until = time.monotonic() + wait_s
     while True:
-        there = ray.cluster_resources()
-        if all(there.get(name, 0.0) >= amount for name, amount in wanted.items()):
+        present = ray.cluster_resources()
+        if all(present.get(name, 0.0) >= amount for name, amount in wanted.items()):
             return
         if time.monotonic() > until:
             raise SettingError(
-                f"training asks for {settings.workers} worker(s) with {settings.cpus_per_worker:g} CPU"
+                f"training needs {settings.workers} worker(s) with {settings.cpus_per_worker:g} CPU"
                 f"{' and 1 GPU' if settings.use_gpu else ''} each, and the Ray cluster has "
-                f"{there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU in all: lower ray.workers or "
+                f"{present.get('CPU', 0):g} CPU and {present.get('GPU', 0):g} GPU in all: lower ray.workers or "
                 "ray.cpus_per_worker, set ray.use_gpu=false, or add nodes"
             )
         time.sleep(1)
 
 
 def finished_state(storage: str, run_name: str, fingerprint: str = "") -> TrainState | None:
-    """State of the run `run_name` if it has trained to its end, else None.
+    """The state of the run `run_name` if it has finished, else None.
 
     Raises:
         SettingError: the run has another fingerprint.
@@ -265,29 +256,28 @@ def train(
     datasets: Mapping[str, Any] | None = None,
     max_failures: int = 2,
     hook: Callable[[TrainState], None] | None = None,
-    on_step: Callable[[int], None] = _nothing,
+    on_step: Callable[[int], None] | None = None,
     time_budget_s: float | None = None,
     observer: Observer | None = None,
     wait_s: float = 60.0,
 ) -> Outcome:
     """Train `plan` on a worker group of the connected Ray cluster.
 
-    The same name and storage resume by themselves after a crash of worker, controller or driver. A name that has
-    trained to its end is not run again: its recorded state comes back with ``reused``.
+    After a crash of worker, controller or driver, a call with the same name and storage resumes. A finished run is not
+    repeated: its recorded state is returned with ``reused``.
 
     Args:
-        home, stage: where progress goes.
-        fingerprint: of what is trained, where `run_name` does not tell it from anything else.
-        datasets: Ray Data sets by name, which workers get a shard of; each leaves one CPU to Ray Data.
-        max_failures: how often a lost worker group is started again from the last checkpoint.
+        home, stage: where progress is written.
+        fingerprint: hash of the inputs, if `run_name` does not identify them.
+        datasets: Ray Data sets by name; workers get a shard of each and leave one CPU to Ray Data.
+        max_failures: how often a lost worker group is restarted from the last checkpoint.
         hook: called on every worker after each checkpoint.
         on_step: called on every worker after each step with the number of steps taken.
-        time_budget_s: how long this call may take, start-up included; the run is then kept as it is (after one step
-            at least, and never inside an evaluation), and the same call again goes on from there. None: until it has
-            finished.
-        observer: called on this machine, in a process of its own, with the new rows of the learning curves at every
-            checkpoint; training does not wait for it, nor does its failure end it.
-        wait_s: how long the cluster may take to have the resources asked for.
+        time_budget_s: how long this call may take, start-up included; it then stops with a checkpoint (after at least
+            one step, and never inside an evaluation), from which the same call continues. None for no limit.
+        observer: called on this machine, in a separate process, with the new rows of the learning curves at every
+            checkpoint; training neither waits for it nor fails with it.
+        wait_s: how long to wait for the cluster to have the required resources.
 
     Raises:
         SettingError: the cluster cannot hold the worker group, or the run of that name has another fingerprint.
@@ -299,9 +289,8 @@ def train(
         return Outcome(earlier, reused=True)
     settings = settings.model_copy(update={"workers": max(1, min(settings.workers, len(plan)))})
     require_resources(settings, wait_s)
-    board: Any = (
-        ray.remote(num_cpus=0)(ProgressBoard).options(label_selector=_this_node()).remote(home, stage, observer)
-    )
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    board: Any = ray.remote(num_cpus=0)(ProgressBoard).options(label_selector=here).remote(home, stage, observer)
     config = {
         "plan": ray.put(plan),
         "threads": max(1, int(settings.cpus_per_worker)),
@@ -343,7 +332,3 @@ def train(
     )
     assert state.step > 0, f"training run {run_name} took no step"
     return Outcome(state, reused=False)
-
-
-def _this_node() -> dict[str, str]:
-    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}

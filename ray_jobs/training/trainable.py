@@ -1,6 +1,6 @@
-"""The contract of everything that the training loop trains: a loss, phases, perhaps a judge, and hooks.
+"""The interface of modules that the training loop trains: a loss, phases, optional evaluation, and hooks.
 
-What a method overrides is called by `ray_jobs.training.loop.fit`; a batch is whatever its source of batches gives.
+`ray_jobs.training.loop.fit` calls the methods. A batch is whatever the module's batch source yields.
 """
 
 import math
@@ -18,20 +18,20 @@ from ray_jobs.training.workers import SINGLE_WORKER, Workers
 
 Notify = Callable[[int, int, str], None]
 TERMS = "terms"
-"""Key under which a loss says how many terms its means run over."""
+"""Key of a loss dict: the number of terms that its means run over."""
 
 
 def silent(done: int, total: int, note: str) -> None:
-    """A `Notify` that tells nobody."""
+    """A `Notify` that does nothing."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a judge measures; larger is better.
+    """The validation metric; larger is better.
 
     Args:
-        name: in records; begins with ``valid_``, by which learning curves find it.
-        label: in messages to people.
+        name: in records; starts with ``valid_``.
+        label: in messages.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Update:
-    """One of the updates that a step makes.
+    """One of the updates of a step.
 
     Args:
-        trainable: patterns (`fnmatch`) of the names of the parameters that it changes, among those of the phase.
-        losses: weight of each loss in what it minimises; None: those of the phase.
+        trainable: `fnmatch` patterns of the names of the parameters to update, among those of the phase.
+        losses: weights of the losses; None for those of the phase.
     """
 
     trainable: tuple[str, ...] = ("*",)
@@ -52,17 +52,17 @@ class Update:
 
 
 class BatchSource(Protocol):
-    """Where a worker gets its batches from; a batch has a length, and its parts can be moved to a device."""
+    """Yields a worker's batches. A batch has a length, and its parts can be moved to a device."""
 
     def __len__(self) -> int:
-        """Examples of an epoch, over all workers."""
+        """Number of examples of an epoch, over all workers."""
         ...
 
     def batches(self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1, skip: int = 0) -> Iterator[Any]:
-        """One pass over this worker's share without its first `skip` batches; every worker gets equally many.
+        """One epoch of this worker's batches, without the first `skip`; all workers get the same number.
 
         Args:
-            seed: of the order; None keeps the given order and gives each worker everything.
+            seed: of the order; None keeps the stored order and gives each worker all examples.
         """
         ...
 
@@ -72,22 +72,22 @@ class Trainable(nn.Module):
 
     seed: int
     batch_size: int
-    """Examples of an optimiser step, of each worker where `worker_batch` does not say otherwise."""
+    """Examples per optimiser step and worker, unless `worker_batch` is overridden."""
     precision: Precision = "fp32"
     compiled: bool = False
-    """Whether the computation of the losses is compiled."""
+    """Whether to compile the computation of the losses."""
     metric: ClassVar[Metric | None] = None
-    """What `judge` measures; None where nothing is judged, and the last weights count."""
+    """What `judge` returns; None for training without evaluation, which keeps the last weights."""
     additive: ClassVar[bool] = False
-    """True: the losses of the parts of a batch add up to the batch's. False: they are means, weighed by `TERMS`."""
+    """True: losses of micro-batches add up to the batch's. False: they are means, weighted by `TERMS`."""
     by_example: ClassVar[bool] = False
-    """True: an epoch's losses are means over its examples, added up in float32. False: over its steps, in float64."""
+    """True: an epoch's losses are means over examples, summed in float32. False: over steps, in float64."""
     can_split: ClassVar[bool] = False
-    """Whether its weights can be split over workers (``ray.parallel=fsdp``); others are replicated."""
+    """Whether its weights can be sharded over workers (``ray.parallel=fsdp``); else they are replicated."""
     gathered_methods: ClassVar[tuple[str, ...]] = ()
-    """Methods besides `loss` for which split weights are gathered."""
+    """Methods besides `loss` that need the full weights of a sharded module."""
     reference: "Trainable | None" = None
-    """A frozen copy as the present phase found the module, where the phase asks for one."""
+    """A frozen copy as of the start of the current phase, if the phase wants one."""
 
     @property
     def device(self) -> torch.device:
@@ -96,11 +96,10 @@ class Trainable(nn.Module):
 
     @abstractmethod
     def loss(self, batch: Any) -> dict[str, Tensor]:
-        """Scalars of one batch, or of a part of it: means over its terms.
+        """Scalar losses of a batch or micro-batch, means over its terms.
 
-        A phase of training weighs them by name; ``loss``, which has to be there, is what is minimised where it does
-        not say otherwise. `TERMS` gives the number of terms where that is not the number of examples, so that the
-        parts of a batch and the batches of several workers can be weighed.
+        A phase weights them by name; by default it minimises ``loss``, which is required. `TERMS` is the number of
+        terms, if that is not the number of examples.
         """
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
@@ -109,22 +108,22 @@ class Trainable(nn.Module):
 
     @abstractmethod
     def phases(self) -> Sequence[Phase]:
-        """The parts of a training run, one after another."""
+        """The recipe's own phases, in order."""
 
     def planned_phases(self) -> tuple[Phase, ...]:
-        """The phases of a run: `phases`, unless its settings name others.
+        """The phases of a run: `phases`, unless the settings name others.
 
         Raises:
-            SettingError: a phase is impossible.
+            SettingError: a phase is invalid.
         """
         return tuple(self.phases())
 
     def judge(self, source: BatchSource, workers: Workers = SINGLE_WORKER) -> float:
-        """Score on held-out examples, the same on every worker; `metric` says of what."""
+        """The `metric` on validation examples, the same on every worker."""
         raise NotImplementedError
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Tensors that a checkpoint must keep; frozen pretrained weights are not among them."""
+        """Tensors that a checkpoint keeps, without frozen pretrained weights."""
         return dict(self.state_dict())
 
     def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
@@ -132,11 +131,11 @@ class Trainable(nn.Module):
         self.load_state_dict(dict(state))
 
     def steps(self, source: BatchSource, world: int) -> int:
-        """Optimiser steps of an epoch on `world` workers."""
+        """Optimiser steps per epoch on `world` workers."""
         return math.ceil((len(source) // world) / self.worker_batch(world))
 
     def worker_batch(self, world: int) -> int:  # noqa: ARG002
-        """Examples of an optimiser step that each of `world` workers has."""
+        """Examples per optimiser step of each of `world` workers."""
         return self.batch_size
 
     def epoch_seed(self, epoch: int) -> int:
@@ -148,19 +147,19 @@ class Trainable(nn.Module):
         return int(np.random.SeedSequence((self.seed, step, rank)).generate_state(1)[0])
 
     def parts(self, batch: Any) -> Sequence[Any]:
-        """What `loss` is computed of, one after another to save memory, before the weights change."""
+        """Micro-batches whose gradients are accumulated, to save memory."""
         return (batch,)
 
     def epoch_begins(self, epoch: int, source: BatchSource) -> bool:  # noqa: ARG002
-        """Prepare epoch `epoch` (from 1), e.g. cluster or list neighbours; not called where a run resumes inside it.
+        """Prepare epoch `epoch` (from 1), e.g. cluster the embeddings; not called when resuming inside an epoch.
 
         Returns:
-            Whether parameters were changed; every worker then takes rank 0's.
+            Whether parameters changed; rank 0's are then broadcast.
         """
         return False
 
     def epoch_state(self) -> dict[str, Tensor]:
-        """What `epoch_begins` made and the rest of the epoch needs, for checkpoints inside the epoch."""
+        """Results of `epoch_begins` that the rest of the epoch needs, for checkpoints inside an epoch."""
         return {}
 
     def load_epoch_state(self, state: Mapping[str, Tensor]) -> None:
@@ -172,20 +171,20 @@ class Trainable(nn.Module):
         source: BatchSource,  # noqa: ARG002
         optimizer: torch.optim.Optimizer,  # noqa: ARG002
     ) -> Mapping[str, float]:
-        """Change what gradients do not, after epoch `epoch` (from 1) and before it is judged.
+        """Change parameters without gradients, after epoch `epoch` (from 1) and before its evaluation.
 
         Returns:
-            What joins the epoch's record; if there is anything, every worker takes rank 0's parameters.
+            Additions to the epoch's record; if there are any, rank 0's parameters are broadcast.
         """
         return {}
 
     def roll_out(self, batch: Any) -> Any:
-        """The batch to learn from, e.g. with samples of the model and their rewards; without gradients."""
+        """The batch to train on, e.g. with samples of the model and their rewards; runs without gradients."""
         return batch
 
     def updates(self, batch: Any) -> Sequence[Update]:  # noqa: ARG002
-        """The updates of a step, one after another on the same batch; each computes the loss anew.
+        """The updates of a step on the same batch, in order; each computes the loss again.
 
-        Their scalars are told apart by a number behind the name, from the second on: ``loss_2``.
+        From the second update on, the names of its scalars end in its number: ``loss_2``.
         """
         return (Update(),)

@@ -1,8 +1,8 @@
-"""Several workers that train one model: what they exchange, and how the model is spread over them.
+"""Data-parallel workers: collective operations, and replicated or sharded models.
 
 With ``ddp`` every worker holds the whole model and gradients are averaged (Li et al., 2020). With ``fsdp`` weights,
-gradients and the optimiser's state are split over the workers (Zhao et al., 2023): a recipe is one unit, since its
-parts are called in ways of their own, so a worker holds all weights while it computes and a share of everything else.
+gradients and optimiser state are sharded over the workers (Zhao et al., 2023). A recipe is one FSDP unit, because its
+submodules are not called through `forward`: a worker holds all weights while it computes, and a shard otherwise.
 """
 
 import contextlib
@@ -22,11 +22,10 @@ Parallel = Literal["ddp", "fsdp"]
 
 @dataclass(frozen=True)
 class Workers:
-    """This worker among all, as `torch.distributed` connects them.
+    """This worker in the `torch.distributed` group.
 
     Args:
-        rank: this worker's number, from 0.
-        world: how many there are; one needs no process group.
+        world: number of workers; a single one needs no process group.
     """
 
     rank: int = 0
@@ -34,13 +33,13 @@ class Workers:
     parallel: Parallel = "ddp"
 
     def all_reduce(self, values: Tensor) -> Tensor:
-        """Sum of every worker's `values`, in place."""
+        """Sum `values` over the workers, in place."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
     def broadcast(self, value: float, device: torch.device) -> float:
-        """Rank 0's value, for all."""
+        """Rank 0's value, on every worker."""
         if self.world == 1:
             return value
         shared = torch.tensor(value, dtype=torch.float64, device=device)
@@ -48,27 +47,27 @@ class Workers:
         return float(shared)
 
     def broadcast_parameters(self, module: nn.Module) -> None:
-        """Give every worker rank 0's parameters, where each holds them whole."""
+        """Copy rank 0's parameters to every worker, unless the module is sharded."""
         if self.world > 1 and not isinstance(module, FSDPModule):
             for parameter in module.parameters():
                 dist.broadcast(parameter.data, 0)
 
-    def shard(self, module: nn.Module, asked: Iterable[str]) -> None:
-        """Split the parameters of `module` over the workers, in place, where that is asked for.
+    def shard(self, module: nn.Module, methods: Iterable[str]) -> None:
+        """Shard the parameters of `module` over the workers, in place, under ``fsdp``.
 
         Args:
-            asked: names of its methods besides `forward` that need whole weights.
+            methods: names of its methods besides `forward` that need the full weights.
         """
         if self.parallel == "fsdp" and dist.is_initialized():
             fully_shard(module)
-            for name in asked:
+            for name in methods:
                 register_fsdp_forward_method(module, name)
 
     def replicate(self, module: nn.Module, partial: bool) -> nn.Module:
-        """The module whose backward pass averages gradients over workers.
+        """The module to call so that its backward pass averages gradients over the workers.
 
         Args:
-            partial: some trainable parameters may have no part in the loss.
+            partial: some trainable parameters may not take part in the loss.
         """
         if self.world == 1 or isinstance(module, FSDPModule):
             return module
@@ -81,7 +80,7 @@ SINGLE_WORKER = Workers()
 
 
 def no_gradient_sync(module: nn.Module, quiet: bool) -> contextlib.AbstractContextManager[None]:
-    """In this context a backward pass adds to the worker's own gradients only, if `quiet`."""
+    """A context in which a backward pass does not synchronise gradients, if `quiet`."""
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(not quiet)
     elif quiet and isinstance(module, DistributedDataParallel):
@@ -91,13 +90,13 @@ def no_gradient_sync(module: nn.Module, quiet: bool) -> contextlib.AbstractConte
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """A copy on the CPU of all of `tensor`; where it is split, every worker has to ask."""
+    """A full copy of `tensor` on the CPU; if it is sharded, every worker must call this."""
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().clone()
 
 
 def sharded(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole `tensors` as shares where the tensor of that name in `like` is split, the inverse of `whole`."""
+    """Full `tensors`, sharded like the tensors of the same names in `like`; the inverse of `gathered`."""
     return {name: _share(tensor, like.get(name)) for name, tensor in tensors.items()}
 
 

@@ -7,26 +7,23 @@ from pydantic import Field
 
 from infra.bounds import Count, CountOrZero, NonNegative, Share
 from ray_jobs.encoders.settings import PACKAGED
-from ray_jobs.recommenders.settings import RecipeSettings
+from ray_jobs.recommenders.settings import TransformerSettings
 
 Fused = Literal["fine_steering", "coarse_steering", "positive", "negative"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerativeSettings(RecipeSettings):
-    """Settings of the code decoder.
+class GenerativeSettings(TransformerSettings):
+    """Settings of the decoder of codes.
 
     Args:
-        width: of the decoder's states.
-        layers: of the decoder.
-        heads, head_width: of its attention; their product need not be `width`.
-        inner: width of the feed-forward part.
-        dropout: in every layer.
-        beams: kept at every level when decoding; at least as many as items asked for.
-        max_per_first_code: cap on recommended items that share their first code; 0 for no cap.
-        label_smoothing: share of probability spread over a level's codes in the training loss.
-        negative_weight: of examples whose preference rejects the target, against those of the others.
-        dense_weight: of the loss over item vectors beside that over codes, for recipes with a dense head.
+        head_width: width of an attention head; its product with `heads` need not be `width`.
+        inner: width of the feed-forward part (d_ff).
+        beams: beam width; at least the number of items wanted.
+        max_per_first_code: maximum number of recommended items with the same first code; 0 for no maximum.
+        label_smoothing: in the training loss, over the codes of a level.
+        negative_weight: weight of examples whose preference rejects the target; other examples have 1.
+        dense_weight: weight of the loss over item vectors relative to that over codes, for recipes with a dense head.
     """
 
     width: Count = 128
@@ -47,8 +44,8 @@ class TigerSettings(GenerativeSettings):
     """Settings of TIGER.
 
     Args:
-        encoder_layers: layers that read the history.
-        compile_search: single requests are answered by compiled code, see `CompiledSearch`; it needs a C++ compiler.
+        encoder_layers: layers of the encoder.
+        compile_search: answer single requests with compiled code, see `CompiledSearch`; needs a C++ compiler.
     """
 
     section: ClassVar[str] = "tiger"
@@ -63,19 +60,19 @@ class ConditionedSettings(GenerativeSettings):
 
     Args:
         encoder: name for `ray_jobs.encoders.text.load_text_encoder`.
-        preference_dropout: share of training examples that are given no preference.
-        matched_share: of the others, share that is given the single best-fitting wish (where only dislikes are known,
-            one turned round); the rest get all lines (the paper's accumulated preferences).
-        swap_share: of the examples with a preference, share that takes over preference and target of another example
-            and keeps its history, so that the text decides against the history. In turns one whose target shares the
-            most codes with its own and one that shares none.
-        alone_share: of the examples that are given a fitting wish, share that also stands without its history, so that
-            the text alone can tell.
-        twin_share: of those with a fitting wish, share that also stands with the wish turned round and its target
-            rejected, so that the model learns what "avoids" means.
-        fuse: samples of the table preference_benchmark to train on as well: ``fine_steering``, ``coarse_steering``,
-            ``positive`` and ``negative`` (sentiment following; a negative one teaches what not to recommend).
-        fuse_repeats: how often each of those samples stands in an epoch; there are only few of them.
+        preference_dropout: share of training examples without preference.
+        matched_share: share of the other examples that get the single best-matching preference (a negated dislike if
+            only dislikes are known); the rest get all lines (the paper's accumulated preferences).
+        swap_share: share of the examples with a preference that take preference and target from another example but
+            keep their history, so that the text outweighs the history. The other target shares alternately the most
+            codes with their own and none.
+        alone_share: share of the examples with a matched preference that are repeated without history, to learn from
+            the text alone.
+        twin_share: share of the examples with a matched preference that are repeated with the preference negated and
+            the target rejected, to learn what "avoids" means.
+        fuse: additional training samples from the table preference_benchmark: ``fine_steering``, ``coarse_steering``,
+            ``positive`` and ``negative`` (sentiment following; negative ones teach what not to recommend).
+        fuse_repeats: repetitions of each of those samples per epoch; there are only few of them.
     """
 
     encoder: str = PACKAGED
@@ -93,15 +90,15 @@ class MenderTokSettings(ConditionedSettings):
     """Settings of MenderTok.
 
     Args:
-        encoder_training: ``frozen``, or ``lora`` (rank 16, alpha 1, on the attention's four maps), whose states
-            change and so are not kept.
-        reading: ``joint`` one text per history, as in the paper; ``parts`` preference and titles each on its own.
-        dense: learn a vector of each item beside its codes, read the history's and rank by them, see `DenseHead`;
+        encoder_training: ``frozen``, or ``lora`` (rank 16, alpha 1, on the four attention projections), whose states
+            change and are not cached.
+        reading: ``joint`` encodes one text per history, as in the paper; ``parts`` preference and titles separately.
+        dense: learn a vector per item besides its codes, read the history's vectors and rank by them, see `DenseHead`;
             false reads texts only and ranks by codes, as in the paper.
-        text_length: word pieces that are read per example.
-        recency: learned embedding of how many titles ago a token was read.
-        state_dropout: dropout on the projected states.
-        cache_mb: memory for kept encoder states.
+        text_length: maximum number of tokens per example.
+        recency: add a learned embedding of how many titles ago a token occurred.
+        state_dropout: dropout on the projected encoder states.
+        cache_mb: memory for cached encoder states.
     """
 
     section: ClassVar[str] = "mendertok"
@@ -122,7 +119,7 @@ class MenderEmbSettings(ConditionedSettings):
     """Settings of MenderEmb.
 
     Args:
-        faithful: no positions, and pads are attended, as released; for comparison.
+        faithful: no positions, and attention to padding, as released; for comparison.
     """
 
     section: ClassVar[str] = "menderemb"

@@ -9,7 +9,7 @@ from infra.errors import SettingError
 from ray_jobs.data.batches import Batch, make_batch
 from ray_jobs.data.histories import Histories
 from ray_jobs.objectives import next_item
-from ray_jobs.objectives.next_item import NextItemSettings, next_item_loss
+from ray_jobs.objectives.next_item import SequentialSettings, next_item_loss
 from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
@@ -126,7 +126,7 @@ def test_bert4rec_cuts_long_histories_into_windows_that_step_back_from_the_end()
 
 
 def _loss(loss, states, goals, own=None, **given):
-    settings = NextItemSettings(loss=loss, **given)
+    settings = SequentialSettings(loss=loss, **given)
     own = goals[:, None] if own is None else own
     return next_item_loss(settings, states, TABLE, goals, own, torch.arange(len(goals)))
 
@@ -164,7 +164,7 @@ def test_gbce_without_calibration_is_bce_and_with_it_weighs_the_target_by_the_sa
 def test_bce_never_draws_what_the_user_has():
     states = torch.zeros(30, 8)
     states[:, 0] = 1
-    settings = NextItemSettings(loss="bce")
+    settings = SequentialSettings(loss="bce")
     free = torch.arange(2).expand(30, -1)
     torch.manual_seed(0)
     one = float(next_item_loss(settings, states, TABLE[:3], torch.zeros(30, dtype=torch.int64), free, torch.arange(30)))
@@ -195,7 +195,7 @@ def test_losses_in_pieces_and_under_bfloat16_are_those_at_once_in_float32(loss, 
 def test_losses_refuse_settings_without_meaning():
     for wrong in ({"negatives": 0}, {"temperature": 0.0}, {"gbce_t": 1.5}):
         with pytest.raises(SettingError, match=next(iter(wrong))):
-            NextItemSettings(**wrong)
+            SequentialSettings(**wrong)
     with pytest.raises(SettingError, match="width 10 is no multiple of heads 3"):
         BlockShape(width=10, heads=3, dropout=0.0, inner=10)
 
