@@ -1,1 +1,1 @@
-"""Constrained generation over a codebook."""
+"""Beam search constrained to the catalogue."""

@@ -1,9 +1,9 @@
-"""Beam search for the items with the largest log-probability plus bonus, exactly.
+"""Exact beam search for the items with the largest sum of log-probability and bonus.
 
-A bonus per item is turned into one per prefix: the largest among the items below it. Added step by step it telescopes,
-so that a path ends at the item's own sum and no step gains anything: the sum so far is a bound on all that can still
-come of a prefix. That makes the search's cut testable. Where the least prefix that was kept at some level lies below
-the last item that is wanted, something better may have been cut, and the search is made again with twice the beams.
+The bonus of a prefix is the largest bonus among the items below it. A step adds the difference between the bonuses of
+prefix and extension, so the sum of a prefix is an upper bound for its items, and that of a leaf is exact. Pruning is
+therefore testable: if the worst kept prefix of some level scores below the last returned item, a better item may have
+been pruned, and the search is repeated with twice the beams.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from ray_jobs.decoding.beam_search import MIN_LOG_PROB, Step, constrained_beam_s
 from ray_jobs.decoding.trie import Trie
 
 _OUT = -1e6
-"""Bonus of an item that must not come out: far below any other, and no infinity, whose differences are no numbers."""
+"""Bonus of excluded items: far below any other, but finite, since differences of infinities are NaN."""
 
 
 def guided_beam_search(
@@ -26,25 +26,25 @@ def guided_beam_search(
     k: int,
     exclude: Tensor | None = None,
     *,
-    max_per_prefix: int | None = None,
+    max_per_first_code: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The `k` items per row with the largest sum of log-probability and bonus.
 
-    They are those that scoring every item would find, up to items that share a leaf or where `max_per_prefix` caps
-    them: the best of what `beams` beams found is given then.
+    They are those that scoring every item would find, except among items that share a leaf, and with
+    `max_per_first_code`, which returns the best of what `beams` beams find.
 
     Args:
-        make_step: gives the model afresh, see `Step`.
-        bonus: float[B, N], what each item gets on top.
-        beams: prefixes kept per row to begin with, at least `k`.
-        k, exclude, max_per_prefix: see `constrained_beam_search`.
+        make_step: returns the model without cached state, see `Step`.
+        bonus: float[B, N], added to the log-probability of each item.
+        beams: prefixes kept per row at first, at least `k`.
+        k, exclude, max_per_first_code: see `constrained_beam_search`.
 
     Returns:
         Items int64[B, k] and sums float[B, k], as `constrained_beam_search`.
     """
-    moved = bonus.any(dim=1)
+    steered = bonus.any(dim=1)  # [B]
     if exclude is not None and exclude.shape[1]:
-        # What must not come out must not draw the search either.
+        # Excluded items must not attract the search.
         places = torch.where(exclude < 0, trie.items, exclude)
         out = torch.zeros(len(bonus), trie.items + 1, dtype=torch.bool, device=bonus.device).scatter_(1, places, True)
         bonus = bonus.masked_fill(out[:, :-1], _OUT)
@@ -54,23 +54,23 @@ def guided_beam_search(
         guide = _Guide(make_step(), trie, bounds)
         width = max(k, min(beams, trie.items))
         items, scores = constrained_beam_search(
-            guide, trie, len(bonus), width, width, exclude, max_per_prefix=max_per_prefix
+            guide, trie, len(bonus), width, width, exclude, max_per_first_code=max_per_first_code
         )
         if trie.leaf_starts is not None:
             items, scores = _own_bonus(trie, bonus, bounds, items, scores)
         items, scores = items[:, :k], scores[:, :k]
-        certain = guide.nothing_better_was_cut(scores[:, -1]) | ~moved
-        if best is not None:  # a row that no word moves is what the plain search gives
-            items = torch.where(moved[:, None], items, best[0])
-            scores = torch.where(moved[:, None], scores, best[1])
-        if max_per_prefix is not None or width >= trie.items or bool(certain.all()):
+        exact = guide.nothing_better_was_pruned(scores[:, -1]) | ~steered
+        if best is not None:  # rows without bonus keep the result of the plain search
+            items = torch.where(steered[:, None], items, best[0])
+            scores = torch.where(steered[:, None], scores, best[1])
+        if max_per_first_code is not None or width >= trie.items or bool(exact.all()):
             return items, scores + bounds[0]
         best = items, scores
         beams = 2 * beams
 
 
 def _own_bonus(trie: Trie, bonus: Tensor, bounds: list[Tensor], items: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The same items under their own bonus, best first: those that share a leaf came out with the largest of it."""
+    """Rescore items that share a leaf, and so have its largest bonus, with their own bonus; best first."""
     known = items.clamp_min(0)
     leaves = trie.leaves(trie.item_slots[known]).long()
     own = bonus.gather(1, known) - bounds[-1].gather(1, leaves)
@@ -90,7 +90,7 @@ def _bounds(trie: Trie, bonus: Tensor) -> list[Tensor]:
 
 
 def _largest(values: Tensor, offsets: Tensor) -> Tensor:
-    """Largest of the columns ``offsets[i]`` up to ``offsets[i + 1]``, float[B, n]."""
+    """Maxima float[B, n] over the columns ``offsets[i]`` to ``offsets[i + 1]`` of float[B, m]."""
     counts = offsets.diff()
     groups = torch.repeat_interleave(torch.arange(len(counts), device=values.device), counts)
     least = values.new_full((values.shape[0], len(counts)), -torch.inf)
@@ -98,7 +98,7 @@ def _largest(values: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _children(trie: Trie, level: int, nodes: Tensor, size: int) -> Tensor:
-    """The node that each code leads to from each of `nodes` int64[B, n], -1 where to none: int64[B, n, K]."""
+    """The child int64[B, n, K] of each of `nodes` int64[B, n] for each code, -1 for none."""
     table = trie.children[level]
     if table is not None:
         found = table[nodes]
@@ -109,13 +109,13 @@ def _children(trie: Trie, level: int, nodes: Tensor, size: int) -> Tensor:
     places = first.unsqueeze(2) + steps
     inside = places < end.unsqueeze(2)
     places = places.clamp_max(trie.symbols[level].numel() - 1)
-    # Beyond a node's children its first one is written again.
+    # Padding writes the first child again.
     codes = torch.where(inside, trie.symbols[level][places].long(), trie.symbols[level][first].long().unsqueeze(2))
     return children.scatter_(2, codes, torch.where(inside, places, first.unsqueeze(2)))
 
 
 class _Guide:
-    """A step whose log-probabilities carry the change of the bound from a prefix to each of its extensions."""
+    """A step whose log-probabilities include the change of the bonus from a prefix to its extensions."""
 
     def __init__(self, step: Step, trie: Trie, bounds: list[Tensor]) -> None:
         self.step, self.trie, self.bounds = step, trie, bounds
@@ -142,9 +142,9 @@ class _Guide:
         self.changed = (log_probs + gained).masked_fill(self.children < 0, MIN_LOG_PROB)
         return self.changed
 
-    def nothing_better_was_cut(self, last: Tensor) -> Tensor:
-        """Whether no prefix that was cut could have led to more than the last item's sum float[B], bool[B].
+    def nothing_better_was_pruned(self, last: Tensor) -> Tensor:
+        """Whether no pruned prefix can beat the sum float[B] of the last returned item, bool[B].
 
-        What is cut at a level lies below all that is kept there. Where fewer than the items wanted came out, all did.
+        Pruned prefixes score below all that are kept on their level. If the last sum is -inf, all items were returned.
         """
         return (self.least <= last) | last.isinf()

@@ -1,4 +1,4 @@
-"""Recipes by name, from the index in `schemas.recipes`: one file per method, its settings where no engine is loaded."""
+"""Recipes by name, from the index in `schemas.recipes`: a module per method, and settings that load no engine."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -22,13 +22,13 @@ def recipe_class(name: str, kind: Kind = "recommender") -> Any:
     """The class of a recipe.
 
     Raises:
-        SettingError: no recipe of that kind has the name; the message lists those that exist.
+        SettingError: there is no such recipe; the message lists those of that kind.
     """
     return _at(find(name, kind).implementation)
 
 
 def settings_class(name: str, kind: Kind = "recommender") -> type[Any]:
-    """The class of a recipe's settings; no engine is loaded.
+    """The class of a recipe's settings; loads no engine.
 
     Raises:
         SettingError: as `recipe_class`.

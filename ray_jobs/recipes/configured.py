@@ -1,4 +1,4 @@
-"""The settings of a recipe as a run gives them; apart from the loader, which registered models carry along."""
+"""The settings of a recipe in a run; not part of the loader, which is packed into registered models."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from schemas.recipes import Kind, given_settings
 
 
 def recipe_settings(name: str, settings: Settings, given: Given, kind: Kind = "recommender") -> Any:
-    """The settings of a recipe: a run's overrides over the profile's, and both over the preset; no engine is loaded.
+    """The settings of a recipe: the preset, overridden by the profile, overridden by the run; loads no engine.
 
     Raises:
-        SettingError: no recipe of that kind or preset has the name, or a setting is unknown or has a wrong value.
+        SettingError: there is no such recipe or preset, or a setting is unknown or has an invalid value.
     """
     own = settings_class(name, kind)
     return checked(own, given_settings(name, settings.stages.get(name, {}), overrides_for(name, given)))

@@ -16,7 +16,7 @@ constraint  Selection of beams under the trie, minus the same without a trie (al
             share of a step that has none; log-probabilities are those of the model, recorded, so that the difference
             is not lost in the model's noise. "alone" is everything that the search does beside the model. "compiled":
             for one row, the whole of decoding in compiled code, with the trie and without; medians of 20 in turns.
-build       Time and memory of the trie, and appending to it, against a build from all codes.
+build       Time and memory of the trie.
 recall      Beam search against exact scores of the whole of a small catalogue, before and after training on histories
             whose next item the last one's first code foretells.
 
@@ -371,20 +371,13 @@ def part_build(given: argparse.Namespace) -> None:
     print(f"\n## build: trie of {given.build_items} items")
     drawn, sizes = planted_codes(given.build_items, given.seed)
     codes = torch.from_numpy(drawn)
-    cut = len(codes) - len(codes) // 100
     trie = Trie.from_codes(codes, sizes)
-    before = Trie.from_codes(codes[:cut], sizes)
     repeats = max(3, given.repeats // 2)
-    build, append = in_turns(lambda: Trie.from_codes(codes, sizes), lambda: before.with_items(codes[cut:]), repeats, 1)
-    grown = before.with_items(codes[cut:])
-    assert torch.equal(grown.leaf_items, trie.leaf_items)
-    assert all(torch.equal(a, b) for a, b in zip(grown.offsets, trie.offsets, strict=True))
+    build = clocked(lambda: Trie.from_codes(codes, sizes), repeats)
     print(f"levels {sizes}, nodes {[len(level) for level in trie.symbols]}")
     tensors = (*trie.offsets, *trie.symbols, *trie.children, trie.leaf_items, trie.item_slots, trie.leaf_starts)
     held = sum(t.numel() * t.element_size() for t in tensors if t is not None)
     print(f"build {spread(build, 1, 2)} s, {held / 2**20:.0f} MiB")
-    ratios = [a / b for a, b in zip(build, append, strict=True)]
-    print(f"append the last 1 %: {spread(append, 1, 2)} s, {spread(ratios)} times faster than the build")
 
 
 def part_recall(given: argparse.Namespace, settings: TigerSettings) -> None:

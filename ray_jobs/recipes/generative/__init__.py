@@ -1,1 +1,1 @@
-"""Recipes that write semantic ids."""
+"""Recipes that generate semantic ids."""

@@ -1,4 +1,4 @@
-"""What the recipes share that write an item as a tuple of codes."""
+"""What recipes share that generate an item as a tuple of codes."""
 
 import itertools
 from abc import abstractmethod
@@ -22,9 +22,9 @@ from ray_jobs.recommenders.base import Recommender, best, rank_of, without
 
 
 class CodeTokens(nn.Module):
-    """One embedding table for the codes of all levels: token 0 starts a tuple, then level by level, then the end token.
+    """One embedding table for all codes: token 0 starts a tuple, then come the codes level by level and the end token.
 
-    Tied: the same rows give the output scores, scaled by ``width ** -0.5`` as in T5.
+    The output layer is tied to it, scaled by ``width ** -0.5`` as in T5.
     """
 
     offsets: Tensor
@@ -39,7 +39,7 @@ class CodeTokens(nn.Module):
         self.scale = width**-0.5
 
     def ids(self, codes: Tensor) -> Tensor:
-        """Token ids int64[..., h] of the first h codes of tuples int64[..., h]."""
+        """Token ids int64[..., h] of the first h codes int64[..., h] of tuples."""
         return codes + self.offsets[: codes.shape[-1]]
 
     def scores(self, states: Tensor, level: int) -> Tensor:
@@ -53,13 +53,12 @@ class CodeTokens(nn.Module):
 
 
 class GenerativeRecommender(Recommender):
-    """Encodes a batch in a way of its own, decodes code tuples; an item's score is the log-probability of its tuple.
+    """Decodes code tuples from encoder states; an item's score is the log-probability of its tuple.
 
-    At each level the softmax runs over that level's codes, since the position alone says which level it is; so the
-    probabilities of all tuples add up to one, and the loss (summed over levels) is the item's negative
-    log-likelihood in nats.
+    The softmax of a level covers that level's codes only, because the position determines the level. The probabilities
+    of all tuples thus sum to one, and the loss, summed over levels, is the item's negative log-likelihood in nats.
 
-    A recipe that sets `dense` ranks by its head instead: every item has a score, and nothing is searched.
+    A recipe that sets `dense` ranks by that head's scores of all items instead, without a search.
     """
 
     settings: GenerativeSettings
@@ -71,14 +70,7 @@ class GenerativeRecommender(Recommender):
         assert catalogue.codes is not None
         self.register_buffer("codes", torch.from_numpy(catalogue.codes), persistent=False)
         self.tokens = CodeTokens(catalogue.level_sizes, settings.width)
-        self.decoder = Decoder(
-            settings.width,
-            settings.layers,
-            settings.heads,
-            settings.head_width,
-            settings.inner,
-            settings.dropout,
-        )
+        self.decoder = Decoder(settings)
         self._trie: Trie | None = None
         self.dense: DenseHead | None = None
 
@@ -89,70 +81,66 @@ class GenerativeRecommender(Recommender):
 
     @abstractmethod
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """States float[B, L, d] that the decoder attends to, and bool[B, L], False at pads."""
+        """States float[B, L, d] that the decoder attends to, and bool[B, L], False at padding."""
 
     def _memory(self, batch: Batch) -> Memory:
         return self.decoder.memory(*self.encode(batch))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Negative log-likelihood of the targets' tuples (label smoothing included), mean over the batch.
+        """Negative log-likelihood of the targets' tuples (with label smoothing), mean over the batch.
 
         A target that the preference rejects adds the unlikelihood of its codes instead, ``-log(1 - p(code))`` summed
-        over levels (Welleck et al., 2020): it is bounded below, where the subtracted likelihood of Paischer et al.
-        (2025) is not, and by level because a whole tuple is too unlikely to push against.
+        over levels (Welleck et al., 2020). Unlike the subtracted likelihood of Paischer et al. (2025) it is bounded
+        below; it is per level because a whole tuple is too unlikely to be pushed down.
         """
-        goals = self.codes[batch.targets]
-        start = torch.zeros_like(goals[:, :1])
-        inputs = torch.cat([start, self.tokens.ids(goals[:, :-1])], dim=1)
-        states = self.decoder(self.tokens.table(inputs), self._memory(batch))
-        extra = {} if self.dense is None else {"dense": self._dense_loss(self.dense.scores(states[:, 0]), batch)}
-        scores = [self.tokens.scores(states[:, level], level) for level in range(self.levels)]
+        labels = self.codes[batch.targets]  # [B, H]
+        start = torch.zeros_like(labels[:, :1])
+        inputs = torch.cat([start, self.tokens.ids(labels[:, :-1])], dim=1)
+        states = self.decoder(self.tokens.table(inputs), self._memory(batch))  # [B, H, d]
+        dense = None if self.dense is None else self._dense_loss(self.dense.scores(states[:, 0]), batch)
+        logits = [self.tokens.scores(states[:, level], level) for level in range(self.levels)]
 
-        def surprise(smoothing: float, reduction: str) -> list[Tensor]:
-            return [
-                functional.cross_entropy(score, goals[:, level], label_smoothing=smoothing, reduction=reduction)
-                for level, score in enumerate(scores)
-            ]
+        def cross_entropies(smoothing: float, reduction: str) -> Tensor:
+            return torch.stack(
+                [
+                    functional.cross_entropy(part, labels[:, level], label_smoothing=smoothing, reduction=reduction)
+                    for level, part in enumerate(logits)
+                ]
+            )
 
         if batch.negative is None:
-            return self._together(torch.stack(surprise(self.settings.label_smoothing, "mean")).sum(), extra)
-        wanted = torch.stack(surprise(self.settings.label_smoothing, "none")).sum(0)
-        certain = torch.stack(surprise(0.0, "none")).clamp(min=1e-6)
-        rejected = -torch.log(-torch.expm1(-certain)).sum(0)
-        losses = torch.where(batch.negative, self.settings.negative_weight * rejected, wanted)
-        return self._together(losses.mean(), extra)
+            codes = cross_entropies(self.settings.label_smoothing, "mean").sum()
+        else:
+            wanted = cross_entropies(self.settings.label_smoothing, "none").sum(0)
+            rejected = _unlikelihood(cross_entropies(0.0, "none")).sum(0)
+            codes = torch.where(batch.negative, self.settings.negative_weight * rejected, wanted).mean()
+        if dense is None:
+            return {"loss": codes}
+        return {"loss": codes + self.settings.dense_weight * dense, "codes": codes, "dense": dense}
 
     def _dense_loss(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of the targets under scores float[B, N]; a rejected target is pushed down instead."""
-        surprise = functional.cross_entropy(scores, batch.targets, reduction="none")
+        """Cross-entropy of the targets under scores float[B, N]; for rejected targets their unlikelihood."""
+        losses = functional.cross_entropy(scores, batch.targets, reduction="none")
         if batch.negative is None:
-            return surprise.mean()
-        rejected = -torch.log(-torch.expm1(-surprise.clamp(min=1e-6)))
-        return torch.where(batch.negative, self.settings.negative_weight * rejected, surprise).mean()
-
-    def _together(self, codes: Tensor, extra: dict[str, Tensor]) -> dict[str, Tensor]:
-        if not extra:
-            return {"loss": codes}
-        return {"loss": codes + self.settings.dense_weight * extra["dense"], "codes": codes, **extra}
+            return losses.mean()
+        return torch.where(batch.negative, self.settings.negative_weight * _unlikelihood(losses), losses).mean()
 
     def _dense_logits(self, batch: Batch, head: DenseHead) -> Tensor:
         first = self.tokens.table(torch.zeros(len(batch), 1, dtype=torch.int64, device=self.device))
         return head.scores(self.decoder(first, self._memory(batch))[:, 0])
 
     def _dense_scores(self, batch: Batch, head: DenseHead) -> Tensor:
-        """Scores of every item, float[B, N], moved by words."""
+        """Scores of every item, float[B, N], with the steering layer."""
         return self._steered(self._dense_logits(batch, head), batch)
 
     def trie(self) -> Trie:
-        """The prefix tree of the catalogue's tuples, on the model's device."""
-        if self._trie is None:
-            self._trie = Trie.from_codes(self.codes, self.catalogue.level_sizes, shared_leaves=True)
-        elif self._trie.leaf_items.device != self.codes.device:
-            self._trie = self._trie.to(self.codes.device)
+        """The trie of the catalogue's tuples, on the model's device."""
+        if self._trie is None or self._trie.leaf_items.device != self.codes.device:
+            self._trie = Trie.from_codes(self.codes, self.catalogue.level_sizes)
         return self._trie
 
     def stepper(self, memory: Memory) -> Step:
-        """The function that a beam search calls level by level; keeps the decoder's cache between calls."""
+        """The step function of a beam search, which keeps the decoder's cache between calls."""
         past: Cache | None = None
 
         def step(codes: Tensor, parents: Tensor) -> Tensor:
@@ -169,13 +157,13 @@ class GenerativeRecommender(Recommender):
         return step
 
     def check_width(self, k: int) -> None:
-        """Raises SettingError where a search does not keep `k` beams."""
+        """Raises SettingError if a search keeps fewer than `k` beams."""
         if self.dense is None and k > self.settings.beams:
-            raise SettingError(f"{k} items were asked of {self.settings.beams} beams: raise {self.name}.beams to {k}")
+            raise SettingError(f"{k} items need more than {self.settings.beams} beams: raise {self.name}.beams to {k}")
 
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The best items that a beam search over the catalogue's prefix tree finds, or the dense head scores best."""
+        """The best items by beam search over the catalogue's trie, or by the dense head."""
         if self.dense is not None:
             return best(without(self._dense_scores(batch, self.dense), exclude), k)
         self.check_width(k)
@@ -184,27 +172,27 @@ class GenerativeRecommender(Recommender):
         beams = self.settings.beams
         if bonus is not None:
             again = partial(self.stepper, memory)
-            return guided_beam_search(again, self.trie(), bonus, beams, k, exclude, max_per_prefix=cap)
+            return guided_beam_search(again, self.trie(), bonus, beams, k, exclude, max_per_first_code=cap)
         step = self.stepper(memory)
-        return constrained_beam_search(step, self.trie(), len(batch), beams, k, exclude, max_per_prefix=cap)
+        return constrained_beam_search(step, self.trie(), len(batch), beams, k, exclude, max_per_first_code=cap)
 
     @torch.no_grad()
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
-        """Position of the target in the beam list, see `rank_in_list` for ties; its rank where every item is scored."""
+        """Rank of the target in the list of beams, see `rank_in_list`, or among all items by the dense head."""
         return self.ranks_and_topk(batch, self.settings.beams, exclude)[0]
 
     @torch.no_grad()
     def ranks_and_topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Both from one beam search, or from one scoring of the catalogue."""
+        """Both from one beam search, or from one scoring by the dense head."""
         if self.dense is not None:
-            everything = without(self._dense_scores(batch, self.dense), exclude)
-            return rank_of(batch.targets, everything), best(everything, k)[0]
+            ranked = without(self._dense_scores(batch, self.dense), exclude)
+            return rank_of(batch.targets, ranked), best(ranked, k)[0]
         items, scores = self.topk(batch, max(k, self.settings.beams), exclude)
         return rank_in_list(batch.targets, items, scores), items[:, :k]
 
     @torch.no_grad()
     def candidate_scores(self, batch: Batch, candidates: Tensor) -> Tensor:
-        """Exact log-probabilities and what words add, from scoring the whole catalogue: for small catalogues."""
+        """Exact scores, with the steering layer, by scoring the whole catalogue; for small catalogues."""
         if self.dense is not None:
             return self._dense_scores(batch, self.dense).gather(1, candidates)
         scores, bonus = self.log_probabilities(batch), self.bonus(batch)
@@ -212,9 +200,9 @@ class GenerativeRecommender(Recommender):
 
     @torch.no_grad()
     def log_probabilities(self, batch: Batch) -> Tensor:
-        """Log-probability of every item, float[B, N], by the dense head where there is one.
+        """Log-probability of every item, float[B, N], by the dense head or else by the codes.
 
-        Of codes it is exact and takes a decoder step per item: the check of the search on small catalogues.
+        By the codes it takes a decoder step per item, for checking the search on small catalogues.
         """
         if self.dense is not None:
             return self._dense_logits(batch, self.dense).log_softmax(1)
@@ -235,14 +223,19 @@ class GenerativeRecommender(Recommender):
         return total
 
 
-def rank_in_list(targets: Tensor, items: Tensor, scores: Tensor) -> Tensor:
-    """Rank int64[B] of one item per row of a found list, ties against it; 0 where it is not placed.
+def _unlikelihood(losses: Tensor) -> Tensor:
+    """``-log(1 - p)`` of losses ``-log p``."""
+    return -torch.log(-torch.expm1(-losses.clamp(min=1e-6)))
 
-    An item with the target's very score counts as ahead of it. Where a full list ends in a tie, equals of its last
-    score may have been left out by their order alone: a target among them is not placed.
+
+def rank_in_list(targets: Tensor, items: Tensor, scores: Tensor) -> Tensor:
+    """Rank int64[B] of one item per row of a list, ties against it; 0 if it is not ranked.
+
+    If a full list ends in a tie, items with the last score may have been cut off arbitrarily, so a target with that
+    score is not ranked.
 
     Args:
-        items, scores: int64[B, K] and float[B, K], best first, -1 where fewer were found.
+        items, scores: int64[B, K] and float[B, K], best first, padded with -1.
     """
     hit = items == targets[:, None]
     own = torch.where(hit, scores, float("-inf")).amax(dim=1, keepdim=True)

@@ -1,8 +1,8 @@
-"""One request at a time through compiled code, as an interactive server gets them.
+"""Compiled search for single requests, as an interactive server gets them.
 
-For a batch of one, calling an operation takes longer than its work: encoder and beam search become one call instead of
-some hundred. The code is made for fixed shapes, so a history is padded to its full length, and the excluded items to
-the next power of two.
+For a batch of one the overhead of calling an operation exceeds its work; compiled, encoder and beam search are one call
+instead of several hundred. The compiled code has fixed shapes, so a history is padded to its full length, and the
+excluded items to the next power of two.
 """
 
 import os
@@ -22,12 +22,12 @@ Search = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class CompiledSearch:
-    """A search for one history, compiled when it is asked first: half a minute per width of the excluded items.
+    """A search for one history, compiled on first use, which takes half a minute per width of the excluded items.
 
     Args:
-        search: from history int64[1, `length`], lengths int64[1] and excluded items int64[1, E] or None to items and
-            scores; only tensors in it may depend on what these hold.
-        setting: that asked for it, for the message.
+        search: maps history int64[1, `length`], lengths int64[1] and excluded items int64[1, E] or None to items and
+            scores, without Python control flow that depends on their values.
+        setting: name of the setting that enables the search, for the message.
 
     Raises:
         SettingError: there is no C++ compiler.
@@ -41,7 +41,7 @@ class CompiledSearch:
         self._search = torch.compile(search, dynamic=False, options={"cpp_wrapper": True})
 
     def __call__(self, batch: Batch, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the search finds for a batch of one."""
+        """The result of the search for a batch of one."""
         history = functional.pad(batch.history, (0, self._length - batch.history.shape[1]), value=PAD)
         if exclude is not None:
             width = 1 << (max(self._length, exclude.shape[1]) - 1).bit_length()

@@ -1,11 +1,8 @@
-"""Which preference a training example is given, for the recipes that read preferences.
+"""What recipes that read preferences share: the frozen text encoder, and the preferences of training examples.
 
-The wish that fits the target best among those known then (an oracle, in training only), all known lines as at
-evaluation, or none, in shares given by settings; each example's draw is fixed by the seed, so that what a frozen
-encoder says of the texts stays the same over all epochs.
-
-The settings also name what is added from the training split of the preference benchmark (data fusion, Paischer et al.,
-2025); `ray_jobs.data.fusion` makes those examples.
+A training example gets the known preference that matches its target best (an oracle, in training only), all known lines
+as in evaluation, or none, in shares given by the settings. The seed fixes each example's draw, so that cached encoder
+states stay valid over all epochs.
 """
 
 from collections.abc import Sequence
@@ -15,15 +12,37 @@ import numpy as np
 from ray_jobs.data.catalogue import Catalogue, IntArray
 from ray_jobs.data.examples import Examples, join_examples
 from ray_jobs.data.histories import Histories
-from ray_jobs.encoders.text import TextEncoder
+from ray_jobs.encoders.text import TextEncoder, TransformerEncoder, load_text_encoder
+from ray_jobs.recipes.generative.base import GenerativeRecommender
 from ray_jobs.recipes.generative.settings import ConditionedSettings
 from schemas.preferences import join_preferences, negative_twin, positive_twin
+
+
+class ConditionedRecommender(GenerativeRecommender):
+    """A generative recipe that reads preferences and titles through a frozen text encoder."""
+
+    settings: ConditionedSettings
+
+    def __init__(self, settings: ConditionedSettings, catalogue: Catalogue) -> None:
+        super().__init__(settings, catalogue)
+        # In a dict, so that the frozen weights are not part of the module's state, and so of bundles.
+        self._outside: dict[str, TransformerEncoder] = {"encoder": load_text_encoder(settings.encoder)}
+
+    @property
+    def text_encoder(self) -> TransformerEncoder:
+        """The pretrained encoder."""
+        return self._outside["encoder"]
+
+    def training_examples(self, histories: Histories) -> Examples:
+        """Every training position, with preferences as the settings say."""
+        examples = super().training_examples(histories)
+        return conditioned(examples, histories, self.settings, self.text_encoder, self.catalogue)
 
 
 def conditioned(
     examples: Examples, histories: Histories, settings: ConditionedSettings, encoder: TextEncoder, catalogue: Catalogue
 ) -> Examples:
-    """`examples` of training positions with the preference that the settings' shares and the seed give each."""
+    """`examples` of training positions with preferences according to the settings."""
     titles = catalogue.titles
     draws = np.random.default_rng(settings.seed).random((len(examples), 2))
     known = [
@@ -45,7 +64,7 @@ def conditioned(
 
 
 def _added(examples: Examples, matched: IntArray, settings: ConditionedSettings) -> list[Examples]:
-    """Examples with a fitting wish once more: without their histories, and with the wish turned round."""
+    """Repetitions of the examples with a matched preference: without history, and with the preference negated."""
     rng = np.random.default_rng((settings.seed, 2))
     alone = matched[rng.random(len(matched)) < settings.alone_share]
     wishes = [part for part in (examples.at(alone, with_history=False),) if len(part)]
@@ -58,16 +77,16 @@ def _added(examples: Examples, matched: IntArray, settings: ConditionedSettings)
 
 
 def _wishes(known: Sequence[str]) -> list[str]:
-    """What is liked among `known`, or else what is disliked, turned round."""
+    """The likes among `known`, or else its dislikes, negated."""
     twins = [positive_twin(line) for line in known]
     return [line for line, twin in zip(known, twins, strict=True) if twin is None] or [twin for twin in twins if twin]
 
 
 def _swapped(examples: Examples, settings: ConditionedSettings, catalogue: Catalogue) -> Examples:
-    """`examples`, a share of which have preference and target of another one.
+    """`examples`, a share of which take preference and target from another one.
 
-    Every second one takes those of an example whose target shares as many leading codes as any other item's does, the
-    others those of an example whose target has another first code.
+    Alternately from an example whose target shares the most leading codes with theirs, and from one whose target has
+    another first code.
     """
     assert catalogue.codes is not None
     rng = np.random.default_rng((settings.seed, 1))
@@ -110,7 +129,7 @@ class _Groups:
 
 
 def _matched(candidates: Sequence[Sequence[str]], titles: Sequence[str], encoder: TextEncoder) -> list[str]:
-    """Of each example's candidates the one nearest to the target's title by cosine; the first of equals."""
+    """Each example's candidate with the highest cosine to the target's title; the first one in a tie."""
     sentences = sorted({sentence for row in candidates for sentence in row} | set(titles))
     vector = dict(zip(sentences, encoder.encode(sentences), strict=True))
     return [

@@ -1,9 +1,8 @@
-"""Item vectors beside the codes of a generative recipe (LIGER: Yang et al., 2024).
+"""Item vectors in addition to the codes of a generative recipe (LIGER: Yang et al., 2024).
 
-An item's vector is a learned one plus a linear map of what a frozen text encoder says of its text. The decoder's state
-before the first code is compared with all of them: one more cross-entropy in training, and a score of every item
-without a search. Codes are then what makes items with like texts share what is learned of them; on small data both
-losses together are better than either.
+An item's vector is a learned embedding plus a linear map of its frozen text embedding. The decoder's state before the
+first code is scored against all of them: one more cross-entropy in training, and a score of every item without a
+search. The codes then let similar items share what is learned; on small data both losses together beat either.
 """
 
 import numpy as np
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 
 
 class DenseHead(nn.Module):
-    """Vectors of a catalogue's items, and scores of decoder states against them.
+    """Item vectors, and scores of decoder states against them.
 
     Attributes:
-        texts: unit vectors float[N, D] of the items' texts; NaN until `set_texts`.
+        texts: unit vectors float[N, D] of the items' texts, centred; NaN until `set_texts`.
     """
 
     texts: Tensor
@@ -36,11 +35,11 @@ class DenseHead(nn.Module):
 
     @property
     def ready(self) -> bool:
-        """Whether the texts' vectors are there."""
+        """Whether `set_texts` has been called, or its result loaded."""
         return not bool(self.texts[:, 0].isnan().any())
 
     def set_texts(self, vectors: Tensor) -> None:
-        """Take over unit vectors float[N, D], less their mean."""
+        """Set unit vectors float[N, D], centred here."""
         self.texts.copy_(vectors - vectors.mean(dim=0))
 
     def vectors(self) -> Tensor:
@@ -50,7 +49,7 @@ class DenseHead(nn.Module):
         return out
 
     def rows(self, history: Tensor) -> Tensor:
-        """Normed vectors float[B, L, d] of a history int64[B, L]; anything at pads."""
+        """Normalised vectors float[B, L, d] of a history int64[B, L]; arbitrary at padding."""
         out: Tensor = self.norm(self.vectors()[history.clamp(min=0)])
         return out
 

@@ -1,10 +1,9 @@
 """MenderEmb: one vector per preference and per item in, semantic ids out (Paischer et al., 2025).
 
-A frozen text encoder gives one unit vector for the preference and one for each title of the history. A linear map
-brings the sequence [preference, item 1, ..., item t] to the decoder's width, and the decoder attends to it; there is no
-encoder stack. In the released model nothing says which item came when, and rows of padding are attended: with
-``faithful`` this is so here, too. Without it (the default) rows carry an embedding of how many items ago they were
-chosen, and pads and a preference that is not given are masked.
+A frozen text encoder gives a unit vector for the preference and for each title of the history. The decoder attends to a
+linear projection of the sequence [preference, item 1, ..., item t]; there is no encoder stack. The released model has
+no positions and attends to padding, as does ``faithful`` here. By default rows have an embedding of how many items ago
+they were chosen, and padding and missing preferences are masked.
 """
 
 from collections.abc import Sequence
@@ -16,19 +15,17 @@ from torch import Tensor, nn
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples
-from ray_jobs.data.histories import Histories
-from ray_jobs.encoders.text import TextEncoder, TransformerEncoder, load_text_encoder
-from ray_jobs.recipes.generative.base import GenerativeRecommender
-from ray_jobs.recipes.generative.conditioning import conditioned
+from ray_jobs.encoders.text import TextEncoder
+from ray_jobs.recipes.generative.conditioning import ConditionedRecommender
 from ray_jobs.recipes.generative.settings import MenderEmbSettings
 from ray_jobs.training.trainable import Notify, silent
 
 KEPT_SENTENCES = 20_000
-"""Vectors of sentences that are kept while requests bring ever new ones; `prepare` keeps those of all examples."""
+"""Maximum number of cached preference vectors when serving; `prepare` caches those of all examples."""
 
 
-class MenderEmb(GenerativeRecommender):
-    """Vectors of texts in, code tuples out."""
+class MenderEmb(ConditionedRecommender):
+    """Text vectors in, code tuples out."""
 
     name: ClassVar[str] = "menderemb"
     computed: ClassVar[frozenset[str]] = frozenset({"titles"})
@@ -38,40 +35,28 @@ class MenderEmb(GenerativeRecommender):
 
     def __init__(self, settings: MenderEmbSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
-        # In a dict, so that frozen weights stay out of the module's own state and of bundles.
-        self._outside: dict[str, TransformerEncoder] = {"encoder": load_text_encoder(settings.encoder)}
         self.register_buffer("titles", torch.full((len(catalogue), self.text_encoder.dim), torch.nan))
         self._preferences: dict[str, Tensor] = {}
-        self._lasting = False
+        self._prepared = False
         self.projection = nn.Linear(self.text_encoder.dim, settings.width)
         self.recency = None if settings.faithful else nn.Embedding(settings.max_history + 1, settings.width)
 
     @property
-    def text_encoder(self) -> TransformerEncoder:
-        """The pretrained encoder."""
-        return self._outside["encoder"]
-
-    @property
     def preference_encoder(self) -> tuple[TextEncoder, int]:
-        """A preference is a text of its own."""
+        """See `Recommender.preference_encoder`."""
         return self.text_encoder, self.text_encoder.max_length
-
-    def training_examples(self, histories: Histories) -> Examples:
-        """Every training position, with a preference as `ray_jobs.recipes.generative.conditioning` says."""
-        examples = super().training_examples(histories)
-        return conditioned(examples, histories, self.settings, self.text_encoder, self.catalogue)
 
     def prepare(self, examples: Examples, notify: Notify = silent) -> None:
         """Encode the catalogue's titles and the distinct preferences of `examples`."""
         notify(0, 1, "encoding titles and preferences")
-        self._lasting = True
+        self._prepared = True
         self._title_vectors()
         self._preference_vectors(examples.preferences)
 
     def release(self) -> None:
-        """Forget the vectors of preferences; those of titles are part of the model."""
+        """Drop the vectors of preferences; those of titles are part of the model."""
         self._preferences.clear()
-        self._lasting = False
+        self._prepared = False
 
     def _title_vectors(self) -> Tensor:
         if bool(self.titles[:, 0].isnan().any()):
@@ -80,11 +65,11 @@ class MenderEmb(GenerativeRecommender):
         return self.titles
 
     def _preference_vectors(self, preferences: Sequence[str]) -> Tensor:
-        """Unit vectors float[B, D]; zeros where no preference is given."""
+        """Unit vectors float[B, D]; zeros for missing preferences."""
         new = sorted({preference for preference in preferences if preference} - set(self._preferences))
         if new:
             self.text_encoder.to(self.device)
-            if not self._lasting and len(self._preferences) > KEPT_SENTENCES:
+            if not self._prepared and len(self._preferences) > KEPT_SENTENCES:
                 self._preferences = {}
                 new = sorted({preference for preference in preferences if preference})
             self._preferences |= dict(zip(new, torch.from_numpy(self.text_encoder.encode(new)), strict=True))
@@ -92,7 +77,7 @@ class MenderEmb(GenerativeRecommender):
         return torch.stack([self._preferences.get(preference, nothing) for preference in preferences]).to(self.device)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The preference's row, then a row per item of the history, float[B, 1 + L, d]."""
+        """A row for the preference, then one per item of the history, float[B, 1 + L, d]."""
         real, preferences = batch.history >= 0, self.read(batch)
         items = self._title_vectors()[batch.history.clamp(min=0)] * real[..., None]
         rows = torch.cat([self._preference_vectors(preferences)[:, None], items], dim=1)

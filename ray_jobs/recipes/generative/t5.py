@@ -1,9 +1,8 @@
 """A small T5-style encoder and decoder (Raffel et al., 2020), shaped for decoding many beams at once.
 
-Same arithmetic as the T5 of the literature: RMS norms before each part, no biases, unscaled dot products, relative
-position biases shared by all layers (none in cross-attention), ReLU feed-forward. What differs is the cache: beams of
-one example are query positions of one cross-attention, so that keys and values of the memory are held once per
-example and not once per beam.
+The arithmetic is that of T5: RMS norms before each sublayer, no biases, unscaled dot products, relative position biases
+shared by all layers (none in cross-attention), ReLU feed-forward. Only the cache differs: the beams of an example are
+query positions of one cross-attention, so keys and values of the memory are stored once per example, not once per beam.
 """
 
 import math
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ray_jobs.recipes.generative.settings import GenerativeSettings
 from ray_jobs.recommenders.dropout import dropout, softmax_attention
 
 KeyValue = tuple[Tensor, Tensor]
@@ -44,7 +44,7 @@ class RelativeBias(nn.Module):
 
     def newest(self, count: int) -> Tensor:
         """Bias float[heads, count] of the newest of `count` positions towards each, oldest first; causal only."""
-        if count <= self.buckets // 2:  # each of these distances has a bucket of its own
+        if count <= self.buckets // 2:  # one bucket per distance
             return self.table.weight[:count].flip(0).T
         positions = torch.arange(count, device=self.table.weight.device)
         return self(positions[-1:], positions)[:, 0]
@@ -53,10 +53,11 @@ class RelativeBias(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention without biases or scaling."""
 
-    def __init__(self, width: int, heads: int, head_width: int, dropout: float) -> None:
+    def __init__(self, settings: GenerativeSettings) -> None:
         super().__init__()
-        self.heads, self.rate = heads, dropout
-        inner = heads * head_width
+        self.heads, self.rate = settings.heads, settings.dropout
+        width, head_width = settings.width, settings.head_width
+        inner = settings.heads * head_width
         self.q = nn.Linear(width, inner, bias=False)
         self.k = nn.Linear(width, inner, bias=False)
         self.v = nn.Linear(width, inner, bias=False)
@@ -75,20 +76,21 @@ class Attention(nn.Module):
         return self.split(self.k(x)), self.split(self.v(x))
 
     def forward(self, x: Tensor, key_value: KeyValue, bias: Tensor) -> Tensor:
-        """Attend from `x` float[..., Q, d]; `bias` is added to the scores and holds -inf where nothing may be seen."""
+        """Attend from `x` float[..., Q, d]; `bias` is added to the scores, -inf where attention is not allowed."""
         seen = _attend(self.split(self.q(x)), *key_value, bias, self.rate if self.training else 0.0)
         out: Tensor = self.o(seen.flatten(-2))
         return out
 
 
 class FeedForward(nn.Module):
-    """Two linear maps with a ReLU between."""
+    """Two linear layers with a ReLU between them."""
 
-    def __init__(self, width: int, inner: int, dropout: float) -> None:
+    def __init__(self, settings: GenerativeSettings) -> None:
         super().__init__()
+        width, inner = settings.width, settings.inner
         self.into = nn.Linear(width, inner, bias=False)
         self.out = nn.Linear(inner, width, bias=False)
-        self.rate = dropout
+        self.rate = settings.dropout
         nn.init.normal_(self.into.weight, std=width**-0.5)
         nn.init.normal_(self.out.weight, std=inner**-0.5)
 
@@ -100,7 +102,7 @@ class FeedForward(nn.Module):
 
 
 class Norm(nn.RMSNorm):
-    """Root-mean-square norm, in fewer operations where no gradient is wanted."""
+    """Root-mean-square norm, with fewer operations if no gradient is needed."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6)
@@ -111,34 +113,34 @@ class Norm(nn.RMSNorm):
 
 
 def normed(x: Tensor, epsilon: Tensor) -> Tensor:
-    """float[..., d] over its root mean square, which is float32."""
+    """float[..., d] divided by its root mean square, which is computed in float32."""
     length = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
     return x * torch.addcmul(epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
 
 
 class Layer(nn.Module):
-    """Self-attention, cross-attention in a decoder, feed-forward; each added to its input."""
+    """Self-attention, cross-attention in a decoder, feed-forward; each with a residual connection."""
 
-    def __init__(self, width: int, heads: int, head_width: int, inner: int, dropout: float, decoder: bool) -> None:
+    def __init__(self, settings: GenerativeSettings, decoder: bool) -> None:
         super().__init__()
-        self.self_norm = Norm(width)
-        self.self_attention = Attention(width, heads, head_width, dropout)
+        self.self_norm = Norm(settings.width)
+        self.self_attention = Attention(settings)
         if decoder:
-            self.cross_norm = Norm(width)
-            self.cross_attention = Attention(width, heads, head_width, dropout)
-        self.feed_norm = Norm(width)
-        self.feed = FeedForward(width, inner, dropout)
-        self.rate = dropout
+            self.cross_norm = Norm(settings.width)
+            self.cross_attention = Attention(settings)
+        self.feed_norm = Norm(settings.width)
+        self.feed = FeedForward(settings)
+        self.rate = settings.dropout
 
     def drop(self, x: Tensor) -> Tensor:
-        """Dropout of a part's output."""
+        """Dropout of a sublayer's output."""
         return dropout(x, self.rate, self.training)
 
 
 def mask_bias(mask: Tensor) -> Tensor:
-    """Bias float[B, 1, 1, L] that hides positions where bool[B, L] is False.
+    """Bias float[B, 1, 1, L] that masks positions where bool[B, L] is False.
 
-    A row without any visible position sees all of them, so that no softmax runs over nothing.
+    A row that is all False masks nothing, so that no softmax is empty.
     """
     visible = mask | ~mask.any(dim=1, keepdim=True)
     return torch.zeros(visible.shape, device=mask.device).masked_fill(~visible, float("-inf"))[:, None, None, :]
@@ -147,16 +149,16 @@ def mask_bias(mask: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """A bidirectional stack."""
 
-    def __init__(self, width: int, layers: int, heads: int, head_width: int, inner: int, dropout: float) -> None:
+    def __init__(self, settings: GenerativeSettings, layers: int) -> None:
         super().__init__()
-        self.bias = RelativeBias(heads, bidirectional=True)
-        nn.init.normal_(self.bias.table.weight, std=width**-0.5)
-        self.layers = nn.ModuleList(Layer(width, heads, head_width, inner, dropout, False) for _ in range(layers))
-        self.norm = Norm(width)
-        self.rate = dropout
+        self.bias = RelativeBias(settings.heads, bidirectional=True)
+        nn.init.normal_(self.bias.table.weight, std=settings.width**-0.5)
+        self.layers = nn.ModuleList(Layer(settings, decoder=False) for _ in range(layers))
+        self.norm = Norm(settings.width)
+        self.rate = settings.dropout
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """float[B, L, d] to the same shape; positions where `mask` bool[B, L] is False are not attended."""
+        """float[B, L, d] to the same shape; no attention to positions where `mask` bool[B, L] is False."""
         positions = torch.arange(x.shape[1], device=x.device)
         bias = self.bias(positions, positions)[None] + mask_bias(mask)
         x = dropout(x, self.rate, self.training)
@@ -169,10 +171,9 @@ class Encoder(nn.Module):
 
 
 class Memory:
-    """What a decoder attends to: keys and values per layer, computed once per example, and the bias of its mask.
+    """Keys and values of the encoder states per decoder layer, and the bias of their mask.
 
-    Also keeps what is the same in every step of a search: the weights of each layer, its queries, keys and values in
-    one matrix.
+    Also caches each layer's weights in the form that the steps of a search use.
     """
 
     def __init__(self, key_values: list[KeyValue], bias: Tensor) -> None:
@@ -181,7 +182,7 @@ class Memory:
 
 
 class LayerWeights(NamedTuple):
-    """A decoder layer's weights as its steps use them: multiplied from the right, those of the norms taken in."""
+    """A decoder layer's weights for `Decoder.step`: transposed, with the scales of the norms folded in."""
 
     projection: Tensor
     self_out: Tensor
@@ -205,13 +206,13 @@ class LayerWeights(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """What a decoder keeps of the prefixes that it has seen, beams that went out included.
+    """Keys and values of all prefixes so far, including those of dropped beams.
 
-    Nothing is copied when beams are reordered: a beam is the path of its positions through the cache, and attention
-    runs over all of an example's positions, masked by the paths.
+    Reordering beams copies nothing: a beam is a path of positions through the cache, and attention runs over all of an
+    example's positions, masked by the paths.
 
     Args:
-        layers: per layer keys and values float[B, P, 2, heads, w] of all positions of all beams of an example.
+        layers: per layer keys and values float[B, P, 2, heads, w] of the P positions of all beams of an example.
         paths: int64[B, n, t], the positions of each beam, oldest first.
     """
 
@@ -220,25 +221,25 @@ class Cache(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """A causal stack with cross-attention, run over whole targets (`forward`) or step by step over beams (`step`)."""
+    """A causal stack with cross-attention, for whole targets (`forward`) or step by step for beams (`step`)."""
 
-    def __init__(self, width: int, layers: int, heads: int, head_width: int, inner: int, dropout: float) -> None:
+    def __init__(self, settings: GenerativeSettings) -> None:
         super().__init__()
-        self.bias = RelativeBias(heads, bidirectional=False)
-        nn.init.normal_(self.bias.table.weight, std=width**-0.5)
-        self.layers = nn.ModuleList(Layer(width, heads, head_width, inner, dropout, True) for _ in range(layers))
-        self.norm = Norm(width)
-        self.rate = dropout
+        self.bias = RelativeBias(settings.heads, bidirectional=False)
+        nn.init.normal_(self.bias.table.weight, std=settings.width**-0.5)
+        self.layers = nn.ModuleList(Layer(settings, decoder=True) for _ in range(settings.layers))
+        self.norm = Norm(settings.width)
+        self.rate = settings.dropout
 
     def _layers(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def memory(self, states: Tensor, mask: Tensor) -> Memory:
-        """Keys and values of encoder states float[B, L, d] under bool[B, L]."""
+        """The memory of encoder states float[B, L, d] with mask bool[B, L]."""
         return Memory([layer.cross_attention.key_value(states) for layer in self._layers()], mask_bias(mask))
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        """Teacher forcing: float[B, T, d] to the same shape, position t seeing inputs up to t."""
+        """Teacher forcing: float[B, T, d] to the same shape, causal."""
         positions = torch.arange(x.shape[1], device=x.device)
         future = positions[None, :] > positions[:, None]
         bias = self.bias(positions, positions).masked_fill(future, float("-inf"))[None]
@@ -251,16 +252,14 @@ class Decoder(nn.Module):
         return dropout(self.norm(x), self.rate, self.training)
 
     def step(self, x: Tensor, memory: Memory, past: Cache | None) -> tuple[Tensor, Cache]:
-        """One more position for every beam; no dropout.
-
-        Work grows with the square of n, so that some hundred beams at a time are sensible.
+        """One more position for every beam, without dropout. The cost is quadratic in n.
 
         Args:
-            x: inputs of the newest position, float[B, n, d].
-            past: the earlier positions; None at first.
+            x: inputs of the new position, float[B, n, d].
+            past: the earlier positions; None in the first step.
 
         Returns:
-            Outputs float[B, n, d] and the cache with the newest position added.
+            Outputs float[B, n, d] and the cache with the new position.
         """
         if not memory.weights:
             memory.weights = [LayerWeights.of(layer) for layer in self._layers()]
@@ -274,12 +273,12 @@ class Decoder(nn.Module):
             own = self.bias.newest(paths.shape[2])
             bias = x.new_full((size, heads, beams, first + beams), float("-inf"))
             bias.scatter_(3, paths.unsqueeze(1).expand(-1, heads, -1, -1), own[:, None].expand(size, -1, beams, -1))
-        x = x.reshape(-1, width)
+        x = x.reshape(-1, width)  # [B * n, d]
         rows = size * beams
         epsilon = x.new_tensor(1e-6).float()
         grown = []
         for number, (weights, (keys, values)) in enumerate(zip(memory.weights, memory.key_values, strict=True)):
-            projected = (normed(x, epsilon) @ weights.projection).view(size, beams, 3, heads, -1)
+            projected = (normed(x, epsilon) @ weights.projection).view(size, beams, 3, heads, -1)  # [B, n, 3, heads, w]
             newest = projected[:, :, 1:]
             grown.append(newest if past is None else torch.cat([past.layers[number], newest], dim=1))
             if bias is None:
@@ -296,9 +295,9 @@ class Decoder(nn.Module):
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, rate: float = 0.0) -> Tensor:
-    """float[B, heads, n, w] over [B, heads, P, w] to [B, n, heads, w].
+    """Attention of queries float[B, heads, n, w] over keys and values [B, heads, P, w], to [B, n, heads, w].
 
-    Compiled code is quicker with two products and a softmax between them than with a call of the kernel that does all.
+    Compiled code is faster with two products and a softmax than with one call of the fused kernel.
     """
     if torch.compiler.is_compiling() and not rate:
         scores = torch.bmm(queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)).unflatten(0, queries.shape[:2])
@@ -310,6 +309,6 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, rate: f
 
 
 def select_beams(past: Cache, parents: Tensor) -> Cache:
-    """Reorder a decoder's cache: beam j of the result goes on from beam ``parents[b, j]``, int64[B, n]."""
+    """Reorder a decoder's cache: beam j of the result continues beam ``parents[b, j]``, int64[B, n]."""
     paths = past.paths.gather(1, parents.unsqueeze(2).expand(-1, -1, past.paths.shape[2]))
     return Cache(past.layers, paths)

@@ -1,8 +1,8 @@
-"""TIGER: semantic ids in, semantic ids out (Rajput et al., 2023), sized for a CPU by its settings.
+"""TIGER: semantic ids in, semantic ids out (Rajput et al., 2023), with default sizes for a CPU.
 
-The encoder reads the codes of the history, oldest first, flattened, and an end token; the decoder writes the next
-item's tuple. Levels have token ranges of their own. There is no user token. Unlike the paper, each level's softmax
-runs over that level's codes only, and AdamW with a cosine replaces its schedule.
+The encoder reads the flattened codes of the history, oldest first, and an end token; the decoder generates the next
+item's tuple. Each level has its own range of tokens. There is no user token. Unlike in the paper, the softmax of a
+level covers that level's codes only, and the optimiser is AdamW with a cosine schedule.
 """
 
 from typing import ClassVar
@@ -28,19 +28,12 @@ class Tiger(GenerativeRecommender):
 
     def __init__(self, settings: TigerSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
-        self.encoder = Encoder(
-            settings.width,
-            settings.encoder_layers,
-            settings.heads,
-            settings.head_width,
-            settings.inner,
-            settings.dropout,
-        )
+        self.encoder = Encoder(settings, settings.encoder_layers)
         self._compiled: CompiledSearch | None = None
 
     @torch.no_grad()
     def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As every generative recipe; a batch of one in compiled code where the settings ask for it."""
+        """See `GenerativeRecommender.topk`; with the setting `compile_search` compiled for a batch of one."""
         single = len(batch) == 1 and batch.history.shape[1] <= self.settings.max_history
         plain = single and (self.steering is None or not any(batch.preferences))
         if not (self.settings.compile_search and plain and self.trie().is_regular):

@@ -1,9 +1,9 @@
-"""BERT4Rec: a bidirectional encoder that fills in masked items (Sun et al., 2019).
+"""BERT4Rec: a bidirectional encoder that predicts masked items (Sun et al., 2019).
 
-A history longer than the window is cut into windows that step back from its end. Each time a window is seen, a fresh
-share of its positions is masked, or, in a share of the cases that stands for the published extra example per window,
-its last position only, which is what it is asked at inference. Every chosen position becomes the mask token. The
-published training repeats each window ten times with fresh masks; here that is more epochs.
+A long history is cut into windows, from its end backwards. Every time, a random share of a window's positions is
+masked, or, as at inference, its last position only; the latter replaces the extra example per window of the paper. All
+masked positions become the mask token. The paper repeats each window ten times with new masks; here that is more
+epochs.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples, examples_at
 from ray_jobs.data.histories import Histories
 from ray_jobs.objectives.next_item import next_item_loss
-from ray_jobs.recipes.sequential.base import SequentialRecommender
+from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding
 from ray_jobs.recipes.sequential.settings import BERT4RecSettings
 from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
 from ray_jobs.recommenders.dropout import Dropout
@@ -25,7 +25,7 @@ from ray_jobs.training.trainable import TERMS
 
 
 class BERT4Rec(SequentialRecommender):
-    """Every position sees the whole window."""
+    """Attention over the whole window."""
 
     name: ClassVar[str] = "bert4rec"
     item_rows: ClassVar[Mapping[str, int]] = {"items.weight": 1, "item_bias": 0}
@@ -36,8 +36,7 @@ class BERT4Rec(SequentialRecommender):
         super().__init__(settings, catalogue)
         width = settings.width
         self.mask_vector = nn.Parameter(torch.empty(width).normal_(std=0.02))
-        self.positions = nn.Embedding(settings.max_history + 1, width)
-        nn.init.normal_(self.positions.weight, std=0.02)
+        self.positions = embedding(settings.max_history + 1, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(settings.dropout)
         shape = BlockShape(
@@ -53,22 +52,22 @@ class BERT4Rec(SequentialRecommender):
         self.item_bias = nn.Parameter(torch.zeros(len(catalogue)))
 
     def training_examples(self, histories: Histories) -> Examples:
-        """The windows: what stands before their last item, and that item."""
-        reach = self.settings.max_history + 1
+        """The windows: their last item as the target, the others as the history."""
+        size = self.settings.max_history + 1
         step = max(1, round(self.settings.window_step * self.settings.max_history))
         rows: list[tuple[int, int]] = []
         for user in range(len(histories)):
             length = len(histories.training_items(user))
-            starts = [*range(length - reach, 0, -step), 0]
-            rows.extend((user, min(start + reach, length) - 1) for start in starts)
+            starts = [*range(length - size, 0, -step), 0]
+            rows.extend((user, min(start + size, length) - 1) for start in starts)
         return examples_at(histories, [row for row in rows if row[1] >= 1], self.settings.max_history)
 
     def filled(self, window: Tensor, masked: Tensor) -> Tensor:
-        """States float[B, L, d] of a window int64[B, L] (-1 at pads) with the mask token where `masked` bool[B, L]."""
+        """States float[B, L, d] of a window int64[B, L], padded with -1, with the mask token at `masked` bool[B, L]."""
         x = torch.where(masked[..., None], self.mask_vector, self.items(window + 1))
         real = (window >= 0) | masked
-        slots = self.slots(real.sum(dim=1), window.shape[1], self.settings.max_history + 1)
-        x = self.dropout(self.norm(x + self.positions(slots)))
+        ids = self.position_ids(real.sum(dim=1), window.shape[1], self.settings.max_history + 1)
+        x = self.dropout(self.norm(x + self.positions(ids)))
         visible = real[:, None, None, :]
         for block in self.blocks:
             x = block(x, visible=visible)
@@ -76,28 +75,28 @@ class BERT4Rec(SequentialRecommender):
         return out
 
     def states(self, batch: Batch) -> Tensor:
-        """float[B, 1, d]: the mask token's state after the history."""
+        """State float[B, 1, d] of a mask token after the history."""
         window, last = self._window(batch)
         return self.filled(window, last)[last][:, None]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean over masked positions of recovering what stood there."""
+        """Mean loss over masked positions."""
         window, last = self._window(batch)
         real = window >= 0
         drawn = real & (torch.rand(window.shape, device=window.device) < self.settings.mask_share)
         last_only = torch.rand(len(batch), 1, device=window.device) < self.settings.last_item_share
         masked = torch.where(last_only | ~drawn.any(dim=1, keepdim=True), last, drawn)
-        states, goals = self.filled(window, masked)[masked], window[masked]
+        states, labels = self.filled(window, masked)[masked], window[masked]
         users = masked.nonzero()[:, 0]
-        loss = next_item_loss(self.settings, states, self.item_vectors(), goals, window, users, self.item_bias)
+        loss = next_item_loss(self.settings, states, self.item_vectors(), labels, window, users, self.item_bias)
         return {"loss": loss, TERMS: masked.sum()}
 
     def scores(self, batch: Batch) -> Tensor:
-        """Scores of all items in the place of a mask token after the history."""
+        """Scores of all items for a mask token after the history."""
         return self.states(batch)[:, 0] @ self.item_vectors().T + self.item_bias
 
     def _window(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """History and target int64[B, L + 1], and where the target stands, bool[B, L + 1]."""
+        """History and target int64[B, L + 1], and the position of the target, bool[B, L + 1]."""
         window = torch.cat([batch.history, torch.full_like(batch.targets[:, None], -1)], dim=1)
         window = window.scatter(1, batch.lengths[:, None], batch.targets[:, None])
         return window, torch.arange(window.shape[1], device=window.device) == batch.lengths[:, None]

@@ -1,9 +1,9 @@
-"""HSTU: a sequential transducer with pointwise gated attention and a bias of relative time (Zhai et al., 2024).
+"""HSTU: a sequential transducer with pointwise gated attention and a relative time bias (Zhai et al., 2024).
 
-A score is the cosine of state and item vector over a temperature. The time bias of position k and an earlier j depends
-on the logarithm of t(k+1) - t(j): the moment at which the next item is asked for, which is known when serving. With
-``use_request_time=False`` it is t(k) - t(j). The offline model only: no stochastic length, no candidate batching, no
-actions. ``attention`` and ``time_bias`` exist for ablations and for data without times.
+A score is the cosine of state and item vector, divided by a temperature. The time bias between position k and an
+earlier j depends on the logarithm of t(k+1) - t(j), since the time of the request is known when serving; with
+``use_request_time=False`` of t(k) - t(j). This is the offline model only: no stochastic length, no candidate batching,
+no actions. ``attention`` and ``time_bias`` exist for ablations and for data without times.
 """
 
 from typing import ClassVar
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.recipes.sequential.base import SequentialRecommender
+from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding
 from ray_jobs.recipes.sequential.settings import HSTUSettings
 from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
 from ray_jobs.recommenders.dropout import Dropout
@@ -25,15 +25,15 @@ _BUCKET_WIDTH = 0.301
 
 
 class RelativeBias(nn.Module):
-    """Learned bias of a block for the distance in positions and, where times are known, in log-seconds."""
+    """A block's learned bias for the distance in positions and, if times are known, in log-seconds."""
 
-    def __init__(self, reach: int, time_bias: bool) -> None:
+    def __init__(self, positions: int, time_bias: bool) -> None:
         super().__init__()
-        self.by_position = nn.Parameter(torch.empty(reach).normal_(std=0.02))
+        self.by_position = nn.Parameter(torch.empty(positions).normal_(std=0.02))
         self.by_time = nn.Parameter(torch.empty(_BUCKETS).normal_(std=0.02)) if time_bias else None
 
     def forward(self, length: int, buckets: Tensor | None) -> Tensor:
-        """float[1 or B, 1, L, L]; distances beyond the causal ones hold some value."""
+        """Bias float[1 or B, 1, L, L]; arbitrary for pairs that the causal mask hides."""
         steps = torch.arange(length, device=self.by_position.device)
         bias = self.by_position[(steps[:, None] - steps).clamp(min=0)][None, None]
         return bias if self.by_time is None or buckets is None else bias + self.by_time[buckets][:, None]
@@ -48,8 +48,7 @@ class HSTU(SequentialRecommender):
 
     def __init__(self, settings: HSTUSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
-        self.positions = nn.Embedding(settings.max_history, settings.width)
-        nn.init.normal_(self.positions.weight, std=0.02)
+        self.positions = embedding(settings.max_history, settings.width)
         self.dropout = Dropout(settings.dropout)
         shape = BlockShape(
             width=settings.width,
@@ -59,7 +58,7 @@ class HSTU(SequentialRecommender):
             affine=False,
             attention=settings.attention,
             gate=True,
-            reach=settings.max_history,
+            max_length=settings.max_history,
         )
         self.blocks = nn.ModuleList(TransformerBlock(shape) for _ in range(settings.layers))
         self.biases = nn.ModuleList(
@@ -73,8 +72,8 @@ class HSTU(SequentialRecommender):
             DataError: the time bias is on and the batch has no times.
         """
         length = batch.history.shape[1]
-        slots = self.slots(batch.lengths, length, self.settings.max_history)
-        x = self.items(batch.history + 1) * self.settings.width**0.5 + self.positions(slots)
+        ids = self.position_ids(batch.lengths, length, self.settings.max_history)
+        x = self.items(batch.history + 1) * self.settings.width**0.5 + self.positions(ids)
         x = self.dropout(x) * (batch.history >= 0)[..., None]
         buckets = self._buckets(batch) if self.settings.time_bias else None
         for block, bias in zip(self.blocks, self.biases, strict=True):
@@ -86,15 +85,15 @@ class HSTU(SequentialRecommender):
         return functional.normalize(self.items.weight[1:], dim=-1, eps=1e-6)
 
     def _buckets(self, batch: Batch) -> Tensor:
-        """Bucket of the time between what each position asks at and each earlier item, int64[B, L, L]."""
+        """Bucket int64[B, L, L] of the time from each item to each later position's request."""
         times, asked_at = batch.times, batch.asked_at
         if times is None or asked_at is None:
             raise DataError(
                 "hstu needs the times of the interactions, and none are given; set hstu.time_bias to false to train "
                 "and serve without"
             )
-        asking = times
+        requested = times
         if self.settings.use_request_time:
-            asking = times.roll(-1, dims=1).scatter(1, (batch.lengths - 1).clamp(min=0)[:, None], asked_at[:, None])
-        gaps = (asking[:, :, None] - times[:, None, :]).abs().clamp(min=1)
+            requested = times.roll(-1, dims=1).scatter(1, (batch.lengths - 1).clamp(min=0)[:, None], asked_at[:, None])
+        gaps = (requested[:, :, None] - times[:, None, :]).abs().clamp(min=1)
         return (gaps.float().log() / _BUCKET_WIDTH).floor().long().clamp(max=_BUCKETS - 1)

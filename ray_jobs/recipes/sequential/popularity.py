@@ -1,4 +1,4 @@
-"""Popularity: how often an item occurs at training positions, the same for every user."""
+"""Popularity: the number of an item's training interactions, the same for every user."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from ray_jobs.recommenders.settings import RecipeSettings
 
 
 class Popularity(ScoringRecommender):
-    """Counts over training positions; validation and test targets are never counted."""
+    """Counts over training positions, without validation and test targets."""
 
     name: ClassVar[str] = "popularity"
     computed: ClassVar[frozenset[str]] = frozenset({"counts"})
@@ -26,21 +26,21 @@ class Popularity(ScoringRecommender):
         self.register_buffer("counts", torch.zeros(len(catalogue), dtype=torch.float32))
 
     def fit_counts(self, histories: Histories) -> None:
-        """Count every training position of every user."""
+        """Count the items at training positions."""
         self.counts.zero_()
         for user in range(len(histories)):
             items = torch.from_numpy(histories.training_items(user))
             self.counts.index_add_(0, items, torch.ones(len(items)))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean negative log-likelihood of the targets under smoothed counts; there is nothing to train."""
+        """Mean negative log-likelihood of the targets under smoothed counts; nothing is trained."""
         share = (self.counts + 1) / (self.counts.sum() + len(self.catalogue))
         return {"loss": -share[batch.targets].log().mean()}
 
     def scores(self, batch: Batch) -> Tensor:
-        """The counts, once per row."""
+        """The counts, the same for every row."""
         return self.counts.expand(len(batch), -1)
 
     def _as_log_probabilities(self, scores: Tensor) -> Tensor:
-        """Counts are no logits: smoothed shares, as in `loss`."""
+        """Log of the smoothed shares, as in `loss`; counts are no logits."""
         return ((scores + 1) / (self.counts.sum() + len(self.catalogue))).log()

@@ -1,7 +1,7 @@
-"""One Transformer block for the recipes that read item ids; what tells them apart are its hooks.
+"""The Transformer block of the recipes that read item ids.
 
-Softmax attention with a feed-forward part (SASRec, BERT4Rec), or HSTU's: scores through SiLU instead of a softmax, the
-result gated by a fourth projection, and no feed-forward part.
+Either softmax attention with a feed-forward part (SASRec, BERT4Rec), or HSTU's: SiLU instead of the softmax, a gate
+from a fourth projection, and no feed-forward part.
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,17 @@ _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
 @dataclass(frozen=True, kw_only=True)
 class BlockShape:
-    """What a block is made of.
+    """The architecture of a block.
 
     Args:
-        inner: width of the feed-forward part; 0 leaves it out.
+        inner: width of the feed-forward part (d_ff); 0 leaves it out.
         activation: in the feed-forward part.
-        norm: ``pre`` before each part, ``post`` after adding its result.
+        norm: ``pre`` before each sublayer, ``post`` after its residual connection.
         affine: norms have a learned scale and shift.
-        rotary: queries and keys are turned by their position.
-        attention: ``softmax`` over what is visible, scaled by the root of the head's width; ``pointwise``
-            SiLU(score) / `reach`, unscaled.
-        gate: what attention saw is normalised and multiplied by a projection of the input.
-        reach: positions that ``pointwise`` divides by, the padded length of the literature.
+        rotary: rotary position embeddings of queries and keys.
+        attention: ``softmax`` with scaled scores; ``pointwise`` SiLU(score) / `max_length`, unscaled.
+        gate: the output of attention is normalised and multiplied by a projection of the input.
+        max_length: divisor of ``pointwise`` attention, the padded length in the paper.
     """
 
     width: int
@@ -43,13 +42,13 @@ class BlockShape:
     rotary: bool = False
     attention: Literal["softmax", "pointwise"] = "softmax"
     gate: bool = False
-    reach: int = 1
+    max_length: int = 1
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
-            raise SettingError(f"width {self.width} is no multiple of heads {self.heads}")
+            raise SettingError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.rotary and self.width // self.heads % 2:
-            raise SettingError(f"rotary needs heads of even width, and {self.width} / {self.heads} is odd")
+            raise SettingError(f"rotary needs heads of even width, but {self.width} / {self.heads} is odd")
 
 
 class TransformerBlock(nn.Module):
@@ -82,9 +81,9 @@ class TransformerBlock(nn.Module):
         """One block.
 
         Args:
-            causal: position t sees positions up to t only.
-            visible: bool, broadcast to [B, heads, L, L]: what each position (third axis) sees; with or without
-                `causal`. Every row that is used needs something to see.
+            causal: position t attends to positions up to t only.
+            visible: bool, broadcast to [B, heads, L, L]: the positions that each position (third axis) attends to, in
+                addition to `causal`; at least one each.
             bias: float, broadcast to [B, heads, L, L], added to the scores.
         """
         pre = self.shape.norm == "pre"
@@ -109,12 +108,12 @@ class TransformerBlock(nn.Module):
             for part in mixed[..., : 3 * shape.width].chunk(3, dim=-1)
         )
         if shape.rotary:
-            q, k = _turned(q), _turned(k)
+            q, k = _rotated(q), _rotated(k)
         rate = shape.dropout if self.training else 0.0
         if shape.attention == "softmax":
             seen = _softmax_attention(q, k, v, causal, visible, bias, rate)
         else:
-            seen = _pointwise_attention(q, k, v, causal, visible, bias) / shape.reach
+            seen = _pointwise_attention(q, k, v, causal, visible, bias) / shape.max_length
         seen = seen.transpose(1, 2).flatten(2)
         if self.seen_norm is not None:
             return self.out(self._drop(self.seen_norm(seen) * mixed[..., 3 * shape.width :]))
@@ -150,8 +149,8 @@ def _pointwise_attention(
     return weights @ v
 
 
-def _turned(x: Tensor) -> Tensor:
-    """Rotary positions (Su et al., 2021): pairs of float[B, heads, L, w] turned by position times a frequency."""
+def _rotated(x: Tensor) -> Tensor:
+    """Rotary position embeddings (Su et al., 2021) of float[B, heads, L, w]."""
     length, half = x.shape[-2], x.shape[-1] // 2
     rates = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
     angles = torch.arange(length, device=x.device)[:, None] * rates

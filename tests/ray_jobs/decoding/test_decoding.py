@@ -1,5 +1,4 @@
 import math
-from dataclasses import fields
 
 import pytest
 import torch
@@ -154,14 +153,14 @@ def test_fewer_beams_than_results_is_refused():
         constrained_beam_search(lambda codes, parents: torch.zeros(1, 1, 2), trie, 1, 5, 10)
 
 
-def everything_scored(model, codes, row, k, excluded=(), cap=None, length=1):
-    """The best items by (score, index), at most `cap` of each prefix, over Python lists."""
+def everything_scored(model, codes, row, k, excluded=(), cap=None):
+    """The best items by (score, index), at most `cap` of each first code, over Python lists."""
     scores = model.item_scores(codes)[row].tolist()
     found, taken = [], {}
     for item in sorted(range(len(codes)), key=lambda item: (-scores[item], item)):
-        prefix = tuple(codes[item, :length].tolist())
-        if item not in excluded and (cap is None or taken.get(prefix, 0) < cap):
-            taken[prefix] = taken.get(prefix, 0) + 1
+        first = int(codes[item, 0])
+        if item not in excluded and (cap is None or taken.get(first, 0) < cap):
+            taken[first] = taken.get(first, 0) + 1
             found.append(item)
     return found[:k]
 
@@ -181,13 +180,11 @@ def test_leaves_of_several_items_give_all_of_them_that_are_not_excluded(seed, ca
     codes = shared_codes(generator, sizes, items, 15)
     model = RandomModel(generator, sizes, batch=3)
     exclude = torch.randint(-1, items, (3, 12), generator=generator)
-    trie = Trie.from_codes(codes, sizes, shared_leaves=True)
+    trie = Trie.from_codes(codes, sizes)
     for k in (1, 4, 40):
-        found, log_probs = constrained_beam_search(
-            model, trie, 3, 40, k, exclude, max_per_prefix=cap, prefix_length=1 + seed % 3
-        )
+        found, log_probs = constrained_beam_search(model, trie, 3, 40, k, exclude, max_per_first_code=cap)
         for row in range(3):
-            expected = everything_scored(model, codes, row, k, set(exclude[row].tolist()), cap, 1 + seed % 3)
+            expected = everything_scored(model, codes, row, k, set(exclude[row].tolist()), cap)
             assert found[row].tolist() == expected + [-1] * (k - len(expected))
             scores = model.item_scores(codes)[row, expected]
             assert torch.allclose(log_probs[row, : len(expected)], scores, atol=1e-5)
@@ -195,53 +192,48 @@ def test_leaves_of_several_items_give_all_of_them_that_are_not_excluded(seed, ca
     assert (constrained_beam_search(model, trie, 3, 40, 5, everywhere)[0] == -1).all()
 
 
-def test_items_of_equal_score_come_out_by_the_tie_key_of_their_row():
+def test_items_of_equal_score_come_out_in_order():
     codes = torch.tensor([[1, 0], [0, 1], [0, 1], [1, 0], [0, 1], [0, 0]])
-    distances = torch.tensor([[0.0, 3.0, 1.0, 0.0, 2.0, 0.0], [1.0, 1.0, 1.0, 0.0, 0.0, 1.0]])
     tables = [torch.tensor([[-1.0, -2.0]]), torch.tensor([[-9.0, -1.0], [-2.0, -9.0]])]
 
     def step(prefixes, parents):
         table = tables[prefixes.shape[2]]
         return table[prefixes[..., 0] if prefixes.shape[2] else torch.zeros(2, 1, dtype=torch.int64)]
 
-    trie = Trie.from_codes(codes, (2, 2), shared_leaves=True)
-    plain, _ = constrained_beam_search(step, trie, 2, 4, 4)
+    trie = Trie.from_codes(codes, (2, 2))
+    plain, scores = constrained_beam_search(step, trie, 2, 4, 4)
     assert plain.tolist() == [[1, 2, 4, 0]] * 2
-    keyed, scores = constrained_beam_search(step, trie, 2, 4, 4, tie_key=lambda items: distances.gather(1, items))
-    assert keyed.tolist() == [[2, 4, 1, 0], [4, 1, 2, 3]]
     assert scores.tolist() == [[-2.0, -2.0, -2.0, -4.0]] * 2
 
 
 @pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("cap", [1, 2, 5])
-def test_a_cap_holds_for_every_prefix_and_lets_as_many_items_out_as_it_allows(seed, cap):
+def test_a_cap_holds_for_every_first_code_and_lets_as_many_items_out_as_it_allows(seed, cap):
     generator = torch.Generator().manual_seed(seed)
-    sizes, items, length = (4, 5, 3), 50, 1 + seed % 2
+    sizes, items = (4, 5, 3), 50
     codes = random_codes(generator, sizes, items)
     model = RandomModel(generator, sizes, batch=2)
     model.tables[0][:, :, 1:] -= 20
     exclude = torch.randint(-1, items, (2, 9), generator=generator)
     trie = Trie.from_codes(codes, sizes)
-    exact, _ = constrained_beam_search(model, trie, 2, items, 12, exclude, max_per_prefix=cap, prefix_length=length)
-    few, _ = constrained_beam_search(model, trie, 2, 12, 12, exclude, max_per_prefix=cap, prefix_length=length)
+    exact, _ = constrained_beam_search(model, trie, 2, items, 12, exclude, max_per_first_code=cap)
+    few, _ = constrained_beam_search(model, trie, 2, 12, 12, exclude, max_per_first_code=cap)
     for row in range(2):
-        expected = everything_scored(model, codes, row, 12, set(exclude[row].tolist()), cap, length)
+        expected = everything_scored(model, codes, row, 12, set(exclude[row].tolist()), cap)
         assert [item for item in exact[row].tolist() if item >= 0] == expected
         real = few[row][few[row] >= 0]
         assert len(real) == len(expected), "few beams may miss better items, but give as many"
-        assert codes[real, :length].unique(dim=0, return_counts=True)[1].max() <= cap
-    unlimited, _ = constrained_beam_search(model, trie, 2, items, 12, exclude, max_per_prefix=items)
+        assert codes[real, :1].unique(dim=0, return_counts=True)[1].max() <= cap
+    unlimited, _ = constrained_beam_search(model, trie, 2, items, 12, exclude, max_per_first_code=items)
     assert torch.equal(unlimited, constrained_beam_search(model, trie, 2, items, 12, exclude)[0])
     assert codes[unlimited[0][unlimited[0] >= 0], :1].unique(dim=0, return_counts=True)[1].max() > cap
 
 
-def test_caps_and_prefixes_out_of_range_are_refused():
+def test_a_cap_out_of_range_is_refused():
     trie = Trie.from_codes(torch.tensor([[0], [1]]), (2,))
-    with pytest.raises(SettingError, match="max_per_prefix is 0"):
-        constrained_beam_search(lambda codes, parents: torch.zeros(1, 1, 2), trie, 1, 5, 5, max_per_prefix=0)
-    with pytest.raises(SettingError, match="prefix_length is 2: item codes have 1 to 1 levels"):
-        constrained_beam_search(lambda codes, parents: torch.zeros(1, 1, 2), trie, 1, 5, 5, prefix_length=2)
+    with pytest.raises(SettingError, match="max_per_first_code is 0"):
+        constrained_beam_search(lambda codes, parents: torch.zeros(1, 1, 2), trie, 1, 5, 5, max_per_first_code=0)
 
 
 def test_the_largest_values_are_found_by_chunks_as_without():
@@ -284,59 +276,11 @@ def test_the_trie_has_the_children_that_the_codes_have(sizes):
     assert trie.item_slots[trie.leaf_items].tolist() == list(range(len(codes)))
 
 
-def test_two_items_with_the_same_codes_share_a_leaf_only_where_allowed():
+def test_two_items_with_the_same_codes_share_a_leaf():
     codes = torch.tensor([[0, 1], [1, 0], [0, 1]])
-    with pytest.raises(AssertionError, match="share a code tuple"):
-        Trie.from_codes(codes, (2, 2))
-    trie = Trie.from_codes(codes, (2, 2), shared_leaves=True)
+    trie = Trie.from_codes(codes, (2, 2))
     assert (trie.leaf_items.tolist(), trie.leaf_starts.tolist()) == ([0, 2, 1], [0, 2, 3])
-    assert Trie.from_codes(codes[:2], (2, 2), shared_leaves=True).leaf_starts is None
-    with pytest.raises(AssertionError, match="share a code tuple"):
-        Trie.from_codes(codes[:2], (2, 2)).with_items(codes[2:])
-
-
-def assert_equal_tries(one, other):
-    for field in fields(Trie):
-        for mine, theirs in zip(*(_parts(getattr(trie, field.name)) for trie in (one, other)), strict=True):
-            if isinstance(mine, torch.Tensor):
-                assert mine.dtype == theirs.dtype, field.name
-                assert torch.equal(mine, theirs), field.name
-            else:
-                assert mine == theirs, field.name
-
-
-def _parts(value):
-    return value if isinstance(value, tuple) else (value,)
-
-
-@pytest.mark.usefixtures("layout")
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("seed", range(25))
-def test_appending_items_gives_the_tree_of_all_codes(seed, shared):
-    generator = torch.Generator().manual_seed(seed)
-    sizes = [(3, 4, 2, 3), (5,), (2, 9, 2), (30, 30), (1, 1, 8), (2**40, 2**40, 3)][seed % 6]
-    small = tuple(min(size, 6) for size in sizes)
-    room = math.prod(small)
-    count = int(torch.randint(2, room + 1, (), generator=generator))
-    codes = shared_codes(generator, small, 2 * count, count) if shared else random_codes(generator, small, count)
-    codes = codes * torch.tensor([size // limit for size, limit in zip(sizes, small, strict=True)])
-    cut = int(torch.randint(1, len(codes), (), generator=generator))
-    middle = int(torch.randint(cut, len(codes) + 1, (), generator=generator))
-    grown = Trie.from_codes(codes[:cut], sizes, shared)
-    for part in (codes[cut:middle], codes[middle:]):
-        grown = grown.with_items(part, shared) if len(part) else grown
-    assert_equal_tries(grown, Trie.from_codes(codes, sizes, shared))
-
-
-def test_appending_below_known_prefixes_leaves_the_levels_above_as_they_are():
-    codes = torch.cartesian_prod(torch.arange(3), torch.arange(3), torch.arange(3))
-    trie = Trie.from_codes(codes[::2], (3, 3, 3))
-    grown = trie.with_items(codes[1::2])
-    for level in (0, 1):
-        assert grown.symbols[level] is trie.symbols[level]
-        assert grown.offsets[level] is trie.offsets[level]
-        assert grown.children[level] is trie.children[level]
-    assert grown.symbols[2] is not trie.symbols[2]
+    assert Trie.from_codes(codes[:2], (2, 2)).leaf_starts is None
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -347,7 +291,7 @@ def test_a_guided_search_finds_what_scoring_every_item_finds(layout, shared):
         codes = random_codes(generator, sizes, 90)
         if shared:
             codes = codes[torch.randint(90, (90,), generator=generator)]
-        trie = Trie.from_codes(codes, sizes, shared_leaves=shared)
+        trie = Trie.from_codes(codes, sizes)
         model = RandomModel(generator, sizes, batch)
         bonus = torch.randn(batch, 90, generator=generator) * (1 + trial)
         bonus[0] = 0

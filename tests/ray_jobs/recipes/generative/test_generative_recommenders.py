@@ -13,6 +13,7 @@ from ray_jobs.data.examples import evaluation_examples, latest_preferences
 from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.generative.menderemb import MenderEmb, MenderEmbSettings
 from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
+from ray_jobs.recipes.generative.settings import GenerativeSettings
 from ray_jobs.recipes.generative.t5 import Decoder, Encoder
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
@@ -76,7 +77,7 @@ def test_single_requests_are_searched_in_compiled_code_where_a_setting_asks_for_
     for (items, scores), (same, close) in zip(plain, fast, strict=True):
         assert torch.equal(items, same)
         assert torch.allclose(scores, close, atol=1e-5)
-    with pytest.raises(SettingError, match="11 items were asked of 10 beams"):
+    with pytest.raises(SettingError, match="11 items need more than 10 beams"):
         model.topk(batches[0], 11)
 
 
@@ -147,7 +148,8 @@ def test_encoder_and_decoder_compute_what_the_t5_of_transformers_computes():
     torch.manual_seed(0)
     config = T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, dropout_rate=0.0)
     reference = T5ForConditionalGeneration(config).eval()
-    encoder, decoder = Encoder(16, 2, 2, 8, 32, 0.0).eval(), Decoder(16, 2, 2, 8, 32, 0.0).eval()
+    shape = GenerativeSettings(width=16, layers=2, heads=2, head_width=8, inner=32, dropout=0.0)
+    encoder, decoder = Encoder(shape, 2).eval(), Decoder(shape).eval()
     _copy_stack(encoder, reference.encoder)
     _copy_stack(decoder, reference.decoder)
     ids, target = torch.randint(1, 50, (3, 40)), torch.randint(1, 50, (3, 5))
@@ -287,9 +289,9 @@ def test_overflow_keeps_the_preference_and_drops_the_oldest_whole_titles(mendert
     wanted = [mendertok.catalogue.titles[i] for i in [0, 7, 12] * 20]
     assert 3 < len(titles) < 60
     assert titles == wanted[-len(titles) :]
-    used = mendertok.encoder.count_tokens([piece.text])[0]
+    used = mendertok.text_encoder.count_tokens([piece.text])[0]
     limit = mendertok.settings.text_length
-    longest = max(mendertok.encoder.count_tokens([title])[0] for title in wanted)
+    longest = max(mendertok.text_encoder.count_tokens([title])[0] for title in wanted)
     assert limit - longest - 2 <= used <= limit
     assert mendertok.pieces([3], "loud " * 300)[0].text.endswith(mendertok.catalogue.titles[3]), "the newest stays"
 
@@ -304,7 +306,7 @@ def test_ages_mark_the_titles_newest_first(kind, reading, tmp_path):
     model = MenderTok(MenderTokSettings(**SMALL, dense=False, encoder=encoder, reading=reading), small_catalogue())
     seen = []
     for piece in model.pieces([0, 7, 12], "Find a tent"):
-        pieces = model.encoder.tokenizer.convert_ids_to_tokens(model.encoder.tokenizer(piece.text)["input_ids"])
+        pieces = model.text_encoder.tokenizer.convert_ids_to_tokens(model.text_encoder.tokenizer(piece.text)["input_ids"])
         seen += zip(_ages(piece, len(pieces)).tolist(), map(str.lower, pieces), strict=True)
     plain = [(age, word) for age, word in seen if word in {"guitar", "kettle", "tent", "model", "0", "2"}]
     told = [] if kind == "t5" else [(0, "tent")]
@@ -313,7 +315,7 @@ def test_ages_mark_the_titles_newest_first(kind, reading, tmp_path):
 
 
 def test_training_gives_matched_joined_or_no_preference_in_the_shares_set(mendertok, monkeypatch):
-    histories, encoder = small_histories(), mendertok.encoder
+    histories, encoder = small_histories(), mendertok.text_encoder
 
     def given(**settings):
         monkeypatch.setattr(mendertok, "settings", MenderTokSettings(**SMALL, **settings))
@@ -347,25 +349,25 @@ def test_frozen_states_are_encoded_once_and_kept_within_bounds(monkeypatch):
     model = MenderTok(MenderTokSettings(**SMALL, cache_mb=1), small_catalogue()).eval()
     examples = evaluation_examples(small_histories(), "test", 20)
     asked = []
-    original = model.encoder.token_states
-    monkeypatch.setattr(model.encoder, "token_states", lambda texts, n: asked.extend(texts) or original(texts, n))
+    original = model.text_encoder.token_states
+    monkeypatch.setattr(model.text_encoder, "token_states", lambda texts, n: asked.extend(texts) or original(texts, n))
     model.prepare(examples)
     assert len(asked) == len(set(asked)) > 30
     first = model.judge(InMemoryExamples(examples))
     before = len(asked)
-    kept = model.store.used
+    kept = model.cache_bytes
     assert 0 < kept <= 2**20
     assert model.judge(InMemoryExamples(examples)) == first
-    model.store.limit = 0
+    model.cache_limit = 0
     model.release()
     assert model.judge(InMemoryExamples(examples)) == first, "kept and fresh states are the same"
     assert len(asked) > before
-    assert model.store.used == 0
+    assert model.cache_bytes == 0
 
 
 def test_the_frozen_encoder_is_in_no_bundle_and_learns_nothing(mendertok):
     assert sum(t.numel() for t in mendertok.trained_state().values()) < 50_000
-    assert not any(p.requires_grad for p in mendertok.encoder.model.parameters())
+    assert not any(p.requires_grad for p in mendertok.text_encoder.model.parameters())
 
 
 def test_lora_trains_adapters_only_and_its_weights_come_back():
@@ -384,7 +386,7 @@ def test_lora_trains_adapters_only_and_its_weights_come_back():
     with torch.no_grad():
         expected = model.eval().log_probabilities(_preference_batch())
         assert torch.allclose(again.eval().log_probabilities(_preference_batch()), expected, atol=1e-5)
-    assert model.store.used == 0
+    assert model.cache_bytes == 0
 
 
 def _trained_mendertok(histories, epochs):

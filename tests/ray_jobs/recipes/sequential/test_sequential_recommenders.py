@@ -196,7 +196,7 @@ def test_losses_refuse_settings_without_meaning():
     for wrong in ({"negatives": 0}, {"temperature": 0.0}, {"gbce_t": 1.5}):
         with pytest.raises(SettingError, match=next(iter(wrong))):
             SequentialSettings(**wrong)
-    with pytest.raises(SettingError, match="width 10 is no multiple of heads 3"):
+    with pytest.raises(SettingError, match="width 10 is not a multiple of heads 3"):
         BlockShape(width=10, heads=3, dropout=0.0, inner=10)
 
 
