@@ -105,7 +105,7 @@ class TransformerEncoder:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.leading_tokens = int(tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"].index(0))
-        """Special tokens before the first word piece of a text: one for BERT, none for T5."""
+        """Special tokens before the first token of a text: one for BERT, none for T5."""
 
     def to(self, device: torch.device | str) -> "TransformerEncoder":
         """Move the model to `device`; states come back there, vectors never."""

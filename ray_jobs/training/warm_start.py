@@ -1,4 +1,4 @@
-"""Beginning with the weights of a model that was trained before, on another day's catalogue."""
+"""Warm start from a model that was trained on another catalogue."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from schemas.stage_request import StageRequest
 
 @dataclass(frozen=True)
 class Carried:
-    """What a new model takes from an old one.
+    """What a new model takes over from an old one.
 
     Args:
-        tensors: a complete trained state of the new model; what was not taken is as it was.
-        numbers: how many learned numbers were taken, and how many there are.
-        items: items of the new catalogue that the old one knew.
-        left: names of the tensors that were not taken, since the old model has none of that name and shape.
+        tensors: the complete trained state of the new model.
+        numbers: how many learned numbers were taken over, and how many there are.
+        items: items of the new catalogue that the old one contains.
+        left: tensors of which the old model has none of that name and shape.
     """
 
     tensors: Mapping[str, Tensor]
@@ -31,23 +31,23 @@ class Carried:
 
 
 def require_no_leak(before: Mapping[str, Any], request: StageRequest, data_version: str) -> None:
-    """Refuse to begin with a model that has been trained on items that this run holds out.
+    """Refuse a model that may have been trained on items that this run holds out.
 
-    A later day's training reaches into an earlier day's targets, and histories in another order, or cut at other
-    moments, have other targets. Models of other data sets are taken.
+    The training items of a later day include an earlier day's targets, and histories with another order or split have
+    other targets. Models of other data sets are accepted.
 
     Args:
-        before: provenance in the old model's bundle.
+        before: provenance of the old model's bundle.
         data_version: of this run's histories, see `TrainingDataSettings.version`.
 
     Raises:
-        DataError: it has been.
+        DataError: the model was trained on a later day, or on another version of the histories.
     """
     if before.get("dataset") != request.dataset:
         return
     if (day := before.get("partition", "")) > request.partition:
         raise DataError(
-            f"the model that warm_start names was trained on {day}, and its training items may be the validation and "
+            f"the model that warm_start names was trained on {day}, so its training items may include validation and "
             f"test items of {request.partition}: name a version of this day or an earlier one, or leave warm_start "
             "empty"
         )
@@ -60,10 +60,10 @@ def require_no_leak(before: Mapping[str, Any], request: StageRequest, data_versi
 
 
 def carry_over(old: Recommender, new: Recommender) -> Carried:
-    """Take every learned tensor of `old` whose name and shape fit; tables with a row per item by item id.
+    """Take over every learned tensor of `old` with the same name and shape; tables with a row per item by item id.
 
     Raises:
-        DataError: the recipes differ, an item has other semantic ids, or nothing fits.
+        DataError: the recipes or the semantic ids of an item differ, or no tensor fits.
     """
     if old.name != new.name:
         raise DataError(f"warm_start names a model of recipe {old.name}, and {new.name} is to be trained")
@@ -87,19 +87,20 @@ def carry_over(old: Recommender, new: Recommender) -> Carried:
             left.append(name)
     if not taken:
         raise DataError(
-            f"nothing of the model that warm_start names fits this {new.name}: none of its {len(before)} tensors has "
-            "the shape that these settings give it; use its settings (width, layers) or leave warm_start empty"
+            f"warm_start: none of the {len(before)} tensors of the old model has the shape that the settings of this "
+            f"{new.name} ask for; use the old settings (width, layers) or leave warm_start empty"
         )
     return Carried(tensors, (taken, sum(tensor.numel() for tensor in learned.values())), len(known), tuple(left))
 
 
 def _same_but_items(source: Tensor, tensor: Tensor, old: Recommender, new: Recommender) -> bool:
+    """Whether the shapes differ in the number of items only."""
     others = len(source) - len(old.catalogue) == len(tensor) - len(new.catalogue)
     return others and source.shape[1:] == tensor.shape[1:]
 
 
 def _by_item(source: Tensor, tensor: Tensor, first: int, known: Tensor, before: int, now: int) -> Tensor:
-    """Rows before, of and after the items; a new item keeps the row it had."""
+    """Rows before the items, by item, and after them; new items keep their initial rows."""
     made = tensor.detach().clone()
     made[:first] = source[:first]
     made[first + now :] = source[first + before :]

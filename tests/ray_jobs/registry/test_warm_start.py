@@ -138,7 +138,7 @@ def test_what_is_computed_from_the_catalogue_is_computed_anew():
 def test_what_cannot_begin_is_refused():
     with pytest.raises(DataError, match="names a model of recipe popularity, and sasrec is to be trained"):
         carry_over(Popularity(SETTINGS, _catalogue("ab")), _sasrec("ab"))
-    with pytest.raises(DataError, match=r"nothing of the model .* fits this sasrec"):
+    with pytest.raises(DataError, match=r"none of the .* tensors of the old model .* this sasrec"):
         carry_over(_sasrec("ab", replace(SETTINGS, width=16)), _sasrec("ab"))
     settings = TigerSettings(width=16, heads=2, head_width=8, inner=32, layers=1, encoder_layers=1)
     old, same = _coded([(0, 1), (1, 0)], settings), _coded([(0, 1), (1, 0)], settings)

@@ -306,7 +306,8 @@ def test_ages_mark_the_titles_newest_first(kind, reading, tmp_path):
     model = MenderTok(MenderTokSettings(**SMALL, dense=False, encoder=encoder, reading=reading), small_catalogue())
     seen = []
     for piece in model.pieces([0, 7, 12], "Find a tent"):
-        pieces = model.text_encoder.tokenizer.convert_ids_to_tokens(model.text_encoder.tokenizer(piece.text)["input_ids"])
+        tokenizer = model.text_encoder.tokenizer
+        pieces = tokenizer.convert_ids_to_tokens(tokenizer(piece.text)["input_ids"])
         seen += zip(_ages(piece, len(pieces)).tolist(), map(str.lower, pieces), strict=True)
     plain = [(age, word) for age, word in seen if word in {"guitar", "kettle", "tent", "model", "0", "2"}]
     told = [] if kind == "t5" else [(0, "tent")]
