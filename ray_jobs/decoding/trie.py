@@ -1,7 +1,8 @@
 """A prefix tree of code tuples, held as tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,6 +90,10 @@ class Trie:
             level_sizes=sizes,
         )
 
+    def to(self, device: torch.device) -> "Trie":
+        """The same tree on `device`."""
+        return Trie(**{field.name: _moved(getattr(self, field.name), device) for field in fields(self)})
+
     def parents(self, level: int, nodes: Tensor) -> Tensor:
         """Parents at depth `level` of nodes at depth `level` + 1, int32 of the same shape."""
         return torch.searchsorted(self.offsets[level], nodes, right=True, out_int32=True) - 1
@@ -107,6 +112,12 @@ class Trie:
         if self.leaf_starts is None:
             return slots
         return torch.searchsorted(self.leaf_starts, slots, right=True, out_int32=True) - 1
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_moved(part, device) for part in value)
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _table(offsets: Tensor, symbols: Tensor, size: int) -> Tensor | None:

@@ -1,1 +1,1 @@
-"""A causal language model, tuned to name the items that do not belong in a history (LLM4DSR, arXiv 2408.08208)."""
+"""A causal language model that is tuned to find noise items in histories (LLM4DSR, arXiv 2408.08208)."""

@@ -1,4 +1,4 @@
-"""The baseline without a language model: an item is suspect when the others of the list seldom keep it company."""
+"""The baseline without a language model: an item is suspect if it rarely co-occurs with the others of the list."""
 
 from collections.abc import Collection, Sequence
 
@@ -10,10 +10,10 @@ from ray_jobs.denoiser.detect import Floats
 
 
 class Cooccurrence:
-    """Cosine of the sets of users who have two items, counted on training positions.
+    """Cosine similarity of items' sets of users, from training positions.
 
     Args:
-        users: whose histories are counted.
+        users: whose histories to count.
         items: size of the catalogue.
     """
 
@@ -27,12 +27,12 @@ class Cooccurrence:
         self._cosine.setdiag(0)
 
     def scores(self, items: Sequence[int]) -> Floats:
-        """Minus the mean cosine of each listed item with the others, float64[K]: high is suspect."""
+        """Negative mean cosine of each listed item with the others, float64[K]; high is suspect."""
         within = self._cosine[list(items)][:, list(items)].toarray()
         return -within.sum(1) / max(1, len(items) - 1)
 
     def replacement(self, others: Sequence[int], taken: Collection[int]) -> int:
-        """The item that `others` keep company with most, not among `taken`; of equal ones the first."""
+        """The item with the largest summed cosine to `others`, not among `taken`; the first one in a tie."""
         company = np.asarray(self._cosine[list(others)].sum(0)).ravel()
         company[sorted(taken)] = -1.0
         return int(company.argmax())

@@ -1,4 +1,4 @@
-"""How suspect each listed title is to a language model, how sure it is, and which positions to edit."""
+"""Scores of listed titles as noise, the model's uncertainty, and the positions to edit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ray_jobs.denoiser.settings import DenoiserSettings
 from ray_jobs.denoiser.tuning_data import Writer
@@ -16,12 +17,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Suspicion:
-    """What the model says of the items of one list, float64[K] each.
+    """Log-probabilities of the titles of one list as the noise item, float64[K] each.
 
     Args:
-        mean: mean log-probability per token of each title as the noise item.
-        total: log-probability of the whole title.
-        first: log-probability of the title's first token.
+        mean: mean per token of the title.
+        total: of the whole title.
+        first: of the title's first token.
     """
 
     mean: Floats
@@ -29,16 +30,14 @@ class Suspicion:
     first: Floats
 
     def scores(self, settings: DenoiserSettings) -> Floats:
-        """What positions are ranked by; high is suspect."""
+        """Scores for ranking positions; high is suspect."""
         return self.first if settings.score == "first_token" else self.mean
 
     @property
     def uncertainty(self) -> float:
-        """Entropy of which listed title the model names, given that it names one; 0 is sure, 1 is a blind guess.
+        """Normalised entropy of the titles' probabilities: 0 is certain, 1 is a uniform guess.
 
-        Whole-title probabilities are the model's own answer distribution, and cost no pass beyond the scores. Orders of
-        a history are not shuffled for it: the order is part of what the model is asked about, and each further order
-        would cost as much as the scores themselves.
+        These are the model's own answer distribution and need no further pass, unlike shuffled orders of the history.
         """
         if len(self.total) < 2:
             return 0.0
@@ -47,22 +46,21 @@ class Suspicion:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
+    """The device of the model's parameters."""
     return next(model.parameters()).device
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     """`rows` and their mask, int64[B, T] each, padded on the left."""
-    length = max(len(row) for row in rows)
-    ids = torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows])
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-    return ids, mask
+    ids = [torch.tensor(row) for row in rows]
+    mask = [torch.ones_like(row) for row in ids]
+    return pad_sequence(ids, True, pad, "left"), pad_sequence(mask, True, 0, "left")
 
 
 def suspicions(model: nn.Module, writer: Writer, lists: Sequence[Sequence[int]]) -> list[Suspicion]:
     """Score every item of every list (catalogue indices, oldest first).
 
-    A list's prompt is computed once, and shared by the continuations with each of its titles.
+    The prompt of a list is computed once and shared by its titles.
     """
     model.eval()
     size = writer.settings.scoring_batch_size
@@ -81,22 +79,21 @@ def _scored(model: nn.Module, writer: Writer, lists: Sequence[Sequence[int]]) ->
     places = (mask.cumsum(1) - 1).clamp(min=0)
     begun = model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=True)
     owner = torch.tensor([row for row, items in enumerate(lists) for _ in items], device=device)
-    titles = [writer.title_ids[item] for items in lists for item in items]
-    length = max(len(title) for title in titles)
-    goal = torch.tensor([title + [writer.pad] * (length - len(title)) for title in titles], device=device)
-    real = torch.tensor([[1] * len(title) + [0] * (length - len(title)) for title in titles], device=device)
+    titles = [torch.tensor(writer.title_ids[item], device=device) for items in lists for item in items]
+    labels = pad_sequence(titles, True, writer.pad)  # [titles, T]
+    real = pad_sequence([torch.ones_like(title) for title in titles], True)
     first = begun.logits[:, -1].float().log_softmax(-1)[owner]
-    logs = [first.gather(1, goal[:, :1])]
-    if length > 1:
+    logs = [first.gather(1, labels[:, :1])]
+    if labels.shape[1] > 1:
         cache = begun.past_key_values
         cache.batch_select_indices(owner)
         rest = model(
-            input_ids=goal[:, :-1],
+            input_ids=labels[:, :-1],
             attention_mask=torch.cat([mask[owner], real[:, :-1]], dim=1),
-            position_ids=places[owner, -1:] + torch.arange(1, length, device=device),
+            position_ids=places[owner, -1:] + torch.arange(1, labels.shape[1], device=device),
             past_key_values=cache,
         )
-        logs.append(rest.logits.float().log_softmax(-1).gather(2, goal[:, 1:, None]).squeeze(2))
+        logs.append(rest.logits.float().log_softmax(-1).gather(2, labels[:, 1:, None]).squeeze(2))
     table = (torch.cat(logs, dim=1) * real).double().cpu().numpy()
     counts = real.sum(1).cpu().numpy()
     ends = np.cumsum([len(items) for items in lists])[:-1]
@@ -107,8 +104,8 @@ def _scored(model: nn.Module, writer: Writer, lists: Sequence[Sequence[int]]) ->
 def edits(found: Sequence[Suspicion], settings: DenoiserSettings) -> list[list[int]]:
     """Positions to edit in each list of a split, most suspect first.
 
-    A position's score must be above the percentile of all scores of the split; a list keeps its `max_edits` highest,
-    and none where the model's uncertainty is above `max_uncertainty`.
+    At most `max_edits` positions per list, whose scores exceed the percentile of all scores of the split; none if the
+    uncertainty exceeds `max_uncertainty`.
     """
     if not found:
         return []

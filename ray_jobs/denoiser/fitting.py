@@ -1,4 +1,4 @@
-"""A causal language model that the training loop fits to examples, whichever of its parameters are trainable."""
+"""Training of a causal language model on examples, in the training loop."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from ray_jobs.training.trainable import Trainable
 
 @dataclass(frozen=True, kw_only=True)
 class TuningPhase(Phase):
-    """A phase whose rate goes up in a number of steps, then down a line to zero.
+    """A phase with linear warm-up and linear decay to zero.
 
     Args:
-        warmup_steps: fewer where the phase is as short.
+        warmup_steps: fewer in a phase without so many steps.
     """
 
     warmup_steps: int
@@ -32,7 +32,7 @@ class TuningPhase(Phase):
 
 @dataclass(frozen=True)
 class ExampleRows:
-    """A source of batches of `Example`s in memory."""
+    """Batches of `Example`s in memory."""
 
     examples: Sequence[Example]
 
@@ -50,13 +50,12 @@ class ExampleRows:
 
 
 class CausalLearner(Trainable):
-    """Learns the tokens that examples count.
+    """Trains a causal language model on the examples' tokens from `Example.loss_from` on.
 
     Args:
-        model: gives ``logits`` for ``input_ids`` and ``attention_mask``.
-        batch_size: examples of an optimiser step, over all workers.
-        micro_batch_size: examples in one pass of one worker.
-        pad: token that fills batches up.
+        batch_size: examples per optimiser step, over all workers.
+        micro_batch_size: examples per forward pass of a worker.
+        pad: padding token.
     """
 
     additive = True
@@ -77,7 +76,7 @@ class CausalLearner(Trainable):
         return max(1, self.batch_size // world)
 
     def parts(self, batch: Sequence[Example]) -> list[Batch]:
-        """Passes of `micro_batch_size` examples of like length, so that little padding is computed."""
+        """Micro-batches of examples of similar length, to save padding."""
         ordered = sorted(batch, key=lambda example: len(example.ids))
         size = self.micro_batch_size
         return [
@@ -85,12 +84,12 @@ class CausalLearner(Trainable):
         ]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The part's share in the mean loss of the examples of the whole batch."""
+        """The micro-batch's contribution to the mean loss of the batch."""
         logits = self.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
         return {"loss": example_losses(logits, batch.labels).sum() / batch.of}
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The trainable parameters, by the names that the model has for them."""
+        """The trainable parameters, under the model's names."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
@@ -102,14 +101,14 @@ class CausalLearner(Trainable):
 
 
 def example_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of each example over the tokens that count, float[B], so that long titles weigh no more.
+    """Mean cross-entropy of each example, float[B]; long titles have no more weight than short ones.
 
     Args:
         logits: float[B, T, V]; those at t predict the token at t + 1.
-        labels: int64[B, T], `NO_LOSS` where a token does not count.
+        labels: int64[B, T], `NO_LOSS` for tokens without loss.
     """
-    goal = labels[:, 1:]
+    labels = labels[:, 1:]
     losses = nn.functional.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), goal, ignore_index=NO_LOSS, reduction="none"
+        logits[:, :-1].float().transpose(1, 2), labels, ignore_index=NO_LOSS, reduction="none"
     )
-    return losses.sum(1) / (goal != NO_LOSS).sum(1)
+    return losses.sum(1) / (labels != NO_LOSS).sum(1)

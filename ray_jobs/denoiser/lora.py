@@ -12,10 +12,10 @@ from schemas.artifact_seal import seal_folder
 
 
 def add_adapter(base: PreTrainedModel, settings: DenoiserSettings) -> PeftModel:
-    """`base` with a fresh adapter, which alone is trainable and at first changes nothing; the seed fixes its weights.
+    """`base` with a new adapter, the only trainable part, which initially changes nothing; the seed fixes its weights.
 
     Raises:
-        SettingError: the base has no layers of the names in ``target_modules``.
+        SettingError: the base has no layers named in ``target_modules``.
     """
     torch.manual_seed(settings.seed)
     config = LoraConfig(
@@ -38,6 +38,6 @@ def add_adapter(base: PreTrainedModel, settings: DenoiserSettings) -> PeftModel:
 
 
 def save_adapter(folder: Path, model: PeftModel) -> None:
-    """Write config and weights of the adapter as PEFT, and vLLM under ``--lora-modules``, read them."""
+    """Write the adapter in PEFT's format, which vLLM reads with ``--lora-modules``."""
     model.save_pretrained(str(folder), save_embedding_layers=False)
     seal_folder(folder)

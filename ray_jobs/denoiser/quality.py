@@ -1,4 +1,4 @@
-"""How well swapped items are found and put right, on windows whose swap is known."""
+"""Quality of finding and replacing swapped items, on windows with known swaps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from ray_jobs.denoiser.windows import Window
 
 
 def detection(windows: Sequence[Window], scores: Sequence[Floats]) -> dict[str, float]:
-    """``auc`` and ``ap`` over all positions of all windows, and how often the swap has a window's top score."""
+    """``auc`` and ``ap`` over all positions, and ``hit_1``: how often the swap has the top score of its window."""
     truth = np.concatenate([np.arange(len(window.items)) == window.position for window in windows])
     pooled = np.concatenate(list(scores))
     hits = [int(np.argmax(score)) == window.position for window, score in zip(windows, scores, strict=True)]
@@ -28,7 +28,7 @@ def detection(windows: Sequence[Window], scores: Sequence[Floats]) -> dict[str, 
 
 
 def taken_items(histories: Histories, window: Window) -> set[int]:
-    """What the user has, as far as a model may know: the original of the swap is not among it."""
+    """Items of the user that a model may know: without the original of the swap."""
     return {int(item) for item in histories.training_items(window.user)} - {window.original} | set(window.items)
 
 
@@ -36,10 +36,10 @@ def of_model(model: nn.Module, writer: Writer, histories: Histories, windows: Se
     """Detection and replacement by a language model.
 
     Returns:
-        `detection`'s; ``replacement_hit_1``: of the swapped items, told which they are, how many are put right;
+        The measures of `detection`; ``replacement_hit_1``: share of the given swaps that are replaced by the original;
         ``grounded``: share of the suggestions that were no catalogue title; ``edit_precision`` and ``edit_recall`` of
-        the positions edited; ``uncertainty``: its mean; ``hit_1_sure`` and ``hit_1_unsure``: hits among the windows
-        below its median, and the rest.
+        the edited positions; ``uncertainty``: its mean; ``hit_1_sure`` and ``hit_1_unsure``: hits in windows with an
+        uncertainty up to its median, and in the others.
     """
     found = suspicions(model, writer, [window.items for window in windows])
     suggested = replacements(
@@ -73,7 +73,7 @@ def of_model(model: nn.Module, writer: Writer, histories: Histories, windows: Se
 def of_baselines(
     histories: Histories, users: Sequence[int], items: int, windows: Sequence[Window], seed: int
 ) -> dict[str, dict[str, float]]:
-    """The same of item co-occurrence, counted on the histories of `users`, and of chance."""
+    """`detection` and ``replacement_hit_1`` of item co-occurrence in the histories of `users`, and of chance."""
     company = Cooccurrence(histories, users, items)
     rng = np.random.default_rng([seed, 2])
     by_company: list[bool] = []
@@ -97,5 +97,5 @@ def of_baselines(
 
 
 def rounded(report: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """A report whose last bits do not depend on the machine."""
+    """A report rounded so that it does not depend on the machine."""
     return {name: {key: round(value, 6) for key, value in values.items()} for name, values in report.items()}

@@ -1,4 +1,4 @@
-"""What a language model would put in an item's place, grounded in the catalogue."""
+"""Replacements for items that a language model suggests, grounded in the catalogue."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class Replacement:
 
     Args:
         item: catalogue index.
-        generated: the title as the model wrote it.
-        grounded: it was no title that could be taken, and `item` is the nearest.
+        generated: the title that the model generated.
+        grounded: it was no available title, so `item` is the nearest one.
     """
 
     item: int
@@ -27,7 +27,7 @@ class Replacement:
 
 
 class TitleTable:
-    """States of the model behind the last token of every catalogue title, float[N, D]."""
+    """The model's states at the last token of every catalogue title, float[N, D]."""
 
     def __init__(self, model: nn.Module, writer: Writer) -> None:
         self._model, self._writer = model, writer
@@ -38,7 +38,7 @@ class TitleTable:
 
     @torch.no_grad()
     def encode(self, titles: Sequence[Sequence[int]]) -> Tensor:
-        """Last-token states of tokenized titles, each read on its own: float[n, D]."""
+        """Last-token states float[n, D] of tokenized titles, each without context."""
         device, size = device_of(self._model), 8 * self._writer.settings.scoring_batch_size
         states = []
         for start in range(0, len(titles), size):
@@ -50,11 +50,11 @@ class TitleTable:
         return torch.cat(states)
 
     def ground(self, generated: str, ids: Sequence[int], taken: Collection[int]) -> Replacement:
-        """The catalogue item that the text `generated` (with its tokens `ids`) stands for, not among `taken`.
+        """The item with the title `generated` (tokens `ids`), else the one whose title's state is nearest by L2.
 
-        That is the item of exactly this title, else the one whose title's state is nearest by L2.
+        Items in `taken` are left out.
         """
-        assert len(set(taken)) < len(self.states), "somebody has every item of the catalogue"
+        assert len(set(taken)) < len(self.states), "a user has every item of the catalogue"
         for item in self._by_title.get(generated, ()):
             if item not in taken:
                 return Replacement(item, generated, grounded=False)
@@ -68,24 +68,24 @@ def replacements(
     model: nn.Module,
     writer: Writer,
     table: TitleTable,
-    asked: Sequence[tuple[Sequence[int], int]],
+    wanted: Sequence[tuple[Sequence[int], int]],
     taken: Sequence[Collection[int]],
 ) -> list[Replacement]:
-    """Suggest an item in place of a listed one, greedily.
+    """Suggest replacements for listed items, by greedy decoding.
 
     Args:
-        asked: (items of the list, position to replace) pairs.
-        taken: per pair the items that the user has, which are never suggested.
+        wanted: (items of the list, position to replace) pairs.
+        taken: per pair the items of the user, which are never suggested.
     """
     model.eval()
     longest = max(len(title) for title in writer.title_ids) + 1
     size = writer.settings.scoring_batch_size
     stops = [*writer.answer_close[:1], *writer.end]
     answers: list[Replacement] = []
-    for start in range(0, len(asked), size):
+    for start in range(0, len(wanted), size):
         prompts = [
             [*writer.prompt(items), *writer.title_ids[items[position]], *writer.answer_middle]
-            for items, position in asked[start : start + size]
+            for items, position in wanted[start : start + size]
         ]
         for row, ids in enumerate(_greedy(model, prompts, longest, stops, writer.pad)):
             text = str(writer.tokenizer.decode(ids)).split(ANSWER_CLOSE)[0].strip()
@@ -96,7 +96,7 @@ def replacements(
 def _greedy(
     model: nn.Module, prompts: Sequence[Sequence[int]], longest: int, stops: Sequence[int], pad: int
 ) -> list[list[int]]:
-    """The likeliest next tokens of each prompt, up to the first of `stops`."""
+    """The greedy continuation of each prompt, up to the first of `stops`."""
     device = device_of(model)
     ids, mask = (tensor.to(device) for tensor in pad_left(prompts, pad))
     generate: Any = model.generate

@@ -14,35 +14,34 @@ TINY = "tiny"
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserSettings(Bounded):
-    """Defaults are the paper's where it has one; a small base wants larger learning rates.
+    """Settings of the denoiser. Defaults follow the paper; a small base needs larger learning rates.
 
     Args:
-        base: ``hub:<repo id>``, with ``@<revision>`` behind it if wanted; ``hub:<folder>``, for a causal language model
-            that lies there; or ``tiny``: a small Llama-style model, pre-trained here on the histories' own text.
-        window: events in a window at most.
-        shortest: fewer events make no window.
-        windows: windows to tune on; where the histories hold fewer, they come again with another swap.
-        heldout_windows: windows to report on at most.
-        heldout_share: share of the users, chosen by hash, whose windows nothing is fitted on.
-        max_title_words: longer titles are cut.
-        max_tokens: longest example in tokens.
+        base: ``hub:<repo id>``, optionally with ``@<revision>``, or ``hub:<folder>``, for a causal language model; or
+            ``tiny``: a small Llama-style model, pre-trained here on the text of the histories.
+        window: maximum number of events in a window.
+        shortest: minimum number of events in a window.
+        windows: windows to tune on; if the histories have fewer, they are repeated with other swaps.
+        heldout_windows: maximum number of windows to report on.
+        heldout_share: share of the users, chosen by hash, whose windows are held out for the report.
+        max_title_words: longer titles are truncated.
+        max_tokens: maximum length of an example.
         lora_rank, lora_alpha, lora_dropout: of the adapter.
-        target_modules: linear layers that get an adapter, by the end of their names.
+        target_modules: linear layers with an adapter, by the last part of their names.
         loss_on: ``answer``, or ``prompt+answer`` as in the paper's code.
         epochs: passes over the windows.
-        batch_size: windows in an optimiser step, over all workers.
-        micro_batch_size: windows in one pass of one worker; gradients add up to `batch_size`.
+        batch_size: windows per optimiser step, over all workers.
+        micro_batch_size: windows per forward pass of a worker.
         learning_rate, weight_decay: of AdamW.
-        gradient_clip: largest norm of the gradient.
+        gradient_clip: maximum norm of the gradient.
         warmup_steps: optimiser steps of linear warm-up, before a linear decay to zero.
         dtype: of the base's weights; the adapter's are float32.
-        score: a title's mean log-probability per token, or ``first_token``, the paper's, in which titles that begin
-            alike tie.
+        score: ``title``, its mean log-probability per token, or ``first_token`` as in the paper, with ties between
+            titles that begin alike.
         scoring_batch_size: windows scored in one pass.
-        threshold_percentile: share of all scores of a split that is below the threshold (paper: 0.6 where one trains,
-            0.9 where one tests).
-        max_edits: positions changed in a sequence at most, most suspect first.
-        max_uncertainty: sequences above it are left alone; 1 edits whatever the uncertainty.
+        threshold_percentile: share of a split's scores below the threshold (paper: 0.6 in training, 0.9 in testing).
+        max_edits: maximum number of positions to change in a sequence, most suspect first.
+        max_uncertainty: sequences with a larger uncertainty are not edited; 1 edits all.
         tiny_width, tiny_layers, tiny_heads, tiny_vocabulary: size of the tiny base.
         tiny_epochs, tiny_learning_rate, tiny_batch_size: its pre-training.
         seed: of windows, swaps and weights.

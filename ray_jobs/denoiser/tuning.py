@@ -1,4 +1,4 @@
-"""What is to be tuned, or pre-trained, for the denoiser."""
+"""The training plan of the denoiser: tuning, or pre-training of a tiny base."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ class TuningPlan:
     """What a worker needs; see `ray_jobs.training.ray_train.TrainingPlan`.
 
     Args:
-        base: ``hub:<...>``, which gets an adapter; or the shape of a tiny model, all of which is trained.
-        pad: token that fills batches up.
+        base: ``hub:<...>``, to train an adapter; or the config of a tiny model, to train all of it.
+        pad: padding token.
     """
 
     base: str | LlamaConfig
@@ -28,21 +28,21 @@ class TuningPlan:
     pad: int
 
     def __len__(self) -> int:
-        """How many examples there are."""
+        """Number of training examples."""
         return len(self.examples)
 
     def build(self) -> CausalLearner:
-        """The untrained model, its first weights fixed by the seed."""
+        """The model before training; the seed fixes its initial weights."""
         if isinstance(self.base, str):
             return self.learner(add_adapter(load_base(self.base, self.settings.dtype), self.settings))
         return self.learner(tiny_model(self.base, self.settings.seed))
 
     def sources(self, trainable: Trainable, notify: Notify = silent) -> tuple[ExampleRows, None]:  # noqa: ARG002
-        """Where a worker gets its batches from; nothing is judged."""
+        """Training batches; there is no evaluation."""
         return ExampleRows(self.examples), None
 
     def learner(self, model: nn.Module) -> CausalLearner:
-        """`model` as it is fitted: tuned, or as a tiny base pre-trained."""
+        """`model` with the settings of tuning, or of pre-training for a tiny base."""
         own = self.settings
         tuned = isinstance(self.base, str)
         phase = TuningPhase(

@@ -1,7 +1,7 @@
-"""Windows as token sequences: the instruction with the listed titles, and the answer that a model is tuned to give.
+"""Windows as token sequences: the instruction with the listed titles, and the expected answer.
 
-Every title is tokenized on its own, wherever it stands. So its tokens are the same in the list, in the answer and when
-it is scored, and where a title begins and ends is known to the token.
+Every title is tokenized separately, so that its tokens are the same in the list, in the answer and in scoring, and its
+boundaries are known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from infra.errors import SettingError
@@ -29,7 +30,7 @@ NO_LOSS = -100
 
 
 def quotable(title: str, max_words: int) -> str:
-    """A title as it stands between quotes: blanks made one, words cut, apostrophes made typographic."""
+    """A title for use between quotes: at most `max_words` words, single spaces, typographic apostrophes."""
     return " ".join(title.split()[:max_words]).replace("'", "\N{RIGHT SINGLE QUOTATION MARK}")
 
 
@@ -39,7 +40,7 @@ class Example:
 
     Args:
         ids: its tokens.
-        loss_from: index of the first token that the loss counts; all after it count, too.
+        loss_from: index of the first token with loss; all later ones have it, too.
     """
 
     ids: tuple[int, ...]
@@ -47,7 +48,7 @@ class Example:
 
 
 class Writer:
-    """Writes windows of one catalogue in the tokens of one language model.
+    """Turns windows of a catalogue into tokens of a language model.
 
     Args:
         titles: one per catalogue item.
@@ -66,18 +67,18 @@ class Writer:
         self.answer_close = self._ids(ANSWER_CLOSE)
         self.end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
         self.start = start
-        # Padding is always masked, so any token serves where a tokenizer has none for it.
+        # Padding is always masked, so any token will do if the tokenizer has no padding token.
         self.pad = int(tokenizer.pad_token_id or 0)
 
     def _ids(self, text: str) -> list[int]:
         return [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
 
     def prompt(self, items: Sequence[int]) -> list[int]:
-        """Tokens of the instruction, the titles of `items` and the answer's beginning up to its first quote."""
+        """Tokens of the instruction, the titles of `items` and the beginning of the answer up to its first quote."""
         return [*self.list_open, *self._listed(items), *self.answer_open]
 
     def answer(self, noise: int, replacement: int) -> list[int]:
-        """Tokens of the answer behind `prompt`."""
+        """Tokens of the answer after `prompt`."""
         return [*self._listed([noise]), *self._suggestion(replacement)]
 
     def _listed(self, items: Sequence[int]) -> list[int]:
@@ -90,7 +91,7 @@ class Writer:
         return [*self.answer_middle, *self.title_ids[item], *self.answer_close, *self.end]
 
     def tuning_examples(self, windows: Sequence[Window]) -> list[Example]:
-        """What the model is tuned on; the answer's opening words belong to the prompt.
+        """Training examples of the tuning; the opening words of the answer belong to the prompt.
 
         Raises:
             SettingError: an example is longer than ``max_tokens``.
@@ -109,11 +110,11 @@ class Writer:
         return examples
 
     def base_examples(self, windows: Sequence[Window]) -> list[Example]:
-        """What a tiny base is pre-trained on: real histories, and the form of an answer with nothing to learn from it.
+        """Training examples of a tiny base: real histories with uninformative answers.
 
-        Of each window a random part of its real events is listed, in order. The answer names all of them in random
-        order, and suggests an item of any window. So the base knows the titles, their company and how to repeat what is
-        listed, and nothing of which title to name.
+        A random subset of each window's real events is listed in order. The answer names all of them in random order
+        and suggests an item of any window. So the base learns the titles, their co-occurrence and the form of an
+        answer, but not which title to name.
         """
         rng = np.random.default_rng([self.settings.seed, 1])
         known = sorted({item for window in windows for item in window.clean})
@@ -134,8 +135,8 @@ class Batch:
 
     Args:
         ids, mask: int64[B, T].
-        labels: int64[B, T]; `NO_LOSS` where a token does not count.
-        of: examples of the optimiser step's batch, of which these are a part.
+        labels: int64[B, T]; `NO_LOSS` for tokens without loss.
+        of: number of examples of the whole batch that these are a part of.
     """
 
     ids: Tensor
@@ -152,24 +153,20 @@ class Batch:
 
 
 def collate(examples: Sequence[Example], pad: int, of: int = 0) -> Batch:
-    """`examples` as one batch, or as part of one of `of` examples."""
-    length = max(len(example.ids) for example in examples)
-    ids = torch.full((len(examples), length), pad)
-    mask = torch.zeros(len(examples), length, dtype=torch.int64)
-    labels = torch.full((len(examples), length), NO_LOSS)
-    for row, example in enumerate(examples):
-        tokens = torch.tensor(example.ids)
-        ids[row, : len(tokens)] = tokens
-        mask[row, : len(tokens)] = 1
-        labels[row, example.loss_from : len(tokens)] = tokens[example.loss_from :]
-    return Batch(ids, mask, labels, of or len(examples))
+    """`examples` as one batch, or as part of a batch of `of` examples."""
+    ids = [torch.tensor(example.ids) for example in examples]
+    labels = [row.clone() for row in ids]
+    for row, example in zip(labels, examples, strict=True):
+        row[: example.loss_from] = NO_LOSS
+    mask = pad_sequence([torch.ones_like(row) for row in ids], True)
+    return Batch(pad_sequence(ids, True, pad), mask, pad_sequence(labels, True, NO_LOSS), of or len(examples))
 
 
 def step_rows(count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> Iterator[list[int]]:
     """Rows of one worker for each optimiser step of an epoch, in an order that depends on `seed`.
 
-    A step has `batch_size` rows over all workers, the last one what is left; every worker gets equally many, and less
-    than `world` rows at the end are left out.
+    A step has `batch_size` rows over all workers, the last one fewer. All workers get the same number of rows; fewer
+    than `world` rows at the end are dropped.
     """
     order = np.random.default_rng(seed).permutation(count)[: count // world * world]
     for start in range(0, len(order), batch_size // world * world):

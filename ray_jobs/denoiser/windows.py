@@ -1,6 +1,6 @@
-"""Windows of real histories with one item swapped for a stranger: training data that nobody has to label.
+"""Windows of real histories with one item swapped for another: training data without manual labels.
 
-Only training positions are read; what a model is tested on is neither shown, nor swapped in.
+Only training positions are read, so test targets are neither shown nor swapped in.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from schemas.errors import DataError
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a history in which one item was swapped.
+    """A section of a history with one swapped item.
 
     Args:
         user: index into `Histories`.
         start: position of the first event in the history.
-        items: catalogue indices as shown, oldest first.
-        position: which of `items` was swapped in.
-        original: the item that stood there.
+        items: catalogue indices with the swap, oldest first.
+        position: index of the swapped item in `items`.
+        original: the item before the swap.
     """
 
     user: int
@@ -35,13 +35,13 @@ class Window:
 
     @property
     def clean(self) -> tuple[int, ...]:
-        """The items as they really were."""
+        """The items before the swap."""
         return (*self.items[: self.position], self.original, *self.items[self.position + 1 :])
 
 
 @dataclass(frozen=True)
 class Split:
-    """Windows by users: nothing is fitted on those of `heldout`."""
+    """Windows of different users; those of `heldout` are for the report only."""
 
     tuning: tuple[Window, ...]
     heldout: tuple[Window, ...]
@@ -49,13 +49,13 @@ class Split:
 
 
 def is_heldout(user_id: str, settings: DenoiserSettings) -> bool:
-    """Whether a user's windows are kept for the report; depends on the id and the seed alone."""
+    """Whether a user's windows are held out for the report; depends on id and seed only."""
     digest = hashlib.sha256(f"{settings.seed}/{user_id}".encode()).digest()
     return int.from_bytes(digest[:4], "big") < settings.heldout_share * 2**32
 
 
 def split_windows(histories: Histories, settings: DenoiserSettings) -> Split:
-    """Draw the windows to tune on and those to report on, from different users.
+    """Draw windows for tuning and for the report, from different users.
 
     Raises:
         DataError: one of the two would be empty.
@@ -69,8 +69,8 @@ def split_windows(histories: Histories, settings: DenoiserSettings) -> Split:
     for name, found in places.items():
         if not found:
             raise DataError(
-                f"no window of {settings.shortest} to {settings.window} training events is in the histories of the "
-                f"{name} users (of {len(histories)}): lower {SECTION}.shortest, set {SECTION}.heldout_share nearer to "
+                f"the histories of the {name} users (of {len(histories)}) have no window of {settings.shortest} to "
+                f"{settings.window} training events: lower {SECTION}.shortest, set {SECTION}.heldout_share nearer to "
                 "one half, or land more reviews"
             )
     wanted = min(settings.heldout_windows, len(places["held-out"]))
@@ -82,7 +82,7 @@ def split_windows(histories: Histories, settings: DenoiserSettings) -> Split:
 
 
 def window_places(histories: Histories, users: Sequence[int], settings: DenoiserSettings) -> list[tuple[int, int, int]]:
-    """(user, start, end) of every window: each stretch of `window` events, or the whole of a shorter history."""
+    """(user, start, end) of every window: each section of `window` events, or the whole of a shorter history."""
     places: list[tuple[int, int, int]] = []
     for user in users:
         length = len(histories.training_items(user))
@@ -93,10 +93,10 @@ def window_places(histories: Histories, users: Sequence[int], settings: Denoiser
 
 
 def draw(histories: Histories, places: Sequence[tuple[int, int, int]], count: int, seed: int) -> list[Window]:
-    """`count` windows in random order, none twice before all have been used, then each with another swap.
+    """`count` windows in random order; all are used before any is repeated with another swap.
 
-    A swap depends on the seed, the window and how often it was used, and on no other window. The stranger is uniform
-    over the items at training positions that the user does not have there.
+    A swap depends only on the seed, the window and how often it was used. The new item is uniform over the items at
+    training positions that the user does not have.
     """
     known = np.unique(np.concatenate([histories.training_items(user) for user in range(len(histories))]))
     order = np.random.default_rng(seed)
@@ -112,10 +112,10 @@ def draw(histories: Histories, places: Sequence[tuple[int, int, int]], count: in
 
 
 def _swapped(history: IntArray, known: IntArray, user: int, start: int, end: int, rng: np.random.Generator) -> Window:
-    strangers = np.setdiff1d(known, history)
-    if not len(strangers):
-        raise DataError(f"user number {user} has every item of the catalogue: there is no stranger to swap in")
+    others = np.setdiff1d(known, history)
+    if not len(others):
+        raise DataError(f"user number {user} has every item of the catalogue: there is no other item to swap in")
     items = [int(item) for item in history[start:end]]
     position = int(rng.integers(len(items)))
-    original, items[position] = items[position], int(rng.choice(strangers))
+    original, items[position] = items[position], int(rng.choice(others))
     return Window(user, start, tuple(items), position, original)

@@ -1,1 +1,1 @@
-"""Frozen encoders behind one contract."""
+"""Frozen text encoders."""

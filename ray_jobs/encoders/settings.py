@@ -1,4 +1,4 @@
-"""Names of text encoders, and the settings of a stage that encodes texts; no engine is loaded here."""
+"""Names of text encoders, and the settings of stages that encode texts; no engine is loaded here."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ class EncodingSettings(Bounded):
 
     Args:
         encoder: text encoder, see `ray_jobs.encoders.text.load_text_encoder`.
-        encoders: how many copies of it run side by side.
+        encoders: number of copies of the encoder that run in parallel.
         batch_size: texts per call.
-        commit_rows: texts after which vectors are made durable, so that a crash loses no more than these.
+        commit_rows: number of texts after which vectors are committed; a crash loses no more than that.
     """
 
     encoder: str = PACKAGED

@@ -1,4 +1,4 @@
-"""Texts through models on actors: each text once, by its hash, in tables that a stage makes durable one by one."""
+"""Texts through models on Ray actors: each distinct text once, in tables that a stage commits one by one."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,17 +14,15 @@ from ray_jobs.encoders.settings import EncodingSettings
 def encoded(texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_gpu: bool) -> Iterator[pa.Table]:
     """Vectors of `texts`, in tables of about ``own.commit_rows`` rows.
 
-    The encoder is not loaded before it is needed.
-
     Args:
-        texts: by hash.
-        encoder: which one; a stage may have been told another than its setting.
+        texts: by hash; without any, the encoder is not loaded.
+        encoder: its name; may differ from ``own.encoder``.
 
     Yields:
         content_hash, vector (float32 unit vector).
 
     Raises:
-        SettingError: the encoder cannot be had.
+        SettingError: the encoder cannot be loaded.
     """
     if not texts:
         return
@@ -44,15 +42,13 @@ def encoded(texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_g
 def texts_through(
     texts: Mapping[str, str], model: type, arguments: tuple[Any, ...], copies: int, batch_size: int, use_gpu: bool
 ) -> Iterator[pa.Table]:
-    """What a model gives for `texts`, batch by batch.
-
-    Texts are sorted by length, so that a batch has little padding.
+    """A model's results for `texts`, batch by batch, sorted by length to save padding.
 
     Args:
         texts: by hash.
-        model: as `ray_jobs.actors.through`; its tables have the columns content_hash and text.
+        model: class for `ray_jobs.actors.through`, called with tables of the columns content_hash and text.
         arguments: of its constructor.
-        copies: actors side by side.
+        copies: number of parallel actors.
     """
     order = sorted(texts, key=lambda text_hash: (len(texts[text_hash]), text_hash))
     tables = (

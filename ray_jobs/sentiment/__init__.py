@@ -1,1 +1,1 @@
-"""Classifiers of the tone of a review, which see its text only."""
+"""Sentiment classifiers of review texts."""

@@ -1,6 +1,5 @@
-"""A sequence classifier from a hub or a folder, as a judge of tone."""
+"""Sentiment by a sequence classifier from a hub or a folder."""
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as transformers_logging
 
 from infra.errors import SettingError
-from ray_jobs.encoders.settings import HUB_PREFIX
+from ray_jobs.encoders.hub import loading, resolve
 from ray_jobs.encoders.streaming import texts_through
 from ray_jobs.sentiment.settings import PROBE, STAGE, ReviewSentimentsSettings
 
@@ -24,11 +23,11 @@ _MAX_LENGTH = 512
 
 
 class HubClassifier:
-    """A frozen classifier; a label between positive and negative is left out of account.
+    """A frozen classifier; labels between positive and negative are ignored.
 
     Args:
-        positive, negative: numbers of the two labels.
-        max_length: most word pieces that are read of a text; the rest is cut off.
+        positive, negative: indices of the two labels.
+        max_length: maximum number of tokens of a text; longer texts are truncated.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class HubClassifier:
 
     @torch.no_grad()
     def scores(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Probability of positive against negative for a batch of texts: float32[N]."""
+        """Probability of positive versus negative for a batch of texts: float32[N]."""
         batch = self.tokenizer(
             list(texts), truncation=True, max_length=self.max_length, padding=True, return_tensors="pt"
         ).to(self.model.device)
@@ -59,11 +58,11 @@ def load_hub_classifier(name: str) -> HubClassifier:
     """Load ``hub:<repo id or folder>``.
 
     Raises:
-        SettingError: it cannot be had, or its labels do not say which one is positive.
+        SettingError: it cannot be loaded, or its labels do not tell which one is positive.
     """
-    source, revision = _resolve(name)
+    source, revision = resolve(name)
     transformers_logging.disable_progress_bar()
-    with _loading(name):
+    with loading(f"{STAGE}.classifier={name!r}", PROBE):
         model = AutoModelForSequenceClassification.from_pretrained(
             source, revision=revision, dtype=torch.float32, use_safetensors=True
         )
@@ -76,32 +75,32 @@ def load_hub_classifier(name: str) -> HubClassifier:
 
 
 def require_hub_classifier(name: str) -> None:
-    """Check that `load_hub_classifier` would find `name` and know its labels, without loading weights.
+    """Check that `load_hub_classifier` finds `name` and knows its labels, without loading weights.
 
     Raises:
         SettingError: as `load_hub_classifier`.
     """
-    source, revision = _resolve(name)
-    with _loading(name):
+    source, revision = resolve(name)
+    with loading(f"{STAGE}.classifier={name!r}", PROBE):
         config = AutoConfig.from_pretrained(source, revision=revision)
     _labels(name, config)
 
 
 def hub_scores(texts: Mapping[str, str], own: ReviewSentimentsSettings, use_gpu: bool) -> Iterator[dict[str, float]]:
-    """Probability of positive by hash of the text, batch by batch.
+    """Probability of positive by content hash, batch by batch.
 
     Args:
-        texts: by hash.
+        texts: by content hash.
 
     Raises:
         SettingError: as `load_hub_classifier`.
     """
     require_hub_classifier(own.classifier)
-    for batch in texts_through(texts, _Judge, (own.classifier, use_gpu), own.copies, own.batch_size, use_gpu):
+    for batch in texts_through(texts, _Classify, (own.classifier, use_gpu), own.copies, own.batch_size, use_gpu):
         yield dict(zip(batch["content_hash"].to_pylist(), batch["score"].to_pylist(), strict=True))
 
 
-class _Judge:
+class _Classify:
     """The actor that holds a classifier."""
 
     def __init__(self, name: str, use_gpu: bool) -> None:
@@ -115,7 +114,7 @@ class _Judge:
 
 
 def _labels(name: str, config: "PretrainedConfig") -> tuple[int, int]:
-    """Numbers of the positive and the negative label."""
+    """Indices of the positive and the negative label."""
     labels = {int(number): str(label) for number, label in (config.id2label or {}).items()}
     found = [
         [number for number, label in labels.items() if label.strip().lower() in words]
@@ -128,21 +127,3 @@ def _labels(name: str, config: "PretrainedConfig") -> tuple[int, int]:
             "Use another classifier, or save a copy with such labels and give 'hub:<folder>'"
         )
     return found[0][0], found[1][0]
-
-
-def _resolve(name: str) -> tuple[str, str | None]:
-    source, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
-    return source, revision or None
-
-
-@contextlib.contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Turn what transformers raises when files cannot be had into one clear sentence."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise SettingError(
-            f"{STAGE}.classifier={name!r} could not be loaded ({type(error).__name__}: {str(error).splitlines()[0]}). "
-            "Check the name, that the model hub can be reached from here (HF_ENDPOINT, HF_HUB_OFFLINE, a proxy) or "
-            f"that HF_HOME holds a copy; 'hub:<folder>' loads a local folder and {PROBE!r} needs no network"
-        ) from error

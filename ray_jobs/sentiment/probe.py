@@ -1,4 +1,4 @@
-"""A linear probe on frozen text vectors, trained on stars and cross-fitted over users."""
+"""Sentiment by a linear probe on frozen text vectors, trained on stars and cross-fitted over users."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ _STEPS = 200
 
 
 def fold_of(user: str, folds: int, seed: int) -> int:
-    """The part that a user belongs to: by a hash, so that tomorrow's users change nothing for today's."""
+    """The fold of a user, by hash, so that new users do not move others."""
     return int(hashlib.sha256(f"{seed}/{user}".encode()).hexdigest()[:15], 16) % folds
 
 
@@ -27,36 +27,33 @@ def cross_fitted(
     own: ReviewSentimentsSettings,
     progress: Callable[[int, int], None] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Probability of positive for each review, by a probe that has seen no review of the same user.
+    """Probability of positive for each review, float64[N], by a probe that was trained without that user's reviews.
 
-    The probe is an L2-regularised logistic regression with both classes of equal weight, so that 0.5 divides them
-    whatever their shares. It learns from reviews of at least 4 and at most 2 stars; those between are judged only.
+    The probe is an L2-regularised logistic regression with balanced class weights, so that 0.5 separates the classes
+    whatever their shares. It is trained on reviews with at least 4 or at most 2 stars.
 
     Args:
-        vectors: one per review: float32[N, D].
+        vectors: float32[N, D], one per review.
         stars: float[N].
-        users: who wrote it, N of them.
-        progress: told how many of how many probes are fitted.
-
-    Returns:
-        float64[N].
+        users: authors of the N reviews.
+        progress: called with (probes fitted, number of probes).
 
     Raises:
-        DataError: a probe would see too few reviews of a class.
+        DataError: a probe has too few training reviews of a class.
     """
-    part = np.array([fold_of(user, own.folds, own.seed) for user in users])
-    learnt, positive = rated(stars), stars >= LEAST_POSITIVE
+    fold = np.array([fold_of(user, own.folds, own.seed) for user in users])
+    labelled, positive = rated(stars), stars >= LEAST_POSITIVE
     scores = np.zeros(len(stars))
-    parts = np.unique(part).tolist()
-    for done, each in enumerate(parts):
-        training = learnt & (part != each)
+    folds = np.unique(fold).tolist()
+    for done, held_out in enumerate(folds):
+        training = labelled & (fold != held_out)
         _require_both(int(positive[training].sum()), int((~positive[training]).sum()), stars, own)
         probe = LogisticRegression(
             C=own.inverse_penalty, class_weight="balanced", solver="newton-cholesky", max_iter=_STEPS
         ).fit(vectors[training], positive[training])
-        scores[part == each] = probe.predict_proba(vectors[part == each])[:, 1]
+        scores[fold == held_out] = probe.predict_proba(vectors[fold == held_out])[:, 1]
         if progress:
-            progress(done + 1, len(parts))
+            progress(done + 1, len(folds))
     return scores
 
 

@@ -1,4 +1,4 @@
-"""How well a classifier of texts agrees with the stars that came with them."""
+"""Agreement of sentiment scores with stars."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,23 +9,20 @@ THRESHOLD = 0.5
 
 
 def rated(stars: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """Which reviews have stars that say positive or negative: those between are neither. bool[N]."""
+    """Reviews whose stars are clearly positive or negative, bool[N]."""
     return (stars >= LEAST_POSITIVE) | (stars <= MOST_NEGATIVE)
 
 
 def agreement(scores: npt.NDArray[np.floating], stars: npt.NDArray[np.floating]) -> dict[str, float]:
-    """Agreement on the reviews that `rated` chooses.
+    """Agreement on the reviews that `rated` selects.
 
     Args:
-        scores: probability of positive: float[N].
+        scores: float[N], probability of positive.
         stars: float[N].
 
     Returns:
-        rated (how many they are), accuracy and, beside it, majority_share (of the larger class); balanced_accuracy and
-        auc; negative_precision (of those judged negative, how many have few stars) and negative_recall. What has no
-        meaning is left out: everything without such reviews, the latter four without both classes, and a precision
-        where nothing is judged negative.
-
+        rated (their number), accuracy and, for comparison, majority_share (of the larger class); balanced_accuracy,
+        auc, negative_precision and negative_recall. Undefined measures are left out.
     """
     chosen = rated(stars)
     truth, score = stars[chosen] >= LEAST_POSITIVE, scores[chosen]

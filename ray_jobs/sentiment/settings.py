@@ -16,16 +16,16 @@ NO_STARS = f"set {STAGE}.classifier to 'hub:<repo id or folder>', a trained clas
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewSentimentsSettings(Bounded):
-    """What judges the reviews.
+    """Settings of the sentiment classifier.
 
     Args:
-        classifier: ``probe``, a logistic regression on the text vectors that learns from the stars; or
-            ``hub:<repo id>``, with ``@<revision>`` behind it if wanted, or ``hub:<folder>``, a sequence classifier that
-            transformers can load, e.g. ``hub:siebert/sentiment-roberta-large-english``.
-        folds: parts into which the probe divides the users; each is judged by a probe of the others.
-        inverse_penalty: of the probe, scikit-learn's C: larger lets weights grow larger.
-        seed: of the division into parts.
-        copies: of a hub's classifier, side by side.
+        classifier: ``probe``, a logistic regression on the text vectors, trained on stars; or ``hub:<repo id>``,
+            optionally with ``@<revision>``, or ``hub:<folder>``, a sequence classifier that transformers can load, e.g.
+            ``hub:siebert/sentiment-roberta-large-english``.
+        folds: number of folds of users; each is scored by a probe that is trained on the others.
+        inverse_penalty: scikit-learn's C of the probe; larger regularises less.
+        seed: of the folds.
+        copies: number of parallel copies of a hub's classifier.
         batch_size: texts per call of a hub's classifier.
     """
 

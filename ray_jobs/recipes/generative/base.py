@@ -135,8 +135,10 @@ class GenerativeRecommender(Recommender):
 
     def trie(self) -> Trie:
         """The trie of the catalogue's tuples, on the model's device."""
-        if self._trie is None or self._trie.leaf_items.device != self.codes.device:
+        if self._trie is None:
             self._trie = Trie.from_codes(self.codes, self.catalogue.level_sizes)
+        elif self._trie.leaf_items.device != self.codes.device:
+            self._trie = self._trie.to(self.codes.device)
         return self._trie
 
     def stepper(self, memory: Memory) -> Step:

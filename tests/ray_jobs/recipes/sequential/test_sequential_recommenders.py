@@ -231,9 +231,9 @@ def test_hooks_hide_and_bias_attention():
 
 def test_the_asked_position_has_the_same_place_however_long_the_history():
     model = SASRec(SASRecSettings(width=16, max_history=8), small_catalogue())
-    slots = model.slots(torch.tensor([1, 3, 8]), 8, 8)
-    assert [row[length - 1] for row, length in zip(slots.tolist(), (1, 3, 8), strict=True)] == [7, 7, 7]
-    assert slots[2].tolist() == list(range(8))
+    ids = model.position_ids(torch.tensor([1, 3, 8]), 8, 8)
+    assert [row[length - 1] for row, length in zip(ids.tolist(), (1, 3, 8), strict=True)] == [7, 7, 7]
+    assert ids[2].tolist() == list(range(8))
 
 
 def test_times_reach_the_model_with_their_items():
