@@ -1,6 +1,6 @@
 """Serve a registered model over HTTP: `penchant serve --dataset planted-world`.
 
-Joins the Ray cluster in RAY_ADDRESS, or starts a Ray of its own. Runs until it is interrupted.
+Joins the Ray cluster in RAY_ADDRESS, or starts a local one. Runs until it is interrupted.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from schemas.names import DATASET
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; status 2 for a wrong setting or an alias that is not there."""
+    """Entry point; exits with status 2 for a wrong setting or a missing alias."""
     text = f"{__doc__}\n{inspect.getdoc(ServingSettings)}"
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=DATASET, required=True, help="data set whose registered model is served")
     for field in fields(ServingSettings):
-        if field.repr:  # What is not shown is no flag: every user of the machine sees command lines.
+        if field.repr:  # No flags for secrets: every user of the machine sees command lines.
             several = isinstance(field.default, tuple)
             flag, kind = f"--{field.name.replace('_', '-')}", str if several else type(field.default)
             parser.add_argument(flag, type=kind, nargs="+" if several else None, help=f"default {field.default}")
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         resolve(runs.connect(settings), f"{name}@{chosen.alias}")
         if not os.environ.get("RAY_ADDRESS") and not port_is_free(chosen.port):
-            raise SettingError(f"{SECTION}.port {chosen.port} is busy: end what listens there, or choose another")
+            raise SettingError(f"{SECTION}.port {chosen.port} is busy: stop what listens there, or choose another")
     except UserError as error:
         sys.stderr.write(f"{SECTION}: {type(error).__name__}: {error}\n")
         return 2

@@ -1,4 +1,4 @@
-"""Answers to requests that came in at the same time."""
+"""Answers to a batch of requests."""
 
 import math
 from collections.abc import Sequence
@@ -7,17 +7,17 @@ from typing import TypedDict
 
 from infra.errors import SettingError
 from ray_jobs.recommenders.bundle import Bundle
-from ray_jobs.serving.asks import Ask, Refused
+from ray_jobs.serving.parsing import RecommendRequest, RequestError
 from schemas.columns import COLUMNS, HISTORY, requested
 from schemas.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
-class Live:
-    """A version in memory, ready to answer.
+class LoadedVersion:
+    """A model version in memory.
 
     Args:
-        version: as in ``<name>/<number>``.
+        version: ``<name>/<number>``.
         since: second since 1970 at which it was loaded.
     """
 
@@ -28,14 +28,14 @@ class Live:
 
 @dataclass(frozen=True)
 class Job:
-    """A request and the version that answers it, settled when the request came in."""
+    """A request and the version that answers it, which is fixed when the request arrives."""
 
-    live: Live
-    ask: Ask
+    live: LoadedVersion
+    request: RecommendRequest
 
 
 class Answer(TypedDict):
-    """Items for one request, best first; `because` has the words of each that a wish found, see `Reasons`."""
+    """Items for one request, best first; `because` lists the matched words of each, see `Reasons`."""
 
     model_version: str
     item_ids: list[str]
@@ -46,73 +46,73 @@ class Answer(TypedDict):
 
 
 def answer(jobs: Sequence[Job]) -> list[Answer | Exception]:
-    """Answer each of `jobs`; those that the model can take together go through it together.
+    """Answer `jobs`, in groups that the model can process together.
 
-    Together go requests of one version with the same ``exclude_seen``, all with the same columns, such as times. Where
-    a group fails, its requests are answered one by one: what is wrong with one fails no other.
+    The requests of a group have the same version, ``exclude_seen`` and columns. If a group fails, its requests are
+    answered one by one, so that one bad request fails no other.
 
     Returns:
-        In the order of `jobs`, an answer, or the error: `Refused` where the client can mend it.
+        For each job an answer or an error: `RequestError` if the client can correct it.
     """
-    groups: dict[tuple[Live, bool, tuple[str, ...]], list[int]] = {}
+    groups: dict[tuple[LoadedVersion, bool, tuple[str, ...]], list[int]] = {}
     answers: list[Answer | Exception] = [AssertionError("unanswered")] * len(jobs)
     for place, job in enumerate(jobs):
         if refused := _refused(job):
             answers[place] = refused
         else:
-            groups.setdefault((job.live, job.ask.exclude_seen, tuple(_columns(job.ask))), []).append(place)
+            groups.setdefault((job.live, job.request.exclude_seen, tuple(_columns(job.request))), []).append(place)
     for (live, *_), places in groups.items():
-        found = _each(live, [jobs[place].ask for place in places])
+        found = _each(live, [jobs[place].request for place in places])
         for place, one in zip(places, found, strict=True):
             answers[place] = one
     return answers
 
 
-def _refused(job: Job) -> Refused | None:
-    """What this version cannot do for a request that would be in order for another one."""
+def _refused(job: Job) -> RequestError | None:
+    """The error of a valid request that this version cannot answer."""
     bundle = job.live.bundle
     try:
-        bundle.recommender.check_width(min(job.ask.k, len(bundle.catalogue)))
+        bundle.recommender.check_width(min(job.request.k, len(bundle.catalogue)))
     except SettingError as error:
-        return Refused("k", str(error))
-    cut = bundle.truncation(job.ask.value(COLUMNS["preferences"]))
-    return Refused("preference", f"{cut}: shorten it") if cut else None
+        return RequestError("k", str(error))
+    cut = bundle.truncation(job.request.value(COLUMNS["preferences"]))
+    return RequestError("preference", f"{cut}: shorten it") if cut else None
 
 
-def _each(live: Live, asks: Sequence[Ask]) -> Sequence[Answer | Exception]:
+def _each(live: LoadedVersion, requests: Sequence[RecommendRequest]) -> Sequence[Answer | Exception]:
     try:
-        return _together(live, asks)
+        return _together(live, requests)
     except Exception as error:
-        if len(asks) == 1:
-            return [Refused("times", str(error)) if isinstance(error, DataError) else error]
-    return [one for ask in asks for one in _each(live, [ask])]
+        if len(requests) == 1:
+            return [RequestError("times", str(error)) if isinstance(error, DataError) else error]
+    return [one for request in requests for one in _each(live, [request])]
 
 
-def _together(live: Live, asks: Sequence[Ask]) -> list[Answer | Exception]:
-    columns = {name: [ask.value(COLUMNS[name]) for ask in asks] for name in _columns(asks[0])}
+def _together(live: LoadedVersion, requests: Sequence[RecommendRequest]) -> list[Answer | Exception]:
+    columns = {name: [request.value(COLUMNS[name]) for request in requests] for name in _columns(requests[0])}
     preferences, known = columns.pop("preferences"), columns.pop("known")
     longest = live.bundle.recommend(
         columns.pop(HISTORY),
         preferences,
-        k=max(ask.k for ask in asks),
-        exclude_seen=asks[0].exclude_seen,
+        k=max(request.k for request in requests),
+        exclude_seen=requests[0].exclude_seen,
         known=known,
         **columns,
     )
     return [
-        _answered(live, live.bundle.effective_preference(given, other), row[: ask.k])
-        for ask, given, other, row in zip(asks, preferences, known, longest, strict=True)
+        _answered(live, live.bundle.effective_preference(given, other), row[: request.k])
+        for request, given, other, row in zip(requests, preferences, known, longest, strict=True)
     ]
 
 
-def _columns(ask: Ask) -> list[str]:
-    """Names of the columns that it has a value of, its own or the one that stands for it."""
-    return [column.name for column, _ in requested() if ask.value(column) is not None]
+def _columns(request: RecommendRequest) -> list[str]:
+    """Names of the columns that the request has a value or a default of."""
+    return [column.name for column, _ in requested() if request.value(column) is not None]
 
 
-def _answered(live: Live, sentence: str | None, row: Sequence[tuple[str, float]]) -> Answer | Exception:
+def _answered(live: LoadedVersion, sentence: str | None, row: Sequence[tuple[str, float]]) -> Answer | Exception:
     if wrong := [item for item, score in row if not math.isfinite(score)]:
-        return FloatingPointError(f"{live.version} gives item {wrong[0][:60]!r} a score that is no number")
+        return FloatingPointError(f"{live.version} gives item {wrong[0][:60]!r} a score that is not finite")
     catalogue, found = live.bundle.catalogue, live.bundle.reasons(sentence, [item for item, _ in row])
     return Answer(
         model_version=live.version,

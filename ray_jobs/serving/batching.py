@@ -1,4 +1,4 @@
-"""Batches of requests for one model, each formed when the model is free."""
+"""Batches of requests for one model, formed whenever the model is free."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ Waiting = tuple[Job, asyncio.Future[Answer | Exception]]
 
 
 class Batcher:
-    """Answers jobs in batches, in the order in which they came, in one thread; for one event loop.
+    """Answers jobs in batches, first come first served, in one thread; for one event loop.
 
-    A batch is formed when the thread is free, so it holds everything that came in while the previous one ran.
-    `serve.batch` forms its batches in advance, each from what arrives within the waiting time: under 32 clients they
-    held 3 jobs on average, and a batch of 16 takes the model only three times as long as one of 3.
+    A batch is formed when the thread is free, so it holds everything that arrived while the previous batch ran.
+    `serve.batch` forms batches in advance, from what arrives within the waiting time: with 32 clients they held 3 jobs
+    on average, and the model takes only three times as long for 16 jobs as for 3.
 
     Args:
         size: maximum number of jobs in a batch.
@@ -34,7 +34,7 @@ class Batcher:
         self._worker: asyncio.Task[None] | None = None
 
     async def answer(self, job: Job) -> Answer | Exception:
-        """The answer to `job`, or why it has none; a caller that is cancelled takes its job back."""
+        """Wait for the answer to `job`, or its error; the job of a cancelled caller is dropped."""
         self._worker = self._worker or asyncio.create_task(self._work())
         done: asyncio.Future[Answer | Exception] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((job, done))
@@ -58,7 +58,7 @@ class Batcher:
                     done.set_result(one)
 
     def _fill(self, batch: list[Waiting]) -> list[Waiting]:
-        """Add what waits, without jobs whose callers are gone, until the batch is full."""
+        """Fill the batch from the queue, without the jobs of cancelled callers."""
         batch = [(job, done) for job, done in batch if not done.done()]
         while len(batch) < self._size and not self._queue.empty():
             job, done = self._queue.get_nowait()

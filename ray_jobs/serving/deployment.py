@@ -1,10 +1,10 @@
 """The Ray Serve deployment.
 
-Every replica watches the alias itself and exchanges its version by one assignment, so that no replica is stopped and no
-request is moved or sent again, however many replicas there are. Serve's own way, a rolling update of `user_config`,
-takes replicas out of service in turn while they load, and with one replica there is nobody left to answer.
+Every replica watches the alias and replaces its version by one assignment, so no replica stops and no request is moved
+or retried. Serve's rolling update of `user_config` takes replicas out of service while they load; with one replica,
+none is left to answer.
 
-What a request may bring, and how many, is the business of `ray_jobs.serving.gate`, which stands in Serve's proxy.
+`ray_jobs.serving.gate` limits the size and number of requests, in Serve's proxy.
 """
 
 import asyncio
@@ -19,36 +19,36 @@ from ray.serve import Application
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ray_jobs.serving.answering import Answer, Job, Live
-from ray_jobs.serving.asks import Ask, Refused, parse
+from ray_jobs.serving.answering import Answer, Job, LoadedVersion
 from ray_jobs.serving.batching import Batcher
 from ray_jobs.serving.gate import PASSED, Limits, digest
 from ray_jobs.serving.hot_swap import HotSwap, RegistrySource, watch
+from ray_jobs.serving.parsing import RecommendRequest, RequestError, parse
 from ray_jobs.serving.settings import ServingSettings
 
 QUIET = {"enable_access_log": False}
 LIST_SHARE = 4
-"""Requests of lists that wait for the model at once, so that long lists delay single requests little."""
+"""Requests from lists that wait for the model at the same time, so that lists delay single requests little."""
 LOOKS = 16
-"""Places for `/health`, one for each proxy: a gate lets one look through at a time."""
+"""Concurrent requests for `/health` per replica; the gate of each proxy passes on one at a time."""
 FAULTS_IN_A_ROW = 10
-"""Answers that fail one after another, through no fault of the client, until `/health` says so."""
+"""Failed answers in a row, without the client's fault, after which `/health` reports them."""
 _LOG = logging.getLogger(__name__)
 _METHODS = {"/recommend": "POST", "/health": "GET", "/version": "GET"}
 
 
 _NO_GATE = (
-    "Ray Serve was started on this cluster by something else, so that its proxy has no gate: end it there with "
+    "Ray Serve was started on this cluster by something else, so its proxy has no gate: stop it there with "
     "'serve shutdown' and start this server again"
 )
 
 
 class Replica:
-    """Answers ``POST /recommend`` with batches of what comes in together, ``GET /health`` and ``GET /version``."""
+    """Answers ``POST /recommend`` in batches, ``GET /health`` and ``GET /version``."""
 
     def __init__(self, tracking_uri: str, model_name: str, chosen: ServingSettings) -> None:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        # A registry that is down is asked again at the next poll; MLflow's own retries take minutes.
+        # The next poll retries a registry that is down; MLflow's own retries take minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         self._alias = chosen.alias
         self._swap = HotSwap(RegistrySource(tracking_uri, model_name, chosen.alias), chosen.retry_s)
@@ -58,14 +58,14 @@ class Replica:
         self._of_lists = asyncio.Semaphore(LIST_SHARE)
 
     async def __call__(self, request: Request) -> Response:
-        """Route a request; what is wrong with it is answered with the field it is in."""
+        """Route a request; the answer to an invalid one names the field."""
         if PASSED not in request.headers:
             return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "", _NO_GATE)
         path = request.url.path.rstrip("/")
         if path not in _METHODS:
             return _problem(HTTPStatus.NOT_FOUND, "", f"there is no {path or '/'}; there are {', '.join(_METHODS)}")
         if request.method != _METHODS[path]:
-            return _problem(HTTPStatus.METHOD_NOT_ALLOWED, "", f"{path} is asked with {_METHODS[path]}")
+            return _problem(HTTPStatus.METHOD_NOT_ALLOWED, "", f"{path} takes {_METHODS[path]}")
         if path == "/health":
             health = self._health()
             failing = health["status"] == "failing"
@@ -74,41 +74,41 @@ class Replica:
             return JSONResponse(self._version())
         try:
             return JSONResponse(await self._recommend(await request.body()))
-        except Refused as refused:
+        except RequestError as refused:
             return _problem(refused.status, refused.field, refused.problem)
         except Exception as error:
-            return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "", f"the model failed: {_told(error)}")
+            return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "", f"the model failed: {_message(error)}")
 
     async def _recommend(self, body: bytes) -> Answer | list[Answer]:
-        asked = parse(body)
+        found = parse(body)
         live = self._swap.live
-        if isinstance(asked, Ask):
-            return await self._one(live, asked)
+        if isinstance(found, RecommendRequest):
+            return await self._one(live, found)
         share = asyncio.Semaphore(LIST_SHARE)
 
-        async def one_of_many(place: int, ask: Ask) -> Answer:
+        async def one_of_many(place: int, request: RecommendRequest) -> Answer:
             async with share, self._of_lists:  # The first makes lists take turns at the second.
-                return await self._one(live, ask, place)
+                return await self._one(live, request, place)
 
-        waiting = [asyncio.ensure_future(one_of_many(place, ask)) for place, ask in enumerate(asked)]
+        waiting = [asyncio.ensure_future(one_of_many(place, request)) for place, request in enumerate(found)]
         try:
             return list(await asyncio.gather(*waiting))
         finally:
             for one in waiting:
                 one.cancel()
 
-    async def _one(self, live: Live, ask: Ask, place: int | None = None) -> Answer:
-        found = await self._batcher.answer(Job(live, ask))
+    async def _one(self, live: LoadedVersion, request: RecommendRequest, place: int | None = None) -> Answer:
+        found = await self._batcher.answer(Job(live, request))
         self._note(live, found)
-        if isinstance(found, Refused) and place is not None:
+        if isinstance(found, RequestError) and place is not None:
             raise found.within(place)
         if isinstance(found, Exception):
             raise found
         return found
 
-    def _note(self, live: Live, found: Answer | Exception) -> None:
-        """Count what fails without a sound answer in between; the first of a row is logged."""
-        if isinstance(found, Refused):
+    def _note(self, live: LoadedVersion, found: Answer | Exception) -> None:
+        """Count failures in a row and log the first."""
+        if isinstance(found, RequestError):
             return
         if not isinstance(found, Exception):
             self._faults.pop(live.version, None)
@@ -116,7 +116,7 @@ class Replica:
         count, _ = self._faults.get(live.version, (0, ""))
         if not count:
             _LOG.error("%s failed to answer", live.version, exc_info=found)
-        self._faults = {live.version: (count + 1, _told(found))}
+        self._faults = {live.version: (count + 1, _message(found))}
 
     def _version(self) -> dict[str, Any]:
         live = self._swap.live
@@ -135,7 +135,7 @@ class Replica:
         return {**checked, **self._version(), "alias_read_s_ago": round(time.time() - self._swap.checked, 1)}
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:300]
 
 
@@ -144,7 +144,7 @@ def _problem(status: int, field: str, problem: str) -> JSONResponse:
 
 
 def limits(chosen: ServingSettings) -> Limits:
-    """What the gate lets through for these settings."""
+    """The gate's limits for these settings."""
     return Limits(
         hosts=chosen.hosts,
         token_digest=digest(chosen.token),

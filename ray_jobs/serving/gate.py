@@ -1,11 +1,11 @@
-"""What stands before Ray Serve's proxy: a request is read here, within limits, before a replica hears of it.
+"""The gate: middleware of Ray Serve's proxy that reads a request completely, within limits, before a replica gets it.
 
-Serve gives a request to a replica as soon as its head is there: bodies without end then fill the replica's memory, and
-requests that are sent half fill its queue. The gate is a middleware that Serve's proxy loads (`middlewares`, named in
-an environment variable of the proxy). It reads the whole body first, knows who may ask, and counts. `Patient` sits
-lower, in place of uvicorn's own protocol, which would wait for the head of a request for ever.
+Serve passes a request to a replica as soon as its head is there, so endless bodies would fill the replica's memory and
+half-sent requests its queue. The gate also checks host and token and limits the number of requests. Serve's proxy loads
+it through `middlewares`, which an environment variable names. `TimedProtocol` replaces uvicorn's protocol, which would
+wait for the head of a request without limit.
 
-Loads neither Ray nor an engine.
+Imports neither Ray nor an engine.
 """
 
 import asyncio
@@ -28,37 +28,37 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ray_jobs.serving.strangers import stranger
+from ray_jobs.serving.host_check import host_problem
 
 VARIABLE = "PENCHANT_SERVING_GATE"
 PASSED = "x-penchant-gate"
-"""Header that tells a replica that its proxy has a gate."""
+"""Header by which a replica knows that its proxy has a gate."""
 HEALTH = "/health"
 OWN = "/-/"
-"""What Serve's proxy answers itself, ``/-/healthz`` among it."""
+"""Paths that Serve's proxy answers itself, e.g. ``/-/healthz``."""
 LARGE = 64 * 1024
 MOST_LARGE = 8
-"""Bodies above `LARGE` bytes that are held at once, so that memory stays bounded; small ones never wait for them."""
+"""Maximum number of bodies above `LARGE` bytes in memory at the same time."""
 LOOK_S = 0.25
-"""Seconds that an answer of `HEALTH` is given to everybody: however many look, a replica hears four looks a second."""
+"""Seconds for which an answer of `HEALTH` is reused: a replica gets at most four such requests a second."""
 MOST_HEAD = 64 * 1024
 CONNECTIONS_PER_REQUEST = 4
-"""A client may hold so many connections for each request that it may have in flight."""
+"""Connections that a client may hold for each request that it may have in flight."""
 _KEPT_ID = 128
 _AGAIN = {"Retry-After": "1"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the gate lets through.
+    """Limits on requests.
 
     Args:
-        hosts: names that are answered to, see `stranger`.
-        token_digest: SHA-256 of the token that requests must bring, in hexadecimal; "" where they need none.
-        most_bytes: of a body.
-        read_s: seconds that the head of a request may take, and again its body.
-        in_flight: requests that are answered at once.
-        per_client: requests of one address at once; 0 for any number.
+        hosts: accepted host names, see `host_problem`.
+        token_digest: SHA-256 of the required bearer token, in hexadecimal; "" if none is required.
+        most_bytes: maximum size of a body.
+        read_s: maximum seconds for the head of a request to arrive, and again for its body.
+        in_flight: maximum number of concurrent requests.
+        per_client: maximum number of concurrent requests from one address; 0 for no limit.
     """
 
     hosts: tuple[str, ...]
@@ -69,7 +69,7 @@ class Limits:
     per_client: int
 
     def as_environment(self) -> dict[str, str]:
-        """Variables under which Serve's proxy puts the gate before itself."""
+        """Environment variables that make Serve's proxy load the gate."""
         return {
             VARIABLE: json.dumps(asdict(self)),
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}.{middlewares.__name__}",
@@ -77,21 +77,21 @@ class Limits:
 
 
 def digest(token: str) -> str:
-    """What `Limits` knows of a token, from which it cannot be had back; "" of none."""
+    """SHA-256 of a token in hexadecimal, for `Limits`; "" for an empty token."""
     return hashlib.sha256(token.encode()).hexdigest() if token else ""
 
 
 def middlewares() -> list[Middleware]:
-    """What Serve's proxy calls when it starts: the gate, with the limits of the environment."""
+    """The gate with the limits from the environment; Serve's proxy calls this when it starts."""
     content = json.loads(os.environ[VARIABLE])
     limits = Limits(**{**content, "hosts": tuple(content["hosts"])})
-    Patient.limits = limits
-    # Serve leaves the protocol to uvicorn, which looks here for what "auto" is.
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{Patient.__name__}"
+    TimedProtocol.limits = limits
+    # Serve leaves the protocol to uvicorn, which looks up "auto" here.
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{TimedProtocol.__name__}"
     return [Middleware(Gate, limits)]
 
 
-class _Refused(Exception):
+class _Rejection(Exception):
     def __init__(self, status: HTTPStatus, problem: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(problem)
         self.response = JSONResponse({"field": "", "problem": problem}, status_code=status, headers=headers)
@@ -102,7 +102,7 @@ class _Gone(Exception):
 
 
 class Gate:
-    """The middleware, for the one event loop of its proxy."""
+    """The middleware; for the one event loop of its proxy."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app, self._limits = app, limits
@@ -112,7 +112,7 @@ class Gate:
         self._looked, self._health = -math.inf, list[Message]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what is refused, hand on what is not."""
+        """Answer a rejected request, pass on the others."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif scope["type"] != "http":
@@ -120,7 +120,7 @@ class Gate:
         else:
             try:
                 await self._let_through(scope, receive, send)
-            except _Refused as refused:
+            except _Rejection as refused:
                 await refused.response(scope, receive, send)
             except _Gone:
                 return
@@ -131,10 +131,10 @@ class Gate:
             [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
             for wanted in (b"host", b"origin")
         )
-        if problem := stranger(given, origins, self._limits.hosts):
-            raise _Refused(HTTPStatus.FORBIDDEN, f"{problem}; setting serving.hosts names more")
+        if problem := host_problem(given, origins, self._limits.hosts):
+            raise _Rejection(HTTPStatus.FORBIDDEN, f"{problem}; add it to the setting serving.hosts")
         if scope["path"].startswith(OWN):
-            return await self._app({**scope, "headers": []}, _nothing_more(receive, b""), send)
+            return await self._app({**scope, "headers": []}, _receive_once(receive, b""), send)
         looks = scope["method"] == "GET" and scope["path"].rstrip("/") == HEALTH
         if not looks:
             self._check_token(headers.get("authorization", ""))
@@ -143,21 +143,21 @@ class Gate:
                 async with asyncio.timeout(self._limits.read_s):
                     await body.read(receive)
             except TimeoutError:
-                raise _Refused(
+                raise _Rejection(
                     HTTPStatus.REQUEST_TIMEOUT,
-                    f"the request did not come within {self._limits.read_s:g} s",
+                    f"the request did not arrive within {self._limits.read_s:g} s",
                     {"Connection": "close"},
                 ) from None
             if looks:
                 return await self._look(scope, send)
             most = self._limits.in_flight
-            with self._place("", most, f"{most} requests are being answered"):
-                # Serve obeys some headers, such as one for its time limit: it gets none of the client's but one.
+            with self._place("", most, f"{most} requests are in progress"):
+                # Serve obeys some headers, e.g. one that sets a timeout, so only the request id is passed on.
                 passed = [(PASSED.encode(), b"1")]
                 if 0 < len(number := headers.get("x-request-id", "")) <= _KEPT_ID:
                     passed.append((b"x-request-id", number.encode("latin-1")))
                 inner = {**scope, "headers": passed, "query_string": b""}
-                await self._app(inner, _nothing_more(receive, bytes(body.content)), send)
+                await self._app(inner, _receive_once(receive, bytes(body.content)), send)
         return None
 
     async def _look(self, scope: Scope, send: Send) -> None:
@@ -170,7 +170,7 @@ class Gate:
                     found.append(dict(message))
 
                 inner = {**scope, "headers": [(PASSED.encode(), b"1")], "query_string": b""}
-                await self._app(inner, _nothing_more(_silence, b""), keep)
+                await self._app(inner, _receive_once(_silence, b""), keep)
                 self._looked, self._health = loop.time(), found
         for message in self._health:
             await send(dict(message))
@@ -179,7 +179,7 @@ class Gate:
         kind, _, token = given.partition(" ")
         known = self._limits.token_digest
         if known and not (kind.lower() == "bearer" and hmac.compare_digest(digest(token.strip()), known)):
-            raise _Refused(
+            raise _Rejection(
                 HTTPStatus.UNAUTHORIZED,
                 "the header 'Authorization: Bearer <token>' is missing or wrong",
                 {"WWW-Authenticate": "Bearer"},
@@ -190,8 +190,8 @@ class Gate:
         address = (scope.get("client") or ("",))[0]
         name, most = f"{address} for {HEALTH}" if looks else address, self._limits.per_client
         if most and self._clients[name] >= most:
-            raise _Refused(
-                HTTPStatus.TOO_MANY_REQUESTS, f"{most} requests from {name} are under way: wait for an answer", _AGAIN
+            raise _Rejection(
+                HTTPStatus.TOO_MANY_REQUESTS, f"{most} requests from {name} are in progress: wait for an answer", _AGAIN
             )
         with _counted(self._clients, name):
             yield
@@ -199,14 +199,17 @@ class Gate:
     @contextmanager
     def _place(self, lane: str, most: int, problem: str) -> Iterator[None]:
         if self._places[lane] >= most:
-            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"{problem}: ask again", _AGAIN)
+            raise _Rejection(HTTPStatus.SERVICE_UNAVAILABLE, f"{problem}: try again", _AGAIN)
         with _counted(self._places, lane):
             yield
 
     @contextmanager
     def _body(self, headers: MutableMapping[str, str]) -> Iterator["_Body"]:
         length = headers.get("content-length", "0")
-        body = _Body(self._limits.most_bytes, lambda: self._place("large", MOST_LARGE, "many large requests came"))
+        body = _Body(
+            self._limits.most_bytes,
+            lambda: self._place("large", MOST_LARGE, f"{MOST_LARGE} large requests are in progress"),
+        )
         if length.isdigit():
             body.expect(int(length))
         try:
@@ -216,7 +219,7 @@ class Gate:
 
 
 class _Body:
-    """The body of a request; a large one holds a place of those for large ones."""
+    """The body of a request; a large one takes one of the places for large bodies."""
 
     def __init__(self, most: int, place: Any) -> None:
         self.content = bytearray()
@@ -224,7 +227,7 @@ class _Body:
 
     def expect(self, size: int) -> None:
         if size > self._most:
-            raise _Refused(
+            raise _Rejection(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {self._most} bytes, this one has {size} or more"
             )
         if size > LARGE and self._held is None:
@@ -260,12 +263,12 @@ def _counted(counts: Counter[str], name: str) -> Iterator[None]:
 
 
 async def _silence() -> Message:
-    """`receive` of a client that neither says more nor leaves."""
+    """`receive` of a client that sends nothing and stays."""
     return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
 
-def _nothing_more(receive: Receive, body: bytes) -> Receive:
-    """`receive` of a request whose whole `body` is there: after it only the client's leaving can come."""
+def _receive_once(receive: Receive, body: bytes) -> Receive:
+    """`receive` that returns the complete `body`, then only a disconnect."""
     given = False
 
     async def received() -> Message:
@@ -281,8 +284,8 @@ def _nothing_more(receive: Receive, body: bytes) -> Receive:
     return received
 
 
-class Patient(HttpToolsProtocol):
-    """uvicorn's protocol with an end to its patience: for the head of a request, for its body, and in size."""
+class TimedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with limits on the time and size of a head, the time of a body, and connections per client."""
 
     limits: ClassVar[Limits]
     _of_client: ClassVar[Counter[str]] = Counter()
@@ -292,7 +295,7 @@ class Patient(HttpToolsProtocol):
     _name = ""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """A connection that says nothing is closed after a while; one too many at once."""
+        """Start the timer; close a connection above the client's limit."""
         super().connection_made(transport)
         self._name = (self.client or ("",))[0]
         self._of_client[self._name] += 1
@@ -302,7 +305,7 @@ class Patient(HttpToolsProtocol):
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection's place is free again."""
+        """Free the connection's place."""
         self._rest()
         self._of_client[self._name] -= 1
         if not self._of_client[self._name]:
@@ -310,7 +313,7 @@ class Patient(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """The first bytes of a request start the clock."""
+        """Start the timer at the first bytes of a request."""
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._in_head, self._head = True, 0
             self._wait()
@@ -321,13 +324,13 @@ class Patient(HttpToolsProtocol):
                 self._end(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
-        """The gate counts the time of the body; what it has refused before the end is read a little longer."""
+        """Give the body its own time limit, a little above the gate's, which answers first."""
         self._in_head = False
         self._wait(1.0)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The request is there."""
+        """Stop the timer."""
         self._rest()
         super().on_message_complete()
 

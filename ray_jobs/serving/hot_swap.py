@@ -1,4 +1,4 @@
-"""The version that answers, and its exchange for the one that the alias points at."""
+"""The served model version, and its replacement when the alias moves."""
 
 import logging
 import tempfile
@@ -13,23 +13,23 @@ from mlflow import MlflowClient
 
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
 from ray_jobs.registry.versions import download_bundle, resolve
-from ray_jobs.serving.answering import Job, Live, answer
-from ray_jobs.serving.asks import Ask
+from ray_jobs.serving.answering import Job, LoadedVersion, answer
+from ray_jobs.serving.parsing import RecommendRequest
 from schemas.errors import DataError
 
 _LOG = logging.getLogger(__name__)
 _LISTED = 10
-"""Items that a trial asks for; every recipe lists as many where the catalogue has them."""
+"""Items per trial request; every recipe lists as many if the catalogue has them."""
 
 
 class Source(Protocol):
-    """Where versions come from."""
+    """A source of model versions."""
 
     def newest(self) -> str:
         """The version that should be served, ``<name>/<number>``."""
 
     def load(self, version: str) -> Bundle:
-        """That version, in memory."""
+        """Load that version."""
 
 
 class RegistrySource:
@@ -42,7 +42,7 @@ class RegistrySource:
         self._reference = f"{model_name}@{alias}"
 
     def newest(self) -> str:
-        """The version that the alias points at.
+        """Resolve the alias.
 
         Raises:
             SettingError: there is no such alias.
@@ -51,7 +51,7 @@ class RegistrySource:
         return f"{found.name}/{found.version}"
 
     def load(self, version: str) -> Bundle:
-        """Download and load a version; the copy on disk is removed again."""
+        """Download and load a version; the downloaded copy is deleted."""
         with tempfile.TemporaryDirectory(prefix="penchant-serving-") as folder:
             return load_bundle(download_bundle(resolve(self._client, version), folder))
 
@@ -64,17 +64,16 @@ class _Broken:
 
 
 class HotSwap:
-    """Holds the version that answers and exchanges it while requests run.
+    """Holds the served version and replaces it while requests run.
 
-    `live` is read once per request. A new version is loaded and answers trial requests beside the old one before the
-    reference moves, so no request ever waits for a load or meets a version that cannot answer; requests that hold
-    the old reference end on it.
+    `live` is read once per request. A new version is loaded and answers trial requests before `live` changes, so no
+    request waits for a load or gets a version that cannot answer. Requests that began on the old version end on it.
 
     Args:
-        retry_s: a version that failed is tried again after this time; until then only another version is.
+        retry_s: seconds until a version that failed is tried again; another version is tried at once.
 
     Raises:
-        Exception: the first version cannot be loaded, for whatever reason: there is nothing to serve instead.
+        Exception: the first version cannot be loaded: there is nothing to serve instead.
     """
 
     def __init__(self, source: Source, retry_s: float) -> None:
@@ -86,7 +85,7 @@ class HotSwap:
         self.checked = time.time()
 
     def refresh(self) -> None:
-        """Look at the source once and exchange the version where it names another; `problem` says what went wrong."""
+        """Replace the version if the source names another one; `problem` says what went wrong."""
         try:
             wanted = self._source.newest()
         except Exception as error:
@@ -108,35 +107,37 @@ class HotSwap:
             _LOG.exception(problem)
             self._broken = _Broken(wanted, problem, time.monotonic() + self._retry_s)
 
-    def _prepare(self, version: str) -> Live:
-        live = Live(version, self._source.load(version), time.time())
+    def _prepare(self, version: str) -> LoadedVersion:
+        live = LoadedVersion(version, self._source.load(version), time.time())
         _try(live)
         return live
 
 
-def _try(live: Live) -> None:
-    """Ask a version as clients do, with words and without.
+def _try(live: LoadedVersion) -> None:
+    """Send trial requests to a version, with a preference and without.
 
     Raises:
-        DataError: a list does not have as many different items of the catalogue as were asked for.
-        FloatingPointError: a score is no number.
+        DataError: a list has fewer different catalogue items than were requested.
+        FloatingPointError: a score is not finite.
     """
     bundle = live.bundle
     k = _listed(bundle)
     for history in (bundle.catalogue.item_ids[:1], bundle.catalogue.item_ids[-_LISTED:]):
         for preference in (None, "Something quiet."):
             given = {"history": history, "preference": preference, "times": tuple(range(len(history)))}
-            trial = Ask(given, k=k, exclude_seen=False)
+            trial = RecommendRequest(given, k=k, exclude_seen=False)
             (found,) = answer([Job(live, trial)])
             if isinstance(found, Exception):
                 raise found
             listed = set(found["item_ids"]) & bundle.catalogue.index.keys()
             if len(listed) < k:
-                raise DataError(f"of {k} items asked of {live.version} it lists {len(listed)} different known ones")
+                raise DataError(
+                    f"{live.version} lists {len(listed)} different catalogue items where {k} were requested"
+                )
 
 
 def _listed(bundle: Bundle) -> int:
-    """Items that a list of `_LISTED` has at least: fewer of a small catalogue, or where a setting caps kinds."""
+    """The shortest valid list for k = `_LISTED`: a small catalogue or a cap per first code makes it shorter."""
     catalogue, cap = bundle.catalogue, getattr(bundle.settings, "max_per_first_code", 0)
     if not cap or catalogue.codes is None:
         return min(_LISTED, len(catalogue))
@@ -144,7 +145,7 @@ def _listed(bundle: Bundle) -> int:
 
 
 def watch(swap: HotSwap, poll_s: float) -> threading.Event:
-    """Refresh `swap` every `poll_s` seconds in a thread of its own, until the event that is returned is set."""
+    """Refresh `swap` every `poll_s` seconds in a thread, until the returned event is set."""
     stop = threading.Event()
 
     def loop() -> None:

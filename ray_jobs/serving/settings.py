@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from infra.bounds import Bounded, Count, CountOrZero, NonNegative, Port, Positive
 from infra.errors import SettingError
-from ray_jobs.serving.strangers import HERE
+from ray_jobs.serving.host_check import LOCAL_HOSTS
 
 SECTION = "serving"
 
@@ -15,22 +15,21 @@ class ServingSettings(Bounded):
     """Settings under ``[stages.serving]``; each is a flag of ``penchant serve``, too.
 
     Args:
-        alias: of the registered model; the version it points at is served.
-        host: address that is listened on; the default is reached from this machine only.
-        port: of the server.
-        replicas: copies of the model that answer at once.
-        cpus_per_replica: cores that each one takes.
-        max_batch_size: requests that go through the model together at most.
-        batch_wait_ms: longest that a request waits for others to join it.
-        queue: requests that a replica holds, batched or waiting; more are answered with 503.
-        per_client: requests of one address at once, more are answered with 429; 0 for any number, as behind a proxy of
-            your own.
-        hosts: names that the server answers to (header Host); ``*`` stands for all.
-        token: that requests must bring as ``Authorization: Bearer <token>``; "" for none. No flag: give it in the
-            environment, as PENCHANT_STAGES__SERVING__TOKEN.
-        most_bytes: of a request's body.
-        read_s: seconds that the head of a request may take to arrive, and again its body.
-        poll_s: seconds between two looks at the alias.
+        alias: alias of the registered model version that is served.
+        host: address to listen on; the default accepts connections from this machine only.
+        port: port to listen on.
+        replicas: number of copies of the model.
+        cpus_per_replica: cores reserved for each replica.
+        max_batch_size: maximum number of requests in a batch.
+        batch_wait_ms: milliseconds that a batch that is not full waits for more requests.
+        queue: concurrent requests per replica, waiting ones included; more get 503.
+        per_client: concurrent requests per address, more get 429; 0 for no limit, e.g. behind your own proxy.
+        hosts: accepted host names (header Host); ``*`` accepts all.
+        token: required as ``Authorization: Bearer <token>``; "" for none. No flag: set it in the environment, as
+            PENCHANT_STAGES__SERVING__TOKEN.
+        most_bytes: maximum size of a request's body.
+        read_s: maximum seconds for the head of a request to arrive, and again for its body.
+        poll_s: seconds between two checks of the alias.
         retry_s: seconds until a version that failed to load is tried again.
     """
 
@@ -45,7 +44,7 @@ class ServingSettings(Bounded):
     batch_wait_ms: NonNegative = 2.0
     queue: int = 256
     per_client: CountOrZero = 64
-    hosts: tuple[str, ...] = HERE
+    hosts: tuple[str, ...] = LOCAL_HOSTS
     token: str = field(default="", repr=False)
     most_bytes: Count = 1 << 20
     read_s: Positive = 10.0
@@ -60,6 +59,6 @@ class ServingSettings(Bounded):
                 "would ever be full; raise it"
             )
         if not all(self.hosts) or not self.hosts:
-            raise SettingError(f"{SECTION}.hosts is {list(self.hosts)}: at least one name is needed, * for all")
+            raise SettingError(f"{SECTION}.hosts is {list(self.hosts)}: at least one name is needed, * accepts all")
         if not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
-            raise SettingError(f"{SECTION}.token has characters that no header can carry: use letters and digits")
+            raise SettingError(f"{SECTION}.token has characters that a header cannot contain: use letters and digits")

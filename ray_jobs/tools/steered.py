@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         settings = load_settings()
-        from ray_jobs.serving.printed import by_category, steered
+        from ray_jobs.serving.steered_lists import by_category, steered
 
         if given.categories:
             sys.stdout.write(by_category(settings, given.dataset, given.alias, 60, given.categories))

@@ -1,1 +1,1 @@
-"""A page on which a person tells the served model what they want and sees the list move."""
+"""A web page that shows how a preference changes the lists of the registered models."""

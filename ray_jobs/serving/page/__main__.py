@@ -1,8 +1,8 @@
 """A page on which lists follow words: `penchant page`, then http://127.0.0.1:8090/ in a browser.
 
-Choose a user or put a history together, say what is wanted, and see the list before and after, and why. The page asks
-the registered champions themselves: a model is loaded when somebody first looks, and a new champion is taken up. The
-server takes some 40 MB, about a gigabyte once a model is loaded, and no processor time while nobody asks.
+Choose a user or a history, say what is wanted, and compare the lists before and after, with reasons. The lists come
+from the registered champions: a model is loaded at its first request and replaced when the alias moves. The server
+takes some 40 MB, about a gigabyte once a model is loaded, and no processor time between requests.
 `POST /recommend` answers as `penchant serve` does. Runs until it is interrupted.
 """
 
@@ -22,7 +22,7 @@ from ray_jobs.serving.page.settings import SECTION, PageSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; status 2 for a wrong setting or a busy port."""
+    """Entry point; exits with status 2 for a wrong setting or a busy port."""
     text = f"{__doc__}\n{inspect.getdoc(PageSettings)}"
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in fields(PageSettings):
@@ -35,13 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_settings()
         chosen = stage_settings(PageSettings, settings, overrides)
         if not port_is_free(chosen.port):
-            raise SettingError(f"{SECTION}.port {chosen.port} is busy: end what listens there, or choose another")
+            raise SettingError(f"{SECTION}.port {chosen.port} is busy: stop what listens there, or choose another")
     except UserError as error:
         sys.stderr.write(f"{SECTION}: {type(error).__name__}: {error}\n")
         return 2
     from ray_jobs.serving.page.server import PageServer
 
-    # A registry that is down is asked again at the next request; MLflow's own retries take minutes.
+    # The next request retries a registry that is down; MLflow's own retries take minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     server = PageServer(settings, chosen)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
     sys.stdout.write(f"the page is at http://127.0.0.1:{server.server_port}/\n")
     sys.stdout.flush()
-    # New requests wake the loop at once; the interval only says how soon a signal ends it.
+    # Requests wake the loop at once; the interval only limits how soon a signal ends it.
     server.serve_forever(poll_interval=1.0)
     server.server_close()
     return 0

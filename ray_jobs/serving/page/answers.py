@@ -1,4 +1,4 @@
-"""What the page asks: champions of all data sets, each in memory from the first time that somebody asks it."""
+"""Answers of the page, from the champions of all data sets; each is loaded at its first request."""
 
 import threading
 import time
@@ -15,12 +15,12 @@ from pydantic import BaseModel, Field, ValidationError
 from infra.errors import SettingError
 from infra.settings import Settings
 from ray_jobs.registry import runs
-from ray_jobs.serving.answering import Answer, Job, Live, answer
-from ray_jobs.serving.asks import Refused, parse
+from ray_jobs.serving.answering import Answer, Job, LoadedVersion, answer
+from ray_jobs.serving.example_users import example_users
 from ray_jobs.serving.hot_swap import HotSwap, RegistrySource, Source
 from ray_jobs.serving.page.problem import Problem
 from ray_jobs.serving.page.settings import PageSettings
-from ray_jobs.serving.readers import some_readers
+from ray_jobs.serving.parsing import RequestError, parse
 from ray_jobs.steering.example_words import example_words
 from schemas.columns import MOST_CHARACTERS
 from schemas.errors import DataError
@@ -29,13 +29,13 @@ from schemas.recipes import Need
 
 MOST_FOUND = 50
 MOST_SHOWN = 200
-"""Items of a user's history that the page gets, the newest ones."""
+"""Maximum number of items of a user's history, the newest ones."""
 _PREFIX = registered_name("")
 Query = Mapping[str, str]
 
 
 class Said(BaseModel, extra="forbid", strict=True):
-    """A sentence, and items that it may speak against."""
+    """A sentence, and items to check against it."""
 
     sentence: Annotated[str, Field(max_length=MOST_CHARACTERS)]
     item_ids: Annotated[list[str], Field(max_length=1_000)] = []
@@ -48,13 +48,13 @@ class _Held:
 
 
 class Answers:
-    """Loads, exchanges and asks the versions that an alias points at.
+    """Loads and replaces the versions that an alias points at, and answers with them.
 
-    Methods that take a query and a body answer one path each; ``dataset`` of the query says whose model is asked, and
-    may be left out where there is but one.
+    Each method with a query and a body answers one path; ``dataset`` of the query selects the model and is optional if
+    there is only one.
 
     Args:
-        sources: makes the source of a registered model.
+        sources: returns the source of a registered model.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Answers:
         self._loading, self._asking = threading.Lock(), threading.Lock()
 
     def health(self) -> dict[str, Any]:
-        """Which versions are in memory, and what is wrong with them."""
+        """The loaded versions and their problems."""
         swaps = [held.swap for held in list(self._held.values())]
         models = [{"model_version": swap.live.version, "problem": swap.problem} for swap in swaps]
         return {"status": "stale" if any(swap.problem for swap in swaps) else "ok", "models": models}
@@ -76,7 +76,7 @@ class Answers:
         return self._datasets()
 
     def start(self, query: Query, body: bytes) -> dict[str, Any]:  # noqa: ARG002
-        """What the page begins with: the version, some users, sentences to try."""
+        """The initial content: the version, some users, example sentences."""
         dataset = self._dataset(query)
         live = self._live(dataset)
         recommender = live.bundle.recommender
@@ -93,7 +93,7 @@ class Answers:
         }
 
     def items(self, query: Query, body: bytes) -> list[dict[str, str]]:  # noqa: ARG002
-        """At most `MOST_FOUND` items in whose title every word of ``q`` begins a word."""
+        """At most `MOST_FOUND` items whose titles have, for every word of ``q``, a word that starts with it."""
         catalogue = self._live(self._dataset(query)).bundle.catalogue
         words = query.get("q", "").lower().split()
         found = []
@@ -104,25 +104,25 @@ class Answers:
         return [{"item_id": catalogue.item_ids[row], "title": title} for _, title, row in sorted(found)[:MOST_FOUND]]
 
     def recommend(self, query: Query, body: bytes) -> Answer | list[Answer]:
-        """One request, or a list of them that one version answers; see `ray_jobs.serving.asks.Ask`."""
+        """The answer to one request, or to a list; see `ray_jobs.serving.parsing.RecommendRequest`."""
         try:
-            asked = parse(body)
+            requested = parse(body)
             live = self._live(self._dataset(query))
             with self._asking:
-                found = answer([Job(live, ask) for ask in (asked if isinstance(asked, list) else [asked])])
+                found = answer([Job(live, one) for one in (requested if isinstance(requested, list) else [requested])])
             answers: list[Answer] = []
             for place, one in enumerate(found):
                 if isinstance(one, Exception):
-                    raise one.within(place) if isinstance(one, Refused) and isinstance(asked, list) else one
+                    raise one.within(place) if isinstance(one, RequestError) and isinstance(requested, list) else one
                 answers.append(one)
-        except Refused as refused:
+        except RequestError as refused:
             raise Problem(refused.status, refused.problem, refused.field) from refused
-        return answers if isinstance(asked, list) else answers[0]
+        return answers if isinstance(requested, list) else answers[0]
 
     def heard(self, query: Query, body: bytes) -> dict[str, Any]:
-        """How a sentence is understood: phrases ``wanted``, ``refused`` and ``unmatched``.
+        """How a sentence is understood: the phrases ``wanted``, ``refused`` and ``unmatched``.
 
-        ``against`` has for each of the items the words of its text that speak against it.
+        ``against`` has for each item the words of its text that the sentence refuses.
         """
         try:
             said = Said.model_validate_json(body)
@@ -144,7 +144,7 @@ class Answers:
         return RegistrySource(self._settings.mlflow.tracking_uri, name, self._chosen.alias)
 
     def _datasets(self) -> list[str]:
-        with _explained():
+        with _registry_problems():
             models = runs.connect(self._settings).search_registered_models(max_results=1000)
         named = [model.name for model in models if self._chosen.alias in model.aliases]
         return sorted(name.removeprefix(_PREFIX) for name in named if name.startswith(_PREFIX))
@@ -155,12 +155,12 @@ class Answers:
         known = self._datasets()
         if len(known) == 1:
             return known[0]
-        problem = f"say which data set, ?dataset=<name>: {', '.join(known)}" if known else "no data set has a champion"
+        problem = f"name the data set, ?dataset=<name>: {', '.join(known)}" if known else "no data set has a champion"
         raise Problem(HTTPStatus.NOT_FOUND, problem, "dataset")
 
-    def _live(self, dataset: str) -> Live:
-        """The version that answers for a data set; looks at the alias where that was last done a while ago."""
-        with self._loading, _explained():
+    def _live(self, dataset: str) -> LoadedVersion:
+        """The version for a data set; checks the alias if the last check was `poll_s` ago."""
+        with self._loading, _registry_problems():
             held = self._held.get(dataset)
             if held is None:
                 swap = HotSwap(self._sources(registered_name(dataset)), self._chosen.retry_s)
@@ -170,11 +170,11 @@ class Answers:
                 held.looked = time.monotonic()
             return held.swap.live
 
-    def _users(self, dataset: str, live: Live) -> tuple[list[dict[str, Any]], str]:
-        """Users to choose from, and why there are none."""
+    def _users(self, dataset: str, live: LoadedVersion) -> tuple[list[dict[str, Any]], str]:
+        """Users to choose from, or the reason why there are none."""
         catalogue = live.bundle.catalogue
         try:
-            readers = some_readers(self._settings, dataset, self._chosen.users).readers
+            readers = example_users(self._settings, dataset, self._chosen.users).readers
         except DataError as error:
             return [], str(error)
         users = []
@@ -189,8 +189,8 @@ class Answers:
 
 
 @lru_cache(maxsize=2)
-def _examples(live: Live) -> list[str]:
-    """Sentences to begin with, of words that the catalogue has often."""
+def _examples(live: LoadedVersion) -> list[str]:
+    """Example sentences with common words of the catalogue."""
     layer = live.bundle.recommender.steering
     if layer is None:
         return []
@@ -202,8 +202,8 @@ def _examples(live: Live) -> list[str]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """What the registry cannot give as one sentence for the person who looks at the page."""
+def _registry_problems() -> Iterator[None]:
+    """Turn errors of the registry into a `Problem`."""
     try:
         yield
     except SettingError as error:

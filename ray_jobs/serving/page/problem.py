@@ -1,12 +1,12 @@
-"""What is wrong with a request of the page; loads nothing."""
+"""Errors of the page; imports nothing."""
 
 
 class Problem(Exception):
     """A request that cannot be answered.
 
     Args:
-        status: of HTTP.
-        field: of the request that is wrong; "" for the whole.
+        status: HTTP status.
+        field: the wrong field of the request; "" for the whole.
     """
 
     def __init__(self, status: int, problem: str, field: str = "") -> None:

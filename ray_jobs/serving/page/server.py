@@ -1,11 +1,13 @@
-"""The page over HTTP, with Python's own server: while nobody asks it takes no processor time.
+"""The page over HTTP, with the standard library's server, which takes no processor time between requests.
 
-It listens on 127.0.0.1 and answers only what is addressed to this machine, see `ray_jobs.serving.strangers`.
+It listens on 127.0.0.1 and checks host names, see `ray_jobs.serving.host_check`.
 """
 
 import json
 import logging
+import socket
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from infra.settings import Settings
+from ray_jobs.serving.host_check import host_problem
 from ray_jobs.serving.page.problem import Problem
 from ray_jobs.serving.page.settings import PageSettings
-from ray_jobs.serving.strangers import stranger
 
 if TYPE_CHECKING:
     from ray_jobs.serving.page.answers import Answers
 
 MOST_BYTES = 1 << 20
+READ_S = 30.0
+"""Seconds for a request to arrive completely, counted from the end of the previous request of the connection."""
 ANSWERED = {
     ("GET", "/models"): "models",
     ("GET", "/start"): "start",
@@ -28,7 +32,7 @@ ANSWERED = {
     ("POST", "/recommend"): "recommend",
     ("POST", "/heard"): "heard",
 }
-"""Which method of `Answers` answers what; beside them there are ``GET /`` and ``GET /health``."""
+"""The methods of `Answers` by method and path; ``GET /`` and ``GET /health`` are answered here."""
 _LOG = logging.getLogger(__name__)
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
@@ -40,8 +44,8 @@ class PageServer(ThreadingHTTPServer):
     """The server.
 
     Args:
-        answers: made at the first question where it is not given: a page that nobody looks at loads no engine.
-        port: instead of the one in `chosen`; 0 takes a free one.
+        answers: by default created at the first request that needs it, so that an unused page imports no engine.
+        port: instead of the one in `chosen`; 0 for a free one.
     """
 
     daemon_threads = True
@@ -58,7 +62,7 @@ class PageServer(ThreadingHTTPServer):
 
     @property
     def answers(self) -> "Answers":
-        """Who answers questions about models."""
+        """Created at first use."""
         with self._making:
             if self._answers is None:
                 from ray_jobs.serving.page.answers import Answers
@@ -67,14 +71,27 @@ class PageServer(ThreadingHTTPServer):
             return self._answers
 
     def health(self) -> dict[str, Any]:
-        """Which versions are in memory, and what is wrong with them."""
+        """The loaded versions and their problems."""
         return {"status": "ok", "models": []} if self._answers is None else self._answers.health()
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = 120
     server: PageServer
+
+    def handle_one_request(self) -> None:
+        self._timer = threading.Timer(READ_S, self._hang_up)
+        self._timer.daemon = True
+        self._timer.start()
+        try:
+            super().handle_one_request()
+        finally:
+            self._timer.cancel()
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RD)
 
     def do_GET(self) -> None:
         self._handle()
@@ -84,19 +101,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         try:
-            self._refuse_strangers()
+            self._check_host()
             self._route()
         except Problem as error:
             self._send_json(error.status, {"field": error.field, "problem": error.problem})
-        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+        except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         except Exception as error:
             _LOG.exception("%s %s failed", self.command, self.path)
             problem = f"{type(error).__name__}: {error}"
             self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"field": "", "problem": problem})
 
-    def _refuse_strangers(self) -> None:
-        problem = stranger(self.headers.get_all("Host", []), self.headers.get_all("Origin", []), self.server.hosts)
+    def _check_host(self) -> None:
+        problem = host_problem(self.headers.get_all("Host", []), self.headers.get_all("Origin", []), self.server.hosts)
         if problem is not None:
             self.close_connection = True
             raise Problem(HTTPStatus.FORBIDDEN, f"{problem}; open http://127.0.0.1:<port>/ or set page.hosts")
@@ -104,6 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self) -> None:
         parts = urlsplit(self.path)
         body = self._body()
+        self._timer.cancel()
         if self.command == "GET" and parts.path == "/":
             self._send(HTTPStatus.OK, self.server.page, "text/html; charset=utf-8")
         elif self.command == "GET" and parts.path == "/health":
@@ -112,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
             found = getattr(self.server.answers, method)(dict(parse_qsl(parts.query)), body)
             self._send_json(HTTPStatus.OK, found)
         elif parts.path in {"/", "/health", *(path for _, path in ANSWERED)}:
-            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"{parts.path} is not asked with {self.command}")
+            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"{parts.path} does not take {self.command}")
         else:
             known = ", ".join(path for _, path in ANSWERED)
             raise Problem(HTTPStatus.NOT_FOUND, f"there is no {parts.path}; there are /, /health, {known}")
@@ -127,7 +145,11 @@ class _Handler(BaseHTTPRequestHandler):
         if int(length) > MOST_BYTES:
             self.close_connection = True
             raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {MOST_BYTES} bytes, this has {length}")
-        return self.rfile.read(int(length))
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            self.close_connection = True
+            raise Problem(HTTPStatus.REQUEST_TIMEOUT, f"the request did not arrive within {READ_S:g} s")
+        return body
 
     def _send_json(self, status: int, content: Any) -> None:
         self._send(status, json.dumps(content).encode(), "application/json")

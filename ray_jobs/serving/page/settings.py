@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from infra.bounds import Bounded, CountOrZero, NonNegative, Port
-from ray_jobs.serving.strangers import HERE
+from ray_jobs.serving.host_check import LOCAL_HOSTS
 
 SECTION = "page"
 
@@ -14,11 +14,11 @@ class PageSettings(Bounded):
     """Settings under ``[stages.page]``; each is a flag of ``penchant page``, too.
 
     Args:
-        alias: of the registered models; the versions it points at are shown.
-        port: of the server, which listens on 127.0.0.1 only.
-        hosts: names that it answers to (header Host); ``*`` stands for all.
-        users: that the page offers at most.
-        poll_s: an alias is looked at again when somebody asks so many seconds after the last look.
+        alias: alias of the registered model versions that are shown.
+        port: port to listen on, at 127.0.0.1 only.
+        hosts: accepted host names (header Host); ``*`` accepts all.
+        users: maximum number of users to choose from.
+        poll_s: seconds until a request checks the alias again.
         retry_s: seconds until a version that failed to load is tried again.
     """
 
@@ -26,7 +26,7 @@ class PageSettings(Bounded):
 
     alias: str = "champion"
     port: Port = 8090
-    hosts: tuple[str, ...] = HERE
+    hosts: tuple[str, ...] = LOCAL_HOSTS
     users: CountOrZero = 50
     poll_s: NonNegative = 10.0
     retry_s: NonNegative = 300.0

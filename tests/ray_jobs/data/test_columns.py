@@ -18,8 +18,8 @@ from ray_jobs.data.histories import read_histories
 from ray_jobs.data.streamed_examples import write_examples
 from ray_jobs.registry.model import signature
 from ray_jobs.registry.served import ServedRecommender
-from ray_jobs.serving.answering import Job, Live, answer
-from ray_jobs.serving.asks import Refused, parse
+from ray_jobs.serving.answering import Job, LoadedVersion, answer
+from ray_jobs.serving.parsing import RequestError, parse
 from schemas.columns import COLUMNS, HISTORY, ExampleColumn, FromRequest, requested
 from schemas.errors import DataError
 
@@ -181,7 +181,7 @@ def heard(monkeypatch):
 def test_a_request_brings_it_to_the_model_whichever_way_it_comes(declared, heard):
     model, batches = heard
     model.predict(None, pd.DataFrame([GIVEN]))
-    (served,) = answer([Job(Live("m/1", model._bundle, 0.0), parse(json.dumps(GIVEN).encode()))])
+    (served,) = answer([Job(LoadedVersion("m/1", model._bundle, 0.0), parse(json.dumps(GIVEN).encode()))])
     assert served["item_ids"]
     index = model._bundle.catalogue.index
     expected = make_batch(
@@ -212,7 +212,7 @@ def test_a_request_brings_it_to_the_model_whichever_way_it_comes(declared, heard
     ],
 )
 def test_its_bounds_hold_in_the_server_and_in_mlflows_interface(declared, heard, changes, field, words):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestError) as refused:
         parse(json.dumps(GIVEN | changes).encode())
     assert refused.value.field == field
     assert words in refused.value.problem

@@ -19,8 +19,8 @@ from ray_jobs.recipes.generative.mendertok import MenderTok
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.recommenders.requests import items_wanted, numbers, strengths
 from ray_jobs.registry.served import ServedRecommender
-from ray_jobs.serving.answering import Job, Live, answer
-from ray_jobs.serving.asks import Ask, Refused, parse
+from ray_jobs.serving.answering import Job, LoadedVersion, answer
+from ray_jobs.serving.parsing import RecommendRequest, RequestError, parse
 from schemas.columns import COLUMNS, EARLIEST, LATEST, MOST_ITEMS
 from schemas.errors import DataError
 
@@ -111,7 +111,7 @@ def test_mlflows_interface_names_row_and_number(served):
     ],
 )
 def test_a_server_refuses_the_same_before_any_model_hears_of_it(body, field):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestError) as refused:
         parse(body)
     assert refused.value.field == field
     assert len(str(refused.value)) < 300
@@ -131,8 +131,8 @@ def test_a_sentence_is_read_to_its_end_or_refused(monkeypatch):
     with pytest.raises(DataError, match="row 1, column 'preference': 65 word pieces"):
         served.predict(None, frame)
     assert len(served.predict(None, frame.rename(columns={"preference": "known"}))) == 2, "the table's is cut"
-    asks = [Ask({"history": ("i00",), "preference": text}) for text in (whole, long)]
-    good, refused = answer([Job(Live("m/1", served._bundle, 0.0), ask) for ask in asks])
+    asks = [RecommendRequest({"history": ("i00",), "preference": text}) for text in (whole, long)]
+    good, refused = answer([Job(LoadedVersion("m/1", served._bundle, 0.0), ask) for ask in asks])
     assert good["item_ids"]
     assert (refused.field, refused.status) == ("preference", 422)
 

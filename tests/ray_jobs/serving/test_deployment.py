@@ -120,7 +120,7 @@ def test_long_lists_let_others_in_between(served, monkeypatch):
     order, plain = [], replica._batcher._run
 
     def noting(jobs):
-        order.extend(job.ask.k for job in jobs)
+        order.extend(job.request.k for job in jobs)
         return plain(jobs)
 
     monkeypatch.setattr(replica._batcher, "_run", noting)

@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse
 
 from ray_jobs.serving import gate
 from ray_jobs.serving.deployment import limits
-from ray_jobs.serving.gate import LARGE, MOST_HEAD, MOST_LARGE, Gate, Limits, Patient, digest
+from ray_jobs.serving.gate import LARGE, MOST_HEAD, MOST_LARGE, Gate, Limits, TimedProtocol, digest
+from ray_jobs.serving.host_check import host_problem
 from ray_jobs.serving.settings import ServingSettings
-from ray_jobs.serving.strangers import stranger
 
 SECRET = "open-sesame"
 
@@ -62,7 +62,7 @@ class Served:
         return connection
 
     def later(self, *arguments, **named):
-        """Ask in a thread; its answer is in the list that comes back."""
+        """RecommendRequest in a thread; its answer is in the list that comes back."""
         found = []
         thread = threading.Thread(target=lambda: found.append(self.ask(*arguments, **named)))
         thread.start()
@@ -83,7 +83,7 @@ def serve():
         def start(**changes):
             plain = {"hosts": ("127.0.0.1", "localhost"), "token_digest": "", "most_bytes": 4 * LARGE}
             most = Limits(**{**plain, "read_s": 20.0, "in_flight": 4, "per_client": 0, **changes})
-            protocol = type("Protocol", (Patient,), {"limits": most, "_of_client": Counter()})
+            protocol = type("Protocol", (TimedProtocol,), {"limits": most, "_of_client": Counter()})
             inside = Inside()
             config = uvicorn.Config(Gate(inside, most), http=protocol, log_level="critical", lifespan="off")
             server, listening = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -197,17 +197,17 @@ def test_names_of_this_machine_and_of_the_settings_are_answered(serve):
     ],
 )
 def test_a_name_is_the_same_however_it_is_written(named, asked):
-    assert stranger([asked], [f"http://{asked}"], (named,)) is None
-    assert "'evil.example'" in str(stranger(["evil.example"], [], (named,)))
-    assert "''" in str(stranger([], [], (named,)))
+    assert host_problem([asked], [f"http://{asked}"], (named,)) is None
+    assert "'evil.example'" in str(host_problem(["evil.example"], [], (named,)))
+    assert "''" in str(host_problem([], [], (named,)))
 
 
 @pytest.mark.parametrize(
     "host", ["localhost, evil.example", "localhost:1, evil.example", "me@localhost", "localhost/x", ":80"]
 )
 def test_what_is_no_name_is_nobodys(host):
-    assert "is none of the names" in str(stranger([host], [], ("localhost",)))
-    assert "is none of the names" in str(stranger(["localhost"], [f"http://{host}"], ("localhost",)))
+    assert "is none of the names" in str(host_problem([host], [], ("localhost",)))
+    assert "is none of the names" in str(host_problem(["localhost"], [f"http://{host}"], ("localhost",)))
 
 
 @pytest.mark.parametrize("order", [("evil.example", "localhost"), ("localhost", "evil.example")])
@@ -215,8 +215,8 @@ def test_two_names_are_none(serve, order):
     served = serve()
     head = "".join(f"Host: {name}\r\n" for name in order)
     assert status_of(served.send(f"POST / HTTP/1.1\r\n{head}Content-Length: 0\r\n\r\n".encode())) in (400, 403)
-    assert "stands twice" in str(stranger(list(order), [], ("localhost",)))
-    assert "stands twice" in str(stranger(["localhost"], [f"http://{name}" for name in order], ("localhost",)))
+    assert "is repeated" in str(host_problem(list(order), [], ("localhost",)))
+    assert "is repeated" in str(host_problem(["localhost"], [f"http://{name}" for name in order], ("localhost",)))
 
 
 def test_a_token_is_wanted_of_all_but_health_checks(serve):
@@ -296,12 +296,12 @@ def test_serve_finds_the_gate_by_its_environment_and_no_token_in_it(monkeypatch)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
-    monkeypatch.setattr(Patient, "limits", None, raising=False)
+    monkeypatch.setattr(TimedProtocol, "limits", None, raising=False)
     module, _, name = environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].rpartition(".")
     assert (module, name) == (gate.__name__, "middlewares")
     (found,) = gate.middlewares()
     assert (found.cls, found.args) == (Gate, (given,))
-    assert Patient.limits == given
+    assert TimedProtocol.limits == given
     config = uvicorn.Config(lambda *_: None)
     config.load()
-    assert config.http_protocol_class is Patient
+    assert config.http_protocol_class is TimedProtocol

@@ -10,8 +10,8 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.serving.answering import Job, answer
-from ray_jobs.serving.asks import Ask
 from ray_jobs.serving.hot_swap import HotSwap, watch
+from ray_jobs.serving.parsing import RecommendRequest
 
 
 def test_a_version_is_loaded_once_and_only_when_the_alias_moves():
@@ -25,7 +25,7 @@ def test_a_version_is_loaded_once_and_only_when_the_alias_moves():
     swap.refresh()
     assert (swap.live.version, swap.problem) == ("m/2", None)
     assert registry.loads == ["m/1", "m/2"]
-    assert answer([Job(first, Ask({"history": ()}))])[0]["model_version"] == "m/1"
+    assert answer([Job(first, RecommendRequest({"history": ()}))])[0]["model_version"] == "m/1"
 
 
 def test_a_version_that_fails_leaves_the_old_one_and_is_not_tried_at_every_look():
@@ -71,14 +71,14 @@ def test_a_version_that_cannot_answer_is_never_live(monkeypatch):
     monkeypatch.setattr(empty.recommender, "topk", lambda batch, k, exclude: ((batch.history[:, :k] * 0 - 1),) * 2)
     registry.alias = "m/3"
     swap.refresh()
-    assert "of 10 items asked of m/3 it lists 0" in swap.problem
+    assert "m/3 lists 0 different catalogue items where 10 were" in swap.problem
 
 
 @pytest.mark.parametrize(
     ("damaged", "words"),
     [
         (lambda items, scores: (items, scores * float("nan")), "FloatingPointError: m/2 gives item"),
-        (lambda items, scores: (items.clamp(max=8), scores), "of 10 items asked of m/2 it lists 7"),
+        (lambda items, scores: (items.clamp(max=8), scores), "m/2 lists 7 different catalogue items where 10 were"),
     ],
 )
 def test_a_version_with_damaged_lists_is_never_live(monkeypatch, damaged, words):
@@ -121,7 +121,14 @@ def test_an_exchange_under_load_loses_and_mixes_nothing():
     def client():
         while not stop.is_set():
             live = swap.live
-            answers.extend(answer([Job(live, Ask({"history": ()}, k=3)), Job(swap.live, Ask({"history": ()}, k=2))]))
+            answers.extend(
+                answer(
+                    [
+                        Job(live, RecommendRequest({"history": ()}, k=3)),
+                        Job(swap.live, RecommendRequest({"history": ()}, k=2)),
+                    ]
+                )
+            )
 
     threads = [threading.Thread(target=client) for _ in range(4)]
     watcher = watch(swap, 0.01)

@@ -1,7 +1,10 @@
 """The page's server: what it answers, what it refuses, and when it loads what."""
 
 import json
+import socket
 import threading
+import time
+from contextlib import suppress
 from http.client import HTTPConnection
 
 import pytest
@@ -62,6 +65,7 @@ def asked(home, monkeypatch):
         content = found.read()
         return found.status, json.loads(content) if "json" in found.headers["Content-Type"] else content.decode()
 
+    ask.port = server.server_port
     yield ask, registry
     connection.close()
     server.shutdown()
@@ -164,8 +168,8 @@ def test_without_a_champion_one_sentence_says_so(asked):
         ),
         ("/", None, {"Host": ""}, 403, "none of the names"),
         ("/nowhere", None, {}, 404, "there is no /nowhere"),
-        ("/recommend", None, {}, 405, "is not asked with GET"),
-        ("/recommend", b"{", {}, 400, "is no JSON"),
+        ("/recommend", None, {}, 405, "does not take GET"),
+        ("/recommend", b"{", {}, 400, "is not JSON"),
         ("/recommend", [{"history": []}, {"history": [7]}], {}, 422, "1.history.0"),
         ("/recommend", {"history": [], "strength": 11}, {}, 422, "strength"),
         (
@@ -183,6 +187,19 @@ def test_what_is_refused_is_named(asked, path, body, headers, status, said):
     found = asked[0](path, body, headers)
     assert found[0] == status
     assert said in f"{found[1]['field']}: {found[1]['problem']}"
+
+
+def test_a_request_that_does_not_arrive_is_ended(asked, monkeypatch):
+    ask, _ = asked
+    monkeypatch.setattr(page_server, "READ_S", 0.2)
+    status, found = ask("/recommend", b"{", {"Content-Length": "9"})
+    assert (status, found["problem"]) == (408, "the request did not arrive within 0.2 s")
+    with socket.create_connection(("127.0.0.1", ask.port), timeout=20) as drip, suppress(ConnectionError):
+        for letter in b"GET / HTTP/1.1\r\nHost: localhost\r\n" * 100:
+            drip.sendall(bytes([letter]))
+            time.sleep(0.01)
+        raise AssertionError("the connection stayed open")
+    assert ask("/health")[0] == 200
 
 
 def test_a_body_that_is_too_large_is_not_read(asked):

@@ -3,16 +3,18 @@ import pytest
 from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from ray_jobs.serving.__main__ import main
-from ray_jobs.serving.asks import Ask, Refused, parse
+from ray_jobs.serving.parsing import RecommendRequest, RequestError, parse
 from ray_jobs.serving.settings import ServingSettings
 
 
 def test_one_request_or_a_list():
-    assert parse(b'{"history": ["a"]}') == Ask({"history": ("a",), "strength": 1.0}, k=10, exclude_seen=True)
+    assert parse(b'{"history": ["a"]}') == RecommendRequest(
+        {"history": ("a",), "strength": 1.0}, k=10, exclude_seen=True
+    )
     body = b' [{"history": [], "preference": "Jazz", "k": 3, "exclude_seen": false}, {"history": ["a"], "times": [5]}]'
     assert parse(body) == [
-        Ask({"history": (), "preference": "Jazz", "strength": 1.0}, k=3, exclude_seen=False),
-        Ask({"history": ("a",), "strength": 1.0, "times": (5,)}),
+        RecommendRequest({"history": (), "preference": "Jazz", "strength": 1.0}, k=3, exclude_seen=False),
+        RecommendRequest({"history": ("a",), "strength": 1.0, "times": (5,)}),
     ]
     assert parse(b"[]") == []
 
@@ -20,8 +22,8 @@ def test_one_request_or_a_list():
 @pytest.mark.parametrize(
     ("body", "status", "field", "words"),
     [
-        (b"", 400, "", "no JSON"),
-        (b'{"history": ["a"', 400, "", "no JSON"),
+        (b"", 400, "", "not JSON"),
+        (b'{"history": ["a"', 400, "", "not JSON"),
         (b"7", 422, "", "7 was given"),
         (b"{}", 422, "history", "required"),
         (b'{"history": "a"}', 422, "history", '"a" was given'),
@@ -39,7 +41,7 @@ def test_one_request_or_a_list():
     ],
 )
 def test_what_is_wrong_is_named(body, status, field, words):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestError) as refused:
         parse(body)
     assert (refused.value.status, refused.value.field) == (status, field)
     assert words in refused.value.problem
@@ -57,7 +59,7 @@ def test_what_is_wrong_is_named(body, status, field, words):
         ({"most_bytes": 0}, "serving.most_bytes is 0"),
         ({"per_client": -1}, "serving.per_client is -1"),
         ({"hosts": ()}, "serving.hosts is \\[\\]"),
-        ({"token": "with space"}, "serving.token has characters that no header can carry"),
+        ({"token": "with space"}, "serving.token has characters that a header cannot contain"),
     ],
 )
 def test_settings_that_cannot_work(changes, words):

@@ -31,7 +31,7 @@ class Shown:
     readers: list[User]
 
 
-def some_readers(settings: Settings, dataset: str, count: int) -> Shown:
+def example_users(settings: Settings, dataset: str, count: int) -> Shown:
     """At most `count` users of the newest day of the table ``sequences``, of whom most is known.
 
     Raises:

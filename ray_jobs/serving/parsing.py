@@ -1,4 +1,4 @@
-"""What a client may ask, read strictly: every error names the field it is in."""
+"""Requests for recommendations: strict parsing of JSON, with errors that name the field."""
 
 import json
 from collections.abc import Mapping
@@ -13,21 +13,21 @@ from infra.errors import UserError
 from ray_jobs.registry.served import DEFAULT_EXCLUDE_SEEN, DEFAULT_K
 from schemas.columns import ExampleColumn, FromRequest, requested
 
-MOST_ASKS = 1000
+MOST_REQUESTS = 1000
 MOST_K = 1000
 MOST_LISTED = 20_000
-"""Items that the answers to one list of requests may have together."""
+"""Maximum sum of `k` over the requests of one list."""
 
 
 @dataclass(frozen=True)
-class Ask:
+class RecommendRequest:
     """One request for recommendations.
 
     Args:
-        given: what it brings of the columns of `schemas.columns`, by the request's names, which are those of the
-            model's MLflow interface; ``history`` at least.
-        k: items wanted.
-        exclude_seen: leave out items of the history.
+        given: values by the request names of `schemas.columns`, which are those of the model's MLflow interface;
+            ``history`` at least.
+        k: number of items wanted.
+        exclude_seen: leave out the items of the history.
     """
 
     given: Mapping[str, Any]
@@ -35,18 +35,18 @@ class Ask:
     exclude_seen: bool = DEFAULT_EXCLUDE_SEEN
 
     def value(self, column: ExampleColumn) -> Any:
-        """What it brings of `column`, or else what stands for it; None where nothing does."""
+        """The request's value of `column`, or else the default; None if there is neither."""
         value = self.given.get(column.request.name) if column.request is not None else None
         if value is None:
             return column.missing()
         return value.strip() if column.kind == "text" else value
 
 
-class Refused(UserError):
+class RequestError(UserError):
     """A request that cannot be answered.
 
     Args:
-        field: where the problem is, e.g. ``history.2``, or ``3.k`` in a list of requests; "" for the whole.
+        field: the wrong field, e.g. ``history.2``, or ``3.k`` in a list of requests; "" for the whole body.
     """
 
     def __init__(self, field: str, problem: str, status: int = 422) -> None:
@@ -55,9 +55,9 @@ class Refused(UserError):
         self.problem = problem
         self.status = status
 
-    def within(self, place: int) -> "Refused":
-        """The same problem as that of the request at `place` of a list."""
-        return Refused(f"{place}.{self.field}".rstrip("."), self.problem, self.status)
+    def within(self, place: int) -> "RequestError":
+        """The same error for the request at `place` of a list."""
+        return RequestError(f"{place}.{self.field}".rstrip("."), self.problem, self.status)
 
 
 class _Body(BaseModel):
@@ -65,10 +65,9 @@ class _Body(BaseModel):
     k: Annotated[int, Field(ge=1, le=MOST_K)] = DEFAULT_K
     exclude_seen: bool = DEFAULT_EXCLUDE_SEEN
 
-    def ask(self) -> Ask:
-        """What was read."""
+    def request(self) -> RecommendRequest:
         given = {name: value for name, value in self if name not in _Body.model_fields and value is not None}
-        return Ask(given, self.k, self.exclude_seen)
+        return RecommendRequest(given, self.k, self.exclude_seen)
 
 
 _KINDS: Mapping[str, type] = {"item": str, "text": str, "int64": int, "float32": float, "bool": bool}
@@ -95,7 +94,7 @@ def _field(column: ExampleColumn, asked: FromRequest) -> Any:
 def _readers(
     columns: tuple[tuple[ExampleColumn, FromRequest], ...],
 ) -> tuple[TypeAdapter[_Body], TypeAdapter[list[_Body]]]:
-    """Of one request and of a list of them."""
+    """The parsers of one request and of a list of requests."""
     leaders: dict[str, str] = {}
     leader_of = {asked.name: leaders.setdefault(column.along, asked.name) for column, asked in columns if column.along}
 
@@ -108,36 +107,36 @@ def _readers(
 
     followers = [name for name, leader in leader_of.items() if name != leader]
     body = create_model(
-        "Ask",
+        "RecommendRequest",
         __base__=_Body,
         __validators__={"one_for_each": validator(*followers)(one_for_each)} if followers else {},
         **{asked.name: _field(column, asked) for column, asked in columns},
     )
-    bodies: Any = Annotated[list[body], Field(max_length=MOST_ASKS, fail_fast=True)]  # type: ignore[valid-type]
+    bodies: Any = Annotated[list[body], Field(max_length=MOST_REQUESTS, fail_fast=True)]  # type: ignore[valid-type]
     return TypeAdapter(body), TypeAdapter(bodies)
 
 
-def parse(body: bytes) -> Ask | list[Ask]:
-    """One request, or a list of them.
+def parse(body: bytes) -> RecommendRequest | list[RecommendRequest]:
+    """Parse one request, or a list of requests.
 
     Raises:
-        Refused: the body is not JSON (status 400), a field is missing, unknown or of the wrong kind, or a list asks for
-            too many items (status 422).
+        RequestError: the body is not JSON (status 400), a field is missing, unknown or of the wrong type, or a list
+            wants too many items (status 422).
     """
     one, many = _readers(tuple(requested()))
     try:
         if body.lstrip()[:1] != b"[":
-            return one.validate_json(body).ask()
-        asks = [read.ask() for read in many.validate_json(body)]
+            return one.validate_json(body).request()
+        found = [one.request() for one in many.validate_json(body)]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field, problem = ".".join(str(part)[:60] for part in first["loc"]), first["msg"].removeprefix("Value error, ")
         if first["type"] == "json_invalid":
-            raise Refused("", f"the body is no JSON: {problem}", 400) from error
-        raise Refused(field, f"{problem}; {_shown(first['input'])} was given") from error
-    if (listed := sum(ask.k for ask in asks)) > MOST_LISTED:
-        raise Refused("", f"the list asks for {listed} items together, more than {MOST_LISTED}: send several")
-    return asks
+            raise RequestError("", f"the body is not JSON: {problem}", 400) from error
+        raise RequestError(field, f"{problem}; {_shown(first['input'])} was given") from error
+    if (listed := sum(request.k for request in found)) > MOST_LISTED:
+        raise RequestError("", f"the list asks for {listed} items together, more than {MOST_LISTED}: send several")
+    return found
 
 
 def _shown(value: object) -> str:

@@ -13,8 +13,8 @@ from ray_jobs.data.histories import Histories
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import runs
 from ray_jobs.registry.users import User, user_columns
+from ray_jobs.serving.example_users import example_users, item_categories
 from ray_jobs.serving.hot_swap import RegistrySource
-from ray_jobs.serving.readers import item_categories, some_readers
 from ray_jobs.steering.example_words import example_words, stem_place
 from ray_jobs.steering.terms import Terms, find_terms
 from ray_jobs.steering.word_following import Following, measure_following
@@ -55,7 +55,7 @@ def steered(settings: Settings, dataset: str, alias: str, users: int = 3, bold: 
         version = source.newest()
     except SettingError as error:
         return f"\nThere is nothing to steer: {error}\n"
-    readers = some_readers(settings, dataset, _MEASURED_USERS).readers
+    readers = example_users(settings, dataset, _MEASURED_USERS).readers
     return shown(source.load(version), version, readers, users, bold)
 
 
@@ -91,7 +91,7 @@ def by_category(settings: Settings, dataset: str, alias: str, users: int, words:
     runs.connect(settings)
     source = RegistrySource(settings.mlflow.tracking_uri, registered_name(dataset), alias)
     bundle = source.load(source.newest())
-    able = _able(bundle, some_readers(settings, dataset, users).readers)
+    able = _able(bundle, example_users(settings, dataset, users).readers)
     categories = item_categories(settings, dataset, bundle.catalogue.item_ids)
     found = measure_following(bundle.recommender, _histories(bundle, able), users, words, properties=categories)
     return f"By category: {measured_line(found)}\n"

@@ -6,8 +6,8 @@ from spoken_to import WORDS, speechless, spoken_to, write_items, write_users
 
 from infra.settings import Settings
 from ray_jobs.data.histories import Histories
-from ray_jobs.serving.printed import WIDTH, measured_line, shown
-from ray_jobs.serving.readers import item_categories, some_readers
+from ray_jobs.serving.example_users import example_users, item_categories
+from ray_jobs.serving.steered_lists import WIDTH, measured_line, shown
 from ray_jobs.steering.word_following import Following, measure_following
 from schemas.errors import DataError
 
@@ -16,7 +16,7 @@ from schemas.errors import DataError
 def readers(tmp_path_factory):
     settings = Settings(home=str(tmp_path_factory.mktemp("home")))
     write_users(settings, "shop")
-    return some_readers(settings, "shop", 6).readers
+    return example_users(settings, "shop", 6).readers
 
 
 def test_three_users_and_a_line_of_measures(readers, monkeypatch):
