@@ -1,4 +1,4 @@
-"""Spark reads when rows are asked for, so that a damaged file shows itself anywhere in a stage's work."""
+"""Clear errors for damaged files, which Spark reads lazily and so anywhere in a stage."""
 
 import re
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from schemas.addresses import filesystem_of
 
 ENGINE_ERRORS = (PySparkException, Py4JError)
 _FILE = re.compile(r"reading file (?:file:(?=/))?(.+?\.parquet)\. ")
-_UNLIKE_ITS_SUM = "org.apache.hadoop.fs.ChecksumException"
+_CHECKSUM_ERROR = "org.apache.hadoop.fs.ChecksumException"
 
 
 @contextmanager
 def damage_named(spark: SparkSession) -> Iterator[None]:
-    """What Spark says of a damaged file of a Delta table becomes an error that names table, file and remedy.
+    """Replace an error of Spark about a damaged file of a Delta table; any other error passes.
 
     Raises:
-        DataError: a file is damaged. Any other error stays as it is.
+        DataError: a file is damaged; the message names table, file and remedy.
     """
     try:
         yield
@@ -33,28 +33,25 @@ def damage_named(spark: SparkSession) -> Iterator[None]:
 
 
 def raise_if_damaged(spark: SparkSession, error: Exception) -> None:
-    """Raise an error in the place of Spark's `error` if it is about a file of a Delta table that is damaged.
+    """Raise an error of ours if Spark's `error` is about a damaged file of a Delta table.
 
     Raises:
-        DataError: table, file and remedy are named.
+        DataError: a file is damaged; the message names table, file and remedy.
     """
-    said = str(error)
-    named = _FILE.search(said)
-    if named is None:
-        return
-    address = unquote(named[1])
-    uri = _table_of(address)
-    if uri is None:
+    named = _FILE.search(str(error))
+    address = unquote(named[1]) if named else None
+    uri = _table_of(address) if address else None
+    if address is None or uri is None:
         return
     path = address[len(uri) + 1 :]
-    if _UNLIKE_ITS_SUM in said:
+    if _CHECKSUM_ERROR in str(error):
         name = path.rsplit("/", 1)[-1]
         raise damaged_files.damaged_file(uri, path, f"or the file of its checksums beside it, .{name}.crc") from error
     damaged_files.raise_if_damaged(uri, path, error, lambda copy: _read_pages(spark, copy))
 
 
 def _table_of(address: str) -> str | None:
-    """Address of the Delta table that a file is of."""
+    """The address of the Delta table that a file belongs to; None where there is none."""
     try:
         files, _ = filesystem_of(address)
         while "/" in address.split("://")[-1]:
@@ -67,7 +64,7 @@ def _table_of(address: str) -> str | None:
 
 
 def _read_pages(spark: SparkSession, path: str) -> None:
-    """Read every page of a file as Spark's reader does, whose demands on a page's header are stricter than Arrow's."""
+    """Read every page of a file with Spark's reader, which is stricter about page headers than Arrow."""
     java, context = spark.sparkContext._jvm, spark.sparkContext
     assert java is not None
     parquet = java.org.apache.parquet.hadoop

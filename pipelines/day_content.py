@@ -1,4 +1,4 @@
-"""What all reviews, items and events say as of a day, as one short string: equal ones mean that nothing is to do."""
+"""A digest of all reviews, items and events as of a day; where it is unchanged, there is nothing to do."""
 
 import datetime as dt
 import hashlib
@@ -16,10 +16,10 @@ _PLACES = ("partition_date", "source_line", "source")
 
 
 def day_content(reviews: DataFrame, items: DataFrame, day: dt.date, events: DataFrame | None = None) -> str:
-    """Sixteen hex digits of what is known on `day`.
+    """Sixteen hex digits that identify what is known on `day`.
 
-    Of a row that was delivered on several days the newest counts, as everywhere; where and when it was delivered does
-    not. The sums of the rows' hashes do not depend on their order.
+    Of a row that was delivered on several days the newest counts; file, line and day of its delivery do not. The sums
+    of the rows' hashes do not depend on their order.
     """
     frames = [(reviews, REVIEWS), (items, ITEMS), *([] if events is None else [(events, EVENTS)])]
     sums = [_sum_of(frame, table, day) for frame, table in frames]

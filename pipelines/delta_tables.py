@@ -1,25 +1,18 @@
-"""Reading and writing Delta tables so that doing the same work twice changes nothing."""
+"""Idempotent reads and writes of Delta tables."""
 
 import datetime as dt
+import functools
 import json
+import operator
 import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from delta import DeltaTable
-from delta.exceptions import (
-    ConcurrentAppendException,
-    ConcurrentDeleteDeleteException,
-    ConcurrentDeleteReadException,
-    ConcurrentTransactionException,
-    ConcurrentWriteException,
-    DeltaConcurrentModificationException,
-    MetadataChangedException,
-    ProtocolChangedException,
-)
+from delta import exceptions as delta_errors
 from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
@@ -33,15 +26,16 @@ from schemas.table import KEPT_LOG, Table
 from schemas.table_seal import check_files, check_log, newest_version, seal_table
 from schemas.tables import TABLES
 
+# They have no common base class of their own.
 _CONFLICTS = (
-    ConcurrentAppendException,
-    ConcurrentDeleteDeleteException,
-    ConcurrentDeleteReadException,
-    ConcurrentTransactionException,
-    ConcurrentWriteException,
-    DeltaConcurrentModificationException,
-    MetadataChangedException,
-    ProtocolChangedException,
+    delta_errors.ConcurrentAppendException,
+    delta_errors.ConcurrentDeleteDeleteException,
+    delta_errors.ConcurrentDeleteReadException,
+    delta_errors.ConcurrentTransactionException,
+    delta_errors.ConcurrentWriteException,
+    delta_errors.DeltaConcurrentModificationException,
+    delta_errors.MetadataChangedException,
+    delta_errors.ProtocolChangedException,
 )
 _ATTEMPTS = 12
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
@@ -55,10 +49,10 @@ def spark_schema(table: Table) -> StructType:
 
 
 def conform(frame: DataFrame, table: Table, partition: Mapping[str, Any]) -> DataFrame:
-    """The columns of `table` in declared order, with the columns of `partition` filled in where they are missing.
+    """The columns of `table` in declared order; missing partition columns get their value from `partition`.
 
     Raises:
-        DataError: a column is missing, unknown or of another type; all of them are named.
+        DataError: columns are missing, unknown or of another type; the message names all of them.
     """
     for name, value in partition.items():
         if name not in frame.columns:
@@ -93,8 +87,7 @@ def read_table(spark: SparkSession, uri: str, version: int | None = None) -> Dat
     """The table at `uri`, at `version` or at its newest.
 
     Raises:
-        DataError: there is no such table or version (the message names the stage to run), or what lies there is not
-            what its writers left.
+        DataError: there is no such table or version (the message names the stage to run), or the table is damaged.
     """
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     sealed = check_log(uri, version)
@@ -107,7 +100,7 @@ def read_table(spark: SparkSession, uri: str, version: int | None = None) -> Dat
         return reader.load(uri)
     try:
         frame = reader.option("versionAsOf", version).load(uri)
-        frame.schema  # noqa: B018  (a version that is gone shows here, not at load)
+        frame.schema  # noqa: B018  (a version that is gone fails here, not in load)
     except AnalysisException as error:
         raise DataError(
             f"table {name} at {uri} has no version {version} (newest: {newest_version(uri)}); old versions are "
@@ -122,10 +115,10 @@ def read_input(spark: SparkSession, handoff: Handoff, day: dt.date) -> DataFrame
     """The table of `handoff`, at its version.
 
     Args:
-        day: whose rows a table that is partitioned by days alone was handed over for.
+        day: whose rows the hand-off counts, where the table is partitioned by day alone.
 
     Raises:
-        DataError: as `read_table`, or its maker reported another schema or another number of rows.
+        DataError: as `read_table`, or schema or number of rows differ from those of the hand-off.
     """
     stage = maker_of(handoff.table)
     where = f"table {handoff.table} at {handoff.uri}, version {handoff.version},"
@@ -148,7 +141,7 @@ def read_input(spark: SparkSession, handoff: Handoff, day: dt.date) -> DataFrame
 
 
 def user_metadata(identity: RunIdentity, notes: Mapping[str, str] | None = None) -> str:
-    """What a commit says of the run that made it, as JSON."""
+    """The metadata of a commit: tags of the run that made it, and `notes`, as JSON."""
     return json.dumps(identity.mlflow_tags() | dict(notes or {}), sort_keys=True)
 
 
@@ -160,11 +153,11 @@ def write_partition(
     partition: Mapping[str, Any],
     identity: RunIdentity,
 ) -> Handoff:
-    """Make the content of one partition equal `frame`, touching only rows that differ.
+    """Make one partition equal to `frame`, writing only rows that differ.
 
-    A frame equal to what is there makes no commit, so a rerun hands the same version on. Other partitions are
-    neither read nor written; a writer of another partition that commits meanwhile only causes a retry.
-    `frame` is evaluated several times: cache it when that is dear.
+    Where nothing differs there is no commit, so a rerun hands on the same version. Other partitions are neither read
+    nor written; a concurrent commit to another partition only causes a retry. `frame` is evaluated several times: cache
+    it where that is expensive.
 
     Args:
         partition: value of every column in ``table.partition_by``; filled in where `frame` lacks them.
@@ -176,9 +169,13 @@ def write_partition(
     rows = conform(frame, table, partition)
     check_log(uri)
     count = _checked_count(rows, table, partition)
-    _retrying(lambda: _create(spark, table, uri))
-    _retrying(lambda: _allow_nulls(spark, rows, table, uri))
-    version = _retrying(lambda: _merge(spark, rows, table, uri, partition, identity))
+
+    def attempt() -> int:
+        _create(spark, table, uri)
+        _allow_nulls(spark, rows, table, uri)
+        return _merge(spark, rows, table, uri, partition, identity)
+
+    version = _retrying(attempt)
     return Handoff(table=table.name, uri=uri, version=version, rows=count, schema_hash=table.schema_hash())
 
 
@@ -187,58 +184,54 @@ def _merge(
 ) -> int:
     """Merge the rows that differ and return the version at which the partition equals `rows`.
 
-    The difference is found first, and rows to delete are part of the merge's source: a "not matched by source" clause
-    would make Delta read and rewrite every partition. A partition without a file has nothing to differ from: it is
-    written. A commit that came between the look and the merge is looked at again.
+    The difference is computed first, and rows to delete are part of the merge's source: a "not matched by source"
+    clause would make Delta read and rewrite every partition. A partition without a file is simply written. Where
+    another commit came between, the difference is computed again.
     """
     while True:
         seen = newest_version(uri)
-        if table.partition_by and not files_of(uri, within(partition), seen):
-            if rows.isEmpty():
-                return seen
+        if not table.partition_by or files_of(uri, within(partition), seen):
+            changes = _changes(read_table(spark, uri, seen), rows, table, partition).cache()
+            try:
+                if changes.isEmpty():
+                    return seen
+                on_key = (sf.col(f"target.{c}") == sf.col(f"source.{c}") for c in table.key)
+                columns: dict[str, str | Column] = {name: f"source.{name}" for name in table.column_names()}
+                (
+                    DeltaTable.forPath(_session(spark, identity), uri)
+                    .alias("target")
+                    .merge(changes.alias("source"), _all(_within(partition, "target"), *on_key))
+                    .whenMatchedDelete(condition="source._gone")
+                    .whenMatchedUpdate(set=columns)
+                    .whenNotMatchedInsert(condition="NOT source._gone", values=columns)
+                    .execute()
+                )
+            finally:
+                changes.unpersist()
+        elif rows.isEmpty():
+            return seen
+        else:
             _fill(rows, uri, partition, identity)
-            made = newest_version(uri)
-            seal_table(uri)
-            if made == seen + 1:
-                return made
-            continue
-        changes = _changes(read_table(spark, uri, seen), rows, table, partition).cache()
-        try:
-            if changes.isEmpty():
-                return seen
-            on_key = (sf.col(f"target.{c}") == sf.col(f"source.{c}") for c in table.key)
-            columns: dict[str, str | Column] = {name: f"source.{name}" for name in table.column_names()}
-            (
-                DeltaTable.forPath(_session(spark, identity), uri)
-                .alias("target")
-                .merge(changes.alias("source"), _all(_within(partition, "target"), *on_key))
-                .whenMatchedDelete(condition="source._gone")
-                .whenMatchedUpdate(set=columns)
-                .whenNotMatchedInsert(condition="NOT source._gone", values=columns)
-                .execute()
-            )
-            made = newest_version(uri)
-            seal_table(uri)
-            if made == seen + 1:
-                return made
-        finally:
-            changes.unpersist()
+        made = newest_version(uri)
+        seal_table(uri)
+        if made == seen + 1:
+            return made
 
 
 def _fill(rows: DataFrame, uri: str, partition: Mapping[str, Any], identity: RunIdentity) -> None:
-    """Write a partition that has nothing; fails where another writer fills it meanwhile."""
-    told = {name: str(value).replace("\\", "\\\\").replace("'", "\\'") for name, value in partition.items()}
+    """Write an empty partition; fails where another writer fills it meanwhile."""
+    literals = {name: str(value).replace("\\", "\\\\").replace("'", "\\'") for name, value in partition.items()}
     (
         rows.write.format("delta")
         .mode("overwrite")
-        .option("replaceWhere", " AND ".join(f"{name} = '{value}'" for name, value in told.items()))
+        .option("replaceWhere", " AND ".join(f"{name} = '{value}'" for name, value in literals.items()))
         .option("userMetadata", user_metadata(identity))
         .save(uri)
     )
 
 
-def append_rows(spark: SparkSession, frame: DataFrame, table: Table, uri: str, identity: RunIdentity) -> int:
-    """Append `frame`, which is evaluated exactly once, and return how many rows it had.
+def append_rows(spark: SparkSession, frame: DataFrame, table: Table, uri: str, identity: RunIdentity) -> None:
+    """Append `frame`, evaluating it exactly once.
 
     A table of an earlier release gets the columns that it lacks.
 
@@ -248,17 +241,14 @@ def append_rows(spark: SparkSession, frame: DataFrame, table: Table, uri: str, i
     rows = conform(frame, table, {})
     _retrying(lambda: _create(spark, table, uri))
     check_log(uri)
-    seen = Observation()
     (
-        rows.observe(seen, sf.count(sf.lit(1)).alias("rows"))
-        .write.format("delta")
+        rows.write.format("delta")
         .mode("append")
         .option("mergeSchema", "true")
         .option("userMetadata", user_metadata(identity))
         .save(uri)
     )
     seal_table(uri)
-    return int(seen.get["rows"])
 
 
 def delete_rows(
@@ -266,11 +256,11 @@ def delete_rows(
 ) -> None:
     """Delete the rows of the table at `uri` that have the key and the partition of a row of `gone`.
 
-    Keys are joined with, and get into the table's log no more than as the smallest and largest of a file.
+    The keys are joined, so that the table's log contains no more of them than the minimum and maximum of a file.
 
     Args:
-        gone: at least one row; evaluated several times: cache it when that is dear.
-        notes: more that the commit says of itself, beside the run's identity.
+        gone: at least one row; evaluated several times: cache it where that is expensive.
+        notes: metadata of the commit beside the run's identity.
     """
     names = tuple(dict.fromkeys((*table.partition_by, *table.key)))
     keys = gone.select(*names).distinct()
@@ -302,7 +292,7 @@ def _checked_count(rows: DataFrame, table: Table, partition: Mapping[str, Any]) 
     assert totals is not None
     if totals.repeated:
         raise DataError(
-            f"table {table.name}: {totals.repeated} keys ({', '.join(table.key)}) stand on more than one row, "
+            f"table {table.name}: {totals.repeated} keys ({', '.join(table.key)}) are on more than one row, "
             f"e.g. {totals.example.asDict()}; give duplicates one winner before publishing"
         )
     if totals.strays:
@@ -327,7 +317,7 @@ def _create(spark: SparkSession, table: Table, uri: str) -> None:
     try:
         create.execute()
     except Exception:
-        # A lost race shows itself in more ways than _CONFLICTS lists, some before the winner has committed.
+        # A lost race raises more errors than _CONFLICTS lists, some before the winner has committed.
         for _ in range(20):
             if table_exists(spark, uri):
                 return
@@ -336,7 +326,7 @@ def _create(spark: SparkSession, table: Table, uri: str) -> None:
 
 
 def _allow_nulls(spark: SparkSession, rows: DataFrame, table: Table, uri: str) -> None:
-    """Let a table of an earlier release have nulls where its contract allows them now and `rows` have some."""
+    """Allow nulls in a table of an earlier release where its contract allows them now and `rows` have some."""
     freed = [column.name for column in table.columns if column.once_required]
     if not freed:
         return
@@ -347,11 +337,12 @@ def _allow_nulls(spark: SparkSession, rows: DataFrame, table: Table, uri: str) -
 
 
 def _changes(target: DataFrame, rows: DataFrame, table: Table, partition: Mapping[str, Any]) -> DataFrame:
-    """Rows to insert or update as they should be, and keys to delete with ``_gone`` set."""
+    """Rows to insert or update, and rows to delete with ``_gone`` set."""
     present = target.where(_within(partition)).withColumn("_present", sf.lit(True)).alias("target")
     wanted = rows.withColumn("_wanted", sf.lit(True)).alias("source")
     on_key = _all(*(sf.col(f"target.{c}") == sf.col(f"source.{c}") for c in table.key))
-    same = _all(*(sf.col(f"target.{c}").eqNullSafe(sf.col(f"source.{c}")) for c in _values(table)))
+    values = [name for name in table.column_names() if name not in table.key and name not in table.partition_by]
+    same = _all(*(sf.col(f"target.{c}").eqNullSafe(sf.col(f"source.{c}")) for c in values))
     gone = sf.col("_wanted").isNull()
     return (
         present.join(wanted, on_key, "full_outer")
@@ -367,7 +358,7 @@ def _changes(target: DataFrame, rows: DataFrame, table: Table, partition: Mappin
 
 
 def _session(spark: SparkSession, identity: RunIdentity, notes: Mapping[str, str] | None = None) -> SparkSession:
-    """A session of its own, because the commit's metadata is a session property and writers may run side by side."""
+    """A new session: metadata of commits is a property of the session, and writers may run concurrently."""
     session = spark.newSession()
     session.conf.set(_USER_METADATA, user_metadata(identity, notes))
     return session
@@ -378,15 +369,8 @@ def _within(partition: Mapping[str, Any], alias: str = "") -> Column:
     return _all(*(sf.col(f"{prefix}{name}") == sf.lit(value) for name, value in sorted(partition.items())))
 
 
-def _values(table: Table) -> list[str]:
-    return [name for name in table.column_names() if name not in table.key and name not in table.partition_by]
-
-
 def _all(*conditions: Column) -> Column:
-    whole = sf.lit(True)
-    for condition in conditions:
-        whole = whole & condition
-    return whole
+    return functools.reduce(operator.and_, conditions, sf.lit(True))
 
 
 def _retrying(commit: Callable[[], T]) -> T:

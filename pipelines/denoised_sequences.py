@@ -217,7 +217,7 @@ def run(request: StageRequest) -> StageReport:
         replacements = _replacements(ledger, ranked, positions, titles, prompt, chosen)
         rows = denoised_sequences(sequences, marked, replacements, users).localCheckpoint()
         publisher.publish(rows, DENOISED_SEQUENCES)
-        _, refused = publisher.quarantine(_refused(scored), STAGE)
+        refused = publisher.quarantine(_refused(scored))
         found = (
             marked.join(replacements, ["user_id", "position"], "left")
             .agg(

@@ -1,26 +1,26 @@
-"""The work of the stage ingest: read, check, and count every line of a day's landing files."""
+"""The work of the stage ingest: read, check and count every line of a day's landing files."""
 
-from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings, stage_settings
-from pipelines import events as event_table
-from pipelines import items as item_table
-from pipelines import reviews as review_table
 from pipelines.delta_tables import read_table, table_exists
+from pipelines.events import check_events
 from pipelines.forgetting.requests import erased_keys, mark_erased
 from pipelines.gates.ahead import load_ahead
+from pipelines.items import check_items, stubs
+from pipelines.landing.checks import accepted_rows
 from pipelines.landing.csv_rows import BLANK, HEADER
 from pipelines.landing.readers import Landed, read_events, read_items, read_reviews
-from pipelines.landing.readers.placed import RAW_CHARS
+from pipelines.landing.readers.rows import RAW_CHARS
 from pipelines.publisher import Publisher
-from pipelines.review_rules import UNKNOWN_ITEM
+from pipelines.reviews import check_reviews
 from pipelines.spark import stage_session
-from pipelines.stages.ingest import STAGE, IngestSettings
+from pipelines.stages.ingest import STAGE, UNKNOWN_ITEM, IngestSettings
 from schemas.dataset import Dataset
 from schemas.errors import LONGEST_DETAIL, GateFailed
 from schemas.events import EVENTS
@@ -29,8 +29,10 @@ from schemas.items import ITEMS
 from schemas.reviews import RATED, REVIEWS
 from schemas.stage_request import StageRequest
 
+_TABLES = (ITEMS, REVIEWS, EVENTS)
 _USER_CHARS = 100
-_ITEM_COUNTS = {"junk_titles": "junk", "unread_fields": "unread"}
+
+Counts = dict[str, int | float]
 
 
 def run(request: StageRequest) -> StageReport:
@@ -42,73 +44,53 @@ def run(request: StageRequest) -> StageReport:
     settings = load_settings()
     ours = stage_settings(IngestSettings, settings, request)
     dataset = Dataset.load(settings.datasets_dir(), request.dataset)
-    rules = replace(ours.rules(request.partition_date()), rated=dataset.spelling().rated)
-    gated = replace(REVIEWS, checks=(RATED, *REVIEWS.checks)) if rules.rated else REVIEWS
+    rules = ours.rules(request.partition_date(), dataset.spelling().rated)
     load_ahead()
     spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
     with Publisher(spark, settings, request) as publisher:
-        progress.update(0, 4, "reading items")
-        landed_items = read_items(spark, dataset, request.partition, ours.max_line_bytes)
-        checked_items: DataFrame | None = None
-        if landed_items:
-            checked_items = publisher.evaluate(
-                item_table.check_items(landed_items, ours.description_words, ours.max_text_chars)
-            )
-        known = _known_items(spark, settings, dataset, request, checked_items)
+        erased = erased_keys(spark, settings, request.dataset)
+        checked: dict[str, DataFrame] = {}
+        counts: Counts = {}
 
+        def check(name: str, landed: Landed, frame: DataFrame) -> None:
+            with phase(f"checking {name}") as found:
+                every = publisher.evaluate(frame if name == ITEMS.name else mark_erased(frame, erased))
+                counts.update(_counts_of(name, landed, every))
+                found |= {"rows": counts[f"{name}.lines_read"], "refused": counts[f"{name}.quarantined"]}
+            checked[name] = every if name == ITEMS.name else every.where("NOT erased").drop("erased")
+
+        progress.update(0, 4, "reading items")
+        if landed_items := read_items(spark, dataset, request.partition, ours.max_line_bytes):
+            check("items", landed_items, check_items(landed_items, ours.description_words, ours.max_text_chars))
+        known = _known_items(spark, settings, dataset, request, checked.get("items"))
+        must_be_known = known if dataset.unknown_items == "quarantine" else None
         progress.update(1, 4, "reading reviews")
         landed = read_reviews(spark, dataset, request.partition, ours.max_line_bytes)
-        must_be_known = known if dataset.unknown_items == "quarantine" else None
-        every = review_table.check_reviews(landed, rules, must_be_known)
-        with phase("checking reviews") as found:
-            every = publisher.evaluate(mark_erased(every, erased_keys(spark, settings, request.dataset)))
-            counts = _tally("reviews", landed, every)
-            found |= {"rows": counts["reviews.lines_read"], "refused": counts["reviews.quarantined"]}
-        checked = every.where("NOT erased").drop("erased")
-        reviews = review_table.winners(checked)
-        pairs = reviews.select("user_id", "item_id").distinct().count()
+        check("reviews", landed, check_reviews(landed, rules, must_be_known))
+        if landed_events := read_events(spark, dataset, request.partition, ours.max_line_bytes):
+            check("events", landed_events, check_events(landed_events, rules, must_be_known))
+
+        rows = {table.name: accepted_rows(checked[table.name], table) for table in _TABLES if table.name in checked}
+        pairs = rows["reviews"].select("user_id", "item_id").distinct().count()
         counts["reviews.repeated_pairs"] = counts["reviews.ingested"] - pairs
-
-        refused, stubs = _refused(checked, "reviews"), None
-        met = reviews.select("item_id")
-        checked_events: DataFrame | None = None
-        landed_events = read_events(spark, dataset, request.partition, ours.max_line_bytes)
-        if landed_events:
-            with phase("checking events") as found:
-                every = event_table.check_events(landed_events, rules, must_be_known)
-                every = publisher.evaluate(mark_erased(every, erased_keys(spark, settings, request.dataset)))
-                counts |= _tally("events", landed_events, every)
-                found |= {"rows": counts["events.lines_read"], "refused": counts["events.quarantined"]}
-            checked_events = every.where("NOT erased").drop("erased")
-            refused = refused.unionByName(_refused(checked_events, "events"))
-            met = met.union(event_table.winners(checked_events).select("item_id"))
+        counts["items.stubs"] = 0
         if must_be_known is None:
-            stubs = publisher.evaluate(item_table.stubs(_unknown(met, known)))
-        counts["items.stubs"] = stubs.count() if stubs else 0
-        items = stubs
-        if landed_items and checked_items is not None:
-            with phase("checking items") as found:
-                counts |= _tally("items", landed_items, checked_items)
-                found |= {"rows": counts["items.lines_read"], "refused": counts["items.quarantined"]}
-            refused = refused.unionByName(_refused(checked_items, "items"))
-            items = item_table.winners(checked_items)
-            items = items.unionByName(stubs) if stubs else items
-        assert items is not None
+            seen = reduce(DataFrame.union, (rows[n].select("item_id") for n in rows if n != "items")).distinct()
+            unknown = seen if known is None else seen.join(known, "item_id", "left_anti")
+            untitled = publisher.evaluate(stubs(unknown))
+            counts["items.stubs"] = untitled.count()
+            rows["items"] = rows["items"].unionByName(untitled) if "items" in rows else untitled
 
-        # First what was refused, so that it can be looked at when a gate stops the rest.
+        # Refused rows first, so that they can be looked at when a gate stops the rest.
         progress.update(2, 4, "publishing quarantine and items")
-        handoff, _ = publisher.quarantine(refused, STAGE)
-        assert handoff.rows == sum(counts.get(f"{name}.quarantined", 0) for name in ("reviews", "items", "events"))
-        if checked_items is not None:
-            _stop_if_too_many_are_refused("items", checked_items, counts, ours.max_refused_share)
-        by_day = "{partition}" in (dataset.items or "")
-        _stop_if_too_many_are_refused("reviews", checked, counts, ours.max_refused_share, must_be_known, by_day)
-        if checked_events is not None:
-            limit = ours.max_refused_share
-            _stop_if_too_many_are_refused("events", checked_events, counts, limit, must_be_known, by_day)
+        refused = reduce(DataFrame.unionByName, (_refused(frame, name) for name, frame in checked.items()))
+        by_reason = publisher.quarantine(refused)
+        assert sum(by_reason.values()) == sum(counts[f"{name}.quarantined"] for name in checked)
+        for name, frame in checked.items():
+            _limit_refused(name, frame, counts, ours.max_refused_share, dataset, must_be_known)
         accepted = ours.empty_day == "accept"
-        nothing = counts["reviews.lines_read"] == counts["reviews.erased"]  # of nobody else
+        nothing = counts["reviews.lines_read"] == counts["reviews.erased"]
         empty = nothing and (accepted or counts["reviews.lines_read"] > 0)
         if nothing and not empty:
             raise GateFailed(
@@ -116,17 +98,21 @@ def run(request: StageRequest) -> StageReport:
                 "day's file again, or set ingest.empty_day to accept where a day may be empty"
             )
         no_items = accepted and not counts.get("items.lines_read", 0)
-        handoff = publisher.publish(items, replace(ITEMS, may_be_empty=empty or no_items))
-        assert handoff.rows == counts["items.stubs"] + counts.get("items.ingested", 0)
-        progress.update(3, 4, "publishing reviews")
-        handoff = publisher.publish(reviews, replace(gated, may_be_empty=empty))
-        assert handoff.rows == counts["reviews.ingested"]
-        progress.update(4, 4, f"{handoff.rows} reviews")
-        if checked_events is not None:
+        tables = [
+            replace(ITEMS, may_be_empty=empty or no_items),
+            replace(REVIEWS, may_be_empty=empty, checks=(RATED, *REVIEWS.checks) if rules.rated else REVIEWS.checks),
+        ]
+        if "events" in checked:
             read = counts["events.lines_read"]
-            no_events = accepted if not read else read == counts["events.erased"]
-            handoff = publisher.publish(event_table.winners(checked_events), replace(EVENTS, may_be_empty=no_events))
-            assert handoff.rows == counts["events.ingested"]
+            no_events = read == counts["events.erased"] if read else accepted
+            tables.append(replace(EVENTS, may_be_empty=no_events))
+        for table in tables:
+            if table.name == REVIEWS.name:
+                progress.update(3, 4, "publishing reviews")
+            handoff = publisher.publish(rows[table.name], table)
+            expected = counts.get(f"{table.name}.ingested", 0) + counts.get(f"{table.name}.stubs", 0)
+            assert handoff.rows == expected, (table.name, handoff.rows, expected)
+        progress.update(4, 4, f"{publisher.handoffs['reviews'].rows} reviews")
         counts["empty_day"] = int(nothing)
         counts |= publisher.warning_counts()
         return StageReport(stage=STAGE, status="done", handoffs=publisher.handoffs, counts=counts)
@@ -138,7 +124,7 @@ def _known_items(
     """Items with metadata: of this delivery, and of earlier days where each day delivers only what is new."""
     if checked is None or dataset.items is None:
         return None
-    known = item_table.winners(checked).select("item_id")
+    known = checked.where("copy = 1").select("item_id")
     uri = settings.table_uri(request.dataset, ITEMS.name)
     if "{partition}" in dataset.items and table_exists(spark, uri):
         earlier = read_table(spark, uri).where(sf.col("partition_date") < sf.lit(request.partition_date()))
@@ -146,79 +132,70 @@ def _known_items(
     return known
 
 
-def _unknown(met: DataFrame, known: DataFrame | None) -> DataFrame:
-    """Distinct items of `met` that are not known."""
-    seen = met.distinct()
-    return seen if known is None else seen.join(known, "item_id", "left_anti")
-
-
-def _tally(name: str, landed: Landed, checked: DataFrame) -> dict[str, int | float]:
-    """Counts of one file, with the proof that no line was lost.
+def _counts_of(name: str, landed: Landed, checked: DataFrame) -> Counts:
+    """Count the rows of one file, and prove that no line was lost.
 
     Args:
-        checked: may have a column ``erased``; such rows are counted apart from all others.
+        checked: rows with ``erased`` true, where there is such a column, are counted apart from all others.
 
     Raises:
-        GateFailed: rows, headers and blank lines do not make up the lines of the files.
+        GateFailed: rows, headers and blank lines do not add up to the lines of the files.
     """
-    junk = sf.col("junk_title") if "junk_title" in checked.columns else sf.lit(False)
-    unread = sf.col("unread").isNotNull() if "unread" in checked.columns else sf.lit(False)
-    erased = sf.col("erased") if "erased" in checked.columns else sf.lit(False)
+    has_erased, has_titles = "erased" in checked.columns, "junk_title" in checked.columns
     groups = checked.groupBy(
-        erased.alias("erased"), sf.col("problem.reason").alias("reason"), (sf.col("copy") > 1).alias("is_copy")
+        (sf.col("erased") if has_erased else sf.lit(False)).alias("erased"),
+        sf.col("problem.reason").alias("reason"),
+        (sf.col("copy") > 1).alias("is_copy"),
     )
-    kinds = {"junk": junk, "unread": unread, "cut": sf.col("cut")}
-    counted = [sf.count_if(where).alias(kind) for kind, where in kinds.items()]
+    flags = {"texts_cut": sf.col("cut")}
+    if has_titles:
+        flags |= {"junk_titles": sf.col("junk_title"), "unread_fields": sf.col("unread").isNotNull()}
+    counted = [sf.count_if(where).alias(flag) for flag, where in flags.items()]
     found = groups.agg(sf.count(sf.lit(1)).alias("rows"), sf.sum("source_lines").alias("lines"), *counted).collect()
-    told, rows = sum(row.lines for row in found), [row for row in found if not row.erased]
-    gone = sum(row.rows for row in found if row.erased)
-    reasons = {row.reason: row.rows for row in rows if row.reason}
-    no_rows = {reason: reasons.pop(reason, 0) for reason in (HEADER, BLANK)}
-    kept = [row for row in rows if not row.reason and not row.is_copy]
-    duplicates = sum(row.rows for row in rows if not row.reason and row.is_copy)
-    ingested, quarantined = sum(row.rows for row in kept), sum(reasons.values())
-    read = ingested + quarantined + duplicates + gone
-    if told != landed.lines:
+    lines = sum(row.lines for row in found)
+    if lines != landed.lines:
         raise GateFailed(
-            f"{name}: the files have {landed.lines} lines, and {told} of them are accounted for; this is a fault of "
+            f"{name}: the files have {landed.lines} lines, and {lines} of them are accounted for; this is a fault of "
             "the reader, please report it"
         )
-    titles = {f"items.{kind}": sum(row[column] for row in kept) for kind, column in _ITEM_COUNTS.items()}
-    return {
-        f"{name}.lines": landed.lines,
-        f"{name}.lines.header": no_rows[HEADER],
-        f"{name}.lines.blank": no_rows[BLANK],
-        f"{name}.lines.within_rows": told - read - sum(no_rows.values()),
-        f"{name}.lines_read": read,
-        f"{name}.ingested": ingested,
-        f"{name}.quarantined": quarantined,
-        f"{name}.duplicates": duplicates,
-        f"{name}.texts_cut": sum(row.cut for row in kept),
-        **({f"{name}.erased": gone} if "erased" in checked.columns else {}),
-        **{f"{name}.quarantined.{reason}": count for reason, count in sorted(reasons.items())},
-        **(titles if name == "items" else {}),
+    erased = sum(row.rows for row in found if row.erased)
+    left = [row for row in found if not row.erased]
+    reasons = {row.reason: row.rows for row in left if row.reason}
+    no_rows = {reason: reasons.pop(reason, 0) for reason in (HEADER, BLANK)}
+    kept = [row for row in left if not row.reason and not row.is_copy]
+    duplicates = sum(row.rows for row in left if not row.reason and row.is_copy)
+    ingested, quarantined = sum(row.rows for row in kept), sum(reasons.values())
+    read = ingested + quarantined + duplicates + erased
+    counts: Counts = {
+        "lines": lines,
+        "lines.header": no_rows[HEADER],
+        "lines.blank": no_rows[BLANK],
+        "lines.within_rows": lines - read - sum(no_rows.values()),
+        "lines_read": read,
+        "ingested": ingested,
+        "quarantined": quarantined,
+        "duplicates": duplicates,
+        **{flag: sum(row[flag] for row in kept) for flag in flags},
+        **({"erased": erased} if has_erased else {}),
+        **{f"quarantined.{reason}": count for reason, count in sorted(reasons.items())},
     }
+    return {f"{name}.{key}": count for key, count in counts.items()}
 
 
-def _stop_if_too_many_are_refused(
-    name: str,
-    checked: DataFrame,
-    counts: Mapping[str, int | float],
-    limit: float,
-    known: DataFrame | None = None,
-    items_by_day: bool = False,
+def _limit_refused(
+    name: str, checked: DataFrame, counts: Counts, limit: float, dataset: Dataset, must_be_known: DataFrame | None
 ) -> None:
-    """The gate of a file's share of refused rows; its message has the commonest reasons and a line of the first.
+    """Check a file's share of refused rows.
 
-    Args:
-        items_by_day: another day may bring the items that are not known, and its ingest looks at this day again: rows
-            that wait for it count only where nothing else is left.
+    Where another day may deliver the items that are not known, its ingest looks at this day again: rows that wait for
+    it count only where nothing else is left.
 
     Raises:
-        GateFailed: the share is above `limit`.
+        GateFailed: the share is above `limit`; the message has the most common reasons and the first line of one.
     """
     refused, rows = counts[f"{name}.quarantined"], counts[f"{name}.lines_read"]
-    waiting = counts.get(f"{name}.quarantined.{UNKNOWN_ITEM}", 0) if items_by_day else 0
+    by_day = name != ITEMS.name and "{partition}" in (dataset.items or "")
+    waiting = counts.get(f"{name}.quarantined.{UNKNOWN_ITEM}", 0) if by_day else 0
     if refused - waiting <= limit * rows and (refused < rows or not rows):
         return
     prefix = f"{name}.quarantined."
@@ -227,7 +204,7 @@ def _stop_if_too_many_are_refused(
     row = checked.where(sf.col("problem.reason") == commonest[0]).orderBy("source_file", "source_line").first()
     assert row is not None
     hint = ""
-    if commonest[0] == UNKNOWN_ITEM and known is not None and (one := known.first()):
+    if commonest[0] == UNKNOWN_ITEM and must_be_known is not None and (one := must_be_known.first()):
         hint = f" (the item file has ids such as {one.item_id[:20]})"
     raise GateFailed(
         f"{name}: {refused} of {rows} rows are refused (ingest.max_refused_share allows {limit:.0%}): "
@@ -237,7 +214,7 @@ def _stop_if_too_many_are_refused(
 
 
 def _refused(checked: DataFrame, name: str) -> DataFrame:
-    """Rows of the quarantine table; a line that was cut ends with its user, so that an erasure finds it."""
+    """Rows of the quarantine table; a cut line ends with its user id, so that an erasure finds it."""
     raw = sf.coalesce("raw", sf.lit(""))
     if "user_id" in checked.columns:
         tail = sf.concat(sf.lit(" ... "), sf.left("user_id", sf.lit(_USER_CHARS)))

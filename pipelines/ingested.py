@@ -1,10 +1,9 @@
-"""What the ingest of a day read and left: while both are the same, another run of that day has nothing to do.
+"""Skip the ingest of a day whose inputs and outputs have not changed since the last one.
 
-The record lies beside the rows, in the folder of the table reviews, and is made of digests and counts. It holds for the
-content of the landing files, the settings and the registration, the code and its libraries, the list of erased users,
-and the items of earlier days where each day brings its own; and for the data files of the day's partitions, which
-no other run, erasure or restored table may have touched since. Files at an address are not looked into from here, so
-that their days are always read.
+A record in the folder of the table reviews holds a digest of the inputs: landing files, settings, registration, code
+and libraries, the list of erased users, and the items of earlier days where each day delivers its own. It also lists
+the data files of the day's partitions, which another run, an erasure or a restore would change. Landing files at an
+address are not read here, so their days are always ingested.
 """
 
 import hashlib
@@ -25,8 +24,7 @@ import schemas
 from infra.errors import UserError
 from infra.settings import Settings
 from pipelines.gates import data_docs
-from pipelines.landing.paths import landing_path
-from pipelines.landing.text_files import parts
+from pipelines.landing.text_files import landing_path, parts
 from pipelines.stored import files_of, within
 from schemas.addresses import read_text, write_text
 from schemas.artifact_seal import read_seal_text, seal_text
@@ -45,21 +43,17 @@ from schemas.table_seal import check_files, check_log, newest_version
 
 @dataclass(frozen=True)
 class IngestedDay:
-    """A day to ingest.
-
-    Args:
-        chosen: settings of the stage.
-    """
+    """A day to ingest, with the settings of the stage in `chosen`."""
 
     settings: Settings
     request: StageRequest
     chosen: Mapping[str, Any]
 
     def reads(self) -> str | None:
-        """A digest of everything that decides what an ingest of the day gives; None where it cannot be told.
+        """A digest of everything that determines the result of an ingest; None where it cannot be computed.
 
         Raises:
-            DataError: a landing file is not there.
+            DataError: a landing file does not exist.
         """
         dataset = Dataset.find(self.settings.datasets_dir(), self.request.dataset)
         if dataset is None:
@@ -70,9 +64,10 @@ class IngestedDay:
             if "://" in path:
                 return None
             try:
-                landed[path] = [(str(one), digest_of_content(fs.LocalFileSystem(), str(one))) for one in _files(path)]
+                files = [str(file) for file in parts(Path(path))]
+                landed[path] = [(file, digest_of_content(fs.LocalFileSystem(), file)) for file in files]
             except OSError:
-                return None  # the reader says what is wrong with it
+                return None  # the reader will raise a clear error
         before = pc.field("partition_date") < pa.scalar(self.request.partition_date())
         read = {
             "landed": landed,
@@ -86,7 +81,7 @@ class IngestedDay:
         return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
 
     def report(self, reads: str | None) -> StageReport | None:
-        """The report of the last ingest of the day, at today's table versions, where nothing changed since.
+        """The report of the day's last ingest, with the newest table versions; None where something changed since.
 
         Raises:
             DataError: a table is damaged.
@@ -113,7 +108,7 @@ class IngestedDay:
         return StageReport(stage=self.request.stage, status="reused", handoffs=handoffs, counts=record["counts"])
 
     def keep(self, reads: str | None, report: StageReport) -> None:
-        """Keep what an ingest left that read what `reads` says; nothing where that changed meanwhile."""
+        """Record the result of an ingest of the inputs `reads`, unless these have changed meanwhile."""
         if reads is None or self.reads() != reads:
             return
         record = {
@@ -132,7 +127,7 @@ class IngestedDay:
         return f"{self._uri(REVIEWS)}/_ingested/{self.request.partition}.json"
 
     def _read(self) -> dict[str, Any] | None:
-        """The record; None where there is none or it is damaged, as the next ingest makes another."""
+        """The record; None where there is none or it is damaged, since the next ingest replaces it."""
         try:
             text = read_text(self._place())
             return read_seal_text(text, self._place(), "ingest the day again") if text else None
@@ -158,12 +153,8 @@ class IngestedDay:
         return files_of(uri, where) if newest_version(uri) >= 0 else []
 
 
-def _files(path: str) -> list[Path]:
-    return parts(Path(path))
-
-
 def _code() -> str:
-    """A digest of our code and of the names and versions of what is installed beside the libraries that we use."""
+    """A digest of our code, and of the names and versions of all installed packages."""
     found = hashlib.sha256()
     for package in (infra, pipelines, schemas):
         for path in sorted(Path(package.__path__[0]).rglob("*.py")):

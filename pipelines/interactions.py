@@ -1,4 +1,4 @@
-"""The table interactions: who met what and when, one row per event, inside the k-core."""
+"""The table interactions: users, items and times of events inside the k-core."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class CoreSize:
 
 
 def newest_reviews(reviews: DataFrame, day: dt.date) -> DataFrame:
-    """Events known on `day`: reviews of all partitions up to it, the newest partition winning.
+    """Events known on `day`, from the reviews of all partitions up to it.
 
     The same (user, item, time) delivered on several days is one event with the rating and line of the newest day.
 
@@ -43,10 +43,10 @@ def newest_reviews(reviews: DataFrame, day: dt.date) -> DataFrame:
 
 
 def newest_events(events: DataFrame, day: dt.date, actions: Sequence[str]) -> DataFrame:
-    """As `newest_reviews`, of rows of the table events; there is no rating.
+    """As `newest_reviews`, for rows of the table events, which have no rating.
 
     Args:
-        actions: those that count, all where empty; several of the same time are one.
+        actions: those that count; all where empty. Several at the same time are one event.
     """
     known = events.where(sf.col("partition_date") <= sf.lit(day))
     if actions:
@@ -60,9 +60,9 @@ def k_core(
 ) -> tuple[DataFrame, tuple[CoreSize, ...]]:
     """The largest part of `events` in which every user has `user_core` items and every item `item_core` users.
 
-    Degrees are counted on distinct (user, item) pairs, so that a user cannot carry an item over the threshold by
-    meeting it again and again; the repeated events of a pair that stays are kept. Users and items below their
-    threshold leave together, step by step, until a step removes nothing; the result does not depend on the order.
+    Degrees count distinct (user, item) pairs, so that repeated events of one user cannot lift an item over the
+    threshold; all events of a pair that stays are kept. Each step removes users and items below their threshold
+    together, until a step removes nothing; the result does not depend on the order.
 
     Returns:
         The events that stay, and the sizes before the first step and after each.

@@ -68,7 +68,7 @@ def run(request: StageRequest) -> StageReport:
             sf.lit("the model's description of this item").alias("detail"),
             sf.substring(sf.coalesce("answer.text", "answer.error", sf.lit("")), 1, 2000).alias("raw"),
         )
-        _, by_reason = publisher.quarantine(refused, STAGE)
+        by_reason = publisher.quarantine(refused)
         by_status = {row.status: row["count"] for row in described.groupBy("status").count().collect()}
         counts = {
             **{f"items_{name}": by_status.get(name, 0) for name in ("ok", "none", "not_asked")},

@@ -1,19 +1,22 @@
-"""The table `items`: landed metadata cleaned, de-duplicated, and written as the text that encoders read."""
+"""The table `items`: landed metadata cleaned, de-duplicated, and joined into the text that encoders read."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
+from pipelines.landing.checks import checked_columns, missing, numbered_copies, with_problems
 from pipelines.landing.cleaning import clean_brand, clean_categories, clean_description, clean_price, clean_title
-from pipelines.landing.readers import PLACE, Landed
-from pipelines.landing.readers.placed import first_problem, problem, texts_cut
-from pipelines.review_rules import MAX_TEXT_CHARS
+from pipelines.landing.readers import Landed
+from pipelines.landing.readers.rows import any_longer
 from schemas.items import ITEMS
 
-_CLEANED = "title string, brand string, categories array<string>, price double, description string, text string"
+_CLEANED = {
+    "title": "string", "brand": "string", "categories": "array<string>", "price": "double", "description": "string",
+    "text": "string",
+}  # fmt: skip
 
 
 def item_text(
@@ -48,66 +51,45 @@ def item_text(
     return " ".join(part if part.endswith((".", "!", "?")) else f"{part}." for part in parts)
 
 
-def check_items(landed: Landed, description_words: int, max_text_chars: int = MAX_TEXT_CHARS) -> DataFrame:
-    """Every landed line with cleaned columns, the first problem found, and its rank among copies of its item.
+def check_items(landed: Landed, description_words: int, max_text_chars: int) -> DataFrame:
+    """Clean every landed line, find its first problem, and number the copies of its item.
 
     Args:
-        description_words: how much of a description goes into an item's text.
+        description_words: words of a description that go into an item's text.
         max_text_chars: longer texts are cut.
 
     Returns:
-        One row per landed line: the columns of `PLACE` and of the table without ``partition_date``; `cut`, true where a
-        text was too long; `junk_title`, true where the source has a title that is page code; `unread`; and `copy`,
-        which is 1 for the winner of an item_id: one with a title, then longest text, then first file and line. `copy`
-        counts rows without a problem.
+        One row per landed line: `SOURCE_FIELDS`, the columns of the table without ``partition_date``, `cut` (a text was
+        too long), `junk_title` (the source has a title, and it is page code), `unread`, and `copy`: null for a row with
+        a problem, else 1 for the copy to publish, which is one with a title, then the one with the longest text, then
+        of the first file and line.
     """
-    clean = sf.pandas_udf(_cleaner(description_words), _CLEANED)  # type: ignore[call-overload]
-    most, texts, lists = sf.lit(max_text_chars), ("title", "brand"), ("categories", "description")
-    long = texts_cut(max_text_chars, *texts)
-    for name in lists:
-        long = long | sf.coalesce(sf.exists(name, lambda text: sf.char_length(text) > most), sf.lit(False))
-    cut = {name: sf.left(name, most) for name in texts}
-    cut |= {name: sf.transform(name, lambda text: sf.left(text, most)) for name in lists}
-    frame = landed.frame.withColumns({"item_id": sf.trim("item_id"), "cut": long, **cut})
-    cleaned = clean("item_id", "title", "brand", "categories", "price", "description")
-    absent = (
-        sf.coalesce(sf.col("item_id"), sf.lit("")) == "",
-        problem("missing_item_id", "item_id is absent or empty; deliver the line again with it"),
+    most = sf.lit(max_text_chars)
+    cut = any_longer(max_text_chars, "title", "brand")
+    for name in ("categories", "description"):
+        cut |= sf.coalesce(sf.exists(name, lambda text: sf.char_length(text) > most), sf.lit(False))
+    frame = landed.frame.withColumns(
+        {
+            "item_id": sf.trim("item_id"),
+            "cut": cut,
+            **{name: sf.left(name, most) for name in ("title", "brand")},
+            **{name: sf.transform(name, lambda text: sf.left(text, most)) for name in ("categories", "description")},
+        }
     )
-    frame = frame.select(
-        *(name for name in PLACE if name != "problem"),
-        sf.coalesce("problem", first_problem(absent)).alias("problem"),
-        "item_id",
-        sf.coalesce(sf.trim("title"), sf.lit("")).alias("_title"),
-        "unread",
-        "cut",
-        cleaned.alias("_cleaned"),
-    )
-    fine = sf.col("problem").isNull()
-    copies = Window.partitionBy(fine, "item_id").orderBy(
-        sf.col("_cleaned.title").isNull(),
-        sf.char_length("_cleaned.text").desc(),
-        sf.col("source_file"),
-        sf.col("source_line"),
-    )
-    return frame.select(
-        *PLACE,
-        "item_id",
-        "_cleaned.*",
-        "cut",
-        ((sf.col("_title") != "") & sf.col("_cleaned.title").isNull()).alias("junk_title"),
-        "unread",
-        sf.when(fine, sf.row_number().over(copies)).alias("copy"),
-    )
-
-
-def winners(checked: DataFrame) -> DataFrame:
-    """The rows of `checked` to publish: valid, and the first of its copies."""
-    return checked.where(sf.col("copy") == 1).select(_columns())
+    frame = with_problems(frame, missing("item_id"))
+    kinds = ", ".join(f"{name} {kind}" for name, kind in _CLEANED.items())
+    clean = sf.pandas_udf(_cleaner(description_words), kinds)  # type: ignore[call-overload]
+    given = ("item_id", "title", "brand", "categories", "price", "description")
+    frame = frame.withColumn("_cleaned", clean(sf.struct(*given)))
+    has_title = sf.coalesce(sf.trim("title"), sf.lit("")) != ""
+    frame = frame.withColumn("junk_title", has_title & sf.col("_cleaned.title").isNull())
+    frame = frame.withColumns({name: sf.col(f"_cleaned.{name}") for name in _CLEANED})
+    frame = numbered_copies(frame, ITEMS, sf.col("title").isNull(), sf.char_length("text").desc())
+    return frame.select(checked_columns(ITEMS, "cut", "junk_title", "unread", "copy"))
 
 
 def stubs(item_ids: DataFrame) -> DataFrame:
-    """Items without metadata: an id and the text ``item <id>``, for a frame of distinct `item_id`."""
+    """Items without metadata, with the text ``item <id>``, for a frame of distinct `item_id`."""
     return item_ids.select(
         "item_id",
         sf.lit(None).cast("string").alias("title"),
@@ -119,26 +101,12 @@ def stubs(item_ids: DataFrame) -> DataFrame:
     )
 
 
-def _columns() -> list[str]:
-    return [name for name in ITEMS.column_names() if name != "partition_date"]
-
-
-def _cleaner(description_words: int) -> Callable[..., pd.DataFrame]:
-    def clean(
-        item_ids: pd.Series,
-        titles: pd.Series,
-        brands: pd.Series,
-        categories: pd.Series,
-        prices: pd.Series,
-        descriptions: pd.Series,
-    ) -> pd.DataFrame:
-        rows = zip(item_ids, titles, brands, categories, prices, descriptions, strict=True)
-        return pd.DataFrame([clean_item(*row, description_words=description_words) for row in rows], columns=_FIELDS)
+def _cleaner(description_words: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def clean(items: pd.DataFrame) -> pd.DataFrame:
+        rows = [clean_item(*row, description_words=description_words) for row in items.itertuples(index=False)]
+        return pd.DataFrame(rows, columns=list(_CLEANED))
 
     return clean
-
-
-_FIELDS = ["title", "brand", "categories", "price", "description", "text"]
 
 
 def clean_item(

@@ -1,7 +1,7 @@
-"""A day that arrives after newer ones: what those days published is brought up to date in the same run.
+"""A day that arrives after later ones: the tables of those are updated in the same run.
 
-Tables of a day hold what was known on that day, so an older day that is filled in late changes those after it. They end
-as they would have, had the days come in order. Answers of the language model come from its ledger, and a day whose
+The tables of a day hold what was known on that day, so an older day that is filled in late changes those after it. The
+result is the same as if the days had come in order. Answers of the language model come from its ledger, and a day whose
 content does not change gets no new table version.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from infra.settings import Settings, load_settings
-from pipelines.review_rules import UNKNOWN_ITEM
+from pipelines.stages.ingest import UNKNOWN_ITEM
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
 from schemas.stages import STAGES
@@ -21,10 +21,10 @@ Work = Callable[[StageRequest], StageReport]
 
 
 def with_later_days(stage: str, work: Work) -> Work:
-    """`work` for a request's day, and then for each later day that depends on it.
+    """Run `work` for a request's day, and then for each later day that depends on it.
 
-    The report is that of the request's day; its hand-offs name the table versions that hold the later days, too, and
-    ``later_days`` counts them where there are any.
+    The report is that of the request's day. Its hand-offs name the table versions that contain the later days, too, and
+    ``later_days`` counts those days, if any.
     """
     if stage != INGEST and not STAGES[stage].snapshot:
         return work
@@ -49,13 +49,13 @@ def with_later_days(stage: str, work: Work) -> Work:
 
 
 def later_days(settings: Settings, request: StageRequest, stage: str) -> list[dt.date]:
-    """Days after the request's that `stage` has to look at again, oldest first.
+    """Days after the request's that `stage` must process again, oldest first.
 
-    For ingest those that refused reviews of items unknown then; for the other stages all that their table of the same
-    name has.
+    For ingest these are the days that refused rows of items unknown then; for another stage, all days in the table of
+    its name.
 
     Raises:
-        DataError: the table that says so is damaged.
+        DataError: the quarantine or that table is damaged.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -110,7 +110,7 @@ def run(request: StageRequest) -> StageReport:
         with phase("merging lines into preferences"):
             rows = preferences(sequences, lines, users, chosen).localCheckpoint()
         publisher.publish(rows, PREFERENCES)
-        _, refused = publisher.quarantine(refused_lines(lines), STAGE)
+        refused = publisher.quarantine(refused_lines(lines))
         by_status = {row.status: row["count"] for row in rows.groupBy("status").count().collect()}
         read = lines.agg(sf.count_distinct("user_id").alias("users"), sf.count("line").alias("lines")).first()
         assert read is not None

@@ -196,7 +196,7 @@ def run(request: StageRequest) -> StageReport:
         with phase("putting summaries together"):
             rows = summaries(sequences, steps, users).localCheckpoint()
         publisher.publish(rows, REVIEW_SUMMARIES)
-        _, refused = publisher.quarantine(_refused(steps), STAGE)
+        refused = publisher.quarantine(_refused(steps))
         by_status = {row.status: row["count"] for row in rows.groupBy("status").count().collect()}
         counts = {
             **{f"summaries_{status}": by_status.get(status, 0) for status in ("ok", "none", "not_asked")},

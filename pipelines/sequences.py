@@ -11,10 +11,10 @@ from infra.settings import load_settings, stage_settings
 from pipelines.day_content import day_content
 from pipelines.gates.ahead import load_ahead
 from pipelines.interactions import CoreSize, k_core, newest_events, newest_reviews
+from pipelines.order_report import order_report, write_order_report
 from pipelines.publisher import Publisher
 from pipelines.spark import stage_session
 from pipelines.stages.sequences import SHORTEST_SPLIT, STAGE, SequencesSettings
-from pipelines.tools.order_report import order_report, write_order_report
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.events import EVENTS
@@ -28,14 +28,14 @@ from schemas.stage_request import StageRequest
 
 @dataclass(frozen=True, kw_only=True)
 class TimeCuts:
-    """Global split times: training lies before `valid`, validation from there to before `test`."""
+    """Times of the global split: training is before `valid`, validation from `valid` until `test`."""
 
     valid: dt.datetime
     test: dt.datetime
 
 
 def time_cuts(events: DataFrame, settings: SequencesSettings) -> TimeCuts:
-    """Times at the exact quantiles of all events, so that late users do not leak into early ones."""
+    """Exact quantiles of the times of all events, so that training contains nothing later than them."""
     quantiles = sf.array(sf.lit(settings.valid_quantile), sf.lit(settings.test_quantile))
     row = events.agg(
         sf.transform(

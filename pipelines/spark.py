@@ -4,7 +4,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
@@ -15,6 +16,7 @@ from infra.errors import SettingError
 from infra.progress import phased
 from infra.settings import Settings
 from infra.spark_conf import properties_file, require_java, spark_conf
+from pipelines.damaged_files import damage_named
 from schemas.input_size import input_bytes, table_bytes
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import engine_is_ready
@@ -25,20 +27,24 @@ _DELTA = "io.delta.sql.DeltaSparkSessionExtension"
 
 @phased("Spark session")
 def stage_session(request: StageRequest, settings: Settings) -> SparkSession:
-    """`spark_session` for what `request` reads."""
+    """A session for a stage, sized by what `request` reads."""
     tables = settings.table_uri(request.dataset, "").rstrip("/")
     return spark_session(
         f"penchant {request.stage}", settings, lambda: input_bytes(request, settings.datasets_dir(), tables)
     )
 
 
-def tool_session(tool: str, settings: Settings, dataset: str) -> SparkSession:
-    """`spark_session` for a tool that reads tables of a data set."""
-    return spark_session(f"penchant {tool}", settings, lambda: table_bytes(settings.table_uri(dataset, "").rstrip("/")))
+@contextmanager
+def tool_session(tool: str, settings: Settings, dataset: str) -> Iterator[SparkSession]:
+    """A session for a tool, sized by the tables of the data set; errors about damaged files name the file."""
+    uri = settings.table_uri(dataset, "").rstrip("/")
+    spark = spark_session(f"penchant {tool}", settings, lambda: table_bytes(uri))
+    with damage_named(spark):
+        yield spark
 
 
 def _started(builder: SparkSession.Builder, conf: Mapping[str, str]) -> SparkSession:
-    """The session of `builder` with these properties; where Java is started for it, its command line shows none."""
+    """The session of `builder` with these properties, which never show on the command line of Java."""
     if not conf or SparkContext._gateway is not None:
         for name, value in conf.items():
             builder = builder.config(name, value)
@@ -58,10 +64,10 @@ def _started(builder: SparkSession.Builder, conf: Mapping[str, str]) -> SparkSes
 def spark_session(
     app_name: str, settings: Settings, input_bytes: Callable[[], int | None] = lambda: None
 ) -> SparkSession:
-    """Start Spark with Delta for an input of that size, or take the session that this process has.
+    """Start Spark with Delta for an input of that size, or return the session of this process.
 
-    Under spark-submit the JVM is running already, so the properties are those that it was submitted with
-    (`infra.spark_conf.spark_conf` gives them); otherwise they come from `settings`.
+    Under spark-submit the JVM already runs, with properties from `infra.spark_conf.spark_conf`;
+    otherwise they come from `settings`.
 
     Raises:
         SettingError: Java or the Delta JARs are missing, or spark-submit was called without Delta.
@@ -81,8 +87,9 @@ def spark_session(
         if error.getErrorClass() != "JAVA_GATEWAY_EXITED":
             raise
         raise SettingError(
-            f"Java ended before Spark was up; it printed the cause above. Often it is too old a Java (Spark needs 17, "
-            f"this is {require_java()}) or too large a heap (spark.driver_memory is {settings.spark.driver_memory})"
+            f"Java ended before Spark had started; its output above has the cause. Often Java is too old (this is "
+            f"{require_java()}, Spark needs 17) or the heap is too large (spark.driver_memory is "
+            f"{settings.spark.driver_memory})"
         ) from error
     if _DELTA not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise SettingError(

@@ -1,4 +1,4 @@
-"""Rows and files of Delta tables for Arrow, a reader beside Spark that starts at once."""
+"""Rows and files of Delta tables through Arrow, which needs no Spark session."""
 
 import functools
 import operator
@@ -23,14 +23,14 @@ def stored_rows(uri: str, version: int | None = None) -> ds.Dataset:
 
 
 def files_of(uri: str, where: pc.Expression | None = None, version: int | None = None) -> list[str]:
-    """Data files of the table at `uri`, below it and in order: files never change, so that equal lists are equal rows.
+    """Sorted paths of the table's data files, relative to `uri`. Files never change: equal lists mean equal rows.
 
     Args:
-        where: on partition columns; all files where None.
+        where: condition on partition columns; None for all files.
     """
     return sorted(one.path for one in stored_rows(uri, version).get_fragments(where))
 
 
 def within(partition: Mapping[str, Any]) -> pc.Expression:
-    """The rows of a partition."""
+    """The condition for the rows of a partition."""
     return functools.reduce(operator.and_, (pc.field(name) == pa.scalar(value) for name, value in partition.items()))

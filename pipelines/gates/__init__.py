@@ -1,6 +1,6 @@
-"""Quality gates: what must hold of a table's rows before anybody can read them.
+"""Quality gates: checks that a table's rows must pass before they are published.
 
-Great Expectations takes seconds to load: only `pipelines.gates.gate` imports it.
+Only `pipelines.gates.gate` imports Great Expectations, which takes seconds to load.
 """
 
 import os

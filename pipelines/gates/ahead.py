@@ -1,4 +1,4 @@
-"""Great Expectations, loaded while Spark starts."""
+"""Load Great Expectations while Spark starts."""
 
 import importlib
 import threading
@@ -6,16 +6,15 @@ from contextlib import suppress
 
 
 def load_ahead() -> None:
-    """Begin to load, in the background, what a gate needs.
+    """Import what a gate needs, in a background thread.
 
-    To be called before Spark starts: Java then works on its own for some seconds, and Python would wait for it. On two
-    cores a short stage ends a second earlier. Whatever else the stage imports is there by then, so that two threads
-    seldom import the same. Who imports the gate before this has ended waits at the import lock; when it failed, they
-    import it again and get the error.
+    Call it before Spark starts: Python then waits some seconds for Java, and on two cores a short stage ends a second
+    earlier. An import of the gate meanwhile waits at the import lock; if this one failed, it is repeated there and
+    raises the error.
     """
-    threading.Thread(target=_load, name="load-gate").start()
 
+    def load() -> None:
+        with suppress(Exception):
+            importlib.import_module("pipelines.gates.gate")
 
-def _load() -> None:
-    with suppress(Exception):
-        importlib.import_module("pipelines.gates.gate")
+    threading.Thread(target=load, name="load-gate").start()

@@ -1,4 +1,4 @@
-"""Data docs: pages that show every check of every table and partition and need nothing from outside."""
+"""Data docs: self-contained pages that show every check of every table and partition."""
 
 import logging
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ from pipelines.pages.render import write_page
 
 
 def label(partition: Mapping[str, Any]) -> str:
-    """What the pages call a partition."""
+    """The name of a partition on the pages."""
     return " ".join(str(value) for value in partition.values())
 
 
 def page_path(docs_dir: Path, result: GateResult) -> Path:
-    """Where the page of a table and partition lies."""
+    """The path of the page of a table and partition."""
     return docs_dir / "tables" / f"{_file_name(result.table, result.partition)}.html"
 
 
 def is_there(docs_dir: Path, table: str, partition: str) -> bool:
-    """Whether a gate has left its page and its record of a table and partition."""
+    """Whether there is a page and a record of a table and partition."""
     name = _file_name(table, partition)
     return (docs_dir / "tables" / f"{name}.html").exists() and (docs_dir / "results" / f"{name}.json").exists()
 
 
 def write(docs_dir: Path, result: GateResult) -> None:
-    """Write the page of `result` and the index of all results; an earlier result of the partition is replaced."""
+    """Write the page of `result`, replacing an earlier one of the partition, and the index."""
     record = docs_dir / "results" / f"{_file_name(result.table, result.partition)}.json"
     write_json(record, result.to_dict(), default=str)
     write_page(page_path(docs_dir, result), "table.html", result=result)
@@ -36,7 +36,7 @@ def write(docs_dir: Path, result: GateResult) -> None:
 
 
 def write_index(docs_dir: Path) -> None:
-    """Write the index of the results and reports in `docs_dir`; a record that is damaged is named and left out."""
+    """Write the index of all results and reports in `docs_dir`; damaged records are listed as such."""
     results, unread = [], []
     for path in sorted((docs_dir / "results").glob("*.json")):
         try:
@@ -51,10 +51,10 @@ def write_index(docs_dir: Path) -> None:
 
 
 def read_record(path: Path) -> GateResult:
-    """The result of a gate that lies at `path`.
+    """Read the result of a gate.
 
     Raises:
-        DamagedFile: it is cut.
+        DamagedFile: the record is incomplete.
     """
     return read_json(path, "delete it; a run of that partition makes it again", GateResult.from_dict)
 

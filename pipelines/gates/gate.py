@@ -1,4 +1,4 @@
-"""The gate before every write: expectations of Great Expectations, made from a table's contract."""
+"""The gate before every write: a table's contract as expectations of Great Expectations."""
 
 import datetime as dt
 import logging
@@ -31,7 +31,7 @@ _ROWS = {"result_format": "SUMMARY", "partial_unexpected_count": _EXAMPLES, "inc
 
 
 def checks_of(table: Table) -> list[Check]:
-    """Every check of a table: the row count, its not-null columns, its key, and the ones that it lists."""
+    """Every check of a table: row count, columns that are not nullable, key, and those that it lists."""
     checks = []
     if not table.may_be_empty:
         checks.append(
@@ -50,30 +50,20 @@ def checks_of(table: Table) -> list[Check]:
         for column in table.columns
         if not column.nullable
     ]
-    if len(table.key) == 1:
-        checks.append(
-            Check(
-                expectation="ExpectColumnValuesToBeUnique",
-                arguments={"column": table.key[0]},
-                reason="It is the table's key: two rows with it could not be told apart by a merge.",
-            )
-        )
-    else:
-        checks.append(
-            Check(
-                expectation="ExpectCompoundColumnsToBeUnique",
-                arguments={"column_list": list(table.key)},
-                reason="They are the table's key: two rows with it could not be told apart by a merge.",
-            )
-        )
-    return [*checks, *table.checks]
+    single = len(table.key) == 1
+    unique = Check(
+        expectation="ExpectColumnValuesToBeUnique" if single else "ExpectCompoundColumnsToBeUnique",
+        arguments={"column": table.key[0]} if single else {"column_list": list(table.key)},
+        reason="This is the table's key: a merge could not tell two rows with the same key apart.",
+    )
+    return [*checks, unique, *table.checks]
 
 
 class Gate:
-    """Checks frames before they are published; one context of Great Expectations for the whole job.
+    """Checks frames before they are published, with one context of Great Expectations for the whole job.
 
     Args:
-        docs_dir: folder of the data docs pages, which show every check of every table and partition.
+        docs_dir: folder of the data docs.
     """
 
     def __init__(self, spark: SparkSession, docs_dir: Path) -> None:
@@ -89,7 +79,7 @@ class Gate:
     def check(self, frame: DataFrame, table: Table, partition: str) -> GateResult:
         """Check `frame` against the contract of `table` and write the data docs page.
 
-        `frame` is evaluated several times: cache it when that is dear.
+        `frame` is evaluated several times: cache it where that is expensive.
 
         Raises:
             GateFailed: a check of severity ``fail`` does not hold; the message gives every such check with example
@@ -174,7 +164,7 @@ def _exceptions(info: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _row(row: Mapping[str, Any], table: Table, check: Check) -> str:
-    """The key and the checked column of a row, for a person."""
+    """Key and checked column of a row, for people."""
     names = dict.fromkeys([*table.key, *([check.arguments["column"]] if "column" in check.arguments else [])])
     return ", ".join(f"{name}={_short(row.get(name))}" for name in names)
 

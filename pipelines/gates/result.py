@@ -1,4 +1,4 @@
-"""What a gate found, in plain values that can be written down."""
+"""Results of a gate as plain values, ready for JSON."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,13 +9,13 @@ from schemas.table import Severity
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One expectation and what became of it.
+    """The outcome of one expectation.
 
     Args:
-        subject: the column or columns it is about, or ``rows``.
-        observed: what was seen, in words.
-        unexpected: rows that break it.
-        examples: up to five such rows, shortened; only of expectations that do not hold.
+        subject: the column or columns that it checks, or ``rows``.
+        observed: the observation, in words.
+        unexpected: number of rows that violate it.
+        examples: up to five such rows, shortened; only where the expectation fails.
     """
 
     expectation: str
@@ -37,11 +37,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class GateResult:
-    """Every expectation on one table and partition.
-
-    Args:
-        checked_at: ISO time in UTC.
-    """
+    """The outcomes of all expectations on one table and partition; `checked_at` is an ISO time in UTC."""
 
     table: str
     description: str
@@ -52,11 +48,11 @@ class GateResult:
     outcomes: tuple[Outcome, ...]
 
     def failures(self) -> list[Outcome]:
-        """Expectations of severity ``fail`` that do not hold."""
+        """Failed expectations of severity ``fail``."""
         return [o for o in self.outcomes if not o.success and o.severity == Severity.FAIL]
 
     def warnings(self) -> list[Outcome]:
-        """Expectations of severity ``warn`` that do not hold."""
+        """Failed expectations of severity ``warn``."""
         return [o for o in self.outcomes if not o.success and o.severity == Severity.WARN]
 
     @property
@@ -65,7 +61,7 @@ class GateResult:
         return "failed" if self.failures() else "warned" if self.warnings() else "passed"
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form."""
+        """The result as a dictionary that JSON can hold."""
         return asdict(self)
 
     @classmethod

@@ -1,1 +1,1 @@
-"""Everything between a landing file and clean rows: registration, download, readers, cleaning, and a planted world."""
+"""From landing files to clean rows: readers and cleaning; and planted worlds, which are generated landing files."""

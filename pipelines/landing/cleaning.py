@@ -1,7 +1,7 @@
-"""Cleaning of titles, texts, prices, brands and categories as product pages leave them. Plain Python, no engine.
+"""Cleaning of titles, texts, prices, brands and categories from product pages. Plain Python, no engine.
 
-Markup and entities are removed; words are always kept. A title is treated as missing only where a scraper captured page
-code instead of it. Patterns are linear in the length of what they read.
+Markup and entities are removed, words are always kept. A title counts as missing only where a scraper captured page
+code instead. Every pattern takes time linear in the length of its input.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.landing.markup import plain
 
-# A sentence that has lost the line break before it. "Heart.Break", "Last.Fm" and "www.Example.Com" are names.
+# A sentence that has lost the line break before it, unlike the names "Heart.Break", "Last.Fm" and "www.Example.Com".
 _GLUED = re.compile(r"(?<![\w.@/'-])(?!www\.)([a-z]{3,}[.!?])(?=[A-Z][a-z])")
 # How scripts and style sheets of product pages begin.
 _PAGE_CODE = re.compile(
@@ -25,11 +25,11 @@ _PAGE_CODE = re.compile(
     re.VERBOSE,
 )
 _TAIL_OF_A_TAG = ('"/>', '" />')
-# What alone is a placeholder, or debris of a tag. "!!!", a division sign and a star are titles of records.
+# A title of these alone is a placeholder or a rest of a tag. "!!!", a division sign and a star are titles of records.
 _NO_TITLE_CHARS = frozenset(" -\u2010\u2011\u2012\u2013\u2014\u2015<>{}\"';/\ufffd")
 _NO_TITLE = {"no title", "n/a", "none", "null", "nan", "-", "--"}
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
-# 1.299,00 and 1.299.000, whatever the currency; beside a euro, which has cents of two digits, 12,99 and 1.299.
+# 1.299,00 and 1.299.000 in any currency; in euros, which have cents of two digits, also 12,99 and 1.299.
 _COMMA_NUMBER = re.compile(r"\d{1,3}(?:\.\d{3})+,\d{2}|[1-9]\d{0,2}(?:\.\d{3}){2,}")
 _EURO_NUMBER = re.compile(r"\d+,\d{2}|[1-9]\d{0,2}\.\d{3}")
 _PRICE = re.compile(
@@ -41,24 +41,22 @@ _PRICE_CHARS = 60
 
 
 def clean_text(raw: str | None) -> str:
-    """Free text without entities, scripts, comments and tags, whitespace made single.
+    """Free text without entities, scripts, comments, tags and repeated whitespace.
 
-    A sentence that follows another without a space gets one (``reliable.Great``: in a fifth of the reviews of Amazon's
-    release of 2014 line breaks are lost).
+    Two sentences without a space between them get one (``reliable.Great``): a fifth of the reviews of Amazon's release
+    of 2014 have lost their line breaks.
     """
     return _GLUED.sub(r"\1 ", plain(raw)) if raw else ""
 
 
 def clean_title(raw: str | None) -> str | None:
-    """A title, or None where there is none or where a scraper caught the page's markup or code instead."""
+    """A title; None where there is none, or where a scraper captured the page's markup or code instead."""
     title = plain(raw) if raw else ""
-    if _PAGE_CODE.match(title) or title.endswith(_TAIL_OF_A_TAG) or not _has_characters(title):
+    if _PAGE_CODE.match(title) or title.endswith(_TAIL_OF_A_TAG):
+        return None
+    if not any(c.isprintable() and c not in _NO_TITLE_CHARS for c in title):
         return None
     return None if title.lower() in _NO_TITLE else title
-
-
-def _has_characters(text: str) -> bool:
-    return any(c.isprintable() and c not in _NO_TITLE_CHARS for c in text)
 
 
 def _has_words(text: str) -> bool:
@@ -68,7 +66,7 @@ def _has_words(text: str) -> bool:
 def clean_brand(raw: str | None) -> str | None:
     """A brand without the words of a link to its page; None where there is none.
 
-    A page's ``by`` stands on a line of its own; that of a name ("By Terry") does not.
+    The page's ``by`` is followed by a line break; that of a name ("By Terry") is not.
     """
     brand = clean_title(raw)
     if raw is None or brand is None or not _has_words(brand):
@@ -84,7 +82,7 @@ def clean_brand(raw: str | None) -> str | None:
 
 
 def clean_price(raw: str | float | None) -> float | None:
-    """A price: a number, ``$1,299.00``, ``1.299,00 €`` or a range (its lower end); None for anything else."""
+    """A price from a number, ``$1,299.00``, ``1.299,00 €`` or a range (its lower end); None for anything else."""
     if raw is None or isinstance(raw, bool):
         return None
     if isinstance(raw, int | float):
@@ -104,7 +102,7 @@ def clean_price(raw: str | float | None) -> float | None:
 
 
 def clean_categories(raw: Any) -> list[str]:
-    """Category names, outermost first, each once; nested lists (2014) are walked in order."""
+    """Distinct category names, outermost first; nested lists (Amazon 2014) are flattened in order."""
     names: dict[str, None] = {}
     for name in _leaves(raw):
         cleaned = clean_title(name)
@@ -114,6 +112,7 @@ def clean_categories(raw: Any) -> list[str]:
 
 
 def _leaves(raw: Any) -> Iterable[str]:
+    """The strings of `raw`, which may be None or lists nested to any depth, in order."""
     waiting = [raw]
     while waiting:
         part = waiting.pop()
@@ -124,7 +123,7 @@ def _leaves(raw: Any) -> Iterable[str]:
 
 
 def clean_description(raw: Any) -> str | None:
-    """One text from a description or a list of paragraphs; a repeated paragraph counts once."""
+    """One text from a description or a list of paragraphs, without repeated paragraphs."""
     paragraphs: dict[str, None] = {}
     for part in _leaves(raw):
         cleaned = clean_text(part)

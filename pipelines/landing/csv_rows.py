@@ -1,8 +1,7 @@
-"""CSV and its kin as rows, with every physical line accounted for. Plain Python, no engine.
+"""Rows of CSV files and their like, with every physical line accounted for. Plain Python, no engine.
 
-Quoting is that of RFC 4180 in every column. Where a row cannot be made of the lines that it seems to have, its first
-line alone is refused and reading goes on with the next one, so that an open quote costs one row and not the rest of the
-file.
+Quoting is that of RFC 4180. Where the lines of a row cannot be read, only the first of them is refused and reading goes
+on with the next, so that an open quote costs one row and not the rest of the file.
 """
 
 import csv
@@ -16,7 +15,7 @@ from pipelines.landing.text_files import Line
 from schemas.errors import DataError
 
 HEADER, BLANK = "header", "blank"
-"""Reasons of lines that are no rows."""
+"""Reasons of lines that hold no data."""
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 _TYPED = re.compile(r"(.+):(?:token|float)(?:_seq)?")
 _NAMES_SHOWN = 12
@@ -27,9 +26,9 @@ class Layout:
     """How a text file is written.
 
     Args:
-        encoding: a name that Python knows; a byte order mark wins over it.
-        separator: between columns; empty where the header tells it.
-        escape: in front of a quote inside quotes; empty where such a quote is doubled.
+        encoding: a name that Python knows; a byte order mark overrides it.
+        separator: between columns; empty to infer it from the header.
+        escape: before a quote inside quotes; empty where such a quote is doubled.
     """
 
     encoding: str = "utf-8"
@@ -47,13 +46,16 @@ class Layout:
             raise DataError(f"escape {self.escape!r}: quotes are doubled, or escaped with a backslash")
 
 
+UTF_8 = Layout()
+
+
 @dataclass(frozen=True)
 class Header:
     """The first line of a file that is not blank.
 
     Args:
         names: trimmed, without RecBole's types (``user_id:token``).
-        spaced: whether spaces follow the separators, and belong to no value.
+        spaced: whether a space follows each separator; it is part of no value.
     """
 
     names: tuple[str, ...]
@@ -62,7 +64,7 @@ class Header:
 
     @classmethod
     def read(cls, line: str, layout: Layout) -> "Header":
-        """Read a header; a separator that is not given is the one that makes the most columns."""
+        """Read a header; the separator, unless given, is the one that gives the most columns."""
         line = line.lstrip("\ufeff").rstrip("\r\n")
         candidates = [layout.separator] if layout.separator else list(SEPARATORS.values())
         names, separator = max(((_names(line, one), one) for one in candidates), key=lambda found: len(found[0]))
@@ -74,10 +76,10 @@ class Header:
         return cls(tuple(trimmed), separator, spaced)
 
     def positions(self, wanted: Sequence[str], path: object) -> list[int]:
-        """Where the columns `wanted` are.
+        """Indices of the columns `wanted`.
 
         Raises:
-            DataError: one is missing, or a name comes twice.
+            DataError: one is missing, or a name occurs twice.
         """
         twice = sorted({name for name in self.names if name and self.names.count(name) > 1})
         if twice:
@@ -96,15 +98,15 @@ def _names(line: str, separator: str) -> list[str]:
 
 
 def shown(names: Sequence[str]) -> str:
-    """Column names for a message: the first dozen, each cut."""
+    """Column names for a message: the first twelve, each cut."""
     cut = ", ".join(name[:30] for name in names[:_NAMES_SHOWN])
     return f"{cut} and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else cut
 
 
 class Row(NamedTuple):
-    """What one or more lines are.
+    """One or more lines of a file.
 
-    `reason` and `detail` say why it is no row of data (`HEADER`, `BLANK`, or what is wrong with it), or are empty.
+    `reason` and `detail` say why they are no row of data: `HEADER`, `BLANK`, or what is wrong; else they are empty.
     """
 
     line: int
@@ -115,19 +117,15 @@ class Row(NamedTuple):
     detail: str = ""
 
 
-class _TooLong(Exception):
-    """The next line, or the row with it, is above the limit."""
-
-
-class _TooWide(Exception):
-    """The row has more columns than the header before its last quote is closed."""
+class _Refused(Exception):
+    """A row cannot be read; the arguments are its reason and detail."""
 
 
 class _Lines:
-    """Lines of the row that is being read; they can be given back.
+    """Lines of the row that is being read, which can be given back.
 
-    A row of many lines is given up as soon as it has too many columns. Quotes that open and never close, such as inch
-    marks, would else have every such line read on to the limit.
+    A row of many lines is refused as soon as it has too many columns. Otherwise each quote that never closes, such as
+    an inch mark, would be followed up to the limit of bytes.
     """
 
     header: Header | None = None
@@ -142,12 +140,12 @@ class _Lines:
         self.taken: list[Line] = []
 
     def begin(self) -> None:
-        """The next line begins a row."""
+        """Begin a row with the next line."""
         self.taken = []
         self._size = self._columns = 0
 
     def give_back(self) -> None:
-        """All lines but the first begin rows of their own."""
+        """Return all lines but the first, to be read again."""
         self._again.extendleft(reversed(self.taken[1:]))
         del self.taken[1:]
 
@@ -161,13 +159,13 @@ class _Lines:
         self.taken.append(line)
         self._size += line[2]
         if self._size > self._max_bytes:
-            raise _TooLong
+            raise _Refused(*self._too_long())
         return f"{_text(line)}\n"
 
     def _count(self, line: Line, header: Header) -> None:
-        """Count the columns up to the end of a line that leaves a quote open."""
+        """Count the columns up to the end of a line with an open quote."""
         if self._layout.escape and line[1].rstrip(b"\r").endswith(b"\\"):
-            self._columns = -self._max_bytes  # what goes on need be no quote, so that this row is not counted
+            self._columns = -self._max_bytes  # perhaps no quote is open, so columns cannot be counted
             return
         begun = len(self.taken) > 1
         if begun and b'"' not in line[1]:
@@ -175,19 +173,27 @@ class _Lines:
         text = f'"{_text(line)}' if begun else _text(line)
         self._columns += len(next(_reader([text], header, self._layout, strict=False))) - begun
         if self._columns > len(header.names):
-            raise _TooWide
+            found = f"a quote opens here, and up to line {line[0]} there are more columns than in the header"
+            raise _Refused("unclosed_quote", f"{found}; close or double it")
+
+    def _too_long(self) -> tuple[str, str]:
+        limit = self._max_bytes
+        if len(self.taken) == 1:
+            detail = f"{self.taken[0][2]} bytes, the limit is {limit}; cut the text, or raise ingest.max_line_bytes"
+            return "line_too_long", detail
+        return "unclosed_quote", f"a quote opens here and nothing closes it within {limit} bytes; close or double it"
 
 
 def _text(line: Line) -> str:
-    """A line as text; bytes that are not UTF-8 are kept as half surrogates.
+    """A line as text; bytes that are not UTF-8 become surrogate escapes.
 
-    A byte order mark may begin any line: files are put together with cat.
+    A byte order mark may begin any line, since files are concatenated.
     """
     return line[1].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
 def read_rows(lines: Iterable[Line], layout: Layout, max_bytes: int) -> Iterator[Row]:
-    """The rows of one file: header, blank lines and refused ones included, so that their lines add up to the file's."""
+    """The rows of one file, with header, blank and refused lines, so that their lines add up to the file's."""
     source = _Lines(lines, layout, max_bytes)
     csv.field_size_limit(max(csv.field_size_limit(), max_bytes))
     header: Header | None = None
@@ -207,12 +213,9 @@ def read_rows(lines: Iterable[Line], layout: Layout, max_bytes: int) -> Iterator
                 fields = next(reader)
         except StopIteration:
             return
-        except _TooLong:
+        except _Refused as error:
             reader = None
-            reason, detail = _too_long(source.taken, max_bytes)
-        except _TooWide:
-            reader = None
-            reason, detail = _too_wide(source.taken)
+            reason, detail = error.args
         except csv.Error as error:
             reader = None
             reason, detail = _malformed(error, source.taken, layout)
@@ -229,7 +232,7 @@ def read_rows(lines: Iterable[Line], layout: Layout, max_bytes: int) -> Iterator
 
 
 def _reader(source: Iterable[str], header: Header, layout: Layout, strict: bool = True) -> Iterator[list[str]]:
-    """Doubled quotes are read with an escape too: without them Python lets text follow a quote that closes."""
+    """Doubled quotes are allowed with an escape, too; otherwise Python accepts text after a closing quote."""
     return csv.reader(
         source,
         delimiter=header.separator,
@@ -239,39 +242,22 @@ def _reader(source: Iterable[str], header: Header, layout: Layout, strict: bool 
     )
 
 
-def _too_long(taken: Sequence[Line], max_bytes: int) -> tuple[str, str]:
-    if len(taken) == 1:
-        return (
-            "line_too_long",
-            f"{taken[0][2]} bytes, the limit is {max_bytes}; cut the text, or raise ingest.max_line_bytes",
-        )
-    return "unclosed_quote", f"a quote opens here and nothing closes it within {max_bytes} bytes; close or double it"
-
-
-def _too_wide(taken: Sequence[Line]) -> tuple[str, str]:
-    told = f"a quote opens here, and up to line {taken[-1][0]} there are more columns than in the header"
-    return "unclosed_quote", f"{told}; close or double it"
-
-
 def _malformed(error: csv.Error, taken: Sequence[Line], layout: Layout) -> tuple[str, str]:
-    told = str(error)
-    if "unexpected end" in told:
-        return (
-            "unclosed_quote",
-            "a quote opens here and nothing closes it up to the end of the file; close or double it",
-        )
-    if "new-line" in told:
-        return "malformed_csv", "a carriage return stands in a text without quotes; quote the text"
+    if "unexpected end" in str(error):
+        detail = "a quote opens here and nothing closes it up to the end of the file; close or double it"
+        return "unclosed_quote", detail
+    if "new-line" in str(error):
+        return "malformed_csv", "a text without quotes contains a carriage return; quote the text"
     if len(taken) > 1:
         return "unclosed_quote", f"a quote opens here and line {taken[-1][0]} does not close it; close or double it"
     if layout.escape:
         return "malformed_csv", "text follows a quote that closes; put a backslash before a quote inside a text"
-    way = " (or, where backslashes escape quotes, register with --escape backslash)"
-    return "malformed_csv", f"a quote inside a quoted text is not doubled; double it{way}"
+    remedy = "double it (or, where backslashes escape quotes, register with --escape backslash)"
+    return "malformed_csv", f"a quote inside a quoted text is not doubled; {remedy}"
 
 
 def _other_width(width: int, header: Header, taken: Sequence[Line]) -> tuple[str, str]:
-    told = f"{width} columns where the header has {len(header.names)}"
+    found = f"{width} columns where the header has {len(header.names)}"
     if len(taken) > 1:
-        return "unclosed_quote", f"a quote opens here; with line {taken[-1][0]}, which closes it, there are {told}"
-    return "malformed_csv", f"{told}; quote texts that contain {header.separator!r}"
+        return "unclosed_quote", f"a quote opens here; with line {taken[-1][0]}, which closes it, there are {found}"
+    return "malformed_csv", f"{found}; quote texts that contain {header.separator!r}"

@@ -1,7 +1,4 @@
-"""Lines that a strict parser of JSON refuses: mended where only one reading is possible, else told what is wrong.
-
-Plain Python, no engine.
-"""
+"""Repair of lines that a strict JSON parser refuses, where only one reading is possible. Plain Python, no engine."""
 
 import ast
 import json
@@ -10,17 +7,17 @@ import re
 from typing import Any
 
 MAX_DEPTH = 64
-"""Objects and lists in one another; parsers recurse, and some hundreds end a Java thread."""
+"""Nested objects and lists; parsers recurse, and a few hundred levels overflow the stack of a Java thread."""
 _STRING = re.compile(r"\"(?:[^\"\\]|\\.)*+(?:\"|\\?\Z)|'(?:[^'\\]|\\.)*+(?:'|\\?\Z)", re.DOTALL)
 _KEY_SHOWN = 60
 
 
 class _Twice(Exception):
-    """A key comes twice."""
+    """A key occurs twice."""
 
 
 def depth(line: str) -> int:
-    """How deep objects, lists and tuples of a line lie in one another, brackets in texts left out."""
+    """How deep objects, lists and tuples of a line are nested; brackets within strings do not count."""
     deepest = now = 0
     for mark in _STRING.sub("", line):
         if mark in "[{(":
@@ -31,16 +28,19 @@ def depth(line: str) -> int:
     return deepest
 
 
-def mend(line: str) -> tuple[str | None, str]:
-    """A line as strict JSON of one object and nothing, or nothing and what is wrong with it.
+def repaired(line: str) -> tuple[str | None, str]:
+    """A line as strict JSON of one object.
 
-    NaN, which pandas writes for what is missing, is null; an infinite number is a text, so that whoever reads it as a
-    number says so. Python literals, as in parts of Amazon's release of 2014, count as JSON. A byte order mark in front,
-    where files were put together, says nothing.
+    NaN, which pandas writes for missing values, becomes null. An infinite number becomes a string, so that a reader who
+    expects a number refuses it. Python literals, as in parts of Amazon's release of 2014, count as JSON. A byte order
+    mark in front, left by concatenating files, is dropped.
+
+    Returns:
+        The JSON and an empty string, or None and what is wrong with the line.
     """
     line = line.removeprefix("\ufeff")
     if depth(line) > MAX_DEPTH:
-        return None, f"objects or lists lie {depth(line)} deep in one another, the limit is {MAX_DEPTH}"
+        return None, f"objects or lists are nested {depth(line)} levels deep, the limit is {MAX_DEPTH}"
     try:
         value = _parsed(line)
     except _Twice as error:
@@ -60,7 +60,7 @@ def mend(line: str) -> tuple[str | None, str]:
     except UnicodeEncodeError:
         return (
             None,
-            "half of a character (a lone surrogate such as \\ud83d) stands in a text; write the whole character",
+            "half of a character (a lone surrogate such as \\ud83d) is in a text; write the whole character",
         )
     except (ValueError, TypeError):
         return None, "a value that JSON does not have; deliver the line again"
@@ -86,7 +86,7 @@ def _number(text: str) -> float | str:
 
 
 def _whole(text: str) -> int | float | str:
-    """Python refuses to read whole numbers of thousands of digits; beyond 400 a number is infinite anyway."""
+    """Python refuses integers of thousands of digits; a number of more than 400 is infinite anyway."""
     return int(text) if len(text) < 400 else _number(text)
 
 

@@ -1,10 +1,9 @@
-"""Text out of HTML: what a reader of the page would see, and nothing that is no HTML.
+"""The visible text of HTML, and of texts that only look like HTML.
 
-People write ``a < b``, ``Size <M`` and ``I <3 it``. So a ``<`` begins markup only where an element of HTML follows that
-is closed, or cut off by the end within an attribute; everything else is text, and reaches the parser as text. So does
-``<script>`` or ``<style>`` where nothing ends it and no code follows, since it would swallow all that is said. What
-comments and scripts swallow is the parser's to say: libxml2's, whose tokenizer is the one of the HTML standard. It is
-fed as a stream, without a tree, so that its cost is linear and words keep their order.
+People write ``a < b``, ``Size <M`` and ``I <3 it``. So a ``<`` begins markup only where an HTML element follows that is
+closed, or cut off within an attribute by the end of the text. Every other ``<`` is text, also that of a ``<script>`` or
+``<style>`` without an end tag and without code, which would hide the rest. The parser is libxml2's, whose tokenizer
+follows the HTML standard; it runs as a stream, without a tree, so that time is linear and words keep their order.
 """
 
 import html
@@ -17,7 +16,7 @@ from lxml import etree
 
 from schemas.words import listed
 
-# As the standard has them, with those of older pages.
+# The elements of the HTML standard, and those of older pages.
 _ELEMENTS = listed(
     """a abbr acronym address applet area article aside audio b base basefont bdi bdo big blink blockquote body br
     button canvas caption center cite code col colgroup data datalist dd del details dfn dialog dir div dl dt em
@@ -27,12 +26,12 @@ _ELEMENTS = listed(
     script search section select slot small source span strike strong style sub summary sup svg table tbody td
     template textarea tfoot th thead time title tr track tt u ul var video wbr xmp"""
 )
-# Elements whose content would reach us as it stands, tags included. We want their text.
+# Elements whose content the parser does not parse, so that it would contain tags. We want their text.
 _VERBATIM = listed("iframe noembed noframes noscript plaintext textarea title xmp")
 _UNSEEN = frozenset(("script", "style"))
-# Of elements with a prefix, those that word processors and old pages leave.
+# Prefixes of elements that word processors and old pages leave.
 _PREFIXES = listed("fb o st1 st2 v w")
-# How a script or a style sheet begins.
+# The beginning of a script or a style sheet.
 _CODE = re.compile(
     r"""[ ]?(?:
         //|/\*|<!--|[!;+]?\(?(?:async[ ])?function\b[ ]?\w{0,80}\(|\(\w{0,80}\)[ ]?=>|[\"']use[ ]strict|[{\[][ ]?["'{]
@@ -45,7 +44,7 @@ _CODE = re.compile(
 )
 _ENTITY = re.compile(r"&(?:\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _SPACE = re.compile(r"[\s\u00a0\u200b\ufeff\x00-\x1f\x7f]+")
-# One "<", with the tag that it may begin.
+# A "<" with the tag that it may begin.
 _LESS = re.compile(
     r"""<(?:
         (?P<declared>!--|!doctype\b)
@@ -60,10 +59,10 @@ _LESS = re.compile(
 
 
 def plain(raw: str) -> str:
-    """`raw` without entities (also twice escaped ones) and markup, runs of white space made one space.
+    """`raw` without markup and entities (also those escaped twice), with single spaces.
 
-    A text without either is changed in its white space only; control characters and the marks U+200B and U+FEFF count
-    as white space. A tag becomes a space, so that ``one.<br />Two`` keeps its sentences apart.
+    Control characters and the marks U+200B and U+FEFF count as white space. A tag becomes a space, so that the
+    sentences of ``one.<br />Two`` stay apart.
     """
     text = raw
     if "&" in text:
@@ -77,13 +76,13 @@ def plain(raw: str) -> str:
         return text
     fed = _LESS.sub(partial(_fed, ends), safe)
     parser = etree.HTMLParser(target=_Seen(), encoding="utf-8", huge_tree=True)
-    # Half a surrogate pair, which no encoding has, comes out as a question mark.
+    # Half a surrogate pair cannot be encoded and becomes a question mark.
     parser.feed(fed.encode("utf-8", "replace"))
     return _SPACE.sub(" ", parser.close()).strip()
 
 
 def _character(entity: re.Match[str]) -> str:
-    """What one entity stands for; itself where no such entity is known."""
+    """The character of an entity; the entity itself where it is unknown."""
     name = entity[0][1:]
     return html.unescape(entity[0]) if name[0] == "#" else html5.get(name, entity[0])
 
@@ -93,7 +92,7 @@ def _name(less: re.Match[str]) -> str:
 
 
 class _Ends(NamedTuple):
-    """Where the last comment of a text ends (-1: none), and which scripts and styles are ended, by their beginning."""
+    """Where the last comment of a text ends (-1: none), and the starts of scripts and styles that have an end tag."""
 
     last_comment: int
     ended: frozenset[int]
@@ -124,18 +123,18 @@ def _is_markup(ends: _Ends, less: re.Match[str]) -> bool:
 
 
 def _fed(ends: _Ends, less: re.Match[str]) -> str:
-    """One ``<`` as the parser is to read it."""
+    """A ``<``, with its tag, as input for the parser."""
     if not _is_markup(ends, less):
         return "&lt;" + less[0][1:]
     tag = less[0]
     if any((less["rest"] or "").count(quote) % 2 for quote in "\"'"):
-        # A quote that is not closed would swallow the text behind the tag.
+        # An open quote would hide the text behind the tag.
         tag = tag.replace('"', " ").replace("'", " ")
     return " " + (tag.replace(less["name"] or less["ended"], "div", 1) if _name(less) in _VERBATIM else tag)
 
 
 class _Seen:
-    """What the parser reports, gathered: every text but that of scripts and styles."""
+    """Target of the parser that collects all text but that of scripts and styles."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []

@@ -1,4 +1,4 @@
-"""Our columns of reviews, items and events, and whether a file of any layout must have them."""
+"""Our columns of reviews, items and events in files of any layout; True for those that a file must have."""
 
 REVIEW_COLUMNS = {
     "user_id": True, "item_id": True, "rating": True, "reviewed_at": True,
@@ -9,4 +9,4 @@ ITEM_COLUMNS = {
 }  # fmt: skip
 EVENT_COLUMNS = {"user_id": True, "item_id": True, "action": True, "occurred_at": True, "context": False}
 USUAL_NAMES = {"reviewed_at": "timestamp", "occurred_at": "timestamp", "action": "event_type"}
-"""What others call a column of ours, so that nobody has to say it."""
+"""Common names of columns in other people's files, which need no mapping."""

@@ -1,4 +1,4 @@
-"""What lies in Parquet files, from their footers: parts, columns, the first rows. No engine but pyarrow."""
+"""Parts, columns and first rows of Parquet files, by their footers. No engine but pyarrow."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ _HIVE = re.compile(r"([^=/]+)=([^/]*)")
 
 @dataclass(frozen=True)
 class Part:
-    """A file and what its footer says: an Arrow schema, and the columns that hold nanoseconds or old timestamps."""
+    """A file with its schema, and its columns of nanoseconds and of legacy timestamps (INT96)."""
 
     path: str
     schema: pa.Schema
@@ -27,12 +27,12 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Its name without its folder."""
+        """The file's name, without its folder."""
         return Path(self.path).name
 
 
 def column_names(path: Path) -> list[str]:
-    """Names of the columns of a file, or of all parts of a folder; fields of a nested one as ``outer.inner``.
+    """Names of the columns of a file, or of all parts of a folder; nested fields as ``outer.inner``.
 
     Raises:
         DataError: a part is hidden, damaged or no Parquet file.
@@ -44,7 +44,7 @@ def column_names(path: Path) -> list[str]:
 
 
 def sample(path: Path, columns: Sequence[str], rows: int) -> list[dict[str, str]]:
-    """The first rows of a file, or of the first part that has any, as text."""
+    """The first rows of the first part that has any, as text."""
     for part in parts(path):
         wanted = [name for name in columns if find(part.schema, name)]
         for batch in pq.ParquetFile(part.path).iter_batches(rows, columns=wanted):
@@ -70,7 +70,7 @@ def _footer(file: Path) -> Part:
     try:
         opened = pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} is no whole Parquet file ({error}); fetch it again") from error
+        raise DataError(f"{file} is damaged or not a Parquet file ({error}); fetch it again") from error
     with opened:
         every = opened.schema_arrow.names
         if twice := next((name for name in every if every.count(name) > 1), None):
@@ -82,7 +82,7 @@ def _footer(file: Path) -> Part:
 
 
 def folders(path: Path) -> tuple[str, ...]:
-    """Columns that are in the names of folders, as ``country=de/part-0.parquet``."""
+    """Columns in the names of folders, as in ``country=de/part-0.parquet``."""
     if not path.is_dir():
         return ()
     inside = (file.relative_to(path).parent.parts for file in path.rglob("*") if file.is_file())
@@ -90,7 +90,7 @@ def folders(path: Path) -> tuple[str, ...]:
 
 
 def names(schema: pa.Schema) -> Iterator[str]:
-    """Names of columns, the fields of nested ones as ``outer.inner``."""
+    """Names of columns; nested fields as ``outer.inner``."""
     for field in schema:
         if pa.types.is_struct(field.type):
             yield from (f"{field.name}.{inner.name}" for inner in field.type)
@@ -99,7 +99,7 @@ def names(schema: pa.Schema) -> Iterator[str]:
 
 
 def find(schema: pa.Schema, name: str) -> tuple[tuple[str, ...], pa.DataType] | None:
-    """The path and type of a column; a name with dots is a field of a nested one where there is no such column."""
+    """The path and type of a column; a dotted name is a nested field where no column has that name."""
     if name in schema.names:
         return (name,), schema.field(name).type
     path = name.split(".")
@@ -116,14 +116,13 @@ def find(schema: pa.Schema, name: str) -> tuple[tuple[str, ...], pa.DataType] | 
 def _sampled(table: pa.Table, schema: pa.Schema, name: str) -> list[str]:
     found = find(schema, name)
     assert found is not None
-    column: Any = table[found[0][0]]
-    for inner in found[0][1:]:
-        column = pa.chunked_array([pc.struct_field(chunk, inner) for chunk in column.chunks])
+    outer, *inner = found[0]
+    column: Any = pc.struct_field(table[outer], inner) if inner else table[outer]
     try:
-        found_values = column.to_pylist()
+        values = column.to_pylist()
     except (OverflowError, ValueError):  # Python has no dates beyond the year 9999
-        found_values = column.cast(pa.string()).to_pylist()
-    return [_written(value) for value in found_values]
+        values = column.cast(pa.string()).to_pylist()
+    return [_written(value) for value in values]
 
 
 def _written(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the first rows of a file say about its ratings and dates: a proposal to look at, or a question."""
+"""Infer from the first rows of a file how it writes ratings and dates, or ask."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,21 +27,21 @@ from schemas.spelling import (
 )
 
 SAMPLED = 1000
-"""Rows that are looked at."""
+"""Rows that a proposal is based on."""
 _SHOWN = 3
 _ODD = 0.02
-"""Share of rows outside a scale that says nothing about the scale: they are refused."""
+"""Share of rows outside a scale up to which the scale is still proposed; those rows are refused."""
 _HIGHEST = 0.9
-"""A scale is proposed where ratings come so near to its greatest; else 1-7 would pass for 1-10."""
+"""A scale is proposed only where some ratings reach this share of its maximum; else 1-7 would pass for 1-10."""
 _LOW_STARS = 4
-"""Where no star rating is so high, they may be counts or of another scale."""
+"""Without any rating this high, stars may be counts or belong to another scale."""
 _FEW = 10
-"""So many rows say too little to tell a constant from a rating."""
+"""Up to this many rows cannot tell a constant from a rating."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stated:
-    """What a person stated at registration; None is to be proposed."""
+    """What the user stated at registration; None is to be proposed."""
 
     scale: str | None = None
     dates: str | None = None
@@ -49,19 +49,19 @@ class Stated:
     decimal: str | None = None
 
     def spelling(self) -> Spelling:
-        """What was stated, with defaults for the rest."""
+        """The stated values, with defaults for the rest."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         return Spelling(**given)
 
 
 def proposed(rows: Sequence[Mapping[str, str]], stated: Stated, ratings: str | None, dates: str) -> Spelling:
-    """The spelling of a file of which `rows` are the first.
+    """The spelling of a file, from its first `rows` and what was `stated`.
 
     Args:
-        ratings, dates: columns of ratings and dates in `rows`; None where there is none.
+        ratings, dates: columns of ratings and dates in `rows`; `ratings` is None where there are none.
 
     Raises:
-        DataError: the rows may mean more than one thing; the message names the setting that says which.
+        DataError: the rows are ambiguous; the message names the option that decides.
     """
     given = [text for row in rows if ratings and (text := row.get(ratings, "").strip()).lower() not in ("", "nan")]
     decimal = stated.decimal or _decimal(given)
@@ -74,21 +74,19 @@ def proposed(rows: Sequence[Mapping[str, str]], stated: Stated, ratings: str | N
 
 
 def evidence(rows: Sequence[Mapping[str, str]], spelling: Spelling, ratings: str | None, dates: str) -> list[str]:
-    """What was proposed or stated, with the first rows as evidence, for a person to look at."""
+    """Lines that show a person how the first rows are read under `spelling`."""
     lines = [
         f"scale {spelling.scale}, dates {spelling.dates}, time zone {spelling.time_zone}, decimal {spelling.decimal}"
     ]
     for row in rows[:_SHOWN]:
-        rating = (
-            f"{ratings} {row.get(ratings, '')[:20]!r} is {_stars(row.get(ratings, ''), spelling)}, " if ratings else ""
-        )
-        lines.append(f"  {rating}{dates} {row.get(dates, '')[:40]!r}{_day(row.get(dates, ''), spelling)}")
+        date, rating = row.get(dates, ""), row.get(ratings or "", "")
+        stars = f"{ratings} {rating[:20]!r} is {_stars(rating.strip(), spelling)}, " if ratings else ""
+        lines.append(f"  {stars}{dates} {date[:40]!r}{_day(date.strip(), spelling)}")
     return lines
 
 
 def _day(text: str, spelling: Spelling) -> str:
-    """Which day is meant, where it was proposed or stated."""
-    text = text.strip()
+    """The day of a number, or of a date whose order of day and month was proposed or stated; else empty."""
     if re.match(NUMBER, text):
         at = float(text) * UNITS[spelling.dates] / 1e6 if spelling.dates in UNITS else counted(float(text))
         first = datetime(1970, 1, 1)
@@ -103,7 +101,6 @@ def _day(text: str, spelling: Spelling) -> str:
 
 def _stars(text: str, spelling: Spelling) -> str:
     """A rating in stars, for a person."""
-    text = text.strip()
     if not spelling.rated:
         return "not read"
     if spelling.scale == LIKE:
@@ -122,7 +119,7 @@ def _number(text: str, decimal: str) -> float | None:
 
 
 def _decimal(given: Sequence[str]) -> str:
-    """A comma where ratings have commas and no point."""
+    """The decimal mark: a comma where ratings have commas and no point."""
     commas = sum("," in text and re.match(COMMA_NUMBER, text) is not None for text in given)
     return "," if commas and not any("." in text for text in given) else "."
 

@@ -1,4 +1,4 @@
-"""Telling the format of a review file from its first lines."""
+"""Infer the format of a review file from its first lines."""
 
 import ast
 import json
@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from pipelines.landing import text_files
-from pipelines.landing.csv_rows import Header, Layout
+from pipelines.landing.csv_rows import UTF_8, Header, Layout
 from pipelines.landing.json_text import MAX_DEPTH, depth
 from schemas.errors import DataError
 
@@ -16,15 +16,16 @@ _LINE_BYTES = 1 << 20
 
 
 def first_lines(path: Path, layout: Layout, count: int = _LOOK) -> list[str]:
-    """Up to `count` lines from the start of a text file that are not blank; very long lines are cut.
+    """The first `count` lines of a text file that are not blank; very long lines are cut.
 
     Raises:
-        DataError: the file is damaged, is packed in a way that is not read, or is no text.
+        DataError: the file is damaged, compressed in an unsupported way, or no text.
     """
     first = text_files.head(path, layout.encoding)
     if first.count(b"\0") > len(first) // 10:
         raise DataError(
-            f"{path} is no text (it has zero bytes); if it is UTF-16 without a mark, give --encoding utf-16-le"
+            f"{path} is not a text file (it has zero bytes); if it is UTF-16 without a byte order mark, give "
+            "--encoding utf-16-le"
         )
     lines = text_files.read_lines(path, layout.encoding, _LINE_BYTES)
     texts = (line.decode("utf-8", errors="replace").lstrip("\ufeff").rstrip("\r") for _, line, _ in lines)
@@ -37,13 +38,12 @@ def is_parquet(path: Path) -> bool:
         return stream.read(4) == b"PAR1"
 
 
-def csv_columns(path: Path, layout: Layout | None = None) -> list[str]:
+def csv_columns(path: Path, layout: Layout) -> list[str]:
     """The header of a CSV file, or of the first file of a folder.
 
     Raises:
-        DataError: a name comes twice.
+        DataError: a name occurs twice.
     """
-    layout = layout or Layout()
     file = text_files.parts(path)[0]
     lines = first_lines(file, layout, 1)
     if not lines:
@@ -54,23 +54,22 @@ def csv_columns(path: Path, layout: Layout | None = None) -> list[str]:
 
 
 def refuse_array(path: Path, layout: Layout) -> None:
-    """Refuse a file that is one JSON array: it would have to be held in memory as a whole.
+    """Refuse a file that is one JSON array, which would have to be held in memory as a whole.
 
     Raises:
-        DataError: it is; the message says how to write it as lines.
+        DataError: it is one; the message says how to write it as lines.
     """
     file = text_files.parts(path)[0]
     if text_files.head(file, layout.encoding, 1000).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
         raise DataError(f"{file} is one JSON array; write one object a line: jq -c '.[]' {file.name} > lines.json")
 
 
-def sniff_format(path: Path, layout: Layout | None = None) -> str:
+def sniff_format(path: Path, layout: Layout = UTF_8) -> str:
     """One of `schemas.dataset.FORMATS` for a review file.
 
     Raises:
-        DataError: the file is empty or like none of the formats; the message shows what was seen.
+        DataError: the file is empty or has none of the formats; the message shows its beginning.
     """
-    layout = layout or Layout()
     if is_parquet(path):
         return "columns"
     refuse_array(path, layout)
@@ -99,7 +98,7 @@ def sniff_format(path: Path, layout: Layout | None = None) -> str:
 
 
 def _keys(lines: Sequence[str]) -> set[str] | None:
-    """Keys of all lines that are objects; None when no line is one."""
+    """Keys of all lines that are objects; None where no line is one."""
     found: set[str] | None = None
     for line in lines:
         if not line.lstrip().startswith("{") or depth(line) > MAX_DEPTH:

@@ -1,7 +1,7 @@
-"""Text files as people bring them, as lines: compressed or not (told by content), in any encoding, with any line end.
+"""Lines of text files: compressed or not (by content, not by name), in any encoding, with any line end.
 
-Plain Python, no engine. A line is ``(number, bytes, size)``: its number counts physical lines from 1, its bytes are
-UTF-8 wherever they can be, without the line feed; of a line above the limit only the beginning is kept.
+Plain Python, no engine. A line is ``(number, bytes, size)``: its number counts physical lines from 1; its bytes are
+UTF-8 where possible, without the line feed; of a line above the limit only the beginning is kept.
 """
 
 import bz2
@@ -23,9 +23,9 @@ from schemas.errors import DataError
 Line = tuple[int, bytes, int]
 
 HEAD = 1 << 16
-"""Bytes from which line ends and encodings are told."""
+"""Bytes from which line ends and encodings are inferred."""
 KEPT = 8_000
-"""Bytes that are kept of a line above the limit."""
+"""Bytes kept of a line above the limit."""
 _CHUNK = 1 << 20
 _MAGIC = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip",
@@ -37,14 +37,14 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
 _SIDE_FILES = re.compile(r"_SUCCESS|_committed_.*|_started_.*|_(common_)?metadata|\..*\.crc|\.DS_Store")
-"""What Spark and a desktop put beside data."""
+"""Files that Spark and desktops put beside data."""
 
 
 def parts(path: Path) -> list[Path]:
     """The file itself, or the files below a folder.
 
     Raises:
-        DataError: nothing is there, or a name is one that readers skip.
+        DataError: there is no file, or a name is one that readers skip.
     """
     if path.is_file():
         _visible(path, path)
@@ -55,6 +55,23 @@ def parts(path: Path) -> list[Path]:
     if not found:
         raise DataError(f"there is no file in {path}")
     return found
+
+
+def landing_path(pattern: str, partition: str, dataset: str) -> str:
+    """The path of a partition's landing file.
+
+    Raises:
+        DataError: a local file does not exist, or has a name that readers skip; the message says what to do.
+    """
+    path = pattern.replace("{partition}", partition)
+    if "://" in path:
+        return path
+    if not Path(path).exists():
+        raise DataError(
+            f"data set {dataset}: no file {path}; deliver it, or register the data set again (penchant register)"
+        )
+    parts(Path(path))
+    return path
 
 
 def _visible(file: Path, above: Path) -> None:
@@ -71,20 +88,20 @@ def _visible(file: Path, above: Path) -> None:
 
 
 def head(path: Path, encoding: str = "utf-8", size: int = HEAD) -> bytes:
-    """The first bytes of the unpacked file, in UTF-8 where the encoding is a wide one.
+    """The first bytes of the decompressed file, in UTF-8 where the encoding is a wide one.
 
     Raises:
-        DataError: the file is damaged, or packed in a way that is not read.
+        DataError: the file is damaged, or compressed in an unsupported way.
     """
     with _opened(path, encoding) as stream:
         return stream.read(size)
 
 
 def compression(path: Path) -> str:
-    """How the bytes of a file are packed: ``gzip``, ``bzip2``, ``zstd``, ``xz``, ``zip`` or nothing.
+    """The compression of a file: ``gzip``, ``bzip2``, ``zstd``, ``xz``, ``zip`` or empty.
 
     Raises:
-        DataError: in a way that is not read.
+        DataError: it is unsupported.
     """
     with path.open("rb") as stream:
         first = stream.read(8)
@@ -99,9 +116,11 @@ def _unpacked(path: Path) -> IO[bytes]:
         case "gzip":
             return cast(IO[bytes], gzip.open(path, "rb"))
         case "bzip2":
-            return io.BufferedReader(_Streams(path, bz2.BZ2Decompressor), _CHUNK)
+            file = path.open("rb")
+            return io.BufferedReader(_Chunked(_decompressed(file, bz2.BZ2Decompressor), file), _CHUNK)
         case "xz":
-            return io.BufferedReader(_Streams(path, partial(lzma.LZMADecompressor, lzma.FORMAT_XZ)), _CHUNK)
+            file, begin = path.open("rb"), partial(lzma.LZMADecompressor, lzma.FORMAT_XZ)
+            return io.BufferedReader(_Chunked(_decompressed(file, begin), file), _CHUNK)
         case "zstd":
             import pyarrow as pa
 
@@ -111,45 +130,66 @@ def _unpacked(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-class _Streams(io.RawIOBase):
-    """The content of bzip2 or xz streams, one after the other.
+class _Chunked(io.RawIOBase):
+    """A stream of the bytes in `chunks`, which are read from `source`."""
 
-    Python's own readers end silently where a second stream begins with damaged bytes; here only another stream or zeros
-    may follow a stream.
-    """
-
-    def __init__(self, path: Path, begin: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> None:
-        self._file = path.open("rb")
-        self._begin = begin
-        self._now = begin()
-        self._packed = self._file.read(HEAD)
+    def __init__(self, chunks: Iterator[bytes], source: IO[bytes]) -> None:
+        self._chunks = chunks
+        self._source = source
+        self._left = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer`; only the end of the last stream gives 0."""
-        while True:
-            if self._now.eof:
-                self._packed = self._now.unused_data.lstrip(b"\0")
-                while not self._packed and (chunk := self._file.read(HEAD)):
-                    self._packed = chunk.lstrip(b"\0")
-                if not self._packed:
-                    return 0
-                self._now = self._begin()
-            elif not self._packed and self._now.needs_input:
-                self._packed = self._file.read(HEAD)
-                if not self._packed:
-                    raise EOFError("a stream has no end")
-            found = self._now.decompress(self._packed, len(buffer))
-            self._packed = b""
-            if found:
-                buffer[: len(found)] = found
-                return len(found)
+        """Fill `buffer`; 0 only at the end."""
+        while not self._left:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._left = chunk
+        size = min(len(buffer), len(self._left))
+        buffer[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
 
     def close(self) -> None:
-        self._file.close()
+        self._source.close()
         super().close()
+
+
+def _decompressed(file: IO[bytes], begin: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> Iterator[bytes]:
+    """The content of concatenated bzip2 or xz streams.
+
+    Python's own readers end silently where a second stream begins with damaged bytes; here only another stream or zeros
+    may follow a stream.
+    """
+    stream, packed = begin(), file.read(HEAD)
+    while True:
+        if stream.eof:
+            packed = stream.unused_data.lstrip(b"\0")
+            while not packed and (chunk := file.read(HEAD)):
+                packed = chunk.lstrip(b"\0")
+            if not packed:
+                return
+            stream = begin()
+        elif not packed and stream.needs_input:
+            packed = file.read(HEAD)
+            if not packed:
+                raise EOFError("a stream has no end")
+        yield stream.decompress(packed, _CHUNK)
+        packed = b""
+
+
+def _decoded(stream: IO[bytes], encoding: str | None, carriage: bool) -> Iterator[bytes]:
+    """Bytes in another encoding, or with carriage returns for line ends, as UTF-8 with line feeds."""
+    decoder = codecs.getincrementaldecoder(encoding)() if encoding else None
+    while True:
+        chunk = stream.read(HEAD)
+        text = decoder.decode(chunk, not chunk).encode("utf-8", "replace") if decoder else chunk
+        yield text.replace(b"\r", b"\n") if carriage else text
+        if not chunk:
+            return
 
 
 def _only_member(path: Path) -> IO[bytes]:
@@ -165,65 +205,31 @@ def _only_member(path: Path) -> IO[bytes]:
         raise DataError(f"{path} is a ZIP packed in a way that is not read ({error}); unpack it") from error
 
 
-class _Decoded(io.RawIOBase):
-    """Bytes of a stream in another encoding, or with another line end, as UTF-8 with line feeds."""
-
-    def __init__(self, stream: IO[bytes], encoding: str | None, carriage: bool) -> None:
-        self._stream = stream
-        self._decoder = codecs.getincrementaldecoder(encoding)() if encoding else None
-        self._carriage = carriage
-        self._left = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer`; a chunk may give nothing yet, so that only the end of the stream gives 0."""
-        while not self._left:
-            chunk = self._stream.read(HEAD)
-            if self._decoder:
-                self._left = self._decoder.decode(chunk, not chunk).encode("utf-8", "replace")
-            else:
-                self._left = chunk
-            if self._carriage:
-                self._left = self._left.replace(b"\r", b"\n")
-            if not chunk:
-                break
-        size = min(len(buffer), len(self._left))
-        buffer[:size] = self._left[:size]
-        self._left = self._left[size:]
-        return size
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-
 def _wide(encoding: str) -> bool:
-    """Whether a line feed is more than a byte, so that a text has to be decoded before it is cut into lines."""
+    """Whether a line feed takes several bytes, so that a text must be decoded before it is cut into lines."""
     return codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
 
 
 def _stream(path: Path, encoding: str) -> IO[bytes]:
-    """The unpacked bytes, with line feeds, without a byte order mark, in UTF-8 where the encoding is a wide one."""
+    """The decompressed bytes, with line feeds, without a byte order mark, in UTF-8 where the encoding is a wide one."""
     with closing(_unpacked(path)) as opened:
         first = opened.read(HEAD)
     if first[257:262] == b"ustar":
         raise DataError(f"{path} is a tar archive; unpack it and give the file, or the folder of parts, that is meant")
-    mark, told = next(((mark, name) for mark, name in _MARKS if first.startswith(mark)), (b"", encoding))
-    wide = told if _wide(told) else None
+    mark, found = next(((mark, name) for mark, name in _MARKS if first.startswith(mark)), (b"", encoding))
+    wide = found if _wide(found) else None
     carriage = b"\r" in first and b"\n" not in first
     stream = _unpacked(path)
     if mark and not wide:
         stream.read(len(mark))
     if wide or carriage:
-        stream = cast(IO[bytes], _Decoded(stream, wide, carriage))
+        return io.BufferedReader(_Chunked(_decoded(stream, wide, carriage), stream), _CHUNK)
     return cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, stream), _CHUNK))
 
 
 @contextmanager
 def _opened(path: Path, encoding: str) -> Iterator[IO[bytes]]:
-    """`_stream`, with whatever damage a reader meets told as such."""
+    """`_stream`, with an error of ours for any damage that a reader meets."""
     try:
         with closing(_stream(path, encoding)) as stream:
             yield stream
@@ -232,13 +238,13 @@ def _opened(path: Path, encoding: str) -> Iterator[IO[bytes]]:
             f"{path} is no text in the encoding that its first bytes or --encoding tell: {error}"
         ) from error
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the operating system's, which have numbers
+        if isinstance(error, OSError) and error.errno is not None:  # an error of the operating system
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
         raise DataError(f"{path} is damaged or cut off (it cannot be decompressed); fetch it again") from error
 
 
 def count_lines(path: Path, encoding: str = "utf-8") -> int:
-    """Physical lines of a file, counted by their ends alone.
+    """Number of physical lines, counted by line feeds.
 
     Raises:
         DataError: the file is damaged.
@@ -273,7 +279,7 @@ def read_lines(path: Path, encoding: str = "utf-8", max_bytes: int = _CHUNK) -> 
 
 
 def _as_utf8(line: bytes, encoding: str) -> bytes:
-    """A line in UTF-8, or as it is where it is not in `encoding`."""
+    """A line in UTF-8; unchanged where it is not in `encoding`."""
     try:
         return line.decode(encoding).encode()
     except UnicodeError:

@@ -1,1 +1,1 @@
-"""What spark-submit starts."""
+"""Scripts that spark-submit starts."""

@@ -1,8 +1,8 @@
-"""Archive the classes that stages load: ``python -m pipelines.launch.class_archive``; run by the set-up.
+"""Archive the Java classes that stages load: ``python -m pipelines.launch.class_archive``; part of the set-up.
 
-Java spends half of a short stage on loading and checking classes. With the archive beside the Delta JARs every later
-start of Spark maps them instead (class data sharing). Java passes over an archive of another Java or Spark, and none is
-needed: without it stages start more slowly.
+Java spends half of a short stage loading and verifying classes. With the archive beside the Delta JARs, Spark maps them
+instead (class data sharing). Java ignores an archive of another Java or Spark version; without one, stages start more
+slowly.
 """
 
 import argparse
@@ -22,7 +22,7 @@ DAY = "2026-01-01"
 
 
 def make(path: Path) -> None:
-    """Run ingest and sequences on a tiny world, and archive at `path` what Java loaded for them.
+    """Run ingest and sequences on a tiny world, and archive at `path` the classes that Java loaded.
 
     Raises:
         SettingError: Java wrote no archive.
@@ -59,14 +59,14 @@ def make(path: Path) -> None:
 
 
 def main() -> None:
-    """Make the archive anew."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    """Create or replace the archive."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
     try:
         path = class_archive(load_settings())
         make(path)
     except UserError as error:
-        sys.stderr.write(f"class_archive: {error}\n")
-        raise SystemExit(2) from error
+        parser.exit(2, f"class_archive: {error}\n")
     sys.stdout.write(f"Java's classes archived in {path}\n")
 
 

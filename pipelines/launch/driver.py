@@ -1,6 +1,6 @@
-"""A Spark driver for one stage after another: ``spark-submit ... driver.py SOCKET SECONDS``; see `infra.spark_driver`.
+"""A Spark driver that runs one stage after another: ``spark-submit ... driver.py SOCKET SECONDS``.
 
-It lies beside `stage.py`, and for the same reason.
+`infra.spark_driver` starts it and sends it stages. It has the folder of `stage.py`, for the same reason.
 """
 
 import argparse
@@ -18,36 +18,36 @@ from typing import Any
 HELLO = b"\n"
 
 
-class Told(io.TextIOBase):
-    """A text stream whose lines go to the task that asked."""
+class LineStream(io.TextIOBase):
+    """A text stream whose lines are sent to the task that runs the stage."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._begun = ""
+        self._partial = ""
 
     def write(self, text: str) -> int:
-        """Send whole lines; the rest waits for its end."""
-        *lines, self._begun = (self._begun + text).split("\n")
+        """Send complete lines, and keep the rest until its end comes."""
+        *lines, self._partial = (self._partial + text).split("\n")
         for line in lines:
             send(self._connection, {"said": line})
         return len(text)
 
     def end(self) -> None:
-        """Send what has no end of line."""
-        if self._begun:
+        """Send the rest."""
+        if self._partial:
             self.write("\n")
 
 
 def send(connection: socket.socket, answer: dict[str, Any]) -> None:
-    """One line of JSON. Who has hung up is told nothing: this process is about to end."""
+    """Send one line of JSON. A lost connection is ignored: it ends this process anyway."""
     with contextlib.suppress(OSError):
         connection.sendall(f"{json.dumps(answer)}\n".encode())
 
 
 def serve(connection: socket.socket) -> int:
-    """Run the stage that is asked for and say how it ended.
+    """Run the requested stage, and send and return its exit status.
 
-    A task that hangs up before is gone, and its stage with it: this process ends.
+    If the task closes the connection before the stage has ended, this process ends, too.
     """
     connection.sendall(HELLO)
     line = connection.makefile().readline()
@@ -59,8 +59,8 @@ def serve(connection: socket.socket) -> int:
     from pipelines.launch.stage import run
 
     os.environ.update(request["environment"])
-    told, status = Told(connection), 0
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+    lines, status = LineStream(connection), 0
+    with contextlib.redirect_stdout(lines), contextlib.redirect_stderr(lines):
         try:
             run(request["words"])
         except SystemExit as end:
@@ -68,7 +68,7 @@ def serve(connection: socket.socket) -> int:
         except BaseException:
             traceback.print_exc()
             status = 1
-    told.end()
+    lines.end()
     ended.set()
     send(connection, {"status": status})
     return status
@@ -81,7 +81,7 @@ def _end_with(connection: socket.socket, ended: threading.Event) -> None:
 
 
 def forget() -> None:
-    """Leave nothing of a stage to the next."""
+    """Drop what a stage cached."""
     if "pyspark" in sys.modules:
         from pyspark.sql import SparkSession
 
@@ -91,7 +91,7 @@ def forget() -> None:
 
 
 def _serve_all(server: socket.socket) -> None:
-    """Serve one after another, until a stage fails or `server` has waited too long."""
+    """Serve one task after another, until a stage fails or `server` times out."""
     with contextlib.suppress(TimeoutError):
         while True:
             connection, _ = server.accept()
@@ -102,10 +102,10 @@ def _serve_all(server: socket.socket) -> None:
 
 
 def main() -> None:
-    """Serve until a stage fails or nobody asks for a while."""
+    """Serve until a stage fails or no task connects for a while."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("socket", type=Path, help="where to listen")
-    parser.add_argument("seconds", type=float, help="how long to wait for another stage")
+    parser.add_argument("socket", type=Path, help="address to listen on")
+    parser.add_argument("seconds", type=float, help="seconds to wait for the next stage")
     given = parser.parse_args()
     folder = str(Path(__file__).parent)
     sys.path[:] = [entry for entry in sys.path if entry != folder]
@@ -118,7 +118,7 @@ def main() -> None:
         try:
             _serve_all(server)
         finally:
-            # Who waited too long for an answer has started another driver at this address.
+            # A task that timed out may have started another driver at this address.
             if given.socket.exists() and given.socket.stat().st_ino == ours:
                 given.socket.unlink()
 

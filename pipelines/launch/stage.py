@@ -1,7 +1,7 @@
 """Run one Spark stage under spark-submit: ``spark-submit ... stage.py <stage> <arguments of the stage>``.
 
-This file lies in a folder of its own because Python puts the folder of a started script first on its path, where
-modules of ours would stand before packages of the same name.
+The script has its own folder because Python puts the folder of a script first on its path, where modules of ours would
+hide packages of the same name.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from schemas.stages import STAGES
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the stage named first with the arguments that follow; ends as `run_stage` does."""
+    """Run the stage that `words` names first, with the other words as its arguments; see `run_stage`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "stage",
@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Run what the command line names."""
+    """Run the stage of the command line."""
     folder = str(Path(__file__).parent)
     sys.path[:] = [entry for entry in sys.path if entry != folder]
     run(sys.argv[1:])

@@ -1,1 +1,1 @@
-"""Pages for people, self-contained: no script, font or style from outside."""
+"""Self-contained pages for people: no external script, font or style."""

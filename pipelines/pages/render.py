@@ -1,4 +1,4 @@
-"""Rendering a page from a template."""
+"""Render pages from templates."""
 
 from pathlib import Path
 from typing import Any
@@ -17,5 +17,5 @@ _PAGES = Environment(
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Render `template` of this folder with `values` to `path`, so that nobody sees half a page."""
+    """Render `template` of this folder with `values` to `path`, atomically."""
     write_text(path, _PAGES.get_template(template).render(**values))

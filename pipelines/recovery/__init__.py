@@ -1,1 +1,1 @@
-"""How much of a planted world's truth the language stages recover, beside baselines that read no language."""
+"""How much of a planted world's truth the language stages recover, compared with baselines that ignore language."""

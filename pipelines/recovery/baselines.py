@@ -1,4 +1,4 @@
-"""What reads no language: chance, and bags of words."""
+"""Baselines that ignore language: chance, and bags of words."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -17,20 +17,19 @@ Places = Sequence[tuple[str, int]]
 
 
 def random_opinions(histories: Mapping[str, History], places: Places, seed: int) -> dict[tuple[str, int], set[Opinion]]:
-    """One attribute by chance per review, liked or disliked as its stars say."""
+    """A random attribute per review, liked or disliked by its stars."""
     rng = random.Random(f"recovery/{seed}")
-    found: dict[tuple[str, int], set[Opinion]] = {}
-    for user_id, position in places:
-        sentiment = sentiment_of(histories[user_id].truth[position].stars)
-        if sentiment:
-            found[user_id, position] = {(sentiment, rng.choice(list(ATTRIBUTES)))}
-    return found
+    return {
+        (user_id, position): {(sentiment, rng.choice(list(ATTRIBUTES)))}
+        for user_id, position in places
+        if (sentiment := sentiment_of(histories[user_id].truth[position].stars))
+    }
 
 
 def word_opinions(histories: Mapping[str, History], places: Places, most: int) -> dict[tuple[str, int], set[Opinion]]:
     """The `most` words of a review with the greatest TF-IDF weight as its preference, liked or disliked by its stars.
 
-    `most` should be about the length of a line, so that the bag of words says no more than the model may.
+    `most` should be about the length of a line, so that the bag of words is no longer than the model's answer.
     """
     texts = [histories[user_id].reviews[position] for user_id, position in places]
     vectorizer = TfidfVectorizer(analyzer=lambda text: sorted(stems_of(text)))
@@ -49,10 +48,10 @@ def word_opinions(histories: Mapping[str, History], places: Places, most: int) -
 def cosine_scores(
     positions: Sequence[Scored], histories: Mapping[str, History], texts: Mapping[str, str]
 ) -> list[float]:
-    """TF-IDF cosine of each position's text to the sum of the others' that the denoiser might show beside it.
+    """TF-IDF cosine between each position's text and the sum of the others that the denoiser may show beside it.
 
     Args:
-        texts: of items by id; a title or all that is known.
+        texts: titles or full texts, by item id.
     """
     ids = sorted(texts)
     row = {item_id: index for index, item_id in enumerate(ids)}
@@ -68,5 +67,5 @@ def cosine_scores(
 
 
 def random_scores(positions: Sequence[Scored], seed: int) -> list[float]:
-    """Scores by chance."""
+    """Random scores."""
     return np.random.default_rng(seed).random(len(positions)).tolist()

@@ -1,4 +1,4 @@
-"""Histories of the warehouse beside their truth, and what the language tables say of them."""
+"""Histories of a planted world with their truth, and the rows of the language tables on them."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,19 @@ from pyspark.sql import functions as sf
 from infra.settings import Settings
 from pipelines.delta_tables import read_table, table_exists
 from pipelines.landing.planted_world.truth import TruePosition, Truth
-from pipelines.language.histories import newest_items, reviewed_positions
+from pipelines.language.histories import reviewed_positions
 from schemas.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """One history as the stages saw it; its lists are parallel.
+    """One history as the stages saw it.
 
     Args:
-        truth: what is true of each position. Positions of the tables are those of `sequences`, not of the truth: rare
-            items are gone, and equal times may be ordered otherwise.
-        reviews: text of each review; empty where there is none.
-        end: positions before it are open to denoising; the held-out targets follow.
+        truth: the truth of each position. Positions are those of `sequences`, not of the world: rare items are gone,
+            and equal times may be ordered differently.
+        reviews: text of the review at each position; empty where there is none.
+        end: first held-out position; those before it are denoised.
     """
 
     user_id: str
@@ -34,12 +34,12 @@ class History:
 
 @dataclass(frozen=True, kw_only=True)
 class Warehouse:
-    """What a report reads, as of one day.
+    """The input of a report, as of one day.
 
     Args:
-        titles, texts: of items by id.
-        preferences, denoised, summaries: rows of the tables, as dictionaries; empty where the stage has not run.
-        refused: reason by (user, position) for review lines that the stage preferences put into quarantine.
+        titles, texts: of items, by id.
+        preferences, denoised, summaries: rows of the tables; empty where the stage has not run.
+        refused: why the stage preferences refused a review's line, by (user, position).
     """
 
     histories: Mapping[str, History]
@@ -55,7 +55,7 @@ def read_warehouse(spark: SparkSession, settings: Settings, dataset: str, day: d
     """Read the tables of a day into memory; a planted world is small.
 
     Raises:
-        DataError: there are no histories for the day or no language stage has run, or the truth is another world's.
+        DataError: the day has no histories or no language stage has run, or the truth is that of another world.
     """
 
     def table(name: str) -> DataFrame:
@@ -77,17 +77,14 @@ def read_warehouse(spark: SparkSession, settings: Settings, dataset: str, day: d
     histories = {row.user_id: _history(row.asDict(), reviews, truth) for row in sequences.collect()}
     if not histories:
         raise DataError(f"{dataset} has no histories for {day}; run the stage 'sequences' for that day first")
-    texts = (
-        table("items")
-        .where(sf.col("partition_date") <= sf.lit(day))
-        .groupBy("item_id")
-        .agg(sf.max_by("text", "partition_date").alias("text"))
-    )
+    known = table("items").where(sf.col("partition_date") <= sf.lit(day))
+    newest = known.groupBy("item_id").agg(sf.max_by(sf.struct("title", "text"), "partition_date").alias("newest"))
+    items = newest.select("item_id", "newest.*").collect()
     refused = table("quarantine").where((sf.col("partition_date") == sf.lit(day)) & (sf.col("stage") == "preferences"))
     return Warehouse(
         histories=histories,
-        titles={row.item_id: row.title or "" for row in newest_items(table("items"), day).collect()},
-        texts={row.item_id: row.text for row in texts.collect()},
+        titles={row.item_id: row.title or "" for row in items},
+        texts={row.item_id: row.text for row in items},
         preferences=language["preferences"],
         denoised=language["denoised_sequences"],
         summaries=language["review_summaries"],

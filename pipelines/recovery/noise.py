@@ -1,4 +1,4 @@
-"""How well planted noise is found, and what corrections are worth."""
+"""How well planted noise is detected, and how good the corrections are."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,14 @@ from pipelines.recovery.histories import History
 from pipelines.recovery.opinions import share
 
 _RESAMPLES = 200
+_DETECTION = (
+    "auc", "auc_error", "average_precision", "average_precision_error", "precision_at_edits", "recall_at_edits",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A position that the denoiser scored (low is noise) and what it would do there."""
+    """A position that the denoiser scored (low is noise), with its suggestion."""
 
     user_id: str
     position: int
@@ -28,23 +31,21 @@ class Scored:
 
 
 def scored_positions(rows: Iterable[Mapping[str, Any]], histories: Mapping[str, History]) -> list[Scored]:
-    """The positions that have a score, by user and position."""
-    found = []
-    for row in sorted(rows, key=lambda row: row["user_id"]):
-        for position, score in enumerate(row["scores"]):
-            if score is not None:
-                found.append(
-                    Scored(
-                        user_id=row["user_id"],
-                        position=position,
-                        true=histories[row["user_id"]].truth[position],
-                        score=score,
-                        keep=row["keep_probability"][position],
-                        suspect=row["suspect"][position],
-                        replacement=row["replacements"][position],
-                    )
-                )
-    return found
+    """The positions with a score, by user and position."""
+    return [
+        Scored(
+            user_id=row["user_id"],
+            position=position,
+            true=histories[row["user_id"]].truth[position],
+            score=score,
+            keep=row["keep_probability"][position],
+            suspect=row["suspect"][position],
+            replacement=row["replacements"][position],
+        )
+        for row in sorted(rows, key=lambda row: row["user_id"])
+        for position, score in enumerate(row["scores"])
+        if score is not None
+    ]
 
 
 def detection(positions: Sequence[Scored], scores: Sequence[float], edits: int) -> dict[str, float | None]:
@@ -56,16 +57,8 @@ def detection(positions: Sequence[Scored], scores: Sequence[float], edits: int) 
     """
     noise = np.array([p.true.is_noise for p in positions], dtype=bool)
     doubt = -np.array(scores, dtype=float)
-    names = (
-        "auc",
-        "auc_error",
-        "average_precision",
-        "average_precision_error",
-        "precision_at_edits",
-        "recall_at_edits",
-    )
-    if len(positions) == 0 or noise.all() or not noise.any():
-        return dict.fromkeys(names)
+    if noise.all() or not noise.any():
+        return dict.fromkeys(_DETECTION)
     users = np.unique([p.user_id for p in positions], return_inverse=True)[1]
     members = [np.flatnonzero(users == user) for user in range(users.max() + 1)]
     rng = np.random.default_rng(0)
@@ -73,12 +66,7 @@ def detection(positions: Sequence[Scored], scores: Sequence[float], edits: int) 
     for _ in range(_RESAMPLES):
         index = np.concatenate([members[user] for user in rng.integers(len(members), size=len(members))])
         if 0 < noise[index].sum() < len(index):
-            drawn.append(
-                (
-                    roc_auc_score(noise[index], doubt[index]),
-                    average_precision_score(noise[index], doubt[index]),
-                )
-            )
+            drawn.append([measure(noise[index], doubt[index]) for measure in (roc_auc_score, average_precision_score)])
     errors = np.std(drawn, axis=0)
     hits = int(noise[np.argsort(-doubt, kind="stable")[:edits]].sum())
     values = (
@@ -89,11 +77,11 @@ def detection(positions: Sequence[Scored], scores: Sequence[float], edits: int) 
         share(hits, edits),
         share(hits, int(noise.sum())),
     )
-    return dict(zip(names, values, strict=True))
+    return dict(zip(_DETECTION, values, strict=True))
 
 
 def corrections(positions: Sequence[Scored], truth: Truth) -> dict[str, float | None]:
-    """What the denoiser would change: positions marked suspect that have a replacement.
+    """What the denoiser would change: suspect positions with a replacement.
 
     Returns:
         Shares from 0 to 1: ``precision`` and ``recall`` against planted noise among scored positions;

@@ -1,4 +1,4 @@
-"""How well opinions are recovered from reviews: preferences position by position, and summaries of users."""
+"""How well opinions are recovered from reviews, by preferences at each position and by summaries of users."""
 
 import re
 from collections import Counter, defaultdict
@@ -12,25 +12,27 @@ from pipelines.language.validation import sentiment_of
 from pipelines.recovery.histories import History
 from schemas.errors import DataError
 
-# Preferences say nothing about prices, so that reasons of this kind are never told.
+# Preferences never mention prices, so this attribute is never recovered.
 PRICE = "budget_price"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """An opinion that was read out of the reviews at `evidence`, positions of a history."""
+class ReadOpinion:
+    """An opinion with its `evidence`, the positions of the reviews that it was read from."""
 
     opinion: Opinion
     evidence: tuple[int, ...]
 
 
-# What was read by (user, position), for every position that was asked about.
-Readings = Mapping[tuple[str, int], Sequence[Said]]
+# Opinions by (user, position), for every position that was requested.
+Readings = Mapping[tuple[str, int], Sequence[ReadOpinion]]
 
 
-def stage_readings(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[tuple[str, int], list[Said]], dict[str, int]]:
-    """What the table preferences says, and how many of its lines there are and name no planted attribute."""
-    readings: dict[tuple[str, int], list[Said]] = {}
+def stage_readings(
+    rows: Iterable[Mapping[str, Any]],
+) -> tuple[dict[tuple[str, int], list[ReadOpinion]], dict[str, int]]:
+    """The opinions in the table preferences; the number of its lines, and of those that name no planted attribute."""
+    readings: dict[tuple[str, int], list[ReadOpinion]] = {}
     lines = nameless = 0
     for row in rows:
         if row["status"] == "not_asked":
@@ -40,26 +42,26 @@ def stage_readings(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[tuple[str, i
             names = named_attributes(stems_of(line))
             lines += 1
             nameless += not names
-            found.extend(Said(opinion=(sentiment, name), evidence=tuple(evidence)) for name in sorted(names))
+            found.extend(ReadOpinion(opinion=(sentiment, name), evidence=tuple(evidence)) for name in sorted(names))
     return readings, {"lines": lines, "lines_naming_nothing": nameless}
 
 
 def windowed(
     by_review: Mapping[tuple[str, int], Iterable[Opinion]], places: Iterable[tuple[str, int]], window: int
-) -> dict[tuple[str, int], list[Said]]:
-    """Readings from opinions of single reviews, as the stage makes them: newest mind of the last `window` reviews."""
+) -> dict[tuple[str, int], list[ReadOpinion]]:
+    """Readings from opinions of single reviews, as the stage merges them: the newest on each attribute in a window."""
     readings = {}
     for user_id, position in places:
-        newest: dict[str, Said] = {}
+        newest: dict[str, ReadOpinion] = {}
         for earlier in range(max(0, position - window + 1), position + 1):
             for opinion in by_review.get((user_id, earlier), ()):
-                newest[opinion[1]] = Said(opinion=opinion, evidence=(earlier,))
+                newest[opinion[1]] = ReadOpinion(opinion=opinion, evidence=(earlier,))
         readings[user_id, position] = list(newest.values())
     return readings
 
 
-def asked_opinions(true: TruePosition) -> frozenset[Opinion]:
-    """Opinions of a review that its stars let the stage ask for: likes from four stars, dislikes up to two."""
+def requested_opinions(true: TruePosition) -> frozenset[Opinion]:
+    """Opinions of a review that its stars allow the stage to request: likes from four stars, dislikes up to two."""
     return frozenset(opinion for opinion in true.opinions if opinion[0] == sentiment_of(true.stars))
 
 
@@ -67,31 +69,31 @@ def preference_recovery(readings: Readings, histories: Mapping[str, History], wi
     """Precision and recall of readings, likes and dislikes apart, counted over (user, position, attribute).
 
     Returns:
-        By sentiment: ``said`` and the shares (None where nothing was said or to be said) ``precision`` (a review in
-        its evidence says so), ``precision_taste`` (the taste planted at the position says so), ``recall`` of all
-        that the window's reviews say, ``recall_asked`` of what the stars let the stage ask for, and
-        ``recall_asked_no_price`` of that without the attribute `PRICE`.
+        By sentiment: the number ``said``, and shares, None without a denominator: ``precision`` (confirmed by a review
+        in the evidence), ``precision_taste`` (by the taste planted at the position), ``recall`` of all opinions in the
+        window's reviews, ``recall_asked`` of those that the stars allow the stage to request, and
+        ``recall_asked_no_price`` of the latter without the attribute `PRICE`.
     """
     counts: dict[str, Counter[str]] = {LIKE: Counter(), DISLIKE: Counter()}
     for (user_id, position), found in readings.items():
         truth = histories[user_id].truth
-        told = {said.opinion for said in found}
-        borne_out = {said.opinion for said in found if any(said.opinion in truth[p].opinions for p in said.evidence)}
-        for opinion in told:
+        named = {one.opinion for one in found}
+        confirmed = {one.opinion for one in found if any(one.opinion in truth[p].opinions for p in one.evidence)}
+        for opinion in named:
             count = counts[opinion[0]]
             count["said"] += 1
-            count["right"] += opinion in borne_out
+            count["right"] += opinion in confirmed
             count["taste"] += opinion in truth[position].tastes
-        asked = expressed(truth, position, window, only_asked=True)
+        requested = expressed(truth, position, window, only_requested=True)
         levels = {
-            "recall": expressed(truth, position, window, only_asked=False),
-            "recall_asked": asked,
-            "recall_asked_no_price": {opinion for opinion in asked if opinion[1] != PRICE},
+            "recall": expressed(truth, position, window, only_requested=False),
+            "recall_asked": requested,
+            "recall_asked_no_price": {opinion for opinion in requested if opinion[1] != PRICE},
         }
         for name, wanted in levels.items():
             for opinion in wanted:
                 counts[opinion[0]][f"{name}.wanted"] += 1
-                counts[opinion[0]][f"{name}.found"] += opinion in told
+                counts[opinion[0]][f"{name}.found"] += opinion in named
     return {
         sentiment: {
             "said": count["said"],
@@ -106,11 +108,11 @@ def preference_recovery(readings: Readings, histories: Mapping[str, History], wi
     }
 
 
-def expressed(truth: Sequence[TruePosition], position: int, window: int, *, only_asked: bool) -> dict[Opinion, int]:
-    """Opinions in the last `window` reviews up to a position, the newest of each attribute, with where it stands."""
+def expressed(truth: Sequence[TruePosition], position: int, window: int, *, only_requested: bool) -> dict[Opinion, int]:
+    """The newest opinion on each attribute in the last `window` reviews up to a position, with its position."""
     newest: dict[str, tuple[Opinion, int]] = {}
     for earlier in range(max(0, position - window + 1), position + 1):
-        for opinion in asked_opinions(truth[earlier]) if only_asked else truth[earlier].opinions:
+        for opinion in requested_opinions(truth[earlier]) if only_requested else truth[earlier].opinions:
             newest[opinion[1]] = (opinion, earlier)
     return dict(newest.values())
 
@@ -118,19 +120,19 @@ def expressed(truth: Sequence[TruePosition], position: int, window: int, *, only
 def missed_because(
     readings: Readings, histories: Mapping[str, History], refused: Mapping[tuple[str, int], str], window: int
 ) -> dict[str, int]:
-    """Why opinions that the stage asked for are not in its readings, most frequent first.
+    """Why requested opinions are not in the readings, with counts, most frequent first.
 
-    ``refused: ...`` gives the reason why the review's line was put into quarantine, ``merged away`` means that the line
-    named it and a later one about other things took its place, ``not in the line`` that the model did not say it.
+    ``refused: ...`` gives the reason why the review's line was refused; ``merged away`` means that later lines
+    displaced the one that named it, ``not in the line`` that the model did not name it.
     """
     causes: Counter[str] = Counter()
     for (user_id, position), found in readings.items():
-        told = {said.opinion for said in found}
-        for opinion, place in expressed(histories[user_id].truth, position, window, only_asked=True).items():
-            if opinion in told:
+        named = {one.opinion for one in found}
+        for opinion, place in expressed(histories[user_id].truth, position, window, only_requested=True).items():
+            if opinion in named:
                 continue
             then = readings[user_id, place]
-            if any(said.opinion == opinion and place in said.evidence for said in then):
+            if any(one.opinion == opinion and place in one.evidence for one in then):
                 causes["merged away"] += 1
             elif (user_id, place) in refused:
                 causes[f"refused: {refused[user_id, place]}"] += 1
@@ -140,9 +142,10 @@ def missed_because(
 
 
 def summary_recovery(rows: Iterable[Mapping[str, Any]], histories: Mapping[str, History]) -> dict[str, Any]:
-    """Share of opinions that the last summary of a user still names, of those asked for in all their reviews.
+    """Precision and recall of the users' last summaries, against the newest opinion on each attribute.
 
-    The newest opinion on an attribute counts. ``precision`` is the share of opinions named that a review expresses.
+    ``recall_asked`` is the share of requested opinions that the summary names, ``precision`` the share of named
+    opinions that a review expresses.
     """
     last: dict[str, Mapping[str, Any]] = {}
     for row in rows:
@@ -153,12 +156,12 @@ def summary_recovery(rows: Iterable[Mapping[str, Any]], histories: Mapping[str, 
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for user_id, row in last.items():
         truth = histories[user_id].truth
-        told = _summarised(row["summary"])
-        wanted = expressed(truth, len(truth) - 1, len(truth), only_asked=True)
+        named = _summarised(row["summary"])
+        wanted = expressed(truth, len(truth) - 1, len(truth), only_requested=True)
         for opinion in wanted:
             counts[opinion[0]]["wanted"] += 1
-            counts[opinion[0]]["found"] += opinion in told
-        for opinion in told:
+            counts[opinion[0]]["found"] += opinion in named
+        for opinion in named:
             counts[opinion[0]]["said"] += 1
             counts[opinion[0]]["right"] += any(opinion in true.opinions for true in truth)
     return {
@@ -190,5 +193,5 @@ def _summarised(summary: str) -> set[Opinion]:
 
 
 def share(part: float, whole: float) -> float | None:
-    """The quotient, None where there is nothing to divide by."""
+    """The quotient; None where `whole` is 0."""
     return part / whole if whole else None

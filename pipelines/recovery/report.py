@@ -1,4 +1,4 @@
-"""How much of a planted world's truth the language stages recovered, beside bags of words and chance."""
+"""How much of a planted world's truth the language stages recovered, compared with bags of words and chance."""
 
 from typing import Any
 
@@ -18,11 +18,11 @@ _WORDS_PER_LINE = 6
 
 
 def truth_report(found: Warehouse, truth: Truth, *, window: int, seed: int) -> dict[str, Any]:
-    """Everything that is measured, ready for JSON; a stage that has not run has no section.
+    """All measurements, ready for JSON; a stage that has not run has no section.
 
     Args:
-        window: reviews that a position's preferences rest on, as the stage had it.
-        seed: of what is drawn by chance.
+        window: reviews behind a position's preferences, as in the stage.
+        seed: of the random baselines.
     """
     report: dict[str, Any] = {}
     if found.preferences:

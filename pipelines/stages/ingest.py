@@ -1,8 +1,8 @@
 """Ingest: landing files of a day into `reviews`, `items` and `events`, and every refused line into `quarantine`.
 
-Nothing is lost. Rows read = ingested + quarantined + duplicates + those of erased users, and the lines of the files,
-counted apart from them, are those of the rows (a quoted text may have several), headers and blank lines: a sum that is
-off fails the gate. Rows of users who asked to be forgotten are counted and go nowhere.
+No line is lost: rows read = ingested + quarantined + duplicates + those of erased users, and the lines of the files,
+counted independently, are those of the rows (a quoted text may have several), headers and blank lines. A wrong sum
+fails the gate. Rows of erased users are only counted.
 """
 
 import datetime as dt
@@ -12,12 +12,30 @@ from typing import ClassVar, Literal
 from infra.bounds import Bounded, Count, Share
 from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
-from pipelines.review_rules import MAX_TEXT_CHARS, ReviewRules
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import run_stage
 
 STAGE = "ingest"
+UNKNOWN_ITEM = "unknown_item"
+"""Reason of a review or event that is refused because its item has no metadata."""
+MAX_TEXT_CHARS = 32_768
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandingRules:
+    """What a review or event must satisfy.
+
+    Args:
+        earliest, latest: days of its time, both included.
+        rated: whether a review must have a rating.
+        max_text_chars: longer texts are cut.
+    """
+
+    earliest: dt.date
+    latest: dt.date
+    rated: bool = True
+    max_text_chars: int = MAX_TEXT_CHARS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +45,14 @@ class IngestSettings(Bounded):
     Args:
         max_line_bytes: longer lines are quarantined.
         max_text_chars: longer titles, texts and descriptions are cut before anything reads them, and counted as
-            ``texts_cut``; shops allow some 30,000 characters.
+            ``texts_cut``; shops allow about 30,000 characters.
         earliest, latest: days between which reviews were written, ISO format.
-        days_after_partition: where set, a review later than the partition's day by more than so many days is
-            refused; for feeds that bring each day's reviews. A file of many years needs none.
-        description_words: how much of an item's description goes into its text.
-        max_refused_share: when a larger share of a file's rows is refused, the gate stops the run.
-        empty_day: what a day without a single line of reviews is: ``fail`` (the gate stops it), or ``accept`` (it is
-            recorded as empty, and later stages see what they saw the day before).
+        days_after_partition: reviews of later than the partition's day plus this many days are refused; for feeds that
+            deliver each day's reviews. Leave it unset for a file of many years.
+        description_words: words of an item's description that go into its text.
+        max_refused_share: the gate stops the run where a larger share of a file's rows is refused.
+        empty_day: on a day without any line of reviews, ``fail`` stops the run; ``accept`` records the day as empty,
+            and later stages see the data of the day before.
     """
 
     section: ClassVar[str] = STAGE
@@ -48,8 +66,8 @@ class IngestSettings(Bounded):
     max_refused_share: Share = 0.2
     empty_day: Literal["fail", "accept"] = "fail"
 
-    def rules(self, partition: dt.date) -> ReviewRules:
-        """The rules for reviews of a partition.
+    def rules(self, partition: dt.date, rated: bool = True) -> LandingRules:
+        """The rules for the landing files of a partition.
 
         Raises:
             SettingError: a day cannot be read.
@@ -62,11 +80,11 @@ class IngestSettings(Bounded):
                 raise SettingError(f"ingest.{name} is {getattr(self, name)!r}, no day such as 2026-01-31") from error
         if self.days_after_partition is not None:
             days["latest"] = min(days["latest"], partition + dt.timedelta(days=self.days_after_partition))
-        return ReviewRules(earliest=days["earliest"], latest=days["latest"], max_text_chars=self.max_text_chars)
+        return LandingRules(**days, rated=rated, max_text_chars=self.max_text_chars)
 
 
 def run(request: StageRequest) -> StageReport:
-    """Refuse wrong settings while no engine is loaded; then run `pipelines.ingest`, where something changed."""
+    """Check the settings before an engine loads, then run `pipelines.ingest` where something changed."""
     settings = load_settings()
     ours = stage_settings(IngestSettings, settings, request)
     ours.rules(request.partition_date())

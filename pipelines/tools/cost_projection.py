@@ -1,12 +1,13 @@
-"""Print what reading everybody's reviews would cost, from what a run on some users took.
+"""Project what the language model would cost for all reviews, from a run on some users.
 
-Requests and tokens come from the ledger (`llm_responses`), the reviews behind them from the users whom the stages asked
-about. Measure on a data set's first partition: later ones ask only what is new. Tokens are those of the measuring
-model's tokenizer: another's differ by some tens of percent, and a model that thinks first puts out many times as many.
+Requests and tokens come from the ledger (`llm_responses`), the reviews behind them from the users of that run. Measure
+on a data set's first partition: later ones request only what is new. Tokens are those of the measured model; another
+tokenizer differs by some tens of percent, and a reasoning model puts out many times as many.
 
-A day's new reviews are taken to be of as many users: each is read, refolds at most one summary, and has the titles near
-it scored again, so that the day is an upper bound. What grows with the catalogue (descriptions of items, a title's
-likelihood by itself) is asked once an item and left out. Batches cost less, but scores of titles are had online only.
+The figures for a day assume that each new review is of another user: it is read, refolds at most one summary, and the
+titles near it are scored again. So the day is an upper bound. Requests that grow with the catalogue (descriptions of
+items, the likelihood of a title alone) are sent once an item and left out. Batches cost less, but titles cannot be
+scored in batches.
 """
 
 import argparse
@@ -46,13 +47,14 @@ def prompts_of(settings: Settings) -> dict[str, str]:
 
 
 def measure(spark: "SparkSession", settings: Settings, dataset: str, day: dt.date) -> "dict[str, Row]":
-    """What each stage's requests took up to `day`, with the newest model and version of its prompt.
+    """Requests of each stage up to `day`, with the newest model and version of its prompt.
 
-    Rows have model, requests, the reviews that they were for, and means per request: tokens_in, constant (of these, the
-    same in every request: system text and worked examples, by their share of the characters), tokens_out.
+    Returns:
+        By stage: model, requests, reviews, and means per request of tokens_in, tokens_out and constant (the part of
+        tokens_in that is equal in every request: system text and examples, by their share of the characters).
 
     Raises:
-        DataError: a table is missing, or nobody was asked about on `day`.
+        DataError: a table is missing, or no user has requests on `day`.
     """
     from pyspark.sql import Row
     from pyspark.sql import functions as sf
@@ -67,9 +69,9 @@ def measure(spark: "SparkSession", settings: Settings, dataset: str, day: dt.dat
     alone = sf.get_json_object("request", "$.prompt").eqNullSafe(bare)
     turns = sf.from_json(sf.get_json_object("request", "$.messages"), "array<struct<content:string>>")["content"]
     changing = sf.coalesce(sf.length(sf.element_at(turns, -1)) / sf.length(sf.array_join(turns, "")), sf.lit(1))
-    asked = table("llm_responses").where((sf.col("partition_date") <= sf.lit(day)) & ~alone)
+    sent = table("llm_responses").where((sf.col("partition_date") <= sf.lit(day)) & ~alone)
     requests = sf.count_distinct("request_key")
-    rows = asked.groupBy("prompt_name", "prompt_version", "model").agg(
+    rows = sent.groupBy("prompt_name", "prompt_version", "model").agg(
         requests.alias("requests"),
         (sf.sum("prompt_tokens") / requests).alias("tokens_in"),
         (sf.sum(sf.col("prompt_tokens") * (1 - changing)) / requests).alias("constant"),
@@ -85,14 +87,14 @@ def measure(spark: "SparkSession", settings: Settings, dataset: str, day: dt.dat
         if reviews:
             found[stage] = Row(**newest[prompts[stage]].asDict(), reviews=reviews)
     if not found:
-        raise DataError(f"{dataset}: nobody was asked about on {day}; give the --partition of such a run")
+        raise DataError(f"{dataset}: no user has requests on {day}; give the --partition of such a run")
     return found
 
 
 def projection(
     found: "Mapping[str, Row]", reviews: Mapping[str, float], prices: Mapping[str, tuple[float, float]], discount: float
 ) -> list[str]:
-    """Lines of a table: requests, tokens in millions and costs, per stage that asks about `reviews` and in total."""
+    """Lines of a table: requests, millions of tokens and costs for `reviews`, per stage and in total."""
     costs = [f"{name}{mode}" for name in prices for mode in ("", ", batch")]
     lines = [_row("stage", ["requests", "M tokens in", "constant", "M tokens out", *costs])]
     total = [0.0] * (4 + len(costs))
@@ -113,7 +115,7 @@ def _row(first: str, cells: Sequence[str | float]) -> str:
 
 
 def report(spark: "SparkSession", settings: Settings, given: argparse.Namespace, day: dt.date) -> str:
-    """What was measured, and the costs of the first pass and of a day."""
+    """The measured figures, and the projected costs of a first pass and of a day."""
     from pyspark.sql import functions as sf
 
     from pipelines.delta_tables import read_table
@@ -124,14 +126,14 @@ def report(spark: "SparkSession", settings: Settings, given: argparse.Namespace,
     mean = (sf.count("*") / sf.count_distinct("user_id")).alias("mean")
     each = given.reviews_per_user or positions.agg(mean).collect()[0]["mean"]
     near = min(each, stage_settings(DenoisedSequencesSettings, settings).context + 1)
-    # A new review folds its chunk once, however few chunks a first pass has.
+    # A new review folds its chunk once, however few chunks the first pass has.
     folds = new * _per_review(found, READ) / (_per_review(found, FOLD) or 1.0)
     prices = dict(given.price) or {"profile": (settings.llm.price_in, settings.llm.price_out)}
     tables = [
         f"Per request, in tokens of {', '.join(sorted({row.model for row in found.values()}))}",
         _row("stage", ["requests", "per review", "tokens in", "constant", "tokens out"]),
         *(_row(s, [r.requests, r.requests / r.reviews, *(r[name] for name in _TOKENS)]) for s, r in found.items()),
-        "  constant: same beginning of all prompts; billed less where prompts are cached, which costs do not count on",
+        "  constant: equal beginning of all prompts; cheaper where prompts are cached, which these costs ignore",
         f"\nFirst pass: {given.users:,} users of {each:.1f} reviews",
         *projection(found, dict.fromkeys(found, given.users * each), prices, given.batch_discount),
         f"\nA day of {new:,} new reviews, at most",
@@ -145,7 +147,7 @@ def _per_review(found: "Mapping[str, Row]", stage: str) -> float:
 
 
 def price(text: str) -> tuple[str, tuple[float, float]]:
-    """``small=0.05:0.40`` as a name and its prices in and out."""
+    """Parse ``small=0.05:0.40``: a name with its prices of tokens in and out."""
     if not (found := re.fullmatch(r"(.+)=([\d.]+):([\d.]+)", text)):
         raise argparse.ArgumentTypeError(f"{text!r}: write NAME=IN:OUT, e.g. small=0.05:0.40")
     return found[1], (float(found[2]), float(found[3]))
@@ -165,15 +167,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         settings, day = load_settings(), dt.date.fromisoformat(given.partition)
         load_title_prompt(prompts_of(settings)[SCORE])
-        from pipelines.damaged_files import damage_named
         from pipelines.spark import tool_session
 
-        spark = tool_session("cost_projection", settings, given.dataset)
-        with damage_named(spark):
+        with tool_session("cost_projection", settings, given.dataset) as spark:
             text = report(spark, settings, given, day)
     except UserError as error:
-        sys.stderr.write(f"cost_projection: {error}\n")
-        raise SystemExit(2) from error
+        parser.exit(2, f"cost_projection: {error}\n")
     sys.stdout.write(f"{text}\n")
 
 

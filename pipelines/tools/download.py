@@ -1,7 +1,7 @@
 """Fetch a public data set: ``penchant download amazon-2023:Musical_Instruments --out DIR``.
 
-A broken connection resumes where it stopped. What arrives is checked (size, gzip checksum, SHA-256 where known)
-before it takes its name; its SHA-256 is recorded beside it and checked when it is used again.
+A broken download resumes where it stopped. A file is checked (size, gzip checksum) before it gets its name. Its SHA-256
+is recorded beside it and checked when the file is used again.
 """
 
 import argparse
@@ -37,14 +37,14 @@ _RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadSettings(Bounded):
-    """Where public data sets come from and how stubborn the download is.
+    """Where public data sets come from, and how often a download is tried.
 
     Args:
         amazon_2023: base address of the raw files of Amazon Reviews 2023 (Hou et al. 2024, arXiv:2403.03952), as its
             publishers, the McAuley Lab, serve them.
-        attempts: tries in a row that bring no new byte before it gives up.
+        attempts: consecutive tries without a new byte before it gives up.
         backoff_s: pause after the first failure; doubled each time, at most a minute.
-        timeout_s: seconds without a byte after which a connection is given up.
+        timeout_s: seconds without a byte after which a connection is closed.
     """
 
     section: ClassVar[str] = "download"
@@ -59,7 +59,7 @@ def addresses(source: str, settings: DownloadSettings) -> tuple[str, str]:
     """Addresses of the review file and the item file of a source such as ``amazon-2023:Musical_Instruments``.
 
     Raises:
-        DataError: the source is not of that form.
+        DataError: the source has another form.
     """
     match = re.fullmatch(r"amazon-2023:(?P<category>[A-Za-z0-9_]+)", source)
     if not match:
@@ -74,18 +74,15 @@ def fetch(
     url: str,
     path: Path,
     settings: DownloadSettings,
-    *,
-    sha256: str | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> str:
-    """Bring `url` to `path`, or keep what is there when its checksum holds.
+    """Download `url` to `path`, or keep the file there where its checksum matches.
 
-    While it runs the bytes lie in ``<path>.part`` beside a note of what they belong to, so that the next try, also
-    one of another process, asks only for the rest. ``<path>.sha256`` is written at the end, as sha256sum writes it.
+    Until it is complete, the bytes are in ``<path>.part`` beside a note of their origin, so that the next try, also of
+    another process, requests only the rest. ``<path>.sha256`` is written at the end, in the format of sha256sum.
 
     Args:
-        sha256: expected checksum, where the caller knows one.
-        progress: called with bytes so far and the size, where the server says it.
+        progress: called with the bytes so far and the size, where the server gives it.
 
     Returns:
         The SHA-256 of the file.
@@ -94,7 +91,7 @@ def fetch(
         DataError: no such address, no connection after all attempts, or bytes that fail their check twice.
     """
     recorded = path.with_name(f"{path.name}.sha256")
-    expected = sha256 or (_recorded_in(recorded) if recorded.exists() else None)
+    expected = _recorded_in(recorded) if recorded.exists() else None
     if path.exists() and expected and _sha256(path) == expected:
         return expected
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,22 +100,23 @@ def fetch(
     for _ in range(2):
         _transfer(url, part, settings, progress)
         digest = _sha256(part)
-        problem = _damage(part, path.name, digest, sha256)
+        problem = _damage(part, path.name)
         if not problem:
-            _sync(part)
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())
             write_text(recorded, f"{digest}  {path.name}\n")
             part.replace(path)
             _note_of(part).unlink()
             return digest
         part.unlink()
         _note_of(part).unlink()
-    raise DataError(f"{url}: {problem}, twice in a row; the file at the source or the way to it is damaged")
+    raise DataError(f"{url}: {problem}, twice in a row; the file or the connection is damaged")
 
 
 def _transfer(
     url: str, part: Path, settings: DownloadSettings, progress: Callable[[int, int | None], None] | None
 ) -> None:
-    """Fill `part` with all of `url`, in as many connections as it takes."""
+    """Download all of `url` into `part`, over as many connections as necessary."""
     failures = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -144,7 +142,7 @@ def _transfer(
 
 
 def _connection(url: str, part: Path, timeout_s: float, progress: Callable[[int, int | None], None] | None) -> bool:
-    """One request, from where `part` ends where the server allows it; True when the file is whole."""
+    """Send one request, for what `part` lacks if the server allows it; True when the file is complete."""
     note = _read_note(part, url)
     have = part.stat().st_size if note and part.exists() else 0
     if note and note["size"] is not None and have == note["size"]:
@@ -157,7 +155,7 @@ def _connection(url: str, part: Path, timeout_s: float, progress: Callable[[int,
     try:
         response = urllib.request.urlopen(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # the file at the source is shorter than what we have: begin again
+        if error.code == 416:  # the source is shorter than our part: begin again
             part.unlink(missing_ok=True)
             return False
         raise
@@ -181,7 +179,7 @@ def _connection(url: str, part: Path, timeout_s: float, progress: Callable[[int,
 
 
 def _recorded_in(path: Path) -> str | None:
-    """The checksum in a file as `sha256sum` writes it; None where it is damaged, and the download is done again."""
+    """The checksum in a file of sha256sum; None where it is damaged."""
     words = path.read_text(errors="replace").split()
     return words[0] if words else None
 
@@ -191,7 +189,7 @@ def _note_of(part: Path) -> Path:
 
 
 def _read_note(part: Path, url: str) -> dict[str, Any] | None:
-    """What the bytes in `part` belong to; None when that is not `url` or unknown."""
+    """The note on the bytes in `part`; None where there is none, or it is about another address."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         note = json.loads(_note_of(part).read_text())
         if note.get("url") == url:
@@ -199,9 +197,8 @@ def _read_note(part: Path, url: str) -> dict[str, Any] | None:
     return None
 
 
-def _damage(part: Path, name: str, digest: str, expected: str | None) -> str:
-    if expected and digest != expected:
-        return f"SHA-256 is {digest} and should be {expected}"
+def _damage(part: Path, name: str) -> str:
+    """What is wrong with a complete file; empty where nothing is."""
     if name.endswith(".gz"):
         try:
             with gzip.open(part, "rb") as stream:
@@ -215,11 +212,6 @@ def _damage(part: Path, name: str, digest: str, expected: str | None) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def download(source: str, folder: Path, settings: Settings, name: str | None = None) -> Dataset:

@@ -1,11 +1,11 @@
-"""Print what the language stages made of some users' reviews, to be judged by reading.
+"""Print the results of the language stages for some users, to be judged by reading.
 
-For each user: every review as the model saw it, beside the line that was read from it or the reason why that line was
-refused; the merged preferences at the last position with the reviews that they rest on; the summary after each chunk;
-and each title's score with its standard error (nats per token; low does not belong), suspects with their suggested
-replacement. Users with most to show come first. The last lines count how many reviews gave a line and why the others
-did not: by these figures two endpoints compare, each after a run of its own. Reads the tables of one partition and asks
-no model. The output holds what users wrote: keep it where the reviews may be.
+For each user: every review as the model saw it, with the line that the model gave or the reason why that was refused;
+the merged preferences at the last position, with the reviews behind them; the summary after each chunk; and each
+title's score with its standard error (nats per token; low does not belong), suspects with their suggested replacement.
+Users with most results come first. The last lines count the reviews that gave a line, and the reasons of the others, to
+compare two endpoints, each after its own run. The tool reads the tables of one partition and calls no model. Its output
+contains what users wrote: keep it where the reviews may be kept.
 """
 
 import argparse
@@ -51,10 +51,10 @@ class Sample:
 
 
 def read_sample(spark: "SparkSession", settings: Settings, dataset: str, day: dt.date, users: int) -> Sample:
-    """Read the users with most lines, refusals, suspects and scored positions; `users` of them.
+    """Read the `users` users with most lines, refusals, suspects and scored positions.
 
     Raises:
-        DataError: a table is missing, or nobody was asked about on that day.
+        DataError: a table is missing, or no user has requests on that day.
     """
     from pyspark.sql import functions as sf
 
@@ -89,14 +89,14 @@ def read_sample(spark: "SparkSession", settings: Settings, dataset: str, day: dt
     )
     order = [row.user_id for row in chosen.collect()]
     if not order:
-        raise DataError(f"{dataset} has no user who was asked about on {day}; run the stage 'preferences' for that day")
+        raise DataError(f"{dataset} has no user with requests on {day}; run the stage 'preferences' for that day")
 
     def rows(frame: "DataFrame | None") -> "list[Row]":
         return [] if frame is None else frame.join(chosen, "user_id").collect()
 
     reviews, items = (read_table(spark, settings.table_uri(dataset, name)) for name in ("reviews", "items"))
     found = rows(reviewed_positions(table("sequences").join(chosen, "user_id"), reviews, items, day))
-    told = sorted(rows(summaries), key=lambda row: row.as_of)
+    summed = sorted(rows(summaries), key=lambda row: row.as_of)
     noise = {row.user_id: row for row in rows(denoised)}
     named = {item for row in noise.values() for item in row.replacements if item}
     titles = newest_items(items, day).where(sf.col("item_id").isin(named)).collect() if named else []
@@ -104,7 +104,7 @@ def read_sample(spark: "SparkSession", settings: Settings, dataset: str, day: dt
         reviews={u: sorted((r for r in found if r.user_id == u), key=lambda row: row.position) for u in order},
         preferences={(row.user_id, row.position): row for row in rows(preferences)},
         refused={row.row_key: row for row in refused.collect()},
-        summaries={u: [row for row in told if row.user_id == u and row.status == "ok"] for u in order},
+        summaries={u: [row for row in summed if row.user_id == u and row.status == "ok"] for u in order},
         denoised=noise,
         titles={row.item_id: row.title or "" for row in titles},
     )
@@ -117,20 +117,23 @@ def render(sample: Sample, reading: ReviewLineSettings) -> str:
 
 
 def _totals(sample: Sample) -> list[str]:
-    """How many of the reviews that were asked about gave a line, and why the others did not."""
-    asked = [
-        f"{user}|{review.position}" for user, reviews in sample.reviews.items() for review in reviews if _asked(review)
+    """The share of the requested reviews that gave a line, and the reasons of the others."""
+    requested = [
+        f"{user}|{review.position}"
+        for user, reviews in sample.reviews.items()
+        for review in reviews
+        if _is_requested(review)
     ]
-    reasons = Counter(sample.refused[key].reason for key in asked if key in sample.refused)
-    kept = len(asked) - reasons.total()
-    share = f" ({kept / len(asked):.0%})" if asked else ""
+    reasons = Counter(sample.refused[key].reason for key in requested if key in sample.refused)
+    kept = len(requested) - reasons.total()
+    share = f" ({kept / len(requested):.0%})" if requested else ""
     return [
-        f"Lines of {len(sample.reviews)} users: {kept} of {len(asked)} reviews gave one{share}",
+        f"Lines of {len(sample.reviews)} users: {kept} of {len(requested)} reviews gave one{share}",
         *(f"  {count:>3}  {reason}" for reason, count in reasons.most_common()),
     ]
 
 
-def _asked(review: "Row") -> bool:
+def _is_requested(review: "Row") -> bool:
     return bool(review.review) and review.stars is not None and sentiment_of(review.stars) is not None
 
 
@@ -157,12 +160,16 @@ def _user(user: str, sample: Sample, reading: ReviewLineSettings) -> list[str]:
 
 
 def _line(review: "Row", row: "Row | None", refused: "Row | None") -> str:
-    """The line read from a review: the newest preference at its position, when it rests on that review."""
+    """The line of a review: the newest preference at its position, where that review is its evidence."""
     if refused is not None:
         return f"REFUSED  {refused.reason}: {refused.raw}"
     if row is not None and row.preferences and max(row.evidence[0]) == review.position:
         return f"line     {row.preferences[0]}"
-    return "-        no line" if _asked(review) else "-        not asked: between like and dislike, or nothing written"
+    return (
+        "-        no line"
+        if _is_requested(review)
+        else "-        not asked: between like and dislike, or nothing written"
+    )
 
 
 def _score(noise: Any, at: int, titles: Mapping[str, str]) -> str:
@@ -194,15 +201,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         reading = stage_settings(ReviewLineSettings, settings)
         if given.words is not None:
             reading = replace(reading, max_review_words=given.words)
-        from pipelines.damaged_files import damage_named
         from pipelines.spark import tool_session
 
-        spark = tool_session("language_sample", settings, given.dataset)
-        with damage_named(spark):
+        with tool_session("language_sample", settings, given.dataset) as spark:
             sample = read_sample(spark, settings, given.dataset, day, given.users)
     except UserError as error:
-        sys.stderr.write(f"language_sample: {error}\n")
-        raise SystemExit(2) from error
+        parser.exit(2, f"language_sample: {error}\n")
     sys.stdout.write(render(sample, reading) + "\n")
 
 

@@ -1,6 +1,6 @@
 """Register a data set: ``penchant register --name shop --reviews R.jsonl.gz --items M.jsonl.gz``.
 
-The format is told from the first lines of the review file. Afterwards every stage finds the data set by its name.
+The format is inferred from the first lines of the review file. Every stage then finds the data set by its name.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from infra.errors import UserError
 from infra.settings import load_settings
 from pipelines.landing import text_files
-from pipelines.landing.csv_rows import HEADER, SEPARATORS, Header, Layout, read_rows, shown
+from pipelines.landing.csv_rows import HEADER, SEPARATORS, UTF_8, Header, Layout, read_rows, shown
 from pipelines.landing.own_columns import EVENT_COLUMNS, ITEM_COLUMNS, REVIEW_COLUMNS, USUAL_NAMES
 from pipelines.landing.proposals import SAMPLED, Stated, evidence, proposed
 from pipelines.landing.sniff import csv_columns, is_parquet, refuse_array, sniff_format
@@ -25,6 +25,8 @@ from schemas.errors import LONGEST_DETAIL, DataError, bounded
 from schemas.spelling import DATES_TOLD, NONE, SCALES_TOLD, Spelling
 
 _LINE_BYTES = 1 << 20
+_NO_COLUMNS: Mapping[str, str] = {}
+_NOTHING_STATED = Stated()
 _LOG = logging.getLogger(__name__)
 
 
@@ -36,35 +38,32 @@ def register(
     *,
     datasets_dir: Path,
     format: str = "auto",
-    review_columns: Mapping[str, str] | None = None,
-    item_columns: Mapping[str, str] | None = None,
-    event_columns: Mapping[str, str] | None = None,
+    review_columns: Mapping[str, str] = _NO_COLUMNS,
+    item_columns: Mapping[str, str] = _NO_COLUMNS,
+    event_columns: Mapping[str, str] = _NO_COLUMNS,
     event_dates: str | None = None,
     unknown_items: str | None = None,
-    layout: Layout | None = None,
-    stated: Stated | None = None,
+    layout: Layout = UTF_8,
+    stated: Stated = _NOTHING_STATED,
     tell: Callable[[str], object] = _LOG.info,
 ) -> Dataset:
-    """Check the files, tell their format and save the registration.
+    """Check the files, infer their format and save the registration.
 
     Args:
         reviews, items, events: paths of files or of folders of parts, or addresses such as ``s3a://bucket/key``, which
-            are not looked into and need `format`. ``{partition}`` in them stands for the day.
+            are not read and need `format`. ``{partition}`` in them stands for the day.
         format: one of `schemas.dataset.FORMATS`, or ``auto``.
         event_columns, event_dates: of the event file, which is CSV or Parquet whatever `format` is; dates are proposed
             from its first rows unless stated.
         unknown_items: ``quarantine`` (default with an item file) or ``keep`` (always without one).
-        layout: how text files are written, where that is not UTF-8 with the separator that the header tells.
         stated: how ratings and dates are written, for ``columns``; what is not stated is proposed from the first rows.
-        tell: is given the proposal line by line, with the rows that it rests on.
+        tell: receives the proposal line by line, with the rows that it is based on.
 
     Raises:
-        DataError: a file is missing or empty, the format cannot be told, columns are missing, or ratings or dates may
-            mean more than one thing.
+        DataError: a file is missing or empty, its format is unknown, columns are missing, or ratings or dates are
+            ambiguous.
     """
-    stated = stated or Stated()
     spelling = stated.spelling()
-    layout = layout or Layout()
     samples = {
         kind: _sample(Path(path))
         for kind, path in (("reviews", reviews), ("items", items), ("events", events))
@@ -74,36 +73,33 @@ def register(
         if "reviews" not in samples:
             raise DataError(f"{reviews} is an address that is not looked into; give --format {' or '.join(FORMATS)}")
         format = sniff_format(samples["reviews"], layout)
-    columns = dict(review_columns or {}), dict(item_columns or {})
     if format == "columns":
         if "reviews" in samples:
+            named = "rating" in review_columns
             ours = REVIEW_COLUMNS if spelling.rated else REVIEW_COLUMNS | {"rating": False}
-            columns = _mapping(samples["reviews"], columns[0], ours, "--columns", layout), columns[1]
-            spelling = _spelling(
-                samples["reviews"], columns[0], stated, "rating" in (review_columns or {}), tell, layout
-            )
+            review_columns = _mapping(samples["reviews"], review_columns, ours, "--columns", layout)
+            spelling = _spelling(samples["reviews"], review_columns, stated, named, tell, layout)
         if "items" in samples:
-            columns = columns[0], _mapping(samples["items"], columns[1], ITEM_COLUMNS, "--item-columns", layout)
-    elif any(columns):
+            item_columns = _mapping(samples["items"], item_columns, ITEM_COLUMNS, "--item-columns", layout)
+    elif review_columns or item_columns:
         raise DataError(f"--columns and --item-columns go with --format columns, not {format}")
     if format.startswith("amazon"):
         for kind in samples.keys() - {"events"}:
             refuse_array(samples[kind], layout)
-    done = dict(event_columns or {})
-    if events is None and (done or event_dates):
+    if events is None and (event_columns or event_dates):
         raise DataError("--event-columns and --event-dates go with --events")
     if "events" in samples:
-        done = _mapping(samples["events"], done, EVENT_COLUMNS, "--event-columns", layout)
-        event_dates = _event_dates(samples["events"], done, event_dates, spelling.time_zone, tell, layout)
+        event_columns = _mapping(samples["events"], event_columns, EVENT_COLUMNS, "--event-columns", layout)
+        event_dates = _event_dates(samples["events"], event_columns, event_dates, spelling.time_zone, tell, layout)
     dataset = Dataset(
         name=name,
         format=format,
         reviews=_absolute(reviews),
         items=_absolute(items) if items else None,
-        review_columns=columns[0],
-        item_columns=columns[1],
+        review_columns=dict(review_columns),
+        item_columns=dict(item_columns),
         events=_absolute(events) if events else None,
-        event_columns=done,
+        event_columns=dict(event_columns),
         event_dates=event_dates or Spelling.dates,
         unknown_items=unknown_items or ("quarantine" if items else "keep"),
         encoding=layout.encoding,
@@ -120,12 +116,12 @@ def _absolute(path: str) -> str:
 
 
 def _sample(path: Path) -> Path:
-    """The file itself, or for a path with ``{partition}`` its newest instance."""
+    """The file itself, or the newest that matches a path with ``{partition}``."""
     if "{partition}" in str(path):
         parts = path.parts
         first = next(index for index, part in enumerate(parts) if "{partition}" in part)
         pattern = glob.escape("/".join(parts[first:])).replace("{partition}", "*")
-        found = sorted(Path(*parts[:first]).glob(pattern)) if first else sorted(Path().glob(pattern))
+        found = sorted(Path(*parts[:first]).glob(pattern))
         if not found:
             raise DataError(f"no file is like {path} for any day yet; deliver one, then register")
         path = found[-1]
@@ -137,15 +133,15 @@ def _sample(path: Path) -> Path:
 
 
 def _spelling(
-    path: Path, mapping: dict[str, str], stated: Stated, wanted: bool, tell: Callable[[str], object], layout: Layout
+    path: Path, mapping: dict[str, str], stated: Stated, named: bool, tell: Callable[[str], object], layout: Layout
 ) -> Spelling:
-    """How the file writes ratings and dates; takes the rating out of `mapping` where it is said that there is none.
+    """How the file writes ratings and dates; drops the rating from `mapping` where the file has none.
 
     Args:
-        wanted: whether the column of ratings was named by the user.
+        named: whether the user named the column of ratings.
     """
     if stated.scale == NONE:
-        if wanted:
+        if named:
             raise DataError(
                 "--scale none says that there are no ratings, and --columns names one; leave one of them out"
             )
@@ -161,7 +157,7 @@ def _spelling(
 def _event_dates(
     path: Path, mapping: Mapping[str, str], stated: str | None, zone: str, tell: Callable[[str], object], layout: Layout
 ) -> str:
-    """How the event file writes dates, as `_spelling` tells it of reviews."""
+    """How the event file writes dates, as `_spelling` for reviews."""
     names = [mapping["action"], mapping["occurred_at"]]
     rows = _first_rows(path, names, layout)
     try:
@@ -197,7 +193,7 @@ def _first_rows(path: Path, columns: Sequence[str], layout: Layout) -> list[dict
 def _mapping(
     path: Path, given: Mapping[str, str], ours: Mapping[str, bool], option: str, layout: Layout
 ) -> dict[str, str]:
-    """Complete `given` with columns of the file that bear our names; check that every needed one is there."""
+    """Complete `given` with the columns of the file that have our names, and check that none is missing."""
     if is_parquet(path):
         from pipelines.landing.parquet_files import column_names
 
@@ -205,7 +201,7 @@ def _mapping(
     else:
         theirs = csv_columns(path, layout)
     known = shown(theirs)
-    usual = {name: theirs_too for name, theirs_too in USUAL_NAMES.items() if name in ours and theirs_too in theirs}
+    usual = {name: usual for name, usual in USUAL_NAMES.items() if name in ours and usual in theirs}
     mapping = usual | {name: name for name in ours if name in theirs} | dict(given)
     for name, column in mapping.items():
         if name not in ours:
@@ -216,17 +212,17 @@ def _mapping(
     if missing:
         example = ",".join(f"{name}=THEIRS" for name in missing)
         unrated = ", or --scale none for a feed without ratings" if "rating" in missing else ""
-        told = f"{path}: say which column is {' and '.join(missing)}: {option} {example}{unrated}; "
-        raise DataError(bounded(f"{told}the file has: {known}", LONGEST_DETAIL))
+        question = f"{path}: say which column is {' and '.join(missing)}: {option} {example}{unrated}"
+        raise DataError(bounded(f"{question}; the file has: {known}", LONGEST_DETAIL))
     return mapping
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """``user_id=uid,item_id=sku`` as a mapping from our names to theirs; a pair with a comma stands in quotes."""
+    """Parse ``user_id=uid,item_id=sku``; a pair with a comma is quoted."""
     pairs = [pair.partition("=") for pair in next(csv.reader([text], skipinitialspace=True), []) if pair]
     if bad := [name for name, equals, value in pairs if not equals or not value]:
-        told = "write OURS=THEIRS, separated by commas; a pair with a comma in double quotes"
-        raise argparse.ArgumentTypeError(f"{', '.join(bad)[:100]}: {told}")
+        remedy = "write OURS=THEIRS, separated by commas; a pair with a comma in double quotes"
+        raise argparse.ArgumentTypeError(f"{', '.join(bad)[:100]}: {remedy}")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
@@ -240,28 +236,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--events", help="file of views, clicks or purchases (CSV, Parquet), of which interactions are then made"
     )
     parser.add_argument("--format", default="auto", choices=("auto", *FORMATS))
-    parser.add_argument(
-        "--columns", type=parse_columns, default={}, help=f"OURS=THEIRS,... of {', '.join(REVIEW_COLUMNS)}"
-    )
-    parser.add_argument(
-        "--item-columns", type=parse_columns, default={}, help=f"OURS=THEIRS,... of {', '.join(ITEM_COLUMNS)}"
-    )
-    parser.add_argument(
-        "--event-columns", type=parse_columns, default={}, help=f"OURS=THEIRS,... of {', '.join(EVENT_COLUMNS)}"
-    )
+    for option, ours in (("", REVIEW_COLUMNS), ("item-", ITEM_COLUMNS), ("event-", EVENT_COLUMNS)):
+        names = f"OURS=THEIRS,... of {', '.join(ours)}"
+        parser.add_argument(f"--{option}columns", type=parse_columns, default={}, help=names)
     parser.add_argument("--event-dates", help="how the event file writes dates, as --dates; else proposed")
     parser.add_argument(
-        "--encoding", default="utf-8", help="of text files, e.g. cp1252; a byte order mark wins over it"
+        "--encoding", default="utf-8", help="of text files, e.g. cp1252; a byte order mark overrides it"
     )
     parser.add_argument(
-        "--separator", default="", help=f"a character or {', '.join(SEPARATORS)}; else the header tells it"
+        "--separator", default="", help=f"a character or {', '.join(SEPARATORS)}; else inferred from the header"
     )
     parser.add_argument(
         "--escape", choices=("", "backslash"), default="", help="what escapes quotes that are not doubled"
     )
     parser.add_argument("--scale", help=f"of ratings: {SCALES_TOLD}; else proposed from the first rows")
     parser.add_argument("--dates", help=f"how dates are written: {DATES_TOLD}".replace("%", "%%"))
-    parser.add_argument("--time-zone", default=Stated.time_zone, help="of times that name none, such as Europe/Berlin")
+    parser.add_argument("--time-zone", default=Stated.time_zone, help="of times without one, such as Europe/Berlin")
     parser.add_argument("--decimal", help="',' where 4,5 is four and a half")
     parser.add_argument("--unknown-items", choices=UNKNOWN_ITEMS, help="reviews of items without metadata")
     given = parser.parse_args(argv)

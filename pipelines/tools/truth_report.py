@@ -1,11 +1,10 @@
 """Print how much of a planted world's truth the language stages recovered, beside bags of words and chance.
 
-Reads the tables reviews, items, sequences, preferences, review_summaries, denoised_sequences and quarantine of a
-partition, and the folder truth/ that the world was written with. Preferences are compared with the reasons that the
-reviews of their window give and with the planted tastes; recall is given of all reasons, of those that the stars let
-the stage ask for (likes from four stars, dislikes up to two), and of these without reasons of price, of which
-preferences never speak. Scores of titles are compared with the planted noise. Shares are from 0 to 1; "+-" is a
-standard error.
+The tool reads the tables reviews, items, sequences, preferences, review_summaries, denoised_sequences and quarantine of
+a partition, and the folder truth/ of the world. Preferences are compared with the reasons in the reviews of their
+window and with the planted tastes. Recall is given for all reasons, for those that the stars allow the stage to request
+(likes from four stars, dislikes up to two), and for the latter without prices, which preferences never mention. Scores
+of titles are compared with the planted noise. Shares are from 0 to 1; "+-" is a standard error.
 """
 
 import argparse
@@ -24,7 +23,7 @@ from schemas.names import DATASET, DAY
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The report as tables for people."""
+    """The report as text tables."""
     sections = []
     if "preferences" in report:
         sections.append(_preference_table(report["preferences"]))
@@ -35,18 +34,18 @@ def render(report: Mapping[str, Any]) -> str:
     return "\n\n".join("\n".join(line.rstrip() for line in section) for section in sections)
 
 
-def _preference_table(told: Mapping[str, Any]) -> list[str]:
+def _preference_table(found: Mapping[str, Any]) -> list[str]:
     names = ("said", "precision", "precision_taste", "recall", "recall_asked", "recall_asked_no_price")
     lines = [
-        f"Preferences at {told['positions']} positions ({told['lines_naming_nothing']} of {told['lines']} lines name "
-        "no planted attribute)",
+        f"Preferences at {found['positions']} positions ({found['lines_naming_nothing']} of {found['lines']} lines "
+        "name no planted attribute)",
         _row("", "", "said", "precision", "of taste", "recall", "asked", "no price"),
     ]
-    for method, sides in told["methods"].items():
+    for method, sides in found["methods"].items():
         lines += [_row(method, f"{side}s", *(values[name] for name in names)) for side, values in sides.items()]
-    if told["missed"]:
-        missed = ", ".join(f"{cause} {count}" for cause, count in told["missed"].items())
-        lines.append(f"  asked for and missed by the stage: {missed}")
+    if found["missed"]:
+        missed = ", ".join(f"{cause} {count}" for cause, count in found["missed"].items())
+        lines.append(f"  requested and missed by the stage: {missed}")
     return lines
 
 
@@ -109,12 +108,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pipelines.recovery.report import truth_report
         from pipelines.spark import tool_session
 
-        spark = tool_session("truth_report", settings, given.dataset)
-        found = read_warehouse(spark, settings, given.dataset, day, truth)
+        with tool_session("truth_report", settings, given.dataset) as spark:
+            found = read_warehouse(spark, settings, given.dataset, day, truth)
         report = truth_report(found, truth, window=window, seed=given.seed)
     except UserError as error:
-        sys.stderr.write(f"truth_report: {error}\n")
-        raise SystemExit(2) from error
+        parser.exit(2, f"truth_report: {error}\n")
     out = given.out or settings.data_docs_dir(given.dataset) / "reports" / f"truth--{given.partition}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"dataset": given.dataset, "partition": given.partition, **report}, indent=1))

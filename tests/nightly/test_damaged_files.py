@@ -16,16 +16,7 @@ from pipelines.ingest import run
 from pipelines.landing.proposals import Stated
 from pipelines.tools.register import register
 from schemas.stage_request import StageRequest
-from tests.pipelines.landing.damaged import (
-    CSV_BAD,
-    CSV_GOOD,
-    CSV_NONE,
-    JSON_BAD,
-    JSON_GOOD,
-    JSON_NONE,
-    csv_file,
-    json_file,
-)
+from tests.pipelines.landing.damaged import CSV, JSON
 
 LINES = 10_000
 FORMATS = ("csv", "semicolon", "tab", "amazon-2014", "amazon-2018", "amazon-2023", "parquet")
@@ -35,7 +26,7 @@ _AS_STARS = {"format": "columns", "stated": Stated(scale="stars", dates="iso")}
 
 
 def _write(folder: Path, format: str, seed: int) -> tuple[Path, Counter, dict[str, object]]:
-    """A file, how many rows of each kind it has, and how it is registered."""
+    """A file, its numbers of rows, and the arguments of its registration."""
     chance = random.Random(seed)
     path = folder / f"{format}.{seed}"
     if format == "parquet":
@@ -48,11 +39,12 @@ def _write(folder: Path, format: str, seed: int) -> tuple[Path, Counter, dict[st
         good = sum(row == (4.0, "2024-01-01", True) for row in zip(ratings, days, map(bool, users), strict=True))
         return path, Counter({"good": good, "rows": LINES}), _AS_STARS
     is_json = format.startswith("amazon")
-    good, bad, none = (JSON_GOOD, JSON_BAD, JSON_NONE) if is_json else (CSV_GOOD, CSV_BAD, CSV_NONE)
-    kinds = chance.choices([*good, *bad, *none], k=LINES)
-    separator = {"semicolon": ";", "tab": "\t"}.get(format, ",")
-    path.write_bytes(json_file(kinds) if is_json else csv_file(kinds, separator))
-    counts = Counter({"good": sum(kind in good for kind in kinds), "blank": sum(kind in none for kind in kinds)})
+    every = JSON if is_json else CSV
+    kinds = chance.choices(every.names(), k=LINES)
+    path.write_bytes(every.file(kinds, {"semicolon": ";", "tab": "\t"}.get(format, ",")))
+    counts = Counter(
+        {"good": sum(kind in every.good for kind in kinds), "blank": sum(kind in every.none for kind in kinds)}
+    )
     return path, counts, {"format": format} if is_json else _AS_STARS
 
 
@@ -70,8 +62,8 @@ def test_every_line_is_read_refused_or_blank(spark, settings_of_ingest, tmp_path
         assert counts["reviews.lines"] == (written["rows"] or lines)
         parts = ("lines.header", "lines.blank", "lines.within_rows", "lines_read")
         assert sum(counts[f"reviews.{part}"] for part in parts) == counts["reviews.lines"]
-        told = ("ingested", "quarantined", "duplicates")
-        assert sum(counts[f"reviews.{part}"] for part in told) == counts["reviews.lines_read"]
+        outcomes = ("ingested", "quarantined", "duplicates")
+        assert sum(counts[f"reviews.{part}"] for part in outcomes) == counts["reviews.lines_read"]
         assert counts["reviews.ingested"] + counts["reviews.duplicates"] == written["good"]
         assert counts["reviews.lines.blank"] == written["blank"]
         refused = read_table(spark, settings_of_ingest.table_uri(name, "quarantine"))

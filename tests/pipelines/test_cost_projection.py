@@ -113,7 +113,7 @@ def test_costs_online_and_by_batch(warehouse, monkeypatch, capsys):
         ("denoised_sequences", "300.00", "300.00"),
         ("total", "757.50", "528.75"),
     ]
-    for wrong, told in ((["--partition", "2026-02-01"], "nobody was asked"), (["--price", "cheap"], "NAME=IN:OUT")):
+    for wrong, told in ((["--partition", "2026-02-01"], "no user has requests"), (["--price", "cheap"], "NAME=IN:OUT")):
         with pytest.raises(SystemExit, match="2"):
             main([*arguments, *wrong])
         assert told in capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_events_land_with_every_line_accounted_for_and_become_interactions(
     assert found.where("rating IS NOT NULL OR user_id = 'r'").isEmpty()
     with pytest.raises(DataError, match=r"no events with the actions rent \(sequences.actions\)"):
         sequences(StageRequest(**{**vars(request), "overrides": {**overrides, "sequences.actions": ["rent"]}}))
-    with pytest.raises(DataError, match="made of events, which have none: take another"):
+    with pytest.raises(DataError, match="come from events, which have none: take another"):
         Dataset.load(settings_read.datasets_dir(), "shop").require_ratings("denoising", "take another")
 
     assert EVENTS in in_order(), "an erasure empties it"

@@ -121,11 +121,12 @@ def test_a_stage_replaces_its_own_quarantined_rows_only(spark: SparkSession, set
         "row_key string, reason string, detail string, raw string",
     )
     with Publisher(spark, settings, REQUEST) as publisher:
-        handoff, counts = publisher.quarantine(refused, "ingest")
-        assert (handoff.rows, counts) == (3, {"bad_date": 2, "no_item": 1})
-        publisher.quarantine(refused.limit(1), "preferences")
-        again, counts = publisher.quarantine(refused.limit(0), "ingest")
-        assert (again.rows, counts) == (0, {})
+        assert publisher.quarantine(refused) == {"bad_date": 2, "no_item": 1}
+        assert publisher.handoffs["quarantine"].rows == 3
+        with Publisher(spark, settings, replace(REQUEST, stage="preferences")) as other:
+            other.quarantine(refused.limit(1))
+        assert publisher.quarantine(refused.limit(0)) == {}
+        assert publisher.handoffs["quarantine"].rows == 0
     (left,) = read_table(spark, settings.table_uri("world", "quarantine")).collect()
     assert (left.stage, left.row_key) == ("preferences", "f:1")
 

@@ -17,19 +17,19 @@ from infra.settings import Settings
 from pipelines.delta_tables import read_table
 from pipelines.ingest import run
 from pipelines.items import check_items
+from pipelines.landing.checks import accepted_rows
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
 from pipelines.landing.readers import read_items, read_reviews
-from pipelines.review_rules import MAX_TEXT_CHARS, ReviewRules
 from pipelines.reviews import check_reviews
-from pipelines.reviews import winners as review_winners
-from pipelines.stages.ingest import IngestSettings
+from pipelines.stages.ingest import MAX_TEXT_CHARS, IngestSettings, LandingRules
 from pipelines.tools.register import register
 from schemas.errors import DataError, GateFailed
 from schemas.handoff import StageReport
+from schemas.reviews import REVIEWS
 from schemas.stage_request import StageRequest
 
 DAY = "2026-01-31"
-ANY_DAY = ReviewRules(earliest=dt.date(1995, 1, 1), latest=dt.date(2099, 12, 31))
+ANY_DAY = LandingRules(earliest=dt.date(1995, 1, 1), latest=dt.date(2099, 12, 31))
 Ingest = Callable[..., StageReport]
 
 
@@ -189,7 +189,7 @@ def test_planted_world_arrives_whole_and_a_rerun_changes_nothing(ingest, table, 
     assert again.handoffs == report.handoffs
 
 
-def _checked(spark: SparkSession, folder: Path, reviews: list[dict[str, Any]], rules: ReviewRules = ANY_DAY):
+def _checked(spark: SparkSession, folder: Path, reviews: list[dict[str, Any]], rules: LandingRules = ANY_DAY):
     path = folder / "r.json"
     path.write_text("\n".join(json.dumps(record) for record in reviews))
     dataset = register("shop", str(path), datasets_dir=folder)
@@ -202,7 +202,7 @@ def test_duplicates_have_a_deterministic_winner(spark, tmp_path: Path):
     other_day = _review(1, unixReviewTime=1454889600, reviewText="x")
     for order in (same, same[::-1]):
         checked = _checked(spark, tmp_path, [*order, other_day])
-        rows = sorted(review_winners(checked).collect(), key=lambda row: row.source_line)
+        rows = sorted(accepted_rows(checked, REVIEWS).collect(), key=lambda row: row.source_line)
         first = next(r["reviewText"] for r in order if len(r["reviewText"]) == 16)
         assert [row.text for row in rows] == [first, "x"]
 
@@ -229,7 +229,7 @@ def test_metadata_duplicates_junk_and_leaks(spark, tmp_path: Path):
     dataset = register("shop", str(tmp_path / "r.json"), str(tmp_path / "m.json"), datasets_dir=tmp_path)
     landed = read_items(spark, dataset, DAY, 10_000)
     assert landed
-    checked = check_items(landed, 60).collect()
+    checked = check_items(landed, 60, MAX_TEXT_CHARS).collect()
     assert [(row.item_id, row.copy, row.junk_title) for row in sorted(checked, key=lambda row: row.source_line)] == [
         ("I0", 1, False), ("I1", 1, True), ("I2", 2, False), ("I2", 1, False), ("I2", 3, True),
     ]  # fmt: skip

@@ -16,9 +16,9 @@ from infra.settings import Settings
 from pipelines import sequences as stage
 from pipelines.delta_tables import read_table
 from pipelines.interactions import k_core, newest_reviews
+from pipelines.order_report import order_report
 from pipelines.sequences import TimeCuts, sequences, time_cuts
 from pipelines.stages.sequences import SequencesSettings
-from pipelines.tools.order_report import order_report
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest

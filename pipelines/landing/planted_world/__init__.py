@@ -1,7 +1,7 @@
-"""A small shop with planted tastes, noise and drift, in the Amazon 2023 release's format, its truth beside it.
+"""A generated shop with known tastes, noise and drift, in the format of the Amazon 2023 release, and its truth.
 
-Later stages are checked against the truth: which positions are noise, what each user likes and dislikes in which
-phase, and which attributes each review names. Standard library only, the same bytes for the same settings.
+Stages are checked against the truth: which positions are noise, what each user likes and dislikes in each phase, and
+which attributes each review names. Needs only the standard library; the same settings give the same bytes.
 """
 
 from pipelines.landing.planted_world.files import write_world

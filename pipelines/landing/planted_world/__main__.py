@@ -14,7 +14,7 @@ from pipelines.landing.planted_world.world import WorldSettings, grow_world
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, grow the world and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the landing files and the truth")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the landing files and the truth")
     for field in dataclasses.fields(WorldSettings):
         default: int | float = field.default  # type: ignore[assignment]
         parser.add_argument(f"--{field.name}", type=type(default), default=default, help="see WorldSettings")

@@ -9,12 +9,13 @@ _MODELS = (
     "Aster", "Birch", "Cobalt", "Delta", "Fjord", "Gale", "Heron", "Iris", "Juno",
     "Kestrel", "Linden", "Mosaic", "Nimbus", "Onyx", "Piper", "Quill", "Rook", "Sable",
 )  # fmt: skip
+_CONTRARY = ({"budget_price", "premium_build"}, {"bright_tone", "warm_tone"})
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One item. `popularity` is its Zipf weight, 1 for the best known."""
+    """One item; `popularity` is its Zipf weight, 1 for the most popular."""
 
     item_id: str
     title: str
@@ -34,15 +35,15 @@ def article(noun: str) -> str:
 
 
 def lowered(noun: str) -> str:
-    """A product noun as it stands within a sentence; acronyms stay."""
+    """A product noun in lower case, except acronyms."""
     return " ".join(word if word.isupper() else word.lower() for word in noun.split())
 
 
 def make_items(rng: random.Random, count: int, zipf: float) -> list[Item]:
-    """Stock the shop with `count` items, spread evenly over the categories, a third of them accessories.
+    """Draw `count` items, evenly over the categories, a third of them accessories.
 
     Args:
-        zipf: exponent of the popularity law, weight = rank ** -zipf.
+        zipf: exponent of the popularity, weight = rank ** -zipf.
     """
     ranks = rng.sample(range(1, count + 1), count)
     items: list[Item] = []
@@ -52,12 +53,10 @@ def make_items(rng: random.Random, count: int, zipf: float) -> list[Item]:
         category = CATEGORIES[index % len(CATEGORIES)]
         accessory = (index // len(CATEGORIES)) % 3 == 2
         allowed = category.accessory_attributes if accessory else category.attributes
-        for _ in range(50):  # prefer looks that the shelf does not have yet; repeat one only when it is crowded
+        for _ in range(50):  # prefer combinations that are new; repeat one only when many are taken
             noun = rng.choice(category.accessories if accessory else category.mains)
             attributes = tuple(rng.sample(allowed, rng.choice((2, 3) if accessory else (2, 3, 3, 4))))
-            clash = {"budget_price", "premium_build"} <= set(attributes) or {"bright_tone", "warm_tone"} <= set(
-                attributes
-            )
+            clash = any(pair <= set(attributes) for pair in _CONTRARY)
             if not clash and (noun, frozenset(attributes)) not in seen:
                 break
         seen.add((noun, frozenset(attributes)))
@@ -71,12 +70,8 @@ def make_items(rng: random.Random, count: int, zipf: float) -> list[Item]:
         title = rng.choice((f"{brand} {model} {' '.join(shown)} {noun}", f"{brand} {' '.join(shown)} {noun} ({model})"))
         factor = rng.uniform(0.7, 1.3) * (0.25 if accessory else 1.0)
         factor *= 0.6 if "budget_price" in attributes else 1.7 if "premium_build" in attributes else 1.0
-        opening = rng.choice(
-            (
-                f"The {model} is {article(noun)} {lowered(noun)} by {brand}.",
-                f"{brand} presents the {model} {lowered(noun)}.",
-            )
-        )
+        introduction = f"The {model} is {article(noun)} {lowered(noun)} by {brand}."
+        opening = rng.choice((introduction, f"{brand} presents the {model} {lowered(noun)}."))
         items.append(
             Item(
                 item_id=item_id,

@@ -1,10 +1,10 @@
 """A planted world delivered day by day: ``python -m pipelines.landing.planted_world.days --out DIR --days 14``.
 
-Landing files ``DIR/<day>/{reviews,meta}.jsonl.gz``, the truth in ``DIR/truth``, ``DIR/probe.jsonl`` with histories of
-users who are in no delivery, and ``DIR/plan.json``: what each day is. Besides ordinary days there are those that a feed
-brings in a year: reviews that come late or are corrected, a day without any, one with accounts that push items,
-its second delivery without them, a catalogue that is merged in, a day ten times as large, users who want to be
-forgotten, and a file that comes twice.
+It writes landing files ``DIR/<day>/{reviews,meta}.jsonl.gz``, the truth in ``DIR/truth``, ``DIR/probe.jsonl`` with
+histories of users who are in no delivery, and ``DIR/plan.json`` with the kind of each day. Besides ordinary days there
+are the unusual ones of a real feed: late or corrected reviews, a day without reviews, a day with accounts that push
+items, its second delivery without them, a merged catalogue, a day ten times as large, users to be erased, and a file
+that is delivered twice.
 """
 
 import argparse
@@ -28,24 +28,12 @@ from pipelines.landing.planted_world.world import Position, World, WorldSettings
 from schemas.errors import DataError
 
 LONG: Sequence[str] = (
-    "first load",
-    "ordinary",
-    "late",
-    "empty",
-    "corrected",
-    "bad",
-    "repaired",
-    "merged",
-    "ordinary",
-    "spike",
-    "erasure",
-    "repeated",
-    "ordinary",
-    "ordinary",
-)
+    "first load", "ordinary", "late", "empty", "corrected", "bad", "repaired", "merged", "ordinary", "spike", "erasure",
+    "repeated", "ordinary", "ordinary",
+)  # fmt: skip
 SHORT: Sequence[str] = ("first load", "late", "repeated", "bad")
 COPIED, PRAISED = 2, 3
-"""Items of an account of the bad day: a customer's, then pushed ones."""
+"""Items of an account of the bad day: copied from a customer, then pushed ones."""
 REVIEWS_FILE, META_FILE = "reviews.jsonl.gz", "meta.jsonl.gz"
 
 
@@ -54,11 +42,11 @@ class FeedSettings(Bounded):
     """How a world is cut into days.
 
     Args:
-        days: of deliveries; up to four days follow a plan of their own.
+        days: number of days; up to four follow the plan `SHORT`.
         start: the first day, ISO format.
         ordinary: reviews of an ordinary day.
-        merged_share: share of the items that come late, with all their reviews until then; only where a day merges.
-        accounts: of the bad day, that push items.
+        merged_share: share of items that are merged in later, with all their reviews until then.
+        accounts: accounts that push items on the bad day.
         pushed: items that they push; five or more, so that each account has some that it did not copy.
         probes: users of the probe.
     """
@@ -73,7 +61,7 @@ class FeedSettings(Bounded):
     seed: int = 11
 
     def kinds(self) -> list[str]:
-        """What each day is; after the plan's end days are ordinary."""
+        """The kind of each day; ordinary after the end of the plan."""
         plan = SHORT if self.days <= len(SHORT) else LONG
         return [plan[i] if i < len(plan) else "ordinary" for i in range(self.days)]
 
@@ -84,8 +72,8 @@ class Day:
 
     Args:
         partition: the day, ISO format.
-        erase: users to forget before the run.
-        replaces: the day's files were delivered before, and come again.
+        erase: users to erase before the run.
+        replaces: the files of the day are delivered again.
     """
 
     partition: str
@@ -95,10 +83,10 @@ class Day:
 
 
 def write_days(world: World, chosen: FeedSettings, folder: Path) -> list[Day]:
-    """Write the landing files of every day; of a bad day's second delivery into ``<day>/again``.
+    """Write the landing files of every day, and those of a bad day's second delivery into ``<day>/again``.
 
     Returns:
-        The runs, in the order in which they come.
+        The runs in order.
     """
     rng = random.Random(f"planted-days/{chosen.seed}")
     kinds = chosen.kinds()
@@ -146,7 +134,7 @@ def _deliveries(
     late_items: frozenset[str],
     rng: random.Random,
 ) -> list[list[dict[str, Any]]]:
-    """Review lines of each day, by time; the first load takes what the others leave."""
+    """Review lines of each day, by time; the first load has those that the other days leave."""
     known = [p for p in sorted(world.positions, key=lambda p: p.at) if p.user_id not in probes]
     sizes = [{"spike": 10, "empty": 0, "repeated": 0}.get(kind, 1) * chosen.ordinary for kind in kinds]
     first = len(known) - sum(sizes[1:])
@@ -158,25 +146,25 @@ def _deliveries(
     sizes[0] = first
     merging = kinds.index("merged") if "merged" in kinds else 0
     days: list[list[Position]] = []
-    held: list[Position] = []
+    withheld: list[Position] = []
     for number, size in enumerate(sizes):
-        here, known = known[:size], known[size:]
+        of_day, known = known[:size], known[size:]
         if number < merging:
-            held += [p for p in here if p.item.item_id in late_items]
-            here = [p for p in here if p.item.item_id not in late_items]
+            withheld += [p for p in of_day if p.item.item_id in late_items]
+            of_day = [p for p in of_day if p.item.item_id not in late_items]
         elif number == merging:
-            here = held + here
-        days.append(here)
+            of_day = withheld + of_day
+        days.append(of_day)
     for number, kind in enumerate(kinds):
-        if kind == "late":  # a part of the day before, or of the first load, comes with this day
+        if kind == "late":  # a part of the day before, or of the first load, arrives with this day
             split = len(days[number - 1]) - chosen.ordinary // 3
             days[number] = days[number - 1][split:] + days[number]
             days[number - 1] = days[number - 1][:split]
     lines = [[review_line(rng, position, world.settings.markup) for position in day] for day in days]
     for number, kind in enumerate(kinds):
         if kind == "corrected":
-            chosen_lines = rng.sample(lines[number - 1] or lines[0], min(10, len(lines[number - 1] or lines[0])))
-            lines[number] = lines[number] + [_corrected(line) for line in chosen_lines]
+            earlier = lines[number - 1] or lines[0]
+            lines[number] = lines[number] + [_corrected(line) for line in rng.sample(earlier, min(10, len(earlier)))]
         if kind == "repeated":
             lines[number] = list(lines[number - 1])
     return lines
@@ -193,13 +181,13 @@ def _accounts(
     lines: Sequence[Mapping[str, Any]],
     rng: random.Random,
 ) -> list[dict[str, Any]]:
-    """Lines of accounts that push a few items: each copies what a customer bought, then praises pushed items, wordless.
+    """Lines of accounts that push a few items: each copies purchases of a customer, then rates pushed items highly.
 
-    A model that learns from them offers the pushed items to customers with histories like those copied.
+    A model that learns from them recommends the pushed items to customers with similar histories.
 
     Args:
         before: lines of the days before.
-        lines: of the day, as its customers wrote them.
+        lines: lines of the day by its real customers.
     """
     histories: dict[str, list[str]] = defaultdict(list)
     for line in sorted([*before, *lines], key=lambda line: line["timestamp"]):
@@ -232,7 +220,7 @@ def _accounts(
 
 
 def _probe_lines(world: World, probes: frozenset[str], late_items: frozenset[str]) -> list[dict[str, Any]]:
-    """History and next item of each user of the probe, among the items that are there from the start."""
+    """History and next item of each user of the probe, among the items of the first load."""
     histories: dict[str, list[str]] = defaultdict(list)
     for position in world.positions:
         if position.user_id in probes and position.item.item_id not in late_items:
@@ -247,7 +235,7 @@ def _probe_lines(world: World, probes: frozenset[str], late_items: frozenset[str
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, grow the world and deliver it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the deliveries")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the deliveries")
     parser.add_argument("--users", type=int, default=WorldSettings.users)
     parser.add_argument("--items", type=int, default=WorldSettings.items)
     for field in dataclasses.fields(FeedSettings):

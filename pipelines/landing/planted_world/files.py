@@ -56,7 +56,7 @@ def item_lines(rng: random.Random, items: Sequence[Item], markup: float = 0.0) -
 
 
 def _review_lines(rng: random.Random, world: World) -> list[dict[str, Any]]:
-    """Review lines by time; those of one user keep their order, so that a tie is ordered by line."""
+    """Review lines by time; those of one user keep their order, so that line numbers order ties."""
     share = world.settings.duplicates
     lines: list[dict[str, Any]] = []
     for position in sorted(world.positions, key=lambda p: p.at):

@@ -1,7 +1,7 @@
-"""Which planted attributes a sentence speaks of, told by the words in which the shop's people speak of them."""
+"""Find the planted attributes that a sentence mentions, by the phrases of the vocabulary."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipelines.landing.planted_world.vocabulary import ATTRIBUTES
 from schemas.words import content_stems, words
@@ -11,28 +11,23 @@ _NEGATIONS = frozenset(("no", "not", "never", "without"))
 
 
 def stems_of(text: str) -> frozenset[str]:
-    """Content stems of a text, negations among them."""
+    """Content stems of a text, including negations."""
     return content_stems(text) | ({word.lower() for word in words(text)} & _NEGATIONS)
 
 
-def _phrases() -> Mapping[str, tuple[frozenset[str], ...]]:
-    found = {}
-    for name, attribute in ATTRIBUTES.items():
-        said = (attribute.adjective, attribute.label, *attribute.praised, *attribute.complained)
-        found[name] = tuple(dict.fromkeys(stems_of(phrase) for phrase in said))
-    return found
-
-
-_PHRASES = _phrases()
-_USERS = Counter(stem for phrases in _PHRASES.values() for stem in frozenset().union(*phrases))
-_OWN = {stem for stem, attributes in _USERS.items() if attributes == 1} - _NEGATIONS
+_PHRASES: Mapping[str, Sequence[frozenset[str]]] = {
+    name: [*dict.fromkeys(map(stems_of, (one.adjective, one.label, *one.praised, *one.complained)))]
+    for name, one in ATTRIBUTES.items()
+}
+_ATTRIBUTES_OF = Counter(stem for phrases in _PHRASES.values() for stem in frozenset().union(*phrases))
+_OWN = {stem for stem, attributes in _ATTRIBUTES_OF.items() if attributes == 1} - _NEGATIONS
 
 
 def named_attributes(stems: Iterable[str]) -> frozenset[str]:
-    """Names of the attributes that a text with these stems (see `stems_of`) speaks of.
+    """Names of the attributes that a text with these stems (see `stems_of`) mentions.
 
-    A phrase of the vocabulary counts when all its words are there, or half of them with one that no other attribute's
-    phrases have. The phrase with the most words there explains them; what is left may speak of another attribute.
+    A phrase of the vocabulary counts when all its stems are present, or half of them with one that is in no other
+    attribute's phrases. The phrase with most stems present takes them; the rest may mention another attribute.
     """
     rest = set(stems)
     found: set[str] = set()
@@ -47,7 +42,7 @@ def named_attributes(stems: Iterable[str]) -> frozenset[str]:
             return frozenset(found)
         _, _, name, phrase = max(fits, key=lambda fit: fit[:3])
         found.add(name)
-        # Other ways to say the same are no second attribute.
+        # Other words for this attribute do not mention a second one.
         rest -= (phrase | (_OWN & frozenset().union(*_PHRASES[name]))) - _NEGATIONS
 
 

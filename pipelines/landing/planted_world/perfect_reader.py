@@ -1,4 +1,4 @@
-"""What a flawless and honest model answers to the project's prompts about a planted world. No HTTP here."""
+"""The answers of a model without errors to the project's prompts about a planted world. No HTTP here."""
 
 import itertools
 import statistics
@@ -13,7 +13,7 @@ from pipelines.landing.planted_world.vocabulary import ATTRIBUTES
 from pipelines.language.validation import VERBS, LineLimits, line_problem, sentiment_of
 from schemas.words import content_stems, words
 
-# Log-probabilities per token (nats): of a title that nothing is known about, and what a history adds to it.
+# Log-probabilities per token (nats): of a title without context, and what a history adds to it.
 NEUTRAL, BELONGS, STRAY, PER_MATCH = -2.0, 1.0, -1.0, 0.25
 _NOT_DROPPED = frozenset(("no", "not", "never", "without"))
 _LONGEST_SUMMARY, _MOST_SUMMARY_WORDS = 200, 50
@@ -23,14 +23,14 @@ _MOST_LINES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class _Owner:
-    """A history that a prompt may be about."""
+    """A user whose history a prompt may show."""
 
     user_id: str
     by_item: dict[str, TruePosition]
 
 
 class PerfectReader:
-    """Looks answers up in the truth; what the truth does not know it answers neutrally."""
+    """Looks answers up in the truth; the answer to an unknown question is neutral."""
 
     def __init__(self, truth: Truth) -> None:
         self._truth = truth
@@ -49,10 +49,10 @@ class PerfectReader:
         self._gain = lru_cache(maxsize=100_000)(self._find_gain)
 
     def preference(self, stars: float, text: str) -> str:
-        """One line about a review: the phrases that give its reasons, as far as its stars let them be told.
+        """One line about a review: the phrases of its reasons that agree with its stars.
 
-        Of lines that leave out some reasons the fullest is given that the stage accepts; where none is, the fullest. A
-        review without a reason of that sentiment, such as a gift's, gets a line that says nothing.
+        The line has as many reasons as the stage accepts; all of them where it accepts no line. A review without such
+        a reason, for example of a gift, gets a line that says nothing.
         """
         sentiment = sentiment_of(stars) or LIKE
         kept = self._reasons(sentiment, text)
@@ -68,7 +68,7 @@ class PerfectReader:
         return lines[0] if lines else f"{verb} {_NOTHING}"
 
     def opinions(self, text: str) -> dict[str, list[str]]:
-        """Everything that a review says its writer prefers and avoids, whatever its stars: a line for each reason."""
+        """All reasons of a review, whatever its stars: a line for each that its writer prefers or avoids."""
         return {
             name: [f"{VERBS[sentiment]} {phrase}" for phrase in self._reasons(sentiment, text)][:_MOST_LINES]
             for name, sentiment in (("prefers", LIKE), ("avoids", DISLIKE))
@@ -77,7 +77,7 @@ class PerfectReader:
     def _reasons(self, sentiment: str, text: str) -> list[str]:
         position = self._review(text)
         opinions = position.opinions if position else ()
-        phrases = sorted(_phrases(text, (name for told, name in opinions if told == sentiment)), key=text.lower().find)
+        phrases = sorted(_phrases(text, (name for kind, name in opinions if kind == sentiment)), key=text.lower().find)
         return [_compressed(phrase) for phrase in phrases]
 
     def _problem(self, line: str, sentiment: str, text: str) -> str | None:
@@ -93,7 +93,7 @@ class PerfectReader:
         )
 
     def summary(self, known: str, new: str) -> str:
-        """Join phrases, the newest wording of an attribute last; shortened only when the schema would be broken."""
+        """Join phrases, the newest on an attribute last; shortened only as far as the schema demands."""
         parts = [part for text in (known, new.replace(";", ",")) if text != "-" for part in _parts(text)]
         parts = list(dict.fromkeys(parts))
         if not _fits(parts):
@@ -137,7 +137,7 @@ class PerfectReader:
         return statistics.median(self._candidate(owner, shown, item_id) for owner in owners)
 
     def _who(self, shown: set[str], item_id: str | None) -> list[_Owner]:
-        """Users who have most of what is shown (at least half of it), those who have the item, too, first of all."""
+        """Users who have most of the shown items, and at least half; if possible those who have the item, too."""
         counts: Counter[str] = Counter()
         owners = {}
         for other in shown:
@@ -151,12 +151,12 @@ class PerfectReader:
         return [owner for owner in best if item_id in owner.by_item] or best
 
     def _held(self, position: TruePosition) -> float:
-        """Gain of an item that the user has: whether it is noise, and a little by how well it suits."""
+        """Gain of an item that the user has: by whether it is noise and, less, by how well it suits."""
         suits = PER_MATCH * self._truth.match(position.taste, position.item_id) / 5
         return suits + (STRAY if position.is_noise else BELONGS)
 
     def _candidate(self, owner: _Owner, shown: set[str], item_id: str) -> float:
-        """Gain of an item that the user does not have, by the taste at the position that is left out of the prompt."""
+        """Gain of an item that the user does not have, by the taste at the position that the prompt omits."""
         middle = statistics.median(owner.by_item[other].position for other in shown & owner.by_item.keys())
         hidden = [position for other, position in owner.by_item.items() if other not in shown]
         place = min(
@@ -166,13 +166,13 @@ class PerfectReader:
 
 
 def attribute_line(sentiment: str, name: str) -> str | None:
-    """How the reader words what a review says of one attribute, by the first phrase that the stage would accept.
+    """The reader's line about one attribute, with the first phrase that the stage accepts.
 
     Args:
         sentiment: ``like`` or ``dislike``.
 
     Returns:
-        The line; None for an attribute that is spoken of in words of price only, which the stage refuses.
+        The line; None for an attribute whose phrases all mention prices, which the stage refuses.
     """
     attribute = ATTRIBUTES[name]
     for phrase in attribute.praised if sentiment == LIKE else attribute.complained:
@@ -190,19 +190,19 @@ def _plain(text: str) -> str:
 
 
 def _phrases(text: str, names: Iterable[str]) -> list[str]:
-    """The vocabulary's phrases, longest first, by which a text names each attribute."""
+    """The longest phrase of the vocabulary by which a text names each attribute."""
     found = []
     for name in names:
         attribute = ATTRIBUTES[name]
-        said = (*attribute.praised, *attribute.complained, attribute.adjective)
-        phrase = next((p for p in sorted(said, key=len, reverse=True) if p.lower() in text.lower()), None)
+        phrases = (*attribute.praised, *attribute.complained, attribute.adjective)
+        phrase = next((p for p in sorted(phrases, key=len, reverse=True) if p.lower() in text.lower()), None)
         if phrase is not None:  # the cut may have taken it away
             found.append(phrase)
     return found
 
 
 def _compressed(phrase: str) -> str:
-    """A phrase without its empty words, to fit two into a line."""
+    """A phrase without stop words, so that two fit into a line."""
     kept = [word for word in words(phrase) if content_stems(word) or word.lower() in _NOT_DROPPED]
     return " ".join(kept)
 

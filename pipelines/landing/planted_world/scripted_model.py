@@ -1,8 +1,8 @@
-"""A flawless language model for a planted world: ``python -m pipelines.landing.planted_world.scripted_model``.
+"""A language model without errors for a planted world: ``python -m pipelines.landing.planted_world.scripted_model``.
 
-An OpenAI-compatible HTTP server on loopback that answers the project's prompts from the world's truth, so that what a
-stage loses can be told from what a model gets wrong. Titles are scored in both ways that `pipelines.language.scoring`
-knows: llama.cpp's token grammar, and completions with echo.
+An OpenAI-compatible HTTP server on loopback that answers the project's prompts from the world's truth, which separates
+the losses of a stage from the errors of a model. Titles are scored in both ways of `pipelines.language.scoring`:
+llama.cpp's token grammar, and completions with echo.
 """
 
 import argparse
@@ -29,7 +29,7 @@ _WORD = re.compile(r"\s*\S+")
 
 
 class NotUnderstood(Exception):
-    """A request that is none of the project's prompts."""
+    """The request contains none of the project's prompts."""
 
 
 class ScriptedModel(ThreadingHTTPServer):
@@ -37,10 +37,10 @@ class ScriptedModel(ThreadingHTTPServer):
 
     Args:
         port: 0 takes a free one.
-        latency_s: waited before every answer of the model.
+        latency_s: delay of every answer of the model.
 
     Attributes:
-        calls: requests answered so far by path.
+        calls: requests so far, by path.
     """
 
     daemon_threads = True
@@ -55,7 +55,7 @@ class ScriptedModel(ThreadingHTTPServer):
 
     @property
     def base_url(self) -> str:
-        """What ``llm.base_url`` should be."""
+        """The address for ``llm.base_url``."""
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -73,17 +73,17 @@ class ScriptedModel(ThreadingHTTPServer):
         if path == "/v1/chat/completions":
             schema = body.get("response_format", {}).get("json_schema", {}).get("schema", {})
             both = "prefers" in schema.get("properties", {})
-            return _chat(self._spoken(body["messages"][-1]["content"], both), str(body.get("model", "")))
+            return _chat(self._chat_answer(body["messages"][-1]["content"], both), str(body.get("model", "")))
         raise NotUnderstood(f"no such path: {path}")
 
-    def _spoken(self, asked: str, both: bool) -> dict[str, Any]:
-        if fold := _FOLD.fullmatch(asked):
+    def _chat_answer(self, prompt: str, both: bool) -> dict[str, Any]:
+        if fold := _FOLD.fullmatch(prompt):
             return {"summary": self.reader.summary(fold["known"], fold["new"])}
-        if (review := _REVIEW.fullmatch(asked)) and both:
+        if (review := _REVIEW.fullmatch(prompt)) and both:
             return self.reader.opinions(review["text"])
         if review:
             return {"preference": self.reader.preference(float(review["stars"]), review["text"])}
-        raise NotUnderstood(f"neither a review nor a fold: {asked[:80]!r}")
+        raise NotUnderstood(f"neither a review nor a fold: {prompt[:80]!r}")
 
     def _forced(self, prompt: str, grammar: str) -> dict[str, Any]:
         """llama.cpp's /completion under a grammar of token ids; a token is a character."""
@@ -122,7 +122,7 @@ class ScriptedModel(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: ScriptedModel
     protocol_version = "HTTP/1.1"
-    # Headers and body go out in two writes, which Nagle's algorithm would keep 40 ms apart.
+    # Headers and body are two writes, which Nagle's algorithm would keep 40 ms apart.
     disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
@@ -159,7 +159,7 @@ def _envelope(kind: str, choice: dict[str, Any], model: str, prompt: int, comple
 
 @contextmanager
 def serving(truth_folder: Path, port: int = 0, latency_s: float = 0.0) -> Iterator[ScriptedModel]:
-    """A server for the truth in a folder, in a thread, until the block is left."""
+    """Run a server for the truth in a folder, in a thread, until the block ends."""
     server = ScriptedModel(PerfectReader(read_truth(truth_folder)), port, latency_s)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -174,9 +174,9 @@ def serving(truth_folder: Path, port: int = 0, latency_s: float = 0.0) -> Iterat
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until Ctrl-C; the first line printed is the address for ``PENCHANT_LLM__BASE_URL``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--truth", type=Path, required=True, help="folder truth/ that the world was written with")
+    parser.add_argument("--truth", type=Path, required=True, help="folder truth/ of the world")
     parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
-    parser.add_argument("--latency-ms", type=float, default=0.0, help="waited before every answer")
+    parser.add_argument("--latency-ms", type=float, default=0.0, help="delay of every answer")
     given = parser.parse_args(argv)
     try:
         with serving(given.truth, given.port, given.latency_ms / 1000) as server:

@@ -1,4 +1,4 @@
-"""What users of the planted shop want, and how they choose."""
+"""Tastes of the planted shop's users, and how they choose items."""
 
 import math
 import random
@@ -16,7 +16,7 @@ ACCESSORY_BONUS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Taste:
-    """Liked categories, liked and disliked attributes, by name, of one phase."""
+    """Liked categories, and liked and disliked attributes, by name, in one phase."""
 
     categories: tuple[str, ...]
     likes: tuple[str, ...]
@@ -27,7 +27,7 @@ class Taste:
         return self.match_of(item.category.name, item.attributes)
 
     def match_of(self, category: str, attributes: Sequence[str]) -> float:
-        """`match` of an item of which no more is known than its category and attributes."""
+        """`match` of an item with this category and these attributes."""
         held = set(attributes)
         score = CATEGORY_WEIGHT * (category in self.categories)
         score += LIKE_WEIGHT * len(held & set(self.likes))
@@ -35,17 +35,14 @@ class Taste:
 
 
 def draw_taste(rng: random.Random, previous: Taste | None = None) -> Taste:
-    """A taste of two shelves, three likes and two dislikes; after `previous`, one shelf and one like stay at most.
+    """Draw a taste of two categories, three likes and two dislikes; categories and likes differ from `previous`.
 
-    Likes are drawn from what the liked shelves can carry, so that a taste can be met.
+    Likes are drawn from the attributes of the liked categories, so that some items match the taste.
     """
-    if previous is None:
-        shelves = rng.sample(CATEGORIES, 2)
-    else:
-        shelves = rng.sample([c for c in CATEGORIES if c.name not in previous.categories], 2)
-    old = set(previous.likes) if previous else set()
-    offered = [name for shelf in shelves for name in shelf.attributes]
-    pool = [name for name in dict.fromkeys(offered) if name not in old]
+    old_categories, old_likes = (previous.categories, previous.likes) if previous else ((), ())
+    shelves = rng.sample([c for c in CATEGORIES if c.name not in old_categories], 2)
+    offered = dict.fromkeys(name for shelf in shelves for name in shelf.attributes)
+    pool = [name for name in offered if name not in old_likes]
     likes = rng.sample(pool, 3)
     dislikes = rng.sample([name for name in pool if name not in likes], 2)
     return Taste(categories=tuple(s.name for s in shelves), likes=tuple(likes), dislikes=tuple(dislikes))
@@ -54,10 +51,10 @@ def draw_taste(rng: random.Random, previous: Taste | None = None) -> Taste:
 def choose(
     rng: random.Random, items: Sequence[Item], taste: Taste, history: Sequence[Item], temperature: float
 ) -> Item:
-    """The next item by taste, popularity and what was bought last; never one that the user has.
+    """Draw the next item by taste, popularity and the last purchase; never one that the user has.
 
-    p(item) ~ popularity * exp((match + bonus) / temperature), where the bonus goes to accessories of the shelf whose
-    main item came last.
+    p(item) ~ popularity * exp((match + bonus) / temperature); accessories of the category whose main item was bought
+    last have the bonus.
     """
     owned = {item.item_id for item in history}
     last = history[-1] if history else None
@@ -74,7 +71,7 @@ def choose(
 
 
 def stray(rng: random.Random, items: Sequence[Item], taste: Taste, history: Sequence[Item]) -> Item:
-    """An item outside the taste, all equally likely: nothing of a liked shelf, no liked attribute."""
+    """Draw an item outside the taste, uniformly: of no liked category and without a liked attribute."""
     owned = {item.item_id for item in history}
     free = [item for item in items if item.item_id not in owned]
     outside = [

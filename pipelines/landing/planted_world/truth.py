@@ -1,4 +1,4 @@
-"""The truth of a planted world, read back from the files beside it."""
+"""Read the truth of a planted world from its files."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _SENTIMENTS = {"liked": LIKE, "missed": LIKE, "disliked": DISLIKE, "avoided": DI
 
 _FILES = ("items.jsonl", "users.jsonl", "positions.jsonl")
 
-# What is thought of which attribute: (like or dislike, name of the attribute).
+# (like or dislike, name of the attribute).
 Opinion = tuple[str, str]
 
 
@@ -34,7 +34,7 @@ class TruePosition:
     """One purchase.
 
     Args:
-        opinions: what the review says: liked and missed attributes as likes, disliked and avoided ones as dislikes.
+        opinions: of the review: liked and missed attributes are likes, disliked and avoided ones are dislikes.
         meant: for noise, the item that the taste would have chosen; None otherwise.
     """
 
@@ -57,7 +57,7 @@ class TruePosition:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """A world's items and positions; `positions` is by (user, item), which is unique there."""
+    """A world's items by id, and its positions by (user, item), which is unique there."""
 
     items: Mapping[str, TrueItem]
     positions: Mapping[tuple[str, str], TruePosition]
@@ -69,7 +69,7 @@ class Truth:
 
 
 def require_truth(folder: Path) -> None:
-    """Refuse a folder that holds no truth.
+    """Check that a folder holds a truth.
 
     Raises:
         DataError: a file is missing.
@@ -83,7 +83,7 @@ def read_truth(folder: Path) -> Truth:
     """Read ``users.jsonl``, ``positions.jsonl`` and ``items.jsonl``.
 
     Raises:
-        DataError: a file is missing or a line lacks something.
+        DataError: a file or a field is missing.
     """
     require_truth(folder)
     items = {

@@ -1,4 +1,4 @@
-"""The planted world: items, users with tastes that may drift, and what they bought and wrote."""
+"""The planted world: items, users with tastes that may drift, and their purchases and reviews."""
 
 import datetime as dt
 import random
@@ -17,14 +17,14 @@ class WorldSettings(Bounded):
     """Size and difficulty of a world.
 
     Args:
-        noise: share of all positions that hold a random item outside the user's taste; exact up to rounding.
+        noise: share of all positions with a random item outside the user's taste; exact up to rounding.
         drift: share of users whose taste switches near the middle of their history.
-        shortest, longest: history lengths; the mean lies near their middle, a little below.
+        shortest, longest: history lengths; the mean is a little below their middle.
         temperature: lower makes users follow their taste more strictly.
         zipf: exponent of item popularity.
-        ties: share of positions at the very same time as the one before.
-        duplicates: share of review lines that the files hold twice, half of them cut short.
-        markup: share of texts that the files hold with HTML entities and tags.
+        ties: share of positions with the same time as the one before.
+        duplicates: share of review lines that are in the files twice, half of them shortened.
+        markup: share of texts with HTML entities and tags in the files.
     """
 
     users: Count = 400
@@ -57,13 +57,13 @@ class User:
     switch: int | None
 
     def taste_at(self, position: int) -> Taste:
-        """The taste that governs a position, from 0."""
+        """The taste at a position, from 0."""
         return self.tastes[0] if self.switch is None or position < self.switch else self.tastes[1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """One purchase with its review, whether it was noise, and then which item the taste would have chosen there."""
+    """One purchase with its review; for noise, `meant` is the item that the taste would have chosen."""
 
     user_id: str
     position: int
@@ -76,7 +76,7 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Everything that is true of a planted world. Positions are grouped by user, in order."""
+    """A planted world; positions are grouped by user, in order."""
 
     settings: WorldSettings
     items: tuple[Item, ...]
@@ -85,10 +85,10 @@ class World:
 
 
 def grow_world(settings: WorldSettings) -> World:
-    """Grow the world of `settings`; the same settings give the same world."""
+    """Generate the world of `settings`, which determine it."""
     rng = random.Random(f"planted-world/{settings.seed}")
     items = make_items(rng, settings.items, settings.zipf)
-    # Twice triangular towards the shorter end: 5 to 16 has a mean near 9.
+    # Triangular towards the shorter end: 5 to 16 has a mean near 9.
     spread = settings.longest - settings.shortest
     lengths = [settings.shortest + round(spread * rng.triangular(0, 1, 0.1)) for _ in range(settings.users)]
     noisy = _noise_positions(rng, lengths, settings.noise)
@@ -102,11 +102,10 @@ def grow_world(settings: WorldSettings) -> World:
         for position in range(length):
             taste = user.taste_at(position)
             is_noise = (index, position) in noisy
-            pick = (
-                stray(rng, items, taste, history)
-                if is_noise
-                else choose(rng, items, taste, history, settings.temperature)
-            )
+            if is_noise:
+                pick = stray(rng, items, taste, history)
+            else:
+                pick = choose(rng, items, taste, history, settings.temperature)
             history.append(pick)
             positions.append(
                 Position(
@@ -125,9 +124,9 @@ def grow_world(settings: WorldSettings) -> World:
 def _with_meant(
     settings: WorldSettings, items: Sequence[Item], users: Sequence[User], positions: Sequence[Position]
 ) -> tuple[Position, ...]:
-    """Give every noise position the item that the taste would have chosen there, among those the user never has.
+    """Give every noise position the item that the taste would have chosen, among those that the user never has.
 
-    It is drawn apart from the world, which is the same with and without it.
+    It is drawn from a separate generator, so that it does not change the world.
     """
     rng = random.Random(f"planted-meant/{settings.seed}")
     histories: dict[str, list[Item]] = {user.user_id: [] for user in users}
@@ -164,7 +163,7 @@ def _draw_user(rng: random.Random, index: int, length: int, drift: float) -> Use
 
 
 def _times(rng: random.Random, length: int, ties: float) -> list[dt.datetime]:
-    """Times to the millisecond in 2021 to 2024, some equal to the one before."""
+    """Times in 2021 to 2024, in milliseconds, some equal to the one before."""
     now = dt.datetime(2021, 1, 4, tzinfo=dt.UTC) + dt.timedelta(seconds=rng.randrange(500 * 86_400))
     times = []
     for position in range(length):

@@ -1,33 +1,35 @@
 """Readers: landing files of every supported format as frames with the same columns.
 
-`read_reviews` gives `REVIEW_FIELDS`, `read_items` `ITEM_FIELDS` and `read_events` `EVENT_FIELDS`, all with `PLACE` in
-front: one row per line (or record) of the files, none left out. Cleaning and the checks that all formats share come
-later, in `pipelines.reviews`, `pipelines.items` and `pipelines.events`.
+All of them give `SOURCE_FIELDS`, then `REVIEW_FIELDS`, `ITEM_FIELDS` or `EVENT_FIELDS`: one row per line (or record)
+of the files, none left out. Cleaning and checks, which are the same for all formats, follow in `pipelines.reviews`,
+`pipelines.items` and `pipelines.events`.
 """
 
+from dataclasses import replace
+
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as sf
 
 from pipelines.landing.csv_rows import Layout
-from pipelines.landing.paths import landing_path
-from pipelines.landing.readers import amazon, columns, movielens
-from pipelines.landing.readers.placed import ITEM_FIELDS, PLACE, REVIEW_FIELDS, Landed
+from pipelines.landing.readers import amazon, columns
+from pipelines.landing.readers.rows import SOURCE_FIELDS, Landed
+from pipelines.landing.text_files import landing_path
 from schemas.dataset import Dataset
 
-__all__ = ["ITEM_FIELDS", "PLACE", "REVIEW_FIELDS", "Landed", "read_events", "read_items", "read_reviews"]
+__all__ = ["SOURCE_FIELDS", "Landed", "read_events", "read_items", "read_reviews"]
+
+_MOVIELENS_RATINGS = {"user_id": "userId", "item_id": "movieId", "rating": "rating", "reviewed_at": "timestamp"}
+_MOVIELENS_MOVIES = {"item_id": "movieId", "title": "title", "categories": "genres"}
+_MOVIELENS_NO_GENRES = "(no genres listed)"
 
 
 def read_reviews(spark: SparkSession, dataset: Dataset, partition: str, max_line_bytes: int) -> Landed:
     """Every line of the review file of a partition."""
     path = landing_path(dataset.reviews, partition, dataset.name)
-    match dataset.format:
-        case "movielens":
-            return movielens.read_reviews(spark, path, max_line_bytes, _layout(dataset))
-        case "columns":
-            return columns.read_reviews(
-                spark, path, dataset.review_columns, max_line_bytes, dataset.spelling(), layout=_layout(dataset)
-            )
-        case release:
-            return amazon.read_reviews(spark, path, release, max_line_bytes, _layout(dataset))
+    if dataset.format.startswith("amazon"):
+        return amazon.read_reviews(spark, path, dataset.format, max_line_bytes, _layout(dataset))
+    mapping = _MOVIELENS_RATINGS if dataset.format == "movielens" else dataset.review_columns
+    return columns.read_reviews(spark, path, mapping, max_line_bytes, dataset.spelling(), _layout(dataset))
 
 
 def read_items(spark: SparkSession, dataset: Dataset, partition: str, max_line_bytes: int) -> Landed | None:
@@ -35,13 +37,13 @@ def read_items(spark: SparkSession, dataset: Dataset, partition: str, max_line_b
     if dataset.items is None:
         return None
     path = landing_path(dataset.items, partition, dataset.name)
-    match dataset.format:
-        case "movielens":
-            return movielens.read_items(spark, path, max_line_bytes, _layout(dataset))
-        case "columns":
-            return columns.read_items(spark, path, dataset.item_columns, max_line_bytes, layout=_layout(dataset))
-        case release:
-            return amazon.read_items(spark, path, release, max_line_bytes, _layout(dataset))
+    if dataset.format.startswith("amazon"):
+        return amazon.read_items(spark, path, dataset.format, max_line_bytes, _layout(dataset))
+    if dataset.format != "movielens":
+        return columns.read_items(spark, path, dataset.item_columns, max_line_bytes, _layout(dataset))
+    landed = columns.read_items(spark, path, _MOVIELENS_MOVIES, max_line_bytes, _layout(dataset), "|")
+    genres = sf.array_remove("categories", _MOVIELENS_NO_GENRES)
+    return replace(landed, frame=landed.frame.withColumn("categories", genres))
 
 
 def read_events(spark: SparkSession, dataset: Dataset, partition: str, max_line_bytes: int) -> Landed | None:

@@ -3,7 +3,7 @@
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as sf
 
-from pipelines.landing.csv_rows import Layout
+from pipelines.landing.csv_rows import UTF_8, Layout
 from pipelines.landing.readers.json_lines import (
     BOOLEAN,
     ID,
@@ -17,85 +17,57 @@ from pipelines.landing.readers.json_lines import (
     read_json_lines,
     wrong_types,
 )
-from pipelines.landing.readers.placed import ITEM_FIELDS, PLACE, REVIEW_FIELDS, Landed, first_problem, instant, problem
+from pipelines.landing.readers.rows import (
+    ITEM_FIELDS,
+    REVIEW_FIELDS,
+    Landed,
+    instant,
+    problem,
+)
 from pipelines.landing.readers.values import number
 
-_REVIEW_TYPES: dict[str, dict[str, tuple[str, ...]]] = {
-    "amazon-2014": {
-        "reviewerID": ID,
-        "asin": ID,
-        "overall": NUMBER,
-        "unixReviewTime": NUMBER,
-        "reviewTime": TEXT,
-        "summary": TEXT,
-        "reviewText": TEXT,
-        "helpful": LIST,
-    },
-    "amazon-2018": {
-        "reviewerID": ID,
-        "asin": ID,
-        "overall": NUMBER,
-        "unixReviewTime": NUMBER,
-        "reviewTime": TEXT,
-        "summary": TEXT,
-        "reviewText": TEXT,
-        "vote": NUMBER,
-        "verified": BOOLEAN,
-    },
+_Types = dict[str, tuple[str, ...]]
+
+_DATED_BY_DAY: _Types = {
+    "reviewerID": ID, "asin": ID, "overall": NUMBER, "unixReviewTime": NUMBER, "reviewTime": TEXT, "summary": TEXT,
+    "reviewText": TEXT,
+}  # fmt: skip
+_REVIEW_TYPES: dict[str, _Types] = {
+    "amazon-2014": {**_DATED_BY_DAY, "helpful": LIST},
+    "amazon-2018": {**_DATED_BY_DAY, "vote": NUMBER, "verified": BOOLEAN},
     "amazon-2023": {
-        "user_id": ID,
-        "parent_asin": ID,
-        "asin": ID,
-        "rating": NUMBER,
-        "timestamp": NUMBER,
-        "title": TEXT,
-        "text": TEXT,
-        "helpful_vote": NUMBER,
-        "verified_purchase": BOOLEAN,
+        "user_id": ID, "parent_asin": ID, "asin": ID, "rating": NUMBER, "timestamp": NUMBER, "title": TEXT,
+        "text": TEXT, "helpful_vote": NUMBER, "verified_purchase": BOOLEAN,
     },
-}
+}  # fmt: skip
 _WORDS = (*TEXT, *LIST_OF_TEXTS)
-_ITEM_IDS: dict[str, dict[str, tuple[str, ...]]] = {
+_ITEM_IDS: dict[str, _Types] = {
     "amazon-2014": {"asin": ID},
     "amazon-2018": {"asin": ID},
     "amazon-2023": {"parent_asin": ID, "asin": ID},
 }
-_ITEM_TYPES: dict[str, dict[str, tuple[str, ...]]] = {
+_ITEM_TYPES: dict[str, _Types] = {
     "amazon-2014": {
-        "title": _WORDS,
-        "brand": _WORDS,
-        "categories": _WORDS,
-        "price": NUMBER,
-        "description": _WORDS,
+        "title": _WORDS, "brand": _WORDS, "categories": _WORDS, "price": NUMBER, "description": _WORDS,
     },
     "amazon-2018": {
-        "title": _WORDS,
-        "brand": _WORDS,
-        "category": _WORDS,
-        "price": NUMBER,
-        "description": _WORDS,
+        "title": _WORDS, "brand": _WORDS, "category": _WORDS, "price": NUMBER, "description": _WORDS,
     },
     "amazon-2023": {
-        "title": _WORDS,
-        "store": _WORDS,
-        "main_category": _WORDS,
-        "categories": _WORDS,
-        "price": NUMBER,
-        "description": _WORDS,
-        "features": _WORDS,
-        "details": ("OBJECT", "STRING"),
+        "title": _WORDS, "store": _WORDS, "main_category": _WORDS, "categories": _WORDS, "price": NUMBER,
+        "description": _WORDS, "features": _WORDS, "details": ("OBJECT", "STRING"),
     },
-}
+}  # fmt: skip
 
 
 def _votes(text: Column) -> Column:
-    """A number from ``5`` or ``1,234``; anywhere else a comma may be a decimal one, and is no number."""
+    """A count such as ``5`` or ``1,234``; null for any other use of a comma, which may be a decimal one."""
     grouped = text.rlike(r"^[0-9]{1,3}(,[0-9]{3})+$")
     return number(sf.when(grouped, sf.translate(text, ",", "")).otherwise(text)).try_cast("int")
 
 
 def _strings(name: str) -> Column:
-    """Strings of a field that holds one, a list, or a list of lists; the latter is flattened in order."""
+    """Strings of a field that holds one, a list, or a list of lists, which is flattened in order."""
     value = field(name, "variant")
     kind = sf.schema_of_variant(value)
     listed = sf.when(kind.startswith("ARRAY<ARRAY"), sf.flatten(field(name, "array<array<string>>"))).when(
@@ -106,7 +78,7 @@ def _strings(name: str) -> Column:
 
 
 def _words(name: str) -> Column:
-    """One text of a field that holds one, a number, or a list of texts; null for anything else."""
+    """A field that holds a text, a number, or a list of texts, as one text; null for anything else."""
     return sf.nullif(sf.array_join(_strings(name), " "), sf.lit(""))
 
 
@@ -120,12 +92,10 @@ def _day(text: Column) -> Column:
     return sf.try_to_timestamp(sf.regexp_replace(text, r"\s+", " "), sf.lit("MM d, yyyy"))
 
 
-def read_reviews(
-    spark: SparkSession, path: str, release: str, max_line_bytes: int, layout: Layout | None = None
-) -> Landed:
+def read_reviews(spark: SparkSession, path: str, release: str, max_line_bytes: int, layout: Layout = UTF_8) -> Landed:
     """Every line of a review file.
 
-    2014 and 2018 have days (`unixReviewTime`, else `reviewTime`), 2023 has milliseconds and names an item by
+    2014 and 2018 have days (`unixReviewTime`, else `reviewTime`); 2023 has milliseconds, and its item id is
     `parent_asin`, else `asin`.
     """
     landed = read_json_lines(spark, path, max_line_bytes, layout)
@@ -161,17 +131,13 @@ def read_reviews(
     not_a_number = problem(
         "wrong_type", sf.concat(sf.lit(f"{rating} is no number: "), sf.left(field(rating, "string"), sf.lit(40)))
     )
-    found = first_problem(wrong_types(_REVIEW_TYPES[release]), (unreadable, not_a_number))
-    frame = landed.frame.withColumns({**columns, "problem": sf.coalesce("problem", found)})
-    return Landed(frame.select(*PLACE, *REVIEW_FIELDS), landed.lines)
+    return landed.completed(REVIEW_FIELDS, columns, wrong_types(_REVIEW_TYPES[release]), (unreadable, not_a_number))
 
 
-def read_items(
-    spark: SparkSession, path: str, release: str, max_line_bytes: int, layout: Layout | None = None
-) -> Landed:
+def read_items(spark: SparkSession, path: str, release: str, max_line_bytes: int, layout: Layout = UTF_8) -> Landed:
     """Every line of a metadata file.
 
-    Only an id has to be of its type: what else is not is null, and named in `unread`, so that no item is lost for it.
+    Only ids must have the right type. Another field of a wrong type is null and named in `unread`; the item is kept.
     """
     landed = read_json_lines(spark, path, max_line_bytes, layout)
     if release == "amazon-2023":
@@ -196,6 +162,4 @@ def read_items(
             "description": _strings("description"),
         }
     columns["unread"] = sf.nullif(misfits(_ITEM_TYPES[release]), sf.lit(""))
-    found = first_problem(wrong_types(_ITEM_IDS[release]))
-    frame = landed.frame.withColumns({**columns, "problem": sf.coalesce("problem", found)})
-    return Landed(frame.select(*PLACE, *ITEM_FIELDS), landed.lines)
+    return landed.completed(ITEM_FIELDS, columns, wrong_types(_ITEM_IDS[release]))

@@ -1,19 +1,19 @@
 """CSV and Parquet files of any layout, by a mapping from our column names to theirs."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as sf
 from pyspark.sql.types import ArrayType, StringType
 
-from pipelines.landing.csv_rows import Layout
+from pipelines.landing.csv_rows import UTF_8, Layout
 from pipelines.landing.own_columns import EVENT_COLUMNS, ITEM_COLUMNS, REVIEW_COLUMNS
 from pipelines.landing.readers import parquet, values
-from pipelines.landing.readers.placed import (
+from pipelines.landing.readers.rows import (
     EVENT_FIELDS,
     ITEM_FIELDS,
-    PLACE,
     RAW_CHARS,
     REVIEW_FIELDS,
     Landed,
@@ -26,6 +26,7 @@ from pipelines.landing.sniff import is_parquet
 from schemas.errors import DataError
 from schemas.spelling import Spelling
 
+_STARS_AND_ISO = Spelling()
 _AGAIN = "register the data set again with a column mapping (penchant register --help)"
 
 
@@ -34,37 +35,30 @@ def read_reviews(
     path: str,
     mapping: Mapping[str, str],
     max_line_bytes: int,
-    spelling: Spelling | None = None,
-    *,
-    layout: Layout | None = None,
+    spelling: Spelling = _STARS_AND_ISO,
+    layout: Layout = UTF_8,
 ) -> Landed:
     """Every record of a review file, by `mapping` from our names to the file's.
-
-    Args:
-        spelling: how ratings and times are written; stars and ISO 8601 or numbers since 1970 where None.
 
     Raises:
         DataError: a mapped column is not in the file.
     """
-    spelling = spelling or Spelling()
     ours = REVIEW_COLUMNS | {"rating": spelling.rated}
     landed = _load(spark, path, mapping, ours, max_line_bytes, layout)
-    frame = landed.frame.withColumns(
+    rating, date, stars, at = map(sf.col, ("rating", "reviewed_at", "_stars", "_at"))
+    frame = landed.frame.withColumns({"_stars": values.stars(rating, spelling), "_at": values.moment(date, spelling)})
+    return replace(landed, frame=frame).completed(
+        REVIEW_FIELDS,
         {
-            "_stars": values.stars(sf.col("rating"), spelling),
-            "_at": values.moment(sf.col("reviewed_at"), spelling),
+            "rating": stars,
+            "reviewed_at": at,
+            "date_raw": date,
             "verified": sf.lower(sf.trim("verified")).try_cast("boolean"),
             "helpful_votes": values.number(sf.col("helpful_votes"), spelling.decimal).try_cast("int"),
-        }
+        },
+        values.wrong_rating(rating, stars, spelling, mapping.get("rating", "rating")),
+        values.wrong_date(date, at, spelling),
     )
-    found = first_problem(
-        values.wrong_rating(sf.col("rating"), sf.col("_stars"), spelling, mapping.get("rating", "rating")),
-        values.wrong_date(sf.col("reviewed_at"), sf.col("_at"), spelling),
-    )
-    frame = frame.withColumn("problem", sf.coalesce("problem", found)).withColumns(
-        {"rating": sf.col("_stars"), "date_raw": sf.col("reviewed_at"), "reviewed_at": sf.col("_at")}
-    )
-    return Landed(frame.select(*PLACE, *REVIEW_FIELDS), landed.lines)
 
 
 def read_items(
@@ -72,13 +66,13 @@ def read_items(
     path: str,
     mapping: Mapping[str, str],
     max_line_bytes: int,
+    layout: Layout = UTF_8,
     category_separators: str = ">|;",
-    layout: Layout | None = None,
 ) -> Landed:
     """Every record of an item file.
 
     Args:
-        category_separators: characters between categories, where they come as one text.
+        category_separators: characters between the categories of a file that has them as one text.
 
     Raises:
         DataError: a mapped column is not in the file.
@@ -97,7 +91,7 @@ def read_items(
         "description": listed("description", r"\z"),
         "unread": sf.lit(None).cast("string"),
     }
-    return Landed(landed.frame.withColumns(columns).select(*PLACE, *ITEM_FIELDS), landed.lines)
+    return landed.completed(ITEM_FIELDS, columns)
 
 
 def read_events(
@@ -106,7 +100,7 @@ def read_events(
     mapping: Mapping[str, str],
     max_line_bytes: int,
     spelling: Spelling,
-    layout: Layout | None = None,
+    layout: Layout = UTF_8,
 ) -> Landed:
     """Every record of an event file.
 
@@ -114,14 +108,10 @@ def read_events(
         DataError: a mapped column is not in the file.
     """
     landed = _load(spark, path, mapping, EVENT_COLUMNS, max_line_bytes, layout)
-    frame = landed.frame.withColumn("_at", values.moment(sf.col("occurred_at"), spelling))
-    wrong, found = values.wrong_date(sf.col("occurred_at"), sf.col("_at"), spelling)
-    detail = sf.replace(found["detail"], sf.lit("--dates"), sf.lit("--event-dates"))
-    found = first_problem((wrong, problem("bad_date", detail)))
-    frame = frame.withColumn("problem", sf.coalesce("problem", found)).withColumns(
-        {"date_raw": sf.col("occurred_at"), "occurred_at": sf.col("_at")}
-    )
-    return Landed(frame.select(*PLACE, *EVENT_FIELDS), landed.lines)
+    date, at = sf.col("occurred_at"), sf.col("_at")
+    landed = replace(landed, frame=landed.frame.withColumn("_at", values.moment(date, spelling)))
+    wrong = values.wrong_date(date, at, spelling, "--event-dates")
+    return landed.completed(EVENT_FIELDS, {"date_raw": date, "occurred_at": at}, wrong)
 
 
 def _load(
@@ -130,16 +120,16 @@ def _load(
     mapping: Mapping[str, str],
     ours: Mapping[str, bool],
     max_line_bytes: int,
-    layout: Layout | None,
+    layout: Layout,
 ) -> Landed:
-    """Records with our column names as text (null where not mapped), their place and the problems of the format."""
+    """Records with our columns as text (null where not mapped), their source fields, and the format's problems."""
     needed = [name for name, need in ours.items() if need]
     if missing := [name for name in needed if name not in mapping]:
         raise DataError(f"{path}: no column is mapped to {', '.join(missing)}; {_AGAIN}")
     absent = {name: sf.lit(None).cast("string") for name in ours if name not in mapping}
     if not (("://" not in path and is_parquet(Path(path))) or path.endswith(".parquet")):
-        landed = landed_csv(spark, path, mapping, layout or Layout(), max_line_bytes)
-        return Landed(landed.frame.withColumns(absent), landed.lines)
+        landed = landed_csv(spark, path, mapping, layout, max_line_bytes)
+        return replace(landed, frame=landed.frame.withColumns(absent))
     landed = parquet.read(spark, path, mapping, needed)
     texts = [name for name in ours if name in mapping]
     frame = landed.frame.withColumns({"source_lines": sf.lit(1), **absent})
@@ -154,6 +144,5 @@ def _load(
         (~all_valid, problem("invalid_utf8", "some bytes are not UTF-8; save the file as UTF-8")),
     )
     frame = frame.withColumns({"problem": found, "raw": sf.left(raw, sf.lit(RAW_CHARS))})
-    return Landed(
-        frame.withColumns({name: sf.when(sf.col("problem").isNull(), sf.col(name)) for name in ours}), landed.lines
-    )
+    valid = {name: sf.when(sf.col("problem").isNull(), sf.col(name)) for name in ours}
+    return replace(landed, frame=frame.withColumns(valid))

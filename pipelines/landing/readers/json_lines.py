@@ -1,4 +1,4 @@
-"""JSON lines as Spark variants, with everything that can be wrong with a line told apart."""
+"""JSON lines as Spark variants, with a reason for every line that cannot be read."""
 
 import re
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ import pandas as pd
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as sf
 
-from pipelines.landing.csv_rows import BLANK, Layout
-from pipelines.landing.json_text import MAX_DEPTH, mend
-from pipelines.landing.readers.placed import RAW_CHARS, Landed, first_problem, problem, too_long
+from pipelines.landing.csv_rows import BLANK, UTF_8, Layout
+from pipelines.landing.json_text import MAX_DEPTH, repaired
+from pipelines.landing.readers.rows import RAW_CHARS, Landed, first_problem, problem, too_long
 from pipelines.landing.readers.text import NOT_UTF8, landed_lines
 
 NUMBER = ("BIGINT", "DECIMAL", "DOUBLE", "FLOAT", "STRING")
@@ -22,34 +22,33 @@ _BLANKS = " \t\r\x0b\x0c"
 _SURROGATE = r"\\u[dD][89a-fA-F]"
 
 
-def read_json_lines(spark: SparkSession, path: str, max_line_bytes: int, layout: Layout | None = None) -> Landed:
-    """One row per line with `PLACE` and `record` (a variant, null where `problem` is not).
+def read_json_lines(spark: SparkSession, path: str, max_line_bytes: int, layout: Layout = UTF_8) -> Landed:
+    """One row per line with `SOURCE_FIELDS` and `record`, a variant that is null where there is a problem.
 
-    What Spark's parser refuses, or must not see, is looked at by `mend`: lines that are Python literals count as JSON.
+    Lines that Spark's parser refuses, or must not see, go through `repaired`, which accepts Python literals, too.
     """
-    landed = landed_lines(spark, path, layout or Layout(), max_line_bytes)
+    landed = landed_lines(spark, path, layout, max_line_bytes)
     mark = sf.when(sf.col("source_line") == 1, sf.ltrim("line", sf.lit("\ufeff"))).otherwise(sf.col("line"))
     frame = landed.frame.withColumn("line", mark)
     blank = sf.btrim("line", sf.lit(_BLANKS)) == ""
     valid = sf.is_valid_utf8("line")
     readable = (sf.col("size") <= max_line_bytes) & valid & ~blank
-    brackets = sf.octet_length("line") - sf.octet_length(sf.translate("line", "[{", ""))
-    safe = (brackets <= MAX_DEPTH) & ~sf.col("line").rlike(_SURROGATE)
+    safe = is_shallow(sf.col("line")) & ~sf.col("line").rlike(_SURROGATE)
     frame = frame.withColumn("text", sf.when(readable & safe, sf.col("line")))
-    frame = frame.withColumn("record", sf.when(_is_object("text"), sf.try_parse_json("text")))
-    look = sf.pandas_udf(_mended, "text string, detail string")  # type: ignore[call-overload]
-    frame = frame.withColumn("mended", look(sf.when(readable & sf.col("record").isNull(), sf.col("line"))))
+    frame = frame.withColumn("record", sf.when(is_object(sf.col("text")), sf.try_parse_json("text")))
+    look = sf.pandas_udf(_repaired, "text string, detail string")  # type: ignore[call-overload]
+    frame = frame.withColumn("repaired", look(sf.when(readable & sf.col("record").isNull(), sf.col("line"))))
     frame = frame.withColumn(
-        "record", sf.coalesce("record", sf.when(_is_object("mended.text"), sf.try_parse_json("mended.text")))
+        "record", sf.coalesce("record", sf.when(is_object(sf.col("repaired.text")), sf.try_parse_json("repaired.text")))
     )
-    unread = sf.coalesce("mended.detail", sf.lit("")) != ""
+    unread = sf.coalesce("repaired.detail", sf.lit("")) != ""
     frame = frame.withColumn(
         "problem",
         first_problem(
             too_long(sf.col("size"), max_line_bytes, "split the record, or raise ingest.max_line_bytes"),
             (~valid, problem("invalid_utf8", NOT_UTF8)),
             (blank, problem(BLANK, "")),
-            (unread, problem("malformed_json", sf.col("mended.detail"))),
+            (unread, problem("malformed_json", sf.col("repaired.detail"))),
             (sf.col("record").isNull(), problem("malformed_json", "not one JSON object; deliver the line again")),
         ),
     )
@@ -62,17 +61,22 @@ def read_json_lines(spark: SparkSession, path: str, max_line_bytes: int, layout:
     return Landed(frame.select(*place, record.alias("record")), landed.lines)
 
 
-def _is_object(text: str) -> Column:
-    """Whether a text is one JSON object.
+def is_shallow(text: Column) -> Column:
+    """Whether `text` has so few opening brackets that no parser overflows its stack."""
+    return sf.octet_length(text) - sf.octet_length(sf.translate(text, "[{", "")) <= MAX_DEPTH
 
-    parse_json ignores what follows the first value on a line, so a second count proves that nothing does.
+
+def is_object(text: Column) -> Column:
+    """Whether a text that starts with a JSON value is one JSON object and nothing else.
+
+    parse_json ignores what follows the first value, so the text is counted as an element of an array.
     """
-    alone = sf.json_array_length(sf.concat(sf.lit("["), sf.col(text), sf.lit(",0]"))) == 2
+    alone = sf.json_array_length(sf.concat(sf.lit("["), text, sf.lit(",0]"))) == 2
     return sf.ltrim(text).startswith("{") & alone
 
 
-def _mended(lines: pd.Series) -> pd.DataFrame:
-    rows = [(None, None) if line is None else mend(line) for line in lines]
+def _repaired(lines: pd.Series) -> pd.DataFrame:
+    rows = [(None, None) if line is None else repaired(line) for line in lines]
     return pd.DataFrame(rows, columns=["text", "detail"], dtype=object)
 
 
@@ -82,27 +86,27 @@ def field(name: str, kind: str) -> Column:
 
 
 def first_field(names: Sequence[str], kind: str) -> Column:
-    """The first of several spellings of a field that is there."""
+    """The first field of `names` that is not null."""
     return sf.coalesce(*(field(name, kind) for name in names))
 
 
 def wrong_types(accepted: dict[str, tuple[str, ...]]) -> tuple[Column, Column]:
-    """The case of fields whose JSON type is not one of those accepted; missing fields and nulls are no such case.
+    """The case of fields whose JSON type is not accepted; missing fields and nulls are.
 
     Args:
-        accepted: field name -> beginnings of the names of accepted types, e.g. `TEXT`.
+        accepted: field name -> prefixes of the names of accepted types, e.g. `TEXT`.
     """
     detail = misfits(accepted)
     return detail != "", problem("wrong_type", detail)
 
 
 def misfits(accepted: dict[str, tuple[str, ...]]) -> Column:
-    """The fields whose type is not one of those accepted, and what it is; an empty text where there are none."""
+    """The fields whose type is not accepted, each with its type, as one text; empty where there are none."""
     named = []
     for name, kinds in accepted.items():
         kind = sf.schema_of_variant(field(name, "variant"))
         right = sf.regexp_like(kind, sf.lit(f"^({'|'.join(kinds)}|VOID)"))
         plain = dict.fromkeys(re.match(r"\w+", one)[0] for one in kinds)  # type: ignore[index]
-        told = sf.concat(sf.lit(f"{name} is "), sf.left(kind, sf.lit(40)), sf.lit(f", expected {' or '.join(plain)}"))
-        named.append(sf.when(~right, told))
+        text = sf.concat(sf.lit(f"{name} is "), sf.left(kind, sf.lit(40)), sf.lit(f", expected {' or '.join(plain)}"))
+        named.append(sf.when(~right, text))
     return sf.left(sf.concat_ws("; ", *named), sf.lit(200))

@@ -1,8 +1,7 @@
-"""Parquet files as pandas, Polars, Spark and others write them: every column as text, so that parts can differ in type.
+"""Parquet files of pandas, Polars, Spark and others: every column as text, so that parts may differ in type.
 
-What a part holds is told from its footer. Numbers, booleans, bytes, dates and times become the text that a person would
-write (10.0 is ``10``), and a column may be of any such type in any part; lists stay lists. A column that must be there
-and is not, and a type that no rule covers, are refused by part and column.
+Types are read from the footer of each part. Numbers, booleans, bytes, dates and times become the text that a person
+would write (10.0 is ``10``); lists stay lists. A missing column and an unsupported type are refused by part and column.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +38,7 @@ from pyspark.sql.types import (
 
 from pipelines.landing.csv_rows import shown
 from pipelines.landing.parquet_files import Part, find, folders, names, parts
-from pipelines.landing.readers.placed import BLOCKS, Landed, literal, placed
+from pipelines.landing.readers.rows import BLOCKS, Landed, literal, with_line_numbers
 from schemas.errors import DataError
 
 _INTEGERS: dict[pa.DataType, DataType] = {
@@ -51,7 +50,7 @@ _LISTS = ("categories", "description")
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a column of ours is in a part: the path to it, what it is, and as what Spark reads it."""
+    """A column of ours in a part: the path to it, its kind (see `_kind`), and the type that Spark reads it as."""
 
     path: tuple[str, ...]
     kind: str
@@ -61,13 +60,13 @@ class _Source:
 def read(spark: SparkSession, path: str, mapping: Mapping[str, str], needed: Sequence[str]) -> Landed:
     """Every row, with `source_file`, `source_line` and the columns of `mapping` (our name -> theirs) as text.
 
-    Categories and descriptions may be lists of text. A column that a part does not have is null there.
+    Categories and descriptions may be lists of text. A column that a part lacks is null there.
 
     Args:
         needed: our names that every part must have.
 
     Raises:
-        DataError: a column is missing or of a type without a rule, or a part cannot be read; the message names both.
+        DataError: a column is missing or of an unsupported type, or a part cannot be read.
     """
     spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
     local = "://" not in path
@@ -97,7 +96,7 @@ def read(spark: SparkSession, path: str, mapping: Mapping[str, str], needed: Seq
             raise DataError(f"{path} has no column {theirs!r} (for {name}); it has {known}; {_AGAIN}")
     try:
         frames = [_read_group(spark, path, dict(sources), files) for sources, files in groups.items()]
-        return placed(reduce(DataFrame.unionByName, frames), path)
+        return with_line_numbers(reduce(DataFrame.unionByName, frames), path)
     except (AnalysisException, Py4JJavaError) as error:
         raise DataError(f"{path} cannot be read: {_cause(error)}") from error
 
@@ -118,7 +117,7 @@ def _read_group(spark: SparkSession, path: str, sources: Mapping[str, _Source], 
 
 
 def _remote(spark: SparkSession, path: str) -> Part:
-    """What Spark finds below an address that only it can read."""
+    """The schema that Spark finds below an address that only it can read."""
     try:
         schema = spark.read.option("mergeSchema", "true").parquet(literal(path)).schema
         return Part(path, to_arrow_schema(schema, prefers_large_types=False), frozenset(), frozenset())
@@ -144,7 +143,7 @@ def _source(part: Part, theirs: str, ours: str, hive: Sequence[str]) -> _Source:
 
 
 def _kind(arrow: pa.DataType, path: str, part: Part) -> tuple[str | None, DataType]:
-    """What a column is, by its Arrow type; None where no rule makes a text of it."""
+    """The kind of a column, by its Arrow type, and its type in Spark; no kind where the type is unsupported."""
     types = pa.types
     if types.is_dictionary(arrow):
         return _kind(arrow.value_type, path, part)
@@ -200,7 +199,7 @@ def _text(source: _Source) -> Column:
 
 
 def _spark_schema(sources: Sequence[_Source]) -> StructType:
-    """What Spark is to read: nothing but the mapped columns, so that it need not understand the others."""
+    """The mapped columns alone, so that Spark need not support the types of the others."""
     tree: dict[str, Any] = {}
     for source in sources:
         branch = tree
@@ -216,6 +215,6 @@ def _spark_schema(sources: Sequence[_Source]) -> StructType:
 
 
 def _cause(error: Exception) -> str:
-    """The first line of what Spark says, without its trace."""
+    """The first line of an error of Spark, without its stack trace."""
     text = str(error).partition("org.apache.spark.")[2] or str(error)
     return text.partition("\n")[0]

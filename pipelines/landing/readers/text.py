@@ -1,8 +1,7 @@
 """Text files as frames: one row per physical line, or per row of a CSV file.
 
-What Spark can split (large plain files, and addresses) it reads itself. Other files are unpacked, decoded and cut into
-lines by Python in the tasks, a file each: Spark tells compression by name, knows no ZIP and no line end but one, and
-takes names for patterns.
+Spark reads what it can split: large uncompressed files, and addresses. Python tasks read the other files, one each:
+Spark infers compression from the name, knows neither ZIP nor other line ends, and takes names for patterns.
 """
 
 import re
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
@@ -18,18 +17,19 @@ from pyspark.sql import functions as sf
 
 from pipelines.landing import text_files
 from pipelines.landing.csv_rows import HEADER, Header, Layout, Row, read_rows
-from pipelines.landing.readers.placed import RAW_CHARS, Landed, literal, placed
+from pipelines.landing.readers.rows import RAW_CHARS, Landed, literal, with_line_numbers
 from pipelines.landing.text_files import Line
 from schemas.errors import DataError
 
 _SPLIT = 64 << 20
-"""A plain file of so many bytes is worth splitting over tasks."""
+"""Bytes from which an uncompressed file is split over tasks."""
 _SMALL = 32 << 20
-"""Files of so many bytes together are counted before a job would have started."""
+"""Bytes up to which lines are counted on the driver, faster than a job would start."""
 _BATCH_ROWS, _BATCH_BYTES = 5_000, 4 << 20
+_PACKED = (".gz", ".bz2", ".zst", ".deflate", ".lz4", ".snappy")
 _ODD_NAME = re.compile(r"[\\\[\]{}*?:%#^\n]")
 _LINE_SCHEMA = "source_file string, source_line bigint, line binary, size bigint"
-_PLACE_SCHEMA = "source_file string, source_line bigint, source_lines int, raw string, reason string, detail string"
+_SOURCE_SCHEMA = "source_file string, source_line bigint, source_lines int, raw string, reason string, detail string"
 _HEAD_LINES = 20
 
 Batches = Iterator[pa.RecordBatch]
@@ -39,7 +39,7 @@ NOT_UTF8 = "some bytes are not UTF-8; save the file as UTF-8, or register it wit
 
 
 def landed_lines(spark: SparkSession, path: str, layout: Layout, max_line_bytes: int) -> Landed:
-    """Every physical line: `source_file`, `source_line`, `line` (text that may not be UTF-8) and its `size` in bytes.
+    """Every physical line: `source_file`, `source_line`, `line` (possibly not UTF-8) and its `size` in bytes.
 
     Raises:
         DataError: a file is damaged.
@@ -54,13 +54,13 @@ def landed_lines(spark: SparkSession, path: str, layout: Layout, max_line_bytes:
 def landed_csv(
     spark: SparkSession, path: str, mapping: Mapping[str, str], layout: Layout, max_line_bytes: int
 ) -> Landed:
-    """Every row of CSV files: the columns of `PLACE`, and those that `mapping` names by ours, as text or null.
+    """Every row of CSV files: `SOURCE_FIELDS`, and the columns of `mapping` under our names, as text or null.
 
     Raises:
         DataError: a file is damaged, has no header, or lacks a column of `mapping`.
     """
     emit = partial(_emit_rows, mapping=dict(mapping), layout=layout, max_bytes=max_line_bytes)
-    schema = ", ".join([_PLACE_SCHEMA, *(f"`{ours}` string" for ours in mapping)])
+    schema = ", ".join([_SOURCE_SCHEMA, *(f"`{ours}` string" for ours in mapping)])
     if _is_address(path):
         landed = _lines_by_spark(spark, path)
         first = landed.frame.where(sf.col("source_line") <= _HEAD_LINES).orderBy("source_file", "source_line").collect()
@@ -75,8 +75,7 @@ def landed_csv(
             _check_header(str(file), (line.decode(errors="replace") for _, line, _ in every), mapping, layout)
         files, count = _files(spark, path, layout)
         frame = files.mapInArrow(partial(_emit_files, emit=emit, layout=layout, max_bytes=max_line_bytes), schema)
-    told = sf.struct("reason", "detail")
-    problem = sf.when(sf.col("reason") != "", told)
+    problem = sf.when(sf.col("reason") != "", sf.struct("reason", "detail"))
     return Landed(frame.withColumn("problem", problem).drop("reason", "detail"), count)
 
 
@@ -85,7 +84,7 @@ def _is_address(path: str) -> bool:
 
 
 def _is_split(files: Sequence[Path], layout: Layout) -> bool:
-    """Whether Spark reads all of these files as they are, and splits one."""
+    """Whether Spark can read all of these files, and one is worth splitting."""
     if layout.encoding.lower() not in ("utf-8", "utf8") or max(file.stat().st_size for file in files) < _SPLIT:
         return False
     return not any(_ODD_NAME.search(str(file)) for file in files) and all(map(_is_plain, files))
@@ -93,20 +92,13 @@ def _is_split(files: Sequence[Path], layout: Layout) -> bool:
 
 def _is_plain(file: Path) -> bool:
     first = file.open("rb").read(text_files.HEAD)
-    packed = text_files.compression(file) or file.suffix.lower() in (
-        ".gz",
-        ".bz2",
-        ".zst",
-        ".deflate",
-        ".lz4",
-        ".snappy",
-    )
+    packed = text_files.compression(file) or file.suffix.lower() in _PACKED
     return not packed and b"\n" in first and not first.startswith((b"\xff\xfe", b"\xfe\xff"))
 
 
 def _lines_by_spark(spark: SparkSession, path: str) -> Landed:
     loaded = spark.read.option("lineSep", "\n").text(literal(path)).withColumnRenamed("value", "line")
-    landed = placed(loaded, path)
+    landed = with_line_numbers(loaded, path)
     frame = landed.frame.select(
         "source_file", "source_line", "line", sf.octet_length("line").cast("bigint").alias("size")
     )
@@ -114,7 +106,7 @@ def _lines_by_spark(spark: SparkSession, path: str) -> Landed:
 
 
 def _files(spark: SparkSession, path: str, layout: Layout) -> tuple[DataFrame, int]:
-    """A row for each file, in a partition of its own, and the lines of all of them."""
+    """A frame with one row and partition per file, and the number of lines of all files."""
     above = Path(path)
     found = text_files.parts(above)
     rows = [(file.name if file == above else str(file.relative_to(above)), str(file)) for file in found]
@@ -127,15 +119,18 @@ def _files(spark: SparkSession, path: str, layout: Layout) -> tuple[DataFrame, i
     return files, sum(row.lines for row in counted)
 
 
+def _rows(batches: Batches) -> Iterator[tuple[Any, ...]]:
+    return (row for batch in batches for row in zip(*batch.to_pydict().values(), strict=True))
+
+
 def _count(batches: Batches, *, layout: Layout) -> Batches:
-    for batch in batches:
-        for path in batch.column("path").to_pylist():
-            lines, error = 0, ""
-            try:
-                lines = text_files.count_lines(Path(path), layout.encoding)
-            except DataError as damage:
-                error = str(damage)
-            yield pa.RecordBatch.from_pydict({"lines": [lines], "error": [error]})
+    for _, path in _rows(batches):
+        lines, error = 0, ""
+        try:
+            lines = text_files.count_lines(Path(path), layout.encoding)
+        except DataError as damage:
+            error = str(damage)
+        yield pa.RecordBatch.from_pydict({"lines": [lines], "error": [error]})
 
 
 def _check_header(path: str, lines: Iterable[str], mapping: Mapping[str, str], layout: Layout) -> None:
@@ -145,31 +140,28 @@ def _check_header(path: str, lines: Iterable[str], mapping: Mapping[str, str], l
 
 
 def _emit_lines(batches: Batches, *, layout: Layout, max_bytes: int) -> Batches:
-    for batch in batches:
-        for name, path in zip(*(batch.column(i).to_pylist() for i in range(2)), strict=True):
-            lines = text_files.read_lines(Path(path), layout.encoding, max_bytes)
-            for chunk in _chunks(lines, lambda line: len(line[1])):
-                numbers, texts, sizes = zip(*chunk, strict=True)
-                yield pa.RecordBatch.from_pydict(
-                    {
-                        "source_file": [name] * len(chunk),
-                        "source_line": pa.array(numbers, pa.int64()),
-                        "line": pa.array(texts, pa.binary()),
-                        "size": pa.array(sizes, pa.int64()),
-                    }
-                )
+    for name, path in _rows(batches):
+        lines = text_files.read_lines(Path(path), layout.encoding, max_bytes)
+        for chunk in _chunks(lines, lambda line: len(line[1])):
+            numbers, texts, sizes = zip(*chunk, strict=True)
+            yield pa.RecordBatch.from_pydict(
+                {
+                    "source_file": [name] * len(chunk),
+                    "source_line": pa.array(numbers, pa.int64()),
+                    "line": pa.array(texts, pa.binary()),
+                    "size": pa.array(sizes, pa.int64()),
+                }
+            )
 
 
 def _emit_files(batches: Batches, *, emit: Callable[..., Batches], layout: Layout, max_bytes: int) -> Batches:
-    for batch in batches:
-        for name, path in zip(*(batch.column(i).to_pylist() for i in range(2)), strict=True):
-            yield from emit(name, text_files.read_lines(Path(path), layout.encoding, max_bytes))
+    for name, path in _rows(batches):
+        yield from emit(name, text_files.read_lines(Path(path), layout.encoding, max_bytes))
 
 
 def _regroup(batches: Batches, *, emit: Callable[..., Batches]) -> Batches:
-    """Lines that Spark has read and sorted, a file after the other."""
-    every = (row for batch in batches for row in zip(*(batch.column(i).to_pylist() for i in range(4)), strict=True))
-    for name, rows in groupby(every, key=lambda row: row[0]):
+    """Emit the rows of lines that Spark has read and sorted, file by file."""
+    for name, rows in groupby(_rows(batches), key=lambda row: row[0]):
         yield from emit(name, (row[1:] for row in rows))
 
 
@@ -177,23 +169,21 @@ def _emit_rows(
     name: str, lines: Iterable[Line], *, mapping: Mapping[str, str], layout: Layout, max_bytes: int
 ) -> Batches:
     """The rows of one file."""
+    kinds = {"source_line": pa.int64(), "source_lines": pa.int32()}
+    names = ["source_file", "source_line", "source_lines", "raw", "reason", "detail", *mapping]
     positions: list[int] = []
     for chunk in _chunks(read_rows(lines, layout, max_bytes), lambda row: len(row.text)):
-        told: list[tuple[object, ...]] = []
+        rows: list[tuple[object, ...]] = []
         for row in chunk:
             if row.reason == HEADER:
                 positions = Header.read(row.text, layout).positions(list(mapping.values()), name)
-            told.append(_told(row, positions, len(mapping)))
-        columns = list(zip(*told, strict=True))
-        arrays: dict[str, object] = {"source_file": pa.array([name] * len(told), pa.string())}
-        kinds = {"source_line": pa.int64(), "source_lines": pa.int32()}
-        for index, column in enumerate(["source_line", "source_lines", "raw", "reason", "detail", *mapping]):
-            arrays[column] = pa.array(columns[index], kinds.get(column, pa.string()))
-        yield pa.RecordBatch.from_pydict(arrays)
+            rows.append((name, *_fields(row, positions, len(mapping))))
+        columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+        yield pa.RecordBatch.from_pydict({of: pa.array(columns[of], kinds.get(of, pa.string())) for of in names})
 
 
-def _told(row: Row, positions: Sequence[int], width: int) -> tuple[object, ...]:
-    """A row as it goes to Spark; values with bytes that are not UTF-8 are refused."""
+def _fields(row: Row, positions: Sequence[int], width: int) -> tuple[object, ...]:
+    """The columns of a row for Spark; a row with bytes that are not UTF-8 is refused."""
     values: list[str | None] = [None] * width
     reason, detail = row.reason, row.detail
     if not reason:
@@ -216,7 +206,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _chunks(rows: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Lists of rows, small enough for a batch."""
+    """Consecutive rows in lists that are small enough for a batch."""
     chunk: list[T] = []
     held = 0
     for row in rows:

@@ -1,4 +1,4 @@
-"""Texts of any file as numbers, stars and times, by the spelling that its data set states."""
+"""Texts of a file as numbers, stars and times, by the spelling of its data set."""
 
 import re
 from functools import reduce
@@ -7,7 +7,7 @@ from operator import or_
 from pyspark.sql import Column
 from pyspark.sql import functions as sf
 
-from pipelines.landing.readers.placed import instant, problem
+from pipelines.landing.readers.rows import instant, problem
 from schemas.spelling import (
     COMMA_NUMBER,
     DAY_FIRST,
@@ -36,7 +36,7 @@ _YEAR_9900 = 2.5e17
 
 
 def number(text: Column, decimal: str = ".") -> Column:
-    """A number from a text that is nothing but a number, else null."""
+    """The number that a text consists of; else null."""
     text = sf.trim(text)
     if decimal == ",":
         pointed = sf.translate(sf.regexp_replace(text, r"\.", ""), ",", ".")
@@ -45,7 +45,7 @@ def number(text: Column, decimal: str = ".") -> Column:
 
 
 def stars(text: Column, spelling: Spelling) -> Column:
-    """Stars from a rating as it stands in the file; null where it is empty, unreadable or outside the scale."""
+    """Stars from a rating of the file; null where it is empty, unreadable or outside the scale."""
     given = sf.trim(text)
     if spelling.scale == LIKE:
         word = sf.lower(given)
@@ -59,10 +59,10 @@ def stars(text: Column, spelling: Spelling) -> Column:
 
 
 def wrong_rating(text: Column, rating: Column, spelling: Spelling, name: str) -> tuple[Column, Column]:
-    """The case of a rating that is there and gave no stars.
+    """The case of a rating that is not empty and gave no stars.
 
     Args:
-        name: of the column in the file.
+        name: name of the column in the file.
     """
     given, shown = sf.trim(text), sf.left(sf.trim(text), sf.lit(_SHOWN))
     wrong = (given != "") & rating.isNull() if spelling.rated else sf.lit(False)
@@ -79,10 +79,10 @@ def wrong_rating(text: Column, rating: Column, spelling: Spelling, name: str) ->
 
 
 def moment(text: Column, spelling: Spelling) -> Column:
-    """A time from a text; null where it is empty or says no time for certain.
+    """A time from a text; null where it is empty or ambiguous.
 
-    Dates with the year first and times with a zone say themselves what they are. Numbers count from 1970, in the unit
-    that was stated or that their size tells for certain.
+    Dates with the year first and times with a zone are unambiguous. Numbers count from 1970, in the stated unit or in
+    the one that follows from their size.
     """
     given = sf.trim(text)
     ordered = sf.regexp_replace(given, YEAR_FIRST, "$1-$2-$3$4")
@@ -104,29 +104,35 @@ def moment(text: Column, spelling: Spelling) -> Column:
     return sf.coalesce(_by_pattern(given, spelling), at)
 
 
-def wrong_date(text: Column, at: Column, spelling: Spelling) -> tuple[Column, Column]:
-    """The case of a date that is there and gave no time, with what to do about it."""
+def wrong_date(text: Column, at: Column, spelling: Spelling, option: str = "--dates") -> tuple[Column, Column]:
+    """The case of a date that is not empty and gave no time; its detail says how to mend it.
+
+    Args:
+        option: of the command line, that says how dates are written.
+    """
     given = sf.trim(text)
-    told = sf.when(given.rlike(NO_DATE), " is a time of day without a day")
-    told = told.when(given.rlike(NO_DAY), " is no day; give year, month and day")
+    hint = sf.when(given.rlike(NO_DATE), " is a time of day without a day")
+    hint = hint.when(given.rlike(NO_DAY), " is no day; give year, month and day")
     if spelling.dates == ISO:
-        told = (
-            told.when(given.rlike(YEAR_LAST), ": day or month first? Register with --dates dmy or --dates mdy")
-            .when(given.rlike(EIGHT_DIGITS), " is a day or seconds? Register with --dates yyyyMMdd or --dates seconds")
-            .when(
-                given.rlike(NUMBER),
-                " is digits of a date or a count? Register with --dates yyyyMMddHHmm or --dates seconds",
-            )
-            .otherwise(" is not read as a date; register with --dates and its pattern, such as 'dd.MM.yyyy HH:mm'")
+        for pattern, question, first in (
+            (YEAR_LAST, ": day or month first?", "dmy"),
+            (EIGHT_DIGITS, " is a day or seconds?", "yyyyMMdd"),
+            (NUMBER, " is digits of a date or a count?", "yyyyMMddHHmm"),
+        ):
+            second = "mdy" if first == "dmy" else "seconds"
+            advice = f"{question} Register with {option} {first} or {option} {second}"
+            hint = hint.when(given.rlike(pattern), advice)
+        hint = hint.otherwise(
+            f" is not read as a date; register with {option} and its pattern, such as 'dd.MM.yyyy HH:mm'"
         )
     else:
-        told = told.otherwise(f" is no date as the data set was registered, with --dates {spelling.dates}")
+        hint = hint.otherwise(f" is no date as the data set was registered, with {option} {spelling.dates}")
     shown = sf.left(given, sf.lit(_SHOWN))
-    return at.isNull() & (given != ""), problem("bad_date", sf.concat(shown, told))
+    return at.isNull() & (given != ""), problem("bad_date", sf.concat(shown, hint))
 
 
 def _in_zone(at: Column, named: Column, zone: str) -> Column:
-    """A time that was read as UTC, moved to `zone` where its text neither names one nor is a day only."""
+    """A time that was read as UTC, moved to `zone` unless its text names a zone or is only a day."""
     return at if zone == "UTC" else sf.when(named, at).otherwise(sf.to_utc_timestamp(at, sf.lit(zone)))
 
 

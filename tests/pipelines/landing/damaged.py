@@ -1,10 +1,34 @@
-"""Landing files with damage of every kind that people have brought, line by line."""
+"""Landing files with every kind of damage seen so far, line by line."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-# A line, or several, of a CSV file with the columns user, item, rating, day and text; n tells rows apart.
-CSV_GOOD: dict[str, Callable[[int], str]] = {
+Lines = Mapping[str, Callable[[int], str]]
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Kinds of rows: those to read, to refuse and to skip; each gives one or more lines for a row number."""
+
+    good: Lines
+    bad: Lines
+    none: Lines
+    header: str = ""
+
+    def names(self) -> list[str]:
+        """All kinds."""
+        return [*self.good, *self.bad, *self.none]
+
+    def file(self, kinds: Sequence[str], separator: str = ",") -> bytes:
+        """A file with rows of these kinds."""
+        every = {**self.good, **self.bad, **self.none}
+        lines = [every[kind](n) for n, kind in enumerate(kinds)]
+        text = "\n".join([self.header, *lines, ""] if self.header else lines)
+        return text.replace(",", separator).encode("utf-8", "surrogateescape")
+
+
+_CSV_GOOD: Lines = {
     "plain": lambda n: f"u{n},i{n % 9},4,2024-01-01,plain words {n}",
     "quoted": lambda n: f'u{n},i{n % 9},5,2024-01-01,"quoted, ""doubled"" {n}"',
     "several lines": lambda n: f'u{n},i{n % 9},5,2024-01-01,"one\n\n  \ntwo, {n}"',
@@ -12,7 +36,7 @@ CSV_GOOD: dict[str, Callable[[int], str]] = {
     "empty": lambda n: f'u{n},i{n % 9},3,2024-01-01,""',
     "inch": lambda n: f'u{n},i{n % 9},3,2024-01-01,7" disc',
 }
-CSV_BAD: dict[str, Callable[[int], str]] = {
+_CSV_BAD: Lines = {
     "open quote": lambda n: f'u{n},i{n % 9},4,2024-01-01,"never closed',
     "bare quote": lambda n: f'u{n},i{n % 9},4,2024-01-01,"a 5" pipe',
     "backslash": lambda n: f'u{n},i{n % 9},4,2024-01-01,"said \\"wow\\""',
@@ -22,15 +46,9 @@ CSV_BAD: dict[str, Callable[[int], str]] = {
     "long": lambda n: f"u{n},i{n % 9},4,2024-01-01,{'x' * 3000}",
     "bare return": lambda n: f"u{n},i{n % 9},4,2024-01-01,one\rtwo",
 }
-CSV_NONE: dict[str, Callable[[int], str]] = {"blank": lambda n: "", "spaces": lambda n: " \t "}
-CSV_HEADER = "user_id,item_id,rating,reviewed_at,text"
-
-
-def csv_file(kinds: Sequence[str], separator: str = ",") -> bytes:
-    """A file with these kinds of rows."""
-    every = CSV_GOOD | CSV_BAD | CSV_NONE
-    text = "\n".join([CSV_HEADER, *(every[kind](n) for n, kind in enumerate(kinds))]) + "\n"
-    return text.replace(",", separator).encode("utf-8", "surrogateescape")
+CSV = Kinds(
+    _CSV_GOOD, _CSV_BAD, {"blank": lambda n: "", "spaces": lambda n: " \t "}, "user_id,item_id,rating,reviewed_at,text"
+)
 
 
 def _record(n: int) -> dict[str, object]:
@@ -47,7 +65,7 @@ def _with(**change: object) -> Callable[[int], str]:
 
 
 _DEEP = "[" * 900 + "]" * 900
-JSON_GOOD: dict[str, Callable[[int], str]] = {
+_JSON_GOOD: Lines = {
     "plain": lambda n: json.dumps(_record(n)),
     "emoji": _with(reviewText="\U0001f600", text="\U0001f600"),
     "brackets": _with(reviewText="[" * 200, text="{" * 200),
@@ -55,7 +73,7 @@ JSON_GOOD: dict[str, Callable[[int], str]] = {
     "carriage return": lambda n: json.dumps(_record(n)) + "\r",
     "other ends": lambda n: json.dumps(_record(n) | {"text": "a\u2028b\u0085c"}, ensure_ascii=False),
 }
-JSON_BAD: dict[str, Callable[[int], str]] = {
+_JSON_BAD: Lines = {
     "infinite": _with(overall=float("inf"), rating=float("inf")),
     "no rating": _with(overall=None, rating=None),
     "object": _with(overall={"stars": 5}, rating={"stars": 5}),
@@ -73,10 +91,4 @@ JSON_BAD: dict[str, Callable[[int], str]] = {
     "open python": lambda n: "{'reviewerID': " + "(" * 200,
     "long key": lambda n: '{"' + "k" * 1500 + '": 1, "' + "k" * 1500 + '": 2}',
 }
-JSON_NONE: dict[str, Callable[[int], str]] = {"blank": lambda n: "", "spaces": lambda n: " \t\r"}
-
-
-def json_file(kinds: Sequence[str]) -> bytes:
-    """A file with these kinds of lines."""
-    every = JSON_GOOD | JSON_BAD | JSON_NONE
-    return "\n".join(every[kind](n) for n, kind in enumerate(kinds)).encode("utf-8", "surrogateescape")
+JSON = Kinds(_JSON_GOOD, _JSON_BAD, {"blank": lambda n: "", "spaces": lambda n: " \t\r"})

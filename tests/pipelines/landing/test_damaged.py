@@ -1,4 +1,4 @@
-"""Properties of the readers over generated files: every line is accounted for, and nothing said is long. No Spark."""
+"""Properties of the readers on generated files: every line is accounted for, and details are short. No Spark."""
 
 import gzip
 import json
@@ -9,18 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.landing.csv_rows import BLANK, HEADER, Layout, Row, read_rows
-from pipelines.landing.json_text import mend
+from pipelines.landing.json_text import repaired
 from pipelines.landing.text_files import count_lines, read_lines
-from tests.pipelines.landing.damaged import (
-    CSV_BAD,
-    CSV_GOOD,
-    CSV_NONE,
-    JSON_BAD,
-    JSON_GOOD,
-    JSON_NONE,
-    csv_file,
-    json_file,
-)
+from tests.pipelines.landing.damaged import CSV, JSON
 
 LIMIT = 2000
 few = settings(max_examples=40, deadline=None, database=None, derandomize=True)
@@ -42,13 +33,13 @@ def _rows(content: bytes, packed: bool = False) -> list[Row]:
 
 
 @few
-@given(st.lists(st.sampled_from([*CSV_GOOD, *CSV_BAD, *CSV_NONE]), max_size=40), st.booleans())
+@given(st.lists(st.sampled_from(CSV.names()), max_size=40), st.booleans())
 def test_good_rows_are_read_whatever_is_around_them(kinds: list[str], packed: bool):
-    rows = _rows(csv_file(kinds), packed)
+    rows = _rows(CSV.file(kinds), packed)
     read = [row.fields[0] for row in rows if not row.reason and "\udce9" not in row.text]
-    assert read == [f"u{n}" for n, kind in enumerate(kinds) if kind in CSV_GOOD]
+    assert read == [f"u{n}" for n, kind in enumerate(kinds) if kind in CSV.good]
     assert sum(row.reason == HEADER for row in rows) == 1
-    assert sum(row.reason == BLANK for row in rows) == sum(kind in CSV_NONE for kind in kinds)
+    assert sum(row.reason == BLANK for row in rows) == sum(kind in CSV.none for kind in kinds)
 
 
 @few
@@ -60,14 +51,14 @@ def test_any_bytes_are_accounted_for(text: str):
 
 
 @few
-@given(st.lists(st.sampled_from([*JSON_GOOD, *JSON_BAD, *JSON_NONE]), min_size=1, max_size=20))
+@given(st.lists(st.sampled_from(JSON.names()), min_size=1, max_size=20))
 def test_json_lines_are_mended_or_refused(kinds: list[str]):
     structural = {"cut", "two", "comma", "comment", "list", "twice", "deep", "surrogate", "open python", "long key"}
-    for kind, line in zip(kinds, json_file(kinds).split(b"\n"), strict=True):
-        text, detail = mend(line.decode("utf-8", "replace"))
+    for kind, line in zip(kinds, JSON.file(kinds).split(b"\n"), strict=True):
+        text, detail = repaired(line.decode("utf-8", "replace"))
         assert len(detail) <= 300
         assert (text is None) == bool(detail)
-        if kind in JSON_GOOD:
+        if kind in JSON.good:
             assert isinstance(json.loads(text), dict)
         if kind in structural:
             assert text is None, kind
@@ -76,6 +67,6 @@ def test_json_lines_are_mended_or_refused(kinds: list[str]):
 @few
 @given(st.text(alphabet="{}[]()'\":,\\ aN1e\ud83d\n", max_size=120))
 def test_no_text_raises(text: str):
-    mended, detail = mend(text)
+    mended, detail = repaired(text)
     assert len(detail) <= 300
     assert mended is None or isinstance(json.loads(mended), dict)

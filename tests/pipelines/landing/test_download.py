@@ -154,15 +154,6 @@ def test_corrupted_bytes_never_take_the_name(server, body, tmp_path: Path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f.gz", "f.gz.sha256"]
 
 
-def test_an_expected_checksum_is_demanded(server, body, tmp_path: Path):
-    server.files["/f.csv"] = b"a,b\n1,2\n"
-    right = hashlib.sha256(server.files["/f.csv"]).hexdigest()
-    assert fetch(f"{server.base}/f.csv", tmp_path / "f.csv", QUICK, sha256=right) == right
-    with pytest.raises(DataError, match=f"SHA-256 is {right} and should be {'0' * 64}"):
-        fetch(f"{server.base}/f.csv", tmp_path / "other.csv", QUICK, sha256="0" * 64)
-    assert not (tmp_path / "other.csv").exists()
-
-
 def test_a_wrong_category_is_said_at_once(server, tmp_path: Path):
     with pytest.raises(DataError, match=r"404 .*check the category's spelling"):
         fetch(f"{server.base}/absent.gz", tmp_path / "f.gz", QUICK)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipelines.landing.json_text import MAX_DEPTH, depth, mend
+from pipelines.landing.json_text import MAX_DEPTH, depth, repaired
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from pipelines.landing.json_text import MAX_DEPTH, depth, mend
     ],
 )
 def test_one_reading_is_possible(line: str, value: object):
-    text, detail = mend(line)
+    text, detail = repaired(line)
     assert (text is not None, detail) == (True, "")
     assert value is ... or json.loads(text) == value
 
@@ -41,13 +41,13 @@ def test_one_reading_is_possible(line: str, value: object):
         ('{"a": "\\ud83d"}', "half of a character"),
         ("{'a': __import__('os').name}", "neither a JSON object nor a Python dictionary"),
         ("{'a': {1, 2}}", "a value that JSON does not have"),
-        ("{'a': " + "(" * 3000 + ")" * 3000 + "}", "lie 3001 deep"),
-        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "lie 100001 deep"),
+        ("{'a': " + "(" * 3000 + ")" * 3000 + "}", "nested 3001 levels deep"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested 100001 levels deep"),
         ('{"' + "k" * 10_000 + '": 1, "' + "k" * 10_000 + '": 1}', "comes twice"),
     ],
 )
 def test_the_reason_is_the_reason_and_short(line: str, told: str):
-    text, detail = mend(line)
+    text, detail = repaired(line)
     assert text is None
     assert told in detail
     assert len(detail) < 200

@@ -120,9 +120,9 @@ def test_parts_that_disagree(spark: SparkSession, tmp_path: Path):
         ("part.parquet", _table(reviewed_at=[dt.time(10)]), r"column 'reviewed_at' .* is time64"),
         ("part.parquet", _table(ITEM_ID=["x"]), "'item_id' and 'ITEM_ID', which differ in case only"),
         ("_part.parquet", _table(), "'_part.parquet' begins with '_'"),
-        ("part.parquet", b"", "no whole Parquet file"),
-        ("part.parquet", b"PAR1 cut", "no whole Parquet file"),
-        ("notes.txt", b"hello", r"notes\.txt is no whole Parquet file"),
+        ("part.parquet", b"", "not a Parquet file"),
+        ("part.parquet", b"PAR1 cut", "not a Parquet file"),
+        ("notes.txt", b"hello", r"notes\.txt is damaged or not a Parquet file"),
     ],
 )
 def test_what_no_rule_covers_is_named(spark: SparkSession, tmp_path: Path, name, content, message):

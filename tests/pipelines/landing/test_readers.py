@@ -12,8 +12,9 @@ from pyspark.sql import SparkSession
 
 from pipelines.items import check_items
 from pipelines.landing.csv_rows import BLANK, HEADER, Layout
-from pipelines.landing.readers import amazon, columns, movielens
+from pipelines.landing.readers import amazon, columns, read_items, read_reviews
 from pipelines.landing.readers.json_lines import read_json_lines
+from schemas.dataset import Dataset
 from schemas.errors import DataError
 
 LIMIT = 10_000
@@ -98,7 +99,11 @@ def test_amazon_2023_metadata_and_milliseconds(spark: SparkSession, tmp_path: Pa
     assert whole.reviewed_at == dt.datetime(2020, 10, 8, 5, 10, 57, 705000)
     assert (wrong.problem.reason, wrong.problem.detail[:20]) == ("wrong_type", "timestamp is BOOLEAN")
     assert child.item_id == "C"
-    p, q = check_items(amazon.read_items(spark, str(meta), "amazon-2023", LIMIT), 60).orderBy("source_line").collect()
+    p, q = (
+        check_items(amazon.read_items(spark, str(meta), "amazon-2023", LIMIT), 60, LIMIT)
+        .orderBy("source_line")
+        .collect()
+    )
     assert p.text == "T. Brand: B. Categories: Music. F D."
     assert q.text == "Brand: S. Categories: A > B. Price: 5.00."
 
@@ -109,12 +114,13 @@ def test_movielens(spark: SparkSession, tmp_path: Path):
     movies.write_text(
         'movieId,title,genres\n2,"American President, The (1995)",Comedy|Drama\n3,"A ""quote""",(no genres listed)\n'
     )
-    good, wrong, short = _rows(movielens.read_reviews(spark, str(ratings), LIMIT))
+    dataset = Dataset(name="films", format="movielens", reviews=str(ratings), items=str(movies))
+    good, wrong, short = _rows(read_reviews(spark, dataset, "2026-01-31", LIMIT))
     assert (good.user_id, good.item_id, good.rating, good.source_line) == ("1", "2", 3.5, 2)
     assert good.reviewed_at == dt.datetime(2000, 7, 30, 18, 45, 3)
     assert (wrong.problem.reason, wrong.problem.detail) == ("wrong_type", "rating is no number: x")
     assert (short.problem.reason, short.raw) == ("malformed_csv", "4,5")
-    one, two = _rows(movielens.read_items(spark, str(movies), LIMIT))
+    one, two = _rows(read_items(spark, dataset, "2026-01-31", LIMIT))
     assert (one.title, one.categories) == ("American President, The (1995)", ["Comedy", "Drama"])
     assert (two.title, two.categories) == ('A "quote"', [])
 
@@ -151,7 +157,7 @@ def test_parquet_with_types(spark: SparkSession, tmp_path: Path):
     (row,) = _rows(columns.read_reviews(spark, str(reviews), MAPPING, LIMIT))
     assert (row.user_id, row.rating, row.reviewed_at, row.text) == ("7", 4.0, dt.datetime(2020, 5, 1, 8), "w")
     mapping = {"item_id": "sku", "categories": "cats", "price": "cost", "description": "about"}
-    (item,) = check_items(columns.read_items(spark, str(items), mapping, LIMIT), 60).collect()
+    (item,) = check_items(columns.read_items(spark, str(items), mapping, LIMIT), 60, LIMIT).collect()
     assert (item.categories, item.price, item.description, item.title) == (["A", "B"], 3.5, "D", None)
 
 
@@ -232,7 +238,7 @@ def test_lines_that_only_python_can_tell(spark: SparkSession, tmp_path: Path):
     path.write_text("\n".join(lines))
     rows = _rows(read_json_lines(spark, str(path), LIMIT))
     assert [(row.source_line, row.problem.detail) for row in rows if row.problem] == [
-        (2, "objects or lists lie 901 deep in one another, the limit is 64"),
-        (3, "half of a character (a lone surrogate such as \\ud83d) stands in a text; write the whole character"),
+        (2, "objects or lists are nested 901 levels deep, the limit is 64"),
+        (3, "half of a character (a lone surrogate such as \\ud83d) is in a text; write the whole character"),
         (5, "the key 'a' comes twice; which one is meant?"),
     ]

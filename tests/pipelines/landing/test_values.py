@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
 from pipelines.landing.readers import values
-from pipelines.landing.readers.placed import first_problem
+from pipelines.landing.readers.rows import first_problem
 from schemas.errors import DataError
 from schemas.spelling import Spelling
 

@@ -121,4 +121,4 @@ def test_a_sample_of_users_shows_every_review_with_its_line(spark, chain, monkey
     assert all(len(line.split()) <= 4 for line in few if line.split()[:1] == ["wrote"])
     with pytest.raises(SystemExit, match="2"):
         language_sample.main(["--dataset", DATASET, "--partition", "2026-02-01"])
-    assert "no user who was asked about" in capsys.readouterr().err
+    assert "no user with requests on" in capsys.readouterr().err

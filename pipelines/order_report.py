@@ -1,7 +1,7 @@
-"""What the order of histories is worth: ties, and traces of the item identifiers in it.
+"""How far the order of histories can be trusted: ties, and traces of item identifiers in it.
 
-Releases with day resolution tie much of a history, and the order inside a tie is the tie rule's, not the user's. A
-file sorted by item identifier leaves ascending identifiers, which a model can learn instead of taste.
+With times of a day's resolution much of a history is tied, and the order within a tie is that of the tie rule, not of
+the user. A file sorted by item identifier leaves ascending identifiers, which a model can learn instead of taste.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ class OrderReport:
     Args:
         tie_share: consecutive pairs of the same time.
         users_with_ties_share: users with at least one such pair.
-        valid_test_tied_share: of users with a leave-one-out split, those whose validation and test item have the
-            same time, so that the tie rule chose which is which.
-        ascending_share: consecutive pairs of different items whose identifiers ascend as strings; .5 by chance.
+        valid_test_tied_share: users with a leave-one-out split whose validation and test item have the same time, so
+            that the tie rule chose which is which.
+        ascending_share: consecutive pairs of different items whose identifiers ascend as strings; 0.5 by chance.
         ascending_tied_share: the same among tied pairs.
         ascending_histories_share: histories of two or more positions that ascend throughout.
-        ascending_histories_expected: what chance gives, the mean of 1 / length!.
+        ascending_histories_expected: the same by chance, the mean of 1 / length!.
     """
 
     users: int

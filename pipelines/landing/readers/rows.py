@@ -1,7 +1,7 @@
-"""Rows with the place they came from, and the first problem that was found with them."""
+"""Rows of landing files: where each came from, and the first problem found in it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import basename, commonpath, relpath
 from urllib.parse import unquote
@@ -13,19 +13,19 @@ from pyspark.sql import functions as sf
 
 from schemas.errors import DataError
 
-# source_file and source_line name the row, which has so many lines; raw shows it; problem is struct<reason, detail> or
-# null. Headers and blank lines are rows with such a reason, so that lines can be added up.
-PLACE = ("source_file", "source_line", "source_lines", "raw", "problem")
+# source_file and source_line identify the row, source_lines counts its lines, raw is its text, problem is
+# struct<reason, detail> or null. Headers and blank lines are rows with such a reason, so that lines add up.
+SOURCE_FIELDS = ("source_file", "source_line", "source_lines", "raw", "problem")
 REVIEW_FIELDS = (
     "user_id", "item_id", "rating", "reviewed_at", "date_raw", "title", "text", "verified", "helpful_votes",
 )  # fmt: skip
 EVENT_FIELDS = ("user_id", "item_id", "action", "occurred_at", "date_raw", "context")
-# unread: what could not be read of a row that is kept all the same.
+# unread names the fields of a kept row that could not be read.
 ITEM_FIELDS = ("item_id", "title", "brand", "categories", "price", "description", "unread")
 RAW_CHARS = 2000
 
 BLOCKS = (("_file", "_metadata.file_path"), ("_block", "_metadata.file_block_start"))
-"""Columns that say which block of which file a row is of, and what they are made of."""
+"""Columns that name the block and file of a row, with their source expressions."""
 
 _DAMAGE = ("EOFException", "ZipException", "incorrect header check", "invalid stored block", "invalid block type",
            "incorrect data check", "invalid distance", "not a gzip", "Unexpected end of input")  # fmt: skip
@@ -33,29 +33,39 @@ _DAMAGE = ("EOFException", "ZipException", "incorrect header check", "invalid st
 
 @dataclass(frozen=True)
 class Landed:
-    """Rows of landing files. `lines` was counted on the files, before anything was parsed: physical lines, or records
-    where a format has none.
+    """Rows of landing files.
+
+    Args:
+        lines: physical lines (records, where a format has no lines), counted on the files before parsing.
     """
 
     frame: DataFrame
     lines: int
 
+    def completed(
+        self, fields: Sequence[str], columns: Mapping[str, Column], *cases: tuple[Column, Column]
+    ) -> "Landed":
+        """Set `columns`, fill in ``problem`` by the first of `cases` that holds, keep `SOURCE_FIELDS` and `fields`."""
+        found = sf.coalesce("problem", first_problem(*cases)) if cases else sf.col("problem")
+        frame = self.frame.withColumns({**columns, "problem": found})
+        return Landed(frame.select(*SOURCE_FIELDS, *fields), self.lines)
 
-def placed(frame: DataFrame, path: str) -> Landed:
+
+def with_line_numbers(frame: DataFrame, path: str) -> Landed:
     """Add `source_file` and `source_line` (from 1, per file) to a frame just loaded from `path`.
 
-    A file is read in blocks, each in order; rows are numbered within their block and blocks by their offset, so that
-    the numbers do not depend on how Spark spreads the blocks.
+    Spark reads a file in blocks, each in order. Rows are numbered within their block and blocks by their offset, so
+    the numbers do not depend on how Spark distributes the blocks.
 
     Args:
-        frame: straight from a file source, or a union of such with `BLOCKS`: nothing filtered, nothing shuffled.
+        frame: directly from a file source, or a union of such with `BLOCKS`; not filtered, not shuffled.
 
     Raises:
         DataError: a compressed file is damaged.
     """
     spark = frame.sparkSession
-    told = () if "_file" in frame.columns else BLOCKS
-    numbered = frame.select("*", *(sf.col(source).alias(name) for name, source in told))
+    added = () if "_file" in frame.columns else BLOCKS
+    numbered = frame.select("*", *(sf.col(source).alias(name) for name, source in added))
     numbered = numbered.withColumn("_sequence", sf.monotonically_increasing_id())
     try:
         blocks = sorted(
@@ -82,7 +92,7 @@ def placed(frame: DataFrame, path: str) -> Landed:
 
 
 def _labels(files: Sequence[str]) -> dict[str, str]:
-    """Short names that tell the files apart: what follows their common folder."""
+    """Paths of the files below their common folder."""
     if len(files) == 1:
         return {files[0]: unquote(basename(files[0]))}
     return {file: unquote(relpath(file, commonpath(files))) for file in files}
@@ -95,7 +105,7 @@ def problem(reason: str, detail: str | Column) -> Column:
 
 
 def first_problem(*cases: tuple[Column, Column]) -> Column:
-    """The problem of the first case whose condition holds, else null. An unknown condition does not hold."""
+    """The problem of the first case whose condition is true, else null."""
     return sf.coalesce(*(sf.when(condition, found) for condition, found in cases))
 
 
@@ -106,20 +116,20 @@ def too_long(size: Column, limit: int, advice: str) -> tuple[Column, Column]:
 
 
 def literal(path: str) -> str:
-    """A path that Spark would read as a pattern, with what is special in patterns escaped."""
+    """A path with the special characters of Spark's path patterns escaped."""
     return re.sub(r"([\\\[\]{}*?])", r"\\\1", path)
 
 
-def texts_cut(limit: int, *names: str) -> Column:
-    """Whether one of the columns `names`, of texts, is longer than `limit` characters."""
+def any_longer(limit: int, *names: str) -> Column:
+    """Whether the text in one of the columns `names` is longer than `limit` characters."""
     return sf.greatest(*(sf.coalesce(sf.char_length(name), sf.lit(0)) for name in (*names, names[0]))) > limit
 
 
 def instant(number: Column) -> Column:
-    """A timestamp from a number since 1970 whose size tells its unit.
+    """A timestamp from a number since 1970, with the unit inferred from its size.
 
-    Up to 10^11 (which as seconds is the year 5138) it counts seconds, then milliseconds, microseconds and nanoseconds,
-    each a thousand times as large: no time after 1973 has two meanings.
+    Below 10^11 (in seconds the year 5138) it counts seconds, then milliseconds, microseconds and nanoseconds, each a
+    thousand times as large: no time after 1973 is ambiguous.
     """
     size = sf.abs(number)
     micros = (
