@@ -31,17 +31,17 @@ def run(driver, words):
 
 def ended(driver, within_s=10):
     deadline = time.monotonic() + within_s
-    while driver._socket_path().exists() and time.monotonic() < deadline:
+    while driver._socket.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    return not driver._socket_path().exists()
+    return not driver._socket.exists()
 
 
 def test_the_next_stage_is_served_by_the_same_process_until_nobody_asks(driver):
     status, said = run(driver(), HELP)
     assert (status, "Interactions and ordered histories" in said) == (0, True)
-    there = driver()._socket_path().stat().st_ino
+    there = driver()._socket.stat().st_ino
     assert run(driver(), ["ingest", "--help"])[0] == 0, "another task finds it"
-    assert driver()._socket_path().stat().st_ino == there
+    assert driver()._socket.stat().st_ino == there
     assert ended(driver())
     assert run(driver(), HELP)[0] == 0, "and it is started again"
 
@@ -63,7 +63,7 @@ def test_who_comes_while_it_works_is_told_so_at_once(driver):
 def test_a_driver_whose_task_is_gone_ends(driver):
     assert run(driver(linger_s=60), HELP)[0] == 0
     with socket.socket(socket.AF_UNIX) as task:
-        task.connect(str(driver(linger_s=60)._socket_path()))
+        task.connect(str(driver(linger_s=60)._socket))
         assert task.recv(1)
     assert ended(driver(linger_s=60))
 
@@ -92,10 +92,10 @@ def test_without_a_place_for_a_socket_nothing_is_done(driver, monkeypatch):
 
 
 def test_code_that_changed_is_not_run_by_a_driver_that_loaded_what_was_there_before(driver, monkeypatch):
-    before = driver()._socket_path()
-    assert driver()._socket_path() == before
+    before = driver()._socket
+    assert driver()._socket == before
     monkeypatch.setattr("infra.spark_driver._newest_change", lambda: 1)
-    assert driver()._socket_path() != before
+    assert driver()._socket != before
 
 
 def test_a_task_that_is_killed_hangs_up(driver):
