@@ -1,6 +1,6 @@
 """What happens when the quantiser gives several items the same code tuple."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,6 +19,7 @@ NONE = "none"
 _ROUNDS = 20
 _TEMPERATURE = 0.003
 _SINKHORN_STEPS = 50
+_ROWS_AT_ONCE = 65_536
 
 
 def resolve(
@@ -81,15 +82,13 @@ def spread_last_codes(codes: npt.NDArray[np.int32], distances: Distances) -> npt
     """
     codes = codes.copy()
     prefixes = collision_groups(codes[:, :-1])
+    by_prefix = Members(prefixes)
     for _ in range(_ROUNDS):
         moved = False
         groups = collision_groups(codes)
-        by_prefix = _members(prefixes)
-        for rows in _members(groups):
-            if len(rows) < 2:
-                continue
-            near = by_prefix[prefixes[rows[0]]]
-            cost = distances(rows).astype(np.float64)
+        for rows, found in with_distances(Members(groups).repeated(), distances):
+            near = by_prefix.of(prefixes[rows[0]])
+            cost = found.astype(np.float64)
             held = codes[near, -1][groups[near] != groups[rows[0]]]
             free = np.setdiff1d(np.arange(cost.shape[1]), held)
             free = free[np.argsort(cost[:, free].mean(axis=0), kind="stable")[: len(rows)]]
@@ -123,10 +122,49 @@ def sinkhorn_assignment(cost: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return (plan * columns).argmax(axis=1)
 
 
-def _members(groups: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """Rows of each group, by number of the group."""
-    order = np.argsort(groups, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+class Members:
+    """The rows of each group, ascending.
+
+    Args:
+        groups: int64[N], number of each row's group, from 0.
+    """
+
+    def __init__(self, groups: npt.NDArray[np.int64]) -> None:
+        self._order = np.argsort(groups, kind="stable")
+        self._starts = np.concatenate([[0], np.bincount(groups).cumsum()])
+
+    def of(self, group: int) -> npt.NDArray[np.int64]:
+        """Rows int64[n] of one group."""
+        return self._order[self._starts[group] : self._starts[group + 1]]
+
+    def repeated(self) -> Iterator[npt.NDArray[np.int64]]:
+        """The groups of two rows or more."""
+        return (self.of(group) for group in np.flatnonzero(np.diff(self._starts) > 1))
+
+
+def with_distances(
+    groups: Iterable[npt.NDArray[np.int64]], distances: Distances
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """Each group of rows with its distances, see `resolve`.
+
+    Groups are put together up to `_ROWS_AT_ONCE` rows, because a call over streamed vectors reads all of them once.
+    """
+    for together in _batched(groups):
+        found = distances(np.concatenate(together))
+        yield from zip(together, np.split(found, np.cumsum([len(rows) for rows in together])[:-1]), strict=True)
+
+
+def _batched(groups: Iterable[npt.NDArray[np.int64]]) -> Iterator[list[npt.NDArray[np.int64]]]:
+    batch: list[npt.NDArray[np.int64]] = []
+    count = 0
+    for rows in groups:
+        if batch and count + len(rows) > _ROWS_AT_ONCE:
+            yield batch
+            batch, count = [], 0
+        batch.append(rows)
+        count += len(rows)
+    if batch:
+        yield batch
 
 
 def collision_groups(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:

@@ -1,12 +1,23 @@
 """How items get into a codebook: those it is fitted on first, all others after them, moving nothing that is there."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from infra.errors import SettingError
 from ray_jobs.recipes.tokenizers.settings import QuantiserSettings
 from ray_jobs.tokenizers.base import Codes, FitContext, Quantiser
 from ray_jobs.tokenizers.codebook import Codebook
-from ray_jobs.tokenizers.collisions import EXTRA_LEVEL, LIST, Distances, collision_groups, counter_level, resolve
+from ray_jobs.tokenizers.collisions import (
+    EXTRA_LEVEL,
+    LIST,
+    Distances,
+    Members,
+    collision_groups,
+    counter_level,
+    resolve,
+    with_distances,
+)
 from ray_jobs.tokenizers.vectors import Floats, Rows, Vectors, take
 
 
@@ -128,22 +139,35 @@ def _count_on(codebook: Codebook, item_ids: list[str], codes: Codes, setting: st
 
 
 def _nearest_free(codebook: Codebook, item_ids: list[str], codes: Codes, distances: Distances | None) -> Codes:
-    size, complete = codebook.level_sizes[-1], codes.copy()
-    taken: dict[tuple[int, ...], set[int]] = {}
-    for row in codebook.codes.tolist():
-        taken.setdefault(tuple(row[:-1]), set()).add(row[-1])
-    for row in np.argsort(np.asarray(item_ids), kind="stable"):
-        *prefix, last = codes[row].tolist()
-        used = taken.setdefault(tuple(prefix), set())
-        if last in used:
-            free = np.setdiff1d(np.arange(size), np.fromiter(used, np.int64))
-            if len(free) == 0 or distances is None:
-                raise SettingError(
-                    f"codebook {codebook.version} has no code left for {item_ids[row]} at its last level behind the "
-                    f"codes {prefix}: fit a new version (--generation) with more codes, or with the collision policy "
-                    f"{EXTRA_LEVEL}"
-                )
-            last = int(free[distances(np.array([row]))[0, free].argmin()])
-        used.add(last)
-        complete[row, -1] = last
+    there, complete = codebook.codes, codes.copy()
+    tuples = collision_groups(np.concatenate([there, codes]))
+    prefixes = collision_groups(np.concatenate([there, codes])[:, :-1])
+    clashing = np.unique(prefixes[len(there) :][np.bincount(tuples)[tuples[len(there) :]] > 1])
+    by_prefix, place = Members(prefixes), np.argsort(np.argsort(np.asarray(item_ids), kind="stable"))
+
+    def joining() -> Iterator[Rows]:
+        for prefix in clashing:
+            rows = by_prefix.of(prefix)
+            new = rows[rows >= len(there)] - len(there)
+            yield new[np.argsort(place[new])]
+
+    everything = np.arange(codebook.level_sizes[-1])
+    for prefix, (rows, cost) in zip(clashing, with_distances(joining(), distances or _no_distances), strict=True):
+        known = by_prefix.of(prefix)
+        used = there[known[known < len(there)], -1]
+        for row, near in zip(rows, cost, strict=True):
+            if (used == codes[row, -1]).any():
+                free = np.setdiff1d(everything, used)
+                if len(free) == 0 or distances is None:
+                    raise SettingError(
+                        f"codebook {codebook.version} has no code left for {item_ids[row]} at its last level behind "
+                        f"the codes {codes[row, :-1].tolist()}: fit a new version (--generation) with more codes, or "
+                        f"with the collision policy {EXTRA_LEVEL}"
+                    )
+                complete[row, -1] = free[near[free].argmin()]
+            used = np.append(used, complete[row, -1])
     return complete
+
+
+def _no_distances(rows: Rows) -> Floats:
+    return np.empty((len(rows), 0), np.float32)

@@ -311,6 +311,17 @@ class TestAppending:
         wanted = np.array([[0, 1], [0, 1], [1, 1]], np.int32)
         joined = join(there, ["d", "c", "e"], wanted, lambda rows: distances[rows], "s")
         assert joined.tolist() == [[0, 0], [0, 3], [1, 1]]
+        calls = []
+        many = Codebook([f"k{n}" for n in range(40)], np.array([[n, 1] for n in range(40)]), (40, 4), "v", "sinkhorn")
+        joined = join(
+            many,
+            [f"j{n}" for n in range(40)],
+            many.codes.astype(np.int32),
+            lambda rows: calls.append(len(rows)) or np.tile(distances[:1], (len(rows), 1)),
+            "s",
+        )
+        assert joined.tolist() == [[n, 2] for n in range(40)]
+        assert calls == [40], "vectors may be streamed: one pass for all"
         with pytest.raises(SettingError, match=r"no code left for h .*behind the codes \[0\]"):
             join(there, ["f", "g", "h"], np.array([[0, 1]] * 3, np.int32), lambda rows: distances[rows], "s")
 
