@@ -1,14 +1,14 @@
-"""What is reproduced, with which settings, and the identity of each piece of work."""
+"""What is reproduced, and with which settings."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from infra.settings import Settings
+from ray_jobs.encoders.settings import PACKAGED
 from ray_jobs.recipes.configured import recipe_settings
 from ray_jobs.recommenders.settings import RecipeSettings
 from schemas.recipes import Need, find
-from schemas.run_identity import RunIdentity, config_hash
 
 LEAKY_POPULARITY = "popularity-leaky"
 RECIPES = (LEAKY_POPULARITY, "popularity", "sasrec", "hstu", "bert4rec", "tiger")
@@ -122,16 +122,16 @@ class Experiment:
         """Whether item texts have to be encoded and tokenized first."""
         return Need.CODES in find(self.recipe, "recommender").needs
 
-    def content(self) -> dict[str, Any]:
-        """Everything that the result depends on."""
-        codes = {"tokenizer": TOKENIZER, **TOKENIZER_SETTINGS} if self.needs_codes else {}
-        return {"settings": asdict(self.settings), "validation_users": self.validation_users, **codes}
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Folders of recipes whose code it runs."""
+        family = find(self.recipe, "recommender").family
+        return (family, "tokenizers") if self.needs_codes else (family,)
 
-    def identity(self) -> RunIdentity:
-        """The same experiment is trained once and goes on where it was cut."""
-        return RunIdentity(
-            dag="reproduce", partition=self.dataset, recipe=self.label, config_hash=config_hash(self.content())
-        )
+    def content(self) -> dict[str, Any]:
+        """The settings that the result depends on."""
+        codes = {"tokenizer": TOKENIZER, "encoder": PACKAGED, **TOKENIZER_SETTINGS} if self.needs_codes else {}
+        return {"settings": asdict(self.settings), "validation_users": self.validation_users, **codes}
 
 
 def make_experiment(dataset: str, label: str, seed: int, scale: str, overrides: Mapping[str, Any]) -> Experiment:

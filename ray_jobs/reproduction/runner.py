@@ -21,12 +21,13 @@ from ray_jobs.evaluation.metrics import bootstrap_each
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.reproduction.experiments import LEAKY_POPULARITY, TOKENIZER, TOKENIZER_SETTINGS, Experiment
+from ray_jobs.reproduction.identity import code_hash, data_hash
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.vectors import ArrayVectors
 from ray_jobs.training.loop import TrainState
 from ray_jobs.training.plan import Plan
 from ray_jobs.training.ray_train import train
-from schemas.run_identity import config_hash
+from schemas.run_identity import RunIdentity, config_hash
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,19 @@ class Runner:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.home, self.ray, self.catalogue, self.histories = home, ray, catalogue, histories
 
+    def content(self, experiment: Experiment) -> dict[str, Any]:
+        """Everything that the experiment's result depends on."""
+        data = data_hash(self.catalogue, self.histories, texts=experiment.needs_codes)
+        return {**experiment.content(), "data": data, "code": code_hash(experiment.families)}
+
+    def identity(self, experiment: Experiment) -> RunIdentity:
+        """The same experiment on the same data by the same code is trained once, and goes on where it was cut."""
+        content = config_hash(self.content(experiment))
+        return RunIdentity(dag="reproduce", partition=experiment.dataset, recipe=experiment.label, config_hash=content)
+
     def result_path(self, experiment: Experiment) -> Path:
         """Where the experiment's result lies once there is one."""
-        return self.folder / f"{experiment.identity().key()}.json"
+        return self.folder / f"{self.identity(experiment).key()}.json"
 
     def result(self, experiment: Experiment) -> Result | None:
         """The result of an experiment that was finished, in this call or an earlier one."""
@@ -99,7 +110,7 @@ class Runner:
             parameters=sum(p.numel() for p in recommender.parameters() if p.requires_grad),
             seconds=round(spent, 1),
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-            content=experiment.content(),
+            content=self.content(experiment),
             records=state.records,
         )
         path = self.result_path(experiment)
@@ -124,7 +135,7 @@ class Runner:
         outcome = train(
             plan,
             self.ray,
-            run_name=experiment.identity().key(),
+            run_name=self.identity(experiment).key(),
             home=self.home,
             stage=f"reproduce_{experiment.label}",
             time_budget_s=left,
@@ -172,7 +183,8 @@ class Runner:
         for user in range(len(self.histories)):
             training[self.histories.training_items(user)] = True
         content = {"items": item_ids, "texts": texts, "training": training.tolist(), "encoder": PACKAGED}
-        name = f"reproduce--{dataset}--{TOKENIZER}--{config_hash(content | TOKENIZER_SETTINGS)}"
+        content |= {**TOKENIZER_SETTINGS, "code": code_hash(("tokenizers",))}
+        name = f"reproduce--{dataset}--{TOKENIZER}--{config_hash(content)}"
         path = self.folder / f"{name}.npz"
         if not path.exists():
             kind = recipe_class(TOKENIZER, "tokenizer")

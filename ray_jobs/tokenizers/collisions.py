@@ -139,7 +139,7 @@ class Members:
 
     def repeated(self) -> Iterator[npt.NDArray[np.int64]]:
         """The groups of two rows or more."""
-        return (self.of(group) for group in np.flatnonzero(np.diff(self._starts) > 1))
+        return (self.of(group) for group in np.flatnonzero(np.diff(self._starts) > 1).tolist())
 
 
 def with_distances(

@@ -1,14 +1,18 @@
 """`make reproduce` on small files of the benchmarks' form: what it counts, keeps, goes on with and refuses."""
 
+import ast
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ray_jobs.reproduction import runner
+from infra.settings import RaySettings
+from ray_jobs.reproduction import identity, runner
 from ray_jobs.reproduction.__main__ import main
 from ray_jobs.reproduction.benchmark_data import read_benchmark
+from ray_jobs.reproduction.experiments import make_experiment
 from schemas.errors import DataError
 
 ITEMS, USERS = 300, 120
@@ -42,6 +46,32 @@ def benchmark(tmp_path, monkeypatch):
 
 def reproduce(folder, recipes, *more):
     return main(["--folder", str(folder), "--recipes", recipes, "--overrides", OVERRIDES, "--cpus", "1", *more])
+
+
+def test_other_data_texts_or_code_are_other_work(benchmark, tmp_path, monkeypatch):
+    catalogue, histories = read_benchmark(benchmark, "beauty")
+
+    def names(catalogue=catalogue, histories=histories):
+        made = runner.Runner(str(tmp_path), RaySettings(), catalogue, histories)
+        return [
+            made.identity(make_experiment("beauty", label, 0, "cpu", {})).key()
+            for label in ("sasrec", "tiger")
+        ]
+
+    before = names()
+    assert names(*read_benchmark(benchmark, "beauty")) == before
+    first, *rest = histories.items
+    moved = names(histories=replace(histories, items=(first[::-1], *rest)))
+    assert not set(moved) & set(before), "histories in another order"
+    texts = names(catalogue=replace(catalogue, texts=("changed", *catalogue.texts[1:])))
+    assert (texts[0] == before[0], texts[1] == before[1]) == (True, False), "only codes are made of texts"
+    bare = identity._bare("x = 1  # why")
+    assert ast.dump(identity._bare('"""Says."""\nx = 1')) == ast.dump(bare) != ast.dump(identity._bare("x = 2"))
+    monkeypatch.setattr(identity, "_bare", lambda source: ast.parse("pass"))
+    identity.code_hash.cache_clear()
+    changed = names()
+    identity.code_hash.cache_clear()
+    assert not set(changed) & set(before)
 
 
 @pytest.mark.nightly
