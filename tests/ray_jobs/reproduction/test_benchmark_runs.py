@@ -53,10 +53,7 @@ def test_other_data_texts_or_code_are_other_work(benchmark, tmp_path, monkeypatc
 
     def names(catalogue=catalogue, histories=histories):
         made = runner.Runner(str(tmp_path), RaySettings(), catalogue, histories)
-        return [
-            made.identity(make_experiment("beauty", label, 0, "cpu", {})).key()
-            for label in ("sasrec", "tiger")
-        ]
+        return [made.identity(make_experiment("beauty", label, 0, "cpu", {})).key() for label in ("sasrec", "tiger")]
 
     before = names()
     assert names(*read_benchmark(benchmark, "beauty")) == before
