@@ -78,6 +78,11 @@ class InMemoryExamples:
     def __len__(self) -> int:
         return len(self.examples)
 
+    @property
+    def history_items(self) -> int:
+        """Items in all histories together."""
+        return int(self._lengths.sum())
+
     def batches(
         self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1, skip: int = 0
     ) -> Iterator[Batch]:

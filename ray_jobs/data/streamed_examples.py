@@ -4,7 +4,7 @@ The files are random samples of the whole. An epoch visits them in an order of i
 file's size together, so that no more than some files' rows are in memory at a time.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,11 +40,13 @@ class StreamedExamples:
         folder: a path, or an object store's address, that all workers can read.
         rows: number of examples in each file.
         preferences: how many examples have a preference.
+        history_items: items in all histories together.
     """
 
     folder: str
     rows: tuple[int, ...]
     preferences: int
+    history_items: int
 
     def __len__(self) -> int:
         return sum(self.rows)
@@ -164,11 +166,11 @@ def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int
         content = read_seal_text(written, f"{folder}/{MANIFEST}", _AGAIN)
         for name in changed(*filesystem_of(folder), content["digests"]):
             raise DataError(f"{folder}/{name} is not as it was written: it is damaged; {_AGAIN}")
-        return StreamedExamples(folder, tuple(content["rows"]), content["preferences"])
+        return _described(folder, content)
     filesystem, path = filesystem_of(folder)
     filesystem.create_dir(path, recursive=True)
     rng = np.random.default_rng(seed)
-    counts, preferences = np.zeros(files, dtype=np.int64), 0
+    counts, preferences, history_items = np.zeros(files, dtype=np.int64), 0, 0
     writers = [
         pq.ParquetWriter(f"{path}/{_file(n)}", table_schema(), filesystem=filesystem, write_page_checksum=True)
         for n in range(files)
@@ -181,13 +183,23 @@ def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int
                 writer.write_table(table.take(chosen))
         counts += np.bincount(dealt, minlength=files)
         preferences += sum(bool(preference) for preference in part.preferences)
+        history_items += len(part.items)
     for writer in writers:
         writer.close()
     infos = filesystem.get_file_info([f"{path}/{_file(n)}" for n in range(files)])
     digests = {info.base_name: digest_of(filesystem, info) for info in infos}
-    content = {"rows": counts.tolist(), "preferences": preferences, "digests": digests}
+    content = {
+        "rows": counts.tolist(),
+        "preferences": preferences,
+        "history_items": history_items,
+        "digests": digests,
+    }
     write_text(f"{folder}/{MANIFEST}", seal_text(content))
-    return StreamedExamples(folder, tuple(content["rows"]), preferences)
+    return _described(folder, content)
+
+
+def _described(folder: str, content: Mapping[str, Any]) -> StreamedExamples:
+    return StreamedExamples(folder, tuple(content["rows"]), content["preferences"], content["history_items"])
 
 
 def remove_examples(folder: str) -> None:

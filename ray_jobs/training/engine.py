@@ -86,7 +86,8 @@ class Engine:
         device, additive = self.trainable.device, self.trainable.additive
         self.trainable.zero_grad(set_to_none=True)
         parts = self.trainable.parts(batch)
-        weighted = not additive and (len(parts) > 1 or self.workers.world > 1)
+        expected = self.trainable.terms_per_example
+        weighted = expected is None and not additive and (len(parts) > 1 or self.workers.world > 1)
         sums = torch.zeros(0)
         for number, part in enumerate(parts, start=1):
             with no_gradient_sync(self._wrapped, number < len(parts)):
@@ -94,7 +95,8 @@ class Engine:
                     losses = dict(self._module(part.to(device)))
                 terms = torch.as_tensor(losses.pop(TERMS, len(part)), dtype=torch.float32, device=device)
                 losses["loss"] = self._objective(losses, update)
-                (losses["loss"] * terms if weighted else losses["loss"]).backward()
+                weight = terms if weighted else 1.0 if expected is None else terms / (expected * len(batch))
+                (losses["loss"] * weight).backward()
             values = torch.stack([value.detach().float() for value in losses.values()])
             added = values.double() if additive else torch.cat([terms[None], values * terms])
             sums = added if number == 1 else sums + added

@@ -124,6 +124,7 @@ def fit(
         trainable.load_trained_state(state.current)
     if state.finished:
         return state
+    trainable.terms_per_example = trainable.expected_terms(train)
     referred = any(phase.reference for phase in phases)
     frozen = copy.deepcopy(trainable).requires_grad_(False).eval() if referred else None
     set_trainable(trainable, frozenset().union(*names))

@@ -80,6 +80,8 @@ class Trainable(nn.Module):
     """What `judge` returns; None for training without evaluation, which keeps the last weights."""
     additive: ClassVar[bool] = False
     """True: losses of micro-batches add up to the batch's. False: they are means, weighted by `TERMS`."""
+    terms_per_example: float | None = None
+    """Mean number of terms of an example's loss: every term of an epoch has the same weight. None: every batch has."""
     by_example: ClassVar[bool] = False
     """True: an epoch's losses are means over examples, summed in float32. False: over steps, in float64."""
     can_split: ClassVar[bool] = False
@@ -101,6 +103,10 @@ class Trainable(nn.Module):
         A phase weights them by name; by default it minimises ``loss``, which is required. `TERMS` is the number of
         terms, if that is not the number of examples.
         """
+
+    def expected_terms(self, source: BatchSource) -> float | None:  # noqa: ARG002
+        """What `terms_per_example` is to be when training on `source`."""
+        return None
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """`loss`, under the name that data-parallel wrappers call."""

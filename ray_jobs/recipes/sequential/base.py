@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,14 @@ class SequentialRecommender(ScoringRecommender):
     def item_vectors(self) -> Tensor:
         """Item vectors float[N, d] for scoring states."""
         return self.items.weight[1:]
+
+    def positions_in(self, length: float) -> float:
+        """Positions that the loss has of an example whose history has `length` items."""
+        return length
+
+    def expected_terms(self, source: Any) -> float | None:
+        """See `Trainable.expected_terms`; a source of examples knows how long their histories are."""
+        return self.positions_in(source.history_items / len(source)) if self.settings.weigh == "positions" else None
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Mean next-item loss over all positions without padding."""

@@ -79,6 +79,11 @@ class BERT4Rec(SequentialRecommender):
         window, last = self._window(batch)
         return self.filled(window, last)[last][:, None]
 
+    def positions_in(self, length: float) -> float:
+        """The masked ones of history and target."""
+        share = self.settings.last_item_share
+        return share + (1 - share) * self.settings.mask_share * (length + 1)
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Mean loss over masked positions."""
         window, last = self._window(batch)

@@ -21,6 +21,8 @@ class SequentialSettings(TransformerSettings):
         negatives: number of sampled negatives.
         temperature: divides the scores.
         gbce_t: calibration of ``gbce`` from 0 (plain BCE) to 1 (probabilities as without sampling).
+        weigh: what has the same weight in the loss, ``positions`` or ``batches``. A batch holds histories of similar
+            length, so with ``batches`` a position of a short history has a larger weight than one of a long history.
     """
 
     max_history: Count = 50
@@ -36,6 +38,7 @@ class SequentialSettings(TransformerSettings):
     negatives: Count = 512
     temperature: Positive = 1.0
     gbce_t: Share = 0.75
+    weigh: Literal["positions", "batches"] = "batches"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import torch
 from small_world import small_catalogue, small_histories
 
 from infra.errors import SettingError
-from ray_jobs.data.batches import Batch, make_batch
+from ray_jobs.data.batches import Batch, InMemoryExamples, collate, make_batch
 from ray_jobs.data.histories import Histories
 from ray_jobs.objectives import next_item
 from ray_jobs.objectives.next_item import SequentialSettings, next_item_loss
@@ -14,6 +14,9 @@ from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
+from ray_jobs.training.engine import Engine
+from ray_jobs.training.phases import Phase, trainable_names
+from ray_jobs.training.workers import SINGLE_WORKER
 from schemas.errors import DataError
 
 DAY = 86_400
@@ -249,3 +252,34 @@ def test_times_reach_the_model_with_their_items():
     for row, length in enumerate(batch.lengths.tolist()):
         assert batch.times[row, :length].tolist() == [DAY * step for step in range(length)]
         assert int(batch.asked_at[row]) == DAY * length
+
+
+def test_a_position_weighs_alike_whatever_stands_beside_it_in_a_batch():
+    """Gradients of an epoch, added up: with short and long histories in batches of their own, and mixed."""
+    catalogue = small_catalogue()
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(30, size=length) for length in [3] * 8 + [12] * 8]
+    histories = Histories(
+        tuple(f"u{n:02}" for n in range(16)),
+        tuple(np.append(row, [0, 1]) for row in rows),
+        np.array([len(row) for row in rows]),
+        np.array([len(row) + 1 for row in rows]),
+        ({},) * 16,
+    )
+
+    def gradient(order, weigh):
+        torch.manual_seed(0)
+        model = SASRec(SASRecSettings(width=8, heads=1, layers=1, dropout=0.0, weigh=weigh), catalogue)
+        source = InMemoryExamples(model.training_examples(histories))
+        model.terms_per_example = model.expected_terms(source)
+        phase = Phase(name="all", epochs=1, learning_rate=1.0, optimizer="sgd", gradient_clip=1e9)
+        engine = Engine(model, phase, trainable_names(model, phase), SINGLE_WORKER)
+        total = torch.zeros_like(model.items.weight)
+        for start in (0, 8):
+            engine.step(collate(source.examples, np.array(order[start : start + 8])), 0.0)
+            total += model.items.weight.grad
+        return total
+
+    apart, mixed = list(range(16)), [n // 2 + 8 * (n % 2) for n in range(16)]
+    assert torch.allclose(gradient(apart, "positions"), gradient(mixed, "positions"), atol=1e-6)
+    assert not torch.allclose(gradient(apart, "batches"), gradient(mixed, "batches"), atol=1e-3)
