@@ -62,24 +62,11 @@ def verify_checksum(path: Path, sha256: str) -> None:
         raise SettingError(f"{path} has SHA-256 {digest}, expected {sha256}: the file is damaged, install it again")
 
 
-def serve(
-    model: Path,
-    *,
-    port: int,
-    api_key: str = "",
-    alias: str = MODEL_ALIAS,
-    parallel: int = 4,
-    context: int = 8192,
-    threads: int = 1,
-    batch_threads: int = 2,
-) -> Any:
+def serve(model: Path, given: argparse.Namespace) -> Any:
     """Load `model` and serve it in threads of this process until the returned object is deleted.
 
     Args:
-        parallel: requests decoded together.
-        context: tokens of all parallel requests together; each gets ``context / parallel``.
-        threads: threads that generate. One is faster than two when the machine has other work.
-        batch_threads: threads that read prompts.
+        given: the arguments of the command line.
 
     Raises:
         SettingError: xllamacpp is not installed, or the model cannot be loaded.
@@ -92,14 +79,14 @@ def serve(
         raise SettingError("the package xllamacpp, which runs the local model, is not installed") from error
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
-    params.model_alias = {alias}
+    params.model_alias = {given.alias}
     params.hostnames = ["127.0.0.1"]
-    params.port = port
-    params.api_keys = [api_key] if api_key else []
-    params.n_parallel = parallel
-    params.n_ctx = context
-    params.cpuparams.n_threads = threads
-    params.cpuparams_batch.n_threads = batch_threads
+    params.port = given.port
+    params.api_keys = [given.api_key] if given.api_key else []
+    params.n_parallel = given.parallel
+    params.n_ctx = given.context
+    params.cpuparams.n_threads = given.threads
+    params.cpuparams_batch.n_threads = given.batch_threads
     params.chat_template = CHAT_TEMPLATE
     params.use_jinja = True
     params.offline = True
@@ -111,7 +98,7 @@ def serve(
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:
-        raise SettingError(f"{model} cannot be served on port {port}: {error}") from error
+        raise SettingError(f"{model} cannot be served on port {given.port}: {error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -122,10 +109,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sha256", default="", help="expected checksum of --model-path")
     parser.add_argument("--alias", default=MODEL_ALIAS, help="name that the endpoint answers to")
     parser.add_argument("--api-key", default="local", help="key that clients must send")
-    parser.add_argument("--threads", type=int, default=1, help="threads that generate")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads that generate; one is fastest on a busy machine"
+    )
     parser.add_argument("--batch-threads", type=int, default=min(2, os.cpu_count() or 1), help="threads for prompts")
     parser.add_argument("--parallel", type=int, default=4, help="requests decoded together")
-    parser.add_argument("--context", type=int, default=8192, help="tokens of all parallel requests together")
+    parser.add_argument(
+        "--context", type=int, default=8192, help="tokens of all parallel requests together, which share them equally"
+    )
     given = parser.parse_args(argv)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -141,16 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 verify_checksum(model, given.sha256)
         else:
             raise SettingError(f"--model-path {given.model_path} is not a file")
-        server = serve(
-            model,
-            port=given.port,
-            api_key=given.api_key,
-            alias=given.alias,
-            parallel=given.parallel,
-            context=given.context,
-            threads=given.threads,
-            batch_threads=given.batch_threads,
-        )
+        server = serve(model, given)
     except UserError as error:
         print(f"llm_server: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error

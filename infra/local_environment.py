@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import re
 import secrets
 import subprocess
 import sys
@@ -118,18 +117,9 @@ def allowed_hosts() -> list[str]:
     return list(dict.fromkeys([*HOSTS, *(host.strip() for host in more if host.strip())]))
 
 
-def _is_hex(text: str) -> bool:
-    return re.fullmatch("[0-9a-f]{64}", text) is not None
-
-
-def _token(path: Path) -> str:
-    return kept_secret(path, lambda: secrets.token_hex(32), _is_hex)
-
-
 def password(home: Path) -> str:
     """The password of `USER` in the local Airflow and MLflow of this home folder."""
-    form = "[A-Za-z0-9_-]{32}"
-    return kept_secret(password_file(home), lambda: secrets.token_urlsafe(24), lambda t: bool(re.fullmatch(form, t)))
+    return kept_secret(password_file(home), lambda: secrets.token_urlsafe(24), "[A-Za-z0-9_-]{32}")
 
 
 def _airflow_passwords(home: Path) -> Path:
@@ -143,17 +133,15 @@ def _airflow_passwords(home: Path) -> Path:
 
 def _ray_token(home: Path) -> Path:
     """File with the token of the local Ray cluster."""
-    _token(home / "ray_token")
-    return home / "ray_token"
+    path = home / "ray_token"
+    kept_secret(path, lambda: secrets.token_hex(32), "[0-9a-f]{64}")
+    return path
 
 
 def _webhook_key(home: Path) -> str:
     """Key that encrypts MLflow's secrets of webhooks; without one, MLflow makes a new key at every start."""
-    return kept_secret(
-        home / "mlflow_webhook_key",
-        lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-        lambda text: re.fullmatch("[A-Za-z0-9_-]{43}=", text) is not None,
-    )
+    path = home / "mlflow_webhook_key"
+    return kept_secret(path, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(), "[A-Za-z0-9_-]{43}=")
 
 
 def lineage_environment(lineage: LineageSettings, home: Path) -> dict[str, str]:

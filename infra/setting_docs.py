@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from infra.settings import REPOSITORY
 
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "object": "table"}
+BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
 _ARGUMENTS = re.compile(r"^ *Args:\n(.*?)(?=^ *\w+:\n|\Z)", re.MULTILINE | re.DOTALL)
 _ENTRY = re.compile(r"^(\w+(?:, \w+)*): (.*)$", re.DOTALL)
 
@@ -85,20 +86,8 @@ def _takes(field: Mapping[str, Any], named: Mapping[str, Any]) -> str:
     if field.get("type") == "array":
         inner = _takes(field["items"], named) if field.get("items") else "anything"
         return f"list of {inner}"
-    return " ".join([KINDS.get(field.get("type", ""), "anything"), *_bounds(field)])
-
-
-def _bounds(field: Mapping[str, Any]) -> Iterable[str]:
-    low, high = field.get("minimum"), field.get("maximum")
-    above, below = field.get("exclusiveMinimum"), field.get("exclusiveMaximum")
-    if low is not None:
-        yield f"from {_number(low)}"
-    if above is not None:
-        yield f"above {_number(above)}"
-    if high is not None:
-        yield f"to {_number(high)}"
-    if below is not None:
-        yield f"below {_number(below)}"
+    bounds = [f"{word} {_number(field[bound])}" for bound, word in BOUNDS.items() if bound in field]
+    return " ".join([KINDS.get(field.get("type", ""), "anything"), *bounds])
 
 
 def _number(value: float) -> str:

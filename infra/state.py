@@ -7,6 +7,7 @@ and a remedy. A truncated file of JSON lines loses only the damaged lines.
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -114,12 +115,12 @@ def damaged(path: Path | str, error: Exception | str, remedy: str) -> DamagedFil
     return DamagedFile(f"{path} cannot be read ({' '.join(short.split())}): {remedy}")
 
 
-def kept_secret(path: Path, make: Callable[[], str], is_one: Callable[[str], bool]) -> str:
+def kept_secret(path: Path, make: Callable[[], str], form: str) -> str:
     """The secret in a private file, created if it is missing or invalid; concurrent processes get the same one.
 
     Args:
         make: returns a new secret.
-        is_one: whether a text is a valid secret.
+        form: regular expression of valid secrets.
     """
     for _ in range(2):
         try:
@@ -129,7 +130,7 @@ def kept_secret(path: Path, make: Callable[[], str], is_one: Callable[[str], boo
         except UnicodeDecodeError:
             path.unlink(missing_ok=True)
         else:
-            if is_one(found):
+            if re.fullmatch(form, found):
                 if path.stat().st_mode & 0o077:
                     path.chmod(PRIVATE)
                 return found

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.table import LANDING_DATE, Check, Column, Severity, Table
+from schemas.table import LANDING_DATE, Check, Column, Severity, Table, between, not_empty
 
 ITEMS = Table(
     name="items",
@@ -20,22 +20,13 @@ ITEMS = Table(
     key=("item_id",),
     partition_by=("partition_date",),
     checks=(
-        Check(
-            expectation="ExpectColumnValueLengthsToBeBetween",
-            arguments={"column": "text", "min_value": 1},
-            reason="An item without text cannot be encoded.",
-        ),
+        not_empty("text", reason="An item without text cannot be encoded."),
         Check(
             expectation="ExpectColumnValuesToNotBeNull",
             arguments={"column": "title", "mostly": 0.8},
             reason="Titles carry most of what a text encoder learns about an item.",
             severity=Severity.WARN,
         ),
-        Check(
-            expectation="ExpectColumnValuesToBeBetween",
-            arguments={"column": "price", "min_value": 0.0},
-            reason="A negative price is a parse error.",
-            severity=Severity.WARN,
-        ),
+        between("price", 0.0, reason="A negative price is a parse error.", severity=Severity.WARN),
     ),
 )

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.table import PARTITION_DATE, Check, Column, Severity, Table, one_of
+from schemas.table import PARTITION_DATE, Check, Column, Severity, Table, between, not_empty, one_of
 
 RECOMMENDATION = "recommendation"
 FINE = "fine_steering"
@@ -69,16 +69,8 @@ PREFERENCE_BENCHMARK = Table(
     checks=(
         one_of("axis", *AXES),
         one_of("split", "train", "valid", "test"),
-        Check(
-            expectation="ExpectColumnValuesToBeBetween",
-            arguments={"column": "history_end", "min_value": 0},
-            reason="Positions count from 0.",
-        ),
-        Check(
-            expectation="ExpectColumnValueLengthsToBeBetween",
-            arguments={"column": "preference", "min_value": 1},
-            reason="A sample without a preference tests nothing.",
-        ),
+        between("history_end", 0, reason="Positions count from 0."),
+        not_empty("preference", reason="A sample without a preference tests nothing."),
         Check(
             expectation="ExpectTableRowCountToBeBetween",
             arguments={"min_value": 50},

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.table import PARTITION_DATE, Check, Column, Table
+from schemas.table import PARTITION_DATE, Column, Table, between
 
 PREFERENCE_EVALUATIONS = Table(
     name="preference_evaluations",
@@ -43,11 +43,5 @@ PREFERENCE_EVALUATIONS = Table(
     ),
     key=("axis", "split", "sample_id", "condition"),
     partition_by=("partition_date", "model"),
-    checks=(
-        Check(
-            expectation="ExpectColumnValuesToBeBetween",
-            arguments={"column": "ndcg_10", "min_value": 0.0, "max_value": 1.0},
-            reason="NDCG with one relevant item lies between 0 and 1.",
-        ),
-    ),
+    checks=(between("ndcg_10", 0.0, 1.0, reason="NDCG with one relevant item lies between 0 and 1."),),
 )

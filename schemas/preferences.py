@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from schemas.table import PARTITION_DATE, Check, Column, Table, one_of
+from schemas.table import PARTITION_DATE, Column, Table, between, one_of
 
 PREFERENCES = Table(
     name="preferences",
@@ -27,11 +27,7 @@ PREFERENCES = Table(
     key=("user_id", "position"),
     partition_by=("partition_date",),
     checks=(
-        Check(
-            expectation="ExpectColumnValuesToBeBetween",
-            arguments={"column": "position", "min_value": 0},
-            reason="Positions count from 0.",
-        ),
+        between("position", 0, reason="Positions count from 0."),
         one_of("status", "ok", "none", "not_asked"),
     ),
 )

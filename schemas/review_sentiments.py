@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.table import PARTITION_DATE, Check, Column, Table, one_of
+from schemas.table import PARTITION_DATE, Column, Table, between, one_of
 
 POSITIVE, NEGATIVE = "positive", "negative"
 
@@ -30,10 +30,6 @@ REVIEW_SENTIMENTS = Table(
     may_be_empty=True,
     checks=(
         one_of("sentiment", POSITIVE, NEGATIVE),
-        Check(
-            expectation="ExpectColumnValuesToBeBetween",
-            arguments={"column": "score", "min_value": 0.0, "max_value": 1.0},
-            reason="A probability.",
-        ),
+        between("score", 0.0, 1.0, reason="A probability."),
     ),
 )

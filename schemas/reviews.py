@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.table import LANDING_DATE, Check, Column, Severity, Table
+from schemas.table import LANDING_DATE, Check, Column, Severity, Table, between, not_empty
 
 RATED = Check(
     expectation="ExpectColumnValuesToNotBeNull",
@@ -37,14 +37,10 @@ REVIEWS = Table(
     key=("user_id", "item_id", "reviewed_at"),
     partition_by=("partition_date",),
     checks=(
-        Check(
-            expectation="ExpectColumnValuesToBeBetween",
-            arguments={"column": "rating", "min_value": 0.5, "max_value": 5.0},
-            reason="Ratings of every scale are converted to 0.5 to 5 stars.",
-        ),
-        Check(
-            expectation="ExpectColumnValueLengthsToBeBetween",
-            arguments={"column": "text", "min_value": 1, "mostly": 0.5},
+        between("rating", 0.5, 5.0, reason="Ratings of every scale are converted to 0.5 to 5 stars."),
+        not_empty(
+            "text",
+            mostly=0.5,
             reason="The language stages need written text; ratings alone give no preferences.",
             severity=Severity.WARN,
         ),

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.table import PARTITION_DATE, Check, Column, Table
+from schemas.table import PARTITION_DATE, Column, Table, between
 
 SEQUENCES = Table(
     name="sequences",
@@ -35,11 +35,5 @@ SEQUENCES = Table(
     ),
     key=("user_id",),
     partition_by=("partition_date",),
-    checks=(
-        Check(
-            expectation="ExpectColumnValuesToBeBetween",
-            arguments={"column": "length", "min_value": 1},
-            reason="An empty history cannot be used.",
-        ),
-    ),
+    checks=(between("length", 1, reason="An empty history cannot be used."),),
 )

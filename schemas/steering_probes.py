@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.table import PARTITION_DATE, Check, Column, Table
+from schemas.table import PARTITION_DATE, Column, Table, not_empty
 
 STEERING_PROBES = Table(
     name="steering_probes",
@@ -18,11 +18,5 @@ STEERING_PROBES = Table(
     key=("probe",),
     partition_by=("partition_date",),
     may_be_empty=True,
-    checks=(
-        Check(
-            expectation="ExpectColumnValueLengthsToBeBetween",
-            arguments={"column": "preference", "min_value": 1},
-            reason="A probe without a sentence tests nothing.",
-        ),
-    ),
+    checks=(not_empty("preference", reason="A probe without a sentence tests nothing."),),
 )

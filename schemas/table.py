@@ -1,4 +1,4 @@
-"""Declarations of Delta tables: columns, key, partitioning, owner, retention and checks.
+"""Declarations of Delta tables: columns, key, partitioning, retention and checks.
 
 A check names an expectation of Great Expectations by its class name, so that this package does not import the library.
 `pipelines.gates` builds the expectations and runs them before rows are published.
@@ -11,8 +11,6 @@ from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
-
-from schemas.stages import maker_of
 
 KEPT_LOG = ("delta.enableExpiredLogCleanup", "false")
 """Property of every Delta table: writers never clean up its log, which could remove versions that a
@@ -69,6 +67,23 @@ def one_of(column: str, *values: str) -> Check:
     )
 
 
+def between(
+    column: str, low: float, high: float | None = None, *, reason: str, severity: Severity = Severity.FAIL
+) -> Check:
+    """The check that the values of a column are within bounds."""
+    limits = {"min_value": low} if high is None else {"min_value": low, "max_value": high}
+    arguments = {"column": column, **limits}
+    return Check(expectation="ExpectColumnValuesToBeBetween", arguments=arguments, reason=reason, severity=severity)
+
+
+def not_empty(column: str, *, reason: str, severity: Severity = Severity.FAIL, **mostly: float) -> Check:
+    """The check that the texts of a column, or at least the share ``mostly`` of them, are not empty."""
+    arguments = {"column": column, "min_value": 1, **mostly}
+    return Check(
+        expectation="ExpectColumnValueLengthsToBeBetween", arguments=arguments, reason=reason, severity=severity
+    )
+
+
 PARTITION_DATE = Column("partition_date", pa.date32(), "day that the row was computed for")
 LANDING_DATE = Column("partition_date", pa.date32(), "day whose landing files brought the row")
 
@@ -92,15 +107,9 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     partition_by: tuple[str, ...]
-    owner: str = "data-platform"
     retention_days: int = 30
     checks: tuple[Check, ...] = ()
     may_be_empty: bool = False
-
-    @property
-    def maker(self) -> str:
-        """Name of the stage that makes it."""
-        return maker_of(self.name)
 
     def arrow_schema(self) -> pa.Schema:
         """The table's schema in Arrow, columns in declared order."""
