@@ -33,7 +33,7 @@ day = datetime.datetime(2026, 2, 1)
 context = {{
     "params": params | {{"generation": int(sys.argv[1])}},
     "dag": SimpleNamespace(dag_id="daily_retrain"),
-    "ti": SimpleNamespace(xcom_pull=lambda task_ids: None, get_dr_count=lambda **query: 1),
+    "ti": SimpleNamespace(xcom_pull=lambda task_ids: None, get_dr_count=lambda **query: 1, start_date=day),
     "dag_run": SimpleNamespace(dag_id="daily_retrain", run_id="r", data_interval_start=day),
 }}
 report = RayStageOperator(task_id="train_baseline", stage=TRAIN_BASELINE).execute(context)
