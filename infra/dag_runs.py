@@ -50,7 +50,7 @@ class DagRuns:
             tasks = self.api.tasks(dag_id, run_id)
             for task in sorted(tasks, key=lambda t: t["end_date"] or "9"):
                 task_id = task["task_id"]
-                if task["state"] == "running":
+                if task["state"] in ("running", "deferred"):
                     since = started.setdefault(task_id, time.time())
                     shown = self._show_running(task_id, since, shown)
                 elif task["state"] in ("success", "failed", "skipped", "upstream_failed") and task_id not in finished:

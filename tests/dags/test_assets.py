@@ -1,7 +1,6 @@
 """Which assets a task declares, and of which tables it tells when it has ended."""
 
 import re
-from types import SimpleNamespace
 
 import pytest
 
@@ -147,6 +146,23 @@ def test_the_example_of_the_readme_runs_when_the_preferences_of_a_data_set_are_w
     airflow.succeed(left(preferences=3))
     ((_, extra),) = [event for event in airflow.succeed(left(preferences=4)) if event[0] == watched]
     (task,) = dag.tasks
-    triggering = {watched: [SimpleNamespace(extra=extra)]}
-    task.python_callable(triggering_asset_events=triggering)
-    assert "2026-01-31" in capsys.readouterr().out
+    task.python_callable(triggering_asset_events=started_by(watched, extra))
+    assert capsys.readouterr().out == f"{extra}\n"
+
+
+def started_by(name, extra):
+    """What Airflow tells a task of a run that an event has started, which came through the alias."""
+    from airflow.sdk.execution_time.comms import AssetEventDagRunReferenceResult
+    from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
+
+    event = AssetEventDagRunReferenceResult(
+        asset={"name": name, "uri": name, "extra": {}},
+        extra=extra,
+        source_task_id="preferences",
+        source_dag_id="daily_retrain",
+        source_run_id="r",
+        source_map_index=-1,
+        source_aliases=[{"name": "penchant-tables"}],
+        timestamp="2026-02-01T03:00:00Z",
+    )
+    return TriggeringAssetEventsAccessor.build([event])

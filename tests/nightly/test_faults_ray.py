@@ -22,10 +22,17 @@ from tests.nightly.test_overlapping_runs import JOBS
 
 EPOCHS = 40
 TRY = f"""
-import datetime, json, sys
+import asyncio, datetime, json, sys
 from types import SimpleNamespace
+from airflow.sdk.exceptions import TaskDeferred
 from dags.chain import TRAIN_BASELINE
 from dags.operators.ray_stage import RayStageOperator
+
+async def event_of(trigger):
+    return [event.payload async for event in trigger.run()][0]
+
+def operator():
+    return RayStageOperator(task_id="train_baseline", stage=TRAIN_BASELINE, deferrable=sys.argv[2] == "deferrable")
 
 overrides = {{"sasrec.epochs": {EPOCHS}, "sasrec.batch_size": 16, "sasrec.patience": {EPOCHS}}}
 params = {{"dataset": "{DATASET}", "partition": "{PARTITION}", "recommender": "mendertok", "overrides": overrides}}
@@ -36,7 +43,12 @@ context = {{
     "ti": SimpleNamespace(xcom_pull=lambda task_ids: None, get_dr_count=lambda **query: 1, start_date=day),
     "dag_run": SimpleNamespace(dag_id="daily_retrain", run_id="r", data_interval_start=day),
 }}
-report = RayStageOperator(task_id="train_baseline", stage=TRAIN_BASELINE).execute(context)
+try:
+    report = operator().execute(context)
+except TaskDeferred as deferred:
+    print("DEFERRED")
+    given = dict(deferred.kwargs, event=asyncio.run(event_of(deferred.trigger)))
+    report = operator().resume_execution(deferred.method_name, given, context)
 print(json.dumps(report))
 """
 
@@ -71,9 +83,9 @@ def result(process):
     return json.loads(out.splitlines()[-1])
 
 
-def execute(cluster, generation):
+def execute(cluster, generation, how="waits"):
     """One try of the task `train_baseline`, to its end."""
-    return result(start(cluster, TRY, generation))
+    return result(start(cluster, TRY, generation, how))
 
 
 def drivers():
@@ -91,7 +103,7 @@ def drivers():
 
 def test_a_killed_driver_costs_no_second_job_run_or_model(cluster):
     storage, bundles = cluster.home / "ray_results", cluster.home / "bundles"
-    first = start(cluster, TRY, 0)
+    first = start(cluster, TRY, 0, "waits")
     while len(list(storage.glob("*/checkpoint_*"))) < 2:
         assert first.poll() is None, first.communicate()
         time.sleep(0.05)
@@ -107,7 +119,7 @@ def test_a_killed_driver_costs_no_second_job_run_or_model(cluster):
     registry = MlflowClient(uri)
     experiment = registry.get_experiment_by_name(f"penchant/{DATASET}").experiment_id
     (begun,) = registry.search_runs([experiment])
-    report = execute(cluster, 0)
+    report = execute(cluster, 0, "deferrable")
     assert report["status"] == "done"
     assert report["outputs"]["mlflow_run_id"] == begun.info.run_id
     assert execute(cluster, 0)["status"] == "reused"
