@@ -21,6 +21,8 @@ REASON_TAG = "penchant.decision_reason"
 WARM_START_TAG = "penchant.warm_start"
 COLD_TAG = "penchant.cold_since"
 """Day at which a version's chain of warm starts began, where versions of the chain were removed."""
+_ARTIFACTS = "artifacts"
+"""Folder of a logged pyfunc model for the artifacts it was logged with, here the bundle; MLflow gives it the name."""
 
 
 def find_version(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:
@@ -121,8 +123,12 @@ def load_version(found: ModelVersion) -> "Bundle":
 def download_bundle(found: ModelVersion, folder: str | Path) -> Path:
     """The bundle that was logged with a version, copied below `folder`."""
     uri = f"models:/{found.name}/{found.version}"
-    copied = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    bundles = [path.parent for path in copied.rglob("recipe.json")]
+    listed = mlflow.artifacts.list_artifacts(artifact_uri=uri)
+    bundles = []
+    if any(Path(one.path).name == _ARTIFACTS and one.is_dir for one in listed):
+        # The code beside them is hundreds of files, which nothing here runs.
+        copied = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{uri}/{_ARTIFACTS}", dst_path=str(folder)))
+        bundles = [path.parent for path in copied.rglob("recipe.json")]
     if len(bundles) != 1:
         raise SettingError(f"model version {uri} was not logged by this project: {len(bundles)} bundles are in it")
     return bundles[0]

@@ -1,6 +1,7 @@
 """What `mlflow models serve` answers, asked of its app without a process around it, and the alias that is served."""
 
 import socket
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -9,7 +10,7 @@ from mlflow.pyfunc import scoring_server
 from starlette.testclient import TestClient
 
 from infra.errors import SettingError
-from ray_jobs.registry import runs
+from ray_jobs.registry import runs, versions
 from ray_jobs.serving.__main__ import main
 from ray_jobs.serving.hot_swap import HotSwap, RegistrySource
 
@@ -48,11 +49,22 @@ def test_the_server_follows_the_alias_of_the_registry(registered):
         swap.refresh()
         assert swap.live.version == f"penchant-tiny/{live}"
     assert "version penchant-tiny/3 does not load" in swap.problem
+    assert "was not logged by this project" in swap.problem
     client.delete_registered_model_alias("penchant-tiny", "champion")
     swap.refresh()
     assert "no model version 'penchant-tiny@champion'" in swap.problem
     with pytest.raises(SettingError, match="no model version"):
         HotSwap(RegistrySource(uri, "penchant-tiny", "nobody"), retry_s=60)
+
+
+def test_only_the_bundle_of_a_version_is_downloaded(registered, tmp_path):
+    found = versions.resolve(MlflowClient(), "penchant-tiny/1")
+    whole = mlflow.artifacts.download_artifacts(artifact_uri="models:/penchant-tiny/1", dst_path=str(tmp_path / "all"))
+    assert (Path(whole) / "code").is_dir()
+    bundle = versions.download_bundle(found, tmp_path / "copy")
+    copied = [path for path in (tmp_path / "copy").rglob("*") if path.is_file()]
+    assert bundle / "recipe.json" in copied
+    assert all(path.is_relative_to(bundle) for path in copied)
 
 
 def test_a_server_that_cannot_start_says_why(settings, tmp_path, capsys):
