@@ -1,4 +1,4 @@
-"""Costs from a ledger written by hand."""
+"""Projected costs from a hand-made ledger."""
 
 import datetime as dt
 

@@ -1,4 +1,4 @@
-"""Records of the data docs that are cut: named, and in nobody's way who does not need them."""
+"""Damaged records of the data docs are named, and do not stop what does not need them."""
 
 import pytest
 

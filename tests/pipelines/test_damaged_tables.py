@@ -1,4 +1,4 @@
-"""Damaged tables are refused with words of ours: log and seal before Spark is asked, pages when Spark has failed."""
+"""Damaged tables give clear errors: log and seal are checked before Spark reads, pages after Spark has failed."""
 
 from pathlib import Path
 from typing import Any

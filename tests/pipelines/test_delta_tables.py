@@ -1,4 +1,4 @@
-"""Writing partitions: the same work twice changes nothing, and only what differs is touched."""
+"""Writes of partitions are idempotent and touch only rows that differ."""
 
 import datetime as dt
 import json

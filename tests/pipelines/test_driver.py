@@ -1,4 +1,4 @@
-"""A driver that serves one stage after another; Spark itself is not started for what these stages are asked."""
+"""A driver that runs one stage after another; these stages start no Spark."""
 
 import socket
 import sys

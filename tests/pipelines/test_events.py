@@ -1,4 +1,4 @@
-"""Events beside reviews: landed by the same rules, and interactions are made of them."""
+"""Events land by the same rules as reviews, and interactions are made from them."""
 
 import datetime as dt
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Gates: what stops a run, what does not, and what a person gets to read."""
+"""Gates: which checks stop a run, which only warn, and what the messages and pages say."""
 
 import datetime as dt
 import json

@@ -1,4 +1,4 @@
-"""Ingest with real Spark, Delta and gates: nothing lost, every refusal explained, a rerun changes nothing."""
+"""Ingest with real Spark, Delta and gates: no line is lost, every refusal has a reason, a rerun changes nothing."""
 
 import datetime as dt
 import gzip

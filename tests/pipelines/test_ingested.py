@@ -1,4 +1,4 @@
-"""A day is passed over only where nothing that decides its ingest, and nothing that it left, is another."""
+"""The ingest of a day is skipped only where none of its inputs and outputs has changed."""
 
 import datetime as dt
 import json

@@ -1,4 +1,4 @@
-"""Which later days a stage looks at again, what it reports of them, and when the content of a day is the same."""
+"""Which later days a stage processes again, how it reports them, and when the content of a day is unchanged."""
 
 import datetime as dt
 from typing import Any

@@ -1,4 +1,4 @@
-"""What spark-submit starts."""
+"""The scripts that spark-submit starts."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Sequences: the k-core, the order inside a tie, the splits and what the order report sees."""
+"""Sequences: the k-core, the order within ties, the splits and the order report."""
 
 import datetime as dt
 import json

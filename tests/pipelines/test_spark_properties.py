@@ -1,4 +1,4 @@
-"""What Spark is started with is in no command line."""
+"""The properties of Spark are on no command line."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Feeds without ratings: read through to histories, and what needs stars is refused before an engine or a model."""
+"""Feeds without ratings become histories; whatever needs stars is refused before an engine or a model starts."""
 
 import datetime as dt
 import sys

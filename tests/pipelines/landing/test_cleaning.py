@@ -1,4 +1,4 @@
-"""Titles, texts, prices, brands and categories as product pages leave them."""
+"""Cleaning of titles, texts, prices, brands and categories of product pages."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Lines that a strict JSON parser refuses: mended, or refused for the reason that is the reason. No Spark."""
+"""Lines that a strict JSON parser refuses are repaired, or refused for the right reason. No Spark."""
 
 import json
 import time

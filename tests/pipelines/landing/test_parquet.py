@@ -1,4 +1,4 @@
-"""Parquet as pandas, Polars and Spark write it: no type crashes, no id changes, no column is lost in silence."""
+"""Parquet files of pandas, Polars and Spark: every type is read or refused, ids stay, no column is lost silently."""
 
 import datetime as dt
 from decimal import Decimal

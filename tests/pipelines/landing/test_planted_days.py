@@ -1,4 +1,4 @@
-"""Deliveries of a planted world: every review comes once, and each day is what its plan says."""
+"""Deliveries of a planted world: every review is delivered once, and each day follows its plan."""
 
 import gzip
 import json

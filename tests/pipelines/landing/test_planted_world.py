@@ -1,4 +1,4 @@
-"""The planted world is what its settings say, and its truth can be used."""
+"""A planted world follows its settings, and its truth is complete."""
 
 import collections
 import gzip

@@ -1,4 +1,4 @@
-"""What registration proposes from the first rows, and what it asks."""
+"""What registration infers from the first rows, and when it asks."""
 
 import datetime as dt
 import json

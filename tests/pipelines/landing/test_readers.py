@@ -1,4 +1,4 @@
-"""Readers: what is peculiar to each format, and the place of every row."""
+"""Readers: the peculiarities of each format, and the file and line of every row."""
 
 import bz2
 import datetime as dt

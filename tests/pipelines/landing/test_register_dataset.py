@@ -1,4 +1,4 @@
-"""Registration: formats are told apart, and what is wrong is said with the way to mend it."""
+"""Registration: formats are recognised, and errors say how to mend them."""
 
 import gzip
 import json

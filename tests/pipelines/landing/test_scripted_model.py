@@ -1,4 +1,4 @@
-"""The flawless model says what the truth says, through the project's own prompts and port."""
+"""The model without errors answers with the truth, through the project's own prompts and port."""
 
 import json
 import statistics

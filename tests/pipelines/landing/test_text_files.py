@@ -1,4 +1,4 @@
-"""Files to lines: what packs them, how they are encoded, where lines end, and what is refused. No Spark."""
+"""Lines of files: compression, encodings, line ends, and what is refused. No Spark."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Ratings and dates: what is stated is read, what is not is refused with the setting that states it."""
+"""Ratings and dates: what is stated is read; otherwise the refusal names the option to state it."""
 
 import datetime as dt
 
