@@ -34,16 +34,16 @@ def with_later_days(stage: str, work: Work) -> Work:
         if report.status == "dry_run":
             return report
         days = later_days(load_settings(), request, stage)
-        handoffs, calls = dict(report.handoffs), report.counts.get("llm_calls")
+        handoffs, counts = dict(report.handoffs), dict(report.counts)
         for day in days:
             again = work(replace(request, partition=day.isoformat(), report_uri=""))
-            for name, handoff in again.handoffs.items():
-                if name in handoffs:
-                    handoffs[name] = replace(handoffs[name], version=handoff.version)
-            if calls is not None:
-                calls += again.counts.get("llm_calls", 0)
-        counts = dict(report.counts) if calls is None else {**report.counts, "llm_calls": calls}
-        return replace(report, handoffs=handoffs, counts={**counts, **({"later_days": len(days)} if days else {})})
+            for name in handoffs.keys() & again.handoffs.keys():
+                handoffs[name] = replace(handoffs[name], version=again.handoffs[name].version)
+            if "llm_calls" in counts:
+                counts["llm_calls"] += again.counts.get("llm_calls", 0)
+        if days:
+            counts["later_days"] = len(days)
+        return replace(report, handoffs=handoffs, counts=counts)
 
     return run
 
