@@ -1,9 +1,8 @@
-"""Some users of a data set's newest day, to be shown to a person, and the categories of what they can be offered."""
+"""Example users of a data set's newest day, and the categories of its items."""
 
 import datetime as dt
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,21 +17,13 @@ from schemas.columns import sources
 from schemas.errors import DataError
 
 MOST_ROWS = 200_000
-"""Rows of a table that are looked through at most."""
+"""Maximum number of rows read from a table."""
 _PREFERENCES = ("user_id", "position", "preferences", "status")
 _SUMMARIES = ("user_id", "as_of", "summary", "status")
 
 
-@dataclass(frozen=True)
-class Shown:
-    """Users of one day, those of whom something is known first."""
-
-    day: dt.date
-    readers: list[User]
-
-
-def example_users(settings: Settings, dataset: str, count: int) -> Shown:
-    """At most `count` users of the newest day of the table ``sequences``, of whom most is known.
+def example_users(settings: Settings, dataset: str, count: int) -> list[User]:
+    """At most `count` users of the newest day of the table ``sequences``, those with preferences first.
 
     Raises:
         DataError: there is no such table, or it is empty.
@@ -43,26 +34,28 @@ def example_users(settings: Settings, dataset: str, count: int) -> Shown:
         raise DataError(f"table sequences of data set {dataset} is empty: run the stage 'sequences' first")
     day = max(days)
     newest = _newest_preferences(settings.table_uri(dataset, "preferences"), day)
-    told = pa.array(sorted(newest), pa.string())
+    with_preferences = pa.array(sorted(newest), pa.string())
     first: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for batch in _batches(uri, day, ("user_id", "length", *sources())):
-        known = pc.is_in(batch["user_id"], told)
+        known = pc.is_in(batch["user_id"], with_preferences)
         first += batch.filter(known).slice(0, count - len(first)).to_pylist()
         others += batch.filter(pc.invert(known)).slice(0, count - len(others)).to_pylist()
         if len(first) == count or (not newest and len(others) == count):
             break
     chosen = [*first, *others][:count]
     if not chosen:
-        return Shown(day, [])
-    said = [newest[row["user_id"]] for row in chosen if row["user_id"] in newest]
-    told_of = _summaries(settings.table_uri(dataset, "review_summaries"), day, [row["user_id"] for row in chosen])
-    readers = users_of(pa.Table.from_pylist(chosen), pa.Table.from_pylist(said) if said else None, day, told_of)
-    return Shown(day, sorted(readers, key=lambda reader: (reader.preference is None, reader.user_id)))
+        return []
+    preferences = [newest[row["user_id"]] for row in chosen if row["user_id"] in newest]
+    summaries = _summaries(settings.table_uri(dataset, "review_summaries"), day, [row["user_id"] for row in chosen])
+    users = users_of(
+        pa.Table.from_pylist(chosen), pa.Table.from_pylist(preferences) if preferences else None, day, summaries
+    )
+    return sorted(users, key=lambda user: (user.preference is None, user.user_id))
 
 
 def item_categories(settings: Settings, dataset: str, item_ids: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
-    """By name of a category, the ascending places in `item_ids` of the items in it."""
+    """For each category, the ascending indices into `item_ids` of its items."""
     rows = read_table(settings.table_uri(dataset, "items"), columns=["item_id", "categories"])
     names = pc.list_flatten(rows["categories"]).combine_chunks().dictionary_encode()
     parents = pc.list_parent_indices(rows["categories"]).combine_chunks()
@@ -78,7 +71,7 @@ def item_categories(settings: Settings, dataset: str, item_ids: Sequence[str]) -
 
 
 def _newest_preferences(uri: str, day: dt.date) -> dict[str, dict[str, Any]]:
-    """Per user the row of the last position with preferences; none where there is no such table."""
+    """The last row with preferences of each user; empty if there is no such table."""
     newest: dict[str, dict[str, Any]] = {}
     for batch in _batches(uri, day, _PREFERENCES) if table_exists(uri) else ():
         for row in batch.filter(pc.equal(batch["status"], "ok")).to_pylist():
@@ -88,7 +81,7 @@ def _newest_preferences(uri: str, day: dt.date) -> dict[str, dict[str, Any]]:
 
 
 def _summaries(uri: str, day: dt.date, users: list[str]) -> pa.Table | None:
-    """What reviews of `users` were summed up to; None where there is no such table."""
+    """The summaries of the reviews of `users`; None if there is no such table."""
     if not table_exists(uri):
         return None
     wanted = pa.array(users, pa.string())
@@ -97,7 +90,7 @@ def _summaries(uri: str, day: dt.date, users: list[str]) -> pa.Table | None:
 
 
 def _batches(uri: str, day: dt.date, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    """Rows of a day, up to `MOST_ROWS` of them."""
+    """Rows of a day, at most `MOST_ROWS`."""
     table = open_table(uri)
     within = partition_filter({"partition_date": day})
     with table_rows(table, within) as rows:

@@ -1,9 +1,9 @@
-"""How lists follow words, as text for a terminal: one history, no words, a wish and its opposite side by side."""
+"""Text for a terminal that shows how lists follow words: without words, with a wish, and with its opposite."""
 
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -28,22 +28,14 @@ _LAST = 3
 _COLUMN = 38
 _GAP = "  "
 _FEW = 2
-"""Items of a list of ten that have the word before; so both the wish and its opposite have something to do."""
+"""Preferred number of items with the word before steering, so that the wish and its opposite can both change it."""
 _LOOKED_AT, _WORDS = 12, 12
-"""Users and words that the ones to show are chosen from."""
+"""Numbers of users and words to choose the shown ones from."""
 _MEASURED_USERS, _MEASURED_WORDS = 20, 8
 
 
-@dataclass(frozen=True)
-class _Case:
-    """A user and the word that they are steered by, by row."""
-
-    reader: User
-    row: int
-
-
-def steered(settings: Settings, dataset: str, alias: str, users: int = 3, bold: bool = False) -> str:
-    """Load the version that `alias` points at, and show what words do to its lists; one line where there is none.
+def steered(settings: Settings, dataset: str, alias: str, count: int = 3, bold: bool = False) -> str:
+    """How the lists of the version at `alias` follow words, for `count` users; one line if there is no version.
 
     Raises:
         SettingError: MLflow does not answer.
@@ -55,15 +47,14 @@ def steered(settings: Settings, dataset: str, alias: str, users: int = 3, bold: 
         version = source.newest()
     except SettingError as error:
         return f"\nThere is nothing to steer: {error}\n"
-    readers = example_users(settings, dataset, _MEASURED_USERS).readers
-    return shown(source.load(version), version, readers, users, bold)
+    return shown(source.load(version), version, example_users(settings, dataset, _MEASURED_USERS), count, bold)
 
 
-def shown(bundle: Bundle, version: str, readers: Sequence[User], users: int = 3, bold: bool = False) -> str:
-    """The text for a loaded model; `bold` marks words as a terminal can, beside the asterisk.
+def shown(bundle: Bundle, version: str, users: Sequence[User], count: int = 3, bold: bool = False) -> str:
+    """The text for a loaded model; `bold` prints matched words in bold, beside the asterisk.
 
     Raises:
-        DataError: no reader has a history.
+        DataError: no user has a history.
     """
     recommender, catalogue = bundle.recommender, bundle.catalogue
     title = f"What words do: {version} ({bundle.recipe})"
@@ -72,17 +63,17 @@ def shown(bundle: Bundle, version: str, readers: Sequence[User], users: int = 3,
         return "\n".join(
             [*lines, "It has no steering layer and reads no preferences: words do not move its lists.", ""]
         )
-    able = _able(bundle, readers)
+    able = _able(bundle, users)
     terms = find_terms(catalogue.texts) if recommender.steering is None else recommender.steering.terms.terms
-    lines += ["An asterisk marks what has the word, in its title or its text; counts are of the first ten.", ""]
-    for case in _cases(bundle, terms, able, users):
-        lines += [*_case_lines(bundle, terms, case, bold), ""]
+    lines += ["An asterisk marks items with the word in title or text; counts are of the first ten.", ""]
+    for user, row in _cases(bundle, terms, able, count):
+        lines += [*_case_lines(bundle, terms, user, row, bold), ""]
     found = measure_following(recommender, _histories(bundle, able), _MEASURED_USERS, _MEASURED_WORDS)
     return "\n".join([*lines, measured_line(found), ""])
 
 
-def by_category(settings: Settings, dataset: str, alias: str, users: int, words: int) -> str:
-    """One line for the lists of `users` under a wish for each of the commonest categories, and under its refusal.
+def by_category(settings: Settings, dataset: str, alias: str, count: int, words: int) -> str:
+    """One line on the lists of `count` users with a wish for each of the commonest categories, and with its refusal.
 
     Raises:
         SettingError: MLflow does not answer, or there is no version.
@@ -91,14 +82,14 @@ def by_category(settings: Settings, dataset: str, alias: str, users: int, words:
     runs.connect(settings)
     source = RegistrySource(settings.mlflow.tracking_uri, registered_name(dataset), alias)
     bundle = source.load(source.newest())
-    able = _able(bundle, example_users(settings, dataset, users).readers)
+    able = _able(bundle, example_users(settings, dataset, count))
     categories = item_categories(settings, dataset, bundle.catalogue.item_ids)
-    found = measure_following(bundle.recommender, _histories(bundle, able), users, words, properties=categories)
+    found = measure_following(bundle.recommender, _histories(bundle, able), count, words, properties=categories)
     return f"By category: {measured_line(found)}\n"
 
 
 def measured_line(found: Following) -> str:
-    """All that was asked in one line of a terminal."""
+    """The measures in one line."""
     if not found.lists:
         return "The catalogue has too few words that tell its items apart to measure more."
     return (
@@ -107,47 +98,45 @@ def measured_line(found: Following) -> str:
     )
 
 
-def _able(bundle: Bundle, readers: Sequence[User]) -> list[User]:
+def _able(bundle: Bundle, users: Sequence[User]) -> list[User]:
     known = bundle.catalogue.index
-    able = [reader for reader in readers if sum(item in known for item in reader.history) > 1]
+    able = [user for user in users if sum(item in known for item in user.history) > 1]
     if not able:
         raise DataError("no user has a history of two items of the catalogue: nobody can be shown")
     return able
 
 
-def _cases(bundle: Bundle, terms: Terms, readers: Sequence[User], count: int) -> list[_Case]:
-    """Users and words, none twice, of whose lists few items have the word before anything is said."""
-    readers = readers[:_LOOKED_AT]
+def _cases(bundle: Bundle, terms: Terms, users: Sequence[User], count: int) -> list[tuple[User, int]]:
+    """Users and rows of `terms`, each at most once, such that few items of the user's list have the word."""
+    users = users[:_LOOKED_AT]
     rows = example_words(terms, bundle.catalogue.titles, _WORDS)
-    lists = _recommended(bundle, readers, [None] * len(readers))
+    lists = _recommended(bundle, users, [None] * len(users))
     has = {row: frozenset(terms.having(row).tolist()) for row in rows}
     pairs = [
         (abs(sum(item in has[row] for item in own) - _FEW), order, place)
         for place, own in enumerate(lists)
         for order, row in enumerate(rows)
     ]
-    cases: list[_Case] = []
-    taken: set[int] = set()
+    cases: dict[int, tuple[User, int]] = {}
     for _, order, place in sorted(pairs):
-        if len(cases) < count and rows[order] not in taken and all(c.reader is not readers[place] for c in cases):
-            cases.append(_Case(readers[place], rows[order]))
-            taken.add(rows[order])
-    return cases
+        if len(cases) < count and place not in cases and all(row != rows[order] for _, row in cases.values()):
+            cases[place] = (users[place], rows[order])
+    return list(cases.values())
 
 
-def _recommended(bundle: Bundle, readers: Sequence[User], sentences: Sequence[str | None]) -> list[list[int]]:
-    """Catalogue indices of the first ten items for each reader, as they are served."""
-    answers = bundle.recommend([reader.history for reader in readers], sentences, LENGTH, **user_columns(readers))
+def _recommended(bundle: Bundle, users: Sequence[User], sentences: Sequence[str | None]) -> list[list[int]]:
+    """Catalogue indices of the first ten items for each user, as they are served."""
+    answers = bundle.recommend([user.history for user in users], sentences, LENGTH, **user_columns(users))
     return [[bundle.catalogue.index[item] for item, _ in row] for row in answers]
 
 
-def _case_lines(bundle: Bundle, terms: Terms, case: _Case, bold: bool) -> list[str]:
-    word, stemmed, catalogue = terms.forms[case.row], terms.stems[case.row], bundle.catalogue
-    has = frozenset(terms.having(case.row).tolist())
+def _case_lines(bundle: Bundle, terms: Terms, user: User, row: int, bold: bool) -> list[str]:
+    word, stemmed, catalogue = terms.forms[row], terms.stems[row], bundle.catalogue
+    has = frozenset(terms.having(row).tolist())
     sentences = ("no words", f"Prefers {word}", f"Avoids {word}")
-    lists = _recommended(bundle, [case.reader] * 3, [None, *sentences[1:]])
-    titles = [catalogue.titles[catalogue.index[i]] for i in case.reader.history if i in catalogue.index][-_LAST:]
-    user = f"User {case.reader.user_id}, last: {'; '.join(titles)}"
+    lists = _recommended(bundle, [user] * 3, [None, *sentences[1:]])
+    titles = [catalogue.titles[catalogue.index[i]] for i in user.history if i in catalogue.index][-_LAST:]
+    heading = f"User {user.user_id}, last: {'; '.join(titles)}"
     columns = []
     for sentence, items in zip(sentences, lists, strict=True):
         count = sum(item in has for item in items)
@@ -158,12 +147,8 @@ def _case_lines(bundle: Bundle, terms: Terms, case: _Case, bold: bool) -> list[s
                 *(_cell(n, catalogue.titles[i], stemmed, i in has, bold) for n, i in enumerate(items[:TOP], 1)),
             ]
         )
-    rows = [_GAP.join(cells).rstrip() for cells in zip(*(_filled(column) for column in columns), strict=True)]
-    return [*textwrap.wrap(user, WIDTH, subsequent_indent="  "), *(f"  {row}" for row in rows)]
-
-
-def _filled(cells: list[str]) -> list[str]:
-    return [*cells, *[" " * _COLUMN] * (TOP + 1 - len(cells))]
+    lines = [_GAP.join(cells).rstrip() for cells in zip_longest(*columns, fillvalue=" " * _COLUMN)]
+    return [*textwrap.wrap(heading, WIDTH, subsequent_indent="  "), *(f"  {line}" for line in lines)]
 
 
 def _cell(number: int, title: str, stemmed: str, marked: bool, bold: bool) -> str:
@@ -174,7 +159,7 @@ def _cell(number: int, title: str, stemmed: str, marked: bool, bold: bool) -> st
 
 
 def _shortened(text: str, stemmed: str, width: int) -> str:
-    """`text` on one line of `width` characters; the word of that stem stays in sight."""
+    """`text` cut to one line of `width` characters that keeps the word with that stem."""
     line = " ".join(text.split())
     place = stem_place(stemmed, line)
     if len(line) > width and place is not None and place[1] > width - 3:
@@ -184,9 +169,9 @@ def _shortened(text: str, stemmed: str, width: int) -> str:
     return line if len(line) <= width else f"{line[: width - 3].rstrip()}..."
 
 
-def _histories(bundle: Bundle, readers: Sequence[User]) -> Histories:
-    """What is left of the readers' histories in the catalogue; the last item of each counts as the one to find."""
+def _histories(bundle: Bundle, users: Sequence[User]) -> Histories:
+    """The users' histories without items outside the catalogue; the last item of each is the target."""
     index = bundle.catalogue.index
-    items = tuple(np.array([index[i] for i in reader.history if i in index], dtype=np.int64) for reader in readers)
+    items = tuple(np.array([index[i] for i in user.history if i in index], dtype=np.int64) for user in users)
     last = np.array([len(row) - 1 for row in items], dtype=np.int64)
-    return Histories(tuple(reader.user_id for reader in readers), items, last - 1, last, ({},) * len(items))
+    return Histories(tuple(user.user_id for user in users), items, last - 1, last, ({},) * len(items))

@@ -174,17 +174,17 @@ class Answers:
         """Users to choose from, or the reason why there are none."""
         catalogue = live.bundle.catalogue
         try:
-            readers = example_users(self._settings, dataset, self._chosen.users).readers
+            found = example_users(self._settings, dataset, self._chosen.users)
         except DataError as error:
             return [], str(error)
         users = []
-        for reader in readers:
+        for user in found:
             history = [
                 {"item_id": i, "title": catalogue.titles[catalogue.index[i]] if i in catalogue.index else i, "time": t}
-                for i, t in zip(reader.history, reader.times, strict=True)
+                for i, t in zip(user.history, user.times, strict=True)
             ]
-            told = {"user_id": reader.user_id, "known": reader.preference, "asked_at": reader.asked_at}
-            users.append({**told, "history": history[-MOST_SHOWN:]})
+            known = {"user_id": user.user_id, "known": user.preference, "asked_at": user.asked_at}
+            users.append({**known, "history": history[-MOST_SHOWN:]})
         return users, ""
 
 

@@ -13,18 +13,18 @@ from schemas.errors import DataError
 
 
 @pytest.fixture(scope="module")
-def readers(tmp_path_factory):
+def users(tmp_path_factory):
     settings = Settings(home=str(tmp_path_factory.mktemp("home")))
     write_users(settings, "shop")
-    return example_users(settings, "shop", 6).readers
+    return example_users(settings, "shop", 6)
 
 
-def test_three_users_and_a_line_of_measures(readers, monkeypatch):
+def test_three_users_and_a_line_of_measures(users, monkeypatch):
     speechless(monkeypatch)
-    lines = shown(spoken_to(), "m/1", readers).splitlines()
+    lines = shown(spoken_to(), "m/1", users).splitlines()
     assert max(map(len, lines)) <= WIDTH
-    users = [line for line in lines if line.startswith("User ")]
-    assert len({line.split()[1] for line in users}) == 3
+    headings = [line for line in lines if line.startswith("User ")]
+    assert len({line.split()[1] for line in headings}) == 3
     heads = [line for line in lines if "Avoids" in line]
     assert len({line.split("Avoids ")[1].split(":")[0] for line in heads}) == 3, "a word each"
     for head in heads:
@@ -39,15 +39,15 @@ def test_three_users_and_a_line_of_measures(readers, monkeypatch):
     assert lines[-1].endswith("(control)")
 
 
-def test_a_terminal_gets_the_word_in_bold(readers, monkeypatch):
+def test_a_terminal_gets_the_word_in_bold(users, monkeypatch):
     speechless(monkeypatch)
-    text = shown(spoken_to(), "m/1", readers, bold=True)
+    text = shown(spoken_to(), "m/1", users, bold=True)
     assert "\033[1mQuiet\033[0m Kettle" in text
-    assert text.replace("\033[1m", "").replace("\033[0m", "") == shown(spoken_to(), "m/1", readers)
+    assert text.replace("\033[1m", "").replace("\033[0m", "") == shown(spoken_to(), "m/1", users)
 
 
-def test_a_model_that_no_word_moves_says_so_in_one_line(readers):
-    assert shown(spoken_to(steers=False), "m/2", readers).splitlines()[3:] == [
+def test_a_model_that_no_word_moves_says_so_in_one_line(users):
+    assert shown(spoken_to(steers=False), "m/2", users).splitlines()[3:] == [
         "It has no steering layer and reads no preferences: words do not move its lists."
     ]
 
@@ -57,7 +57,7 @@ def test_nobody_to_show_is_an_error():
         shown(spoken_to(), "m/1", [])
 
 
-def test_categories_are_asked_for_by_name(readers, tmp_path, monkeypatch):
+def test_categories_are_asked_for_by_name(users, tmp_path, monkeypatch):
     speechless(monkeypatch)
     settings = Settings(home=str(tmp_path))
     bundle = spoken_to()
