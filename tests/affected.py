@@ -1,10 +1,9 @@
-"""The tests that a change can affect, a path a line: ``python -m tests.affected [--since REVISION]``; `make affected`.
+"""Lists the tests that a change can affect: ``python -m tests.affected [--since REVISION]``, or `make affected`.
 
-What changed is what git says is different from REVISION (default: the last commit), files that it does not know
-included. A test file is affected when it, or a module of the tests that it imports, or a `conftest.py` above it,
-changed or imports a module of ours that imports, at whatever distance, one that changed. A recipe is imported by the
-package that looks it up. The chain and the test of entry points start everything, so each module of ours affects them.
-When a module is gone, every test is affected.
+Changes are relative to REVISION, by default the last commit, and include untracked files. A test file is affected if
+it, a test module that it imports, or a `conftest.py` above it changed or depends on a changed module. The loaders of
+recipes depend on every recipe. The chain and the test of entry points depend on every module. If a module was deleted,
+every test is affected.
 """
 
 import argparse
@@ -28,12 +27,12 @@ STARTS = {
     "infra.spark_driver": "pipelines.launch",
     "infra.services": "ray_jobs.serving.page",
 }
-"""What a module starts by name: every module of the package."""
+"""Packages whose modules a module starts by name."""
 TESTS = REPOSITORY / "tests"
 LOADERS = {"recommender": "ray_jobs.recommenders.bundle", "tokenizer": "ray_jobs.tokenizers.stored"}
-"""Modules that load recipes by name; whoever works with any recipe imports them."""
+"""Modules that load recipes by name."""
 PAGE = "README.md"
-"""A page of the manual, which no module reads."""
+"""Name of the pages of the manual."""
 PAGES_TEST = TESTS / "infra" / "test_pages.py"
 """Reads every page, and every class of settings by name."""
 SETTINGS = {
@@ -44,7 +43,7 @@ SETTINGS = {
 
 
 def changed_files(since: str) -> set[str]:
-    """Paths, relative to the repository, of what differs from the revision `since` or is new."""
+    """Paths, relative to the repository, of files that differ from the revision `since` or are new."""
     git = ("git", "-C", str(REPOSITORY))
     found: set[str] = set()
     for words in (
@@ -56,13 +55,13 @@ def changed_files(since: str) -> set[str]:
 
 
 def module_of(path: str) -> str:
-    """The module that a path of the repository is; for a file that is none, the package that carries it."""
+    """The module at a path of the repository; for other files the package that contains them."""
     words = Path(path).with_suffix("").parts
     return ".".join(words if path.endswith(".py") and words[-1] != "__init__" else words[:-1])
 
 
 def affected_modules(changed: Collection[str]) -> set[str]:
-    """Modules of ours that are in `changed`, or import one that is."""
+    """Modules that are in `changed` or depend on one that is."""
     graph = grimp.build_graph(*ROOMS, cache_dir=None)
     for recipe in RECIPES.values():
         module = f"ray_jobs.recipes.{recipe.implementation.partition(':')[0]}"

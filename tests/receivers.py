@@ -1,4 +1,4 @@
-"""Real receivers on loopback for what is sent out: an HTTP server and a mail server that keep what they get."""
+"""Receivers of alerts on loopback: an HTTP server and a mail server that record what they receive."""
 
 import json
 import socket
@@ -12,7 +12,7 @@ from aiosmtpd.controller import Controller
 
 @contextmanager
 def webhook(status=200):
-    """Gives the address, and the list that each request's headers, bytes and document are put on."""
+    """Yields the URL and a list of the requests, as headers, bytes and document."""
     got = []
 
     class Receiver(BaseHTTPRequestHandler):
@@ -36,7 +36,7 @@ def webhook(status=200):
 
 @contextmanager
 def mailbox():
-    """Gives host, port and the list that each message's recipients and content are put on."""
+    """Yields host, port and a list of the messages, as recipients and content."""
     got = []
 
     class Keeper:

@@ -1,7 +1,6 @@
-"""Each recipe's own tests may take 3 processor seconds together; a recipe above is named at the end, and fails nothing.
+"""Warns at the end about recipes whose own tests take more than 3 processor seconds together.
 
-A test belongs to the recipe that its id names, if it names just one. Processor time of the test itself is counted, on
-the machine at hand; what its fixtures share with others is not.
+A test belongs to the recipe that its id names, if it names exactly one. Shared fixtures do not count.
 """
 
 import re
@@ -19,7 +18,7 @@ _spent: dict[str, float] = defaultdict(float)
 
 
 def recipe_of(test_id: str) -> str | None:
-    """The one recipe that a test's id names; None where it names none or several."""
+    """The only recipe that a test's id names, or None."""
     found = [name for name, pattern in _NAMES if pattern.search(test_id.lower())]
     longest = [name for name in found if not any(name != other and name in other for other in found)]
     return longest[0] if len(longest) == 1 else None
@@ -31,7 +30,7 @@ def pytest_runtest_call(item):
     try:
         return (yield)
     finally:
-        # Reaches the process that prints, whichever process ran the test.
+        # User properties reach the process that prints the summary.
         item.user_properties.append((_PROPERTY, time.process_time() - began))
 
 
