@@ -4,7 +4,7 @@
 tasks of a run the pool's slot may go to another run.
 
 The queue is a file per data set. A run holds the lock while it is compatible with every run queued before it, over all
-retries, until it ends: whoever looks next removes runs that Airflow does not list as running. So nothing has to be
+retries, until it ends: the next request removes runs that Airflow does not list as running. So nothing has to be
 released, and a crash leaves nothing locked. A cleared task of an ended run queues again at the end.
 """
 

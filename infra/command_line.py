@@ -57,7 +57,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "probe": Command("a version's NDCG@10 on a fixed probe", "ray_jobs.tools.fixed_test_set"),
         "ties": Command("effect of the order of simultaneous reviews on metrics", "ray_jobs.tools.tie_report"),
         "language-sample": Command(
-            "reviews beside what the language model read in them", "pipelines.tools.language_sample"
+            "reviews with what the language model read in them", "pipelines.tools.language_sample"
         ),
         "truth": Command("how much of a planted world's truth was found", "pipelines.tools.truth_report"),
         "cost": Command("what a full pass of the language model would cost", "pipelines.tools.cost_projection"),

@@ -64,9 +64,9 @@ def resolve(package: str, ivy: Path) -> list[Path]:
         raise SettingError(f"resolving {package} took more than {_TIMEOUT_S} s; check the network and retry") from error
     if done.returncode != 0:
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
-        said = next((line for line in lines if "unresolved dependency" in line or "Exception" in line), lines[-1])
+        reason = next((line for line in lines if "unresolved dependency" in line or "Exception" in line), lines[-1])
         raise SettingError(
-            f"could not resolve {package}: {said}. Can this machine reach a Maven repository? "
+            f"could not resolve {package}: {reason}. Can this machine reach a Maven repository? "
             "For a mirror, write an Ivy settings file and set spark.jars.ivySettings to it in spark-defaults.conf; or "
             "copy the JARs of infra/spark-jars.txt into the JAR folder by hand."
         )

@@ -1,7 +1,7 @@
 """Services of the `local` profile: start those that are not running, wait until they are healthy, stop them.
 
 Each service runs in its own session, so its whole process group can be stopped. ``<home>/services.json`` records
-process ids with start times, which tells a reused id from ours.
+process ids with start times, which distinguishes reused ids.
 """
 
 import argparse

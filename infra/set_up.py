@@ -63,8 +63,8 @@ def compile_bytecode() -> None:
 
     Some packages have files for other versions of Python, which fail to compile and are never imported.
     """
-    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    packages = subprocess.run([str(PYTHON), "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = subprocess.run([str(PYTHON), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     workers = str(os.cpu_count() or 1)
     subprocess.run([str(PYTHON), "-m", "compileall", "-qq", "-j", workers, packages], cwd=REPOSITORY, check=False)
     call(str(PYTHON), "-m", "compileall", "-q", "dags", "infra", "pipelines", "ray_jobs", "schemas")

@@ -32,19 +32,19 @@ def replaced(path: Path, *, lasting: bool = True) -> Iterator[Path]:
         lasting: flush to disk before and after, so that a power failure keeps the old or the new content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(path)
+    temporary = _temporary_name(path)
     try:
-        yield beside
+        yield temporary
         if lasting:
-            _flush(beside)
-        beside.replace(path)
+            _flush(temporary)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     if lasting:
         _flush(path.parent)
 
 
-def _beside(path: Path) -> Path:
+def _temporary_name(path: Path) -> Path:
     """A hidden, unique name, which patterns for the folder's files do not match."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
@@ -64,9 +64,9 @@ def write_text(path: Path, text: str, *, private: bool = False, lasting: bool = 
         private: readable by its owner only, from the start.
         lasting: see `replaced`.
     """
-    with replaced(path, lasting=lasting) as beside:
+    with replaced(path, lasting=lasting) as temporary:
         mode = PRIVATE if private else 0o666
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
             file.write(text)
 
 
@@ -110,8 +110,8 @@ def named(path: Path, remedy: str) -> Iterator[None]:
 
 def damaged(path: Path | str, error: Exception | str, remedy: str) -> DamagedFile:
     """The error for a file that cannot be read."""
-    said = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    short = said if len(said) <= _QUOTED else f"{said[: _QUOTED - 3]}..."
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    short = text if len(text) <= _QUOTED else f"{text[: _QUOTED - 3]}..."
     return DamagedFile(f"{path} cannot be read ({' '.join(short.split())}): {remedy}")
 
 
@@ -135,13 +135,13 @@ def kept_secret(path: Path, make: Callable[[], str], form: str) -> str:
                     path.chmod(PRIVATE)
                 return found
             path.unlink(missing_ok=True)
-        beside = _beside(path)
-        write_text(beside, make(), private=True)
+        temporary = _temporary_name(path)
+        write_text(temporary, make(), private=True)
         try:
             with suppress(FileExistsError):
-                os.link(beside, path)
+                os.link(temporary, path)
         finally:
-            beside.unlink()
+            temporary.unlink()
     return path.read_text(encoding="utf-8").strip()
 
 

@@ -1,7 +1,7 @@
 """The table `erasures`: users who asked to be forgotten. Append-only; every ingest reads it and drops their rows.
 
 It has SHA-256 hashes of user ids, without a salt, because ingest has to recognise an id years later. A hash is only a
-pseudonym: whoever has an id can check it against the list, and short ids can be enumerated. Protect the table as you
+pseudonym: anyone with an id can check it against the list, and short ids can be enumerated. Protect the table as you
 protect the ids.
 """
 
@@ -17,7 +17,7 @@ ERASURES = Table(
     columns=(
         Column("user_key", pa.string(), "SHA-256 of the user's id, see `user_key`"),
         Column("requested_on", pa.date32(), "day of the request"),
-        Column("reason", pa.string(), "why, in a few words that name nobody"),
+        Column("reason", pa.string(), "reason, without names"),
     ),
     key=("user_key",),
     partition_by=(),

@@ -12,7 +12,7 @@ MEASUREMENTS = Table(
     description="One row per model, task, split, unit and metric.",
     columns=(
         Column("model", pa.string(), "model name with its run identity"),
-        Column("task", pa.string(), "what the model was asked to do: next_item"),
+        Column("task", pa.string(), "task of the model: next_item"),
         Column("split", pa.string(), "valid or test"),
         Column("condition", pa.string(), "what the model was given: history, history+preference"),
         Column("unit_id", pa.string(), "unit of measurement: a user for next_item"),

@@ -30,7 +30,7 @@ PREFERENCE_EVALUATIONS = Table(
         Column(
             "opposite_rank",
             pa.int32(),
-            "the same when given the opposite preference; null where not placed or not asked",
+            "the same when given the opposite preference; null where not placed or not tested",
             nullable=True,
         ),
         Column("recall_5", pa.float32(), "1 when rank is at most 5"),
@@ -43,5 +43,5 @@ PREFERENCE_EVALUATIONS = Table(
     ),
     key=("axis", "split", "sample_id", "condition"),
     partition_by=("partition_date", "model"),
-    checks=(between("ndcg_10", 0.0, 1.0, reason="NDCG with one relevant item lies between 0 and 1."),),
+    checks=(between("ndcg_10", 0.0, 1.0, reason="NDCG with one relevant item is between 0 and 1."),),
 )

@@ -11,7 +11,7 @@ QUARANTINE = Table(
         Column("stage", pa.string(), "stage that refused it"),
         Column("row_key", pa.string(), "where the row was: file and line, or a key"),
         Column("reason", pa.string(), "why, a short constant that can be counted"),
-        Column("detail", pa.string(), "what exactly was wrong and how to mend it"),
+        Column("detail", pa.string(), "what exactly is wrong and how to fix it"),
         Column("raw", pa.string(), "the row as it came, cut at 2,000 characters"),
         PARTITION_DATE,
     ),

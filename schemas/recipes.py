@@ -305,5 +305,5 @@ def require(name: str, given: Mapping[str, Any], lacks: Mapping[Need, str]) -> N
     for need in sorted(recipe.needs_with(given) & set(lacks)):
         free = ", ".join(sorted(other for other, r in of_kind("recommender").items() if need not in r.needs))
         switch = recipe.switches.get(need)
-        told = f", or set {name}.{switch.setting} to false" if switch else ""
-        raise DataError(f"the recipe {name} needs {need}, but {lacks[need]}; choose one of {free}{told}")
+        remedy = f", or set {name}.{switch.setting} to false" if switch else ""
+        raise DataError(f"the recipe {name} needs {need}, but {lacks[need]}; choose one of {free}{remedy}")

@@ -82,7 +82,7 @@ def hash_of_profile(profile: Mapping[str, Mapping[str, Any]], sections: Iterable
 
 
 def _language(**given: Any) -> Stage:
-    """A stage that asks a language model about the data of a day."""
+    """A stage that calls a language model with the data of a day."""
     name = given["name"]
     writes, sections = given.pop("writes", (name,)), given.pop("sections", ())
     return Stage(

@@ -10,7 +10,7 @@ STEERING_PROBES = Table(
     columns=(
         Column("probe", pa.string(), "name of the property"),
         Column("kind", pa.string(), "source of the property: category or attribute"),
-        Column("preference", pa.string(), "sentence that asks for it"),
+        Column("preference", pa.string(), "sentence that requests it"),
         Column("opposite", pa.string(), "sentence that rejects it"),
         Column("item_ids", pa.list_(pa.string()), "items of the day's sequences that have it"),
         PARTITION_DATE,

@@ -36,7 +36,7 @@ class StageTask:
         stage: name of the stage; several tasks may run the same one.
         task_id: by default the stage's name.
         doc: Markdown for the task's page; by default the stage's.
-        after: tasks that run first, beside those that make the stage's inputs.
+        after: tasks that run first, in addition to those that make the stage's inputs.
         without: tasks among those that this one neither waits for nor reads from.
         recipe: fixed recipe, instead of the run's.
         only_for: skip the task if the recommender needs none of these tables,
