@@ -3,19 +3,18 @@
 Joins the Ray cluster in RAY_ADDRESS, or starts a local one. Runs until it is interrupted.
 """
 
-import argparse
-import inspect
 import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from infra.doctor import port_is_free
 from infra.errors import SettingError, UserError
 from infra.settings import load_settings, stage_settings
+from ray_jobs.serving.flags import overrides, parser_for
 from ray_jobs.serving.settings import SECTION, ServingSettings
 from schemas.model_versions import registered_name
 from schemas.names import DATASET
@@ -23,20 +22,13 @@ from schemas.names import DATASET
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; exits with status 2 for a wrong setting or a missing alias."""
-    text = f"{__doc__}\n{inspect.getdoc(ServingSettings)}"
-    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_for(ServingSettings, __doc__)
     parser.add_argument("--dataset", type=DATASET, required=True, help="data set whose registered model is served")
-    for field in fields(ServingSettings):
-        if field.repr:  # No flags for secrets: every user of the machine sees command lines.
-            several = isinstance(field.default, tuple)
-            flag, kind = f"--{field.name.replace('_', '-')}", str if several else type(field.default)
-            parser.add_argument(flag, type=kind, nargs="+" if several else None, help=f"default {field.default}")
     given = vars(parser.parse_args(argv))
     name = registered_name(given.pop("dataset"))
-    overrides = {f"{SECTION}.{key}": value for key, value in given.items() if value is not None}
     try:
         settings = load_settings()
-        chosen = stage_settings(ServingSettings, settings, overrides)
+        chosen = stage_settings(ServingSettings, settings, overrides(ServingSettings, given))
         from ray_jobs.registry import runs
         from ray_jobs.registry.versions import resolve
 

@@ -140,5 +140,10 @@ def parse(body: bytes) -> RecommendRequest | list[RecommendRequest]:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """The beginning of `value` as JSON; the rest is not encoded, which takes long for a large body."""
+    text = ""
+    for piece in json.JSONEncoder(default=str).iterencode(value):
+        text += piece
+        if len(text) > 60:
+            return f"{text[:57]}..."
+    return text

@@ -6,34 +6,25 @@ takes some 40 MB, about a gigabyte once a model is loaded, and no processor time
 `POST /recommend` answers as `penchant serve` does. Runs until it is interrupted.
 """
 
-import argparse
-import inspect
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import fields
 
 from infra.doctor import port_is_free
 from infra.errors import SettingError, UserError
 from infra.settings import load_settings, stage_settings
+from ray_jobs.serving.flags import overrides, parser_for
 from ray_jobs.serving.page.settings import SECTION, PageSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; exits with status 2 for a wrong setting or a busy port."""
-    text = f"{__doc__}\n{inspect.getdoc(PageSettings)}"
-    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in fields(PageSettings):
-        several = isinstance(field.default, tuple)
-        flag, kind = f"--{field.name.replace('_', '-')}", str if several else type(field.default)
-        parser.add_argument(flag, type=kind, nargs="+" if several else None, help=f"default {field.default}")
-    given = vars(parser.parse_args(argv))
-    overrides = {f"{SECTION}.{key}": value for key, value in given.items() if value is not None}
+    given = vars(parser_for(PageSettings, __doc__).parse_args(argv))
     try:
         settings = load_settings()
-        chosen = stage_settings(PageSettings, settings, overrides)
+        chosen = stage_settings(PageSettings, settings, overrides(PageSettings, given))
         if not port_is_free(chosen.port):
             raise SettingError(f"{SECTION}.port {chosen.port} is busy: stop what listens there, or choose another")
     except UserError as error:
