@@ -35,7 +35,7 @@ class TimeCuts:
 
 
 def time_cuts(events: DataFrame, settings: SequencesSettings) -> TimeCuts:
-    """Exact quantiles of the times of all events, so that training contains nothing later than them."""
+    """Times at the exact quantiles of all events: one split for all users, which no event crosses."""
     quantiles = sf.array(sf.lit(settings.valid_quantile), sf.lit(settings.test_quantile))
     row = events.agg(
         sf.transform(

@@ -13,7 +13,7 @@ Case = tuple[Column, Column]
 
 
 def missing(name: str) -> Case:
-    """The text column `name` is null or empty."""
+    """The case of a text column `name` that is null or empty."""
     detail = f"{name} is absent or empty; deliver the line again with it"
     return sf.coalesce(sf.col(name), sf.lit("")) == "", problem(f"missing_{name}", detail)
 
@@ -25,7 +25,7 @@ def unexpected(label: str, column: str, expected: str) -> Column:
 
 
 def wrong_date(name: str, rules: LandingRules) -> tuple[Case, Case]:
-    """The timestamp `name` is null (``date_raw`` has the text of the file), or outside the days of `rules`."""
+    """The cases of a timestamp `name` that is null (``date_raw`` is the file's text) or outside the days of `rules`."""
     outside = sf.concat(
         sf.date_format(name, "yyyy-MM-dd"),
         sf.lit(f" is not within {rules.earliest} to {rules.latest} (settings of ingest)"),

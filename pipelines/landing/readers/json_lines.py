@@ -91,7 +91,7 @@ def first_field(names: Sequence[str], kind: str) -> Column:
 
 
 def wrong_types(accepted: dict[str, tuple[str, ...]]) -> tuple[Column, Column]:
-    """The case of fields whose JSON type is not accepted; missing fields and nulls are.
+    """The case of fields whose JSON type is not accepted; missing fields and nulls are accepted.
 
     Args:
         accepted: field name -> prefixes of the names of accepted types, e.g. `TEXT`.
