@@ -35,7 +35,7 @@ class TimeCuts:
 
 
 def time_cuts(events: DataFrame, settings: SequencesSettings) -> TimeCuts:
-    """Times at the exact quantiles of all events: one split for all users, which no event crosses."""
+    """Times at the exact quantiles of all events, the same for all users."""
     quantiles = sf.array(sf.lit(settings.valid_quantile), sf.lit(settings.test_quantile))
     row = events.agg(
         sf.transform(
