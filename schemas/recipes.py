@@ -157,6 +157,14 @@ RECIPES: Mapping[str, Recipe] = {
         status="core",
         presets={"published": {"loss": "bce"}},
     ),
+    "ensrec": Recipe(
+        implementation="sequential.ensrec:EnsRec",
+        settings="sequential.settings:EnsRecSettings",
+        kind="recommender",
+        summary="the sum of two SASRecs, one over item ids and one over item texts",
+        needs=frozenset({Need.TITLES}),
+        packages=TEXT_ENCODER,
+    ),
     "bert4rec": Recipe(
         implementation="sequential.bert4rec:BERT4Rec",
         settings="sequential.settings:BERT4RecSettings",

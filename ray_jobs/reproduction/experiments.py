@@ -11,24 +11,26 @@ from ray_jobs.recommenders.settings import RecipeSettings
 from schemas.recipes import Need, find
 
 LEAKY_POPULARITY = "popularity-leaky"
-RECIPES = (LEAKY_POPULARITY, "popularity", "sasrec", "hstu", "bert4rec", "tiger")
+RECIPES = (LEAKY_POPULARITY, "popularity", "sasrec", "ensrec", "hstu", "bert4rec", "tiger")
 
 # What two cores can train in an evening; validation by a beam search is slow, so it looks at fewer users.
+SASREC: dict[str, Any] = {
+    "loss": "sampled_softmax",
+    "negatives": 4096,
+    "width": 64,
+    "layers": 1,
+    "heads": 1,
+    "dropout": 0.5,
+    "weight_decay": 0.3,
+    "warmup": 0.01,
+    "epochs": 50,
+    "evaluate_every": 5,
+    "patience": 3,
+    "validate_unseen": True,
+}
 CPU: dict[str, dict[str, Any]] = {
-    "sasrec": {
-        "loss": "sampled_softmax",
-        "negatives": 4096,
-        "width": 64,
-        "layers": 1,
-        "heads": 1,
-        "dropout": 0.5,
-        "weight_decay": 0.3,
-        "warmup": 0.01,
-        "epochs": 50,
-        "evaluate_every": 5,
-        "patience": 3,
-        "validate_unseen": True,
-    },
+    "sasrec": SASREC,
+    "ensrec": SASREC,
     "hstu": {
         "time_bias": False,
         "negatives": 2048,
@@ -121,6 +123,11 @@ class Experiment:
     def needs_codes(self) -> bool:
         """Whether item texts have to be encoded and tokenized first."""
         return Need.CODES in find(self.recipe, "recommender").needs
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the result depends on titles and texts."""
+        return not find(self.recipe, "recommender").needs.isdisjoint({Need.TITLES, Need.VECTORS, Need.CODES})
 
     @property
     def families(self) -> tuple[str, ...]:

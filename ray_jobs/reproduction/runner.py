@@ -69,7 +69,7 @@ class Runner:
 
     def content(self, experiment: Experiment) -> dict[str, Any]:
         """Everything that the experiment's result depends on."""
-        data = data_hash(self.catalogue, self.histories, texts=experiment.needs_codes)
+        data = data_hash(self.catalogue, self.histories, texts=experiment.reads_texts)
         return {**experiment.content(), "data": data, "code": code_hash(experiment.families)}
 
     def identity(self, experiment: Experiment) -> RunIdentity:

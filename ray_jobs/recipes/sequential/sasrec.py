@@ -38,9 +38,14 @@ class SASRec(SequentialRecommender):
         self.blocks = nn.ModuleList(TransformerBlock(shape) for _ in range(settings.layers))
         self.norm = nn.LayerNorm(settings.width)
 
+    def embedded(self, history: Tensor) -> Tensor:
+        """Vectors float[B, L, d] of a history int64[B, L]."""
+        out: Tensor = self.items(history + 1)
+        return out
+
     def states(self, batch: Batch) -> Tensor:
         """States float[B, L, d]."""
-        x = self.items(batch.history + 1) * self.settings.width**0.5
+        x = self.embedded(batch.history) * self.settings.width**0.5
         if self.positions is not None:
             x = x + self.positions(self.position_ids(batch.lengths, x.shape[1], self.settings.max_history))
         x = self.dropout(x)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from infra.bounds import Count, CountOrZero, Positive, PositiveShare, Share
+from ray_jobs.encoders.settings import PACKAGED
 from ray_jobs.recommenders.settings import RecipeSettings, TransformerSettings
 
 LossName = Literal["ce", "sampled_softmax", "bce", "gbce"]
@@ -54,6 +55,21 @@ class SASRecSettings(SequentialSettings):
 
     inner: CountOrZero = 0
     positions: Literal["learned", "rotary"] = "learned"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsRecSettings(SASRecSettings):
+    """Settings of EnsRec; both members have the same.
+
+    Args:
+        encoder: text encoder of the items' texts, see `ray_jobs.encoders.text.load_text_encoder`.
+        text_hidden: hidden width of the network that maps text vectors to `width`.
+    """
+
+    section: ClassVar[str] = "ensrec"
+
+    encoder: str = PACKAGED
+    text_hidden: Count = 256
 
 
 @dataclass(frozen=True, kw_only=True)

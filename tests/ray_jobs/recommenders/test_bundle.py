@@ -10,6 +10,7 @@ from small_world import small_catalogue, small_histories
 from infra.errors import UserError
 from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
+from ray_jobs.recipes.sequential.ensrec import EnsRec, EnsRecSettings
 from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recipes.sequential.settings import PopularitySettings
@@ -31,12 +32,13 @@ def _model(name):
         return model
     return {
         "sasrec": lambda: SASRec(SASRecSettings(width=16), catalogue),
+        "ensrec": lambda: EnsRec(EnsRecSettings(width=16), catalogue),
         "tiger": lambda: Tiger(TigerSettings(**SMALL, encoder_layers=1), catalogue),
         "mendertok": lambda: MenderTok(MenderTokSettings(**SMALL), catalogue),
     }[name]()
 
 
-@pytest.mark.parametrize("name", ["popularity", "sasrec", "tiger", "mendertok"])
+@pytest.mark.parametrize("name", ["popularity", "sasrec", "ensrec", "tiger", "mendertok"])
 def test_a_bundle_comes_back_as_it_was(name, tmp_path):
     model = _model(name).eval()
     save_bundle(tmp_path / "bundle", model, {"run_identity": "x"})

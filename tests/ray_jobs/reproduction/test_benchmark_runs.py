@@ -53,7 +53,10 @@ def test_other_data_texts_or_code_are_other_work(benchmark, tmp_path, monkeypatc
 
     def names(catalogue=catalogue, histories=histories):
         made = runner.Runner(str(tmp_path), RaySettings(), catalogue, histories)
-        return [made.identity(make_experiment("beauty", label, 0, "cpu", {})).key() for label in ("sasrec", "tiger")]
+        return [
+            made.identity(make_experiment("beauty", label, 0, "cpu", {})).key()
+            for label in ("sasrec", "tiger", "ensrec")
+        ]
 
     before = names()
     assert names(*read_benchmark(benchmark, "beauty")) == before
@@ -61,7 +64,7 @@ def test_other_data_texts_or_code_are_other_work(benchmark, tmp_path, monkeypatc
     moved = names(histories=replace(histories, items=(first[::-1], *rest)))
     assert not set(moved) & set(before), "histories in another order"
     texts = names(catalogue=replace(catalogue, texts=("changed", *catalogue.texts[1:])))
-    assert (texts[0] == before[0], texts[1] == before[1]) == (True, False), "only codes are made of texts"
+    assert [now == then for now, then in zip(texts, before, strict=True)] == [True, False, False]
     bare = identity._bare("x = 1  # why")
     assert ast.dump(identity._bare('"""Says."""\nx = 1')) == ast.dump(bare) != ast.dump(identity._bare("x = 2"))
     monkeypatch.setattr(identity, "_bare", lambda source: ast.parse("pass"))

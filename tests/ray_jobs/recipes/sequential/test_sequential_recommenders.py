@@ -11,6 +11,7 @@ from ray_jobs.data.histories import Histories
 from ray_jobs.objectives import next_item
 from ray_jobs.objectives.next_item import SequentialSettings, next_item_loss
 from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
+from ray_jobs.recipes.sequential.ensrec import EnsRec, EnsRecSettings
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
@@ -283,3 +284,22 @@ def test_a_position_weighs_alike_whatever_stands_beside_it_in_a_batch():
     apart, mixed = list(range(16)), [n // 2 + 8 * (n % 2) for n in range(16)]
     assert torch.allclose(gradient(apart, "positions"), gradient(mixed, "positions"), atol=1e-6)
     assert not torch.allclose(gradient(apart, "batches"), gradient(mixed, "batches"), atol=1e-3)
+
+
+def test_ensrec_adds_the_scores_of_two_sasrecs_that_learn_on_their_own():
+    torch.manual_seed(0)
+    model = EnsRec(EnsRecSettings(width=16, dropout=0.0, layers=1), small_catalogue())
+    batch = make_batch([[1, 7, 13], [20]], ["", ""], np.array([19, 3]))
+    assert torch.equal(model.scores(batch), model.ids.scores(batch) + model.texts.scores(batch))
+    losses = model.loss(batch)
+    assert float(losses["loss"]) == pytest.approx(
+        float(model.ids.loss(batch)["loss"] + model.texts.loss(batch)["loss"])
+    )
+    losses["texts"].backward()
+    assert all(parameter.grad is None for parameter in model.ids.parameters())
+    assert not any("encoder" in name or "texts.items" in name for name in model.state_dict())
+    vectors = model.texts.texts
+    assert torch.allclose(vectors.mean(dim=0), torch.zeros(vectors.shape[1]), atol=1e-5)
+    alike = torch.corrcoef(vectors)
+    own, others = alike[0, 1:5].mean(), alike[0, 5:].mean()
+    assert own > others + 0.1, "items of a cluster have similar texts"
