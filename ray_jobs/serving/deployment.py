@@ -27,8 +27,6 @@ from ray_jobs.serving.parsing import RecommendRequest, RequestError, parse
 from ray_jobs.serving.settings import ServingSettings
 
 QUIET = {"enable_access_log": False}
-LIST_SHARE = 4
-"""Requests from lists that wait for the model at the same time, so that lists delay single requests little."""
 LOOKS = 16
 """Concurrent requests for `/health` per replica; the gate of each proxy passes on one at a time."""
 FAULTS_IN_A_ROW = 10
@@ -55,7 +53,7 @@ class Replica:
         self._watcher = watch(self._swap, chosen.poll_s)
         self._faults: dict[str, tuple[int, str]] = {}
         self._batcher = Batcher(chosen.max_batch_size, chosen.batch_wait_ms / 1000)
-        self._of_lists = asyncio.Semaphore(LIST_SHARE)
+        self._batch_size = chosen.max_batch_size
 
     async def __call__(self, request: Request) -> Response:
         """Route a request; the answer to an invalid one names the field."""
@@ -84,10 +82,10 @@ class Replica:
         live = self._swap.live
         if isinstance(found, RecommendRequest):
             return await self._one(live, found)
-        share = asyncio.Semaphore(LIST_SHARE)
+        turn = asyncio.Semaphore(self._batch_size)  # Lists take turns, a batch at a time.
 
         async def one_of_many(place: int, request: RecommendRequest) -> Answer:
-            async with share, self._of_lists:  # The first makes lists take turns at the second.
+            async with turn:
                 return await self._one(live, request, place)
 
         waiting = [asyncio.ensure_future(one_of_many(place, request)) for place, request in enumerate(found)]
@@ -98,7 +96,7 @@ class Replica:
                 one.cancel()
 
     async def _one(self, live: LoadedVersion, request: RecommendRequest, place: int | None = None) -> Answer:
-        found = await self._batcher.answer(Job(live, request))
+        found = await self._batcher.answer(Job(live, request), listed=place is not None)
         self._note(live, found)
         if isinstance(found, RequestError) and place is not None:
             raise found.within(place)

@@ -58,3 +58,18 @@ def test_jobs_of_callers_who_left_are_not_answered_and_a_fault_reaches_its_batch
     assert isinstance(wrong, ZeroDivisionError)
     assert right == 0.5
     assert seen == [0, 2]
+
+
+def test_lists_have_a_share_of_a_batch_and_all_of_it_while_nothing_else_waits():
+    batches = []
+
+    async def scenario():
+        batcher = Batcher(4, 0.0, lambda jobs: batches.append(list(jobs)) or jobs)
+        listed = [asyncio.create_task(batcher.answer(f"list {n}", listed=True)) for n in range(8)]
+        single = [asyncio.create_task(batcher.answer(n)) for n in range(3)]
+        await asyncio.gather(*listed, *single)
+
+    asyncio.run(scenario())
+    assert batches[0] == [0, 1, "list 0", "list 1"]
+    assert batches[1] == [2, "list 2", "list 3"]
+    assert batches[2] == ["list 4", "list 5", "list 6", "list 7"]
