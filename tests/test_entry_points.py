@@ -1,4 +1,4 @@
-"""Whatever is run by name explains itself, and refuses, without loading an engine."""
+"""Every entry point has ``--help`` and refuses wrong settings without loading an engine."""
 
 import json
 import runpy

@@ -1,8 +1,8 @@
-"""No pattern in the tree hangs: each is fed 100 kB of its own worst characters.
+"""No regular expression in the tree hangs: each is matched against 100 kB of its worst texts.
 
-The worst characters are derived from the pattern: one of every class of characters that its parts tell apart, alone and
-in pairs, and texts that nearly match, with each of its repetitions drawn out. All of them are tried short; the slowest
-are then tried at full length, where a pattern of quadratic cost would take minutes.
+The worst texts are derived from the pattern: a character of every class that its parts distinguish, alone and in pairs,
+and near matches with each repetition extended. All are tried short, and the slowest at full length, where a pattern of
+quadratic cost takes minutes.
 """
 
 import ast
@@ -24,16 +24,17 @@ SHORT, LONG = 1000, 100_000
 BOUND_S = 6.0
 """Linear patterns take 0.01 to 0.3 s for `LONG` here; quadratic ones 30 s and more."""
 
-# Patterns made of values that only a run knows, and why they are linear.
+# Patterns that contain values known at run time only, and why they are linear.
 MADE_OF_VALUES = {
-    ("infra/local_environment.py", "form"): "one class of characters, so many times",
     ("infra/masks.py", "f'{before}{re.escape(value)}(?!\\\\w)'"): "a secret, letter for letter",
+    ("infra/state.py", "form"): "one class of characters, so many times",
     ("pipelines/landing/readers/amazon.py", "f\"^({'|'.join(TEXT)})\""): "one word of a list, at the start",
     ("pipelines/landing/readers/columns.py", "pattern"): "one class of characters, or the end",
     (
         "pipelines/landing/readers/json_lines.py",
         "sf.lit(f\"^({'|'.join(kinds)}|VOID)\")",
     ): "one word of a list, at the start",
+    ("pipelines/landing/readers/values.py", "pattern"): "three of `schemas.spelling`, anchored at both ends",
     ("pipelines/language/dialect.py", "f'\\\\b{field}\\\\b'"): "the name of a field, letter for letter",
     ("pipelines/review_summaries.py", "f'^({verbs}) '"): "one word of a list, at the start",
 }
