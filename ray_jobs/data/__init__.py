@@ -1,1 +1,1 @@
-"""Tables in, tensors out."""
+"""Training data: tables in, tensors out."""

@@ -1,4 +1,4 @@
-"""Examples as padded tensors, and where training workers get them from."""
+"""Batches of examples as padded tensors, and their source for training workers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ BUCKET = 16
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples as tensors, see `schemas.columns`; the attributes are None where a batch lacks the column.
+    """Examples as tensors, see `schemas.columns`; attributes are None for missing columns.
 
-    ``history`` is int64[B, L], oldest first, padded on the right, where L is the longest history here; ``times`` is
-    padded alike; ``targets`` is int64[B], `PAD` where unknown; of ``preferences`` those that nobody gave are empty.
+    ``history`` is int64[B, L], oldest first, padded on the right to the longest history, like ``times``; ``targets`` is
+    int64[B], `PAD` if unknown; missing ``preferences`` are empty.
 
     Args:
-        columns: by name B texts, or a tensor [B], or [B, L] along an axis, with a further dimension for vectors.
-        sizes: int64[B] by axis, how many values are no padding.
+        columns: by name: B texts, a tensor [B], or [B, L] along an axis, with a further dimension for vectors.
+        sizes: by axis: int64[B], number of values without padding.
     """
 
     columns: Mapping[str, torch.Tensor | tuple[str, ...]]
@@ -42,11 +42,11 @@ class Batch:
 
     @property
     def lengths(self) -> torch.Tensor:
-        """int64[B], of the histories."""
+        """Lengths int64[B] of the histories."""
         return self.sizes[HISTORY]
 
     def rows(self, start: int, stop: int) -> "Batch":
-        """Its examples from `start` up to `stop`."""
+        """The examples from `start` to `stop`."""
         return Batch(
             {name: values[start:stop] for name, values in self.columns.items()},
             {axis: sizes[start:stop] for axis, sizes in self.sizes.items()},
@@ -64,12 +64,12 @@ class Batch:
         return Batch({**self.columns, **columns}, self.sizes)
 
     def with_strength(self, strength: float) -> "Batch":
-        """The same examples with preferences that count `strength` times as strongly as fitted."""
+        """The same examples with preferences of this strength, 1 as fitted."""
         return self.with_columns(strength=torch.full((len(self),), strength, device=self.history.device))
 
 
 class InMemoryExamples:
-    """`ray_jobs.training.trainable.BatchSource` for data that fits in memory."""
+    """A `ray_jobs.training.trainable.BatchSource` for examples in memory."""
 
     def __init__(self, examples: Examples) -> None:
         self.examples = examples
@@ -86,12 +86,11 @@ class InMemoryExamples:
     def batches(
         self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1, skip: int = 0
     ) -> Iterator[Batch]:
-        """One pass in an order that depends on `seed` only; None keeps the given order.
+        """One epoch in an order that depends on `seed` only; None keeps the given order.
 
-        Examples are shuffled, put side by side with others of like length within groups of `BUCKET` batches, so that
-        little padding is computed, and the batches of a group shuffled again. Several workers share the batches that
-        one worker would get with `world` times the size; the examples left over by an even division are dropped,
-        unless `seed` is None: then each worker gets everything.
+        Examples are shuffled, sorted by length within groups of `BUCKET` batches to save padding, and the batches of a
+        group shuffled again. Workers share the batches of `world` times the size that a single worker would get; the
+        remainder of an even division is dropped. If `seed` is None, each worker gets all examples.
         """
         if seed is None:
             order = np.arange(len(self))
@@ -105,7 +104,7 @@ class InMemoryExamples:
 
 
 def bucketed(order: IntArray, lengths: IntArray, batch_size: int, rng: np.random.Generator) -> list[IntArray]:
-    """Cut `order` into batches, with examples of like length side by side within groups of `BUCKET` batches."""
+    """Cut `order` into batches, sorted by length within groups of `BUCKET` batches."""
     groups: list[IntArray] = []
     for start in range(0, len(order), BUCKET * batch_size):
         near = order[start : start + BUCKET * batch_size]
@@ -121,7 +120,7 @@ def collate(examples: Examples, rows: IntArray) -> Batch:
 
 
 def to_batch(examples: Examples) -> Batch:
-    """All `examples` as one padded batch, without the columns that are of no use to a model."""
+    """All `examples` as one padded batch, without columns that are not batched."""
     lengths = {axis: np.diff(offsets) for axis, offsets in examples.offsets.items()}
     columns: dict[str, torch.Tensor | tuple[str, ...]] = {}
     for name, values in examples.columns.items():
@@ -142,13 +141,13 @@ def make_batch(
     targets: IntArray | None = None,
     **columns: Sequence[Any] | Array | None,
 ) -> Batch:
-    """A batch from a value, or a row of values along an axis, for each example; a column that is None is left out."""
+    """A batch from one value, or one row of values, per example and column; columns that are None are left out."""
     given = {HISTORY: history, "preferences": preferences, "targets": targets, **columns}
     return to_batch(make_examples(len(history), {name: v for name, v in given.items() if v is not None}))
 
 
 def _padded(values: Array, lengths: IntArray, pad: float) -> Array:
-    """Rows of `lengths`, whose values lie one after another, as [B, L] or [B, L, D]."""
+    """Concatenated rows of `lengths` as [B, L] or [B, L, D]."""
     padded = np.full((len(lengths), max(1, int(lengths.max(initial=0))), *values.shape[1:]), pad, dtype=values.dtype)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = values
     return padded

@@ -1,4 +1,4 @@
-"""The items that a recommender can give; elsewhere an item is its index here."""
+"""The catalogue of items; elsewhere an item is its index here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,13 +15,13 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items that a recommender can give, sorted by `item_ids`.
+    """The items that can be recommended, sorted by id.
 
     Args:
-        titles: what people and text encoders call an item; the id where the source has no title.
+        titles: the id for items without title.
         texts: the full text of each item.
-        codes: semantic ids, int64[N, H], or None where the recipe needs none.
-        level_sizes: number of codes per level, empty without codes.
+        codes: semantic ids int64[N, H]; None if the recipe needs none.
+        level_sizes: vocabulary size per level; empty without codes.
         interacted: bool[N], items at some training position; None if all are known to be.
     """
 
@@ -61,12 +61,10 @@ class Catalogue:
 
 
 def read_catalogue(sequences: pa.Table, items: pa.Table, everything: bool = False) -> Catalogue:
-    """Items that occur in `sequences`, sorted by id, with title and text from the table `items`.
-
-    Where `items` holds an item on several days, the newest day counts.
+    """Items that occur in `sequences`, with title and text of their newest row in the table `items`.
 
     Args:
-        everything: all of `items` instead.
+        everything: take all of `items`.
 
     Raises:
         DataError: an item of a sequence has no row in `items`.

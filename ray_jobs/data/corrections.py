@@ -1,10 +1,10 @@
-"""Histories as the denoiser would have them."""
+"""Histories with the denoiser's corrections."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from ray_jobs.data.ties import with_values
 from schemas.columns import sources
 from schemas.errors import DataError
 
@@ -20,35 +20,35 @@ def replace_suspects(sequences: pa.Table, denoised: pa.Table) -> pa.Table:
         denoised: rows of the table denoised_sequences of the same partition.
 
     Raises:
-        DataError: the two were not made from the same histories.
+        DataError: the two tables have different histories.
     """
     items = []
     for found in _beside(sequences, denoised):
         each = zip(found["item_ids"], found["suspect"], found["replacements"], strict=True)
         items.append([new if suspect and new is not None else item for item, suspect, new in each])
-    return _with(sequences, "item_ids", items)
+    return with_values(sequences, {"item_ids": items})
 
 
 def remove_suspects(sequences: pa.Table, denoised: pa.Table) -> tuple[pa.Table, dict[str, list[int]]]:
-    """`sequences` without its suspect items, and the positions that were left out, by user.
+    """`sequences` without suspect items, and the new position of each old one, by user.
 
-    A history of which fewer than two items would remain before the validation target stays whole.
+    A history with fewer than two remaining items before the validation target is kept.
 
     Returns:
-        user_id, what columns are read from, valid_position and test_position, moved to where their items are now; and
-        the positions.
+        The columns user_id, those that examples are read from, and the moved valid_position and test_position; and per
+        user the new positions, as `ties.move_preferences` takes them.
 
     Raises:
         DataError: as `replace_suspects`.
     """
-    rows, left_out = [], {}
+    rows, known_at = [], {}
     histories = sequences.select(["user_id", *sources(), "valid_position", "test_position"])
     for row, found in zip(histories.to_pylist(), _beside(sequences, denoised), strict=True):
         gone = [p for p, suspect in enumerate(found["suspect"]) if suspect]
         end = len(row["item_ids"]) if row["valid_position"] is None else row["valid_position"]
         if end - len(gone) < _FEWEST_LEFT:
             gone = []
-        left_out[row["user_id"]] = gone
+        known_at[row["user_id"]] = [old - sum(p <= old for p in gone) for old in range(len(row["item_ids"]))]
         rows.append(
             {
                 "user_id": row["user_id"],
@@ -59,21 +59,7 @@ def remove_suspects(sequences: pa.Table, denoised: pa.Table) -> tuple[pa.Table, 
                 },
             }
         )
-    return pa.Table.from_pylist(rows, schema=histories.schema), left_out
-
-
-def move_preferences(preferences: pa.Table, left_out: Mapping[str, Sequence[int]]) -> pa.Table:
-    """Rows of the table preferences at the positions of histories without `left_out`, ascending per user.
-
-    What was known at a position that is gone is known at the last one before it; before the first it is dropped.
-    """
-    rows = []
-    for row in sorted(preferences.to_pylist(), key=lambda row: (row["user_id"], row["position"])):
-        gone = left_out.get(row["user_id"], ())
-        moved = row["position"] - sum(p <= row["position"] for p in gone)
-        if moved >= 0:
-            rows.append({**row, "position": moved})
-    return pa.Table.from_pylist(rows, schema=preferences.schema)
+    return pa.Table.from_pylist(rows, schema=histories.schema), known_at
 
 
 def _beside(sequences: pa.Table, denoised: pa.Table) -> list[dict[str, Any]]:
@@ -89,8 +75,3 @@ def _beside(sequences: pa.Table, denoised: pa.Table) -> list[dict[str, Any]]:
             )
         rows.append(row)
     return rows
-
-
-def _with(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
-    field = table.schema.field(name)
-    return table.set_column(table.column_names.index(name), field, pa.array(values, field.type))

@@ -1,4 +1,4 @@
-"""The day's sequences with ties and held-out positions as the settings of training data have them."""
+"""The day's sequences, with ties and held-out positions according to the settings of training data."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,10 +13,10 @@ from schemas.stage_request import StageRequest
 
 
 def input_sequences(settings: Settings, request: StageRequest) -> tuple[pa.Table, dict[str, list[int]] | None]:
-    """The day's sequences, and, where their ties were shuffled, what `shuffle_ties` says of positions.
+    """The day's sequences, and the new positions of `shuffle_ties` if ties were shuffled.
 
     Raises:
-        DataError: the day has no sequences, or none of them can be split as the settings say.
+        DataError: the day has no sequences, or none that can be split as configured.
     """
     sequences = input_partition(settings, request, "sequences")
     own = training_data_settings(settings, request)
@@ -26,11 +26,11 @@ def input_sequences(settings: Settings, request: StageRequest) -> tuple[pa.Table
 
 
 def split_by_time(sequences: pa.Table) -> pa.Table:
-    """`sequences` with what is held out after the global cuts, and the column `TRAINING_END`.
+    """`sequences` with held-out positions after the global cuts, and the column `TRAINING_END`.
 
-    The validation target is a user's first item at or after the validation cut and before the test cut, the test
-    target the first one at or after the test cut: one of each per user, as with the split by last items, so that users
-    stay the unit of intervals and paired tests. A user who chose nothing then has no target.
+    The validation target is a user's first item at or after the validation cut and before the test cut, the test target
+    the first one at or after the test cut. There is at most one of each per user, as with the split by last items, so
+    users remain the unit of confidence intervals and paired tests.
 
     Raises:
         DataError: no user has an item before the cuts and one after the test cut.
@@ -53,7 +53,7 @@ def split_by_time(sequences: pa.Table) -> pa.Table:
 
 
 def training_ends(sequences: pa.Table) -> list[int]:
-    """Position of each row up to which is trained: before the validation target, or all of it where there is none."""
+    """End of each row's training positions: the validation target, or the end of a history without one."""
     if TRAINING_END in sequences.column_names:
         return sequences[TRAINING_END].to_pylist()  # type: ignore[no-any-return]
     return pc.coalesce(sequences["valid_position"], sequences["length"]).to_pylist()  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Examples as Arrow tables, a row each, and back."""
+"""Examples as Arrow tables, one row each, and back."""
 
 from typing import cast
 
@@ -11,12 +11,12 @@ from schemas.columns import COLUMNS, ExampleColumn
 
 
 def table_schema() -> pa.Schema:
-    """Of tables of examples: the columns of a batch, null where examples lack one."""
+    """The schema of tables of examples: the columns of a batch, null if missing."""
     return pa.schema([(column.name, arrow_type(column)) for column in COLUMNS.values() if column.batched])
 
 
 def to_table(examples: Examples) -> pa.Table:
-    """The columns that a batch has, in the form of `table_schema`."""
+    """The batched columns of `examples` as a table with `table_schema`."""
     schema = table_schema()
     made = []
     for field in schema:
@@ -34,8 +34,8 @@ def to_table(examples: Examples) -> pa.Table:
 def from_table(table: pa.Table) -> Examples:
     """The inverse of `to_table`, for any rows of such tables.
 
-    A column that rows lack is left out, or takes its default in these rows where it has one; an optional column that
-    says no more than its default is left out, too.
+    Missing values take the column's default; a column without default that is missing in some rows is left out, like an
+    optional column that has its default everywhere.
     """
     columns: dict[str, Values] = {}
     offsets: dict[str, IntArray] = {}
@@ -61,7 +61,7 @@ def from_table(table: pa.Table) -> Examples:
 
 
 def arrow_type(column: ExampleColumn, ids: bool = False) -> pa.DataType:
-    """Of one row of a column, with the ids of items, as requests bring them, or their indices."""
+    """The type of one row of a column, with item ids, as in requests, or item indices."""
     text = column.kind == "text" or (ids and column.kind == "item")
     kind = pa.string() if text else pa.from_numpy_dtype(np.dtype(column.dtype))
     kind = pa.list_(kind, column.width) if column.width else kind
@@ -75,6 +75,6 @@ def _plain(column: ExampleColumn, values: Values) -> pa.Array:
 
 
 def _array(column: ExampleColumn, rows: pa.Array) -> Array:
-    """A copy, which may be written to."""
+    """A writable copy."""
     values = rows.flatten() if column.width else rows
     return np.array(values.to_numpy(zero_copy_only=False), column.dtype).reshape(-1, *column.shape)

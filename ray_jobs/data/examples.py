@@ -1,4 +1,4 @@
-"""(history, target) pairs, and how they are made of histories."""
+"""(history, target) pairs from histories."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from schemas.preferences import join_preferences
 
 Array = npt.NDArray[Any]
 Values = Array | tuple[str, ...]
-"""Of one column: a text per example, or an array with one value per example or with all values along its axis."""
+"""Values of a column: a text per example, or an array of one value per example or of all values along its axis."""
 T = TypeVar("T")
 
 
 class ColumnOf(Generic[T]):
-    """Attribute that reads the column of its name, or the one named, of `Examples` or a batch; None without it."""
+    """An attribute of `Examples` or `Batch` that reads the column of its name, or `column`; None if missing."""
 
     def __init__(self, column: str = "") -> None:
         self._column = column
@@ -37,8 +37,8 @@ class Examples:
     """(history, target) pairs as flat arrays, see `schemas.columns`.
 
     Args:
-        columns: values by column, E in all, or along an axis those of one example after another.
-        offsets: int64[E + 1] by axis; example e owns the values from ``offsets[axis][e]`` to ``offsets[axis][e + 1]``.
+        columns: by name: E values, or along an axis the concatenated values of all examples.
+        offsets: by axis: int64[E + 1]; example e has the values from ``offsets[axis][e]`` to ``offsets[axis][e + 1]``.
     """
 
     columns: Mapping[str, Values]
@@ -57,14 +57,14 @@ class Examples:
         for name, values in self.columns.items():
             axis = COLUMNS[name].along
             if len(values) != (wanted := int(self.offsets[axis][-1]) if axis else len(self)):
-                raise ValueError(f"column {name} has {len(values)} values where {wanted} are wanted")
+                raise ValueError(f"column {name} has {len(values)} values instead of {wanted}")
 
     def __len__(self) -> int:
         return len(self.targets)
 
     @property
     def lengths(self) -> IntArray:
-        """int64[E], of the histories."""
+        """Lengths int64[E] of the histories."""
         return np.diff(self.offsets[HISTORY])
 
     def history(self, row: int) -> IntArray:
@@ -72,12 +72,12 @@ class Examples:
         return self.items[slice(*self.offsets[HISTORY][row : row + 2])]
 
     def seen_targets(self) -> int:
-        """How many targets are among what their user has `seen`, so that leaving that out leaves them out, too."""
+        """Number of targets among the items that their user has `seen`, which excluding these items excludes."""
         rows = np.repeat(np.arange(len(self)), np.diff(self.offsets["seen"]))
         return len(np.unique(rows[self.seen == self.targets[rows]]))
 
     def at(self, rows: IntArray, with_history: bool = True) -> "Examples":
-        """The examples at `rows`, in that order, with their histories or with empty ones."""
+        """The examples at `rows`, in that order, with their histories or empty ones."""
         places = {"": rows}
         offsets = {}
         for axis, edges in self.offsets.items():
@@ -91,40 +91,40 @@ class Examples:
         return Examples(columns, offsets)
 
     def with_columns(self, offsets: Mapping[str, IntArray] | None = None, /, **columns: Values) -> "Examples":
-        """The same examples with other values in `columns`, and other `offsets` along the axes that they name."""
+        """The same examples with other values in `columns`, and other `offsets` of their axes."""
         return Examples({**self.columns, **columns}, {**self.offsets, **(offsets or {})})
 
     def with_preferences(self, preferences: Sequence[str]) -> "Examples":
-        """The same examples, conditioned on `preferences`."""
+        """The same examples with other `preferences`."""
         return self.with_columns(preferences=tuple(preferences))
 
 
 def _places(offsets: IntArray, rows: IntArray, whole: bool = True) -> tuple[IntArray, IntArray]:
-    """Places of the values of `rows` in a flat array, and their new offsets; none of them without `whole`."""
+    """Indices of the values of `rows` in a flat array, and their new offsets; empty rows without `whole`."""
     lengths = np.diff(offsets)[rows] * whole
     return _ranges(offsets[rows], lengths), offsets_of(lengths)
 
 
 def _ranges(starts: IntArray, lengths: IntArray) -> IntArray:
-    """Numbers from each of `starts` on, so many as `lengths` say, one range after another."""
+    """Concatenated ranges from `starts` with `lengths`."""
     moved = offsets_of(lengths)
     return np.repeat(starts - moved[:-1], lengths) + np.arange(moved[-1])
 
 
 def offsets_of(lengths: IntArray | Sequence[int]) -> IntArray:
-    """Where each of some rows of `lengths` begins among all values, and the end of the last."""
+    """Offsets int64[n + 1] of concatenated rows of `lengths`."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def filled(column: ExampleColumn, count: int) -> Values:
-    """`count` times the column's default."""
+    """The column's default, `count` times."""
     if column.kind == "text":
         return (str(column.default),) * count
     return np.full((count, *column.shape), column.default, column.dtype)
 
 
 def _joined(column: ExampleColumn, rows: Sequence[Any] | Array) -> Array:
-    """Rows of values one after another."""
+    """Concatenated rows of values."""
     if column.width:
         parts = [np.asarray(row, column.dtype).reshape(-1, column.width) for row in rows]
         return np.concatenate(parts) if parts else np.zeros((0, column.width), column.dtype)
@@ -134,7 +134,7 @@ def _joined(column: ExampleColumn, rows: Sequence[Any] | Array) -> Array:
 
 
 def make_examples(count: int, columns: Mapping[str, Sequence[Any] | Array]) -> Examples:
-    """Examples from a value, or a row of values, for each of `count`; what is required and not given is the default."""
+    """`count` examples from one value, or one row of values, each per column; required columns have defaults."""
     made: dict[str, Values] = {}
     offsets: dict[str, IntArray] = {}
     for name, rows in columns.items():
@@ -153,7 +153,7 @@ def make_examples(count: int, columns: Mapping[str, Sequence[Any] | Array]) -> E
 
 
 def values_at(histories: Histories, users: IntArray, positions: IntArray, axis: str) -> dict[str, Array]:
-    """The values that columns along `axis` take from histories, at each of `positions` of the user beside it."""
+    """Values of the columns along `axis` from the histories of `users` at `positions`."""
     places = offsets_of([len(items) for items in histories.items])[users] + positions
     return {
         column.name: _joined(column, values)[places]
@@ -163,7 +163,7 @@ def values_at(histories: Histories, users: IntArray, positions: IntArray, axis: 
 
 
 def examples_at(histories: Histories, rows: Sequence[tuple[int, int]], max_history: int) -> Examples:
-    """One example per (user, position of the target); its history keeps the last `max_history` items before it."""
+    """One example per (user, position of the target), with the last `max_history` items before it as history."""
     users, positions = np.array(rows, dtype=np.int64).reshape(-1, 2).T
     lengths = np.minimum(positions, max_history)
     columns: dict[str, Values] = {"users": users, "positions": positions}
@@ -178,7 +178,7 @@ def examples_at(histories: Histories, rows: Sequence[tuple[int, int]], max_histo
 def join_examples(parts: Sequence[Examples]) -> Examples:
     """The examples of all `parts` (at least one), in order.
 
-    A column that some parts lack takes its default there; one without a default is left out.
+    A column that is missing in some parts takes its default there, or is left out if it has none.
     """
     columns: dict[str, Values] = {}
     for column in COLUMNS.values():
@@ -208,8 +208,8 @@ def training_examples(histories: Histories, max_history: int, every_prefix: bool
 
     Args:
         max_history: a history keeps its last `max_history` items.
-        every_prefix: True makes each training position but the first a target of its own; False makes one example
-            per user, for recipes that score every position of a history at once.
+        every_prefix: True makes each training position but the first a target; False makes one example per user, for
+            recipes that score all positions of a history at once.
     """
     rows: list[tuple[int, int]] = []
     for user in range(len(histories)):
@@ -220,7 +220,7 @@ def training_examples(histories: Histories, max_history: int, every_prefix: bool
 
 
 def evaluation_examples(histories: Histories, split: Split, max_history: int) -> Examples:
-    """One example per user that has a held-out target in `split`, with all that the user has seen; users in order."""
+    """One example per user with a held-out target in `split`, with all items that the user has seen; users in order."""
     positions = [histories.target_position(user, split) for user in range(len(histories))]
     rows = [(user, target) for user, target in enumerate(positions) if target >= 1]
     found = examples_at(histories, rows, max_history)
@@ -230,7 +230,7 @@ def evaluation_examples(histories: Histories, split: Split, max_history: int) ->
 
 
 def latest_preferences(histories: Histories, examples: Examples) -> list[str]:
-    """Per example the newest preferences that rest on earlier reviews, joined. No look at the target: no oracle."""
+    """Per example the newest preferences that rest on earlier reviews, joined; independent of the target."""
     return [
         join_preferences(histories.latest_preferences(int(user), int(position)))
         for user, position in zip(examples.users, examples.positions, strict=True)

@@ -1,6 +1,6 @@
 """Training examples from the training split of the table ``preference_benchmark`` (data fusion, Paischer et al., 2025).
 
-Steering samples keep preference and target and read the history of the partner's user. Sentiment samples read no
+Steering samples have the preference and target of one user and the history of another. Sentiment samples have no
 history: the positive preference asks for the item, the negative one rejects it.
 """
 
@@ -30,8 +30,8 @@ def fused_examples(
         samples: rows of `preference_benchmark`; those of other splits than ``train`` are left out.
 
     Raises:
-        DataError: a sample names a user or an item that the data does not have, its history reaches a held-out
-            position, or there is no sample of `kinds`.
+        DataError: a sample has an unknown user or item, its history includes a held-out position, or there is no sample
+            of `kinds`.
     """
     rows = sorted(
         (row for row in samples.to_pylist() if row["split"] == "train"), key=lambda r: (r["axis"], r["sample_id"])

@@ -1,7 +1,7 @@
-"""Every user's ordered history, with the positions that are held out.
+"""Every user's ordered history, with the held-out positions.
 
-Splits are made here, once: training positions lie before `valid_position`; the history of the validation target is
-everything before it, that of the test target everything before it, the validation item included.
+Splits are defined here: training positions are before `valid_position`; the history of the validation target, and that
+of the test target, is everything before it.
 """
 
 import datetime as dt
@@ -18,7 +18,7 @@ from schemas.columns import COLUMNS
 from schemas.errors import DataError
 
 TRAINING_END = "training_end"
-"""Column of sequences that are split by time: positions below it are trained on."""
+"""Column of sequences that are split by time: the end of the training positions."""
 Split = Literal["valid", "test"]
 
 
@@ -28,13 +28,12 @@ class Histories:
 
     Args:
         items: per user the catalogue indices, oldest first.
-        valid_position, test_position: position of the held-out targets; -1 where the history is too short.
+        valid_position, test_position: int64[U], positions of the held-out targets; -1 if there is none.
         preferences: per user: position -> preferences that rest on reviews up to that position, newest first.
-        times: per user the seconds since 1970 of each item, int64, parallel to `items`; None where nobody knows them.
-        training_end: int64[U], positions below it are trained on; None where that is everything before
-            `valid_position`, or all of a history without one.
-        more: other columns of the table `sequences` with a value for each item, per user, as `schemas.columns` names
-            them.
+        times: per user int64, seconds since 1970 of each item; None if unknown.
+        training_end: int64[U], end of the training positions; None for `valid_position`, or all of a history without
+            one.
+        more: by source column of `schemas.columns` per user a value for each item.
     """
 
     user_ids: tuple[str, ...]
@@ -50,7 +49,7 @@ class Histories:
         return len(self.user_ids)
 
     def part(self, start: int, stop: int) -> "Histories":
-        """The histories of users `start` up to `stop`."""
+        """The histories of users `start` to `stop`."""
         cut = slice(start, stop)
         return replace(
             self,
@@ -65,7 +64,7 @@ class Histories:
         )
 
     def values(self, source: str) -> tuple[npt.NDArray[Any], ...] | None:
-        """Per user a value for each item, from the column `source` of the table `sequences`; None where it has none."""
+        """Per user a value for each item, from the column `source` of the table `sequences`; None if missing."""
         return {"item_ids": self.items, "occurred_at": self.times}.get(source, self.more.get(source))
 
     def training_items(self, user: int) -> IntArray:
@@ -74,18 +73,18 @@ class Histories:
         return self.items[user] if end < 0 else self.items[user][:end]
 
     def interacted(self, items: int) -> npt.NDArray[np.bool_]:
-        """Which of `items` catalogue items are at a training position of some user, bool[N]."""
+        """Which of `items` catalogue items have a training position, bool[N]."""
         found = np.zeros(items, dtype=np.bool_)
         for user in range(len(self)):
             found[self.training_items(user)] = True
         return found
 
     def target_position(self, user: int, split: Split) -> int:
-        """Position of the held-out target, -1 where there is none."""
+        """Position of the held-out target, -1 if there is none."""
         return int((self.valid_position if split == "valid" else self.test_position)[user])
 
     def latest_preferences(self, user: int, position: int) -> tuple[str, ...]:
-        """The newest preferences that rest on reviews before `position`, so that they may condition its target."""
+        """The newest preferences that rest on reviews before `position`."""
         known = self.preferences[user]
         before = [p for p in known if p < position]
         return known[max(before)] if before else ()
@@ -95,7 +94,7 @@ def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Ta
     """The table `sequences` (one partition) as indices, users sorted, with the rows of `preferences` joined.
 
     Raises:
-        DataError: `sequences` has no row, a user twice, or an item that the catalogue lacks.
+        DataError: `sequences` is empty, or has a user twice or an item that is not in the catalogue.
     """
     rows = sorted(sequences.to_pylist(), key=lambda row: row["user_id"])
     if not rows:
@@ -103,9 +102,9 @@ def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Ta
     users = tuple(row["user_id"] for row in rows)
     if len(set(users)) < len(users):
         raise DataError("table sequences has a user twice: read one partition_date of it")
-    strangers = {item for row in rows for item in row["item_ids"]} - set(catalogue.index)
-    if strangers:
-        raise DataError(f"table sequences holds {len(strangers)} items outside the catalogue, e.g. {min(strangers)!r}")
+    unknown = {item for row in rows for item in row["item_ids"]} - set(catalogue.index)
+    if unknown:
+        raise DataError(f"table sequences holds {len(unknown)} items outside the catalogue, e.g. {min(unknown)!r}")
     known: dict[str, dict[int, tuple[str, ...]]] = {user: {} for user in users}
     for row in [] if preferences is None else preferences.to_pylist():
         if row["user_id"] in known and row["preferences"]:

@@ -1,4 +1,4 @@
-"""The text of each item that an encoder reads."""
+"""The texts of items for encoders."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,14 +9,14 @@ from schemas.item_descriptions import ITEM_DESCRIPTIONS
 from schemas.stage_request import StageRequest
 
 DESCRIBED_KEY = "item_vectors.descriptions"
-"""Upstream output, "true" where the vectors are of texts with descriptions."""
+"""Upstream output, "true" if the vectors are of texts with descriptions."""
 
 
 def item_texts(settings: Settings, request: StageRequest, described: bool) -> pa.Table:
     """``item_id`` and ``text`` of the items known on the request's day, sorted by id.
 
     Args:
-        described: the newest description known on the day stands before the item's own text.
+        described: prepend the newest description known on the day to the item's text.
     """
     items = newest_items(settings, request).select(["item_id", "text"])
     if not described:

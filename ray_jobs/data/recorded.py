@@ -1,4 +1,4 @@
-"""Tables at recorded versions: which one a reader takes, and whether all of it is still there."""
+"""Tables at recorded versions: pinning them, and checking that they can still be read."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -17,7 +17,7 @@ from schemas.tables import TABLES
 def at_versions(
     settings: Settings, request: StageRequest, names: Collection[str], partition: Mapping[str, Any]
 ) -> StageRequest:
-    """`request` with every table of `names` in its inputs; one that it does not name is taken as it is newest now.
+    """`request` with every table of `names` in its inputs, at its newest version if it was not there.
 
     Args:
         partition: values of partition columns, for the row counts.
@@ -42,12 +42,12 @@ def at_versions(
 
 
 def unreadable(handoff: Handoff, partition: Mapping[str, Any]) -> str:
-    """What keeps the table of `handoff` from being read as it was then; empty where nothing does.
+    """Why the table of `handoff` cannot be read as it was; empty if it can.
 
-    Its version has to open, its contract to be the present one, every file to be there, and the rows to be as many.
+    Its version must open, its contract be the current one, every file exist, and the number of rows be the same.
 
     Args:
-        partition: values of partition columns, for the rows that `handoff` counts.
+        partition: values of partition columns, for the row count of `handoff`.
     """
     table = TABLES[handoff.table]
     where = f"table {handoff.table} at {handoff.uri}, version {handoff.version}"

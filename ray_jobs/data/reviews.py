@@ -1,4 +1,4 @@
-"""What users wrote at the positions of their histories."""
+"""Review texts at the positions of histories."""
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +15,13 @@ _EVENT = ["user_id", "item_id", "occurred_at"]
 
 
 def reviewed_positions(settings: Settings, request: StageRequest, max_words: int) -> pa.Table:
-    """The positions of the day's histories at which something was written, by user and position.
+    """The positions of the day's histories with a review text, by user and position.
 
-    A position's review is the one by that user of that item at that time; of repeated deliveries up to the request's
-    day the newest counts, as in the language stages.
+    A position's review has the same user, item and time; of repeated deliveries up to the request's day the newest
+    counts, as in the language stages.
 
     Args:
-        max_words: a text is cut after so many.
+        max_words: maximum length of a text.
 
     Returns:
         user_id, position, item_id, rating, text (see `review_text`; never empty).

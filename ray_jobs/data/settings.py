@@ -1,4 +1,4 @@
-"""Settings of what recommenders train on; no engine is loaded here."""
+"""Settings of training data; no engine is loaded here."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -9,29 +9,27 @@ from infra.settings import Settings, stage_settings
 from schemas.stage_request import StageRequest
 
 TIME_SPLIT = "time-split"
-"""Version of histories that are cut at the same moments for all users."""
+"""Version of histories that are split at the same moments for all users."""
 CODEBOOK_KEY = "semantic_ids.codebook"
 """Upstream output: the version of the semantic ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingDataSettings(Bounded):
-    """What recommenders train on.
+    """Settings of the data for training and evaluating recommenders.
 
     Args:
-        corrections: what happens to items that the table denoised_sequences suspects: ``none``, ``replace`` by its
-            replacements, or ``remove``. Only positions before the validation target are ever suspect.
-        ties: ``as_is``, or ``shuffled``: positions of the same time in random order, held-out ones among them. What
-            metrics lose by it came from the tie rule. Not together with corrections, which may change a position
-            that then is held out.
+        corrections: treatment of suspect items of the table denoised_sequences: ``none``, ``replace`` with its
+            replacements, or ``remove``. Only positions before the validation target can be suspect.
+        ties: ``as_is``, or ``shuffled``: items with the same time in random order, including held-out ones. Metrics
+            that this lowers came from the tie rule. Excludes corrections, which could change held-out positions.
         ties_seed: of that order.
-        split: ``last`` holds out each user's last two items. ``time`` cuts all histories at the two moments that the
-            stage sequences chose: training ends before the first one, the validation target is the first item between
-            them, the test target the first item after the second. Here and not in ``evaluate``, because training and
-            evaluation must agree. Not together with corrections or shuffled ties, which move positions.
-        catalogue: ``interacted``, the items of the day's histories; or ``all`` items known on the day, those that
-            nobody has met among them. Recipes that know an item by its content can then recommend these; others never
-            give out what is at no training position.
+        split: ``last`` holds out each user's last two items. ``time`` splits all histories at the two moments of the
+            stage sequences: training ends before the first one, the validation target is the first item between them,
+            the test target the first item after the second. Excludes corrections and shuffled ties, which move
+            positions. It is set here, not in ``evaluate``, because training and evaluation must agree.
+        catalogue: ``interacted``, the items of the day's histories; or ``all`` items known on the day, including cold
+            ones, which only recipes that know items by their content recommend.
     """
 
     section: ClassVar[str] = "training_data"
@@ -57,7 +55,7 @@ class TrainingDataSettings(Bounded):
 
     @property
     def version(self) -> str:
-        """Name of the histories where their targets are others than each user's last two items, else empty."""
+        """Name of the version of the histories; empty if the targets are each user's last two items."""
         if self.split == "time":
             return TIME_SPLIT
         return f"ties-shuffled-{self.ties_seed}" if self.ties == "shuffled" else ""
@@ -69,5 +67,5 @@ def for_comparison_only(version: str) -> bool:
 
 
 def training_data_settings(settings: Settings, request: StageRequest) -> TrainingDataSettings:
-    """What the profile and the request say about training data."""
+    """The settings of training data of the profile and the request."""
     return stage_settings(TrainingDataSettings, settings, request)

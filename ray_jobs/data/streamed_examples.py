@@ -1,7 +1,7 @@
-"""Training examples that do not fit in memory: dealt at random into Parquet files, streamed from there with Ray Data.
+"""Training examples that do not fit in memory: distributed at random over Parquet files and streamed with Ray Data.
 
-The files are random samples of the whole. An epoch visits them in an order of its own and shuffles the rows of about a
-file's size together, so that no more than some files' rows are in memory at a time.
+The files are random samples of all examples. An epoch reads them in random order and shuffles groups of about a file's
+size, so that only the rows of a few files are in memory.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,13 +34,13 @@ Slice = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class StreamedExamples:
-    """`ray_jobs.training.trainable.BatchSource` over the files that `write_examples` made.
+    """A `ray_jobs.training.trainable.BatchSource` over the files of `write_examples`.
 
     Args:
-        folder: a path, or an object store's address, that all workers can read.
+        folder: a path or an address in an object store that all workers can read.
         rows: number of examples in each file.
-        preferences: how many examples have a preference.
-        history_items: items in all histories together.
+        preferences: number of examples with a preference.
+        history_items: number of items in all histories.
     """
 
     folder: str
@@ -54,10 +54,10 @@ class StreamedExamples:
     def batches(
         self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1, skip: int = 0
     ) -> Iterator[Batch]:
-        """One pass in an order that depends on `seed` only; None keeps the files' order and gives each worker all.
+        """One epoch in an order that depends on `seed` only; None keeps the files' order and gives each worker all.
 
-        A worker's share is a part of the epoch's sequence of files, and all shares are of equal size; the examples
-        left over by an even division are dropped. Skipped batches are not read, but for those of the first group.
+        Workers get equal, contiguous shares of the epoch's sequence of files; the remainder of an even division is
+        dropped. Skipped batches are not read, except those of the first group.
         """
         order = np.arange(len(self.rows)) if seed is None else np.random.default_rng(seed).permutation(len(self.rows))
         share = len(self) if seed is None else len(self) // world
@@ -79,12 +79,12 @@ class StreamedExamples:
                 yield _unpacked(row["batch"])
 
     def _batches_per_group(self, batch_size: int) -> int:
-        """About a file's worth of batches, in whole buckets."""
+        """The number of batches of about a file, in whole buckets."""
         rows = max(1, len(self) // max(1, len(self.rows)))
         return max(1, round(rows / (BUCKET * batch_size))) * BUCKET
 
     def _slices(self, order: IntArray, start: int, stop: int) -> list[Slice]:
-        """Where examples `start` to `stop` of the files in `order` lie: (file, first row, row after the last)."""
+        """Examples `start` to `stop` of the files in `order` as (file, first row, end)."""
         slices, passed = [], 0
         for file in order.tolist():
             begin, end = max(start - passed, 0), min(stop - passed, self.rows[file])
@@ -101,14 +101,14 @@ class StreamedExamples:
         groups = ray.data.from_items([{"group": n} for n in range(len(work))], override_num_blocks=len(work))
         rows = groups.flat_map(
             lambda row: _group(self.folder, work[row["group"]], batch_size, seed),
-            num_cpus=0,  # the workers may have taken all processors, and would wait for ever
+            num_cpus=0,  # the training workers may hold all CPUs
             concurrency=min(READERS, len(work)),
         )
         return iter(rows.iter_rows())
 
 
 def _group(folder: str, work: dict[str, Any], batch_size: int, seed: int | None) -> list[dict[str, Any]]:
-    """The batches of one group, each a row."""
+    """The batches of one group, one row each."""
     filesystem, path = filesystem_of(folder)
     tables = [
         pq.read_table(f"{path}/{_file(file)}", filesystem=filesystem, page_checksum_verification=True).slice(
@@ -128,7 +128,7 @@ def _group(folder: str, work: dict[str, Any], batch_size: int, seed: int | None)
 
 
 def _packed(table: pa.Table) -> bytes:
-    """As bytes, since rows of Ray Data have one form: what a batch has depends on its examples."""
+    """As bytes, since all rows of Ray Data have the same columns, unlike batches."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -141,7 +141,7 @@ def _unpacked(content: bytes) -> Batch:
 
 
 def example_parts(recommender: Recommender, histories: Histories, rows: int) -> Iterator[Examples]:
-    """What `recommender` trains on, in parts of some `rows` examples, made of some users each."""
+    """The training examples of `recommender`, in parts of about `rows` examples of consecutive users."""
     start, waiting = 0, 0
     for user in range(len(histories)):
         waiting += len(histories.training_items(user)) if recommender.every_prefix else 1
@@ -151,15 +151,15 @@ def example_parts(recommender: Recommender, histories: Histories, rows: int) -> 
 
 
 def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int) -> StreamedExamples:
-    """Deal examples at random into `files` Parquet files; what a complete earlier call left there is used instead.
+    """Distribute examples at random over `files` Parquet files, or use those of a complete earlier call.
 
     Args:
-        folder: a path or an object store's address.
-        parts: the examples, no two parts in memory at a time.
-        files: about one for `ROWS_PER_FILE` examples.
+        folder: a path or an address in an object store.
+        parts: the examples, read one part at a time.
+        files: about one per `ROWS_PER_FILE` examples.
 
     Raises:
-        DataError: what an earlier call left is damaged.
+        DataError: the files of an earlier call are damaged.
     """
     written = read_text(f"{folder}/{MANIFEST}")
     if written is not None:

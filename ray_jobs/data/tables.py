@@ -1,8 +1,8 @@
 """Delta tables for tensor jobs, read and written with delta-rs.
 
-Tables stay plain (reader 1, writer 2, no deletion vectors), so that Spark reads and merges them. Every commit is
-made against the version that was looked at and fails when another writer was faster; then the table is looked at
-again. So a crash, a retry or a second writer never doubles a row.
+Tables use the basic protocol (reader 1, writer 2, no deletion vectors), so that Spark can read and merge them. Every
+commit is based on the version that was read and fails if another writer was faster; then the table is read again. So a
+crash, a retry or a second writer never duplicates a row.
 """
 
 import datetime as dt
@@ -41,13 +41,13 @@ _ATTEMPTS = 12
 VERIFIED = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True, page_checksum_verification=True)
 )
-"""Parquet whose pages' checksums are verified."""
+"""Parquet with verification of page checksums."""
 
 T = TypeVar("T")
 
 
 def read_table(uri: str, version: int | None = None, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
-    """Rows of the table at `uri`, at `version` or at its newest, in no particular order.
+    """Rows of the table at `uri`, at `version` or its newest one, in no particular order.
 
     Args:
         filters: a pyarrow expression, or triples such as ``[("partition_date", "=", day)]``.
@@ -63,15 +63,15 @@ def read_table(uri: str, version: int | None = None, columns: list[str] | None =
 
 @contextmanager
 def table_rows(table: DeltaTable, where: pc.Expression | None = None) -> Iterator[ds.Dataset]:
-    """The rows of `table` for Arrow, which verifies the checksums of pages where a writer made some.
+    """The rows of `table` as an Arrow data set that verifies page checksums, if there are any.
 
-    To be read within the context, in which what Arrow says of a damaged file becomes an error that names it.
+    Read it within the context, which turns Arrow's errors on damaged files into errors that name them.
 
     Args:
-        where: which rows are to be read; files that may have some are compared with the table's seal.
+        where: filter of the rows to read; files that may have such rows are checked against the table's seal.
 
     Raises:
-        DataError: a file is not as it was written.
+        DataError: a file is damaged.
     """
     stored = table.to_pyarrow_dataset(filesystem=table_files(table))
     wanted = [fragment.path for fragment in stored.get_fragments(where)]
@@ -97,7 +97,7 @@ def table_exists(uri: str) -> bool:
     """Whether there is a Delta table at `uri`.
 
     Raises:
-        DataError: there was one, and its log is lost.
+        DataError: there was one, but its log is lost.
     """
     if DeltaTable.is_deltatable(uri):
         return True
@@ -108,10 +108,10 @@ def table_exists(uri: str) -> bool:
 def input_table(
     settings: Settings, request: StageRequest, name: str, columns: list[str] | None = None, filters: Any = None
 ) -> pa.Table:
-    """A table that `request` reads: at the version in ``request.inputs``, or at its newest when it is not named.
+    """A table that `request` reads, at the version in ``request.inputs`` or else its newest one.
 
     Raises:
-        DataError: there is no such table or version, or its producer followed another contract.
+        DataError: there is no such table or version, or it was written with another contract.
     """
     uri, version = input_version(settings, request, name)
     return read_table(uri, version, columns, filters)
@@ -148,7 +148,7 @@ def input_version(settings: Settings, request: StageRequest, name: str) -> tuple
 
 @functools.cache
 def _day_count(uri: str, version: int, day: dt.date | None) -> int:
-    """Rows of a version, or of one day of it; a version never changes."""
+    """Number of rows of a version, or of one day of it; cached, since a version never changes."""
     where = partition_filter({"partition_date": day}) if day else None
     with table_rows(open_table(uri, version), where) as rows:
         return int(rows.count_rows(filter=where))
@@ -170,7 +170,7 @@ def input_partition(settings: Settings, request: StageRequest, name: str, column
 
 
 def newest_items(settings: Settings, request: StageRequest) -> pa.Table:
-    """Every item known on the request's day, sorted by item_id: of several landing days the newest row wins.
+    """Every item known on the request's day, sorted by item_id, with its newest row.
 
     Returns:
         Rows of the ``items`` table, one per item_id.
@@ -190,14 +190,13 @@ def newest_items(settings: Settings, request: StageRequest) -> pa.Table:
 
 
 def publish(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any], identity: RunIdentity) -> Handoff:
-    """Make the content of one partition equal `rows`; content that is equal already makes no commit.
+    """Replace the content of one partition with `rows`; equal content makes no commit.
 
     Args:
-        partition: value of every column in ``table.partition_by``; filled in where `rows` lacks them.
+        partition: value of every column in ``table.partition_by``; added to `rows` if missing.
 
     Raises:
-        DataError: columns do not fit the contract, a value is null that may not be, keys repeat, rows belong to
-            another partition, or there are none.
+        DataError: `rows` violates the contract, has null or repeated keys or rows of another partition, or is empty.
     """
     assert set(partition) == set(table.partition_by), (table.name, partition)
     wanted = _checked(rows, table, partition)
@@ -223,12 +222,10 @@ def publish(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any]
 
 
 def upsert(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any], identity: RunIdentity) -> Handoff:
-    """Add `rows` to one partition; a row whose key is there replaces it, the partition's other rows stay.
-
-    Rows that are there with the same values make no commit.
+    """Insert `rows` into one partition, or update rows with the same keys; equal rows make no commit.
 
     Raises:
-        DataError: as `publish`, except that no rows at all are fine.
+        DataError: as `publish`, but `rows` may be empty.
     """
     assert set(partition) == set(table.partition_by), (table.name, partition)
     wanted = _checked(rows, table, partition, may_be_empty=True)
@@ -265,7 +262,7 @@ def _handoff(table: Table, uri: str, version: int, rows: int) -> Handoff:
 
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable:
-    """The table at `uri`, at `version` or at its newest.
+    """The table at `uri`, at `version` or its newest one.
 
     Raises:
         DataError: there is no such table or version; the message names the stage to run.
@@ -296,8 +293,8 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
 def table_files(table: DeltaTable) -> fs.FileSystem:
     """Arrow's own file system, rooted at the table.
 
-    delta-rs would hand Arrow a file system written in Python. Arrow's reading threads then need the interpreter's
-    lock, and one that still closes a file while the interpreter ends aborts the process.
+    delta-rs would pass a file system in Python: Arrow's threads then need the GIL, and a thread that closes a file
+    while the interpreter exits aborts the process.
     """
     files, root = filesystem_of(table.table_uri)
     return fs.SubTreeFileSystem(root, files)
@@ -324,10 +321,10 @@ def _opened_or_created(table: Table, uri: str, identity: RunIdentity) -> DeltaTa
 
 
 def _with_new_columns(target: DeltaTable, table: Table, identity: RunIdentity) -> DeltaTable:
-    """`target` with the columns that the contract has gained; they are null in the rows that are there.
+    """`target` with new columns of the contract, which are null in existing rows.
 
     Raises:
-        DataError: the contract has changed in a way that the rows that are there cannot follow.
+        DataError: the contract has changed incompatibly.
     """
     stored = {field.name: field.type for field in pa.schema(target.schema().to_arrow())}
     missing = [column for column in table.columns if column.name not in stored]
@@ -348,12 +345,12 @@ def _with_new_columns(target: DeltaTable, table: Table, identity: RunIdentity) -
 
 
 def keeps_log(table: DeltaTable) -> bool:
-    """Whether writers leave the table's log alone."""
+    """Whether writers never clean up the table's log."""
     return bool(table.metadata().configuration.get(KEPT_LOG[0]) == KEPT_LOG[1])
 
 
 def keep_log(uri: str) -> None:
-    """Have writers of the table at `uri` leave its log alone, where it was made by an earlier release."""
+    """Stop writers of a table of an earlier release from cleaning up its log."""
     table = DeltaTable(uri)
     if not keeps_log(table):
         table.alter.set_table_properties(dict([KEPT_LOG]))
@@ -361,7 +358,7 @@ def keep_log(uri: str) -> None:
 
 
 def partition_filter(partition: Mapping[str, Any]) -> pc.Expression:
-    """The condition that a row is of the partition with those values."""
+    """The filter for the rows of a partition."""
     return functools.reduce(operator.and_, (pc.field(name) == pa.scalar(value) for name, value in partition.items()))
 
 
@@ -372,9 +369,9 @@ def _partition_rows(target: DeltaTable, table: Table, partition: Mapping[str, An
 
 
 def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], key: str, values: pa.Array) -> pa.Table:
-    """The partition's rows whose `key` is among `values`, without holding the others.
+    """The partition's rows whose `key` is among `values`, read batch by batch.
 
-    Batches are filtered here, because a dataset filter with ``isin`` fails on the text statistics of delta-rs.
+    A dataset filter with ``isin`` would fail on the text statistics of delta-rs.
     """
     within = partition_filter(partition)
     with table_rows(target, within) as rows:
@@ -430,7 +427,7 @@ def _sorted(rows: pa.Table, table: Table) -> pa.Table:
 
 
 def _differing(wanted: pa.Table, present: pa.Table, table: Table) -> pa.Table:
-    """Rows of `wanted` that `present` lacks or has with other values."""
+    """Rows of `wanted` that are missing in `present` or differ there."""
     keys = list(zip(*(present[name].to_pylist() for name in table.key), strict=True))
     place = {key: row for row, key in enumerate(keys)}
     rows = [place.get(key) for key in zip(*(wanted[name].to_pylist() for name in table.key), strict=True)]
@@ -455,7 +452,7 @@ def _predicate(partition: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def _commit_properties(identity: RunIdentity) -> CommitProperties:
-    """The run's identity where Spark's `DESCRIBE HISTORY` shows it, and no silent rebase onto another's commit."""
+    """The run's identity, where Spark's `DESCRIBE HISTORY` shows it, and no automatic retry on conflicts."""
     tags = json.dumps(identity.mlflow_tags(), sort_keys=True)
     return CommitProperties(custom_metadata={"userMetadata": tags}, max_commit_retries=0)
 

@@ -1,6 +1,6 @@
-"""Histories with the order inside ties drawn anew.
+"""Histories with a random order within ties.
 
-What metrics lose by it was learnt from the order that the tie rule made, and tells nothing of users.
+Metrics that this lowers came from the order of the tie rule, not from users' behaviour.
 """
 
 import zlib
@@ -17,19 +17,19 @@ from schemas.errors import DataError
 def shuffle_ties(sequences: pa.Table, seed: int) -> tuple[pa.Table, dict[str, list[int]]]:
     """`sequences` with the items of every tie in an order that depends on `seed` and the user only.
 
-    Split positions stay where they are, so a tie that reaches over one changes which item is held out: models have
-    to be trained on what comes out of here to be evaluated on it.
+    Split positions do not move, so a tie across one changes the held-out item: a model must be trained and evaluated on
+    the same result.
 
     Args:
         sequences: rows of the table of that name, one partition.
 
     Returns:
-        The table, and by user for each old position the new one by which everything up to the old one has happened.
+        The table, and per user and old position the first new position at which everything up to the old one is known.
 
     Raises:
         DataError: a row's ``tied_with_previous`` is not as long as its history.
     """
-    # The times within a tie are one.
+    # All items of a tie have the same time.
     columns: dict[str, list[Any]] = {name: [] for name in {"ratings", *sources()} - {"occurred_at"}}
     known_at = {}
     for row in sequences.select(["user_id", "tied_with_previous", *columns]).to_pylist():
@@ -43,11 +43,15 @@ def shuffle_ties(sequences: pa.Table, seed: int) -> tuple[pa.Table, dict[str, li
         for name in columns:
             columns[name].append([row[name][old] for old in order])
         known_at[row["user_id"]] = _complete(order, tied)
-    shuffled = sequences
+    return with_values(sequences, columns), known_at
+
+
+def with_values(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
+    """`table` with other values in its `columns`."""
     for name, values in columns.items():
-        field = sequences.schema.field(name)
-        shuffled = shuffled.set_column(shuffled.column_names.index(name), field, pa.array(values, field.type))
-    return shuffled, known_at
+        field = table.schema.field(name)
+        table = table.set_column(table.column_names.index(name), field, pa.array(values, field.type))
+    return table
 
 
 def _order(tied: Sequence[bool], seed: int, user: str) -> list[int]:
@@ -60,13 +64,13 @@ def _order(tied: Sequence[bool], seed: int, user: str) -> list[int]:
 
 
 def _ties(tied: Sequence[bool]) -> list[tuple[int, int]]:
-    """Half-open spans of positions of one time; most hold a single position."""
+    """Half-open spans of positions with the same time; most have one position."""
     starts = [position for position, same in enumerate(tied) if position == 0 or not same]
     return list(zip(starts, [*starts[1:], len(tied)], strict=True))
 
 
 def _complete(order: Sequence[int], tied: Sequence[bool]) -> list[int]:
-    """For each old position the last new one of the items of its tie up to it."""
+    """For each old position the largest new position of the items of its tie up to it."""
     new = [0] * len(order)
     for position, old in enumerate(order):
         new[old] = position
@@ -74,17 +78,18 @@ def _complete(order: Sequence[int], tied: Sequence[bool]) -> list[int]:
 
 
 def move_preferences(preferences: pa.Table, known_at: Mapping[str, Sequence[int]]) -> pa.Table:
-    """Rows of the table preferences at the positions that `shuffle_ties` gives, ascending per user.
+    """Rows of the table preferences at new positions, ascending per user.
 
-    What rests on reviews up to an old position is known from the new position by which all of them are in the
-    history, so that no preference rests on a review of an item that is still to come. Of several at one position the
-    newest stays.
+    A preference that rests on reviews up to an old position moves to the new position at which all of them are in the
+    history, so it never rests on a later review. Of several at one position the newest stays; empty ones are dropped.
+
+    Args:
+        known_at: per user the new position of each old one; a negative one drops the row.
     """
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for row in sorted(preferences.to_pylist(), key=lambda row: (row["user_id"], row["position"])):
         positions = known_at.get(row["user_id"], ())
-        if row["position"] < len(positions):
-            moved = positions[row["position"]]
+        known = row["preferences"] and row["position"] < len(positions)
+        if known and (moved := positions[row["position"]]) >= 0:
             rows[row["user_id"], moved] = {**row, "position": moved}
-    ordered = [rows[key] for key in sorted(rows)]
-    return pa.Table.from_pylist(ordered, schema=preferences.schema)
+    return pa.Table.from_pylist([rows[key] for key in sorted(rows)], schema=preferences.schema)

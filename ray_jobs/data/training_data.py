@@ -1,4 +1,4 @@
-"""Reads what recommenders train on and are judged by from the warehouse, for one request."""
+"""Reads the data for training and evaluating recommenders from the warehouse."""
 
 from dataclasses import dataclass, replace
 
@@ -6,13 +6,13 @@ import pyarrow.compute as pc
 
 from infra.progress import phased
 from infra.settings import Settings
-from ray_jobs.data import ties
 from ray_jobs.data.catalogue import Catalogue, read_catalogue
-from ray_jobs.data.corrections import move_preferences, remove_suspects, replace_suspects
+from ray_jobs.data.corrections import remove_suspects, replace_suspects
 from ray_jobs.data.day_sequences import input_sequences
 from ray_jobs.data.histories import Histories, read_histories
 from ray_jobs.data.settings import CODEBOOK_KEY, training_data_settings
 from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
+from ray_jobs.data.ties import move_preferences
 from ray_jobs.tokenizers.codebook import Codebook
 from schemas.errors import DataError
 from schemas.stage_request import StageRequest
@@ -35,11 +35,11 @@ class TrainingData:
 
 @phased("reading histories and items", lambda data: {"users": len(data.histories), "items": len(data.catalogue)})
 def read_training_data(settings: Settings, request: StageRequest, codes: bool, preferences: bool) -> TrainingData:
-    """Read sequences and items, and codes and preferences where they are wanted.
+    """Read sequences and items, and optionally codes and preferences.
 
     Args:
-        codes: with the semantic ids of the codebook in ``request.upstream``.
-        preferences: with the day's preferences; a data set that has none is no error.
+        codes: read the semantic ids of the codebook in ``request.upstream``.
+        preferences: read the day's preferences, if the data set has any.
 
     Raises:
         DataError: a table or the codebook is missing; the message names the stage to run.
@@ -54,14 +54,14 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
     if preferences and _has_preferences(settings, request):
         day = pc.field("partition_date") == request.partition_date()
         known = input_table(settings, request, "preferences", ["user_id", "position", "preferences"], day)
-        known = known if known_at is None else ties.move_preferences(known, known_at)
+        known = known if known_at is None else move_preferences(known, known_at)
     if own.corrections != "none":
         denoised = input_partition(settings, request, "denoised_sequences")
         if own.corrections == "replace":
             sequences = replace_suspects(sequences, denoised)
         else:
-            sequences, left_out = remove_suspects(sequences, denoised)
-            known = None if known is None else move_preferences(known, left_out)
+            sequences, known_at = remove_suspects(sequences, denoised)
+            known = None if known is None else move_preferences(known, known_at)
     histories = read_histories(sequences, catalogue, known)
     if own.catalogue == "all":
         catalogue = replace(catalogue, interacted=histories.interacted(len(catalogue)))

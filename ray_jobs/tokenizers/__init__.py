@@ -1,1 +1,1 @@
-"""What tokenizers share: their contract, codebooks, vectors, and what is stored of a fitted one."""
+"""What tokenizers share: their interface, codebooks, vectors and storage."""

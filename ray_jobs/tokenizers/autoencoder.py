@@ -1,4 +1,4 @@
-"""What tokenizers that learn by gradients share: the module's contract, its quantiser, the recipe's fit."""
+"""Tokenizers that are trained by gradient descent: the module's interface, its quantiser and the fit."""
 
 import itertools
 import math
@@ -23,15 +23,15 @@ ROWS_AT_ONCE = 16_384
 
 
 class VectorSource(BatchSource, Protocol):
-    """Standardised training vectors as one worker sees them; a batch is float[B, D]."""
+    """A worker's standardised training vectors; a batch is float[B, D]."""
 
     @property
     def sample(self) -> Tensor:
-        """float[n, D], the same on every worker: all of them, or as many as fit in memory."""
+        """float[n, D], the same on every worker: all vectors, or a sample that fits in memory."""
         ...
 
     def share(self, world: int) -> int:
-        """Rows of an epoch that each of `world` workers has."""
+        """Rows per epoch and worker."""
         ...
 
 
@@ -71,22 +71,20 @@ class Autoencoder(Trainable):
     @torch.no_grad()
     def quantise(self, vectors: Tensor) -> Tensor:
         """Codes int64[N, L] of float[N, D]."""
-        parts = [self.quantise_batch(rows) for rows in vectors.split(ROWS_AT_ONCE)]
-        return torch.cat(parts)
+        return torch.cat([self.quantise_batch(rows) for rows in vectors.split(ROWS_AT_ONCE)])
 
     @torch.no_grad()
     def reconstruct(self, codes: Tensor) -> Tensor:
-        """What codes int64[N, L] decode to, float[N, D]."""
-        parts = [self.reconstruct_batch(rows) for rows in codes.split(ROWS_AT_ONCE)]
-        return torch.cat(parts)
+        """Reconstructions float[N, D] of codes int64[N, L]."""
+        return torch.cat([self.reconstruct_batch(rows) for rows in codes.split(ROWS_AT_ONCE)])
 
     @abstractmethod
     def quantise_batch(self, vectors: Tensor) -> Tensor:
-        """As `quantise`, of few rows."""
+        """See `quantise`; for few rows."""
 
     @abstractmethod
     def reconstruct_batch(self, codes: Tensor) -> Tensor:
-        """As `reconstruct`, of few rows."""
+        """See `reconstruct`; for few rows."""
 
     def last_level_distances(self, vectors: Tensor, codes: Tensor) -> Tensor | None:  # noqa: ARG002
         """See `ray_jobs.tokenizers.base.Quantiser.last_level_distances`."""
@@ -105,9 +103,7 @@ class AutoencoderQuantiser:
     """A trained module with the mean and scale of its inputs."""
 
     def __init__(self, module: Autoencoder, mean: Floats, scale: Floats) -> None:
-        self.module = module.cpu().eval()
-        self.mean = mean
-        self.scale = scale
+        self.module, self.mean, self.scale = module.cpu().eval(), mean, scale
 
     @property
     def level_sizes(self) -> tuple[int, ...]:
@@ -149,18 +145,18 @@ class AutoencoderTokenizer(ABC):
 
     @abstractmethod
     def build(self, width: int) -> Autoencoder:
-        """The untrained module over standardised vectors of that width.
+        """The untrained module for standardised vectors of that width.
 
         Raises:
             SettingError: a setting does not fit the width.
         """
 
     def fit(self, vectors: Vectors, item_ids: list[str], context: FitContext) -> Fitted:
-        """Train on the items of ``context.training``, give codes to all.
+        """Train on the items of ``context.training`` and assign codes to all items.
 
         Raises:
-            SettingError: the cluster is too small, a setting does not fit the vectors or the catalogue, or the run's
-                name belongs to a run with other settings or vectors.
+            SettingError: the cluster is too small, a setting does not fit the vectors or the catalogue, or the run name
+                belongs to a run with other settings or vectors.
         """
         from ray_jobs.tokenizers.autoencoder_training import train
 

@@ -1,8 +1,8 @@
-"""Training of an autoencoder over item vectors: where its batches come from, and its run on Ray Train.
+"""Training of an autoencoder on item vectors: sources of batches, and the run on Ray Train.
 
-Vectors in memory go to every worker whole and are shuffled whole. Streamed ones come through Ray Data, a shard per
-worker and epoch, shuffled within a buffer; what must be seen at once (k-means starts, restarts of codes) sees a uniform
-sample. A streamed fit leaves one CPU of each worker to Ray Data.
+Vectors in memory are sent to every worker. Streamed vectors come through Ray Data, a shard per worker and epoch,
+shuffled within a buffer; operations on all vectors (k-means initialisation, restarts of codes) use a uniform sample. A
+streamed fit leaves one CPU of each worker to Ray Data.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ _TRAIN = "train"
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """All training vectors, float[N, D]; a worker takes every `world`-th of an epoch's order, and some rows twice."""
+    """All training vectors float[N, D]; workers take turns in an epoch's order, repeating rows to have equal shares."""
 
     sample: Tensor
 
@@ -47,7 +47,7 @@ class InMemory:
     def batches(
         self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1, skip: int = 0
     ) -> Iterator[Tensor]:
-        """See `ray_jobs.training.trainable.BatchSource`; the seed is needed."""
+        """See `ray_jobs.training.trainable.BatchSource`; the seed is required."""
         assert seed is not None
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         mine = order.repeat(1 + world)[rank : self.share(world) * world : world].to(self.sample.device)
@@ -56,10 +56,10 @@ class InMemory:
 
 @dataclass(frozen=True, eq=False)
 class Streamed:
-    """This worker's shard of a Ray Data set with a column ``vector``, standardised on the way.
+    """This worker's shard of a Ray Data set with a column ``vector``, standardised while reading.
 
     Args:
-        rows: of the whole set.
+        rows: number of rows of the whole set.
     """
 
     shard: Any
@@ -72,7 +72,7 @@ class Streamed:
         return self.rows
 
     def share(self, world: int) -> int:
-        """See `VectorSource.share`; Ray Data leaves out the rows left over by an even division."""
+        """See `VectorSource.share`; Ray Data drops the remainder of an even division."""
         return self.rows // world
 
     def batches(
@@ -100,8 +100,8 @@ class VectorPlan:
     """What a worker needs; see `ray_jobs.training.ray_train.TrainingPlan`.
 
     Args:
-        sample: standardised training vectors, float32[n, D]: all of them, or as many as fit in memory.
-        streamed: where they are not all: how many there are, and the mean and scale that standardise them.
+        sample: standardised training vectors float32[n, D]: all of them, or a sample that fits in memory.
+        streamed: number of vectors, mean and scale, if they are streamed.
     """
 
     recipe: AutoencoderTokenizer
@@ -109,16 +109,16 @@ class VectorPlan:
     streamed: tuple[int, Floats, Floats] | None = None
 
     def __len__(self) -> int:
-        """How many training vectors there are."""
+        """Number of training vectors."""
         return len(self.sample) if self.streamed is None else self.streamed[0]
 
     def build(self) -> Autoencoder:
-        """The untrained module, its first weights fixed by the seed."""
+        """The untrained module; the seed fixes its initial weights."""
         torch.manual_seed(self.recipe.settings.seed)
         return self.recipe.build(self.sample.shape[1])
 
     def sources(self, trainable: Autoencoder, notify: Notify = silent) -> tuple[VectorSource, None]:  # noqa: ARG002
-        """Where a worker gets its batches from; nothing is judged."""
+        """Training batches; there is no evaluation."""
         sample = torch.from_numpy(self.sample.copy()).to(trainable.device)
         if self.streamed is None:
             return InMemory(sample), None
@@ -131,7 +131,7 @@ def train(
 ) -> ray_train.Outcome:
     """Train the module of `recipe` on the training items of `vectors` under ``context.run_name``.
 
-    The same name goes on from its last checkpoint; when it has trained to its end, nothing is trained.
+    The same name resumes from its last checkpoint; a finished run is not repeated.
 
     Args:
         moments: mean and scale float32[D] that standardise the vectors.

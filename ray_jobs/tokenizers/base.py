@@ -1,4 +1,4 @@
-"""The contract of a tokenizer recipe: vectors of items in, a codebook and what encodes new items out."""
+"""The interface of tokenizer recipes: item vectors in, a codebook and a quantiser for new items out."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,8 +12,6 @@ from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors
 
 Codes = npt.NDArray[np.int32]
-
-
 CategoryPaths = tuple[tuple[str, ...], ...]
 
 
@@ -22,13 +20,13 @@ class FitContext:
     """What a tokenizer needs besides vectors.
 
     Args:
-        training: bool[N], items that occur at training positions; nothing is fitted on the others.
-        version: name of the codebook that comes out.
-        ray: how large the worker group is and where its checkpoints go.
+        training: bool[N], items at training positions; nothing is fitted on the others.
+        version: name of the new codebook.
+        ray: size of the worker group and storage of its checkpoints.
         run_name: name of the Ray Train run; the same name resumes.
-        home, stage: where progress goes.
+        home, stage: where progress is written.
         sequences: per user, users in order, the rows of the items at training positions, oldest first.
-        categories: category path per item, outermost first, empty where unknown; None where no item has one.
+        categories: category path per item, outermost first, empty if unknown; None if no item has one.
         after_report: called on every worker after each checkpoint with the epochs done; for tests of crashes.
     """
 
@@ -44,30 +42,30 @@ class FitContext:
 
 
 class Quantiser(Protocol):
-    """What a fit leaves: gives codes to any vectors of the same encoder, and vectors back to codes."""
+    """The result of a fit: encodes vectors of the same encoder as codes, and decodes them."""
 
     @property
     def level_sizes(self) -> tuple[int, ...]:
-        """Codes per level, L numbers; without the level that tells collisions apart."""
+        """Codes per level, L numbers, without the collision level."""
         ...
 
     def encode(self, vectors: Floats) -> Codes:
-        """int32[N, L] of float32[N, D]; the same vector always gets the same codes."""
+        """Codes int32[N, L] of float32[N, D]; deterministic."""
         ...
 
     def decode(self, codes: Codes) -> Floats:
-        """float32[N, D] in the units of the vectors, of int32[N, L]."""
+        """Reconstructions float32[N, D] of codes int32[N, L], in the units of the vectors."""
         ...
 
     def last_level_distances(self, vectors: Floats, codes: Codes) -> Floats | None:
-        """Squared distances of what the levels before the last leave to every code of the last, float32[N, K].
+        """Squared distances float32[N, K] of the residuals of the last level to its codes.
 
-        None where a level has no codes in a common space.
+        None if the codes of a level are not in a common space.
         """
         ...
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything that `Tokenizer.restore` needs besides the settings."""
+        """The input of `Tokenizer.restore`."""
         ...
 
 
@@ -76,11 +74,11 @@ class Fitted:
     """A fitted tokenizer.
 
     Args:
-        codebook: the codes of all N items, in the order given.
-        quantised_levels: levels that carry meaning, those that only tell collisions apart left out.
-        quantiser: gives codes to new items; None for a recipe that reads no vectors.
-        records: one dict per epoch (per level, where levels are fitted one after the other): epoch, losses.
-        reused: True when the run had been trained to its end before.
+        codebook: the codes of all N items, in the given order.
+        quantised_levels: number of levels without the collision level.
+        quantiser: encodes new items; None for a recipe that reads no vectors.
+        records: one dict per epoch, or per level if levels are fitted one after another: epoch, losses.
+        reused: the run had already finished.
     """
 
     codebook: Codebook
@@ -98,9 +96,9 @@ class Tokenizer(Protocol):
     def __init__(self, settings: Any) -> None: ...
 
     def fit(self, vectors: Vectors, item_ids: list[str], context: FitContext) -> Fitted:
-        """Learn codes of the N items `item_ids` from their vectors, by position."""
+        """Fit on the vectors of the N items `item_ids`."""
         ...
 
     def restore(self, tensors: Mapping[str, npt.NDArray[Any]]) -> Quantiser:
-        """The quantiser whose `Quantiser.tensors` these are."""
+        """The inverse of `Quantiser.tensors`."""
         ...

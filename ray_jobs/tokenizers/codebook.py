@@ -1,4 +1,4 @@
-"""The codebook: items and their code tuples, one version."""
+"""A version of a codebook: items and their code tuples."""
 
 from dataclasses import dataclass
 
@@ -12,20 +12,20 @@ from schemas.semantic_ids import SEMANTIC_IDS
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """Item -> code tuple; trie and set index are derived from it and only from it.
+    """Item -> code tuple; tries and set indexes derive from it.
 
     Args:
-        item_ids: items, each once.
-        codes: int32[N, H]; level h lies in ``range(level_sizes[h])``.
-        level_sizes: vocabulary of each level, room for items that are appended later included.
-        version: name of the version.
-        collision_policy: how equal tuples were told apart, e.g. ``extra_level`` (a counter as the last level); under
-            ``list`` they were not, and a tuple may stand for several items.
-        ordered: False when a tuple is a set, so that equal sets count as equal codes.
-        appended: bool[N]: added after the version was fitted; all False when left out.
+        item_ids: unique.
+        codes: int32[N, H]; level h is in ``range(level_sizes[h])``.
+        level_sizes: vocabulary size of each level, including room for items that are appended later.
+        version: its name.
+        collision_policy: treatment of equal tuples, e.g. ``extra_level`` (a counter as the last level); with ``list``
+            several items may share a tuple.
+        ordered: False if a tuple is a set, so that equal sets are equal codes.
+        appended: bool[N], items added after the fit; None for none.
 
     Raises:
-        DataError: shapes do not fit, a code is out of range, or two items share a code tuple that may not.
+        DataError: shapes do not fit, a code is out of range, or two items share a tuple without ``list``.
     """
 
     item_ids: list[str]
@@ -49,7 +49,7 @@ class Codebook:
                 f"{codes.shape}"
             )
         if len(set(self.item_ids)) != len(self.item_ids):
-            raise DataError(f"{where}: an item stands in it twice")
+            raise DataError(f"{where}: an item occurs twice")
         outside = (codes < 0) | (codes >= np.asarray(self.level_sizes))
         if outside.any():
             row, level = np.argwhere(outside)[0]
@@ -72,25 +72,23 @@ class Codebook:
     def to_table(self) -> pa.Table:
         """Rows of the ``semantic_ids`` table, one per item."""
         rows = len(self.item_ids)
-        return pa.Table.from_arrays(
-            [
-                pa.array(self.item_ids, pa.string()),
-                pa.repeat(pa.scalar(self.version, pa.string()), rows),
-                pa.array(list(self.codes), pa.list_(pa.int32())),
-                pa.array([self.level_sizes] * rows, pa.list_(pa.int32())),
-                pa.repeat(pa.scalar(self.collision_policy, pa.string()), rows),
-                pa.repeat(pa.scalar(self.ordered), rows),
-                pa.array(self.appended, pa.bool_()),
-            ],
-            schema=SEMANTIC_IDS.arrow_schema(),
-        )
+        columns = {
+            "item_id": self.item_ids,
+            "codebook": [self.version] * rows,
+            "codes": list(self.codes),
+            "level_sizes": [self.level_sizes] * rows,
+            "collision_policy": [self.collision_policy] * rows,
+            "ordered": [self.ordered] * rows,
+            "appended": self.appended,
+        }
+        return pa.table(columns, schema=SEMANTIC_IDS.arrow_schema())
 
     @classmethod
     def from_table(cls, rows: pa.Table, version: str) -> "Codebook":
         """The inverse of `to_table`: the rows of `version`, sorted by item_id.
 
         Raises:
-            DataError: no such version, or its rows do not make a codebook.
+            DataError: there is no such version, or its rows are inconsistent.
         """
         mine = rows.filter(pa.compute.equal(rows["codebook"], version)).sort_by("item_id")
         if mine.num_rows == 0:

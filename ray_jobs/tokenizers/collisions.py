@@ -1,4 +1,4 @@
-"""What happens when the quantiser gives several items the same code tuple."""
+"""Collisions: several items with the same code tuple."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, get_args
@@ -35,19 +35,19 @@ def resolve(
 
     Args:
         policy: ``extra_level`` appends a counter; ``sinkhorn`` moves colliding items to other codes of the last level
-            and appends a counter only where some stay equal; ``list`` leaves equal tuples, several items to a tuple.
-        item_ids: items, each once.
+            and appends a counter only if some collisions remain; ``list`` keeps equal tuples.
+        item_ids: unique.
         codes: int32[N, H], the quantiser's tuples.
-        distances: of rows int64[n], float32[n, K] to the K codes of the last level; None where the last code of an
-            item does not come from a distance.
-        level_sizes: vocabulary per level, H numbers.
+        distances: maps rows int64[n] to their distances float32[n, K] to the K codes of the last level; None if the
+            last code is not the nearest one.
+        level_sizes: vocabulary size per level, H numbers.
         counter_size, setting: as in `counter_level`.
 
     Returns:
-        int32[N, H or H + 1] and the vocabulary per level.
+        int32[N, H or H + 1] and the vocabulary size per level.
 
     Raises:
-        SettingError: no such policy, or this quantiser does not have it; or as `counter_level`.
+        SettingError: unknown policy, or not supported by this quantiser; or as `counter_level`.
     """
     policies = [name for name in get_args(Policy) if name != SINKHORN or distances is not None]
     if policy not in policies:
@@ -67,11 +67,11 @@ def resolve(
 
 
 def spread_last_codes(codes: npt.NDArray[np.int32], distances: Distances) -> npt.NDArray[np.int32]:
-    """Give items of equal tuples other last codes, balanced by Sinkhorn's algorithm (MiniOneRec, Kong et al. 2025).
+    """Give items with equal tuples other last codes, balanced by Sinkhorn's algorithm (MiniOneRec, Kong et al. 2025).
 
-    Ours: a group of n equal tuples is balanced over the n nearest codes that no other item of the same prefix holds.
-    Over all codes, as in the paper, balance sends a small group to codes that are hardly nearer than random ones.
-    Items of equal vectors stay equal. At most 20 rounds.
+    Unlike in the paper, a group of n equal tuples is balanced over the n nearest codes that no other item with the same
+    prefix has; balanced over all codes, a small group gets codes that are hardly nearer than random ones. Items with
+    equal vectors stay equal. At most 20 rounds.
 
     Args:
         codes: int32[N, H].
@@ -101,9 +101,9 @@ def spread_last_codes(codes: npt.NDArray[np.int32], distances: Distances) -> npt
 
 
 def sinkhorn_assignment(cost: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """The column that an entropic transport plan with equal columns prefers for each row.
+    """The column with the largest mass per row of an entropic transport plan with uniform columns.
 
-    Costs are centred and scaled to -1..1, the plan has temperature .003 (Cuturi 2013, "Sinkhorn Distances").
+    Costs are centred and scaled to -1..1; the temperature is .003 (Cuturi 2013, "Sinkhorn Distances").
 
     Args:
         cost: float64[n, K].
@@ -168,24 +168,23 @@ def _batched(groups: Iterable[npt.NDArray[np.int64]]) -> Iterator[list[npt.NDArr
 
 
 def collision_groups(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """Number of the group of equal rows that each row of `codes` int[N, H] belongs to, int64[N]."""
+    """Number int64[N] of each row's group of equal rows of `codes` int[N, H]."""
     return np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 def counter_level(
     item_ids: Sequence[str], codes: npt.NDArray[np.int32], size: int, setting: str
 ) -> tuple[npt.NDArray[np.int32], int]:
-    """A last level that tells items of equal tuples apart: a counter from 0, in order of item id.
+    """A last level that makes tuples unique: a counter from 0, in order of item id.
 
     Args:
-        item_ids: items, each once.
+        item_ids: unique.
         codes: int32[N, H], the quantiser's tuples.
-        size: vocabulary of the level; 0 takes the smallest power of two that leaves room for as many items again as
-            the largest group has.
-        setting: name of the setting that `size` comes from, for the message.
+        size: vocabulary size of the level; 0 takes `padded_size` of the largest group.
+        setting: name of the setting for `size`, for the message.
 
     Returns:
-        int32[N, H + 1] with unique rows, and the level's vocabulary.
+        int32[N, H + 1] with unique rows, and the level's vocabulary size.
 
     Raises:
         SettingError: a group of equal tuples is larger than `size`.
@@ -195,7 +194,7 @@ def counter_level(
     counter = running_numbers(groups, order)
     largest = int(counter.max()) + 1
     if size == 0:
-        size = roomy(largest)
+        size = padded_size(largest)
     if largest > size:
         first = order[groups[order] == groups[counter.argmax()]][0]
         raise SettingError(
@@ -206,13 +205,13 @@ def counter_level(
     return np.column_stack([codes, counter]), size
 
 
-def roomy(largest: int) -> int:
-    """The smallest power of two that leaves room for as many items again as the `largest` group has."""
+def padded_size(largest: int) -> int:
+    """The smallest power of two of at least twice the `largest` group, as room for appended items."""
     return 1 << (2 * largest - 1).bit_length()
 
 
 def running_numbers(groups: npt.NDArray[np.int64], order: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """Number of each row within its group, int32[N], counted from 0 in `order`, a permutation of the N rows."""
+    """Number int32[N] of each row within its group, from 0 in `order`, a permutation of the N rows."""
     order = order[np.argsort(groups[order], kind="stable")]
     in_order = groups[order]
     starts = np.flatnonzero(np.r_[True, in_order[1:] != in_order[:-1]])

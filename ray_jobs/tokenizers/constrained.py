@@ -1,9 +1,10 @@
-"""Clusters of bounded size: k-means whose clusters take no more than so many items."""
+"""k-means with clusters of bounded size."""
 
 import numpy as np
 import numpy.typing as npt
 
 from ray_jobs.tokenizers.base import Floats
+from ray_jobs.tokenizers.collisions import running_numbers
 from ray_jobs.tokenizers.cooccurrence import IntArray, kmeans
 
 _STEPS = 5
@@ -29,9 +30,9 @@ def balanced_codes(vectors: Floats, branches: int, seed: int) -> npt.NDArray[np.
 
 
 def bounded_kmeans(vectors: Floats, clusters: int, most: int, seed: int) -> IntArray:
-    """Cluster of each of `vectors` float32[n, D], int64[n]; none has more than `most` items.
+    """Cluster int64[n] of each of `vectors` float32[n, D], with at most `most` items per cluster.
 
-    k-means, then some rounds of placing within the bound and moving the centres.
+    k-means, then a few rounds of bounded assignment and new centres.
     """
     if len(vectors) <= clusters:
         return np.arange(len(vectors))
@@ -50,17 +51,14 @@ def bounded_kmeans(vectors: Floats, clusters: int, most: int, seed: int) -> IntA
 def place(cost: npt.NDArray[np.float32], most: int) -> IntArray:
     """Column of each row of `cost` float32[n, K], at most `most` rows per column; n is at most K times `most`.
 
-    Rows ask for their cheapest column, a column keeps its cheapest rows, and who is turned down asks for the next
-    (Gale and Shapley 1962): no row and column are cheaper for each other than what they have.
+    A stable matching (Gale and Shapley 1962): rows propose to their cheapest column, a column keeps its cheapest rows,
+    and rejected rows propose to the next one.
     """
-    wishes = np.argsort(cost, axis=1, kind="stable")
-    asked = np.zeros(len(cost), np.int64)
+    preferences = np.argsort(cost, axis=1, kind="stable")
+    rows, choice = np.arange(len(cost)), np.zeros(len(cost), np.int64)
     while True:
-        labels = wishes[np.arange(len(cost)), asked]
-        order = np.lexsort((cost[np.arange(len(cost)), labels], labels))
-        starts = np.searchsorted(labels[order], np.arange(cost.shape[1]))
-        rank = np.arange(len(cost)) - starts[labels[order]]
-        refused = order[rank >= most]
-        if not len(refused):
+        labels = preferences[rows, choice]
+        rejected = running_numbers(labels, np.argsort(cost[rows, labels], kind="stable")) >= most
+        if not rejected.any():
             return labels
-        asked[refused] += 1
+        choice[rejected] += 1

@@ -1,7 +1,7 @@
-"""Items that users have together, as a graph: cut into a tree of clusters, or laid out as vectors.
+"""The co-occurrence graph of items, as a tree of clusters or as vectors.
 
-The graph is kept as users' sets of items. Two items are linked as often as users have both; only parts of the graph
-that are small enough are ever written out as pairs.
+The graph is stored as users' sets of items; the weight of a link is the number of users with both items. Only small
+parts of it are ever stored as pairs.
 """
 
 import warnings
@@ -20,7 +20,7 @@ _KMEANS_STEPS = 25
 
 
 class Cooccurrence:
-    """The graph of `items` rows that `sequences` link; neither order of users nor order in a sequence matters."""
+    """The graph of `items` rows with the links of `sequences`, whose order does not matter."""
 
     def __init__(self, sequences: Sequence[IntArray], items: int) -> None:
         sets = sorted((np.unique(sequence) for sequence in sequences), key=lambda rows: rows.tobytes())
@@ -31,13 +31,13 @@ class Cooccurrence:
         self._users_of = have.T.tocsr()
 
     def links(self, rows: IntArray) -> npt.NDArray[np.float64]:
-        """Links of each of `rows` to the others of `rows`, counted over users, float64[n]."""
+        """Total weight float64[n] of the links of each of `rows` to the others."""
         part = self._users_of[rows]
         each = np.asarray(part.sum(0)).ravel()
         return part @ each - np.asarray(part.sum(1)).ravel()
 
     def affinity(self, rows: IntArray) -> sp.csr_matrix:
-        """Number of users who have both, for each pair of `rows`; zero on the diagonal."""
+        """Weights of the links between `rows`, [n, n]; zero on the diagonal."""
         part = self._users_of[rows]
         counts = part @ part.T
         links = sp.csr_matrix(counts - sp.diags(counts.diagonal()))
@@ -45,10 +45,9 @@ class Cooccurrence:
         return links
 
     def vectors(self, rows: IntArray, width: int, seed: int) -> Floats:
-        """Leading eigenvectors, each times its eigenvalue's root, of the normalised graph on `rows`, float32[n, W].
+        """Leading eigenvectors float32[n, W] of the normalised graph on `rows`, times the root of their eigenvalues.
 
-        A linked item is linked to itself besides, as often as its users make links; an item without links has zeros.
-        W is `width` or what the graph has room for.
+        Linked items have self-links; items without links have zeros. W is at most `width`.
         """
         part = self._users_of[rows]
         part = part[:, np.flatnonzero(part.getnnz(axis=0) > 1)]
@@ -62,12 +61,12 @@ class Cooccurrence:
         return TruncatedSVD(width, random_state=seed).fit_transform(scaled).astype(np.float32)
 
     def tree(self, rows: IntArray, clusters: int, leaf: int, depth: int, seed: int) -> list[tuple[int, ...]]:
-        """Path of each of `rows` from the root of a tree of clusters: at each step, the number of the child.
+        """Path of each of `rows` in a tree of clusters: at each step, the number of the child.
 
         Args:
-            clusters: children that a node with links is cut into.
-            leaf: a node of more items is cut again.
-            depth: longest path; a node there keeps its items however many they are.
+            clusters: children of a node with links.
+            leaf: maximum number of items of a leaf, above `depth`.
+            depth: maximum depth.
             seed: of the clusterings.
         """
         paths: dict[int, tuple[int, ...]] = {}
@@ -82,14 +81,14 @@ class Cooccurrence:
         return [paths[row] for row in rows.tolist()]
 
     def _parts(self, rows: IntArray, clusters: int, leaf: int, seed: int) -> list[IntArray]:
-        """Clusters of the linked among `rows`; those without a link, or all if no cut is found, in pieces of `leaf`."""
+        """Clusters of the linked items of `rows`; items without links, or all if there is one cluster, in chunks."""
         linked = self.links(rows) > 0
         inside, alone = rows[linked], rows[~linked]
         labels = self._labels(inside, clusters, seed) if len(inside) > clusters else np.zeros(len(inside), np.int64)
         parts = [inside[labels == label] for label in np.unique(labels)]
         if len(parts) == 1 and not len(alone):
-            return pieces(rows, leaf)
-        return parts + pieces(alone, leaf)
+            return chunks(rows, leaf)
+        return parts + chunks(alone, leaf)
 
     def _labels(self, rows: IntArray, clusters: int, seed: int) -> IntArray:
         if len(rows) > SPECTRAL_ITEMS:
@@ -104,13 +103,13 @@ class Cooccurrence:
             return clustering.fit_predict(self.affinity(rows)).astype(np.int64)
 
 
-def pieces(rows: IntArray, size: int) -> list[IntArray]:
-    """`rows` in order, cut into pieces of `size`; the last may be smaller."""
+def chunks(rows: IntArray, size: int) -> list[IntArray]:
+    """`rows` in order, cut into chunks of `size`."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def kmeans(vectors: Floats, clusters: int, seed: int) -> tuple[IntArray, Floats]:
-    """Cluster of each of `vectors` float32[n, D], int64[n], and the centres float32[clusters, D]."""
+    """Cluster int64[n] of each of `vectors` float32[n, D], and the centres float32[clusters, D]."""
     import faiss
 
     fitted = faiss.Kmeans(vectors.shape[1], clusters, niter=_KMEANS_STEPS, seed=seed, min_points_per_centroid=1)

@@ -1,4 +1,4 @@
-"""How items get into a codebook: those it is fitted on first, all others after them, moving nothing that is there."""
+"""Adding items to a codebook: training items first, then all others, without changing existing codes."""
 
 from collections.abc import Iterator
 
@@ -16,6 +16,7 @@ from ray_jobs.tokenizers.collisions import (
     collision_groups,
     counter_level,
     resolve,
+    running_numbers,
     with_distances,
 )
 from ray_jobs.tokenizers.vectors import Floats, Rows, Vectors, take
@@ -31,11 +32,11 @@ def make_codebook(
 ) -> Codebook:
     """The codebook of quantised `codes` int32[N, L].
 
-    Collisions among training items are resolved without the others, so that no other item changes a training item's
-    codes; the others join as appended items do. A level chosen by itself has room for both.
+    Collisions among training items are resolved first, so that other items do not change their codes; the others are
+    added like appended items. A level size that is chosen automatically has room for both.
 
     Raises:
-        SettingError: the collision policy cannot tell the items apart.
+        SettingError: the collision policy cannot make the tuples unique.
     """
     training = np.flatnonzero(context.training)
     rest = np.flatnonzero(~context.training)
@@ -74,11 +75,11 @@ def make_codebook(
 
 
 def distances_of(vectors: Vectors, quantiser: Quantiser, codes: Codes, subset: Rows) -> Distances | None:
-    """For collision policies: distances of given rows of `subset` to the last level's codes, computed when asked for.
+    """The function `collisions.Distances` for the items at `subset`; None if the quantiser has no distances.
 
     Args:
         codes: int32[N, L] of all N vectors.
-        subset: positions in `vectors`; the rows that are asked for count within it.
+        subset: positions in `vectors`; the function takes rows of `subset`.
     """
     empty = np.empty((0, vectors.shape[1]), np.float32)
     if quantiser.last_level_distances(empty, codes[:0]) is None:
@@ -94,15 +95,15 @@ def distances_of(vectors: Vectors, quantiser: Quantiser, codes: Codes, subset: R
 
 
 def join(codebook: Codebook, item_ids: list[str], codes: Codes, distances: Distances | None, setting: str) -> Codes:
-    """Complete codes int32[n, H] of items that join `codebook`; items that are in it keep theirs.
+    """Complete codes int32[n, H] of new items of `codebook`, whose own items keep theirs.
 
-    With a counter level, items of a tuple that is taken go on counting where it stopped, in order of item id; where the
-    tuple alone must be unique, a taken one gets the nearest free code of the last level; lists take any.
+    With a counter level, the counter of a tuple continues, in order of item id. Without one, a tuple that is taken gets
+    the nearest free code of the last level. With the policy ``list`` any tuple is allowed.
 
     Args:
         codes: int32[n, L], the quantiser's tuples.
         distances: of rows of `codes`, as for `collisions.resolve`.
-        setting: name of the setting that gives the counter level its size, for the message.
+        setting: name of the setting of the counter level's size, for the message.
 
     Raises:
         SettingError: the last level is full for one of the tuples.
@@ -122,11 +123,8 @@ def _count_on(codebook: Codebook, item_ids: list[str], codes: Codes, setting: st
     following = np.zeros(groups.max() + 1, np.int64)
     np.maximum.at(following, groups[: len(there)], there[:, -1].astype(np.int64) + 1)
     mine = groups[len(there) :]
-    order = np.lexsort((np.asarray(item_ids), mine))
-    counts = np.bincount(mine[order], minlength=len(following))
-    rank = np.arange(len(order)) - (np.cumsum(counts) - counts)[mine[order]]
-    counter = np.empty(len(order), np.int64)
-    counter[order] = following[mine[order]] + rank
+    order = np.argsort(np.asarray(item_ids), kind="stable")
+    counter = following[mine] + running_numbers(mine, order)
     size = codebook.level_sizes[-1]
     if counter.max() >= size:
         row = int(order[np.flatnonzero(counter[order] >= size)[0]])

@@ -1,4 +1,4 @@
-"""How good codes are: their use, collisions, agreement with categories and neighbourhoods, and reconstruction."""
+"""Quality of codes: utilisation, collisions, agreement with categories and neighbourhoods, reconstruction."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,22 +25,21 @@ def quality_report(
     """Measures of the codes of N items.
 
     Args:
-        codes: int32[N, H], without the level that tells collisions apart.
-        level_sizes: vocabulary per level, H numbers.
-        vectors: float32[N, D], what was quantised, or what items are to be judged alike by.
-        reconstructions: float32[N, D], what the codes decode to, in the same units; None leaves out
-            ``reconstruction_mse``, ``variance_explained`` and ``neighbours_kept``.
-        categories: path per item, empty where unknown; None leaves out the measures of purity.
+        codes: int32[N, H], without the collision level.
+        level_sizes: vocabulary size per level, H numbers.
+        vectors: float32[N, D], the quantised vectors, or others that define similarity.
+        reconstructions: float32[N, D], the decoded codes; None leaves out ``reconstruction_mse``,
+            ``variance_explained`` and ``neighbours_kept``.
+        categories: path per item, empty if unknown; None leaves out the measures of purity.
 
     Returns:
-        Per level l from 0 ``utilisation_<l>`` (share of codes in use), ``dead_codes_<l>`` (how many are not) and
-        ``perplexity_<l>`` (exp of the entropy of use); ``collision_rate`` (share of items that share their tuple with
-        another), ``largest_collision``. Per number of first codes d from 1 ``purity_<d>`` (share of items whose
-        category path is the commonest among the items with the same d first codes) and ``neighbours_<d>`` (share of an
-        item's ten cosine neighbours that have the same d first codes, on at most 2,000 items), each beside
-        ``..._random``: the same for permuted categories, and for any other item. ``reconstruction_mse``,
-        ``variance_explained`` (1 - squared error / variance around the mean), ``neighbours_kept`` (share of an item's
-        ten neighbours that are still among its ten after decoding).
+        Per level l from 0 ``utilisation_<l>`` (share of used codes), ``dead_codes_<l>`` (number of unused codes) and
+        ``perplexity_<l>`` (exp of the entropy of use); ``collision_rate`` (share of items that share their tuple),
+        ``largest_collision``. Per number of first codes d from 1 ``purity_<d>`` (share of items with the most frequent
+        category path among the items with the same d first codes) and ``neighbours_<d>`` (share of an item's ten
+        cosine neighbours with the same d first codes, on at most 2,000 items), each with a baseline ``..._random``:
+        permuted categories, or any other item. ``reconstruction_mse``, ``variance_explained`` (1 - squared error /
+        variance), ``neighbours_kept`` (share of an item's ten neighbours that are also neighbours after decoding).
     """
     measures: dict[str, float] = {}
     for level, size in enumerate(level_sizes):
@@ -98,7 +97,7 @@ def _of_vectors(codes: npt.NDArray[np.int32], vectors: Floats, decoded: Floats |
 
 
 def _prefixes(codes: npt.NDArray[np.int32]) -> Iterator[tuple[int, IntArray]]:
-    """For each number of first codes, the group of equal ones that each row belongs to, int64[N]."""
+    """For each number of first codes, each row's group of equal prefixes, int64[N]."""
     groups = np.zeros(len(codes), np.int64)
     for level in range(codes.shape[1]):
         pairs = groups * (int(codes[:, level].max()) + 1) + codes[:, level]

@@ -1,7 +1,7 @@
-"""Residual k-means: each level codes what the levels before left of a vector; shared by the k-means recipes.
+"""Residual k-means: each level quantises the residual of the previous ones; shared by the k-means recipes.
 
-Fits see training items only. Vectors in memory are clustered by faiss; streamed ones start from a uniform sample and go
-on by mini-batches. The work runs in one Ray task, its threads bounded by ``ray.cpus_per_worker``.
+Fits use training items only. Vectors in memory are clustered by faiss; streamed ones start from a uniform sample and
+continue with mini-batches. The fit runs in one Ray task with at most ``ray.cpus_per_worker`` threads.
 """
 
 from abc import ABC, abstractmethod
@@ -30,7 +30,7 @@ def squared_distances(vectors: Floats, centres: Floats) -> Floats:
 
 
 def nearest(vectors: Floats, centres: Floats) -> Codes:
-    """Index of the nearest centre, int32[N]; of equally near ones the lowest."""
+    """Index of the nearest centre, int32[N]; the lowest one in a tie."""
     step = max(1, _CELLS // len(centres))
     parts = [
         squared_distances(vectors[start : start + step], centres).argmin(1) for start in range(0, len(vectors), step)
@@ -40,11 +40,11 @@ def nearest(vectors: Floats, centres: Floats) -> Codes:
 
 @dataclass(frozen=True, eq=False)
 class ResidualQuantiser:
-    """Centres of each level over vectors that were shifted, scaled and projected.
+    """Centres of each level for vectors that are shifted, scaled and projected.
 
     Args:
         mean, scale: float32[D].
-        basis: float32[D, P] with orthonormal columns; None projects nothing.
+        basis: float32[D, P] with orthonormal columns; None for no projection.
         centres: per level float32[K, P].
     """
 
@@ -59,12 +59,12 @@ class ResidualQuantiser:
         return tuple(len(level) for level in self.centres)
 
     def projected(self, vectors: Floats) -> Floats:
-        """float32[N, P], what the first level codes."""
+        """Input float32[N, P] of the first level."""
         moved = ((vectors - self.mean) / self.scale).astype(np.float32)
         return moved if self.basis is None else moved @ self.basis
 
     def residual(self, vectors: Floats, codes: Codes) -> Floats:
-        """What the levels of `codes` int32[N, l] leave, float32[N, P]."""
+        """Residuals float32[N, P] after the levels of `codes` int32[N, l]."""
         rest = self.projected(vectors)
         for centres, picked in zip(self.centres, codes.T, strict=False):
             rest = rest - centres[picked]
@@ -104,10 +104,10 @@ class ResidualQuantiser:
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """What the levels before leave of `vectors`, as `Vectors`.
+    """The residuals of `vectors` after the levels of `quantiser`, as `Vectors`.
 
     Args:
-        codes: int32[N, l], codes at the levels of `quantiser`; read at the rows asked for only.
+        codes: int32[N, l], codes of these levels; needed only for the rows that are read.
     """
 
     vectors: Vectors
@@ -132,7 +132,7 @@ class Residuals:
 
 
 class ResidualTokenizer(ABC):
-    """Base of the k-means recipes; a recipe says how one level is fitted."""
+    """Base of the k-means recipes, which define the fit of one level."""
 
     name: ClassVar[str]
 
@@ -144,12 +144,12 @@ class ResidualTokenizer(ABC):
         """Fit one level.
 
         Returns:
-            Centres float32[K, P], and what gives codes to the training items when it is called on their blocks in
+            Centres float32[K, P], and a function that assigns codes to the training items, called on their blocks in
             order.
         """
 
     def fit(self, vectors: Vectors, item_ids: list[str], context: FitContext) -> Fitted:
-        """Fit on the items of ``context.training`` in a Ray task, give codes to all.
+        """Fit on the items of ``context.training`` in a Ray task and assign codes to all items.
 
         A streamed fit leaves one of the worker's CPUs to Ray Data.
 
@@ -163,7 +163,7 @@ class ResidualTokenizer(ABC):
         settings, width = self.settings, vectors.shape[1]
         if settings.pca > width:
             raise SettingError(
-                f"{settings.section}.pca is {settings.pca}, and the vectors have {width} dimensions: lower it, or 0 "
+                f"{settings.section}.pca is {settings.pca}, but the vectors have {width} dimensions: lower it, or 0 "
                 "for none"
             )
         Progress(context.home, context.stage).update(0, 1, f"k-means over {int(context.training.sum()):,} items")
@@ -183,13 +183,13 @@ class ResidualTokenizer(ABC):
         return ResidualQuantiser.from_tensors(tensors)
 
     def fit_levels(self, vectors: Vectors, training: Mask) -> tuple[ResidualQuantiser, Codes, list[dict[str, float]]]:
-        """Fit level after level on the training items, then give every item its codes.
+        """Fit level after level on the training items, then assign codes to all items.
 
-        Items that are not trained on get the nearest centres; training items what `fit_level` assigns.
+        Training items get the codes of `fit_level`, other items the nearest centres.
 
         Returns:
             The quantiser, codes int32[N, L], and per level ``epoch`` (from 1) and ``loss``, the mean squared residual
-            of a dimension after it, over training items.
+            per dimension over training items.
         """
         settings = self.settings
         quantiser = _start(vectors, training, settings)
@@ -213,7 +213,7 @@ class ResidualTokenizer(ABC):
 
 
 def _start(vectors: Vectors, training: Mask, settings: ResidualSettings) -> ResidualQuantiser:
-    """The quantiser without levels: shift, scale and projection as training items have them."""
+    """The quantiser without levels: shift, scale and projection of the training items."""
     mean, scale = standardisation(vectors, training)
     shift = mean if settings.standardise or settings.pca else np.zeros_like(mean)
     plain = ResidualQuantiser(shift, scale if settings.standardise else np.ones_like(scale))
@@ -231,8 +231,7 @@ def _start(vectors: Vectors, training: Mask, settings: ResidualSettings) -> Resi
 def kmeans_centres(rows: Floats, settings: ResidualSettings, seed: int) -> Floats:
     """k-means centres of float32[n, P] by faiss, float32[K, P].
 
-    With fewer distinct rows than codes, the codes left over stand where others do, behind them, so that nothing is
-    nearest to them.
+    With fewer distinct rows than codes, the last centre is repeated, and no row is assigned to the repetitions.
     """
     import faiss
 

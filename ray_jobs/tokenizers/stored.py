@@ -1,7 +1,7 @@
-"""A fitted tokenizer as a folder, so that a later run gives codes to new items with the codebook's own quantiser.
+"""A fitted tokenizer as a folder, for later runs to assign codes to new items.
 
-``quantiser.safetensors``, ``seal.json`` (digests of the others, compared before any is read) and ``tokenizer.json``
-(recipe, settings, encoder), the latter written last: a folder without it holds nothing.
+``quantiser.safetensors``, ``seal.json`` (digests of the others, checked before reading) and ``tokenizer.json`` (recipe,
+settings, encoder), which is written last: a folder without it is empty.
 """
 
 import dataclasses
@@ -23,17 +23,17 @@ from schemas.errors import DataError
 FORMAT = 1
 _DESCRIPTION = "tokenizer.json"
 _TENSORS = "quantiser.safetensors"
-_AGAIN = "bring the folder back from a copy, or fit the tokenizer again (--generation)"
+_REMEDY = "bring the folder back from a copy, or fit the tokenizer again (--generation)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTokenizer:
-    """A tokenizer as it was fitted.
+    """A fitted tokenizer.
 
     Args:
         recipe: its name.
         settings: of the recipe.
-        encoder: whose vectors it reads.
+        encoder: name of the encoder of its vectors.
         quantised_levels: as in `ray_jobs.tokenizers.base.Fitted`.
         quantiser: None for a recipe that reads no vectors.
     """
@@ -46,12 +46,12 @@ class StoredTokenizer:
 
 
 def folder_of(home: str, version: str) -> Path:
-    """Where the tokenizer of a codebook version lies."""
+    """The folder of the tokenizer of a codebook version."""
     return Path(home) / "codebooks" / version
 
 
 def save(folder: Path, stored: StoredTokenizer) -> None:
-    """Write `stored` into `folder`, file by file over what lies there."""
+    """Write `stored` into `folder`, replacing what is there."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _DESCRIPTION).unlink(missing_ok=True)
     if stored.quantiser is not None:
@@ -70,18 +70,18 @@ def save(folder: Path, stored: StoredTokenizer) -> None:
 
 
 def load(folder: Path) -> StoredTokenizer | None:
-    """The tokenizer in `folder`; None where there is none.
+    """The tokenizer in `folder`; None if there is none.
 
     Raises:
-        DataError: it is damaged, or was written by another format.
-        DamagedFile: a file of one without a seal is cut.
+        DataError: it is damaged, or has another format.
+        DamagedFile: a file of a tokenizer without a seal is truncated.
     """
     if not (folder / _DESCRIPTION).exists():
         return None
-    check_folder(folder, _AGAIN)
-    content = read_json(folder / _DESCRIPTION, _AGAIN, dict)
+    check_folder(folder, _REMEDY)
+    content = read_json(folder / _DESCRIPTION, _REMEDY, dict)
     if content.get("sealed"):
-        check_folder(folder, _AGAIN, required=True)
+        check_folder(folder, _REMEDY, required=True)
     if content["format"] != FORMAT:
         raise DataError(
             f"{folder} has tokenizer format {content['format']}, this code reads {FORMAT}; fit the tokenizer again "
@@ -89,7 +89,7 @@ def load(folder: Path) -> StoredTokenizer | None:
         )
     kind = recipe_class(content["recipe"], "tokenizer")
     settings = TypeAdapter(settings_class(content["recipe"], "tokenizer")).validate_python(content["settings"])
-    with named(folder / _TENSORS, _AGAIN):
+    with named(folder / _TENSORS, _REMEDY):
         quantiser = kind(settings).restore(load_file(folder / _TENSORS)) if content["quantiser"] else None
     return StoredTokenizer(
         recipe=content["recipe"],

@@ -1,7 +1,6 @@
-"""Where a tokenizer's vectors come from: an array, or a Ray Data set that need not fit in memory.
+"""Vectors of a tokenizer: an array, or a Ray Data set that may not fit in memory.
 
-Everything a fit needs goes through `Vectors`: blocks of rows with their positions. A method that reads blocks works on
-both; one that can do better with everything at hand asks `streamed`.
+Both are `Vectors`: blocks of rows with their positions. `streamed` tells a method whether all rows are in memory.
 """
 
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ _BLOCK_ROWS = 65_536
 
 
 class Vectors(Protocol):
-    """float32[N, D] vectors of N items, each item known by its position."""
+    """Vectors float32[N, D] of N items, which are identified by their positions."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -32,14 +31,14 @@ class Vectors(Protocol):
 
     @property
     def streamed(self) -> bool:
-        """Whether a pass over all rows reads storage."""
+        """Whether a pass over the rows reads from storage."""
         ...
 
     def blocks(self, only: Mask | None = None) -> Iterator[tuple[Rows, Floats]]:
-        """Positions int64[B] and vectors float32[B, D], block by block; every pass gives the same order.
+        """Positions int64[B] and vectors float32[B, D], block by block, always in the same order.
 
         Args:
-            only: bool[N], the positions to give; all when left out.
+            only: bool[N], the positions to read; None for all.
         """
         ...
 
@@ -67,10 +66,10 @@ class ArrayVectors:
 
 @dataclass(frozen=True, eq=False)
 class DatasetVectors:
-    """Vectors that Ray Data reads.
+    """Vectors in a Ray Data set.
 
     Args:
-        data: columns ``row`` (int64, each position once) and ``vector`` (lists of D floats).
+        data: columns ``row`` (int64, unique positions) and ``vector`` (lists of D floats).
         shape: N and D.
     """
 
@@ -79,7 +78,7 @@ class DatasetVectors:
     streamed: bool = True
 
     def dataset(self, only: Mask | None = None) -> "Dataset":
-        """The rows that `only` marks (all when left out), in an order that stays the same."""
+        """The rows at `only`, or all, always in the same order."""
         import ray
 
         chosen = self.data
@@ -103,13 +102,13 @@ class DatasetVectors:
 
 
 def matrix(column: pa.ChunkedArray | pa.Array) -> Floats:
-    """float32[B, D] of a column of B lists of D floats."""
+    """A column of B lists of D floats as float32[B, D]."""
     flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return flat.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(len(flat), -1)
 
 
 def take(vectors: Vectors, rows: Rows) -> Floats:
-    """Vectors at the given positions, each at most once, float32[len(rows), D]; one pass over streamed ones."""
+    """Vectors float32[len(rows), D] at the given unique positions; one pass over streamed ones."""
     if isinstance(vectors, ArrayVectors):
         return vectors.array[rows]
     only = np.zeros(vectors.shape[0], bool)
@@ -123,7 +122,7 @@ def take(vectors: Vectors, rows: Rows) -> Floats:
 
 
 def sampled_rows(only: Mask, size: int, seed: int) -> Rows:
-    """At most `size` of the positions that `only` marks, ascending."""
+    """A random sample of at most `size` positions of `only`, ascending."""
     rows = np.flatnonzero(only)
     if len(rows) <= size:
         return rows
@@ -131,15 +130,15 @@ def sampled_rows(only: Mask, size: int, seed: int) -> Rows:
 
 
 def standardisation(vectors: Vectors, only: Mask) -> tuple[Floats, Floats]:
-    """Mean and scale per dimension of the rows that `only` marks; the scale of a constant dimension is 1."""
+    """Mean and standard deviation per dimension of the rows at `only`; 1 for a constant dimension."""
     count, width = 0, vectors.shape[1]
     mean, squares = np.zeros(width), np.zeros(width)
     for _, block in vectors.blocks(only):
         part = block.mean(axis=0, dtype=np.float64)
-        apart = part - mean
+        delta = part - mean
         total = count + len(block)
-        squares += ((block - part) ** 2).sum(axis=0) + apart**2 * (count * len(block) / total)
-        mean += apart * (len(block) / total)
+        squares += ((block - part) ** 2).sum(axis=0) + delta**2 * (count * len(block) / total)
+        mean += delta * (len(block) / total)
         count = total
     scale = np.sqrt(squares / count)
     return mean.astype(np.float32), np.where(scale > 1e-6, scale, 1.0).astype(np.float32)

@@ -1,1 +1,1 @@
-"""Recipes that give items their semantic ids."""
+"""Recipes that assign semantic ids to items."""

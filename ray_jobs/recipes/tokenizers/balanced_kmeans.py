@@ -1,8 +1,8 @@
-"""Residual k-means whose clusters are of equal size at every level, as OneRec's tokenizer (Deng et al. 2025).
+"""Residual k-means with clusters of equal size at every level, as OneRec's tokenizer (Deng et al. 2025).
 
-Equal sizes avoid the crowded middle levels of RQ-VAE. OneRec fills its clusters one after the other, so that the last
-get what the others left; here all items bid for all clusters at once (an auction, Bertsekas 1988), which keeps the sum
-of squared distances near its least. Items that are not trained on, and those appended later, get the nearest centre.
+Equal sizes avoid the crowded middle levels of RQ-VAE. OneRec fills its clusters one after another, so that the last
+ones get the rest; here all items bid for all clusters at once (an auction, Bertsekas 1988), which keeps the sum of
+squared distances near its minimum. Items without training interactions and appended items get the nearest centre.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ray_jobs.recipes.tokenizers.settings import BalancedKMeansSettings
 from ray_jobs.tokenizers.base import Codes
+from ray_jobs.tokenizers.collisions import running_numbers
 from ray_jobs.tokenizers.residual import ResidualTokenizer, kmeans_centres, squared_distances
 from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors, sampled_rows, take
 
@@ -25,25 +26,24 @@ Prices = npt.NDArray[np.float64]
 
 
 def balanced_assignment(costs: Floats, capacities: Counts, prices: Prices | None = None) -> tuple[Codes, Prices]:
-    """Give each of n rows a cluster, so that no cluster k gets more than ``capacities[k]`` and the costs are small.
+    """Assign each of n rows to a cluster at low total cost, at most ``capacities[k]`` rows to cluster k.
 
-    An auction in rounds: each row without a place bids for the cluster that is cheapest at the present prices, up to
-    where its second choice is as good; a cluster keeps its highest bids. With as many places as rows the sum of costs
-    exceeds the least by at most n times the bidding step: 2 % of the spread of costs, doubled every 64 rounds so that
-    it ends.
+    An auction in rounds: each unassigned row bids for the cluster that is cheapest at the current prices, up to the
+    point where its second choice is as good; a cluster keeps its highest bids. If the capacities sum to n, the total
+    cost exceeds the minimum by at most n times the bidding step, which is 2 % of the standard deviation of the costs
+    and doubles every 64 rounds to guarantee termination.
 
     Args:
         costs: float32[n, K].
-        capacities: int64[K], n or more in all.
-        prices: float64[K], at the end of an auction of similar rows; where places are more than rows, they keep rows
-            off clusters that later rows need more.
+        capacities: int64[K], at least n in total.
+        prices: float64[K], the final prices for similar rows; with spare capacity they keep rows away from clusters
+            that later rows need more.
 
     Returns:
-        int32[n] and the prices at the end. The same input gives the same clusters, lower rows before higher where bids
-        are equal.
+        int32[n] and the final prices. Deterministic; among equal bids lower rows win.
     """
     items, clusters = costs.shape
-    assert capacities.sum() >= items, "every row needs a place"
+    assert capacities.sum() >= items, "the capacities are too small"
     start = np.zeros(clusters) if prices is None else prices
     prices = np.where(capacities > 0, start, np.inf)
     owner, bids = np.full(items, -1), np.zeros(items)
@@ -59,12 +59,10 @@ def balanced_assignment(costs: Floats, capacities: Counts, prices: Prices | None
         owner[waiting] = chosen
         bids[waiting] = prices[chosen] + np.where(np.isfinite(second), second - best, 0.0) + step
         held = np.flatnonzero(owner >= 0)
-        order = held[np.lexsort((held, -bids[held], owner[held]))]
-        counts = np.bincount(owner[order], minlength=clusters)
-        rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-        last = order[rank == capacities[owner[order]] - 1]
+        rank, room = running_numbers(owner[held], np.argsort(-bids[held], kind="stable")), capacities[owner[held]]
+        last = held[rank == room - 1]
         prices[owner[last]] = bids[last]
-        owner[order[rank >= capacities[owner[order]]]] = -1
+        owner[held[rank >= room]] = -1
         rounds += 1
         if rounds % _ROUNDS_BEFORE_COARSER == 0:
             step *= 2
@@ -72,27 +70,21 @@ def balanced_assignment(costs: Floats, capacities: Counts, prices: Prices | None
 
 
 def _even(rows: int, demand: Counts) -> Counts:
-    """Places per cluster for that many rows, differing by at most one; the larger ones where demand is highest."""
+    """Capacities that sum to `rows` and differ by at most one; larger for the clusters with the highest demand."""
     least, larger = divmod(rows, len(demand))
     places = np.full(len(demand), least)
     places[np.argsort(-demand, kind="stable")[:larger]] += 1
     return places
 
 
-def _nearest_counts(costs: Floats) -> Counts:
-    return np.bincount(costs.argmin(axis=1), minlength=costs.shape[1])
-
-
 class _Filling:
-    """Assigns a known number of rows, block by block, within places that differ by at most one.
+    """Assigns a known number of rows, block by block, to clusters whose sizes differ by at most one.
 
-    Blocks before the last go by the prices of the sample, so that the last does not get what the others left.
+    Blocks before the last use the prices of the sample, so that the last one does not just get the rest.
     """
 
     def __init__(self, centres: Floats, places: Counts, prices: Prices) -> None:
-        self.centres = centres
-        self.places = places
-        self.prices = prices
+        self.centres, self.places, self.prices = centres, places, prices
 
     def __call__(self, block: Floats) -> Codes:
         step = max(1, _CELLS // len(self.centres))
@@ -107,15 +99,12 @@ class _Filling:
 
 
 class BalancedKMeansTokenizer(ResidualTokenizer):
-    """The recipe ``balanced_kmeans``: at each level the numbers of training items per code differ by at most one."""
+    """The recipe ``balanced_kmeans``: at each level, the numbers of training items per code differ by at most one."""
 
     name: ClassVar[str] = "balanced_kmeans"
 
     def fit_level(self, residuals: Vectors, training: Mask, seed: int) -> tuple[Floats, Callable[[Floats], Codes]]:
-        """Balanced k-means of the residuals, or of a sample where items times codes are too many to hold.
-
-        The items then get their codes block by block.
-        """
+        """See `ResidualTokenizer.fit_level`; balanced k-means of the residuals, or of a sample that fits in memory."""
         settings = self.settings
         assert isinstance(settings, BalancedKMeansSettings)
         size = min(settings.codebook_size * settings.sample_per_code, max(1, _CELLS // settings.codebook_size))
@@ -124,7 +113,7 @@ class BalancedKMeansTokenizer(ResidualTokenizer):
         before: Codes | None = None
         for _ in range(settings.balanced_iterations):
             costs = squared_distances(rows, centres)
-            demand = _nearest_counts(costs)
+            demand = np.bincount(costs.argmin(axis=1), minlength=costs.shape[1])
             codes, prices = balanced_assignment(costs, _even(len(rows), demand))
             if before is not None and (codes == before).all():
                 break

@@ -1,12 +1,12 @@
 """Finite scalar quantisation (Mentzer et al. 2024): a few bounded numbers, each rounded to a few values.
 
-A code is a cell of a fixed grid, so that there is no codebook to learn or to collapse.
+A code is a cell of a fixed grid, so there is no codebook to learn or to collapse.
 
-``form="product"`` is the tokenizer of RecGPT (2025): the vector is cut into chunks of equal width, a linear layer takes
-each chunk to as many numbers as there are `grid` levels, they are rounded, and a linear layer takes them back; a small
-Transformer reads the chunks with their positions and its last state gives the vector back. ``form="residual"`` codes
-one latent vector by a grid that becomes finer from level to level, so that the first codes say the coarse part. Both
-learn from the absolute error of reconstruction. Ours: inputs are standardised on training items.
+``form="product"`` is the tokenizer of RecGPT (2025): the vector is cut into chunks of equal width, each projected to
+the dimensions of `grid`, rounded and projected back; a small Transformer reads the chunks with positions, and its last
+state reconstructs the vector. ``form="residual"`` quantises one latent vector with a grid that becomes finer from level
+to level, so the first codes are the coarse ones. Both minimise the absolute error of reconstruction. Our addition:
+inputs are standardised with the training items.
 """
 
 import math
@@ -23,22 +23,22 @@ from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderTokenizer, p
 
 
 class _GridAutoencoder(Autoencoder):
-    """What both forms share: the loss, and codes as cells of a grid."""
+    """Base of both forms: the loss, and codes as cells of a grid."""
 
     def __init__(self, settings: FSQSettings) -> None:
         super().__init__(settings)
         self.level_sizes = (math.prod(settings.grid),) * settings.levels
 
     def quantised(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """What `decoded` reads, with gradients straight through, and codes int32[B, L], of float[B, D]."""
+        """Input of `decoded`, with straight-through gradients, and codes int32[B, L], of vectors float[B, D]."""
         raise NotImplementedError
 
     def decoded(self, quantised: Tensor) -> Tensor:
-        """float[B, D]."""
+        """Reconstructions float[B, D]."""
         raise NotImplementedError
 
     def loss(self, batch: Tensor) -> dict[str, Tensor]:
-        """Absolute error of reconstruction of vectors float[B, D]."""
+        """Mean absolute error of reconstruction of vectors float[B, D]."""
         return {"loss": functional.l1_loss(self.decoded(self.quantised(batch)[0]), batch)}
 
     def quantise_batch(self, vectors: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class _GridAutoencoder(Autoencoder):
 
 
 class ProductFSQ(_GridAutoencoder):
-    """One grid for all chunks of the vector, and a Transformer over the chunks as the decoder."""
+    """One grid for all chunks, and a Transformer over the chunks as the decoder."""
 
     def __init__(self, width: int, settings: FSQSettings) -> None:
         super().__init__(settings)
@@ -83,7 +83,7 @@ class ProductFSQ(_GridAutoencoder):
 
 
 class ResidualFSQAutoencoder(_GridAutoencoder):
-    """A perceptron to one latent vector, grids that become finer, and a perceptron back."""
+    """A perceptron to a latent vector, residual grids, and a perceptron back."""
 
     def __init__(self, width: int, settings: FSQSettings) -> None:
         super().__init__(settings)

@@ -1,8 +1,8 @@
-"""Id schemes: codes that number items, or name their place in a tree of categories or of co-occurrence.
+"""Index schemes: codes that number items, or give their place in a tree of categories or co-occurrence clusters.
 
-The schemes are those of Hua et al. 2023 ("How to Index Item IDs for Recommendation Foundation Models"), `constrained`
-the ids of ColaRec (Wang et al. 2024). Ours: tuples have one length, and items without a training position come after
-all others, so that they change no code of an item that has one.
+The schemes are those of Hua et al. 2023 ("How to Index Item IDs for Recommendation Foundation Models"); `constrained`
+is that of ColaRec (Wang et al. 2024). Our changes: all tuples have the same length, and items without training
+interactions are numbered last, so that they do not change other items' codes.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from infra.errors import SettingError
 from ray_jobs.recipes.tokenizers.settings import ItemIndexSettings
 from ray_jobs.tokenizers.base import FitContext, Fitted, Floats
 from ray_jobs.tokenizers.codebook import Codebook
-from ray_jobs.tokenizers.collisions import EXTRA_LEVEL, NONE, roomy, running_numbers
+from ray_jobs.tokenizers.collisions import EXTRA_LEVEL, NONE, padded_size, running_numbers
 from ray_jobs.tokenizers.constrained import balanced_codes
-from ray_jobs.tokenizers.cooccurrence import Cooccurrence, IntArray, pieces
+from ray_jobs.tokenizers.cooccurrence import Cooccurrence, IntArray, chunks
 from schemas.errors import DataError
 
 Codes = npt.NDArray[np.int32]
@@ -27,7 +27,7 @@ FILLER = 0
 
 
 class ItemIndex:
-    """The recipe ``itemindex``; it looks at sequences or categories and never at the vectors."""
+    """The recipe ``itemindex``; it uses sequences or categories, not vectors."""
 
     name: ClassVar[str] = "itemindex"
 
@@ -35,11 +35,11 @@ class ItemIndex:
         self.settings = settings
 
     def fit(self, vectors: Floats, item_ids: list[str], context: FitContext) -> Fitted:  # noqa: ARG002
-        """Number the items as the scheme says.
+        """Assign codes according to the scheme.
 
         Raises:
-            DataError: the scheme reads categories and no item has one.
-            SettingError: more training items than ``constrained`` has room for.
+            DataError: the scheme needs categories and no item has one.
+            SettingError: too many training items for ``constrained``.
         """
         scheme = self.settings.scheme
         order = np.lexsort((np.asarray(item_ids), ~context.training))
@@ -53,7 +53,7 @@ class ItemIndex:
             own = running_numbers(np.zeros(len(codes), np.int64) if scheme == "hybrid" else groups, order)
             codes = np.column_stack([codes, own])
             largest = int(own.max()) + 1
-            sizes = (*sizes, largest if scheme == "hybrid" else roomy(largest))
+            sizes = (*sizes, largest if scheme == "hybrid" else padded_size(largest))
         codebook = Codebook(
             item_ids=item_ids, codes=codes, level_sizes=sizes, version=context.version, collision_policy=policy
         )
@@ -81,7 +81,7 @@ class ItemIndex:
         if "semantic" in (settings.scheme, settings.path if settings.scheme == "hybrid" else ""):
             if context.categories is None:
                 raise DataError(
-                    f"itemindex.scheme {settings.scheme!r} reads the category paths of items, but no item has one: "
+                    f"itemindex.scheme {settings.scheme!r} needs the category paths of items, but no item has one: "
                     "fill the column 'categories' of the table items, or set itemindex.scheme to 'collaborative'"
                 )
             return path_codes([path[: settings.depth] for path in context.categories], context.training)
@@ -92,7 +92,7 @@ class ItemIndex:
         for row, path in zip(np.sort(known).tolist(), tree, strict=True):
             paths[row] = path
         following = max(path[0] for path in tree) + 1
-        for number, rows in enumerate(pieces(others, settings.leaf)):
+        for number, rows in enumerate(chunks(others, settings.leaf)):
             for row in rows.tolist():
                 paths[row] = (following + number,)
         return path_codes(paths, context.training)
@@ -102,7 +102,7 @@ class ItemIndex:
         known, others = np.split(order, [int(context.training.sum())])
         if len(known) > branches**3:
             raise SettingError(
-                f"itemindex.branches is {branches}, which makes room for {branches**3} training items, but there are "
+                f"itemindex.branches is {branches}, which has room for {branches**3} training items, but there are "
                 f"{len(known)}: raise it"
             )
         known = np.sort(known)
@@ -115,17 +115,17 @@ class ItemIndex:
 
 
 def path_codes(paths: Sequence[Path], training: npt.NDArray[np.bool_]) -> tuple[Codes, tuple[int, ...]]:
-    """One code per step of a path, naming the node that the path has reached; shorter paths end in fillers.
+    """One code per step of a path, the number of the node on its level; shorter paths end in fillers.
 
-    Nodes of training items come first in each level's numbering, after the filler 0. Paths are cut at the longest of a
-    training item.
+    On each level, nodes of training items are numbered first, after the filler 0. Paths are truncated to the longest
+    path of a training item.
 
     Args:
         paths: N paths from the root.
         training: bool[N].
 
     Returns:
-        int32[N, D] and the vocabulary per level.
+        int32[N, D] and the vocabulary size per level.
     """
     depth = max(1, max(len(path) for path, known in zip(paths, training, strict=True) if known))
     codes = np.full((len(paths), depth), FILLER, np.int32)
@@ -144,7 +144,7 @@ def path_codes(paths: Sequence[Path], training: npt.NDArray[np.bool_]) -> tuple[
 
 
 def digits_for(numbers: int, base: int) -> int:
-    """Digits that tell so many `numbers` apart."""
+    """Number of digits for so many different `numbers`."""
     digits = 1
     while base**digits < numbers:
         digits += 1

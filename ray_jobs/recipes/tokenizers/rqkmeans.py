@@ -1,7 +1,7 @@
-"""Residual k-means: k-means on the vectors, again on what the centres leave, and so on, one code per level.
+"""Residual k-means: k-means on the vectors, then on the residuals, and so on, one code per level.
 
-The tokenizer that MiniOneRec (Kong et al. 2025) and others set beside RQ-VAE: nothing is learned but centres, so a fit
-takes seconds and codes do not collapse. PCA and standardisation are ours, off by default.
+The alternative to RQ-VAE in MiniOneRec (Kong et al. 2025) and others: only centres are learned, so a fit takes seconds
+and codes do not collapse. PCA and standardisation are our options, off by default.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ class RQKMeansTokenizer(ResidualTokenizer):
     name: ClassVar[str] = "rqkmeans"
 
     def fit_level(self, residuals: Vectors, training: Mask, seed: int) -> tuple[Floats, Callable[[Floats], Codes]]:
-        """k-means of the residuals; an item gets its nearest centre.
+        """See `ResidualTokenizer.fit_level`; an item gets its nearest centre.
 
-        Streamed: centres of a uniform sample, then mini-batch k-means (Sculley 2010) from there.
+        Streamed vectors: centres of a uniform sample, refined by mini-batch k-means (Sculley 2010).
         """
         settings = self.settings
         size = settings.codebook_size * settings.sample_per_code

@@ -1,13 +1,13 @@
-"""RQ-VAE: an autoencoder whose latent vector is a sum of one code per level, each coding what the levels before left.
+"""RQ-VAE: an autoencoder whose latent vector is a sum of one code vector per level, each for the previous residual.
 
 Sizes and losses follow TIGER (Rajput et al. 2023, "Recommender Systems with Generative Retrieval") and the semantic
-ids of preference discerning (Paischer et al. 2024): k-means start of each level on the residuals of the untrained
-encoder, squared error of reconstruction, codebook and commitment terms, straight-through gradients. Ours: codes that no
-training item uses start again at badly coded residuals, and inputs are standardised on training items only.
+ids of preference discerning (Paischer et al. 2024): k-means initialisation of each level on the residuals of the
+untrained encoder, squared error of reconstruction, codebook and commitment losses, straight-through gradients. Our
+additions: codes without training items restart at residuals with large errors, and inputs are standardised with the
+training items.
 
-vector-quantize-pytorch's ResidualVQ is not used: its k-means start and its replacement of unused codes look at single
-batches, ours at all training items under a generator of their own, which is what makes a resumed run end like one that
-was not interrupted.
+vector-quantize-pytorch's ResidualVQ initialises and replaces codes from single batches; here both use all training
+items and separate random generators, so that a resumed run ends like an uninterrupted one.
 """
 
 from typing import ClassVar
@@ -93,7 +93,7 @@ class RQVAE(Autoencoder):
     def epoch_ends(  # type: ignore[override]
         self, epoch: int, source: VectorSource, optimizer: torch.optim.Optimizer
     ) -> dict[str, float]:
-        """Restart unused codes where that is due."""
+        """Restart unused codes every ``restart_every`` epochs."""
         settings = self.settings
         due = settings.restart_every > 0 and epoch % settings.restart_every == 0
         if not due or epoch > _NO_RESTART_AFTER * settings.epochs:
@@ -108,9 +108,9 @@ class RQVAE(Autoencoder):
 
     @torch.no_grad()
     def start_codebooks(self, vectors: Tensor, seed: int) -> None:
-        """Set every level to k-means centres of the residuals of `vectors` float[N, D] under the present encoder.
+        """Set every level to k-means centres of the residuals of `vectors` float[N, D].
 
-        With fewer distinct residuals than codes the codes left over start at residuals drawn at random.
+        With fewer distinct residuals than codes, the remaining codes start at random residuals.
         """
         from sklearn.cluster import KMeans
 
@@ -128,13 +128,13 @@ class RQVAE(Autoencoder):
 
     @torch.no_grad()
     def restart_unused_codes(self, vectors: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """Move codes that no row of `vectors` uses onto residuals, badly coded ones more likely.
+        """Move codes that no row of `vectors` uses to residuals, drawn in proportion to their error.
 
         Args:
-            generator: a generator on the CPU.
+            generator: on the CPU.
 
         Returns:
-            Per level the indices of the codes that were moved.
+            Per level the indices of the moved codes.
         """
         residual = torch.cat([self.encoder(rows) for rows in vectors.split(ROWS_AT_ONCE)])
         moved = []
@@ -153,7 +153,7 @@ class RQVAE(Autoencoder):
 
 
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the code nearest to each vector, int64[N]; of equally near ones the lowest."""
+    """Index of the nearest code of each vector, int64[N]; the lowest one in a tie."""
     distances = codebook.square().sum(1) - 2 * vectors @ codebook.T
     return distances.argmin(dim=1)
 

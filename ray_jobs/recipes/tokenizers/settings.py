@@ -14,12 +14,12 @@ Scheme = Literal["random", "sequential", "collaborative", "semantic", "hybrid", 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantiserSettings(Bounded):
-    """Settings that every quantiser has; each recipe's own dataclass adds to them.
+    """Settings of every quantiser; each recipe adds its own.
 
     Args:
-        collisions: what becomes of items with equal tuples, see `ray_jobs.tokenizers.collisions.resolve`.
-        collision_size: vocabulary of the extra level; 0 chooses it from the largest collision.
-        seed: of everything drawn at random.
+        collisions: treatment of items with equal tuples, see `ray_jobs.tokenizers.collisions.resolve`.
+        collision_size: vocabulary size of the extra level; 0 derives it from the largest collision.
+        seed: of all random numbers.
     """
 
     collisions: Literal["extra_level", "sinkhorn", "list"] = "extra_level"
@@ -29,7 +29,7 @@ class QuantiserSettings(Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderSettings(QuantiserSettings):
-    """Settings of a quantiser that is trained.
+    """Settings of quantisers that are trained by gradient descent.
 
     Args:
         epochs, batch_size, learning_rate, weight_decay: of AdamW; the batch is per worker.
@@ -48,12 +48,12 @@ class RQVAESettings(AutoencoderSettings):
     """Settings of the recipe.
 
     Args:
-        levels: codes per item, the collision level left out.
-        codebook_size: codes per level; a fifth of the catalogue or less, else items have few neighbours in a code.
+        levels: codes per item, without the collision level.
+        codebook_size: codes per level; at most a fifth of the catalogue, so that items share codes.
         latent_dim: width of the latent vector and of the codes.
         hidden: widths of the encoder's hidden layers, mirrored by the decoder.
         commitment: weight of the commitment term (beta).
-        restart_every: epochs between restarts of unused codes; 0 never restarts. None in the last fifth of training.
+        restart_every: epochs between restarts of unused codes, except in the last fifth of training; 0 for none.
     """
 
     section: ClassVar[str] = "rqvae"
@@ -72,10 +72,10 @@ class FSQSettings(AutoencoderSettings):
 
     Args:
         form: ``product`` or ``residual``.
-        levels: codes per item (chunks of the product), the collision level left out.
-        grid: cells per rounded number, 3 or more; their product is the vocabulary of a level.
-        decoder_layers, decoder_heads: of the Transformer that reads a product's chunks.
-        hidden: widths of the hidden layers around a residual form's latent vector, mirrored by the decoder.
+        levels: codes per item (chunks of the product), without the collision level.
+        grid: values per dimension, 3 or more; their product is the vocabulary size of a level.
+        decoder_layers, decoder_heads: of the Transformer of the product form.
+        hidden: widths of the residual form's hidden layers, mirrored by the decoder.
     """
 
     section: ClassVar[str] = "fsq"
@@ -101,16 +101,16 @@ class FSQSettings(AutoencoderSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualSettings(QuantiserSettings):
-    """Settings of a residual k-means.
+    """Settings of residual k-means.
 
     Args:
-        levels: codes per item, the collision level left out.
+        levels: codes per item, without the collision level.
         codebook_size: codes per level.
-        standardise: bring every dimension to mean 0 and variance 1 first, as training items have them.
-        pca: keep this many principal components of the training items; 0 keeps the vectors as they are.
+        standardise: scale every dimension to mean 0 and variance 1 over the training items.
+        pca: number of principal components of the training items to keep; 0 for no projection.
         iterations: of k-means in memory.
-        sample_per_code: training items per code that k-means reads; with more items, a sample.
-        passes: over the training items per level, when they are streamed.
+        sample_per_code: maximum number of training items per code for k-means; more are sampled.
+        passes: over streamed training items per level.
     """
 
     levels: Count = 3
@@ -124,7 +124,7 @@ class ResidualSettings(QuantiserSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RQKMeansSettings(ResidualSettings):
-    """Settings of the recipe: those of every residual k-means."""
+    """Settings of the recipe."""
 
     section: ClassVar[str] = "rqkmeans"
 
@@ -134,8 +134,7 @@ class BalancedKMeansSettings(ResidualSettings):
     """Settings of the recipe.
 
     Args:
-        balanced_iterations: rounds of balanced assignment and means, after a start from plain k-means; fewer when
-            nothing moves any more.
+        balanced_iterations: maximum number of rounds of balanced assignment and means, after plain k-means.
     """
 
     section: ClassVar[str] = "balanced_kmeans"
@@ -148,16 +147,16 @@ class ItemIndexSettings(Bounded):
     """Settings of the recipe.
 
     Args:
-        scheme: what codes say. ``random``: digits of a random number. ``sequential``: digits of the place in which
-            training sequences, user by user, first name the item. ``collaborative``: path in a tree of clusters of the
+        scheme: ``random``: digits of a random number. ``sequential``: digits of the item's number in order of first
+            occurrence in the training sequences, user by user. ``collaborative``: path in a tree of clusters of the
             co-occurrence graph, then a running number in the leaf. ``semantic``: category path, then a running number.
-            ``hybrid``: one of these paths, then a code of the item's own. ``constrained``: two levels of clusters of
+            ``hybrid``: one of these paths, then a code unique to the item. ``constrained``: two levels of clusters of
             bounded size over co-occurrence vectors, then a running number.
         path: of ``hybrid``.
-        base: digits there are.
-        clusters, leaf, depth: the tree of ``collaborative``: children of a node, most items of a node that is not cut
-            again, longest path.
-        branches: codes per level of ``constrained``; at level l a cluster has at most branches ** (3 - l) items.
+        base: number of different digits.
+        clusters, leaf, depth: the tree of ``collaborative``: children per node, maximum number of items of a leaf,
+            maximum depth.
+        branches: codes per level of ``constrained``; a cluster of level l has at most branches ** (3 - l) items.
         width: of the co-occurrence vectors of ``constrained``.
         seed: of random numbers and clusterings.
     """

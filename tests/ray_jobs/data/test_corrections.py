@@ -1,7 +1,8 @@
 import pyarrow as pa
 import pytest
 
-from ray_jobs.data.corrections import move_preferences, remove_suspects, replace_suspects
+from ray_jobs.data.corrections import remove_suspects, replace_suspects
+from ray_jobs.data.ties import move_preferences
 from schemas.errors import DataError
 
 SEQUENCES = pa.table(
@@ -35,7 +36,7 @@ def test_suspects_with_a_replacement_are_replaced_and_nothing_else():
 
 
 def test_removed_suspects_leave_targets_where_their_items_are():
-    found, left_out = remove_suspects(SEQUENCES, denoised())
+    found, known_at = remove_suspects(SEQUENCES, denoised())
     rows = found.to_pylist()
     assert rows[0] == {
         "user_id": "u",
@@ -52,21 +53,19 @@ def test_removed_suspects_leave_targets_where_their_items_are():
         "valid_position": 1,
         "test_position": 2,
     }
-    assert left_out == {"u": [1, 2], "v": []}
+    assert known_at == {"u": [0, 0, 0, 1, 2], "v": [0, 1, 2]}
 
 
 def test_preferences_move_with_their_positions():
     known = pa.table({"user_id": ["u"] * 5 + ["w"], "position": [4, 3, 2, 1, 0, 0], "preferences": list("edcbaz")})
-    moved = move_preferences(known, {"u": [1, 2]})
+    moved = move_preferences(known, {"u": [0, 0, 0, 1, 2], "w": [0]})
     assert [tuple(row.values()) for row in moved.to_pylist()] == [
-        *[("u", 0, "a"), ("u", 0, "b"), ("u", 0, "c"), ("u", 1, "d"), ("u", 2, "e")],
+        *[("u", 0, "c"), ("u", 1, "d"), ("u", 2, "e")],
         ("w", 0, "z"),
     ]
-    assert move_preferences(known, {"u": [0], "w": [0]}).to_pylist()[0] == {
-        "user_id": "u",
-        "position": 0,
-        "preferences": "b",
-    }
+    gone = move_preferences(known, {"u": [-1, 0, 1, 2, 3], "w": [-1]})
+    assert next(tuple(row.values()) for row in gone.to_pylist()) == ("u", 0, "b")
+    assert gone.num_rows == 4
 
 
 def test_other_histories_are_refused():

@@ -325,7 +325,7 @@ class TestCodebook:
             ({"codes": np.array([[0, 1], [1, 0], [0, 0]]), "ordered": False}, "items b, a share the codes"),
             ({"codes": np.array([[0, 1], [3, 1], [0, 0]])}, r"item a has code 3 at level 0, outside 0\.\.2"),
             ({"codes": np.array([[0, 1], [-1, 1], [0, 0]])}, "item a has code -1"),
-            ({"item_ids": ["a", "a", "c"]}, "stands in it twice"),
+            ({"item_ids": ["a", "a", "c"]}, "an item occurs twice"),
             ({"level_sizes": (3,)}, "do not fit codes of shape"),
         ],
     )
