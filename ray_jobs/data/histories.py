@@ -6,7 +6,7 @@ of the test target, is everything before it.
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -50,18 +50,9 @@ class Histories:
 
     def part(self, start: int, stop: int) -> "Histories":
         """The histories of users `start` to `stop`."""
-        cut = slice(start, stop)
-        return replace(
-            self,
-            user_ids=self.user_ids[cut],
-            items=self.items[cut],
-            valid_position=self.valid_position[cut],
-            test_position=self.test_position[cut],
-            preferences=self.preferences[cut],
-            times=None if self.times is None else self.times[cut],
-            training_end=None if self.training_end is None else self.training_end[cut],
-            more={source: rows[cut] for source, rows in self.more.items()},
-        )
+        kept = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "more"}
+        cut: dict[str, Any] = {name: rows if rows is None else rows[start:stop] for name, rows in kept.items()}
+        return Histories(**cut, more={source: rows[start:stop] for source, rows in self.more.items()})
 
     def values(self, source: str) -> tuple[npt.NDArray[Any], ...] | None:
         """Per user a value for each item, from the column `source` of the table `sequences`; None if missing."""

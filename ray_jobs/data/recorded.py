@@ -7,7 +7,7 @@ from typing import Any
 from pyarrow import fs
 
 from infra.settings import Settings
-from ray_jobs.data.tables import open_table, partition_filter, table_files, table_rows
+from ray_jobs.data.tables import count_rows, open_table, partition_filter, table_files
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.stage_request import StageRequest
@@ -33,9 +33,7 @@ def at_versions(
             uri = settings.table_uri(request.dataset, name)
             opened = open_table(uri)
             within = {column: partition[column] for column in table.partition_by if column in partition}
-            where = partition_filter(within) if within else None
-            with table_rows(opened, where) as rows:
-                count = rows.count_rows(filter=where)
+            count = count_rows(opened, partition_filter(within) if within else None)
             version = int(opened.version())
             found[name] = Handoff(table=name, uri=uri, version=version, rows=count, schema_hash=table.schema_hash())
     return replace(request, inputs={**request.inputs, **found}) if found else request

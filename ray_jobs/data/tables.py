@@ -149,8 +149,12 @@ def input_version(settings: Settings, request: StageRequest, name: str) -> tuple
 @functools.cache
 def _day_count(uri: str, version: int, day: dt.date | None) -> int:
     """Number of rows of a version, or of one day of it; cached, since a version never changes."""
-    where = partition_filter({"partition_date": day}) if day else None
-    with table_rows(open_table(uri, version), where) as rows:
+    return count_rows(open_table(uri, version), partition_filter({"partition_date": day}) if day else None)
+
+
+def count_rows(table: DeltaTable, where: pc.Expression | None) -> int:
+    """Number of rows of `table` that match `where`; all without it."""
+    with table_rows(table, where) as rows:
         return int(rows.count_rows(filter=where))
 
 
@@ -236,7 +240,7 @@ def upsert(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any],
         present = _sorted(_rows_among(target, table, partition, key, wanted[key].combine_chunks()), table)
         changed = _differing(wanted, present, table)
         if changed.num_rows == 0:
-            return int(target.version()), _partition_count(target, partition)
+            return int(target.version()), count_rows(target, partition_filter(partition))
         on = " AND ".join(f'target."{name}" = source."{name}"' for name in table.key if name not in partition)
         (
             target.merge(
@@ -251,7 +255,7 @@ def upsert(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any],
             .execute()
         )
         seal_table(uri)
-        return int(target.version()), _partition_count(target, partition)
+        return int(target.version()), count_rows(target, partition_filter(partition))
 
     version, count = _retrying(attempt)
     return _handoff(table, uri, version, count)
@@ -378,12 +382,6 @@ def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], 
         scanned = rows.scanner(columns=table.column_names(), filter=within)
         batches = [batch.filter(pc.is_in(batch[key], values)) for batch in scanned.to_batches()]
     return pa.Table.from_batches(batches, scanned.projected_schema).cast(table.arrow_schema())
-
-
-def _partition_count(target: DeltaTable, partition: Mapping[str, Any]) -> int:
-    within = partition_filter(partition)
-    with table_rows(target, within) as rows:
-        return int(rows.count_rows(filter=within))
 
 
 def _checked(rows: pa.Table, table: Table, partition: Mapping[str, Any], may_be_empty: bool | None = None) -> pa.Table:

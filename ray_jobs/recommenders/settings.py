@@ -7,6 +7,12 @@ from infra.bounds import Bounded, Count, Positive, Share, ShareBelowOne
 from infra.errors import SettingError
 from ray_jobs.training.phases import OptimizerName, Phase, Precision, Schedule, phases_from
 
+_OF_PHASE = (
+    *("epochs", "learning_rate", "warmup", "schedule", "optimizer", "weight_decay"),
+    *("gradient_clip", "patience", "evaluate_every"),
+)
+"""Settings that are fields of `Phase`, too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeSettings(Bounded):
@@ -72,18 +78,7 @@ class RecipeSettings(Bounded):
 
     def phase(self, name: str = "train", **changes: Any) -> Phase:
         """A phase with these settings and `changes`."""
-        given = {
-            "epochs": self.epochs,
-            "learning_rate": self.learning_rate,
-            "warmup": self.warmup,
-            "schedule": self.schedule,
-            "optimizer": self.optimizer,
-            "betas": (0.9, self.beta2),
-            "weight_decay": self.weight_decay,
-            "gradient_clip": self.gradient_clip,
-            "patience": self.patience,
-            "evaluate_every": self.evaluate_every,
-        }
+        given = {field: getattr(self, field) for field in _OF_PHASE} | {"betas": (0.9, self.beta2)}
         return Phase(name=name, **{**given, **changes})
 
 

@@ -1,6 +1,7 @@
 """Adding items to a codebook: training items first, then all others, without changing existing codes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -65,13 +66,7 @@ def make_codebook(
     complete[rest] = join(
         there, [item_ids[row] for row in rest], codes[rest], distances_of(vectors, quantiser, codes, rest), setting
     )
-    return Codebook(
-        item_ids=item_ids,
-        codes=complete,
-        level_sizes=level_sizes,
-        version=context.version,
-        collision_policy=policy,
-    )
+    return replace(there, item_ids=item_ids, codes=complete, appended=None)
 
 
 def distances_of(vectors: Vectors, quantiser: Quantiser, codes: Codes, subset: Rows) -> Distances | None:

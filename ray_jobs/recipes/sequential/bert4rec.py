@@ -19,7 +19,7 @@ from ray_jobs.data.histories import Histories
 from ray_jobs.objectives.next_item import next_item_loss
 from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding
 from ray_jobs.recipes.sequential.settings import BERT4RecSettings
-from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
+from ray_jobs.recipes.sequential.transformer import transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.training.trainable import TERMS
 
@@ -39,15 +39,7 @@ class BERT4Rec(SequentialRecommender):
         self.positions = embedding(settings.max_history + 1, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(settings.dropout)
-        shape = BlockShape(
-            width=width,
-            heads=settings.heads,
-            dropout=settings.dropout,
-            inner=settings.inner or 4 * width,
-            activation="gelu",
-            norm="post",
-        )
-        self.blocks = nn.ModuleList(TransformerBlock(shape) for _ in range(settings.layers))
+        self.blocks = transformer_blocks(settings, inner=settings.inner or 4 * width, activation="gelu", norm="post")
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
         self.item_bias = nn.Parameter(torch.zeros(len(catalogue)))
 

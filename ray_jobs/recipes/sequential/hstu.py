@@ -16,7 +16,7 @@ from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding
 from ray_jobs.recipes.sequential.settings import HSTUSettings
-from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
+from ray_jobs.recipes.sequential.transformer import transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
 from schemas.errors import DataError
 
@@ -50,17 +50,9 @@ class HSTU(SequentialRecommender):
         super().__init__(settings, catalogue)
         self.positions = embedding(settings.max_history, settings.width)
         self.dropout = Dropout(settings.dropout)
-        shape = BlockShape(
-            width=settings.width,
-            heads=settings.heads,
-            dropout=settings.dropout,
-            inner=0,
-            affine=False,
-            attention=settings.attention,
-            gate=True,
-            max_length=settings.max_history,
+        self.blocks = transformer_blocks(
+            settings, inner=0, affine=False, attention=settings.attention, gate=True, max_length=settings.max_history
         )
-        self.blocks = nn.ModuleList(TransformerBlock(shape) for _ in range(settings.layers))
         self.biases = nn.ModuleList(
             RelativeBias(settings.max_history, settings.time_bias) for _ in range(settings.layers)
         )

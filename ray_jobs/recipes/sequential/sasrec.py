@@ -14,7 +14,7 @@ from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding
 from ray_jobs.recipes.sequential.settings import SASRecSettings
-from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
+from ray_jobs.recipes.sequential.transformer import transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
 
 
@@ -28,14 +28,7 @@ class SASRec(SequentialRecommender):
         rotary = settings.positions == "rotary"
         self.positions = None if rotary else embedding(settings.max_history, settings.width)
         self.dropout = Dropout(settings.dropout)
-        shape = BlockShape(
-            width=settings.width,
-            heads=settings.heads,
-            dropout=settings.dropout,
-            inner=settings.inner or settings.width,
-            rotary=rotary,
-        )
-        self.blocks = nn.ModuleList(TransformerBlock(shape) for _ in range(settings.layers))
+        self.blocks = transformer_blocks(settings, inner=settings.inner or settings.width, rotary=rotary)
         self.norm = nn.LayerNorm(settings.width)
 
     def embedded(self, history: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from a fourth projection, and no feed-forward part.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from infra.errors import SettingError
 from ray_jobs.recommenders.dropout import Dropout, drawn_here, dropout, softmax_attention
+from ray_jobs.recommenders.settings import TransformerSettings
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -49,6 +50,12 @@ class BlockShape:
             raise SettingError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.rotary and self.width // self.heads % 2:
             raise SettingError(f"rotary needs heads of even width, but {self.width} / {self.heads} is odd")
+
+
+def transformer_blocks(settings: TransformerSettings, **shape: Any) -> nn.ModuleList:
+    """The blocks of a recipe, of the size in `settings` and otherwise of `shape`, see `BlockShape`."""
+    made = BlockShape(width=settings.width, heads=settings.heads, dropout=settings.dropout, **shape)
+    return nn.ModuleList(TransformerBlock(made) for _ in range(settings.layers))
 
 
 class TransformerBlock(nn.Module):

@@ -16,8 +16,7 @@ from ray_jobs.recipes.tokenizers.settings import ItemIndexSettings
 from ray_jobs.tokenizers.base import FitContext, Fitted, Floats
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import EXTRA_LEVEL, NONE, padded_size, running_numbers
-from ray_jobs.tokenizers.constrained import balanced_codes
-from ray_jobs.tokenizers.cooccurrence import Cooccurrence, IntArray, chunks
+from ray_jobs.tokenizers.cooccurrence import Cooccurrence, IntArray, balanced_codes, chunks
 from schemas.errors import DataError
 
 Codes = npt.NDArray[np.int32]

@@ -10,8 +10,7 @@ from infra.settings import load_settings
 from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.tokenizers.itemindex import FILLER, ItemIndex, ItemIndexSettings, path_codes
 from ray_jobs.tokenizers.base import FitContext
-from ray_jobs.tokenizers.constrained import bounded_kmeans, place
-from ray_jobs.tokenizers.cooccurrence import Cooccurrence
+from ray_jobs.tokenizers.cooccurrence import Cooccurrence, bounded_kmeans, place
 from schemas.errors import DataError
 
 COMMUNITIES = 6
