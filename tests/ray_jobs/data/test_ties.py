@@ -137,7 +137,7 @@ def test_training_data_comes_shuffled_where_the_settings_say_so(warehouse):
 
 def test_a_recipe_that_needs_times_is_refused_where_no_history_has_two(warehouse):
     _tied(warehouse, last=1000)
-    with pytest.raises(DataError, match=r"hstu needs times, and in planted .*or set hstu\.time_bias to false"):
+    with pytest.raises(DataError, match=r"hstu needs times, but in planted .*or set hstu\.time_bias to false"):
         train.run(warehouse.request("train", recipe="hstu"))
 
 
