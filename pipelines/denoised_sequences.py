@@ -1,35 +1,29 @@
-"""The work of the stage denoised_sequences: scores of positions, marks, replacements."""
-
-from collections.abc import Callable, Sequence
+"""Runs the stage denoised_sequences: scores of positions, marks, replacements."""
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
 from infra.progress import phase
-from infra.settings import LLMSettings, load_settings, stage_settings
-from pipelines.gates.ahead import load_ahead
-from pipelines.language.histories import chosen_users, newest_items
+from infra.settings import stage_settings
+from pipelines.language.histories import newest_items
+from pipelines.language.language_stage import LanguageRun, Result, refused_rows, run_language_stage
 from pipelines.language.ledger import Ledger
-from pipelines.language.noise import DIGITS, PERCENTILE, mark
+from pipelines.language.noise import DIGITS, mark
 from pipelines.language.prompts import TitlePrompt, load_title_prompt
 from pipelines.language.replacements import best_by_likelihood, suggest_replacements
-from pipelines.language.requests import OK, to_json
-from pipelines.language.tracking import record_run
-from pipelines.publisher import Publisher
-from pipelines.spark import stage_session
-from pipelines.stages.denoised_sequences import STAGE, DenoisedSequencesSettings
+from pipelines.language.requests import OK
+from pipelines.stages.denoised_sequences import PERCENTILE, DenoisedSequencesSettings
 from schemas.denoised_sequences import DENOISED_SEQUENCES
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
-from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
 
 
 def scored_positions(sequences: DataFrame, titles: DataFrame, chosen: DenoisedSequencesSettings) -> DataFrame:
-    """The positions to score, each with its context.
+    """The positions to score, each with its contexts.
 
-    Held-out targets stay out of it: positions before the validation target are scored, with each other as context, so
-    that no edit of a training history depends on what a model is tested on.
+    Only positions before the validation target are scored or shown, so that no edit of a training history depends on
+    held-out targets.
 
     Args:
         titles: item_id, title.
@@ -84,7 +78,7 @@ def scored_positions(sequences: DataFrame, titles: DataFrame, chosen: DenoisedSe
 
 
 def _part(others: Column) -> Column:
-    """Two thirds of `others`, rounded up, by the hash of title, position and context; their order stays."""
+    """Two thirds of `others`, rounded up, chosen by the hash of title, position and context, in their given order."""
     drawn = sf.array_sort(
         sf.transform(
             others,
@@ -98,22 +92,22 @@ def _part(others: Column) -> Column:
 
 
 def gains(ledger: Ledger, asked: DataFrame, prompt: TitlePrompt, note: str) -> DataFrame:
-    """How much likelier `others` make `title`, in nats per token; a bare title is asked once, whoever has it.
+    """How much more likely `others` make `title`, in nats per token; a bare title is scored once for all users.
 
     Args:
-        asked: title, others and any other columns, which stay.
+        asked: title, others and any other columns.
 
     Returns:
-        `asked` with gain (null where the model gave none), problem and error.
+        `asked` with gain (null where the model gave none), problem and raw (the error).
     """
-    render = sf.udf(_renderer(prompt, ledger.llm), "string", useArrow=False)
+    requests = ledger.requests(prompt.render, "others", "title")
     empty = sf.array().cast("array<string>")
     bare = asked.select("title").distinct().withColumn("others", empty)
     both = asked.withColumn("_bare", sf.lit(False)).unionByName(
         bare.withColumn("_bare", sf.lit(True)), allowMissingColumns=True
     )
     order = [name for name in ("user_id", "position") if name in asked.columns]
-    answered = ledger.process(both.withColumn("request", render("others", "title")), (*order, "title", "others"), note)
+    answered = ledger.process(both.withColumn("request", requests), (*order, "title", "others"), note)
     mean = sf.when(sf.col("answer.status") == OK, sf.col("answer.logprobs")[0] / sf.col("answer.token_counts")[0])
     problem = sf.when(sf.col("answer.status") != OK, sf.concat(sf.lit("model: "), "answer.status"))
     given = answered.where("NOT _bare").select(*asked.columns, mean.alias("mean"), problem.alias("problem"), "answer")
@@ -127,13 +121,13 @@ def scores(ledger: Ledger, positions: DataFrame, prompt: TitlePrompt, contexts: 
     """Score every position over its contexts.
 
     Returns:
-        user_id, position, score (mean gain, nats per token; null where the model gave none), uncertainty (standard
-        error of that mean; 0 when one context was asked for, null when others would have been the same), problem, raw.
+        user_id, position, score (mean gain in nats per token, null where the model gave none), uncertainty (standard
+        error of that mean; 0 if `contexts` is 1, null if the position has one distinct context), problem, raw.
     """
     every = gains(ledger, positions.drop("item_id", "context"), prompt, "scoring titles")
     found = sf.count("gain")
     spread = sf.stddev_samp("gain") / sf.sqrt(found)
-    # Sorted, so that the sum does not depend on the order in which Spark meets the rows.
+    # Sorted, so that the sum does not depend on Spark's order of rows.
     total = sf.aggregate(sf.sort_array(sf.collect_list("gain")), sf.lit(0.0), lambda so_far, gain: so_far + gain)
     return every.groupBy("user_id", "position").agg(
         (total / found).alias("score"),
@@ -144,12 +138,12 @@ def scores(ledger: Ledger, positions: DataFrame, prompt: TitlePrompt, contexts: 
 
 
 def denoised_sequences(sequences: DataFrame, marked: DataFrame, replacements: DataFrame, users: DataFrame) -> DataFrame:
-    """Rows of the table denoised_sequences, its partition column left out: every history, position by position.
+    """Rows of the table denoised_sequences without its partition column, one per history.
 
     Args:
-        marked: as `mark` gives them.
-        replacements: user_id, position, replacement for suspect positions.
-        users: user_id of those who were asked about.
+        marked: as returned by `mark`.
+        replacements: user_id, position, replacement of suspect positions.
+        users: user_id of the users whose histories were scored.
     """
     entry = sf.struct("position", "score", "uncertainty", "keep_probability", "suspect", "replacement")
     by_user = (
@@ -179,70 +173,56 @@ def denoised_sequences(sequences: DataFrame, marked: DataFrame, replacements: Da
 
 
 def run(request: StageRequest) -> StageReport:
-    """Publish the table denoised_sequences for the request's day; an endpoint without scoring gives status ``none``.
+    """Publish the table denoised_sequences for the request's day; errors as `run_language_stage`.
 
-    Raises:
-        EndpointError: the language model's endpoint needs a person.
-        BudgetExhausted: the run has spent what it may; the next one goes on.
-        TooManyBadAnswers: more answers than allowed are of no use.
-        DataError: an input table is missing or the result fails its gate.
+    Where the endpoint cannot score, every history has the status ``none``.
     """
-    settings = load_settings()
-    chosen = stage_settings(DenoisedSequencesSettings, settings, request)
-    load_ahead()
-    spark = stage_session(request, settings)
-    ledger = Ledger(spark, settings, request, STAGE)
-    with Publisher(spark, settings, request) as publisher:
-        day = request.partition_date()
-        sequences = publisher.cache(publisher.read(SEQUENCES).where(sf.col("partition_date") == sf.lit(day)))
-        users = publisher.cache(chosen_users(sequences, chosen.max_users))
-        words = sf.split(sf.trim("title"), r"\s+")
-        titles = newest_items(publisher.read(ITEMS), day).select(
-            "item_id", sf.array_join(sf.slice(words, 1, chosen.max_title_words), " ").alias("title")
+    return run_language_stage(request, DENOISED_SEQUENCES, _denoise)
+
+
+def _denoise(run: LanguageRun) -> Result | None:
+    chosen = stage_settings(DenoisedSequencesSettings, run.settings, run.request)
+    ledger, scoring = run.ledger, run.settings.llm.scoring
+    prompt = load_title_prompt(chosen.prompt)
+    sequences, users = run.histories(chosen.max_users)
+    words = sf.split(sf.trim("title"), r"\s+")
+    titles = newest_items(run.publisher.read(ITEMS), run.request.partition_date()).select(
+        "item_id", sf.array_join(sf.slice(words, 1, chosen.max_title_words), " ").alias("title")
+    )
+    positions = scored_positions(sequences.join(users, "user_id"), titles.where("title != ''"), chosen)
+    positions = run.publisher.cache(positions.limit(0) if scoring == "none" else positions)
+    scored = scores(ledger, positions, prompt, chosen.contexts).localCheckpoint()
+    if ledger.dry_run:
+        return None
+    with phase("marking noise"):
+        marked, kinds = mark(scored, chosen)
+        marked = marked.localCheckpoint()
+    suspects = marked.where("suspect").select("user_id", "position")
+    with phase("candidates for replacements"):
+        ranked = suggest_replacements(sequences, suspects, chosen.candidates).localCheckpoint()
+    replacements = _replacements(ledger, ranked, positions, titles, prompt, chosen)
+    rows = denoised_sequences(sequences, marked, replacements, users).localCheckpoint()
+    found = (
+        marked.join(replacements, ["user_id", "position"], "left")
+        .agg(
+            sf.count(sf.lit(1)).alias("positions_scored"),
+            sf.lit(int(kinds is not None or chosen.rule == PERCENTILE)).alias("two_kinds"),
+            sf.lit(round(kinds.share, 4) if kinds else 0.0).alias("noise_share"),
+            sf.count_if("suspect").alias("suspects"),
+            sf.count("replacement").alias("replacements"),
         )
-        positions = scored_positions(sequences.join(users, "user_id"), titles.where("title != ''"), chosen)
-        if settings.llm.scoring == "none":
-            positions = positions.limit(0)
-        prompt = load_title_prompt(chosen.prompt)
-        positions = publisher.cache(positions)
-        scored = scores(ledger, positions, prompt, chosen.contexts).localCheckpoint()
-        if ledger.dry_run:
-            return ledger.dry_report()
-        with phase("marking noise"):
-            marked, kinds = mark(scored, chosen.noise_rule())
-            marked = marked.localCheckpoint()
-        suspects = marked.where("suspect").select("user_id", "position")
-        with phase("candidates for replacements"):
-            ranked = suggest_replacements(sequences, suspects, chosen.candidates).localCheckpoint()
-        replacements = _replacements(ledger, ranked, positions, titles, prompt, chosen)
-        rows = denoised_sequences(sequences, marked, replacements, users).localCheckpoint()
-        publisher.publish(rows, DENOISED_SEQUENCES)
-        refused = publisher.quarantine(_refused(scored))
-        found = (
-            marked.join(replacements, ["user_id", "position"], "left")
-            .agg(
-                sf.count(sf.lit(1)).alias("positions"),
-                sf.count_if("suspect").alias("suspects"),
-                sf.count("replacement").alias("replacements"),
-            )
-            .first()
-        )
-        assert found is not None
-        counts = {
-            "positions_scored": found.positions,
-            "two_kinds": int(kinds is not None or chosen.rule == PERCENTILE),
-            "noise_share": round(kinds.share, 4) if kinds else 0.0,
-            "suspects": found.suspects,
-            "replacements": found.replacements,
-            **{f"refused.{reason}": count for reason, count in refused.items()},
-            **ledger.counts(),
-            **publisher.warning_counts(),
-        }
-        handoffs = dict(publisher.handoffs)
-    outputs = {"mlflow_run": record_run(settings, request, counts, [prompt])}
-    outputs["scoring"] = settings.llm.scoring
-    ledger.finish()
-    return StageReport(stage=STAGE, status="done", handoffs=handoffs, counts=counts, outputs=outputs)
+        .first()
+    )
+    assert found is not None
+    return Result(
+        rows=rows,
+        refused=refused_rows(
+            scored, "user_id", "position", detail="the title at this user and position could not be scored"
+        ),
+        prompts=[prompt],
+        counts=found.asDict(),
+        outputs={"scoring": scoring},
+    )
 
 
 def _replacements(
@@ -253,26 +233,10 @@ def _replacements(
     prompt: TitlePrompt,
     chosen: DenoisedSequencesSettings,
 ) -> DataFrame:
-    """One replacement per suspect, chosen by the model among candidates where there are several."""
+    """One replacement per suspect position, chosen by the model if there are several candidates."""
     if chosen.candidates == 1:
         return ranked.select("user_id", "position", "replacement")
     shown = positions.where("context = 0").select("user_id", "position", "others")
     named = titles.where("title != ''").select(sf.col("item_id").alias("replacement"), "title")
     asked = ranked.join(shown, ["user_id", "position"]).join(named, "replacement")
     return best_by_likelihood(ranked, gains(ledger, asked, prompt, "choosing replacements")).localCheckpoint()
-
-
-def _renderer(prompt: TitlePrompt, llm: LLMSettings) -> Callable[[Sequence[str], str], str]:
-    def render(others: Sequence[str], title: str) -> str:
-        return to_json(prompt.render(others, title), llm)
-
-    return render
-
-
-def _refused(scored: DataFrame) -> DataFrame:
-    return scored.where(sf.col("problem").isNotNull()).select(
-        sf.concat_ws("|", "user_id", "position").alias("row_key"),
-        sf.col("problem").alias("reason"),
-        sf.lit("the title at this user and position could not be scored").alias("detail"),
-        sf.substring(sf.coalesce("raw", sf.lit("")), 1, 2000).alias("raw"),
-    )

@@ -1,4 +1,4 @@
-"""The work of the stage preference_benchmark: samples of five axes, and probes."""
+"""Runs the stage preference_benchmark: samples of five axes, and probes."""
 
 import math
 from collections import Counter, defaultdict
@@ -16,16 +16,17 @@ from infra.progress import Progress, phase
 from infra.settings import load_settings, stage_settings
 from pipelines.gates.ahead import load_ahead
 from pipelines.landing.planted_world.truth import read_truth
+from pipelines.language.histories import newest_items
 from pipelines.publisher import Publisher
 from pipelines.spark import stage_session
 from pipelines.stages.preference_benchmark import STAGE, PreferenceBenchmarkSettings
 from pipelines.steering.histories import SPLITS, History, read_histories
 from pipelines.steering.personal import (
-    answered,
+    choose_nearest,
     consolidation_samples,
     first_of_each,
-    recommendation_questions,
-    sentiment_questions,
+    recommendation_samples,
+    sentiment_samples,
 )
 from pipelines.steering.probes import attribute_probes, category_probes
 from pipelines.steering.samples import Sample, at_most, benchmark_rows, label_entropy
@@ -47,7 +48,7 @@ from schemas.text_vectors import TEXT_VECTORS, text_hash
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """The tables of vectors, one encoder's."""
+    """The tables of vectors, limited to one encoder."""
 
     spark: SparkSession
     encoder: str
@@ -58,7 +59,7 @@ class Stored:
         """Vectors of preferences.
 
         Raises:
-            DataError: some have none.
+            DataError: one is missing.
         """
         return self._vectors(self.texts, TEXT_VECTORS, "content_hash", {text: text_hash(text) for text in texts})
 
@@ -66,7 +67,7 @@ class Stored:
         """Vectors of items.
 
         Raises:
-            DataError: some have none.
+            DataError: one is missing.
         """
         return self._vectors(self.items, ITEM_VECTORS, "item_id", {item: item for item in items})
 
@@ -101,20 +102,20 @@ def benchmark(
         negative: positions with a negative review, by user.
 
     Returns:
-        The samples, and how many targets have none, by axis, split and reason.
+        The samples, and the number of targets left out, by axis, split and reason.
 
     Raises:
-        DataError: a preference or an item that is to be matched has no vector.
+        DataError: a preference or an item to be matched has no vector.
     """
     skipped: Counter[str] = Counter()
 
-    def limited(axis: str, found: list[Any], left_out: Mapping[str, int]) -> list[Any]:
+    def limited(axis: str, found: list[Sample], left_out: Mapping[str, int]) -> list[Sample]:
         kept, over = at_most(found, chosen.max_targets, chosen.seed)
         skipped.update({f"{axis}.{reason}": count for reason, count in (Counter(left_out) + over).items()})
         return kept
 
-    wishes = limited(RECOMMENDATION, *recommendation_questions(histories))
-    rejections = limited(SENTIMENT, *sentiment_questions(histories, negative))
+    wishes = limited(RECOMMENDATION, *recommendation_samples(histories))
+    rejections = limited(SENTIMENT, *sentiment_samples(histories, negative))
     consolidation = limited(CONSOLIDATION, *consolidation_samples(histories))
     seen = training_items(histories) if chosen.unseen_targets else frozenset()
     targets: dict[str, list[Target]] = {}
@@ -128,15 +129,15 @@ def benchmark(
         )
         skipped.update({f"{axis}.{split}.{reason}": n for axis in (FINE, COARSE) for reason, n in left_out.items()})
     pools = {split: like_pool(histories, split, most=chosen.max_pool, seed=chosen.seed) for split in SPLITS}
-    texts = {candidate.text for question in (*wishes, *rejections) for candidate in question.candidates}
-    lines = stored.of_texts(texts.union(*pools.values()))
+    candidates = {candidate.text for sample in (*wishes, *rejections) for candidate in sample.candidates}
+    texts = stored.of_texts(candidates.union(*pools.values()))
     items = stored.of_items(
-        {question.target for question in (*wishes, *rejections)}.union(
+        {sample.target for sample in (*wishes, *rejections)}.union(
             target.item for of_split in targets.values() for target in of_split
         )
     )
-    samples = [*answered(wishes, lines, items), *consolidation]
-    sentiment, repeated = first_of_each(answered(rejections, lines, items))
+    samples = [*choose_nearest(wishes, texts, items), *consolidation]
+    sentiment, repeated = first_of_each(choose_nearest(rejections, texts, items))
     samples += sentiment
     skipped.update({f"{SENTIMENT}.{reason}": count for reason, count in repeated.items()})
     for split in SPLITS:
@@ -144,7 +145,7 @@ def benchmark(
             split,
             targets[split],
             pools[split],
-            lines,
+            texts,
             items,
             label_cap=chosen.coarse_label_cap,
             seed=chosen.seed,
@@ -156,7 +157,7 @@ def benchmark(
 
 
 def sample_counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int | float]:
-    """Rows per axis and split, the share given a preference that training knows, and how evenly labels are spread.
+    """Rows per axis and split, the share whose preference occurs in training, and the entropy of labels.
 
     Args:
         rows: of the table preference_benchmark.
@@ -184,7 +185,7 @@ def negative_positions(rows: Iterable[Mapping[str, Any]], histories: Sequence[Hi
         rows: user_id, position and item_id of the negative rows of the table review_sentiments.
 
     Raises:
-        DataError: a row is about another item than the history has there.
+        DataError: the history has another item at a row's position.
     """
     items = {history.user_id: history.items for history in histories}
     found: dict[str, list[int]] = defaultdict(list)
@@ -264,7 +265,7 @@ def run(request: StageRequest) -> StageReport:
 
 
 def _frame(spark: SparkSession, rows: list[dict[str, Any]], table: Table) -> DataFrame:
-    """`rows` as Spark has them, without the partition column."""
+    """`rows` as a Spark frame without the partition column."""
     schema = pa.schema([field for field in table.arrow_schema() if field.name not in table.partition_by])
     return spark.createDataFrame(pa.Table.from_pylist(rows, schema=schema))
 
@@ -272,11 +273,7 @@ def _frame(spark: SparkSession, rows: list[dict[str, Any]], table: Table) -> Dat
 def _categories(
     items: DataFrame, sequences: Iterable[Mapping[str, Any]], request: StageRequest
 ) -> dict[str, list[str]]:
-    """The newest category path, as known on the request's day, of every item of `sequences`."""
-    newest = (
-        items.where(sf.col("partition_date") <= sf.lit(request.partition_date()))
-        .groupBy("item_id")
-        .agg(sf.max_by("categories", "partition_date").alias("categories"))
-    )
+    """The newest category path known on the request's day of every item of `sequences`."""
+    newest = newest_items(items, request.partition_date())
     paths = {row["item_id"]: row["categories"] for row in _rows(newest, "item_id", "categories")}
     return {item: paths.get(item) or [] for row in sequences for item in row["item_ids"]}

@@ -1,1 +1,1 @@
-"""Forgetting users: who asked for it, what is theirs, what is left in old versions, and the proof."""
+"""Erasure of users: requests, rows to delete, old table versions, and the proof."""

@@ -1,6 +1,5 @@
-"""The proof of an erasure: a recount by a second reader, and a page and a record that name nobody."""
+"""The proof of an erasure: a recount by a second reader, with a page and a record that name no user."""
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,17 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
-from pyarrow import fs
 
 from infra.state import read_json, write_json
 from pipelines.forgetting.search import IdSearch
 from pipelines.gates import data_docs
 from pipelines.gates.result import GateResult
 from pipelines.pages.render import write_page
-from schemas.addresses import filesystem_of
+from pipelines.stored import stored_rows
 from schemas.damaged_files import damage_named
-from schemas.table_seal import check_log
+from schemas.table_seal import check_log, newest_version
 
 _IDS = ("user_id", "history_user_id", "unit_id")
 _COMPOSED = ("row_key", "raw", "sample_id")
@@ -30,13 +27,13 @@ class Proved:
 
     Args:
         rows_before: rows before the first try.
-        deleted: rows that all tries deleted.
-        rows_now: rows that the second reader counts.
-        found: values with an id of the users that the second reader sees, by column; empty is what is wanted.
-        version: newest version, which the second reader read.
-        files_removed: data and log files that were removed with old versions.
-        history_until: ISO time from which on a VACUUM removes the old versions that hold what was deleted; empty where
-            there are none.
+        deleted: rows deleted by all tries.
+        rows_now: rows counted by the second reader.
+        version: the newest version, which the second reader read.
+        files_removed: data and log files removed with old versions.
+        history_until: ISO time after which a VACUUM removes the old versions with deleted rows; empty if there are
+            none.
+        found: number of values that still contain an id, by column; empty after a successful erasure.
     """
 
     table: str
@@ -56,8 +53,8 @@ class Proof:
     Args:
         erasure: its name, a hash of the users' keys.
         users: keys, see `schemas.erasures`.
-        never_seen: those of the keys of which no row was found, in this or an earlier try.
         checked_at: ISO time in UTC.
+        never_seen: keys without a row in this or an earlier try.
     """
 
     erasure: str
@@ -76,19 +73,17 @@ class Proof:
 
 
 class Recount:
-    """Looks for users in the columns of a table: in columns of ids as ids, in lines and composed keys as text."""
+    """Searches the columns of a table for users: columns of ids by equality, others as text."""
 
     def __init__(self, users: Collection[str]) -> None:
         self._users = pa.array(sorted(users), pa.string())
         self._search = IdSearch(users)
 
     def of_table(self, uri: str) -> tuple[int, int, dict[str, int]]:
-        """Rows of the table at `uri`, its version, and how many values of each column hold an id."""
+        """The table's number of rows, its version, and the number of values that contain an id, by column."""
         check_log(uri)
-        table = DeltaTable(re.sub("^s3a:", "s3:", uri))
-        files, root = filesystem_of(table.table_uri)
-        rows, found = 0, dict[str, int]()
-        stored = table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, files))
+        rows, found, version = 0, dict[str, int](), newest_version(uri)
+        stored = stored_rows(uri, version)
         with damage_named(uri, lambda: stored.files):
             for batch in stored.to_batches():
                 rows += batch.num_rows
@@ -96,10 +91,10 @@ class Recount:
                     if name in batch.schema.names:
                         hits = self._hits(name, batch[name])
                         found |= {name: found.get(name, 0) + hits} if hits else {}
-        return rows, int(table.version()), found
+        return rows, version, found
 
     def of_text(self, text: str) -> bool:
-        """Whether a text has an id in it."""
+        """Whether a text contains an id."""
         return bool(self._search.keys_in(text))
 
     def _hits(self, name: str, values: pa.Array) -> int:
@@ -109,7 +104,7 @@ class Recount:
 
 
 def clean_data_docs(docs_dir: Path, recount: Recount) -> int:
-    """Take example rows with an id out of the results of gates, and return how many there were."""
+    """Remove example rows that contain an id from the results of gates, and return their number."""
     removed = 0
     for path in sorted((docs_dir / "results").glob("*.json")):
         result = data_docs.read_record(path)
@@ -125,12 +120,12 @@ def clean_data_docs(docs_dir: Path, recount: Recount) -> int:
 
 
 def page_path(docs_dir: Path, erasure: str) -> Path:
-    """Where the page of an erasure lies; its record is beside it, as JSON."""
+    """Path of an erasure's page; its record has the same path with the suffix ``.json``."""
     return docs_dir / "reports" / f"erasure--{erasure}.html"
 
 
 def read_proof(docs_dir: Path, erasure: str) -> Proof | None:
-    """What an earlier try of the erasure proved; None where none came so far."""
+    """The record of an earlier try of the erasure, or None."""
     path = page_path(docs_dir, erasure).with_suffix(".json")
     if not path.exists():
         return None
@@ -145,7 +140,7 @@ def read_proof(docs_dir: Path, erasure: str) -> Proof | None:
 
 
 def note_seen(docs_dir: Path, erasure: str, keys: Collection[str]) -> frozenset[str]:
-    """Keep which users rows were found of, before these are deleted, and return those of all tries so far."""
+    """Record the users whose rows were found, before they are deleted; returns those of all tries so far."""
     path = page_path(docs_dir, erasure).with_suffix(".seen.json")
     remedy = "move it away and run the erasure again; users whose rows are gone by now then count as never seen"
     before = read_json(path, remedy, frozenset[str]) if path.exists() else frozenset[str]()
@@ -155,7 +150,7 @@ def note_seen(docs_dir: Path, erasure: str, keys: Collection[str]) -> frozenset[
 
 
 def write_proof(docs_dir: Path, proof: Proof) -> Path:
-    """Write the page and the record, and return the page's path."""
+    """Write page and record, and return the page's path."""
     page = page_path(docs_dir, proof.erasure)
     write_page(page, "erasure.html", proof=proof)
     write_json(page.with_suffix(".json"), asdict(proof))

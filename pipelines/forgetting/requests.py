@@ -1,4 +1,4 @@
-"""The list of erased users, and how a row is recognised as theirs by hashes alone."""
+"""The list of erased users, and the rows that belong to them, matched by hash."""
 
 import datetime as dt
 from collections.abc import Iterable
@@ -14,14 +14,14 @@ from schemas.run_identity import RunIdentity
 
 
 def erased_keys(spark: SparkSession, settings: Settings, dataset: str) -> frozenset[str]:
-    """Keys of everybody who ever asked to be forgotten in a data set."""
+    """Keys of all users ever erased from a data set."""
     uri = settings.table_uri(dataset, ERASURES.name)
     if not table_exists(spark, uri):
         return frozenset()
     return frozenset(row.user_key for row in read_table(spark, uri).select("user_key").distinct().collect())
 
 
-def enter(
+def add_erasures(
     spark: SparkSession,
     settings: Settings,
     dataset: str,
@@ -30,7 +30,7 @@ def enter(
     reason: str,
     identity: RunIdentity,
 ) -> int:
-    """Put `users` on the list and return how many were not on it yet; nobody new makes no commit."""
+    """Add `users` to the list and return how many were new; without new ones there is no commit."""
     new = sorted({user_key(user) for user in users} - erased_keys(spark, settings, dataset))
     if new:
         rows = spark.createDataFrame(
@@ -40,19 +40,15 @@ def enter(
     return len(new)
 
 
-def theirs(frame: DataFrame, column: str, keys: DataFrame) -> DataFrame:
-    """The rows of `frame` whose id in `column` is that of one of the users.
-
-    Args:
-        keys: a column ``user_key``.
-    """
+def rows_of_users(frame: DataFrame, column: str, keys: DataFrame) -> DataFrame:
+    """The rows of `frame` whose id in `column` belongs to one of the users; `keys` has a column ``user_key``."""
     return frame.join(keys, sf.sha2(column, 256) == keys["user_key"], "left_semi")
 
 
 def mark_erased(checked: DataFrame, keys: frozenset[str]) -> DataFrame:
-    """Checked review lines with a column ``erased``: whether they are of erased users.
+    """Add a column ``erased`` to checked review lines: whether they belong to erased users.
 
-    A line that is refused is theirs, too, when its text holds their id: the quarantine keeps nothing of them.
+    A refused line does so, too, if its text contains their id, so that the quarantine keeps nothing of them.
     """
     if not keys:
         return checked.withColumn("erased", sf.lit(False))

@@ -1,7 +1,7 @@
-"""The one search for ids inside of texts, by which deletion, recount and ingest tell whose a line is.
+"""Search for user ids inside texts, used by deletion, recount and ingest.
 
-An id may have any character in it, and a malformed line any separator around it. So every stretch of a text that begins
-and ends where a word does is compared with the ids: as it stands, or by its hash where only that is known.
+An id may contain any character, and a malformed line any separator. Every substring of a text that begins and ends at a
+word boundary is therefore compared with the ids, or by its hash where only hashes are known.
 """
 
 import functools
@@ -20,17 +20,17 @@ from pyspark.sql import functions as sf
 from schemas.erasures import user_key
 
 LONGEST = 128
-"""Characters up to which an id is sought inside of a text; a longer one is compared as a whole only."""
+"""Length up to which ids are searched for inside texts; longer ones only match whole values."""
 _ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _LETTERS = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "f": "\f"}
 _BYTES = 8
 
 
-def stretches(text: str, longest: int) -> Iterator[str]:
-    """Parts of `text` of at most `longest` characters that begin and end where a word does.
+def substrings(text: str, longest: int) -> Iterator[str]:
+    """Substrings of `text` of at most `longest` characters that begin and end at a word boundary.
 
-    A line that escapes characters, as JSON, CSV or Python do, is read as it stands and without its escapes.
+    The text is read both as it is and with the escapes of JSON, CSV and Python resolved.
     """
     for variant in _readings(text):
         word = [letter.isalnum() for letter in variant]
@@ -43,7 +43,7 @@ def stretches(text: str, longest: int) -> Iterator[str]:
 
 
 def _readings(text: str) -> set[str]:
-    """What `text` may say: as it stands, with doubled quotes as one, and with escapes as JSON or CSV have them."""
+    """`text` as it is, with doubled quotes as one, and with escapes resolved."""
     bare = {text, text.replace('""', '"'), text.replace("''", "'")}
     read = {
         _PAIR.sub(_joined, _ESCAPED.sub(functools.partial(_plain, letters), one))
@@ -65,7 +65,7 @@ def _joined(pair: re.Match[str]) -> str:
 
 
 class IdSearch:
-    """Finds ids inside of texts.
+    """Finds ids inside texts.
 
     Args:
         users: ids in clear.
@@ -76,11 +76,11 @@ class IdSearch:
         self._longest = max(map(len, self._keys), default=0)
 
     def keys_in(self, text: str) -> set[str]:
-        """Keys of the users whose id `text` has in it."""
-        return {self._keys[part] for part in stretches(text, self._longest) if part in self._keys}
+        """Keys of the users whose id `text` contains."""
+        return {self._keys[part] for part in substrings(text, self._longest) if part in self._keys}
 
     def keys_of(self, column: Column | str) -> Column:
-        """`keys_in` of each text of a column, as an array that is empty where there are none."""
+        """`keys_in` of each text of a column, as an array, maybe empty."""
 
         def found(texts: pd.Series) -> pd.Series:
             return texts.map(lambda text: sorted(self.keys_in(text)) if text else [])
@@ -89,18 +89,18 @@ class IdSearch:
 
 
 class KeySearch:
-    """Tells whether a text has an id in it of which only the key is known.
+    """Finds ids inside texts where only their keys are known.
 
     Args:
-        keys: keys of users. Their first bytes are kept, so that a long list fits into every process.
+        keys: keys of users; only their first bytes are kept, so that a long list fits into every process.
     """
 
     def __init__(self, keys: Collection[str]) -> None:
         self._known: npt.NDArray[np.uint64] = np.sort(np.array([int(key[: 2 * _BYTES], 16) for key in keys], np.uint64))
 
     def holds(self, text: str) -> bool:
-        """Whether `text` has the id of one of the users in it."""
-        parts = set(stretches(text, LONGEST))
+        """Whether `text` contains the id of one of the users."""
+        parts = set(substrings(text, LONGEST))
         heads = b"".join(hashlib.sha256(part.encode(errors="replace")).digest()[:_BYTES] for part in parts)
         return bool(np.isin(np.frombuffer(heads, ">u8").astype(np.uint64), self._known).any())
 
@@ -114,5 +114,5 @@ class KeySearch:
 
 
 def one_column(spark: SparkSession, values: Collection[str], name: str) -> DataFrame:
-    """`values` as a frame of one column, to be joined with: conditions that list them slow every plan."""
+    """`values` as a frame of one column to join with; long IN lists slow down every plan."""
     return sf.broadcast(spark.createDataFrame(pd.DataFrame({name: sorted(values)}, dtype=object), f"{name} string"))

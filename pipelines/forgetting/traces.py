@@ -1,7 +1,7 @@
-"""What is a user's beside the rows that bear the id: requests to language models, answers, vectors, benchmark texts.
+"""Finds a user's rows, also those without the id: requests to language models, answers, vectors, benchmark texts.
 
-Rows are found by joins and deleted by their keys, so that no list of ids gets into a table's log. Traces are read from
-the user's reviews and preferences, so these two tables are emptied last and a broken run can be gone on with.
+Rows are found by joins and deleted by key, so that no id gets into a table's log. Traces are derived from the user's
+reviews and preferences; these two tables are emptied last, so that an interrupted run can be repeated.
 """
 
 import json
@@ -13,7 +13,7 @@ from pyspark.sql import functions as sf
 
 from infra.settings import Settings
 from pipelines.delta_tables import read_table, spark_schema, table_exists
-from pipelines.forgetting.requests import theirs
+from pipelines.forgetting.requests import rows_of_users
 from pipelines.forgetting.search import IdSearch, one_column
 from pipelines.language.prompts import load_title_prompt
 from pipelines.language.review_settings import ReviewLineSettings
@@ -41,13 +41,13 @@ _REQUEST = "kind string, messages array<struct<role:string,content:string>>, pro
 
 @dataclass(frozen=True, kw_only=True)
 class Traces:
-    """By what rows are known.
+    """What identifies the rows of some users.
 
     Args:
-        users: ids; they never get into a table's log, since rows are deleted by their keys.
-        requests: ledger keys of requests made of their words or their histories.
-        texts: hashes of texts that nobody else has written.
-        samples: hashes of the names of benchmark samples about them or with their words.
+        users: ids.
+        requests: ledger keys of requests with their words or histories.
+        texts: hashes of texts that no other user has written.
+        samples: hashes of the ids of benchmark samples about them or with their words.
     """
 
     users: frozenset[str]
@@ -56,10 +56,7 @@ class Traces:
     samples: frozenset[str] = frozenset()
 
     def rows(self, frame: DataFrame, table: Table) -> DataFrame | None:
-        """The rows of `frame` that are to go, with the keys of the users they name in ``_of``.
-
-        None where a table holds nothing of users.
-        """
+        """The rows of `frame` to delete, with the keys of the users they name in ``_of``; None if there can be none."""
         spark = frame.sparkSession
         nobody = sf.array().cast("array<string>")
         match table.name:
@@ -83,10 +80,10 @@ class Traces:
                 column = "user_id"
         if column not in table.column_names():
             return None
-        return theirs(frame, column, self.keys(spark)).withColumn("_of", sf.array(_hash(column)))
+        return rows_of_users(frame, column, self.keys(spark)).withColumn("_of", sf.array(_hash(column)))
 
     def of_benchmark(self, frame: DataFrame) -> DataFrame:
-        """Rows of the preference benchmark that read their histories or say their words."""
+        """Rows of the preference benchmark that use the users' histories or words."""
         search = IdSearch(self.users)
         named = frame.withColumn("_of", search.keys_of("sample_id")).join(
             self.keys(frame.sparkSession).withColumnRenamed("user_key", "_reader"),
@@ -102,7 +99,7 @@ class Traces:
 
 
 def _either(frame: DataFrame, hashes: Mapping[str, Collection[str]]) -> DataFrame:
-    """The rows of `frame` that name a user in ``_of``, or whose text in a column has one of these hashes."""
+    """The rows of `frame` that name a user in ``_of``, or have a text with one of the `hashes` of its column."""
     found = sf.size("_of") > 0
     for number, (column, known) in enumerate(hashes.items()):
         mark = f"_hit{number}"
@@ -113,8 +110,8 @@ def _either(frame: DataFrame, hashes: Mapping[str, Collection[str]]) -> DataFram
     return frame.where(found).drop(*extra)
 
 
-def in_order() -> list[Table]:
-    """Tables as they are emptied: what is found through others first, what traces are read from last."""
+def deletion_order() -> list[Table]:
+    """The tables in the order of deletion: those found through others first, those that traces come from last."""
     ends = {table.name for table in (*_FIRST, *_LAST, ERASURES)}
     return [*_FIRST, *(table for name, table in TABLES.items() if name not in ends), *_LAST]
 
@@ -127,14 +124,14 @@ def find_traces(
     reading: ReviewLineSettings,
     vector_words: int,
 ) -> Traces:
-    """Look for what is of `users` in the tables as they are now.
+    """Find the traces of `users` in the current tables.
 
-    Requests and answers that others would have in the very same words are found, too: the next run asks once more. A
-    vector stays while somebody else's text has it.
+    They include requests that other users share, which the next run sends again. A vector stays while another user has
+    the same text.
 
     Args:
         users: ids.
-        vector_words: words after which the stage text_vectors cuts a review.
+        vector_words: number of words after which the stage text_vectors truncates a review.
     """
 
     def table(contract: Table) -> DataFrame:
@@ -145,7 +142,8 @@ def find_traces(
     traces = Traces(users=frozenset(users))
     keys = traces.keys(spark)
     reviews, preferences = table(REVIEWS), table(PREFERENCES)
-    own_reviews, own_preferences = theirs(reviews, "user_id", keys), theirs(preferences, "user_id", keys)
+    own_reviews = rows_of_users(reviews, "user_id", keys)
+    own_preferences = rows_of_users(preferences, "user_id", keys)
     others = reviews.join(keys, _hash("user_id") == keys["user_key"], "left_anti")
     written = own_reviews.select("title", "text").distinct().collect()
     had = own_reviews.select("item_id").distinct()
@@ -172,9 +170,9 @@ def find_traces(
 
 
 def _only_theirs(benchmark: DataFrame, traces: Traces) -> frozenset[str]:
-    """Joined preferences of their samples, which stand as a control on samples of others."""
+    """Hashes of joined preferences that only the users' samples have; other samples may use them as controls."""
     keys = traces.keys(benchmark.sparkSession)
-    read = theirs(benchmark, "history_user_id", keys).where(sf.col("preference").contains(". "))
+    read = rows_of_users(benchmark, "history_user_id", keys).where(sf.col("preference").contains(". "))
     own = read.select(_hash("preference").alias("hash"))
     others = benchmark.join(keys, _hash("history_user_id") == keys["user_key"], "left_anti")
     of_others = others.select(_hash("preference").alias("hash"))
@@ -184,7 +182,7 @@ def _only_theirs(benchmark: DataFrame, traces: Traces) -> frozenset[str]:
 def _requests(
     ledger: DataFrame, written: Iterable[Row], lines: set[str], titles: set[str], reading: ReviewLineSettings
 ) -> set[str]:
-    """Keys of requests that show their reviews, fold their lines, or list their titles."""
+    """Keys of requests that contain the users' reviews, lines or titles."""
     words = min(_COMPARED_WORDS, reading.max_review_words)
     beginnings = {
         " ".join(text.split()[:words])
@@ -194,7 +192,7 @@ def _requests(
     asked = sf.from_json("request", _REQUEST)
     content = sf.element_at(asked["messages"], -1)["content"]
     parsed = ledger.select("request_key", "prompt_name", "text", content.alias("said"), asked["prompt"].alias("listed"))
-    # What was shown follows the first colon: "4 stars: ...".
+    # The review follows the first colon: "4 stars: ...".
     shown = sf.split(sf.regexp_replace("said", r"^[^:]*:\s*", ""), r"\s+")
     begun = parsed.withColumn("begun", sf.array_join(sf.slice(shown, 1, words), " "))
     of_reviews = begun.join(one_column(ledger.sparkSession, beginnings, "begun"), "begun", "left_semi").collect()
@@ -214,19 +212,19 @@ def _requests(
 
 
 def _all_among(parsed: DataFrame, parts: Column, accepted: Collection[str]) -> DataFrame:
-    """Keys of the requests all of whose parts are among those accepted."""
+    """Keys of the requests whose parts are all accepted."""
     every = parsed.select("request_key", sf.explode(parts).alias("part"))
     other = every.join(one_column(parsed.sparkSession, accepted, "part"), "part", "left_anti")
     return every.select("request_key").distinct().join(other.select("request_key"), "request_key", "left_anti")
 
 
 def _lines_of(answer: str | None) -> list[str]:
-    """Lines that a model gave for a review; none from an answer of no use."""
+    """The lines in a model's answer about a review; none if it is unusable."""
     try:
-        said = json.loads(answer or "")
+        lines = json.loads(answer or "")
     except ValueError:
         return []
-    values = said.values() if isinstance(said, dict) else ()
+    values = lines.values() if isinstance(lines, dict) else ()
     return [line for value in values for line in (value if isinstance(value, list) else [value])]
 
 

@@ -1,4 +1,4 @@
-"""What runs on executors: requests in, answers out, each of them journalled as it comes."""
+"""Answers requests, on executors or through batches, and journals every answer as it arrives."""
 
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
@@ -10,41 +10,27 @@ from uuid import uuid4
 import pyarrow as pa
 
 from infra.settings import LLMSettings
-from pipelines.language.batch import BatchPort
+from pipelines.language.batch import answer_in_batches
 from pipelines.language.dialect import Dialect
 from pipelines.language.errors import EndpointError
-from pipelines.language.journal import Journal, answers_of
+from pipelines.language.journal import answers_of, journal
 from pipelines.language.port import Port
 from pipelines.language.requests import BAD_ANSWERS, TRUNCATED, Answer, ChatRequest, Request, from_json
+from schemas.llm_responses import LLM_RESPONSES
 
+_DERIVED = ("kind", "prompt_name", "prompt_version", "model", "endpoint", "partition_date")
+_MORE = (("calls", pa.int32()), ("dialect", pa.string()), ("fatal", pa.string()), ("fatal_kind", pa.string()))
 ANSWERED = pa.schema(
-    [
-        ("request_key", pa.string()),
-        ("request", pa.string()),
-        ("status", pa.string()),
-        ("text", pa.string()),
-        ("logprobs", pa.list_(pa.float64())),
-        ("token_counts", pa.list_(pa.int32())),
-        ("finish_reason", pa.string()),
-        ("error", pa.string()),
-        ("prompt_tokens", pa.int32()),
-        ("completion_tokens", pa.int32()),
-        ("latency_ms", pa.float64()),
-        ("answered_at", pa.timestamp("us", tz="UTC")),
-        ("calls", pa.int32()),
-        ("run", pa.string()),
-        ("asked_again", pa.int32()),
-        ("dialect", pa.string()),
-        ("fatal", pa.string()),
-        ("fatal_kind", pa.string()),
-    ]
+    [(field.name, field.type) for field in LLM_RESPONSES.arrow_schema() if field.name not in _DERIVED] + [*_MORE]
 )
+"""Columns of the ledger that are not derived from the request, and those that only the driver reads."""
 REPEAT_TEMPERATURE = 0.4
 
 Batches = Iterator[pa.RecordBatch]
+Journalled = Callable[[dict[str, Any]], None]
 
 
-def asking(
+def answerer(
     llm: LLMSettings,
     journals: Path,
     *,
@@ -56,84 +42,83 @@ def asking(
 ) -> Callable[[Batches], Batches]:
     """The function for ``mapInArrow``: batches of request_key, request and asked_again in, of `ANSWERED` out.
 
-    A fatal error is a row of its own, after the answers had so far, and so is the dialect that was learnt. A task that
-    Spark starts again because its executor was lost does not ask for what the lost one has in its journal.
+    A fatal error is a row after the answers received so far; so is the dialect learnt. When Spark restarts a task whose
+    executor was lost, requests in the lost one's journal are not sent again.
 
     Args:
-        journals: path of the chunk's journals, to which each asking process adds a name of its own.
-        run: the run for which is asked.
-        bad_attempts: how often a request is asked in all while its answer is refused, truncated or malformed.
-        dialect, key_worked: what earlier tasks have learnt of the endpoint.
+        journals: path of the chunk's journals; each process adds a unique suffix.
+        run: the run that the answers are for.
+        bad_attempts: attempts in all for a request whose answer is refused, truncated or malformed.
+        dialect, key_worked: what earlier tasks learnt of the endpoint.
     """
 
-    def ask(batches: Batches) -> Batches:
-        spoken = Dialect.from_json(dialect) if dialect else None
-        with Port(llm, first_alone=first_alone, dialect=spoken, key_worked=key_worked) as port:
+    def answer(batches: Batches) -> Batches:
+        learnt = Dialect.from_json(dialect) if dialect else None
+        with Port(llm, first_alone=first_alone, dialect=learnt, key_worked=key_worked) as port:
             for batch in batches:
-                asked = [{**row, "run": run} for row in batch.to_pylist()]
-                had = answers_of(journals)
-                rows = [had[row["request_key"]] for row in asked if row["request_key"] in had]
-                unasked = [row for row in asked if row["request_key"] not in had]
-                with Journal(journals.with_name(f"{journals.name}-{uuid4().hex}.jsonl")) as journal:
-                    rows += _answered(unasked, port, journal, bad_attempts) if unasked else []
+                requests = [{**row, "run": run} for row in batch.to_pylist()]
+                known = answers_of(journals)
+                rows = [known[row["request_key"]] for row in requests if row["request_key"] in known]
+                unsent = [row for row in requests if row["request_key"] not in known]
+                with journal(journals.with_name(f"{journals.name}-{uuid4().hex}.jsonl")) as add:
+                    rows += _answered(unsent, port, add, bad_attempts) if unsent else []
                 yield pa.RecordBatch.from_pylist([*rows, _only(dialect=port.dialect.to_json())], schema=ANSWERED)
 
-    return ask
+    return answer
 
 
 def answered_in_batches(
-    asked: Sequence[dict[str, Any]], llm: LLMSettings, run: str, progress: Callable[[int, int], None]
+    rows: Sequence[dict[str, Any]], llm: LLMSettings, run: str, progress: Callable[[int, int], None]
 ) -> list[dict[str, Any]]:
-    """Rows of `ANSWERED` from the endpoint's batch API, which asks each request once; blocks, for hours if need be."""
+    """Rows of `ANSWERED` from the endpoint's batch API, which sends each request once; may block for hours."""
     answers: Sequence[Answer | None]
     fatal: EndpointError | None = None
     try:
-        requests, again = [from_json(row["request"]) for row in asked], [row["asked_again"] for row in asked]
-        answers = BatchPort(llm, progress=progress).answer(requests, again)
+        requests, again = [from_json(row["request"]) for row in rows], [row["asked_again"] for row in rows]
+        answers = answer_in_batches(llm, requests, again, progress)
     except EndpointError as error:
         answers, fatal = error.answers, error
-    rows = [_row({**row, "run": run}, answer) for row, answer in zip(asked, answers, strict=True) if answer is not None]
-    return [*rows, *([_fatal(fatal)] if fatal else [])]
+    found = [_row({**row, "run": run}, answer) for row, answer in zip(rows, answers, strict=True) if answer is not None]
+    return [*found, *([_fatal(fatal)] if fatal else [])]
 
 
 def _answered(
-    asked: Sequence[dict[str, Any]], port: Port, journal: Journal, bad_attempts: int
+    rows: Sequence[dict[str, Any]], port: Port, add: Journalled, bad_attempts: int
 ) -> Iterator[dict[str, Any]]:
-    requests = [from_json(row["request"]) for row in asked]
+    requests = [from_json(row["request"]) for row in rows]
     spent: dict[int, Answer] = {}
-    open_rows: Sequence[int] = range(len(asked))
+    pending: Sequence[int] = range(len(rows))
     for attempt in range(1, bad_attempts + 1):
         final: dict[int, Answer] = {}
 
         def take(
             number: int,
             answer: Answer,
-            rows: Sequence[int] = open_rows,
+            pending: Sequence[int] = pending,
             last: bool = attempt == bad_attempts,
             final: dict[int, Answer] = final,
         ) -> None:
-            index = rows[number]
-            spent[index] = answer = _together(spent.get(index), answer)
-            useless = answer.status in BAD_ANSWERS and not answer.final
-            if last or not useless or not isinstance(requests[index], ChatRequest):
+            index = pending[number]
+            spent[index] = answer = _summed(spent.get(index), answer)
+            unusable = answer.status in BAD_ANSWERS and not answer.final
+            if last or not unusable or not isinstance(requests[index], ChatRequest):
                 final[index] = answer
-                journal.add(_row(asked[index], answer))
+                add(_row(rows[index], answer))
 
         fatal: EndpointError | None = None
         try:
-            draws = [_varied(requests[i], attempt, spent.get(i), asked[i]["asked_again"]) for i in open_rows]
+            draws = [_varied(requests[i], attempt, spent.get(i), rows[i]["asked_again"]) for i in pending]
             port.answer(draws, on_answer=take)
         except EndpointError as error:
+            # Unusable answers that will not be requested again are kept, too.
+            final.update((i, spent[i]) for i in pending if i in spent)
             fatal = error
-        if fatal is not None:
-            # What will not be asked again was answered all the same, and is kept.
-            final.update((i, spent[i]) for i in open_rows if i in spent)
-        yield from (_row(asked[i], final[i]) for i in sorted(final))
+        yield from (_row(rows[i], final[i]) for i in sorted(final))
         if fatal is not None:
             yield _fatal(fatal)
             return
-        open_rows = [i for i in open_rows if i not in final]
-        if not open_rows:
+        pending = [i for i in pending if i not in final]
+        if not pending:
             return
 
 
@@ -142,20 +127,20 @@ def _fatal(error: EndpointError) -> dict[str, Any]:
 
 
 def _only(**values: str) -> dict[str, Any]:
-    """A row that is no answer."""
+    """A row that is not an answer."""
     return dict.fromkeys(ANSWERED.names) | values
 
 
-def _row(asked: dict[str, Any], answer: Answer) -> dict[str, Any]:
-    row = {**asked, "answered_at": dt.datetime.now(tz=dt.UTC), **vars(answer)}
+def _row(row: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    row = {**row, "answered_at": dt.datetime.now(tz=dt.UTC), **vars(answer)}
     return {name: row.get(name) for name in ANSWERED.names}
 
 
 def _varied(request: Request, attempt: int, before: Answer | None, again: int) -> Request:
-    """The request as it is asked for the `attempt`-th time: another draw, and more room after a cut answer.
+    """The request for the given attempt: later ones are other draws, with more room after a truncated answer.
 
-    The first time it is as ever, also where `again` useless answers were had in earlier runs: the endpoint may be
-    mended. Draws after that are none of those that were had.
+    The first attempt of a run sends the request unchanged, because the endpoint may be fixed by now. Later draws differ
+    from those of earlier runs, which had `again` unusable answers.
     """
     if before is None or not isinstance(request, ChatRequest):
         return request
@@ -168,8 +153,8 @@ def _varied(request: Request, attempt: int, before: Answer | None, again: int) -
     )
 
 
-def _together(before: Answer | None, answer: Answer) -> Answer:
-    """The newer answer with what both took."""
+def _summed(before: Answer | None, answer: Answer) -> Answer:
+    """The newer answer with the cost of both."""
     if before is None:
         return answer
     return replace(

@@ -1,16 +1,16 @@
-"""The batch API of an endpoint: the same answers as online, cheaper and up to a day later.
+"""Answers requests through an endpoint's batch API: cheaper than online, and up to a day later.
 
-Requests go up in files, and what came of them comes back in files. A run that dies leaves its batches working, so
-before a batch is created the endpoint is asked for one with the same requests (a hash of their keys is kept in the
-batch's metadata): a rerun attaches to it, and every request is paid for once. What a batch left unanswered (it
-expired, or single requests met faults of the endpoint) goes into a next batch.
+Requests are uploaded and results downloaded as files. The batches of a killed run continue at the endpoint, so before
+creating one, a run looks for a batch of the same requests (the batch's metadata hold a hash of their keys) and attaches
+to it: every request is paid for once. Requests that a batch left unanswered go into the next one.
 """
 
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -50,15 +50,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class _Part:
-    """Requests that go up in one file.
+    """The requests of one file.
 
     Args:
-        rounds: how many batches this run has waited for with these requests in them.
-        old_news: the batch had ended before this run saw it: its errors may have been mended since.
-        failures: how often creating the batch failed.
-        queued_since: when the endpoint first said that its queue is full.
-        again: how many useless answers there were to some of `keys` in earlier runs.
-        dialect: how its file was written.
+        again: number of unusable answers in earlier runs, for some of `keys`.
+        dialect: of the file.
+        rounds: number of batches with these requests that this run has waited for.
+        old_news: the batch had ended before this run saw it; the cause of its errors may be fixed by now.
+        failures: number of failed attempts to create the batch.
+        queued_since: when the endpoint first reported a full queue.
     """
 
     keys: list[str]
@@ -73,85 +73,63 @@ class _Part:
 
     @property
     def identity(self) -> str:
-        """Equal for the same requests, whoever asks; keys tell endpoint, model and parameters.
+        """A hash that is equal for the same requests in every run.
 
-        A request whose answer was useless is another one when it is asked again: its old batch would say the same.
+        Repeating a request after an unusable answer changes it, since the old batch would give that answer again.
         """
-        told = (f"{key} {self.again[key]}" if self.again.get(key) else key for key in self.keys)
-        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+        keys = (f"{key} {self.again[key]}" if self.again.get(key) else key for key in self.keys)
+        return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
-class BatchPort:
-    """A language model behind an endpoint's batch API; `answer` is as that of `Port`.
+def answer_in_batches(
+    llm: LLMSettings, requests: Sequence[Request], again: Sequence[int] = (), progress: Progress | None = None
+) -> list[Answer]:
+    """Answer chat and embed requests through batches; the result is parallel to `requests`. May block for hours.
 
     Args:
-        llm: endpoint, model, size of a batch and time between two looks at it.
-        progress: called with the numbers of requests done and in all, at every look.
-        sleep: how to wait.
+        again: number of unusable answers to each request in earlier runs; empty for none.
+        progress: called with the numbers of finished and of all requests at every poll.
+
+    Raises:
+        ScoringUnavailable: there is a score request.
+        EndpointError: no request can succeed until a person acts; carries the answers received so far. Running batches
+            continue, and the next run attaches to them.
     """
-
-    def __init__(
-        self, llm: LLMSettings, *, progress: Progress | None = None, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
-        hide(secrets_of(llm))
-        self._llm = llm
-        self._progress = progress
-        self._sleep = sleep
-
-    def answer(self, requests: Sequence[Request], again: Sequence[int] = ()) -> list[Answer]:
-        """Answer chat and embed requests; the result is parallel to `requests`. Blocks, for hours if need be.
-
-        Args:
-            again: for each request how many useless answers it had in earlier runs; none where it is empty.
-
-        Raises:
-            ScoringUnavailable: one is a score request.
-            EndpointError: no request can succeed until a person acts; carries the answers had so far. Batches that
-                still work go on, and the next run attaches to them.
-        """
-        llm, keys, wanted = self._llm, [], {}
-        for request in requests:
-            if isinstance(request, ScoreRequest):
-                raise ScoringUnavailable("llm.mode is batch, and batches give no log-probabilities: set it to online")
-            keys.append(request_key(to_json(request, llm)))
-            wanted[keys[-1]] = request
-        useless = dict(zip(keys, again, strict=True)) if again else {}
-        with openai.OpenAI(base_url=llm.base_url, api_key=llm.api_key, timeout=llm.timeout_s, max_retries=0) as client:
-            run = _Run(client, llm, wanted, useless, self._progress, self._sleep)
-            try:
-                run.finish()
-            except EndpointError as error:
-                raise type(error)(str(error), [run.answers.get(key) for key in keys]) from error
-        return [run.answers[key] for key in keys]
+    hide(secrets_of(llm))
+    keys, wanted = [], {}
+    for request in requests:
+        if isinstance(request, ScoreRequest):
+            raise ScoringUnavailable("llm.mode is batch, and batches give no log-probabilities: set it to online")
+        keys.append(request_key(to_json(request, llm)))
+        wanted[keys[-1]] = request
+    unusable = dict(zip(keys, again, strict=True)) if again else {}
+    with openai.OpenAI(base_url=llm.base_url, api_key=llm.api_key, timeout=llm.timeout_s, max_retries=0) as client:
+        run = _Run(client, llm, wanted, unusable, progress, Dialect.of(llm))
+        try:
+            run.finish()
+        except EndpointError as error:
+            raise type(error)(str(error), [run.answers.get(key) for key in keys]) from error
+    return [run.answers[key] for key in keys]
 
 
+@dataclass
 class _Run:
-    """One call of `BatchPort.answer`."""
+    """One call of `answer_in_batches`."""
 
-    def __init__(
-        self,
-        client: openai.OpenAI,
-        llm: LLMSettings,
-        wanted: Mapping[str, ChatRequest | EmbedRequest],
-        again: Mapping[str, int],
-        progress: Progress | None,
-        sleep: Callable[[float], None],
-    ) -> None:
-        self._client = client
-        self._llm = llm
-        self._wanted = wanted
-        self._again = again
-        self._dialect = Dialect.of(llm)
-        self._understood = False
-        self._progress = progress
-        self._sleep = sleep
-        self._read: set[str] = set()
-        self._reasons: dict[str, str] = {}
-        self._calls = dict.fromkeys(wanted, 0)
-        self.answers: dict[str, Answer] = {}
+    _client: openai.OpenAI
+    _llm: LLMSettings
+    _wanted: Mapping[str, ChatRequest | EmbedRequest]
+    _again: Mapping[str, int]
+    _progress: Progress | None
+    _dialect: Dialect
+    _understood: bool = False
+    _read: set[str] = field(default_factory=set)
+    _reasons: dict[str, str] = field(default_factory=dict)
+    _calls: Counter[str] = field(default_factory=Counter)
+    answers: dict[str, Answer] = field(default_factory=dict)
 
     def finish(self) -> None:
-        """Place and watch parts until each request has an answer."""
+        """Submit parts and poll their batches until each request has an answer."""
         parts = list(self._split())
         wait = self._llm.batch_poll_s
         while parts:
@@ -159,7 +137,7 @@ class _Run:
             known = self._known() if any(part.batch is None for part in parts) else {}
             for part in list(parts):
                 if part.batch is None:
-                    self._place(part, known)
+                    self._submit(part, known)
                 else:
                     part.batch = self._call(partial(self._client.batches.retrieve, part.batch.id))
                 if part.batch is not None and part.batch.status in ENDED:
@@ -173,11 +151,11 @@ class _Run:
             if moved:
                 wait = self._llm.batch_poll_s
             elif parts:
-                self._sleep(wait)
+                time.sleep(wait)
                 wait = min(wait * 1.5, self._llm.batch_poll_s * SLOWEST_POLL)
 
     def _split(self) -> Iterator[_Part]:
-        """Parts within the limits of a file, the same whenever the same requests are asked."""
+        """Parts within the limits of a file, always equal for the same requests."""
         keys: list[str] = []
         size = count = 0
         path = ""
@@ -208,7 +186,7 @@ class _Run:
         return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
     def _known(self) -> dict[str, Batch]:
-        """By identity, the batches at the endpoint that this run has not read; of several the most useful."""
+        """The batches at the endpoint that this run has not read, by identity; of several the most useful."""
         found: dict[str, Batch] = {}
         oldest = time.time() - LISTED_DAYS * 24 * 3600
         page = self._call(partial(self._client.batches.list, limit=100))
@@ -223,8 +201,8 @@ class _Run:
             page = self._call(page.get_next_page)
         return found
 
-    def _place(self, part: _Part, known: Mapping[str, Batch]) -> None:
-        """Attach to the part's batch or create it; without success it is tried again at the next look."""
+    def _submit(self, part: _Part, known: Mapping[str, Batch]) -> None:
+        """Attach to the part's batch or create it; a failure is retried at the next poll."""
         part.batch = known.get(part.identity)
         if part.batch is not None:
             part.old_news = part.batch.status in ENDED
@@ -244,7 +222,7 @@ class _Run:
                 )
             )
         except (openai.APIError, json.JSONDecodeError) as error:
-            # It may exist all the same, which the next look tells.
+            # The batch may exist nevertheless; the next poll will find it.
             reason, _ = self._reason(error)
             if isinstance(error, openai.RateLimitError):
                 self._queue(part, reason)
@@ -255,7 +233,7 @@ class _Run:
                     f"{self._llm.base_url} creates no batch: {reason} (tried {part.failures} times)"
                 ) from error
             return
-        # Of two runs that saw none and created one each, both go on with the older one.
+        # If two runs created one each at the same time, both continue with the older one.
         part.batch = self._known().get(part.identity, mine)
         if part.batch.id != mine.id:
             self._call(partial(self._client.batches.cancel, mine.id))
@@ -270,7 +248,7 @@ class _Run:
             )
 
     def _end(self, part: _Part, batch: Batch) -> list[_Part]:
-        """Read what an ended batch brought; gives the part with what it did not answer."""
+        """Read the results of an ended batch; returns the parts still to answer."""
         self._read.add(batch.id)
         if batch.status == "failed":
             self._after_failure(part, batch)
@@ -313,14 +291,14 @@ class _Run:
         self._queue(part, reason)
 
     def _rows(self, file_id: str, part: _Part) -> list[Any]:
-        """The lines of an output or error file; it is fetched again when some are broken, as answers are paid for."""
+        """The lines of an output or error file, fetched again while some are broken."""
         rows: list[Any] = []
         for _ in range(self._llm.max_attempts):
             try:
                 content = self._call(partial(self._client.files.content, file_id)).content
             except EndpointError as error:
                 if part.old_news and isinstance(error.__context__, openai.NotFoundError):
-                    return []  # Files are kept for some weeks only.
+                    return []  # endpoints delete files after some weeks
                 raise
             lines = [line for line in content.split(b"\n") if line.strip()]
             rows = [row for line in lines if (row := _parsed(line)) is not None]
@@ -329,7 +307,7 @@ class _Run:
         return rows
 
     def _take(self, row: Any, dialect: Dialect) -> None:
-        """Read one line of an output or error file to what was asked in `dialect`."""
+        """Read one line of an output or error file for requests sent in `dialect`."""
         try:
             key, response, error = str(row["custom_id"]), row.get("response") or {}, row.get("error")
             status, body = response.get("status_code"), response.get("body")
@@ -343,57 +321,57 @@ class _Run:
                 answer = read(body, self._wanted[key])
                 self._understood = self._understood or dialect == self._dialect
             else:
-                status, said = status if isinstance(status, int) else 0, error or error_of(body)
-                if self._learns(status, said, key, dialect):
+                status, fault = status if isinstance(status, int) else 0, error or error_of(body)
+                if self._learns(status, fault, key, dialect):
                     return
-                self._reasons[key] = judge(self._llm, status, said)
+                self._reasons[key] = judge(self._llm, status, fault)
                 return
         except RowFailed as problem:
             answer = Answer(status=problem.status, error=str(problem))
         self.answers[key] = bounded(replace(answer, calls=self._calls[key]))
 
-    def _learns(self, status: int, said: Any, key: str, dialect: Dialect) -> bool:
-        """Whether this line was refused for a field that the next batch leaves out or replaces."""
-        field = refused_field(status, said, body_of(self._wanted[key], self._llm, dialect))
-        if field is None or (self._understood and dialect == self._dialect):
+    def _learns(self, status: int, error: Any, key: str, dialect: Dialect) -> bool:
+        """Whether the request was refused for a field that the next batch omits or replaces."""
+        refused = refused_field(status, error, body_of(self._wanted[key], self._llm, dialect))
+        if refused is None or (self._understood and dialect == self._dialect):
             return False
         if dialect == self._dialect:
-            found = dialect.after_refusal(field, self._llm)
+            found = dialect.after_refusal(refused, self._llm)
             if found is None:
-                raise EndpointError(remedy(self._llm, field, str(said)[:100]))
+                raise EndpointError(remedy(self._llm, refused, str(error)[:100]))
             self._dialect = found
         return True
 
     def _call(self, send: Callable[[], T]) -> T:
-        """Send what may be sent twice, until it is answered."""
+        """Send an idempotent request, with retries."""
         for attempt in range(1, self._llm.max_attempts + 1):
             try:
                 return _whole(send)
             except (openai.APIError, json.JSONDecodeError) as error:
-                reason, asked = self._reason(error)
+                reason, requested = self._reason(error)
             if attempt < self._llm.max_attempts:
                 longest = self._llm.batch_poll_s * 2**attempt
-                self._sleep(longest if asked is None else min(asked, self._llm.longest_wait_s))
+                time.sleep(longest if requested is None else min(requested, self._llm.longest_wait_s))
         raise EndpointError(
-            f"{self._llm.base_url}: {reason} (tried {self._llm.max_attempts} times); batches go on there, and the "
+            f"{self._llm.base_url}: {reason} (tried {self._llm.max_attempts} times); its batches continue, and the "
             "next run attaches to them"
         )
 
     def _reason(self, error: openai.APIError | json.JSONDecodeError) -> tuple[str, float | None]:
-        """Why a call gave nothing and how long to wait; raises when a person must act."""
+        """Why a call failed and how many seconds to wait; raises when a person must act."""
         if isinstance(error, json.JSONDecodeError):
             return f"the endpoint sent no valid JSON: {error}", None
         if not isinstance(error, openai.APIStatusError):
             return f"connection failed: {error.__cause__ or error}", None
-        said = {"code": error.code, "type": error.type, "message": error.message}
+        body = {"code": error.code, "type": error.type, "message": error.message}
         try:
-            return judge(self._llm, error.status_code, said), retry_after(error.response.headers)
+            return judge(self._llm, error.status_code, body), retry_after(error.response.headers)
         except RowFailed as problem:
             raise EndpointError(f"{self._llm.base_url} takes no batch: {problem}") from error
 
 
 def _whole(send: Callable[[], T]) -> T:
-    """The reply; the client gives one of a wrong content type as text, over which its own pages stumble."""
+    """The reply; one of a wrong content type reaches us as text, or breaks the client's own parsing."""
     try:
         reply = send()
     except (AttributeError, RecursionError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""How an endpoint wants to be asked. "OpenAI-compatible" endpoints differ in which fields they take.
+"""Which fields of a request an endpoint accepts; "OpenAI-compatible" endpoints differ in them.
 
-Every run begins with the usual fields. At the first refusal of one the usual replacement takes its place for the rest
-of the run; a field that has none left ends the stage with the setting that helps.
+Every run begins with the usual fields. The first refusal of a field replaces it for the rest of the run; when no
+replacement is left, the stage fails and names the setting that helps.
 """
 
 import json
@@ -29,7 +29,7 @@ _REFUSES = re.compile(
 _OUT_OF_RANGE = re.compile(r"\bmust be\b|invalid value|only (?:allows?|accepts?)|can(?:no|')t be set|n[o']t accept")
 _TOO_LONG = re.compile(r"context.length|maximum context|too large|too long|exceed")
 _FORMAT_WORDS = re.compile(r"response.?format|json.?schema|json.?object|structured.output|\bgrammar\b|\bguided")
-# What "schema" alone is about, where no field is named.
+# A refused schema, where the error names no field.
 _REFUSES_SCHEMAS = re.compile(r"\bschemas?\b[^.]{0,40}support|support[^.]{0,40}\bschemas?\b")
 _READ = 4000
 
@@ -39,10 +39,10 @@ class Dialect:
     """Which fields are sent.
 
     Args:
-        limit: name of the field with the most tokens of an answer.
-        without: fields that are left out.
-        form: how the schema is asked for: as ``json_schema``, as ``json_object`` with the schema in the prompt, or in
-            the ``prompt`` only. The answer is checked all the same.
+        limit: name of the field that limits an answer's tokens.
+        without: fields to omit.
+        form: how the schema is requested: as ``json_schema``, as ``json_object`` with the schema in the prompt, or in
+            the ``prompt`` only. The answer is checked in any case.
     """
 
     limit: str = LIMITS[0]
@@ -51,7 +51,7 @@ class Dialect:
 
     @classmethod
     def of(cls, llm: LLMSettings) -> "Dialect":
-        """The dialect that a run begins with; ``llm.extra_body`` may tell the limit's name and the schema's form."""
+        """The dialect that a run begins with; ``llm.extra_body`` may set the limit's name and the schema's form."""
         limit = LIMITS[llm.extra_body.get(LIMITS[1]) is not None]
         given = llm.extra_body.get(FORMAT, {})
         kind = "prompt" if given is None else given.get("type") if isinstance(given, Mapping) else None
@@ -64,11 +64,11 @@ class Dialect:
         return cls(**{**values, "without": tuple(values["without"])})
 
     def to_json(self) -> str:
-        """For the way between driver and executors."""
+        """JSON for the transfer between driver and executors."""
         return json.dumps(asdict(self))
 
     def after_refusal(self, field: str, llm: LLMSettings) -> "Dialect | None":
-        """The dialect with the usual replacement of `field`, or None when there is none."""
+        """The dialect with the replacement of `field`, or None if there is none."""
         if llm.extra_body.get(field) is not None:
             return None
         if field == LIMITS[0] == self.limit:
@@ -81,7 +81,7 @@ class Dialect:
 
 
 def body_of(request: ChatRequest | EmbedRequest, llm: LLMSettings, dialect: Dialect | None = None) -> dict[str, Any]:
-    """What is sent. What ``llm.extra_body`` sets wins, and what it sets to null is left out."""
+    """The body to send; ``llm.extra_body`` overrides its fields, and removes those it sets to null."""
     dialect = dialect or Dialect.of(llm)
     body: dict[str, Any] = {"model": llm.model}
     if isinstance(request, ChatRequest):
@@ -102,7 +102,7 @@ def body_of(request: ChatRequest | EmbedRequest, llm: LLMSettings, dialect: Dial
 
 
 def with_extra(body: Mapping[str, Any], llm: LLMSettings) -> dict[str, Any]:
-    """The body with what ``llm.extra_body`` sets, without what it sets to null."""
+    """`body` updated with ``llm.extra_body``, without the fields that it sets to null."""
     left_out = {name for name, value in llm.extra_body.items() if value is None}
     return {name: value for name, value in (dict(body) | llm.extra_body).items() if name not in left_out}
 
@@ -121,36 +121,36 @@ def _asking_for(request: ChatRequest, schema: Mapping[str, Any], form: str) -> d
 
 
 def refused_field(status: int, error: Any, sent: Collection[str]) -> str | None:
-    """The field of a request that an endpoint does not take, by its error; None when the error is about another thing.
+    """The field of a request that the endpoint refuses, by its error, or None.
 
     Args:
-        error: what it said: ``message``, ``param`` and what else there may be.
+        error: the reply's ``error``, with ``message``, ``param`` and others.
         sent: the request's fields.
     """
     if status not in _REFUSAL_STATUS:
         return None
-    said = (error if isinstance(error, str) else json.dumps(error, default=str))[:_READ].lower()
-    if _TOO_LONG.search(said):
+    text = (error if isinstance(error, str) else json.dumps(error, default=str))[:_READ].lower()
+    if _TOO_LONG.search(text):
         return None
-    refuses, out_of_range = _REFUSES.search(said), _OUT_OF_RANGE.search(said)
+    refuses, out_of_range = _REFUSES.search(text), _OUT_OF_RANGE.search(text)
     param = error.get("param") if isinstance(error, Mapping) else None
     named = re.split(r"[.\[]", param)[0] if isinstance(param, str) else None
     found: list[tuple[int, str]] = []
     for field in (FORMAT, *LIMITS, *OPTIONAL, *SCORING):
         if field not in sent or not (refuses or (out_of_range and field not in LIMITS)):
             continue
-        mentioned = (_FORMAT_WORDS if field == FORMAT else re.compile(rf"\b{field}\b")).search(said)
+        mentioned = (_FORMAT_WORDS if field == FORMAT else re.compile(rf"\b{field}\b")).search(text)
         if named == field:
             return field
         if mentioned and not named:
             found.append((mentioned.start(), field))
-    if not found and not named and FORMAT in sent and refuses and _REFUSES_SCHEMAS.search(said):
+    if not found and not named and FORMAT in sent and refuses and _REFUSES_SCHEMAS.search(text):
         return FORMAT
     return min(found)[1] if found else None
 
 
 def remedy(llm: LLMSettings, field: str, reason: str) -> str:
-    """What a person can do about a field that has no replacement left."""
+    """The message for a refused field without a replacement: which setting helps."""
     if llm.extra_body.get(field) is not None:
         return f"{llm.base_url} does not take {field}, which llm.extra_body sets: take it out there ({reason})"
     if field in LIMITS:

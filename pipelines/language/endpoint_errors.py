@@ -1,7 +1,4 @@
-"""Paths and errors of an OpenAI-compatible endpoint.
-
-Free of HTTP: online calls and the files of batches share it.
-"""
+"""Paths and errors of an OpenAI-compatible endpoint, shared by online calls and batch files."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +19,7 @@ RETRIED_STATUS = frozenset({408, 409, 425, 429})
 
 
 class RowFailed(Exception):
-    """This request failed for good; others may go on."""
+    """This request failed for good; others may succeed."""
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(masked(reason))
@@ -30,7 +27,7 @@ class RowFailed(Exception):
 
 
 class Forbidden(RowFailed):
-    """The endpoint forbids this request (403): the key is wrong, or what it says is filtered."""
+    """The endpoint forbids this request (403): the key is wrong, or the content is filtered."""
 
 
 def path_of(request: ChatRequest | EmbedRequest) -> str:
@@ -39,31 +36,31 @@ def path_of(request: ChatRequest | EmbedRequest) -> str:
 
 
 def error_of(body: Any) -> Any:
-    """What a reply with an error status says: its ``error``, which some wrap in a list and some leave out."""
+    """The ``error`` of a reply; some endpoints wrap it in a list, some send its fields directly."""
     if isinstance(body, list) and body:
         body = body[0]
     return body.get("error") or body if isinstance(body, dict) else body
 
 
 def judge(llm: LLMSettings, status: int, error: Any) -> str:
-    """Why the endpoint did not answer, when sending again may help.
+    """The reason why the endpoint did not answer, if a retry may help.
 
     Args:
-        status: HTTP status, 0 where there was none.
+        status: HTTP status, or 0.
         error: the reply's ``error``: ``code``, ``type`` and ``message``.
 
     Raises:
-        EndpointError: no request will be answered until a person acts.
-        RowFailed: this request will not be answered; `Forbidden` when the key may be at fault.
+        EndpointError: no request can succeed until a person acts.
+        RowFailed: this request cannot succeed; `Forbidden` if the key may be at fault.
     """
-    said = error if isinstance(error, Mapping) else {}
-    code = clean(masked(str(said.get("code") or "")))[:100]
-    message = clean(masked(str(said.get("message") or error or "")))[:MOST_QUOTED]
+    fields = error if isinstance(error, Mapping) else {}
+    code = clean(masked(str(fields.get("code") or "")))[:100]
+    message = clean(masked(str(fields.get("message") or error or "")))[:MOST_QUOTED]
     reason = f"HTTP {status} {code}: {message}" if status else f"{code}: {message}"
-    if status == 402 or {code, str(said.get("type") or "")} & QUOTA_CODES:
+    if status == 402 or {code, str(fields.get("type") or "")} & QUOTA_CODES:
         raise QuotaExhausted(
-            f"{llm.base_url} says that the account's quota is used up ({message}): "
-            "add credit or change llm.base_url, then run the stage again; answers had so far are kept"
+            f"{llm.base_url}: the account's quota is used up ({message}): "
+            "add credit or change llm.base_url, then run the stage again; answers received so far are kept"
         )
     if status == 401:
         raise EndpointError(f"{llm.base_url} refuses the key in llm.api_key ({reason})")

@@ -1,4 +1,4 @@
-"""Errors of the language stages that a person must act on."""
+"""Errors of the language stages that need a person."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from pipelines.language.requests import Answer
 
 
 class EndpointError(UserError):
-    """The endpoint will answer nothing until a person does something: no quota, a wrong key, no such model.
+    """The endpoint answers nothing until a person acts: no quota, a wrong key, no such model.
 
     Args:
-        answers: what had been answered when it came out, parallel to the requests; None where not asked.
+        answers: those received so far, parallel to the requests; None for the others.
     """
 
     def __init__(self, message: str, answers: Sequence[Answer | None] = ()) -> None:
@@ -20,7 +20,7 @@ class EndpointError(UserError):
 
 
 class QuotaExhausted(EndpointError):
-    """The account behind the endpoint has no credit left; waiting does not help."""
+    """The account at the endpoint has no credit left."""
 
 
 class ScoringUnavailable(EndpointError):
@@ -28,8 +28,8 @@ class ScoringUnavailable(EndpointError):
 
 
 class TooManyBadAnswers(UserError):
-    """More answers were refused, truncated, malformed or missing than the stage allows."""
+    """More answers are refused, truncated, malformed or missing than the stage allows."""
 
 
 class BudgetExhausted(UserError):
-    """A run has spent what it may; its answers are kept, and the next run goes on from there."""
+    """A run has spent its budget; its answers are kept, and the next run continues."""

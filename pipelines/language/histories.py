@@ -1,4 +1,4 @@
-"""Histories position by position, with the review that the user wrote there."""
+"""Histories by position, with the user's review at each."""
 
 import datetime as dt
 
@@ -7,9 +7,9 @@ from pyspark.sql import functions as sf
 
 
 def chosen_users(sequences: DataFrame, max_users: int) -> DataFrame:
-    """The users a stage asks about: `max_users` of them by the hash of their id, everybody when 0.
+    """The users that a stage processes: `max_users` by the hash of their id, or all if 0.
 
-    The choice does not depend on the day, so that tomorrow's run asks about the same users.
+    The choice does not depend on the day, so that the next day's run processes the same users.
     """
     users = sequences.select("user_id")
     if max_users == 0:
@@ -21,10 +21,10 @@ def reviewed_positions(sequences: DataFrame, reviews: DataFrame, items: DataFram
     """One row per position of every history.
 
     Args:
-        day: reviews and items of later days are not looked at; of repeated deliveries the newest counts.
+        day: later reviews and items are ignored; of repeated deliveries the newest counts.
 
     Returns:
-        user_id, position, as_of, stars, review (text, else the headline; null where nothing was written), title, brand
+        user_id, position, as_of, stars, review (the text, else the headline, else null), title, brand
         and categories (of the item; null where unknown).
     """
     key = ("user_id", "item_id", "as_of")
@@ -49,7 +49,7 @@ def reviewed_positions(sequences: DataFrame, reviews: DataFrame, items: DataFram
 
 
 def newest_items(items: DataFrame, day: dt.date) -> DataFrame:
-    """item_id, title, brand and categories as known on `day`, one row per item."""
+    """item_id, title, brand and categories of each item as known on `day`."""
     return (
         items.where(sf.col("partition_date") <= sf.lit(day))
         .groupBy("item_id")
@@ -61,11 +61,11 @@ def newest_items(items: DataFrame, day: dt.date) -> DataFrame:
 def product_names(reviews: DataFrame, items: DataFrame, day: dt.date) -> frozenset[str]:
     """Words of titles that are names, in lower case: those that reviewers capitalise more often than not.
 
-    Sources that give no brand put it into the title, among words such as ``guitar`` that are no names. Only words in
-    the middle of a sentence are counted, and acronyms (``USB``) are no names.
+    Sources without a brand have it in the title, among words such as ``guitar`` that are not names. Only words in the
+    middle of a sentence count, and acronyms (``USB``) are not names.
 
     Args:
-        day: reviews and items of later days are not looked at.
+        day: later reviews and items are ignored.
     """
     known = sf.col("partition_date") <= sf.lit(day)
     in_titles = items.where(known).select(sf.explode(_distinct_words(sf.lower("title"))).alias("word")).distinct()

@@ -1,17 +1,16 @@
-"""Answers on disk from the moment they come, so that a killed job pays for what was in flight and no more.
+"""Keeps answers on disk from the moment they arrive, so that a killed job only pays again for requests in flight.
 
-The ledger's table takes answers in chunks, because each commit costs a second. Until a chunk is committed its answers
-lie in a journal: one file of JSON lines per asking process, locked by that process while it asks and by the job until
-they are committed. A job that starts takes over the journals that nobody holds any more.
+The ledger commits answers in chunks, because a commit takes a second. Until then they are in a journal: one file of
+JSON lines per process, locked by that process while it writes and by the job until the commit. A starting job takes
+over journals that are not locked.
 """
 
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from infra.state import Lines, append_to, line_of, read_lines
 
@@ -19,40 +18,29 @@ _TIME = "answered_at"
 
 
 def journal_dir(home: str, dataset: str) -> Path:
-    """Folder of the journals of a data set, on the volume that all processes of a job share."""
+    """Folder of a data set's journals, on the volume that all processes of a job share."""
     return Path(home) / "journal" / dataset
 
 
-class Journal:
-    """One asking process's answers, oldest first. A context manager, which holds the file's lock.
+@contextmanager
+def journal(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Open and lock the journal of one process, and yield the function that appends an answer.
 
-    A line is handed to the operating system before `add` returns: it outlives the process, not the machine.
+    ``answered_at`` of an answer is a datetime, every other value is JSON. An appended line survives the death of the
+    process, not of the machine.
     """
+    with append_to(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: TextIO | None = None
+        def add(row: Mapping[str, Any]) -> None:
+            file.write(line_of({**row, _TIME: row[_TIME].isoformat()}))
+            file.flush()
 
-    def __enter__(self) -> "Journal":
-        self._file = append_to(self._path)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        assert self._file is not None
-        self._file.close()
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Write one answer; its ``answered_at`` is a time, everything else is JSON as it is."""
-        assert self._file is not None
-        self._file.write(line_of({**row, _TIME: row[_TIME].isoformat()}))
-        self._file.flush()
+        yield add
 
 
 def answers_of(journals: Path) -> dict[str, dict[str, Any]]:
-    """Answers by request key in the journals ``<journals>-*.jsonl``, whoever holds them."""
+    """Answers by request key in the journals ``<journals>-*.jsonl``, locked or not."""
     found: dict[str, dict[str, Any]] = {}
     for path in journals.parent.glob(f"{journals.name}-*.jsonl"):
         found |= {row["request_key"]: row for row in read_lines(path, _read).rows}
@@ -61,7 +49,7 @@ def answers_of(journals: Path) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def held(folder: Path, job: str) -> Iterator[None]:
-    """Keep others from taking over the journals ``<job>-*.jsonl`` in `folder`."""
+    """Keep other jobs from taking over the journals ``<job>-*.jsonl`` in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = _lock_path(folder, job)
     with path.open("w") as file:
@@ -75,7 +63,7 @@ def _lock_path(folder: Path, job: str) -> Path:
 
 
 def left_behind(folder: Path) -> Iterator[tuple[Path, Lines]]:
-    """Journals in `folder` that nobody holds, with their answers; a line that was cut is left out, and counted."""
+    """Journals in `folder` that no job holds, with their answers; truncated lines are omitted and counted."""
     for path in sorted(folder.glob("*.jsonl")):
         lock = _lock_path(folder, path.name.split("-")[0])
         try:

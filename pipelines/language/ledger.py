@@ -1,13 +1,12 @@
-"""The ledger of everything that was ever asked of a language model, so that nothing is paid for twice.
+"""The ledger of all requests to a language model and their answers, so that no answer is paid for twice.
 
-A stage hands over a frame of requests. Those that the table `llm_responses` has answers for are never sent; the others
-are answered in chunks, and each chunk is appended to the table before the next one is sent. Between two commits answers
-lie in a journal (`pipelines.language.journal`): a job killed half-way and run again pays twice for nothing but what was
-in flight.
+Requests that the table `llm_responses` has answers for are not sent. The others are answered in chunks; each chunk is
+appended to the table before the next one is sent. Until then its answers are in a journal
+(`pipelines.language.journal`), so that a killed job only pays again for requests in flight.
 
-A useless answer (refused, truncated, malformed) is asked again by later runs, so often as the settings say. A run goes
-from the first question to the end of its stage, however often it is killed or retried on the way: within a run, and for
-another stage of the same day, nothing is asked again. A raised generation asks for every useless answer once more.
+Later runs repeat requests with a useless answer (refused, truncated, malformed) as often as the settings allow. A run
+lasts from its first request to the end of its stage, across kills and retries. Within a run, and between stages of one
+day, no request is repeated. A run of a raised generation repeats every request with a useless answer once.
 """
 
 import datetime as dt
@@ -15,7 +14,7 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,9 +25,9 @@ from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from infra.progress import Progress, phase
-from infra.settings import LLMSettings, Settings
+from infra.settings import Settings
 from pipelines.delta_tables import append_rows, read_table, spark_schema, table_exists
-from pipelines.language.answering import ANSWERED, answered_in_batches, asking
+from pipelines.language.answering import ANSWERED, answered_in_batches, answerer
 from pipelines.language.errors import (
     BudgetExhausted,
     EndpointError,
@@ -61,11 +60,7 @@ _STATE = ("settled", "renewed", "asked_again")
 
 
 class Ledger:
-    """Answers requests through the table `llm_responses` of the request's data set.
-
-    Args:
-        stage: Airflow task id under which progress is shown.
-    """
+    """Answers requests through the table `llm_responses` of the request's data set; `stage` names its progress."""
 
     def __init__(self, spark: SparkSession, settings: Settings, request: StageRequest, stage: str) -> None:
         self._spark = spark
@@ -81,7 +76,7 @@ class Ledger:
         self._dialect = ""
         self._journals = journal_dir(settings.home, request.dataset)
         self._name = uuid4().hex
-        # Other settings, such as a larger budget, go on with the same run.
+        # A rerun with other settings, such as a larger budget, continues the same run.
         self._day = f"{request.partition}/g{request.generation}/"
         self._open = self._journals / f"{request.partition}.g{request.generation}.{request.stage}.run"
         self._run = f"{self._day}{request.stage}/{_run_at(self._open) or self._name}"
@@ -90,18 +85,15 @@ class Ledger:
 
     @property
     def dry_run(self) -> bool:
-        """Whether this run only says what it would send; the stage then ends with `dry_report`."""
+        """Whether nothing is sent; the stage then ends with `dry_report`."""
         return self._limits.dry_run
 
     def dry_report(self) -> StageReport:
-        """The report of a stage that sent and published nothing.
-
-        What later requests depend on answers that were not had is estimated without them.
-        """
+        """The report of a dry run; requests that depend on missing answers are not in its estimates."""
         return StageReport(stage=self._stage, status="dry_run", counts=self.counts())
 
     def finish(self) -> None:
-        """The stage has ended: its next run is another one, which may ask for useless answers again."""
+        """End the run: the stage's next run may repeat requests with useless answers."""
         if not self.dry_run:
             self._open.unlink(missing_ok=True)
 
@@ -109,14 +101,15 @@ class Ledger:
         """Usage so far, for a stage's report."""
         return self.usage.counts(self._llm)
 
-    def to_json(self, request: Request) -> str:
-        """Canonical JSON of a request at this ledger's endpoint: the form of the column ``request``."""
-        return to_json(request, self._llm)
+    def requests(self, render: Callable[..., Request | None], *columns: str) -> Column:
+        """The column ``request`` of a frame: canonical JSON of ``render(*columns)``, null where that is None."""
+        llm = self._llm
 
-    @property
-    def llm(self) -> LLMSettings:
-        """The endpoint's settings, for functions that render requests on executors."""
-        return self._llm
+        def rendered(*values: Any) -> str | None:
+            request = render(*values)
+            return None if request is None else to_json(request, llm)
+
+        return sf.udf(rendered, "string", useArrow=False)(*columns)
 
     def process(
         self, frame: DataFrame, order_by: Sequence[str], note: str = "", useless: Column | None = None
@@ -124,22 +117,21 @@ class Ledger:
         """Answer the requests in the column ``request`` of `frame` and join the answers on.
 
         Args:
-            frame: rows with a column ``request`` (null where there is nothing to ask) and any others; the same request
-                on many rows is asked once.
-            order_by: columns that say in which order to ask; requests with a common beginning are cheaper side by side.
+            frame: rows with a column ``request``, null for no request, and any others; equal requests are sent once.
+            order_by: columns of the order in which to send; consecutive requests with a common prefix are cheaper.
             note: a few words for the progress display.
-            useless: whether the stage has no use for a row's ``answer`` although it is as asked for; such a request is
-                asked once more by a run of a raised generation.
+            useless: whether a row's valid ``answer`` is of no use to the stage; a run of a raised generation repeats
+                such requests once.
 
         Returns:
             `frame` without ``request``, with ``request_key`` and a struct ``answer`` of status, text, logprobs,
-            token_counts and error; both null where there was no request. It is checkpointed on the executors, which
-            cuts the plan; when one is lost the stage fails, and its rerun finds every answer here.
+            token_counts and error; both are null where there was no request. It is checkpointed on the executors, which
+            truncates the plan; if one is lost, the stage fails and its rerun finds the answers here.
 
         Raises:
-            EndpointError: the endpoint will answer nothing until a person acts; answers had so far are kept.
-            BudgetExhausted: the next chunk might go beyond the run's budget; answers had so far are kept.
-            TooManyBadAnswers: the share of bad answers is above the limit; they are in the ledger to be read.
+            EndpointError: the endpoint answers nothing until a person acts; answers received so far are kept.
+            BudgetExhausted: the next chunk may exceed the run's budget; answers received so far are kept.
+            TooManyBadAnswers: the share of bad answers exceeds the limit; they are in the ledger.
         """
         started = time.monotonic()
         known = self._join_answers(frame.withColumn("request_key", sf.sha2("request", 256)))
@@ -184,7 +176,7 @@ class Ledger:
     def _ask(self, pending: Iterator[Row], missing: int, note: str, whole: Estimate) -> None:
         head = next(pending)
         pending = itertools.chain([head], pending)
-        # A batch is recognised by what is in it: all goes up at once, so that a rerun finds the same batches.
+        # A batch is identified by its content: all requests are submitted at once, so that a rerun finds the batches.
         batch = self._llm.mode == "batch" and not isinstance(from_json(head.request), ScoreRequest)
         done, size = 0, missing if batch else self._limits.chunk
         while done < missing:
@@ -216,10 +208,10 @@ class Ledger:
                 size = min(2 * size, _MOST_PER_CHUNK)
 
     def _affordable(self, whole: Estimate, answered: str) -> int:
-        """How many more requests of the average size in `whole` the budget allows.
+        """How many more requests of the mean size in `whole` the budget allows.
 
         Raises:
-            BudgetExhausted: none.
+            BudgetExhausted: it allows none.
         """
         limits, usage, llm = self._limits, self.usage, self._llm
         requests = max(1, whole.requests)
@@ -236,13 +228,13 @@ class Ledger:
             if most < 1:
                 raise BudgetExhausted(
                     f"{name} is {limit:g}; this run has spent {used:.6g}, and one more request takes about {one:.6g} "
-                    f"({answered} requests answered and kept). Run the stage again to go on with a new budget, or "
-                    "raise it"
+                    f"({answered} requests answered and kept). Run the stage again to continue with a new budget, "
+                    "or raise it"
                 )
         return most
 
     def _answer_chunk(self, chunk: Sequence[Row], journals: Path) -> list[dict[str, Any]]:
-        """Answer one chunk in one Spark job, evaluated once because every evaluation is paid for."""
+        """Answer one chunk in one Spark job, which must be evaluated only once."""
         tasks = max(1, min(self._limits.tasks, len(chunk)))
         llm = self._llm.model_copy(update={"concurrency": max(1, self._llm.concurrency // tasks)})
         frame = self._spark.createDataFrame(
@@ -250,7 +242,7 @@ class Ledger:
             "request_key string, request string, asked_again int",
         )
         frame = frame.coalesce(1) if tasks == 1 else frame.repartition(tasks)
-        ask = asking(
+        answer = answerer(
             llm,
             journals,
             run=self._run,
@@ -259,13 +251,13 @@ class Ledger:
             dialect=self._dialect,
             key_worked=self._key_worked,
         )
-        return frame.mapInArrow(ask, from_arrow_schema(ANSWERED, prefer_timestamp_ntz=False)).toArrow().to_pylist()
+        return frame.mapInArrow(answer, from_arrow_schema(ANSWERED, prefer_timestamp_ntz=False)).toArrow().to_pylist()
 
     def _take_over(self) -> None:
-        """Bring answers that a killed job left in its journals into the table."""
+        """Move answers from journals of killed jobs into the table."""
         for path, found in left_behind(self._journals):
             self.usage.lost_lines += found.lost
-            # Earlier releases wrote down whatever came: a count of 10**12 tokens, a reason that is a list.
+            # Journals of earlier releases may have unbounded fields.
             rows = [{**row, **bounded_fields(row)} for row in found.rows]
             keys = list({row["request_key"] for row in rows})
             at = sf.unix_micros("answered_at").alias("at")
@@ -309,11 +301,11 @@ class Ledger:
         return self._spark.createDataFrame([], spark_schema(LLM_RESPONSES))
 
     def _join_answers(self, keyed: DataFrame) -> DataFrame:
-        """Add ``answer`` and `_STATE` from the ledger, and cut the plan there.
+        """Add ``answer`` and `_STATE` from the ledger, and checkpoint.
 
-        ``settled``: nothing more is to be sent. ``renewed``: this run is of a raised generation, and has not asked.
-        ``asked_again``: answers had, of use or not. Of several rows of one request one that is of use counts, else one
-        that is useless, else a failure; of these the one asked last, and of several of these the first.
+        ``settled``: the request is not to be sent. ``renewed``: the generation was raised and this request not yet
+        repeated. ``asked_again``: number of answers. Of several rows of one request, a useful answer takes precedence
+        over a useless one, and that over a failure; then the one with the most repetitions; then the first.
         """
         failed, bad = sf.col("status") == FAILED, sf.col("status").isin(*BAD_ANSWERS)
         micros = sf.unix_micros("answered_at")
@@ -321,7 +313,7 @@ class Ledger:
         rank = sf.when(failed, 2).when(bad, 1).otherwise(0)
         newest = sf.struct(rank, -sf.coalesce("asked_again", sf.lit(0)), sf.when(failed, -micros).otherwise(micros))
         today = sf.startswith("run", sf.lit(self._day))
-        # Stages that share requests share a day's answers.
+        # Stages with common requests share the answers of a day.
         other = today & ~sf.startswith("run", sf.lit(self._run.rsplit("/", 1)[0] + "/"))
         here = sf.coalesce(sf.max(~failed & ((sf.col("run") == self._run) | other)), sf.lit(False))
         made = sf.coalesce(sf.max(~failed & today), sf.lit(False))
@@ -355,13 +347,13 @@ class Ledger:
         return keyed.join(ledger, "request_key", "left").localCheckpoint()
 
     def _begin(self) -> None:
-        """Leave this run's name, by which it is known again when it is killed."""
+        """Store this run's name, so that a rerun after a kill continues it."""
         if not self._open.exists():
             self._open.parent.mkdir(parents=True, exist_ok=True)
             self._open.write_text(self._run.rsplit("/", 1)[1])
 
     def _has_worked(self) -> bool:
-        """Whether the endpoint has ever given an answer, so that a refusal is more likely about what it is asked."""
+        """Whether the endpoint has ever answered; a 403 is then more likely about the request than about the key."""
         here = (sf.col("endpoint") == endpoint_name(self._llm.base_url)) & (sf.col("status") == OK)
         return not self._table().where(here).isEmpty()
 
@@ -370,9 +362,9 @@ class Ledger:
         return self._estimate(pending) if limited else Estimate()
 
     def _estimate(self, pending: DataFrame) -> Estimate:
-        """Tokens that `pending` will take, by what the ledger's answers to the same prompts took.
+        """Estimated tokens of `pending`, from the ledger's answers to the same prompts.
 
-        A prompt without an answer yet goes by `CHARACTERS_PER_TOKEN`, its answers by the tokens that they may have.
+        For a prompt without an answer, from `CHARACTERS_PER_TOKEN` and the limit on an answer's tokens.
         """
         name = sf.get_json_object("request", "$.prompt_name").alias("prompt_name")
         most = sf.get_json_object("request", "$.max_tokens").cast("int")
@@ -426,7 +418,7 @@ class Ledger:
             self.finish()
             kinds = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
             raise TooManyBadAnswers(
-                f"{total} of {requests} answers of {self._llm.model} are of no use ({kinds}; e.g. "
+                f"{total} of {requests} answers of {self._llm.model} are unusable ({kinds}; e.g. "
                 f"{str(by_status[0].error)[:100]}); llm.max_bad_share allows {self._limits.max_bad_share:.0%}. "
                 f"Read them in {self._uri}; mend the prompt or the endpoint and run the stage again, or raise the limit"
             )
@@ -437,7 +429,7 @@ def _micros(moment: dt.datetime) -> int:
 
 
 def _run_at(path: Path) -> str | None:
-    """The name that an unfinished run has left; one that is damaged counts as none, and its useless answers as old."""
+    """The name of an unfinished run, or None if there is none or the file is damaged."""
     try:
         found = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):

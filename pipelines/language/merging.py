@@ -1,4 +1,4 @@
-"""From one line per review to what may be said of a user at a position."""
+"""Merges lines about single reviews into the preferences of a user at each position."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from schemas.words import content_stems, similarity
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A validated line and the position of the review it comes from."""
+    """A validated line and the position of its review."""
 
     position: int
     text: str
@@ -17,7 +17,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Preference:
-    """What a user prefers or avoids, with the positions of the reviews that say so, ascending."""
+    """What a user prefers or avoids, with the ascending positions of the reviews it rests on (`evidence`)."""
 
     text: str
     sentiment: str
@@ -25,23 +25,23 @@ class Preference:
 
 
 def merge_lines(lines: Sequence[Line], *, most: int, same_from: float) -> list[Preference]:
-    """Merge lines, newest first: a near-duplicate adds its evidence, the newer wording and the newer mind stay.
+    """Merge lines, newest first.
 
-    An older line is a near-duplicate when a newer one of the same sentiment says most of what it says. An older line
-    about the same thing with the opposite sentiment is old news and is dropped.
+    An older line that a newer one of the same sentiment repeats adds its evidence to that one; an older line on the
+    same subject with the opposite sentiment is outdated and dropped.
 
     Args:
         most: preferences kept.
-        same_from: share of the older line's content words that a newer one repeats, or for opposite sentiments the
-            overlap of the two (0 to 1), from which they count as the same.
+        same_from: share of the older line's content words that the newer one must repeat, or, for opposite sentiments,
+            the overlap of the two (0 to 1).
     """
     kept: list[tuple[Line, frozenset[str], list[int]]] = []
     for line in sorted(lines, key=lambda line: -line.position):
         content = content_stems(line.text)
-        if any(k.sentiment != line.sentiment and similarity(content, said) >= same_from for k, said, _ in kept):
+        if any(k.sentiment != line.sentiment and similarity(content, words) >= same_from for k, words, _ in kept):
             continue
         twin = next(
-            (at for k, said, at in kept if k.sentiment == line.sentiment and _says(said, content, same_from)), None
+            (at for k, words, at in kept if k.sentiment == line.sentiment and _repeats(words, content, same_from)), None
         )
         if twin is None:
             kept.append((line, content, [line.position]))
@@ -53,14 +53,14 @@ def merge_lines(lines: Sequence[Line], *, most: int, same_from: float) -> list[P
     ]
 
 
-def _says(newer: frozenset[str], older: frozenset[str], share: float) -> bool:
+def _repeats(newer: frozenset[str], older: frozenset[str], share: float) -> bool:
     return bool(older) and len(newer & older) >= share * len(older)
 
 
 def preferences_by_position(
     lines: Mapping[int, Sequence[Line]], length: int, *, window: int, most: int, same_from: float
 ) -> list[list[Preference]]:
-    """Preferences at every position of a history, each from the last `window` reviews up to it and none after it."""
+    """Preferences at every position of a history, from the last `window` reviews up to and including it."""
     return [
         merge_lines(
             [line for p in range(max(0, position - window + 1), position + 1) for line in lines.get(p, ())],

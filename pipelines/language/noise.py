@@ -1,9 +1,8 @@
-"""Which scores are low enough to call a position noise, and how sure that is.
+"""Decides which scores mark a position as noise, and with which probability.
 
-Two rules. ``mixture``: scores come from two kinds of positions, those that belong and those that do not; when the day's
-scores show two kinds, a position's keep probability is the chance that it is of the higher kind. When they do not,
-nothing is noise: a world without noise gets no edits. ``percentile``: the lowest share of all scores, as in LLM4DSR
-(arXiv 2408.08208), however good they are.
+Rule ``mixture``: fits two normal distributions to the day's scores. If they separate, a position's keep probability is
+that of the higher one; if not, nothing is noise. Rule ``percentile``: the lowest share of all scores is noise, whatever
+their values, as in LLM4DSR (arXiv 2408.08208).
 """
 
 from collections.abc import Sequence
@@ -14,26 +13,40 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as sf
 from sklearn.mixture import GaussianMixture
 
-from pipelines.language.noise_rule import PERCENTILE, Rule
+from pipelines.stages.denoised_sequences import PERCENTILE, DenoisedSequencesSettings
 
-# The last bits of a mean over the partition depend on the order in which Spark adds it up; a rerun must not show them.
 DIGITS = 9
+"""Digits kept, because the last bits of a mean depend on the order in which Spark adds up."""
+LEAST_SEPARATION = 2.0
+"""Distance of the two means in standard deviations below which there is one kind (Ashman's D, equal variances)."""
+LEAST_GAP = 0.5
+"""Distance of the two means in nats per token below which there is one kind."""
+MOST_SHARE = 0.5
+"""Largest share of the lower kind: if most positions were noise, the others would be the exception."""
+FEWEST = 20
+"""Scores below which no mixture is fitted."""
+MOST_SAMPLED = 200_000
+"""Scores, chosen by hash, that the mixture is fitted to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwoKinds:
-    """Two kinds of scores with one variance: logit of being of the higher kind is ``slope * score + intercept``."""
+    """Two kinds of scores of equal variance; ``slope * score + intercept`` is the logit of the higher kind.
+
+    Args:
+        share: of the lower kind.
+    """
 
     slope: float
     intercept: float
     share: float
 
 
-def fit_two_kinds(scores: Sequence[float], rule: Rule) -> TwoKinds | None:
-    """Fit a mixture of two normal distributions with equal variances; None where one kind explains the scores.
+def fit_two_kinds(scores: Sequence[float]) -> TwoKinds | None:
+    """Fit two normal distributions of equal variance; None where one explains the scores.
 
-    Two kinds are told apart when the Bayesian information criterion prefers them and their means lie far enough apart
-    by ``rule.least_separation`` and ``rule.least_gap``; the lower kind must be the smaller one (``rule.most_share``).
+    Two are accepted when the Bayesian information criterion prefers them, their means are far enough apart and the
+    lower kind is not the larger one.
     """
     values = np.sort(np.asarray(scores, dtype=np.float64)).reshape(-1, 1)
     center, spread = float(values.mean()), float(values.std())
@@ -46,8 +59,8 @@ def fit_two_kinds(scores: Sequence[float], rule: Rule) -> TwoKinds | None:
     low, high = np.argsort(two.means_[:, 0])
     distance = float(two.means_[high, 0] - two.means_[low, 0])
     variance = float(two.covariances_[0, 0])
-    near = distance < rule.least_separation * variance**0.5 or distance * spread < rule.least_gap
-    if near or two.bic(values) >= one.bic(values) or two.weights_[low] > rule.most_share:
+    near = distance < LEAST_SEPARATION * variance**0.5 or distance * spread < LEAST_GAP
+    if near or two.bic(values) >= one.bic(values) or two.weights_[low] > MOST_SHARE:
         return None
     slope = distance / variance
     middle = float(two.means_[high, 0] + two.means_[low, 0]) / 2
@@ -56,39 +69,39 @@ def fit_two_kinds(scores: Sequence[float], rule: Rule) -> TwoKinds | None:
     return TwoKinds(slope=slope / spread, intercept=intercept - slope * center / spread, share=float(two.weights_[low]))
 
 
-def mark(scored: DataFrame, rule: Rule) -> tuple[DataFrame, TwoKinds | None]:
+def mark(scored: DataFrame, chosen: DenoisedSequencesSettings) -> tuple[DataFrame, TwoKinds | None]:
     """Add keep_probability and suspect to positions that have a score.
 
     Args:
-        scored: user_id, position, score and uncertainty (standard error of the score, nats per token; a position where
-            it is null is never suspect by ``mixture``).
+        scored: user_id, position, score and uncertainty (standard error of the score in nats per token; where it is
+            null, the position is never suspect by ``mixture``).
 
     Returns:
-        user_id, position, score, uncertainty, keep_probability, suspect; and the two kinds where there are two.
+        user_id, position, score, uncertainty, keep_probability, suspect; and the two kinds, or None.
     """
     found = scored.where(sf.col("score").isNotNull())
-    if rule.kind == PERCENTILE:
-        return _limited(_by_percentile(found, rule), rule), None
-    sample = found.orderBy(sf.xxhash64("user_id", "position")).limit(rule.most_sampled).select("score").collect()
-    kinds = None if len(sample) < rule.fewest else fit_two_kinds([row.score for row in sample], rule)
+    if chosen.rule == PERCENTILE:
+        return _limited(_by_percentile(found, chosen.suspect_share), chosen.max_edits), None
+    sample = found.orderBy(sf.xxhash64("user_id", "position")).limit(MOST_SAMPLED).select("score").collect()
+    kinds = None if len(sample) < FEWEST else fit_two_kinds([row.score for row in sample])
     if kinds is None:
         keep: Column = sf.lit(1.0)
         candidate: Column = sf.lit(False)
     else:
         keep = _logistic(kinds.slope * sf.col("score") + kinds.intercept)
-        at_best = sf.col("score") + rule.sigmas * sf.col("uncertainty")
-        surely = _logistic(kinds.slope * at_best + kinds.intercept) <= 1 - rule.confidence
+        at_best = sf.col("score") + chosen.sigmas * sf.col("uncertainty")
+        surely = _logistic(kinds.slope * at_best + kinds.intercept) <= 1 - chosen.confidence
         candidate = sf.coalesce(surely, sf.lit(False))
     marked = found.withColumn("keep_probability", sf.round(keep, DIGITS)).withColumn("candidate", candidate)
-    return _limited(marked, rule), kinds
+    return _limited(marked, chosen.max_edits), kinds
 
 
-def _by_percentile(found: DataFrame, rule: Rule) -> DataFrame:
-    """Logistic of the standardised score (population standard deviation), one half where all scores are equal."""
+def _by_percentile(found: DataFrame, suspect_share: float) -> DataFrame:
+    """The keep probability is the logistic of the standardised score, 0.5 where all scores are equal."""
     row = found.agg(
         sf.mean("score").alias("mean"),
         sf.stddev_pop("score").alias("spread"),
-        sf.percentile("score", sf.lit(rule.suspect_share)).alias("threshold"),
+        sf.percentile("score", sf.lit(suspect_share)).alias("threshold"),
     ).first()
     assert row is not None
     keep = _logistic((sf.col("score") - sf.lit(row["mean"])) / sf.lit(row.spread or 1.0))
@@ -97,9 +110,9 @@ def _by_percentile(found: DataFrame, rule: Rule) -> DataFrame:
     )
 
 
-def _limited(marked: DataFrame, rule: Rule) -> DataFrame:
+def _limited(marked: DataFrame, max_edits: int) -> DataFrame:
     rank = sf.row_number().over(Window.partitionBy("user_id").orderBy("score", "position"))
-    within = rank <= rule.max_edits if rule.max_edits else sf.lit(True)
+    within = rank <= max_edits if max_edits else sf.lit(True)
     return marked.select(
         "user_id",
         "position",

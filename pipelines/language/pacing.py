@@ -1,4 +1,4 @@
-"""How fast an endpoint may be asked: the number of requests in flight follows what it bears."""
+"""Adapts the number of requests in flight to what an endpoint accepts."""
 
 import asyncio
 import time
@@ -8,17 +8,17 @@ from email.utils import parsedate_to_datetime
 
 
 class Stopped(Exception):
-    """Nothing more is to be sent."""
+    """No more requests are to be sent."""
 
 
 class Pacer:
-    """Lets requests out: additive increase and multiplicative decrease, as TCP shares a line (Chiu and Jain, 1989).
+    """Limits requests in flight by additive increase and multiplicative decrease, as in TCP (Chiu and Jain, 1989).
 
-    A throttled reply halves the number in flight, once for all the requests that were out when it came; every
-    answered request adds ``1 / allowed``, so that about one more is let out per round.
+    A throttled reply halves the limit, once for all requests in flight at that moment; every answer adds
+    ``1 / allowed``, about one per round.
 
     Args:
-        most: the number in flight at the beginning and at best.
+        most: the first and largest limit.
     """
 
     def __init__(self, most: int) -> None:
@@ -32,16 +32,16 @@ class Pacer:
 
     @property
     def allowed(self) -> int:
-        """How many requests may be in flight now."""
+        """The current limit."""
         return int(self._allowed)
 
     def begin(self) -> None:
-        """Make ready for another event loop; what was learnt of the endpoint is kept."""
+        """Prepare for another event loop, keeping the limit."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._stopped = asyncio.Event()
 
     async def enter(self) -> int:
-        """Wait for a turn and take it; `leave` gives it back. Returns what `throttled` wants to know.
+        """Wait for a slot and take it, until `leave`. Returns the argument of `throttled`.
 
         Raises:
             Stopped: `stop` was called.
@@ -55,28 +55,28 @@ class Pacer:
                 self._in_flight += 1
                 return self._generation
             else:
-                turn = asyncio.get_running_loop().create_future()
-                self._waiting.append(turn)
-                await turn
+                slot = asyncio.get_running_loop().create_future()
+                self._waiting.append(slot)
+                await slot
 
     def leave(self) -> None:
-        """Give the turn back."""
+        """Release a slot."""
         self._in_flight -= 1
         self._wake(self.allowed - self._in_flight)
 
     def answered(self) -> None:
-        """The endpoint answered: a little more is allowed."""
+        """Raise the limit after an answer."""
         self.last_answer = time.monotonic()
         self._allowed = min(self._most, self._allowed + 1 / self._allowed)
 
-    def throttled(self, turn: int) -> None:
-        """The endpoint said that this is too much, to a request that was let out with `turn`."""
-        if turn == self._generation:
+    def throttled(self, generation: int) -> None:
+        """Halve the limit after a throttled reply; `generation` is what `enter` returned for the request."""
+        if generation == self._generation:
             self._generation += 1
             self._allowed = max(1.0, self._allowed / 2)
 
     def hold(self, seconds: float) -> None:
-        """Let nothing out for so long."""
+        """Send nothing for so many seconds."""
         self._not_before = max(self._not_before, time.monotonic() + seconds)
 
     async def pause(self, seconds: float) -> None:
@@ -92,20 +92,20 @@ class Pacer:
         raise Stopped
 
     def stop(self) -> None:
-        """Wake all that wait and let nothing more out; what is in flight may end."""
+        """Send nothing more, and wake all that wait; requests in flight may finish."""
         self._stopped.set()
         self._wake(len(self._waiting))
 
     def _wake(self, count: int) -> None:
         while count > 0 and self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            slot = self._waiting.popleft()
+            if not slot.done():
+                slot.set_result(None)
                 count -= 1
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a reply asks to wait (``retry-after-ms``, or ``retry-after`` in seconds or as a date), or None."""
+    """Seconds to wait by the headers ``retry-after-ms`` or ``retry-after`` (seconds or a date), or None."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -117,6 +117,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
                 seconds = parsedate_to_datetime(value).timestamp() - time.time()
             except ValueError:
                 continue
-        if seconds == seconds:  # "nan" is a float, too
+        if seconds == seconds:  # not NaN
             return max(0.0, seconds)
     return None

@@ -1,10 +1,10 @@
-"""The one module that asks a language model online: any OpenAI-compatible endpoint, through the openai client.
+"""Sends requests to any OpenAI-compatible endpoint, online, through the openai client.
 
-A port answers a list of requests with bounded concurrency. What the model does wrong (a refusal, a cut or malformed
-answer) is data; what the endpoint does wrong for a while (429, 5xx, time-outs, dropped connections) is retried with
-back-off and jitter, with fewer in flight while it throttles and Retry-After honoured by all; what only a person can
-mend (quota, key, unknown model, nobody listening) ends everything at once with one clear error. A 403 is about the
-input once the key has worked, and a field that the endpoint does not take is replaced once for all.
+A port answers a list of requests with bounded concurrency. Faults of the model (a refusal, a truncated or malformed
+answer) are data. Transient faults of the endpoint (429, 5xx, time-outs, dropped connections) are retried with back-off
+and jitter, with fewer requests in flight while it throttles; Retry-After holds for all of them. Faults that need a
+person (quota, key, unknown model, no server) raise one error at once. After the key has worked, a 403 is about the
+input. A field that the endpoint refuses is replaced for the rest of the run.
 """
 
 import asyncio
@@ -33,8 +33,6 @@ from pipelines.language.requests import (
     OK,
     REFUSED,
     Answer,
-    ChatRequest,
-    LogProbs,
     Request,
     ScoreRequest,
 )
@@ -42,22 +40,20 @@ from pipelines.language.scoring import SCORERS
 
 THROTTLED = (429, 503)
 FORBIDDEN_AT_FIRST = 3
-"""So many 403 before the first answer, and the key is wrong."""
+"""Number of 403 replies before the first answer that means a wrong key."""
 FORBIDDEN_IN_A_ROW = 20
-"""So many 403 without an answer between them, and the key has been withdrawn."""
+"""Number of consecutive 403 replies that means a withdrawn key."""
 
 
 class Port:
     """A language model behind an endpoint.
 
-    Within ``with port:`` connections and what was learnt of the endpoint's pace outlive a call of `answer`.
+    Within ``with port:`` connections and the pace are kept between calls of `answer`.
 
     Args:
-        llm: endpoint, model, concurrency, time-out and attempts.
-        first_alone: send the very first request by itself, so that a wrong key or an empty account costs one call and
-            not as many as may be in flight.
+        first_alone: send the very first request alone, so that a wrong key or an empty account costs one call.
         backoff_s: first wait before a retry; it doubles up to 60 s and is drawn from its upper half.
-        dialect: what an earlier port has learnt of the fields that the endpoint takes.
+        dialect: the fields that an earlier port found the endpoint to accept.
         key_worked: the endpoint has answered with this key before.
     """
 
@@ -70,11 +66,9 @@ class Port:
         dialect: Dialect | None = None,
         key_worked: bool = False,
     ) -> None:
-        hide(secrets_of(llm))  # on executors nobody has read the settings
+        hide(secrets_of(llm))  # executors do not load the settings, which would do it
         if llm.scoring not in (*SCORERS, "none"):
             raise SettingError(f"llm.scoring is {llm.scoring!r}: use one of {', '.join(SCORERS)} or none")
-        if llm.concurrency < 1 or llm.max_attempts < 1:
-            raise SettingError("llm.concurrency and llm.max_attempts must be at least 1")
         self._llm = llm
         self._first_alone = first_alone
         self._backoff_s = backoff_s
@@ -101,48 +95,19 @@ class Port:
         self._runner.close()
         self._runner = None
 
-    @property
-    def can_score(self) -> bool:
-        """Whether the endpoint gives log-probabilities of a given text."""
-        return self._llm.scoring != "none"
-
-    def generate(self, requests: Sequence[ChatRequest]) -> list[Answer]:
-        """Answer chat requests; the result is parallel to `requests`.
-
-        Raises:
-            EndpointError: no request can succeed until a person acts; carries the answers had so far.
-        """
-        return self.answer(requests)
-
-    def score(self, prompt: str, continuations: Sequence[str]) -> LogProbs:
-        """Log-probabilities of each of `continuations` after `prompt`.
-
-        Raises:
-            ScoringUnavailable: the endpoint has no log-probabilities of a given text (``llm.scoring = "none"``).
-            EndpointError: the endpoint did not answer.
-        """
-        request = ScoreRequest(prompt_name="", prompt_version="", prompt=prompt, continuations=tuple(continuations))
-        (answer,) = self.answer([request])
-        if answer.logprobs is None or answer.token_counts is None:
-            raise EndpointError(f"no log-probabilities from {self._llm.base_url}: {answer.error}", [answer])
-        return LogProbs(
-            totals=answer.logprobs,
-            tokens=answer.token_counts,
-            prompt_tokens=answer.prompt_tokens,
-        )
-
     def answer(
         self, requests: Sequence[Request], on_answer: Callable[[int, Answer], None] | None = None
     ) -> list[Answer]:
-        """Answer requests of any kind; the result is parallel to `requests`.
+        """Answer chat, score and embed requests; the result is parallel to `requests`.
 
         Args:
-            on_answer: called with the request's number and its answer as soon as it is there.
+            on_answer: called with each request's index and answer as soon as it arrives.
 
         Raises:
-            EndpointError: as `generate`.
+            ScoringUnavailable: there is a score request, and the endpoint gives no log-probabilities of a given text.
+            EndpointError: no request can succeed until a person acts; carries the answers received so far.
         """
-        if any(isinstance(request, ScoreRequest) for request in requests) and not self.can_score:
+        if self._llm.scoring == "none" and any(isinstance(request, ScoreRequest) for request in requests):
             raise ScoringUnavailable(
                 f"llm.scoring is none: {self._llm.base_url} gives no log-probabilities of a given text"
             )
@@ -157,7 +122,7 @@ class Port:
         answers: list[Answer | None] = [None] * len(requests)
         fatal: list[EndpointError] = []
         self._pacer.begin()
-        # A single request may be throttled for what it is, so that is no sign of the endpoint's state.
+        # A single request may be throttled for its content, which says nothing about the endpoint.
         self._lonely = len(requests) == 1
 
         held: dict[int, Answer] = {}
@@ -195,7 +160,7 @@ class Port:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._llm.concurrency, len(requests))):
                 group.create_task(work(rest))
-        # Whether a 403 was about the key or about one input shows when others have been asked.
+        # Whether a 403 was about the key or about one input is known once other requests were answered.
         for index, answer in held.items() if self._key_worked else ():
             take(index, answer)
         if held and not self._key_worked and not fatal:
@@ -206,7 +171,7 @@ class Port:
 
     def _key_refused(self, answer: Answer) -> EndpointError:
         return EndpointError(
-            f"{self._llm.base_url} refuses the key in llm.api_key, or filters all that it was asked ({answer.error})"
+            f"{self._llm.base_url} refuses the key in llm.api_key, or filters every request ({answer.error})"
         )
 
     async def _answer_one(self, request: Request) -> Answer:
@@ -229,7 +194,7 @@ class Port:
         if self._forbidden > FORBIDDEN_IN_A_ROW:
             raise EndpointError(
                 f"{self._llm.base_url} has refused {self._forbidden} requests in a row ({answer.error}): has the key "
-                "in llm.api_key been withdrawn? Answers had so far are kept"
+                "in llm.api_key been withdrawn? Answers received so far are kept"
             )
         return answer
 
@@ -246,13 +211,13 @@ class Port:
                 self._understood = self._understood or dialect == self.dialect
                 return read(reply, request)
 
-    def _replace(self, spoken: Dialect, refused: "_FieldRefused") -> None:
-        """Learn from a refusal; nothing to do where another request in flight has."""
-        if spoken != self.dialect:
+    def _replace(self, used: Dialect, refused: "_FieldRefused") -> None:
+        """Replace a refused field, unless another request in flight already has."""
+        if used != self.dialect:
             return
         if self._understood:
             raise RowFailed(FAILED, refused.reason)
-        found = spoken.after_refusal(refused.field, self._llm)
+        found = used.after_refusal(refused.field, self._llm)
         if found is None:
             raise EndpointError(remedy(self._llm, refused.field, refused.reason))
         self.dialect = found
@@ -282,14 +247,14 @@ class Port:
         started = time.monotonic()
         faults = throttled = 0
         while True:
-            turn = await self._pacer.enter()
+            generation = await self._pacer.enter()
             counter.calls += 1
             try:
-                async with asyncio.timeout(2 * self._llm.timeout_s + 1):  # the client's own bears one byte now and then
+                async with asyncio.timeout(2 * self._llm.timeout_s + 1):  # the client's own restarts with every byte
                     reply = await self._client.post(path, cast_to=httpx2.Response, body=body)
                 found = parsed(reply.content)
             except openai.APIStatusError as error:
-                fault = self._after_status(error, turn, body)
+                fault = self._after_status(error, generation, body)
             except openai.APIConnectionError as error:
                 fault = self._after_break(error, last=faults + 1 >= self._llm.max_attempts)
             except TimeoutError:
@@ -314,25 +279,25 @@ class Port:
                     raise EndpointError(
                         f"{self._llm.base_url} has answered nothing but {fault.reason} for "
                         f"{time.monotonic() - started:.0f} s: run the stage again later, with a lower llm.concurrency "
-                        "if it lasts; answers had so far are kept"
+                        "if it lasts; answers received so far are kept"
                     )
                 raise RowFailed(FAILED, f"{fault.reason} ({throttled} times)")
             await self._back_off(throttled if fault.throttled else faults, fault.wait)
 
-    def _after_status(self, error: openai.APIStatusError, turn: int, sent: Collection[str]) -> "_Fault":
-        """What a reply with an error status asks for; raises when a retry cannot help."""
-        said = _said(error)
-        field = refused_field(error.status_code, said, sent)
+    def _after_status(self, error: openai.APIStatusError, generation: int, sent: Collection[str]) -> "_Fault":
+        """The fault behind an error status; raises when a retry cannot help."""
+        body = _error_body(error)
+        field = refused_field(error.status_code, body, sent)
         if field is not None:
-            raise _FieldRefused(field, f"HTTP {error.status_code}: {clean(masked(_message(said)))[:MOST_QUOTED]}")
-        reason = judge(self._llm, error.status_code, said)
+            raise _FieldRefused(field, f"HTTP {error.status_code}: {clean(masked(_message(body)))[:MOST_QUOTED]}")
+        reason = judge(self._llm, error.status_code, body)
         wait = retry_after(error.response.headers)
         if error.status_code in THROTTLED:
-            self._pacer.throttled(turn)
+            self._pacer.throttled(generation)
         if wait is not None and wait > self._llm.longest_wait_s:
             raise EndpointError(
                 f"{self._llm.base_url} asks to wait {wait:.0f} s ({reason}): run the stage again then, or raise "
-                "llm.longest_wait_s; answers had so far are kept"
+                "llm.longest_wait_s; answers received so far are kept"
             )
         return _Fault(reason, wait, throttled=error.status_code == 429)
 
@@ -340,7 +305,7 @@ class Port:
         causes = list(_causes(error))
         if last and any(map(_refused, causes)):
             raise EndpointError(
-                f"nobody listens at {self._llm.base_url}: start the model's server or set llm.base_url"
+                f"no server listens at {self._llm.base_url}: start the model's server or set llm.base_url"
             ) from error
         if any(isinstance(cause, TimeoutError) for cause in causes):
             return _Fault(f"no answer within {self._llm.timeout_s:g} s")
@@ -357,7 +322,7 @@ class Port:
 
 @dataclass(frozen=True)
 class _Fault:
-    """Why a call gave nothing; `wait` in seconds when the endpoint said how long."""
+    """Why a call failed; `wait` is the number of seconds that the endpoint asked for."""
 
     reason: str
     wait: float | None = None
@@ -366,7 +331,7 @@ class _Fault:
 
 
 class _FieldRefused(Exception):
-    """The endpoint does not take a field of the request."""
+    """The endpoint does not accept a field of the request."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(reason)
@@ -375,7 +340,7 @@ class _FieldRefused(Exception):
 
 
 class _Unproven(Exception):
-    """A 403 from an endpoint that has not answered with this key yet; `answer` is what it is if the key is right."""
+    """A 403 before any answer with this key; `answer` is the request's if the key turns out to be right."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.error)
@@ -383,13 +348,13 @@ class _Unproven(Exception):
 
 
 class _Counter:
-    """HTTP requests that reached for the model."""
+    """Number of HTTP requests to the model."""
 
     calls = 0
 
 
 def _open_client(llm: LLMSettings) -> openai.AsyncOpenAI:
-    """A client that keeps a connection per request in flight, over aiohttp where it is installed: half the work."""
+    """A client with a connection per request in flight, over aiohttp where installed, which takes half the CPU time."""
     transport: Any = openai.DefaultAioHttpClient if find_spec("aiohttp") else openai.DefaultAsyncHttpxClient
     limits = type(openai.DEFAULT_CONNECTION_LIMITS)(
         max_connections=llm.concurrency, max_keepalive_connections=llm.concurrency
@@ -404,30 +369,29 @@ def _open_client(llm: LLMSettings) -> openai.AsyncOpenAI:
     )
 
 
-def _said(error: openai.APIStatusError) -> Any:
-    """What a reply with an error status says."""
+def _error_body(error: openai.APIStatusError) -> Any:
     try:
         return error_of(parsed(error.response.content))
     except NoJson:
         return masked(error.response.text)[:MOST_QUOTED]
 
 
-def _message(said: Any) -> str:
-    return str((said.get("message") if isinstance(said, dict) else None) or said)
+def _message(body: Any) -> str:
+    return str((body.get("message") if isinstance(body, dict) else None) or body)
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """The bytes of a reply, up to a limit."""
+    """The bytes of a reply, up to `most`."""
 
     def __init__(self, stream: httpx2.AsyncByteStream, most: int) -> None:
         self._stream = stream
         self._most = most
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Chunks.
+        """Yield the chunks.
 
         Raises:
-            ReplyTooLarge: there are more bytes than may be.
+            ReplyTooLarge: the reply exceeds the limit.
         """
         size = 0
         async for chunk in self._stream:
@@ -437,15 +401,15 @@ class _Bounded(httpx2.AsyncByteStream):
             yield chunk
 
     async def aclose(self) -> None:
-        """Close what lies below."""
+        """Close the underlying stream."""
         await self._stream.aclose()
 
 
 async def _bound(response: httpx2.Response) -> None:
-    """Hook of the client: no reply fills the memory, not even one that is small only while it is packed."""
-    packed = response.headers.get("content-encoding", "identity") != "identity"
+    """Response hook of the client: limits a reply's size, also that of a compressed one."""
+    compressed = response.headers.get("content-encoding", "identity") != "identity"
     assert isinstance(response.stream, httpx2.AsyncByteStream)
-    response.stream = _Bounded(response.stream, MOST_BYTES // 256 if packed else MOST_BYTES)
+    response.stream = _Bounded(response.stream, MOST_BYTES // 256 if compressed else MOST_BYTES)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -456,5 +420,5 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _refused(cause: BaseException) -> bool:
-    """Whether nobody listened, as against a connection that broke."""
+    """Whether no server listened, as opposed to a broken connection."""
     return isinstance(cause, ConnectionRefusedError) or "connection attempts failed" in str(cause).lower()

@@ -1,9 +1,8 @@
-"""What a review says of the thing itself: which of its words tell a property, and in which sense.
+"""Finds the words of a review that describe the item, and whether they are denied, unwanted or missed.
 
-No grammar is parsed. A word tells a property when it stands somewhere outside what merely names the thing ("this camp
-stove") and is no word about buying, giving, people, time or the writer's feelings. Its sense is read from what stands
-around it: whether it is denied ("without a cable"), unwanted ("my one gripe is"), or wanted in vain ("next time I will
-look for").
+There is no parser. A word describes the item if it occurs outside phrases that only name it ("this camp stove") and is
+not about buying, giving, people, time or the writer's feelings. Its context shows whether it is denied ("without a
+cable"), unwanted ("my one gripe is") or missed ("next time I will look for").
 """
 
 import re
@@ -17,10 +16,10 @@ _LONGEST_NAME = 3
 _POINTING = frozenset(("this", "these", "my"))
 _DETERMINERS = frozenset(("a", "an", "another", "the", "your", *_POINTING))
 _ORDINALS = frozenset(("first", "second", "third", "new", "old", "other"))
-# What a title says after the thing's own name.
+# The part of a title after the item's name.
 _TITLE_TAIL = re.compile(r"[,(;:|/\[]| - |\b(?:by|for|with)\b", re.IGNORECASE)
 
-# Words by which people speak of buying, giving, other people and themselves.
+# Words about buying, giving, other people and the writer.
 _OCCASIONS = listed(
     """accident account addition attention aunt baby birthday boyfriend brother buyer cancel cent change child
     children christmas colleague collection complain complaint compliment cousin curiosity customer dad daughter
@@ -31,7 +30,7 @@ _OCCASIONS = listed(
     recommendation regret research result sake search sense sister six smile son sort spouse ten three trouble two
     use user visit wait waste whim wife winner wish woman word world worry wrong"""
 )
-# Feelings that name no property, besides the empty praise that `content_stems` leaves out, and spans of time.
+# Feelings that name no property; `content_stems` already omits empty praise.
 _FEELINGS = listed(
     """absolute addictive adequate appalling average beautiful brilliant crap delight delightful different
     disappoint disappointed disappointing disappointment easily exact excellent exceptional extreme fabulous fair
@@ -41,7 +40,7 @@ _FEELINGS = listed(
     stunning substandard suit suitable superb sure terrific total typical unfortunately unique unnecessary
     unpleasant useful useless usual various weird whole wonderful"""
 )
-# Sides of a thing that are nothing without a word for how they are: "the compact size", but not "the best size".
+# Aspects that need a word of description: "the compact size", but not "the best size".
 _ASPECTS = frozenset().union(
     *map(content_stems, listed("aspect character color colour design feature kind look shape size sound style"))
 )
@@ -53,7 +52,7 @@ _DENIALS = listed(
     dont doesnt didnt isnt wasnt arent werent wont wouldnt couldnt shouldnt havent hasnt hadnt aint"""
 )
 _CLAUSE_ENDS = listed("but because so although though yet while whereas and which who")
-# "I can't say enough about the bass" denies nothing.
+# "I can't say enough about the bass" is no denial.
 _PRAISING_DENIAL = re.compile(
     r"\b(?:can|could)(?: ?not|n?'?t) (?:say|praise|get|ask|recommend|go|beat|be beat|stand|bear)\b|"
     r"\bd(?:o|id|oes)(?: not|n't) (?:really )?(?:like|enjoy|care for|love)\b|"
@@ -61,7 +60,7 @@ _PRAISING_DENIAL = re.compile(
     r" (?:let down|disappoint\w*|complain\w*|regret\w*|problems?|issues?|doubts?|only|just|enough)\b",
     re.IGNORECASE,
 )
-# What follows a word that tells how something is done: "easy to clean", "how flat it folds".
+# What follows a word that describes an action: "easy to clean", "how flat it folds".
 _DEED = re.compile(r"(?:(?:it|this|that|they) )?(?:(?:is|was|are|were) )?to (\w+)", re.IGNORECASE)
 _HOW_IT_DOES = re.compile(
     r"(?:it|this|they) (?!(?:is|was|are|were|feels?|felt|gets?|looks?|looked|seems?|smells?|sounds?|stays?|tastes?)\b)"
@@ -77,7 +76,7 @@ _UNWANTED = re.compile(
     r"(?:is|was|are|were) ?n[o']t(?! (?:disappoint\w*|having|it|let down|needing)\b))\b",
     re.IGNORECASE,
 )
-# Clauses about what the writer wants and did not get.
+# Clauses about what the writer wants but did not get.
 _MISSED = re.compile(
     r"\b(?:expect\w*|hop(?:ed|ing)|i(?: usually| always| normally)? (?:like|love|prefer|want|need)|instead|looking for|"
     r"look for|next time|should have|supposed|thought|usually|wanted|wish\w*|would have|would rather)\b",
@@ -86,14 +85,14 @@ _MISSED = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """Stems of a review's words by what they tell.
+class Statements:
+    """Stems of a review's words by what they say.
 
     Args:
-        properties: said of the thing, in whatever sense.
-        liked, disliked: the same where the clause does not say that it is unwanted, or was wanted in vain.
-        plain: said without a denial before it.
-        names: what merely names the thing, here or in its title or category, and sides of things.
+        properties: describe the item, in any sense.
+        liked, disliked: properties in a clause that does not make them unwanted, or missed, respectively.
+        plain: properties without a denial before them.
+        names: name the item, in the review, its title or category, or name an aspect.
     """
 
     properties: frozenset[str]
@@ -103,11 +102,11 @@ class Told:
     names: frozenset[str]
 
 
-def told_by(review: str, *, title: str = "", categories: Sequence[str] = ()) -> Told:
-    """Read a review sentence by sentence.
+def statements_of(review: str, *, title: str = "", categories: Sequence[str] = ()) -> Statements:
+    """Read a review by sentences.
 
     Args:
-        title, categories: of the reviewed item, which tell what the thing is called; empty where unknown.
+        title, categories: of the reviewed item, which name the kind of item; empty if unknown.
     """
     head = _head(title)
     kinds = frozenset().union(head, *(content_stems(category) for category in categories))
@@ -115,64 +114,72 @@ def told_by(review: str, *, title: str = "", categories: Sequence[str] = ()) -> 
     names, properties = set(kinds | _ASPECTS), set[str]()
     liked, disliked, plain = set[str](), set[str](), set[str]()
     for sentence in re.split(r"[.!?;]", review.replace("\u2019", "'")):
-        told, naming = _told_in(sentence, titled, head)
+        described, naming = _described_in(sentence, titled, head)
         names |= naming
-        properties |= told
-        plain |= told & frozenset(_undenied(_PRAISING_DENIAL.sub(",", sentence)))
+        properties |= described
+        plain |= described & frozenset(_undenied(_PRAISING_DENIAL.sub(",", sentence)))
         for clause in re.split(r"\bbut\b", sentence, flags=re.IGNORECASE):
-            here = told & content_stems(clause)
+            here = described & content_stems(clause)
             liked |= here if not _UNWANTED.search(clause) else frozenset()
             disliked |= here if not _MISSED.search(clause) else frozenset()
-    said = frozenset(properties) - kinds - _ASPECTS
-    return Told(
-        properties=said, liked=said & liked, disliked=said & disliked, plain=said & plain, names=frozenset(names) - said
+    found = frozenset(properties) - kinds - _ASPECTS
+    return Statements(
+        properties=found,
+        liked=found & liked,
+        disliked=found & disliked,
+        plain=found & plain,
+        names=frozenset(names) - found,
     )
 
 
-def filling(line: str) -> frozenset[str]:
-    """Stems of a line's words that name no property and do no harm beside one: feelings and spans of time."""
+def filler(line: str) -> frozenset[str]:
+    """Stems of a line's words that name no property but may accompany one: feelings and spans of time."""
     return frozenset().union(*(content_stems(word) for word in words(line) if _among(word, _FEELINGS | _TIMES)))
 
 
-def torn_from(line: str, review: str, told: Told) -> frozenset[str]:
-    """Properties in a line that the review gives to something else, which the line leaves out.
+def misattributed(line: str, review: str, statements: Statements) -> frozenset[str]:
+    """Properties in a line that the review ascribes to something else, which the line omits.
 
-    "How fast it is to set up" and "the quick setup" make no fast or quick lamp.
+    "How fast it is to set up" and "the quick setup" do not describe a fast or quick lamp.
     """
     content, spoken_line = content_stems(line), words(line)
     before_names = {
         stem
         for word, after in pairwise(spoken_line)
-        if content_stems(after) and content_stems(after) <= told.names - _ASPECTS
+        if content_stems(after) and content_stems(after) <= statements.names - _ASPECTS
         for stem in content_stems(word)
     }
     whole, torn = set[str](), set[str]()
     for clause in re.split(r"[.,;:!?()]", review.replace("\u2019", "'")):
         spoken = words(clause)
         for at, word in enumerate(spoken):
-            for stem in content_stems(word) & content & told.properties:
+            for stem in content_stems(word) & content & statements.properties:
                 rest = " ".join(spoken[at + 1 :])
                 how = "how" in (earlier.lower() for earlier in spoken[max(0, at - 3) : at])
                 deed = _DEED.match(rest) or (_HOW_IT_DOES.match(rest) if how else None)
                 if deed:
                     belongs = content_stems(deed.group(1))
                 else:
-                    belongs = content_stems(rest.split(" ")[0]) - told.names if stem in before_names else frozenset()
+                    belongs = (
+                        content_stems(rest.split(" ")[0]) - statements.names if stem in before_names else frozenset()
+                    )
                 (whole if belongs <= content else torn).add(stem)
     return frozenset(torn - whole)
 
 
 def denied_in(line: str) -> frozenset[str]:
-    """Stems that a line speaks of after a word that denies them."""
+    """Stems of a line that follow a denial."""
     return content_stems(line) - frozenset(_undenied(line))
 
 
-def _told_in(sentence: str, title: Collection[str], head: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """Stems of one sentence that tell properties, and stems of names.
+def _described_in(
+    sentence: str, title: Collection[str], head: Collection[str]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Stems of one sentence that describe the item, and stems that name it.
 
     Args:
-        title: stems of the title and of what such things are called.
-        head: stems that a name ends in.
+        title: stems of the title and the categories.
+        head: stems that a name ends with.
     """
     spoken = words(sentence)
     stems = [next(iter(content_stems(word)), "") for word in spoken]
@@ -183,7 +190,7 @@ def _told_in(sentence: str, title: Collection[str], head: Collection[str]) -> tu
         if found
         and at not in naming
         and not _among(word, _OCCASIONS | _FEELINGS | _TIMES)
-        # "After a long search" tells nothing of the thing.
+        # "After a long search" does not describe the item.
         and not any(_among(after, _OCCASIONS | _TIMES) for after in spoken[at + 1 : at + 2])
     )
     return frozenset(telling), frozenset(stems[at] for at in naming)
@@ -195,7 +202,7 @@ def _among(word: str, known: Collection[str]) -> bool:
 
 
 def _naming(spoken: Sequence[str], stems: Sequence[str], title: Collection[str], head: Collection[str]) -> set[int]:
-    """Places of words that name the thing: after ``this`` or ``my``, or words of its title that end in its head."""
+    """Indices of words that name the item: after ``this`` or ``my``, or words of its title that end with its head."""
     naming: set[int] = set()
     for at, word in enumerate(spoken):
         if word.lower() not in _DETERMINERS:
@@ -217,7 +224,7 @@ def _naming(spoken: Sequence[str], stems: Sequence[str], title: Collection[str],
 
 
 def _undenied(text: str) -> list[str]:
-    """Stems of the words that no denial precedes within their clause."""
+    """Stems of the words without a denial before them in their clause."""
     found: list[str] = []
     for clause in re.split(r"[.,;:!?()]", text.replace("\u2019", "'")):
         denied = False
@@ -233,7 +240,7 @@ def _undenied(text: str) -> list[str]:
 
 
 def _head(title: str) -> frozenset[str]:
-    """The stem of the last word of a title's first part: what the thing is."""
+    """The stem of the last word of a title's first part, the kind of item."""
     first = _TITLE_TAIL.split(title, maxsplit=1)[0]
     stems = [found for word in words(first) if (found := content_stems(word))]
     return stems[-1] if stems else frozenset()

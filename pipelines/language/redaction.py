@@ -1,8 +1,8 @@
-"""Takes personal data out of a text before it is sent to a language model.
+"""Removes personal data from a text before it is sent to a language model.
 
-E-mail addresses and telephone numbers are found wherever they stand (telephone numbers by Google's rules, package
-phonenumbers). Names are found where the text says that they are names: after a title (``Mrs. Doe``), in an introduction
-(``my name is Jane``) and in a signature at the end (``- Jane D.``). A name that only a reader would recognise stays.
+E-mail addresses and telephone numbers (by Google's rules, package phonenumbers) are found anywhere. Names are found
+after a title (``Mrs. Doe``), in an introduction (``my name is Jane``) and in a signature at the end (``- Jane D.``);
+other names stay.
 """
 
 import re
@@ -14,12 +14,12 @@ from infra.errors import SettingError
 EMAIL, PHONE, NAME = "email", "phone", "name"
 KINDS = (EMAIL, PHONE, NAME)
 
-# Every pattern is linear: a run is entered at its start only, and white space is bounded.
+# All patterns take linear time: no backtracking into a run of characters, and bounded white space.
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)+")
 _CAPITALISED = r"[A-Z][a-z]+(?:[-'][A-Z]?[a-z]+)?"
 _NAMES = (
     re.compile(rf"\b(?:Mr|Mrs|Ms|Miss)\.? ({_CAPITALISED}(?: {_CAPITALISED})?)"),
-    # One name after these is as often a brand.
+    # A single name after these is often a brand.
     re.compile(rf"\b(?:Dr|Prof)\.? ({_CAPITALISED} {_CAPITALISED})"),
     re.compile(rf"\b[Mm]y name(?: is|'s) ({_CAPITALISED}(?: {_CAPITALISED})?)"),
     re.compile(
@@ -33,18 +33,14 @@ _NAMES = (
 
 
 def check_kinds(kinds: tuple[str, ...]) -> None:
-    """Refuse what nobody knows how to find.
-
-    Raises:
-        SettingError: a kind is none of `KINDS`.
-    """
+    """Raise a `SettingError` if one of `kinds` is unknown."""
     unknown = set(kinds) - set(KINDS)
     if unknown:
         raise SettingError(f"review_lines.redact has {', '.join(sorted(unknown))}; use some of {', '.join(KINDS)}")
 
 
 def redact(text: str, kinds: tuple[str, ...], region: str = "US") -> str:
-    """`text` with ``[email]``, ``[phone]`` and ``[name]`` in place of what was found.
+    """`text` with ``[email]``, ``[phone]`` and ``[name]`` in place of personal data.
 
     Args:
         kinds: some of `KINDS`.

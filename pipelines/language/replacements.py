@@ -1,22 +1,22 @@
-"""What might have stood in a suspect place: a catalogue item that goes with the rest of the history."""
+"""Suggests replacements for suspect positions: catalogue items that co-occur with the rest of the history."""
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as sf
 
 
 def suggest_replacements(sequences: DataFrame, suspects: DataFrame, most: int = 1) -> DataFrame:
-    """For every suspect position the items that go best with the user's other items.
+    """For every suspect position the items that co-occur most with the user's other items.
 
-    An item's weight is the number of (other item of the user, other user who has both) divided by the square root of
-    the item's number of users; ties go to the smaller item id. Items that the user has are no candidates. Only
-    positions before the validation target are looked at, the user's and the others'.
+    An item's weight is the number of pairs (other item of the user, other user who has both), divided by the square
+    root of the item's number of users; ties go to the smaller item id. The user's own items are excluded. Only
+    positions before the validation target count, for all users.
 
     Args:
         suspects: user_id, position.
         most: candidates per position.
 
     Returns:
-        user_id, position, replacement, rank (from 1); no row where no item goes with the rest.
+        user_id, position, replacement, rank (from 1); no row where no item co-occurs.
     """
     events = (
         sequences.select(
@@ -57,13 +57,13 @@ def suggest_replacements(sequences: DataFrame, suspects: DataFrame, most: int = 
 
 
 def best_by_likelihood(ranked: DataFrame, gained: DataFrame) -> DataFrame:
-    """Of the candidates of a position the one that the rest of the history makes likeliest.
+    """For each position the candidate that the rest of the history makes most likely.
 
-    A candidate that the model gave no likelihood for comes after all others; ties go to the better rank.
+    A candidate without a likelihood comes last; ties go to the better rank.
 
     Args:
-        ranked: as `suggest_replacements` gives them.
-        gained: the same rows with gain, nats per token.
+        ranked: as returned by `suggest_replacements`.
+        gained: the same rows with gain in nats per token.
 
     Returns:
         user_id, position, replacement.

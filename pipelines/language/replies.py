@@ -1,9 +1,8 @@
-"""What comes off the wire, judged and bounded once, before it is written anywhere.
+"""Turns replies of an endpoint into answers, checked and bounded.
 
-No reply, however odd, is an exception: it is an answer with a status. An endpoint may wrap what it was asked for in
-thoughts, fences or talk, leave the content empty beside its reasoning, nest a thousand brackets or claim a trillion
-tokens; what leaves this module fits the ledger's columns, is valid Unicode and, where a schema was given, is the JSON
-that fulfils it and nothing else.
+A malformed reply is an answer with a status, not an exception. An endpoint may wrap the JSON in reasoning, code fences
+or prose, put it into the reasoning field, nest it deeply or report absurd token counts. An answer of this module fits
+the ledger's columns, is valid Unicode and, if a schema was given, contains only the JSON that conforms to it.
 """
 
 import json
@@ -37,32 +36,32 @@ MOST_COUNT = 2**31 - 1
 MOST_DEPTH = 200
 MOST_FINISH_REASON = 50
 MOST_OBJECTS = 16
-"""Places of a text at which JSON may begin that are tried."""
+"""Most positions of a text at which JSON is tried."""
 
 _STATUSES = frozenset({OK, FAILED, *BAD_ANSWERS})
 _THOUGHT = re.compile(
     r"</?(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad)>|\[/?think\]|\u25c1/?think\u25b7",
     re.IGNORECASE,
 )
-# The channels of gpt-oss, where a server hands them on as they are.
+# The channels of gpt-oss, which some servers pass on.
 _CHANNEL = re.compile(r"<\|(?:start|channel)\|>")
 _FINAL = re.compile(r"<\|channel\|>\s?final\b[^<]{0,50}(?:<\|constrain\|>[^<]{0,50})?<\|message\|>")
 _CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 
 
 class NoJson(Exception):
-    """What should have been JSON is not, or not of a size that is read."""
+    """The text is not JSON, or too deeply nested."""
 
 
 class ReplyTooLarge(Exception):
-    """An endpoint sends more than any answer can be."""
+    """A reply is larger than any answer can be."""
 
 
 def parsed(text: str | bytes) -> Any:
     """The JSON in `text`.
 
     Raises:
-        NoJson: there is none, or it is nested too deep, or has numbers that are none.
+        NoJson: it is invalid, nested too deeply, or has NaN or infinite numbers.
     """
     try:
         value = _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
@@ -79,7 +78,7 @@ _TOO_DEEP = f"nested more than {MOST_DEPTH} deep"
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether lists and objects are nested deeper than is safe for whatever walks through them later."""
+    """Whether lists and objects are nested deeper than later recursive code can handle."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(MOST_DEPTH):
         parts = (outer.values() if isinstance(outer, dict) else outer for outer in level)
@@ -90,28 +89,28 @@ def _is_deep(value: Any) -> bool:
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 def read(reply: Any, request: ChatRequest | EmbedRequest) -> Answer:
-    """Turn a reply into an answer with a status, bounded."""
+    """Turn a reply into a bounded answer with a status."""
     body = _mapping(reply)
     usage = _mapping(body.get("usage"))
     answer = _read_chat(body, request) if isinstance(request, ChatRequest) else _read_vectors(body, request)
-    asked, said = (_count(usage.get(name), MOST_TOKENS) for name in ("prompt_tokens", "completion_tokens"))
-    return bounded(replace(answer, prompt_tokens=asked, completion_tokens=said))
+    prompt, completion = (_count(usage.get(name), MOST_TOKENS) for name in ("prompt_tokens", "completion_tokens"))
+    return bounded(replace(answer, prompt_tokens=prompt, completion_tokens=completion))
 
 
 def bounded(answer: Answer) -> Answer:
-    """The answer with every field of the type and size that the ledger's columns have."""
+    """The answer with every field of the type and size of its column in the ledger."""
     return replace(answer, **bounded_fields(vars(answer)))
 
 
 def bounded_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """An answer's fields, given by name, as the ledger's columns have them; for rows of older journals, too."""
+    """`bounded` for an answer's fields by name, also from older journals."""
     status, text, error = values.get("status"), values.get("text"), values.get("error")
     finish_reason = values.get("finish_reason")
     text = clean(text) if isinstance(text, str) else None
@@ -126,7 +125,7 @@ def bounded_fields(values: Mapping[str, Any]) -> dict[str, Any]:
             logprobs, token_counts = tuple(map(finite, logprobs or ())), tuple(map(_tokens, token_counts or ()))
         except (TypeError, ValueError, OverflowError):
             logprobs = token_counts = None
-            status, error = MALFORMED, "the log-probabilities are no numbers"
+            status, error = MALFORMED, "the log-probabilities are not numbers"
     latency = values.get("latency_ms")
     return {
         "status": status,
@@ -143,7 +142,7 @@ def bounded_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def clean(text: str) -> str:
-    """The text as valid Unicode: halves of a surrogate pair that stand alone become U+FFFD."""
+    """The text as valid Unicode: lone surrogates become U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -152,21 +151,21 @@ def clean(text: str) -> str:
 
 
 def finite(value: Any) -> float:
-    """A number from outside.
+    """`value` as a finite float.
 
     Raises:
         ValueError, TypeError, OverflowError: it is none.
     """
     number = float(value)
     if isinstance(value, bool) or not math.isfinite(number):
-        raise ValueError("no finite number")
+        raise ValueError("not a finite number")
     return number
 
 
 def _tokens(value: Any) -> int:
     number = int(value)
     if not 0 <= number <= MOST_TOKENS:
-        raise ValueError("no count of tokens")
+        raise ValueError("not a count of tokens")
     return number
 
 
@@ -175,9 +174,9 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _count(value: Any, most: int) -> int:
-    """A count from outside; what cannot be one counts as not told."""
-    told = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
-    return int(value) if told else 0
+    """`value` as a count, 0 if it is none."""
+    valid = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
+    return int(value) if valid else 0
 
 
 def _read_chat(reply: Mapping[str, Any], request: ChatRequest) -> Answer:
@@ -194,8 +193,8 @@ def _read_chat(reply: Mapping[str, Any], request: ChatRequest) -> Answer:
         return Answer(status=status, text=text, error=error, finish_reason=finish)
 
     if refusal:
-        said = refusal if isinstance(refusal, str) else "without a reason"
-        return answer(REFUSED, f"refused: {masked(said)[:MOST_ERROR]}", content or said)
+        reason = refusal if isinstance(refusal, str) else "without a reason"
+        return answer(REFUSED, f"refused: {masked(reason)[:MOST_ERROR]}", content or reason)
     if finish == "content_filter":
         return answer(REFUSED, "stopped by the endpoint's content filter")
     if finish == "length":
@@ -205,7 +204,7 @@ def _read_chat(reply: Mapping[str, Any], request: ChatRequest) -> Answer:
     if request.schema is None:
         free = _without_thoughts(content or "").strip()
         return answer(OK, text=free) if free else answer(MALFORMED, "the answer is empty")
-    # Where reasoning is parsed apart, some servers put the whole answer there.
+    # Some servers that separate the reasoning put the whole answer there.
     text = content if content and content.strip() else _reasoning(message)
     if not text:
         return answer(MALFORMED, "the answer is empty")
@@ -225,12 +224,12 @@ def _content(message: Mapping[str, Any]) -> str | None:
 
 
 def _reasoning(message: Mapping[str, Any]) -> str | None:
-    told = (message.get("reasoning_content"), message.get("reasoning"))
-    return next((text for text in told if isinstance(text, str) and text), None)
+    texts = (message.get("reasoning_content"), message.get("reasoning"))
+    return next((text for text in texts if isinstance(text, str) and text), None)
 
 
 def _without_thoughts(text: str) -> str:
-    """What is said last beside the model's thoughts; some servers leave out the tag with which these begin."""
+    """The last text outside the model's reasoning; some servers omit the tag that opens it."""
     finals = list(_FINAL.finditer(text))
     text = _CHANNEL_ENDS.split(text[finals[-1].end() :], 1)[0] if finals else _CHANNEL.split(text, 1)[0]
     said, thinking, at = [""], False, 0
@@ -247,10 +246,10 @@ def _without_thoughts(text: str) -> str:
 
 
 def _fulfilling(text: str, schema: Mapping[str, Any]) -> str:
-    """The JSON in `text` that fulfils `schema`, as it stands there unless it holds halves of surrogate pairs.
+    """The JSON in `text` that conforms to `schema`, unchanged except for lone surrogates.
 
     Raises:
-        NoJson: there is none, or there are several that differ.
+        NoJson: there is none, or there are several different ones.
     """
     check = _validator(json.dumps(schema, sort_keys=True))
     found: list[tuple[str, Any]] = []
@@ -262,8 +261,8 @@ def _fulfilling(text: str, schema: Mapping[str, Any]) -> str:
         else:
             reasons.append(f"not as the schema says: {problem.message[:200]}")
     if not found:
-        told = [reason for reason in reasons if reason.startswith("not as")] or reasons
-        raise NoJson(told[0] if told else "no JSON")
+        reasons = [reason for reason in reasons if reason.startswith("not as")] or reasons
+        raise NoJson(reasons[0] if reasons else "no JSON")
     if any(value != found[0][1] for _, value in found):
         raise NoJson("holds more than one answer")
     json_text, value = found[0]
@@ -272,7 +271,7 @@ def _fulfilling(text: str, schema: Mapping[str, Any]) -> str:
 
 
 def _values(text: str, opening: str, reasons: list[str]) -> Iterator[tuple[str, Any]]:
-    """JSON values in a text: the whole of it, else those that begin with `opening` after the model's thoughts."""
+    """JSON values in a text: the whole text, else values that begin with `opening` outside the model's reasoning."""
     try:
         yield text.strip(), parsed(text.strip())
         return
@@ -321,7 +320,7 @@ def _vector(value: Any) -> tuple[float, ...]:
 
 @lru_cache(maxsize=64)
 def _validator(schema: str) -> Any:
-    """Checking the schema itself takes longer than checking an answer, so it is done once."""
+    """A cached validator, because checking a schema takes longer than checking an answer."""
     given = json.loads(schema)
     kind = jsonschema.validators.validator_for(given)
     kind.check_schema(given)

@@ -1,4 +1,4 @@
-"""What a stage asks of a language model and what comes back, free of HTTP."""
+"""Requests to a language model and their answers, independent of HTTP."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ class ChatRequest:
     """One chat completion.
 
     Args:
-        prompt_name, prompt_version: prompt file that it was rendered from.
+        prompt_name, prompt_version: of the prompt file it was rendered from.
         messages: ``{"role": ..., "content": ...}`` in order.
-        schema: JSON schema that the answer must fulfil, or None for free text.
+        schema: JSON schema of the answer, or None for free text.
     """
 
     prompt_name: str
@@ -35,11 +35,11 @@ class ChatRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
-    """Log-probabilities of continuations after a prompt, each by itself.
+    """Log-probabilities of each continuation of a prompt.
 
     Args:
         prompt: text without a trailing space.
-        continuations: texts that begin with a space or line break, so that tokens do not straddle the seam.
+        continuations: texts that begin with white space, so that no token spans prompt and continuation.
     """
 
     prompt_name: str
@@ -50,10 +50,10 @@ class ScoreRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedRequest:
-    """Vectors of some texts, in one call.
+    """Vectors of texts, in one call.
 
     Args:
-        dimensions: length of the vectors where the model lets one choose, or None for the model's own.
+        dimensions: length of the vectors, for models that support a choice; None for the default.
     """
 
     prompt_name: str = ""
@@ -68,16 +68,15 @@ _KINDS: dict[str, type[Request]] = {"chat": ChatRequest, "score": ScoreRequest, 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The outcome of one request; refusals, truncation and malformed text are data, not exceptions.
+    """The outcome of one request; refusals, truncated and malformed answers are data, not exceptions.
 
     Args:
-        status: ``ok``, ``refused``, ``truncated``, ``malformed`` (the model answered, uselessly) or ``failed``
-            (the endpoint did not answer).
-        logprobs: for score requests, total natural-log probability of each continuation.
-        token_counts: for score requests, tokens of each continuation.
-        vectors: for embed requests, one vector per text.
-        calls: HTTP requests that reached for the model, retries included.
-        final: the endpoint would say the same of another draw.
+        status: ``ok``; ``refused``, ``truncated``, ``malformed`` for unusable answers; ``failed`` for no answer.
+        logprobs: of a score request, the total log-probability of each continuation in nats.
+        token_counts: of a score request, the tokens of each continuation.
+        vectors: of an embed request, one per text.
+        calls: HTTP requests to the model, retries included.
+        final: another draw would have the same outcome.
     """
 
     status: str
@@ -94,26 +93,17 @@ class Answer:
     final: bool = False
 
     def __post_init__(self) -> None:
-        """Endpoints repeat the key that they were sent; it goes into no journal and no table."""
+        """Remove secrets: endpoints may repeat the key they were sent, which must reach no journal and no table."""
         for name in ("text", "error"):
-            said = getattr(self, name)
-            if isinstance(said, str):
-                object.__setattr__(self, name, masked(said) if name == "error" else without_hidden(said))
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogProbs:
-    """Total log-probability (nats) and tokens per continuation."""
-
-    totals: tuple[float, ...]
-    tokens: tuple[int, ...]
-    prompt_tokens: int = 0
+            value = getattr(self, name)
+            if isinstance(value, str):
+                object.__setattr__(self, name, masked(value) if name == "error" else without_hidden(value))
 
 
 def endpoint_name(base_url: str) -> str:
-    """The endpoint as part of a request's identity: no credentials, and no port on loopback.
+    """The endpoint as part of a request's identity: without credentials, and without the port on loopback.
 
-    A local server may get another port tomorrow; which model it serves is told by the model's name.
+    A local server may get another port tomorrow; the model's name tells which model it serves.
     """
     parts = urlsplit(base_url)
     host = parts.hostname or ""
@@ -131,7 +121,7 @@ def kind_of(request: Request) -> str:
 def to_json(request: Request, llm: LLMSettings) -> str:
     """Canonical JSON of a request at an endpoint; its SHA-256 is the request's key in the ledger.
 
-    A change of a byte here has every answer paid for again.
+    Changing one byte of it invalidates every stored answer.
     """
     body = {
         "kind": kind_of(request),
@@ -146,7 +136,7 @@ def to_json(request: Request, llm: LLMSettings) -> str:
 
 
 def from_json(text: str) -> Request:
-    """The inverse of `to_json`; endpoint and model are the caller's business."""
+    """The inverse of `to_json`; endpoint and model are ignored."""
     body = json.loads(text)
     kind = _KINDS[body["kind"]]
     values = {name: body[name] for name in kind.__dataclass_fields__}
@@ -157,5 +147,5 @@ def from_json(text: str) -> Request:
 
 
 def request_key(text: str) -> str:
-    """Key of a request given as canonical JSON."""
+    """Key of a request, given as canonical JSON."""
     return hashlib.sha256(text.encode()).hexdigest()

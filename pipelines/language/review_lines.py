@@ -1,7 +1,7 @@
-"""Lines about a review: what its writer prefers or avoids. Both language tables are made from these lines.
+"""Lines about a review: what its writer prefers or avoids. The tables preferences and review_summaries rest on them.
 
-The prompt says how a review is read: with a schema ``both`` the model lists what the writer prefers and what they
-avoid; without, it gives one line whose sentiment the stars decide, which is as much as a small model can do.
+With a prompt that has a schema ``both``, the model lists what the writer prefers and avoids. Otherwise it writes one
+line, whose sentiment comes from the stars; small models can do no more.
 """
 
 import json
@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sf
 
-from infra.settings import LLMSettings
 from pipelines.language.ledger import Ledger
 from pipelines.language.prompts import ChatPrompt, load_chat_prompt
-from pipelines.language.requests import OK, to_json
+from pipelines.language.requests import OK, ChatRequest
 from pipelines.language.review_settings import BOTH, ReviewLineSettings
 from pipelines.language.validation import DISLIKE, LIKE, LineLimits, line_problem, sentiment_of
 
@@ -22,23 +21,22 @@ _LISTS = {"prefers": LIKE, "avoids": DISLIKE}
 
 
 def review_lines(ledger: Ledger, positions: DataFrame, names: frozenset[str], chosen: ReviewLineSettings) -> DataFrame:
-    """Ask for the line of every review in `positions`, and check it.
+    """Request the lines of every review in `positions`, and check them.
 
-    The model sees stars and text; the item's title, brand and categories serve the check only. Reviews without text are
-    not asked about, nor are those of three stars, or of none, where the stars decide the sentiment.
+    The model sees stars and text; the item's title, brand and categories are for the check only. Reviews without text
+    are skipped; so are those of three stars or none where the stars decide the sentiment.
 
     Args:
-        positions: as `reviewed_positions` gives them, of the users to ask about.
-        names: as `product_names` gives them.
+        positions: as returned by `reviewed_positions`.
+        names: as returned by `product_names`.
 
     Returns:
         user_id, position, number (of the line, from 0), as_of, line, sentiment, problem, raw: at least one row per
-        position. `line` is null where nothing was asked or said, or the line is of no use; then `problem` says why, and
-        `raw` is the answer as it came.
+        position. `line` is null where there was no request, no line, or an unusable one; in the last case `problem` has
+        the reason and `raw` the answer as received.
     """
     prompt = load_chat_prompt(chosen.prompt)
-    render = sf.udf(_renderer(prompt, ledger.llm, chosen), "string", useArrow=False)
-    asked = positions.withColumn("request", render("stars", "review"))
+    asked = positions.withColumn("request", ledger.requests(_renderer(prompt, chosen), "stars", "review"))
     parts = ("answer.status", "answer.text", "stars", "review", "title", "brand", "categories")
     read = sf.udf(_reader(prompt, names, chosen), _LINES, useArrow=False)(*(sf.col(part) for part in parts))
     useless = (sf.size(read) > 0) & sf.forall(read, lambda line: line["problem"].isNotNull())
@@ -57,17 +55,16 @@ def review_lines(ledger: Ledger, positions: DataFrame, names: frozenset[str], ch
 
 
 def _renderer(
-    prompt: ChatPrompt, llm: LLMSettings, chosen: ReviewLineSettings
-) -> Callable[[float | None, str | None], str | None]:
-    def render(stars: float | None, review: str | None) -> str | None:
+    prompt: ChatPrompt, chosen: ReviewLineSettings
+) -> Callable[[float | None, str | None], ChatRequest | None]:
+    def render(stars: float | None, review: str | None) -> ChatRequest | None:
         if not review:
             return None
-        told = None if stars is None else sentiment_of(stars)
-        schema = BOTH if BOTH in prompt.schemas else told
+        by_stars = None if stars is None else sentiment_of(stars)
+        schema = BOTH if BOTH in prompt.schemas else by_stars
         if schema is None:
             return None
-        shown = "unknown" if stars is None else f"{stars:g}"
-        return to_json(prompt.render(schema, stars=shown, text=chosen.shown(review)), llm)
+        return prompt.render(schema, stars="unknown" if stars is None else f"{stars:g}", text=chosen.shown(review))
 
     return render
 
@@ -93,11 +90,11 @@ def _reader(
             return [(None, None, f"model: {status}")]
         answer = json.loads(text)
         if BOTH in prompt.schemas:
-            told = [(line, sentiment) for name, sentiment in _LISTS.items() for line in answer[name]]
+            written = [(line, sentiment) for name, sentiment in _LISTS.items() for line in answer[name]]
         else:
-            told = [(answer["preference"], sentiment_of(stars) or LIKE)]
+            written = [(answer["preference"], sentiment_of(stars) or LIKE)]
         lines: list[tuple[str | None, ...]] = []
-        for line, sentiment in told:
+        for line, sentiment in written:
             line = " ".join(line.split())
             problem = line_problem(
                 line,
@@ -114,13 +111,3 @@ def _reader(
         return lines
 
     return read
-
-
-def refused_lines(lines: DataFrame) -> DataFrame:
-    """Rows for the quarantine: every answer that could not be used."""
-    return lines.where(sf.col("problem").isNotNull()).select(
-        sf.concat_ws("|", "user_id", "position", sf.when(sf.col("number") > 0, sf.col("number"))).alias("row_key"),
-        sf.col("problem").alias("reason"),
-        sf.lit("the model's line for the review at this user and position").alias("detail"),
-        sf.substring(sf.coalesce("raw", sf.lit("")), 1, 2000).alias("raw"),
-    )

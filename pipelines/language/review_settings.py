@@ -1,4 +1,4 @@
-"""The settings by which reviews are read, and what the model is shown of one."""
+"""Settings for reading reviews, and the part of a review that the model sees."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,27 +10,27 @@ from pipelines.language.redaction import KINDS, check_kinds, redact
 from schemas.dataset import Dataset
 
 BOTH = "both"
-"""Schema of prompts whose answers tell likes and dislikes apart; with others the stars decide."""
+"""Schema of prompts whose answers have likes and dislikes; with others the stars decide."""
 
 _BEYOND = 20
-"""Words read beyond those shown, for personal data that goes on there."""
+"""Words read beyond those shown, for personal data that continues there."""
 _WORD_CHARS = 40
-"""Characters of a word, on the average of a review."""
+"""Upper bound of the mean length of a review's words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewLineSettings(Bounded):
-    """How reviews are read; shared by the stages preferences and review_summaries, which pay for a line once.
+    """How reviews are read, by the stages preferences and review_summaries, which share requests.
 
     Args:
-        max_users: users that are asked about, chosen by hash; 0 for everybody.
-        max_review_words: longer reviews are cut, because a small model reads slowly.
-        redact: personal data that is taken out before a review is sent, see `pipelines.language.redaction`.
+        max_users: number of users whose reviews are read, chosen by hash; 0 for all.
+        max_review_words: longer reviews are truncated, because a small model reads slowly.
+        redact: personal data removed before a review is sent, see `pipelines.language.redaction`.
         phone_region: country whose national telephone numbers are recognised.
-        least_grounded: share of a line's words that must tell a property in words of the review. Small models make the
-            rest up, larger ones say it in their own words.
-        topics: what lines may talk of because the data is about it: ``price``, ``delivery``.
-        prompt: name of the prompt file; ``review_opinions`` is for models that can tell likes from dislikes.
+        least_grounded: share of a line's words that must name a property in words of the review. Small models make the
+            others up; larger ones paraphrase.
+        topics: topics that lines may mention because the data is about them: ``price``, ``delivery``.
+        prompt: name of the prompt file; ``review_opinions`` is for models that can distinguish likes from dislikes.
     """
 
     section: ClassVar[str] = "review_lines"
@@ -48,10 +48,10 @@ class ReviewLineSettings(Bounded):
         check_kinds(self.redact)
 
     def shown(self, review: str) -> str:
-        """What the model sees of a review: its first words, without personal data.
+        """The part of a review that the model sees: its first words, without personal data.
 
-        The review is cut before personal data is sought, so that its length costs nothing, and again after it: what
-        stands across the first cut is never shown.
+        The review is truncated before the search for personal data, to bound its cost, and again after it, so that
+        nothing that spans the first cut is shown.
         """
         most = self.max_review_words + _BEYOND
         if len(review) > most * _WORD_CHARS:
@@ -62,12 +62,14 @@ class ReviewLineSettings(Bounded):
 
 
 def require_readable(prompt: ChatPrompt, datasets_dir: Path, dataset: str) -> None:
-    """Refuse reviews that would not be read, before anything is asked: they have texts, and the prompt needs stars.
+    """Refuse a prompt that needs stars for a data set that has review texts but no ratings.
 
     Raises:
-        DataError: so.
+        DataError: it is such a prompt and data set.
     """
     registered = Dataset.find(datasets_dir, dataset)
     if registered and BOTH not in prompt.schemas and {"title", "text"} & registered.review_columns.keys():
         remedy = "set review_lines.prompt to review_opinions, or leave the task out (leave_out)"
-        registered.require_ratings(f"the prompt {prompt.name}, which tells likes from dislikes by the stars,", remedy)
+        registered.require_ratings(
+            f"the prompt {prompt.name}, which distinguishes likes from dislikes by the stars,", remedy
+        )

@@ -1,11 +1,12 @@
-"""Two ways to have an endpoint say how likely a given text is.
+"""Two ways to get log-probabilities of a given text from an endpoint.
 
-``grammar`` (llama.cpp's server): a grammar of token ids leaves the model one way to go on, and the server reports the
-log-probability of each forced token before the grammar was applied. ``echo`` (completions, as vLLM has them): the
-prompt with its continuation is sent back with log-probabilities.
+``grammar`` (llama.cpp's server): a grammar of token ids forces each continuation, and the server reports the
+log-probability of each forced token before the grammar was applied. ``echo`` (completions, as in vLLM): the endpoint
+returns prompt and continuation with log-probabilities.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,14 +15,23 @@ from pipelines.language.dialect import with_extra
 from pipelines.language.endpoint_errors import RowFailed
 from pipelines.language.errors import ScoringUnavailable
 from pipelines.language.replies import finite
-from pipelines.language.requests import MALFORMED, LogProbs, ScoreRequest
+from pipelines.language.requests import MALFORMED, ScoreRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogProbs:
+    """Total log-probability in nats and number of tokens of each continuation."""
+
+    totals: tuple[float, ...]
+    tokens: tuple[int, ...]
+    prompt_tokens: int
 
 
 class Call(Protocol):
     """Sends with the port's retries and accounting."""
 
     async def __call__(self, path: str, body: Mapping[str, Any], *, counted: bool = True) -> Any:
-        """The reply's JSON, asked for again and again where that helps; `counted` as a call of the model."""
+        """The reply's JSON; `counted` as a call of the model."""
         ...
 
 
@@ -29,18 +39,18 @@ Scorer = Callable[[LLMSettings, ScoreRequest, Call], Awaitable[LogProbs]]
 
 
 def server_root(base_url: str) -> str:
-    """Address of llama.cpp's own API beside the OpenAI-compatible one."""
+    """Address of llama.cpp's native API."""
     parts = urlsplit(base_url)
     path = parts.path.rstrip("/").removesuffix("/v1")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
 async def by_grammar(llm: LLMSettings, request: ScoreRequest, call: Call) -> LogProbs:
-    """Score by forcing each continuation with a token-id grammar (exact: no sampling is involved)."""
+    """Score by forcing each continuation with a grammar of token ids; exact, because nothing is sampled."""
     root = server_root(llm.base_url)
 
     async def tokens(text: str) -> list[int]:
-        # A look-up in the vocabulary is no call of the model.
+        # Tokenisation is not a call of the model.
         answer = await call(f"{root}/tokenize", {"content": text, "add_special": False}, counted=False)
         found = answer.get("tokens") if isinstance(answer, dict) else None
         if not isinstance(found, list) or not all(isinstance(token, int) for token in found):
@@ -64,7 +74,7 @@ async def by_grammar(llm: LLMSettings, request: ScoreRequest, call: Call) -> Log
             raise _no_llama_server(root)
         totals.append(_total([step.get("logprob") for step in steps]))
         counts.append(len(forced))
-        prompt_tokens += _told(answer.get("tokens_evaluated"))
+        prompt_tokens += _count(answer.get("tokens_evaluated"))
     return LogProbs(totals=tuple(totals), tokens=tuple(counts), prompt_tokens=prompt_tokens)
 
 
@@ -75,7 +85,7 @@ def _no_llama_server(root: str) -> ScoringUnavailable:
 
 
 async def by_echo(llm: LLMSettings, request: ScoreRequest, call: Call) -> LogProbs:
-    """Score by having the prompt and its continuation echoed with log-probabilities."""
+    """Score by having prompt and continuation echoed with log-probabilities."""
     totals, counts, prompt_tokens = [], [], 0
     for continuation in request.continuations:
         text = request.prompt + continuation
@@ -92,12 +102,12 @@ async def by_echo(llm: LLMSettings, request: ScoreRequest, call: Call) -> LogPro
         totals.append(_total(inside))
         counts.append(len(inside))
         usage = answer.get("usage")
-        prompt_tokens += _told(usage.get("prompt_tokens") if isinstance(usage, dict) else 0)
+        prompt_tokens += _count(usage.get("prompt_tokens") if isinstance(usage, dict) else 0)
     return LogProbs(totals=tuple(totals), tokens=tuple(counts), prompt_tokens=prompt_tokens)
 
 
 def _echoed(answer: Any) -> tuple[list[Any] | None, list[Any] | None]:
-    """Offsets and log-probabilities of the tokens, where there are such lists."""
+    """Offsets and log-probabilities of the tokens; None where the answer has no such lists."""
     try:
         found = answer["choices"][0]["logprobs"]
         offsets, logprobs = found["text_offset"], found["token_logprobs"]
@@ -110,10 +120,10 @@ def _total(logprobs: list[Any]) -> float:
     try:
         return float(sum(map(finite, logprobs)))
     except (TypeError, ValueError, OverflowError) as error:
-        raise RowFailed(MALFORMED, "the log-probabilities are no numbers") from error
+        raise RowFailed(MALFORMED, "the log-probabilities are not numbers") from error
 
 
-def _told(value: Any) -> int:
+def _count(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 

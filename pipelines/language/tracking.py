@@ -1,4 +1,4 @@
-"""What a language stage asked and spent, as a run in MLflow, and its prompts in MLflow's prompt registry."""
+"""Records a language stage as an MLflow run, and its prompts in MLflow's prompt registry."""
 
 import logging
 import os
@@ -30,13 +30,13 @@ def record_run(
     counts: Mapping[str, int | float],
     prompts: Sequence[ChatPrompt | TitlePrompt],
 ) -> str:
-    """Leave a run with `counts` as metrics in the data set's experiment, and register `prompts`.
+    """Create a run with `counts` as metrics in the data set's experiment, and register `prompts`.
 
-    A rerun that sent nothing leaves no second run. Nobody's answers are lost when MLflow does not answer, so that is a
-    warning and not an error.
+    A rerun without calls of the model returns the earlier run. If MLflow is unreachable, this logs a warning, because
+    the answers are stored elsewhere.
 
     Returns:
-        The MLflow run's id; empty when MLflow does not answer.
+        The MLflow run's id; empty if MLflow is unreachable.
     """
     uri = settings.mlflow.tracking_uri
     if not _answers(uri):
@@ -66,11 +66,7 @@ def record_run(
 
 
 def register_prompt(client: MlflowClient, prompt: ChatPrompt | TitlePrompt) -> int:
-    """Register a prompt under its version unless its newest registered version is the same.
-
-    Returns:
-        The registry's number of that version.
-    """
+    """Register a prompt unless its version is the newest one registered; returns the registry's version number."""
     name = _name(prompt.name)
     newest = client.load_prompt(name, allow_missing=True)
     if newest is not None and newest.tags.get(VERSION_TAG) == prompt.version:

@@ -1,4 +1,4 @@
-"""What a stage asked of a language model and spent; what it would spend; when it must stop."""
+"""Requests and costs of a stage, spent and estimated."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from infra.settings import LLMSettings
 from pipelines.language.requests import BAD_ANSWERS, FAILED
 
 CHARACTERS_PER_TOKEN = 4.0
-"""For estimates where the ledger has no measured answer of a prompt yet: a rule of thumb for English."""
+"""Rule of thumb for English, for prompts without an answer in the ledger."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Tokens that requests not yet sent will take."""
+    """Estimated tokens of unsent requests."""
 
     requests: int = 0
     prompt_tokens: float = 0.0
@@ -35,7 +35,7 @@ def cost(llm: LLMSettings, prompt_tokens: float, completion_tokens: float) -> fl
 
 @dataclass
 class Usage:
-    """What a stage asked and spent."""
+    """Requests and costs of one run of a stage."""
 
     requests: int = 0
     cache_hits: int = 0
@@ -48,10 +48,10 @@ class Usage:
     latencies_ms: list[float] = field(default_factory=list)
     unsent: Estimate = field(default_factory=Estimate)
     lost_lines: int = 0
-    """Answers in journals of killed jobs that a full disk or a crash has cut."""
+    """Truncated answers in journals of killed jobs."""
 
     def counts(self, llm: LLMSettings) -> dict[str, int | float]:
-        """For a stage's report; ``llm_calls`` counts HTTP requests to the model, retries included."""
+        """Counts for a stage's report; ``llm_calls`` are HTTP requests to the model, retries included."""
         found = {
             "llm_requests": self.requests,
             "llm_cache_hits": self.cache_hits,

@@ -1,13 +1,13 @@
-"""Which answers may be believed. A model's line enters a table only when its words are borne out by the review.
+"""Checks of a model's answers: a line enters a table only if the review supports its words.
 
-Every check gives a short constant as the reason, so that quarantined rows can be counted.
+Each check returns a short constant as the reason, so that quarantined rows can be counted.
 """
 
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from pipelines.language.properties import Told, denied_in, filling, told_by, torn_from
+from pipelines.language.properties import Statements, denied_in, filler, misattributed, statements_of
 from schemas.words import content_stems, jaccard, words
 
 LIKE, DISLIKE = "like", "dislike"
@@ -34,15 +34,15 @@ _MODEL_NUMBER = re.compile(r"\b(?=[A-Za-z0-9-]{0,40}\d{2})(?=[A-Za-z0-9-]{0,40}[
 
 @dataclass(frozen=True, kw_only=True)
 class LineLimits:
-    """What a preference line must keep to.
+    """Limits of a preference line.
 
     Args:
-        fewest_words, most_words: length, the verb included.
-        least_grounded: share of the line's content words that must stand in the review.
+        fewest_words, most_words: length, including the verb.
+        least_grounded: share of the line's content words that must occur in the review.
         copy_similarity: Jaccard similarity of content words from which a line counts as a copy of an example.
-        title_run: so many words of the title in a row are the product's name.
-        least_distinct: share of the line's content words that must differ.
-        topics: what the data is about, so that lines may talk of it: ``price``, ``delivery``.
+        title_run: number of consecutive words of the title that count as the product's name.
+        least_distinct: share of the line's content words that must be distinct.
+        topics: topics that lines may mention: ``price``, ``delivery``.
     """
 
     fewest_words: int = 2
@@ -55,7 +55,7 @@ class LineLimits:
 
 
 def sentiment_of(stars: float) -> str | None:
-    """``like`` from four stars, ``dislike`` up to two, None between: such a review is not asked about."""
+    """``like`` from four stars, ``dislike`` up to two, else None."""
     if stars >= 4:
         return LIKE
     return DISLIKE if stars <= 2 else None
@@ -73,29 +73,29 @@ def line_problem(
     names: Collection[str] = frozenset(),
     categories: Sequence[str] = (),
 ) -> str | None:
-    """Why a preference line must not be used, or None when it may.
+    """Why a preference line must not be used, or None.
 
     Args:
         sentiment: ``like`` or ``dislike``, which the verb must match.
-        review: the text that the model was shown.
-        title, brand: the reviewed item's, which the model was not shown and the line must not name.
+        review: the text that the model saw.
+        title, brand: of the reviewed item; the model did not see them, and the line must not name them.
         examples: lines of the prompt's examples.
-        names: words, in lower case, that are names of brands or products wherever they stand.
-        categories: the reviewed item's, which like its title tell what the thing is called.
+        names: lower-case words that are always names of brands or products.
+        categories: of the reviewed item; like its title they name the kind of item.
     """
-    said = words(line)
-    if not limits.fewest_words <= len(said) <= limits.most_words:
+    spoken = words(line)
+    if not limits.fewest_words <= len(spoken) <= limits.most_words:
         return "wrong length"
-    if said[0] != VERBS[sentiment]:
+    if spoken[0] != VERBS[sentiment]:
         return "wrong verb"
     for topic, pattern in (("price", _PRICE), ("delivery", _DELIVERY)):
         if topic not in limits.topics and pattern.search(line):
             return f"talks of {topic}"
     if _TO_THE_MODEL.search(line):
         return "speaks to the model"
-    if any(word.lower() in names for word in said[1:]):
+    if any(word.lower() in names for word in spoken[1:]):
         return "names a brand or product"
-    if _names_product(said, title or "", brand or "", limits.title_run) or _MODEL_NUMBER.search(line):
+    if _names_product(spoken, title or "", brand or "", limits.title_run) or _MODEL_NUMBER.search(line):
         return "names a brand or product"
     content = content_stems(line)
     if not content:
@@ -104,44 +104,44 @@ def line_problem(
     copied = any(jaccard(content, content_stems(example)) >= limits.copy_similarity for example in examples)
     if copied and grounded != content:
         return "copies an example"
-    order = [stems for word in said if (stems := content_stems(word))]
+    order = [stems for word in spoken if (stems := content_stems(word))]
     if len(grounded) < max(1.0, limits.least_grounded * len(content)) or not order[-1] <= grounded:
         return "not grounded in the review"
     if len(content) < limits.least_distinct * len(order):
         return "repeats itself"
-    told = told_by(review, title=title or "", categories=categories)
-    if problem := _property_problem(line, sentiment, told, limits):
+    statements = statements_of(review, title=title or "", categories=categories)
+    if problem := _property_problem(line, sentiment, statements, limits):
         return problem
-    return "tears words apart" if torn_from(line, review, told) else None
+    return "tears words apart" if misattributed(line, review, statements) else None
 
 
-def _property_problem(line: str, sentiment: str, told: Told, limits: LineLimits) -> str | None:
-    """Why a line in words of the review tells no property of the thing, or not in the review's sense."""
+def _property_problem(line: str, sentiment: str, statements: Statements, limits: LineLimits) -> str | None:
+    """Why a grounded line names no property of the item, or inverts the review's sense, or None."""
     content = content_stems(line)
-    properties = content & told.properties
-    telling = content - filling(line)
-    # "Prefers a guitar" tells what was bought.
+    properties = content & statements.properties
+    telling = content - filler(line)
+    # "Prefers a guitar" only says what was bought.
     if not properties or (len(telling) == 1 and words(line)[1].lower() in ("a", "an", "another")):
         return "names no property"
-    if _WISHES.search(line) or len(telling & (properties | told.names)) < limits.least_grounded * len(telling):
+    if _WISHES.search(line) or len(telling & (properties | statements.names)) < limits.least_grounded * len(telling):
         return "talks of more than properties"
     denied = denied_in(line)
-    if properties & denied & told.plain:
+    if properties & denied & statements.plain:
         return "adds a negation"
-    if not properties - denied <= told.plain:
+    if not properties - denied <= statements.plain:
         return "leaves out a negation"
-    if sentiment == LIKE and not properties <= told.liked:
+    if sentiment == LIKE and not properties <= statements.liked:
         return "turns a dislike round"
-    if sentiment == DISLIKE and not properties <= told.disliked:
+    if sentiment == DISLIKE and not properties <= statements.disliked:
         return "turns a wish round"
     return None
 
 
-def _names_product(said: Sequence[str], title: str, brand: str, title_run: int) -> bool:
-    spoken = [word.lower() for word in said]
+def _names_product(line: Sequence[str], title: str, brand: str, title_run: int) -> bool:
+    spoken = [word.lower() for word in line]
     title_words = words(title)
     named = {word for word in (*title_words, *words(brand)) if word[0].isupper() and not word.isupper()}
-    if any(word in named for word in said[1:]):
+    if any(word in named for word in line[1:]):
         return True
     if _contains(spoken, [word.lower() for word in words(brand)]):
         return True
@@ -161,12 +161,12 @@ def _contains(sentence: Sequence[str], run: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryLimits:
-    """What a folded phrase must keep to.
+    """Limits of a folded phrase.
 
     Args:
         most_words: length.
-        least_grounded: share of its content words that stand in what was folded.
-        least_kept: share of the known phrase's content words that it keeps.
+        least_grounded: share of its content words that must occur in its sources.
+        least_kept: share of the earlier phrase's content words that it must keep.
     """
 
     most_words: int = 50
@@ -175,25 +175,25 @@ class SummaryLimits:
 
 
 def summary_problem(phrase: str, *, known: str, new: Sequence[str], limits: SummaryLimits) -> str | None:
-    """Why a folded phrase must not be used, or None when it may.
+    """Why a folded phrase must not be used, or None.
 
     Args:
-        known: the phrase of the step before, empty at first.
-        new: lines that were folded in.
+        known: the phrase of the previous step, empty at first.
+        new: the lines folded in.
     """
     if len(words(phrase)) > limits.most_words:
         return "wrong length"
     if _TO_THE_MODEL.search(phrase):
         return "speaks to the model"
-    said = content_stems(phrase)
-    if not said:
+    content = content_stems(phrase)
+    if not content:
         return "says nothing"
     before, added = content_stems(known), frozenset().union(*(content_stems(line) for line in new))
-    if len(said & (before | added)) < limits.least_grounded * len(said):
+    if len(content & (before | added)) < limits.least_grounded * len(content):
         return "not grounded in its sources"
-    if len(said & before) < limits.least_kept * len(before):
+    if len(content & before) < limits.least_kept * len(before):
         return "forgets what was known"
-    if added - before and not said & (added - before):
+    if added - before and not content & (added - before):
         return "leaves out what is new"
     return None
 
@@ -201,11 +201,11 @@ def summary_problem(phrase: str, *, known: str, new: Sequence[str], limits: Summ
 def description_problem(
     description: str, *, text: str, most_words: int = 30, least_grounded: float = 0.6
 ) -> str | None:
-    """Why a description of an item must not be used, or None when it may.
+    """Why a description of an item must not be used, or None.
 
     Args:
-        text: the item's text that the model was shown.
-        least_grounded: share of the description's content words that must stand in it.
+        text: the item's text that the model saw.
+        least_grounded: share of the description's content words that must occur in `text`.
     """
     if len(words(description)) > most_words:
         return "wrong length"
@@ -213,9 +213,9 @@ def description_problem(
         return "speaks to the model"
     if _PRICE.search(description):
         return "talks of price"
-    said = content_stems(description)
-    if not said:
+    content = content_stems(description)
+    if not content:
         return "says nothing"
-    if len(said & content_stems(text)) < least_grounded * len(said):
+    if len(content & content_stems(text)) < least_grounded * len(content):
         return "not grounded in its sources"
     return None

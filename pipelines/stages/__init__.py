@@ -1,1 +1,1 @@
-"""The stages of Spark, a module each: its command line and its settings, which are checked before an engine loads."""
+"""Entry points of the Spark stages: command line and settings, which are checked before an engine is loaded."""

@@ -1,12 +1,12 @@
-"""Erasure: forgets users in every table of a data set, keeps later deliveries out, and proves it by a recount.
+"""Erasure: deletes users from every table of a data set, rejects later deliveries, and proves it by a recount.
 
-Give the users with ``--users`` (ids, or a file with one a line), or as the setting ``erasure.users_file``. No language
+Name the users with ``--users`` (ids, or a file with one per line) or the setting ``erasure.users_file``. No language
 stage of the data set may run meanwhile.
 
-A deletion writes new files; versions of before keep the old ones until a VACUUM after the table's retention, and the
-report says until when. ``erasure.purge_history: true`` removes them at once, with their log. That breaks what rests
-on them: earlier versions of the touched tables can no longer be read, so a model registered before cannot be trained
-again from its recorded versions, and a job that has such a version open fails.
+A deletion writes new files; earlier versions keep the old ones until a VACUUM after the table's retention, and the
+report says until when. ``erasure.purge_history: true`` removes them at once, with their log. Earlier versions of these
+tables can then no longer be read: a model registered before cannot be trained again from its recorded versions, and a
+job that has such a version open fails.
 """
 
 import argparse
@@ -32,13 +32,13 @@ _SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list", ".json", ".jsonl")
 
 @dataclass(frozen=True, kw_only=True)
 class ErasureSettings(Bounded):
-    """Who is forgotten, and how far back.
+    """Who is erased, and how far back.
 
     Args:
-        users: ids. They stand in clear in whatever keeps the request, such as Airflow's database; rather use
-        users_file: a file with one id a line, both may be given.
-        reason: goes into the list of erasures and the report; name nobody in it.
-        purge_history: remove old versions of the touched tables at once, see the module's documentation.
+        users: ids. Whatever keeps the request, such as Airflow's database, shows them; prefer ``users_file``.
+        users_file: a file with one id per line; both may be given.
+        reason: for the list of erasures and the report; must name no user.
+        purge_history: remove old versions of the changed tables at once, see the module's documentation.
     """
 
     section: ClassVar[str] = STAGE
@@ -49,7 +49,7 @@ class ErasureSettings(Bounded):
     purge_history: bool = False
 
     def ids(self) -> frozenset[str]:
-        """The ids without blanks around them.
+        """The ids, stripped of white space.
 
         Raises:
             SettingError: there are none, or the file cannot be read.
@@ -57,7 +57,7 @@ class ErasureSettings(Bounded):
         lines: Sequence[str] = ()
         if self.users_file:
             try:
-                # A line ends at a line feed: other characters that part lines may stand inside of an id.
+                # Only a line feed ends a line: an id may contain other line separators.
                 lines = Path(self.users_file).read_text(encoding="utf-8-sig").split("\n")
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingError(f"{STAGE}.users_file {self.users_file!r} cannot be read: {error}") from error
@@ -68,7 +68,7 @@ class ErasureSettings(Bounded):
 
 
 def run(request: StageRequest) -> StageReport:
-    """Refuse wrong settings while no engine is loaded; then run `pipelines.erasure`."""
+    """Check the settings before an engine is loaded, then run `pipelines.erasure`."""
     settings = load_settings()
     stage_settings(ErasureSettings, settings, request).ids()
     stage_settings(ReviewLineSettings, settings, request)
@@ -79,7 +79,7 @@ def run(request: StageRequest) -> StageReport:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the stage for a command line that may name users with ``--users`` and leave the day out."""
+    """Run the stage from a command line, where ``--users`` is accepted and the day is optional."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--users", nargs="+", default=[])
     given, rest = parser.parse_known_args(argv)

@@ -1,7 +1,6 @@
 """Short descriptions of items by a language model, for text encoders and tokenizers. Optional.
 
-Items that landed on the request's day are described; an item whose text did not change costs nothing, whatever day it
-lands on again.
+Items that landed on the request's day are described. An item delivered again with the same text costs nothing.
 """
 
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ class ItemDescriptionsSettings(Bounded):
     """Which items are described, and from how much.
 
     Args:
-        max_items: items that are asked about, chosen by hash; 0 for all.
-        max_text_words: longer item texts are cut.
+        max_items: number of items to describe, chosen by hash; 0 for all.
+        max_text_words: longer item texts are truncated.
         prompt: name of the prompt file.
     """
 
@@ -36,7 +35,7 @@ class ItemDescriptionsSettings(Bounded):
 
 
 def run(request: StageRequest) -> StageReport:
-    """Refuse wrong settings while no engine is loaded; then run `pipelines.item_descriptions`."""
+    """Check the settings before an engine is loaded, then run `pipelines.item_descriptions`."""
     settings = load_settings()
     chosen = stage_settings(ItemDescriptionsSettings, settings, request)
     load_chat_prompt(chosen.prompt)

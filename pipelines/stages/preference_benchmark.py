@@ -1,9 +1,9 @@
-"""The benchmark of preference discerning: who is asked what, with which preference, and what would be right.
+"""The benchmark of preference discerning: histories, preferences given with them, and the right items.
 
-Five axes after Paischer et al. (2025), arXiv 2412.08604. A preference matched to the target is an oracle, so that every
-sample names beside it the newest preference that was known then and another user's as a control. Differences to the
-authors' released code: each history ends at its own user's position, no item is the coarse partner of many others, a
-rejection is a word of its own, and training samples rest on training reviews only.
+Five axes after Paischer et al. (2025), arXiv 2412.08604. A preference matched to the target is an oracle; every sample
+therefore also has the newest preference known at the time, and another user's as a control. Differences to the authors'
+released code: each history ends at its own user's position, an item is the coarse partner of few others, a rejection is
+a verb of its own, and training samples rest on training reviews only.
 """
 
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ class PreferenceBenchmarkSettings(Bounded):
     """How samples are made.
 
     Args:
-        encoder: whose vectors say which preference is near which item, where no earlier stage of the run names one.
-        negative_below: probability of a positive tone under which a review counts as negative; lower takes fewer and
-            surer ones.
-        coarse_label_cap: an item is the coarse partner of so many others at most.
-        unseen_targets: steer towards held-out items only that nobody has at a training position.
-        max_targets: targets per axis and split at most, by hash; pairing them takes time and memory on the driver
-            that grows with the square.
-        max_pool: wordings at most, by hash, among which the likes near an item are sought.
-        probe_min_items: items that a property must have to be steered towards.
-        truth: folder truth/ of a planted world, whose attributes become probes; nowhere when empty.
+        encoder: encoder whose vectors match preferences to items, unless an earlier stage of the run names one.
+        negative_below: a review with a lower probability of a positive tone counts as negative; a lower value selects
+            fewer and more certain ones.
+        coarse_label_cap: how many items an item may be the coarse partner of.
+        unseen_targets: steer only towards held-out items that are at no user's training position.
+        max_targets: most targets per axis and split, chosen by hash; the driver's time and memory for pairing them
+            grow quadratically.
+        max_pool: most likes, chosen by hash, that are compared with an item.
+        probe_min_items: least number of items with a property that users are steered towards.
+        truth: folder truth/ of a planted world, whose attributes become probes; empty for none.
         seed: of all choices by hash.
     """
 
@@ -54,7 +54,7 @@ class PreferenceBenchmarkSettings(Bounded):
 
 
 def run(request: StageRequest) -> StageReport:
-    """Refuse wrong settings while no engine is loaded; then run `pipelines.preference_benchmark`."""
+    """Check the settings before an engine is loaded, then run `pipelines.preference_benchmark`."""
     settings = load_settings()
     chosen = stage_settings(PreferenceBenchmarkSettings, settings, request)
     if chosen.truth:

@@ -1,4 +1,4 @@
-"""Preferences per user and position, from one line per review, read by a language model and checked in code."""
+"""Preferences by user and position, from lines that a language model writes about reviews and code checks."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,9 +20,9 @@ class PreferencesSettings(Bounded):
     """How lines become preferences.
 
     Args:
-        window: a position's preferences rest on so many last reviews, the one at the position included.
+        window: number of reviews, up to and including the one at a position, that its preferences rest on.
         most: preferences kept per position, newest first.
-        same_from: share of common content words from which two lines say the same.
+        same_from: share of common content words from which two lines count as the same.
     """
 
     section: ClassVar[str] = STAGE
@@ -33,7 +33,7 @@ class PreferencesSettings(Bounded):
 
 
 def run(request: StageRequest) -> StageReport:
-    """Refuse wrong settings while no engine is loaded; then run `pipelines.preferences`."""
+    """Check the settings before an engine is loaded, then run `pipelines.preferences`."""
     settings = load_settings()
     stage_settings(PreferencesSettings, settings, request)
     reading = stage_settings(ReviewLineSettings, settings, request)

@@ -1,4 +1,4 @@
-"""Summaries of users, folded over time from the lines that their reviews gave."""
+"""Summaries of users, folded over time from lines about their reviews."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,9 +20,9 @@ class ReviewSummariesSettings(Bounded):
     """How summaries are folded.
 
     Args:
-        chunk_reviews: reviews per step. Chunks are counted from a user's first review, so that new reviews touch the
-            newest chunk only, whatever the length of the history.
-        most_carried: lines that a step may hand on when its answer was of no use.
+        chunk_reviews: reviews per step. Chunks are counted from a user's first review, so that new reviews only change
+            the newest chunk.
+        most_carried: most lines that a step with an unusable answer passes on to the next.
         prompt: name of the prompt file.
     """
 
@@ -34,7 +34,7 @@ class ReviewSummariesSettings(Bounded):
 
 
 def run(request: StageRequest) -> StageReport:
-    """Refuse wrong settings while no engine is loaded; then run `pipelines.review_summaries`."""
+    """Check the settings before an engine is loaded, then run `pipelines.review_summaries`."""
     settings = load_settings()
     chosen = stage_settings(ReviewSummariesSettings, settings, request)
     reading = stage_settings(ReviewLineSettings, settings, request)

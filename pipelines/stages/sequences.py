@@ -1,4 +1,4 @@
-"""Interactions and ordered histories as of a day, with splits and a report of what the order is worth."""
+"""Interactions and ordered histories as of a day, with splits and a report on the order within histories."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -12,7 +12,7 @@ from schemas.stage_runner import run_stage
 
 STAGE = "sequences"
 SHORTEST_SPLIT = 3
-"""Positions from which a history has a validation and a test position."""
+"""Shortest history with a validation and a test position."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +20,15 @@ class SequencesSettings(Bounded):
     """How histories are made.
 
     Args:
-        actions: for data sets with events, which of them make an interaction, such as ``["purchase"]``; all when empty.
-        user_core, item_core: least number of distinct items per user, and users per item; 1 switches one off.
-        max_core_iterations: steps after which a k-core that still shrinks is an error.
-        tie_rule: what orders events of the same time. ``hash`` (of user and item) is fixed and carries no
-            information; ``item_id`` and ``source_line`` (landing day, then line) can tell a model something
-            that the clock did not, which the order report then shows.
-        max_length: keep only so many most recent positions of a history; all when None.
+        actions: for data sets with events, those that count as interactions, such as ``["purchase"]``; empty for all.
+        user_core, item_core: least number of distinct items per user and of users per item; 1 for no limit.
+        max_core_iterations: a k-core that still shrinks after so many steps is an error.
+        tie_rule: how events of the same time are ordered. ``hash`` (of user and item) is fixed and carries no
+            information; ``item_id`` and ``source_line`` (landing day, then line) may, and the order report shows how
+            much.
+        max_length: number of most recent positions kept of a history; None for all.
         min_history: shortest history that is published in sequences.
-        valid_quantile, test_quantile: share of all interactions before the global validation and test cut.
+        valid_quantile, test_quantile: share of all interactions before the global validation and test time.
     """
 
     section: ClassVar[str] = STAGE
@@ -55,7 +55,7 @@ class SequencesSettings(Bounded):
 
 
 def run(request: StageRequest) -> StageReport:
-    """Refuse wrong settings while no engine is loaded; then run `pipelines.sequences`."""
+    """Check the settings before an engine is loaded, then run `pipelines.sequences`."""
     settings = load_settings()
     stage_settings(SequencesSettings, settings, request)
     from pipelines.sequences import run as work

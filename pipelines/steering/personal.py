@@ -1,12 +1,13 @@
-"""The three axes that ask a user's own preferences: recommendation, history consolidation and sentiment following."""
+"""The three axes that use a user's own preferences: recommendation, history consolidation, sentiment following."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
+from pipelines.language.merging import Preference
 from pipelines.language.validation import DISLIKE, LIKE
-from pipelines.steering.histories import History, Line, Split
-from pipelines.steering.samples import Sample
+from pipelines.steering.histories import History, Split
+from pipelines.steering.samples import Candidate, Sample
 from pipelines.steering.vectors import Vectors, cosines
 from schemas.preference_benchmark import CONSOLIDATION, RECOMMENDATION, SENTIMENT
 from schemas.preferences import join_preferences, positive_twin
@@ -17,187 +18,127 @@ NO_DISLIKE = "no_dislike_from_there_on"
 SAME_PREFERENCE = "same_preference"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A preference that may be given.
-
-    Args:
-        text: the line as it was generated, whose vector decides.
-        preference, opposite: what a model is given when it is chosen.
-    """
-
-    text: str
-    preference: str
-    opposite: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """A target with the preferences of which the one nearest to the target is given."""
-
-    axis: str
-    split: Split
-    history: History
-    position: int
-    candidates: tuple[Candidate, ...]
-
-    @property
-    def sample_id(self) -> str:
-        """User and position of the target."""
-        return f"{self.history.user_id}@{self.position}"
-
-    @property
-    def target(self) -> str:
-        """The right item."""
-        return self.history.items[self.position]
-
-
-def held_out_targets(histories: Iterable[History], split: Split) -> Iterator[tuple[History, int]]:
-    """Every user with a target in `split`, and its position."""
-    for history in histories:
-        for position in history.targets(split):
-            yield history, position
-
-
-def recommendation_questions(histories: Sequence[History]) -> tuple[list[Question], Counter[str]]:
-    """The held-out targets with the likes that are known before them; without any, the dislikes turned round.
+def recommendation_samples(histories: Sequence[History]) -> tuple[list[Sample], Counter[str]]:
+    """Held-out targets with the likes known before them as candidates; without any like, the inverted dislikes.
 
     Returns:
-        The questions, and how many targets have none, by split and reason.
+        The samples, and the number of targets left out, by split and reason.
     """
-    found, skipped = [], Counter[str]()
-    for split in HELD_OUT:
-        for history, position in held_out_targets(histories, split):
-            candidates = _wishes(history.known_before(position))
-            if candidates:
-                found.append(
-                    Question(
-                        axis=RECOMMENDATION, split=split, history=history, position=position, candidates=candidates
-                    )
-                )
-            else:
-                skipped[f"{split}.{NO_KNOWN}"] += 1
-    return found, skipped
+    targets = _held_out_targets(RECOMMENDATION, histories)
+    return _with_preference((replace(target, candidates=_wishes(known)) for target, known in targets), NO_KNOWN)
 
 
 def consolidation_samples(histories: Sequence[History]) -> tuple[list[Sample], Counter[str]]:
-    """The held-out targets with everything that is known before them, newest first: nothing is matched.
+    """Held-out targets with all preferences known before them, newest first.
 
     Returns:
-        The samples, and how many targets have none, by split and reason.
+        As `recommendation_samples`.
     """
-    found, skipped = [], Counter[str]()
-    for split in HELD_OUT:
-        for history, position in held_out_targets(histories, split):
-            preference = join_preferences([line.text for line in history.known_before(position)])
-            if preference:
-                found.append(
-                    Sample(
-                        axis=CONSOLIDATION,
-                        split=split,
-                        sample_id=f"{history.user_id}@{position}",
-                        history=history,
-                        history_end=position,
-                        target=history.items[position],
-                        preference=preference,
-                    )
-                )
-            else:
-                skipped[f"{split}.{NO_KNOWN}"] += 1
-    return found, skipped
+    targets = _held_out_targets(CONSOLIDATION, histories)
+    joined = (replace(target, preference=join_preferences([p.text for p in known])) for target, known in targets)
+    return _with_preference(joined, NO_KNOWN)
 
 
-def sentiment_questions(
+def sentiment_samples(
     histories: Sequence[History], negative: Mapping[str, Iterable[int]]
-) -> tuple[list[Question], Counter[str]]:
-    """The negatively reviewed positions with the dislikes that were generated from there on.
+) -> tuple[list[Sample], Counter[str]]:
+    """Negatively reviewed positions with the dislikes generated from there on as candidates.
 
-    Dislikes that rest on the review itself come before all others. Training positions are given lines of training
-    positions only, so that no held-out review speaks in training.
+    Dislikes that rest on the review itself take precedence. Training positions use preferences of training positions
+    only, so that no held-out review leaks into training.
 
     Args:
         negative: positions with a negative review, by user.
 
     Returns:
-        The questions, and how many positions have none, by split and reason.
+        As `recommendation_samples`.
     """
-    found, skipped = [], Counter[str]()
+    samples = []
     for history in histories:
         for position in sorted(negative.get(history.user_id, ())):
-            split = history.split_of(position)
-            if split is None:
-                continue
-            end = history.train_end if split == "train" else len(history.items)
-            candidates = _rejections(history, position, end)
-            if candidates:
-                found.append(
-                    Question(axis=SENTIMENT, split=split, history=history, position=position, candidates=candidates)
-                )
-            else:
-                skipped[f"{split}.{NO_DISLIKE}"] += 1
-    return found, skipped
+            if split := history.split_of(position):
+                end = history.train_end if split == "train" else len(history.items)
+                target = _target(SENTIMENT, split, history, position)
+                samples.append(replace(target, candidates=_rejections(history, position, end)))
+    return _with_preference(samples, NO_DISLIKE)
 
 
-def answered(questions: Iterable[Question], lines: Vectors, items: Vectors) -> list[Sample]:
-    """Each question with the candidate whose vector is nearest to its target's, the first of equals."""
+def choose_nearest(samples: Iterable[Sample], texts: Vectors, items: Vectors) -> list[Sample]:
+    """Give each sample the candidate whose vector is nearest to its target's; the first one wins a tie."""
     found = []
-    for question in questions:
-        texts = [candidate.text for candidate in question.candidates]
-        near = cosines(items.of([question.target]), lines.of(texts))[0]
+    for sample in samples:
+        near = cosines(items.of([sample.target]), texts.of([candidate.text for candidate in sample.candidates]))[0]
         best = int(near.argmax())
+        chosen = sample.candidates[best]
         found.append(
-            Sample(
-                axis=question.axis,
-                split=question.split,
-                sample_id=question.sample_id,
-                history=question.history,
-                history_end=question.position,
-                target=question.target,
-                preference=question.candidates[best].preference,
-                opposite=question.candidates[best].opposite,
-                similarity=float(near[best]),
-            )
+            replace(sample, preference=chosen.preference, opposite=chosen.opposite, similarity=float(near[best]))
         )
     return found
 
 
 def first_of_each(samples: Iterable[Sample]) -> tuple[list[Sample], Counter[str]]:
-    """Of the samples of a split that ask for the same the first by user and position.
-
-    In training that is the same preference for the same item: there a repeated sentence teaches of more items.
+    """Keep the first sample, by user and position, of each preference in a split; in training, of each with its target.
 
     Returns:
-        The samples kept, and how many were not, by split and reason.
+        The samples kept, and the number left out, by split and reason.
     """
     seen: set[tuple[str, str, str]] = set()
     found, skipped = [], Counter[str]()
     for sample in sorted(samples, key=lambda sample: (sample.history.user_id, sample.history_end)):
-        asked = (sample.split, sample.preference, sample.target if sample.split == "train" else "")
-        if asked in seen:
+        key = (sample.split, sample.preference, sample.target if sample.split == "train" else "")
+        if key in seen:
             skipped[f"{sample.split}.{SAME_PREFERENCE}"] += 1
         else:
-            seen.add(asked)
+            seen.add(key)
             found.append(sample)
     return found, skipped
 
 
-def _wishes(known: Sequence[Line]) -> tuple[Candidate, ...]:
-    likes = [Candidate(text=line.text, preference=line.text) for line in known if line.sentiment == LIKE]
+def _target(axis: str, split: Split, history: History, position: int) -> Sample:
+    return Sample(
+        axis=axis,
+        split=split,
+        sample_id=f"{history.user_id}@{position}",
+        history=history,
+        history_end=position,
+        target=history.items[position],
+    )
+
+
+def _held_out_targets(axis: str, histories: Sequence[History]) -> Iterator[tuple[Sample, tuple[Preference, ...]]]:
+    for split in HELD_OUT:
+        for history in histories:
+            for position in history.targets(split):
+                yield _target(axis, split, history, position), history.known_before(position)
+
+
+def _with_preference(samples: Iterable[Sample], reason: str) -> tuple[list[Sample], Counter[str]]:
+    found, skipped = [], Counter[str]()
+    for sample in samples:
+        if sample.preference or sample.candidates:
+            found.append(sample)
+        else:
+            skipped[f"{sample.split}.{reason}"] += 1
+    return found, skipped
+
+
+def _wishes(known: Sequence[Preference]) -> tuple[Candidate, ...]:
+    likes = [Candidate(text=p.text, preference=p.text) for p in known if p.sentiment == LIKE]
     if likes:
         return tuple(likes)
-    twins = ((line.text, positive_twin(line.text)) for line in known if line.sentiment == DISLIKE)
+    twins = ((p.text, positive_twin(p.text)) for p in known if p.sentiment == DISLIKE)
     return tuple(Candidate(text=text, preference=twin) for text, twin in twins if twin)
 
 
 def _rejections(history: History, position: int, end: int) -> tuple[Candidate, ...]:
-    lines = [
-        line
-        for generated in sorted(history.lines)
+    dislikes = [
+        preference
+        for generated in sorted(history.preferences)
         if position <= generated < end
-        for line in history.lines[generated]
-        if line.sentiment == DISLIKE
+        for preference in history.preferences[generated]
+        if preference.sentiment == DISLIKE
     ]
-    own = [line for line in lines if position in line.evidence]
-    texts = dict.fromkeys(line.text for line in own or lines)
+    own = [preference for preference in dislikes if position in preference.evidence]
+    texts = dict.fromkeys(preference.text for preference in own or dislikes)
     twins = ((text, positive_twin(text)) for text in texts)
     return tuple(Candidate(text=text, preference=twin, opposite=text) for text, twin in twins if twin)

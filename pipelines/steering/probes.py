@@ -1,4 +1,4 @@
-"""Properties that items have or lack, each with a sentence that asks for it and one that rejects it."""
+"""Properties that items have or lack, each with a sentence that requests it and one that rejects it."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,13 +12,13 @@ CATEGORY, ATTRIBUTE = "category", "attribute"
 
 
 def category_probes(categories: Mapping[str, Iterable[str]], least: int) -> list[dict[str, Any]]:
-    """One probe per category, leaf or inner, that at least `least` and at most half of the items are in.
+    """One probe per category, leaf or inner, that contains at least `least` and at most half of the items.
 
     Args:
         categories: the category path of each item of the catalogue.
 
     Returns:
-        Rows of the table steering_probes, its partition column left out.
+        Rows of the table steering_probes without its partition column.
     """
     members: dict[str, list[str]] = {}
     for item, path in categories.items():
@@ -34,13 +34,13 @@ def category_probes(categories: Mapping[str, Iterable[str]], least: int) -> list
 def attribute_probes(truth: Truth, catalogue: Iterable[str], least: int) -> list[dict[str, Any]]:
     """One probe per attribute of a planted world that at least `least` and at most half of the items have.
 
-    Sentences are those of the perfect reader; attributes that preferences never speak of (a low price) have none.
+    Sentences are those of the perfect reader; an attribute that preferences never mention (a low price) has none.
 
     Args:
         catalogue: ids of the day's items.
 
     Returns:
-        Rows as `category_probes`.
+        As `category_probes`.
     """
     items = sorted(set(catalogue))
     found = []

@@ -1,11 +1,11 @@
-"""A question of the benchmark, its controls, and how many different answers a set of questions has."""
+"""Benchmark samples, their controls, and the entropy of their labels."""
 
 import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from pipelines.steering.histories import History, Split
 from schemas.preference_benchmark import CONSOLIDATION, RECOMMENDATION
@@ -15,8 +15,27 @@ OVER_LIMIT = "over_max_targets"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A preference that a sample may get.
+
+    Args:
+        text: the preference as generated, whose vector decides.
+        preference, opposite: what the model is given when this candidate is chosen.
+    """
+
+    text: str
+    preference: str
+    opposite: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A row of the table preference_benchmark before its controls; fields as the columns there."""
+    """A row of the table preference_benchmark without its controls; fields as the columns there.
+
+    Args:
+        sample_id: unique within axis and split.
+        preference: empty until one of `candidates` is chosen.
+    """
 
     axis: str
     split: Split
@@ -24,44 +43,28 @@ class Sample:
     history: History
     history_end: int
     target: str
-    preference: str
+    candidates: tuple[Candidate, ...] = ()
+    preference: str = ""
     opposite: str | None = None
     partner: str | None = None
     similarity: float | None = None
 
 
 def stable_hash(*parts: object) -> int:
-    """The same number for the same parts in every process, 0 to 2**64 - 1."""
+    """A hash of `parts` that is equal in every process, 0 to 2**64 - 1."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-class Named(Protocol):
-    """Something of a split that will be, or is, a sample."""
-
-    @property
-    def split(self) -> Split:
-        """The split."""
-        ...
-
-    @property
-    def sample_id(self) -> str:
-        """Its name, unique in the axis and split."""
-        ...
-
-
-N = TypeVar("N", bound=Named)
-
-
-def at_most(found: Iterable[N], most: int, seed: int) -> tuple[list[N], Counter[str]]:
-    """At most so many of each split, by the hash of their ids, in the order they came in.
+def at_most(samples: Iterable[Sample], most: int, seed: int) -> tuple[list[Sample], Counter[str]]:
+    """Keep at most `most` samples of each split, chosen by the hash of their ids, in their given order.
 
     Returns:
-        What is kept, and how many are not, by split and reason.
+        The samples kept, and the number left out, by split and reason.
     """
-    by_split: dict[Split, list[N]] = defaultdict(list)
-    for one in found:
-        by_split[one.split].append(one)
+    by_split: dict[Split, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_split[sample.split].append(sample)
     kept, skipped = [], Counter[str]()
     for split, ones in by_split.items():
         chosen = set(sorted((one.sample_id for one in ones), key=lambda name: (stable_hash(seed, name), name))[:most])
@@ -71,13 +74,7 @@ def at_most(found: Iterable[N], most: int, seed: int) -> tuple[list[N], Counter[
 
 
 def random_others(samples: Sequence[Sample], seed: int) -> list[Sample | None]:
-    """For each sample of one axis and split another one, of another user and with another preference.
-
-    Samples stand on a ring in the order of their hash, and each takes the next one that qualifies.
-
-    Args:
-        seed: of the hash.
-    """
+    """For each sample of one axis and split the next one, in a ring ordered by hash, of another user and preference."""
     ring = sorted(range(len(samples)), key=lambda row: (stable_hash(seed, samples[row].sample_id), row))
     found: list[Sample | None] = [None] * len(samples)
     if len({sample.history.user_id for sample in samples}) < 2 or len({sample.preference for sample in samples}) < 2:
@@ -92,28 +89,25 @@ def random_others(samples: Sequence[Sample], seed: int) -> list[Sample | None]:
 
 
 def known_in_training(samples: Iterable[Sample], histories: Iterable[History]) -> dict[str, set[str]]:
-    """Preferences by axis that a model may have met in training.
+    """Preferences by axis that a model may have seen in training.
 
-    Those of the axis's training samples; the two axes without any ask as training examples do, so that for them it is
-    what training targets may be given.
+    These are the preferences of the axis's training samples. Recommendation and consolidation have none: for them they
+    are the preferences that training targets may be given.
     """
     known: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
         if sample.split == "train":
             known[sample.axis].add(sample.preference)
     for history in histories:
-        for lines in history.known_in_training():
-            known[RECOMMENDATION].update(line.text for line in lines)
-            known[CONSOLIDATION].add(join_preferences([line.text for line in lines]))
+        for preferences in history.known_in_training():
+            texts = [preference.text for preference in preferences]
+            known[RECOMMENDATION].update(texts)
+            known[CONSOLIDATION].add(join_preferences(texts))
     return known
 
 
 def benchmark_rows(samples: Sequence[Sample], histories: Iterable[History], seed: int) -> list[dict[str, Any]]:
-    """Rows of the table preference_benchmark, its partition column left out.
-
-    Args:
-        seed: of the random control.
-    """
+    """Rows of the table preference_benchmark without its partition column; `seed` is that of the random control."""
     known = known_in_training(samples, histories)
     groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -144,10 +138,7 @@ def benchmark_rows(samples: Sequence[Sample], histories: Iterable[History], seed
 
 
 def label_entropy(labels: Iterable[str]) -> tuple[float, float]:
-    """Entropy of the labels in nats, and as a share of what equally frequent ones would have (1 for a single one).
-
-    Its exponential is the effective number of labels.
-    """
+    """Entropy of the labels in nats, and as a share of its maximum (1 where there is a single label)."""
     counts = Counter(labels)
     total = counts.total()
     entropy = -sum(count / total * math.log(count / total) for count in counts.values())

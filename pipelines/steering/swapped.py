@@ -1,4 +1,4 @@
-"""Fine and coarse steering: an item with a preference near it, and the history of somebody who chose another item."""
+"""Fine and coarse steering: a preference near an item, given with the history of a user who chose another item."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,8 +10,8 @@ from pipelines.steering.samples import OVER_LIMIT, Sample, stable_hash
 from pipelines.steering.vectors import FloatArray, IntArray, Vectors, least_similar, most_similar, nearest
 from schemas.preference_benchmark import COARSE, FINE
 
-# As many lines of the pool are looked at per item; a smaller pool gives no samples.
 RANKS = 3
+"""Preferences of the pool considered per item; a smaller pool gives no samples."""
 POOL_TOO_SMALL = "fewer_than_3_likes"
 NO_PARTNER = "no_partner"
 NO_OTHER_USER = "nobody_else_chose_partner"
@@ -23,28 +23,28 @@ Place = tuple[History, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """An item that is a target in a split, with everybody's positions at which it is; the first one speaks for it."""
+    """An item that is a target in a split, with all positions at which it is; the first one represents it."""
 
     item: str
     places: tuple[Place, ...]
 
 
 def training_items(histories: Iterable[History]) -> frozenset[str]:
-    """Items at training positions of anybody."""
+    """Items at any user's training positions."""
     return frozenset(item for history in histories for item in history.items[: history.train_end])
 
 
 def steering_targets(
     histories: Sequence[History], split: Split, *, most: int, seed: int, seen: frozenset[str] = frozenset()
 ) -> tuple[list[Target], Counter[str]]:
-    """The items that are targets in `split`, in the order in which a walk over users and positions meets them.
+    """The target items of `split`, in order of first appearance.
 
     Args:
-        most: items kept, by the hash of their ids.
-        seen: items that are left out.
+        most: items kept, chosen by the hash of their ids.
+        seen: items to leave out.
 
     Returns:
-        The targets, and how many items are left out, by reason.
+        The targets, and the number of items left out, by reason.
     """
     places: dict[str, list[Place]] = {}
     for history in histories:
@@ -57,18 +57,18 @@ def steering_targets(
 
 
 def like_pool(histories: Iterable[History], split: Split, *, most: int, seed: int) -> list[str]:
-    """Everybody's likes, each wording once, sorted; in training those of training positions only.
+    """The distinct likes of all users, sorted; in training those of training positions only.
 
     Args:
-        most: lines kept, by their hash.
+        most: likes kept, chosen by their hash.
     """
     texts = {
-        line.text
+        preference.text
         for history in histories
-        for position, lines in history.lines.items()
+        for position, preferences in history.preferences.items()
         if split != "train" or position < history.train_end
-        for line in lines
-        if line.sentiment == LIKE
+        for preference in preferences
+        if preference.sentiment == LIKE
     }
     return sorted(sorted(texts, key=lambda text: (stable_hash(seed, text), text))[:most])
 
@@ -77,27 +77,28 @@ def steering_samples(
     split: Split,
     targets: Sequence[Target],
     pool: Sequence[str],
-    lines: Vectors,
+    texts: Vectors,
     items: Vectors,
     *,
     label_cap: int,
     seed: int,
 ) -> tuple[dict[str, list[Sample]], dict[str, Counter[str]]]:
-    """Samples of both axes: each target with the most similar (fine) and the least similar (coarse) other one.
+    """Samples of both axes: each target paired with the most similar (fine) or least similar (coarse) other target.
+
+    In training, a sample is left out when its target is held out for the user whose history is read.
 
     Args:
-        label_cap: an item is the coarse partner of so many others at most.
+        label_cap: how many targets an item may be the coarse partner of.
         seed: of the choice among several users.
 
     Returns:
-        Samples by axis, and by axis how many targets or samples were left out, by reason. In training a sample is left
-        out whose item is held out from the user whose history is read.
+        Samples by axis, and by axis the number of targets or samples left out, by reason.
     """
     if len(pool) < RANKS:
         none = {axis: Counter({POOL_TOO_SMALL: len(targets)}) for axis in (FINE, COARSE)}
         return {FINE: [], COARSE: []}, none
     vectors = items.of([target.item for target in targets])
-    near, cosine = nearest(vectors, lines.of(pool), RANKS)
+    near, cosine = nearest(vectors, texts.of(pool), RANKS)
     found, skipped = {}, {}
     for axis, partners in ((FINE, most_similar(vectors)), (COARSE, least_similar(vectors, label_cap))):
         found[axis], skipped[axis] = _swap(axis, split, targets, partners, pool, near, cosine, seed)

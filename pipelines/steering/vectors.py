@@ -1,6 +1,6 @@
-"""Unit vectors by name, and who is nearest to whom.
+"""Unit vectors by name, and nearest neighbours.
 
-Cosines are rounded, so that the same rows give the same choices on every machine: of equals the first one is taken.
+Cosines are rounded, so that ties, which the first one wins, are the same on every machine.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,8 @@ class Vectors:
     """Vectors of texts or items.
 
     Args:
-        names: what they are of, each once.
-        matrix: float32[N, D], of any length but zero.
+        names: unique.
+        matrix: float32[N, D], scaled to unit length here.
     """
 
     def __init__(self, names: Sequence[str], matrix: FloatArray) -> None:
@@ -34,15 +34,15 @@ class Vectors:
 
 
 def cosines(left: FloatArray, right: FloatArray) -> FloatArray:
-    """Cosines of unit vectors, float32[L, R], to five digits."""
+    """Cosines of unit vectors, float32[L, R], rounded to five digits."""
     return np.round(left @ right.T, _DIGITS)
 
 
 def nearest(items: FloatArray, pool: FloatArray, ranks: int) -> tuple[IntArray, FloatArray]:
-    """The `ranks` nearest rows of `pool` to each item.
+    """The `ranks` nearest rows of `pool` for each item.
 
     Returns:
-        Rows of `pool`, int64[N, ranks], nearest first, and their cosines.
+        Row numbers, int64[N, ranks], nearest first, and their cosines.
     """
     rows = np.empty((len(items), ranks), dtype=np.int64)
     values = np.empty((len(items), ranks), dtype=np.float32)
@@ -57,7 +57,7 @@ def nearest(items: FloatArray, pool: FloatArray, ranks: int) -> tuple[IntArray, 
 
 
 def most_similar(items: FloatArray) -> IntArray:
-    """Per item the most similar other one, int64[N]; -1 where there is no other."""
+    """The most similar other item of each, int64[N]; -1 where there is no other."""
     if len(items) < 2:
         return np.full(len(items), -1, dtype=np.int64)
     found = np.empty(len(items), dtype=np.int64)
@@ -69,10 +69,9 @@ def most_similar(items: FloatArray) -> IntArray:
 
 
 def least_similar(items: FloatArray, cap: int) -> IntArray:
-    """Per item, in order, the least similar other one that is not yet the partner of `cap` items; -1 for nobody.
+    """For each item in turn the least similar other item that is the partner of fewer than `cap` so far, or -1.
 
-    A few outliers are least similar to nearly everything (hubs), so that without the cap they would be nearly all the
-    partners there are.
+    A few outliers are least similar to nearly everything (hubs); without the cap most partners would be among them.
     """
     found = np.full(len(items), -1, dtype=np.int64)
     chosen = np.zeros(len(items), dtype=np.int64)

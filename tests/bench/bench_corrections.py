@@ -47,11 +47,11 @@ from infra.settings import Settings, SparkSettings, load_settings, stage_setting
 from pipelines import delta_tables, denoised_sequences
 from pipelines.landing.planted_world import WorldSettings
 from pipelines.language.noise import mark
-from pipelines.language.noise_rule import PERCENTILE, Rule
 from pipelines.language.replacements import suggest_replacements
 from pipelines.recovery.baselines import cosine_scores
 from pipelines.recovery.noise import scored_positions
 from pipelines.spark import spark_session
+from pipelines.stages.denoised_sequences import PERCENTILE, DenoisedSequencesSettings
 from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.data.catalogue import Catalogue, read_catalogue
 from ray_jobs.data.corrections import replace_suspects
@@ -80,7 +80,7 @@ SAMPLED = 20
 class CappedStage:
     """The stage denoised_sequences with a cap of its own; what it asked before comes from the ledger."""
 
-    STAGE = denoised_sequences.STAGE
+    __name__ = "pipelines.denoised_sequences"
 
     def __init__(self, max_edits: int) -> None:
         self.max_edits = max_edits
@@ -158,7 +158,7 @@ def tfidf_edits(spark: SparkSession, chain: Chain, sequences_uri: str, share: fl
     scores = cosine_scores(positions, chain.warehouse.histories, chain.warehouse.texts)
     rows = [(p.user_id, p.position, score, 0.0) for p, score in zip(positions, scores, strict=True)]
     scored = spark.createDataFrame(rows, "user_id string, position int, score double, uncertainty double")
-    marked, _ = mark(scored, Rule(kind=PERCENTILE, suspect_share=share, max_edits=0))
+    marked, _ = mark(scored, DenoisedSequencesSettings(rule=PERCENTILE, suspect_share=share, max_edits=0))
     sequences = delta_tables.read_table(spark, sequences_uri)
     found = suggest_replacements(sequences, marked.where("suspect").select("user_id", "position"))
     return {(row.user_id, row.position): row.replacement for row in found.collect()}

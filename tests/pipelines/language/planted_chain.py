@@ -88,8 +88,13 @@ def run_chain(
         settings = load_settings()
         register(DATASET, str(reviews), str(items), datasets_dir=settings.datasets_dir())
         reports = {
-            stage.STAGE: stage.run(
-                StageRequest(stage=stage.STAGE, dataset=DATASET, partition=DAY, overrides=dict(chosen))
+            stage.__name__.removeprefix("pipelines."): stage.run(
+                StageRequest(
+                    stage=stage.__name__.removeprefix("pipelines."),
+                    dataset=DATASET,
+                    partition=DAY,
+                    overrides=dict(chosen),
+                )
             )
             for stage in (ingest, sequences, *stages)
         }

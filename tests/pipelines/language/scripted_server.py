@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from pipelines.language.port import Port
+from pipelines.language.requests import Answer, ScoreRequest
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -22,6 +25,13 @@ class Reply:
     hang_up: bool = False
     cut: bool = False
     delay: float = 0.0
+
+
+def score(port: Port, prompt: str, *continuations: str) -> Answer:
+    """The port's answer to one score request."""
+    request = ScoreRequest(prompt_name="", prompt_version="", prompt=prompt, continuations=continuations)
+    (answer,) = port.answer([request])
+    return answer
 
 
 Script = Callable[[str, dict[str, Any], int], Reply]

@@ -4,7 +4,7 @@ import pyarrow as pa
 from scripted_server import chat_reply, scripted_server
 
 from infra.settings import LLMSettings
-from pipelines.language.answering import ANSWERED, asking
+from pipelines.language.answering import ANSWERED, answerer
 from pipelines.language.journal import answers_of
 from pipelines.language.requests import ChatRequest, request_key, to_json
 
@@ -22,7 +22,7 @@ def test_a_task_that_is_started_again_asks_only_for_what_the_lost_one_had_not(tm
                 yield {"request_key": request_key(asked), "request": asked, "asked_again": 0}
 
         def task(*texts):
-            ask = asking(llm, tmp_path / "job-0", run="r", bad_attempts=1, first_alone=False)
+            ask = answerer(llm, tmp_path / "job-0", run="r", bad_attempts=1, first_alone=False)
             (batch,) = ask(iter([pa.RecordBatch.from_pylist(list(rows(*texts)))]))
             assert batch.schema == ANSWERED
             return {row["request_key"]: row["text"] for row in batch.to_pylist() if row["status"]}

@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 from batch_server import Plan, batch_server
 from endpoints import ENDPOINTS, review_of
-from scripted_server import Reply, chat_reply, error_reply, scripted_server
+from scripted_server import Reply, chat_reply, error_reply, score, scripted_server
 
 from infra.settings import LLMSettings
-from pipelines.language.batch import BatchPort
+from pipelines.language.batch import answer_in_batches
 from pipelines.language.dialect import Dialect, refused_field
 from pipelines.language.errors import EndpointError, ScoringUnavailable
 from pipelines.language.port import FORBIDDEN_IN_A_ROW, Port
@@ -73,8 +73,8 @@ def test_six_common_endpoints_are_understood_without_settings(name):
     """Refusals cost a call each, once; what is filtered is one row's matter; what is wrapped is read."""
     endpoint = ENDPOINTS[name]
     with scripted_server(endpoint.script) as server, port(server) as asking:
-        answers = asking.generate(requests())
-        again = asking.generate(requests(2))
+        answers = asking.answer(requests())
+        again = asking.answer(requests(2))
     assert [answer.status for answer in (*answers, *again)] == ["ok"] * 8
     assert {json.loads(answer.text)["preference"] for answer in answers} == {"Prefers loud drums"}
     assert len(server.calls) == 8 + endpoint.refusals
@@ -88,11 +88,11 @@ def test_what_was_learnt_of_an_endpoint_is_taken_on_by_the_next_port():
     with scripted_server(endpoint.script) as server:
         llm = LLMSettings(base_url=server.base_url, timeout_s=5)
         with port(server) as first:
-            first.generate(requests(1))
+            first.answer(requests(1))
         calls = len(server.calls)
         known = Dialect.from_json(first.dialect.to_json())
         assert known == first.dialect != Dialect()
-        Port(llm, dialect=known).generate(requests(2))
+        Port(llm, dialect=known).answer(requests(2))
     assert len(server.calls) == calls + 2
 
 
@@ -108,17 +108,17 @@ def test_a_field_without_a_replacement_left_ends_all_and_names_the_setting():
         scripted_server(refuses("max_tokens", "max_completion_tokens")) as server,
         pytest.raises(EndpointError, match=r"takes neither max_completion_tokens.*llm\.extra_body") as caught,
     ):
-        port(server).generate(requests())
+        port(server).answer(requests())
     assert len(server.calls) == 2
     assert len(str(caught.value)) <= 300
     with (
         scripted_server(refuses("top_k", "seed")) as server,
         pytest.raises(EndpointError, match=r"does not take seed, which llm\.extra_body sets: take it out"),
     ):
-        port(server, extra_body={"seed": 7}).generate(requests())
+        port(server, extra_body={"seed": 7}).answer(requests())
     with scripted_server(refuses("seed", "max_tokens", "response_format")) as server:
         own = {"seed": None, "max_tokens": None, "num_predict": 50, "response_format": None}
-        port(server, extra_body=own).generate(requests(1))
+        port(server, extra_body=own).answer(requests(1))
     body = server.calls[0][1]
     assert body["num_predict"] == 50
     assert "JSON schema" in body["messages"][0]["content"]
@@ -131,7 +131,7 @@ def test_a_refusal_after_the_fields_have_worked_is_about_that_request():
         return error_reply(400, message="Unsupported value: temperature") if odd else chat_reply(ANSWER)
 
     with scripted_server(script) as server:
-        answers = port(server, concurrency=1).generate(requests())
+        answers = port(server, concurrency=1).answer(requests())
     assert [answer.status for answer in answers] == ["ok", "ok", "ok", "failed", "ok", "ok"]
     assert all("temperature" in body for _, body in server.calls)
 
@@ -163,10 +163,10 @@ def test_403s_and_nothing_else_are_about_the_key():
         for count, calls in ((1, 1), (9, 3)):
             before = len(server.calls)
             with pytest.raises(EndpointError, match=r"llm\.api_key"):
-                port(server).generate(requests(count))
+                port(server).answer(requests(count))
             assert len(server.calls) - before == calls
     with scripted_server(forbids(*range(2, 99))) as server, pytest.raises(EndpointError, match="withdrawn") as caught:
-        port(server, concurrency=1).generate(requests(60))
+        port(server, concurrency=1).answer(requests(60))
     assert Counter(answer.status if answer else None for answer in caught.value.answers) == {
         "ok": 2,
         "refused": FORBIDDEN_IN_A_ROW,
@@ -174,11 +174,11 @@ def test_403s_and_nothing_else_are_about_the_key():
     }
     with scripted_server(forbids(0)) as server:
         llm = LLMSettings(base_url=server.base_url)
-        (answer,) = Port(llm, first_alone=True, key_worked=True).generate(requests(1))
+        (answer,) = Port(llm, first_alone=True, key_worked=True).answer(requests(1))
     assert answer.status == "refused"
     flagged = error_reply(403, message="Your input was flagged by moderation")
     with scripted_server(lambda path, body, n: flagged) as server:
-        assert [answer.status for answer in port(server).generate(requests(1))] == ["refused"]
+        assert [answer.status for answer in port(server).answer(requests(1))] == ["refused"]
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,8 @@ def test_403s_and_nothing_else_are_about_the_key():
 )
 def test_no_body_is_an_exception(odd):
     with scripted_server(lambda path, body, n: odd if n <= 2 else chat_reply(ANSWER)) as server:
-        first, second = port(server, max_attempts=1, concurrency=1).generate(requests(2))
-        (third,) = port(server).generate(requests(1))
+        first, second = port(server, max_attempts=1, concurrency=1).answer(requests(2))
+        (third,) = port(server).answer(requests(1))
     assert {first.status, second.status} <= {"malformed", "failed"}
     assert len(first.error) <= 300
     assert third.status == "ok"
@@ -205,7 +205,7 @@ def test_no_body_is_an_exception(odd):
 def test_a_reply_that_does_not_end_is_cut_off(monkeypatch):
     monkeypatch.setattr("pipelines.language.port.MOST_BYTES", 100_000)
     with scripted_server(lambda path, body, n: Reply("x" * 200_000)) as server:
-        (answer,) = port(server, max_attempts=3).generate(requests(1))
+        (answer,) = port(server, max_attempts=3).answer(requests(1))
     assert (answer.status, answer.calls) == ("malformed", 1)
     assert "more than 100000 bytes" in answer.error
 
@@ -218,7 +218,7 @@ def test_odd_scores_are_told_as_such(odd):
         return Reply(odd if path == "/tokenize" or "tokens" not in odd else {})
 
     with scripted_server(script) as server, pytest.raises(EndpointError, match=r"no llama\.cpp server"):
-        port(server).score("a", [" b"])
+        score(port(server), "a", " b")
 
 
 def test_an_endpoint_that_takes_no_echo_says_so():
@@ -227,7 +227,7 @@ def test_an_endpoint_that_takes_no_echo_says_so():
         scripted_server(lambda path, body, n: refusal) as server,
         pytest.raises(ScoringUnavailable, match=r"does not take echo .*llm\.scoring to none"),
     ):
-        port(server, scoring="echo").score("a", [" b"])
+        score(port(server, scoring="echo"), "a", " b")
     assert len(server.calls) == 1
 
 
@@ -257,9 +257,9 @@ def test_batches_learn_fields_too_and_ask_again_where_an_earlier_answer_was_usel
     with batch_server(lambda n: Plan(answer=answer)) as server:
         llm = LLMSettings(base_url=server.base_url, mode="batch", batch_poll_s=0.01, max_attempts=2)
         for _ in range(2):
-            assert [a.text for a in BatchPort(llm).answer(asked, [0, 0, 0])] == ["R0", "R1", "R2"]
+            assert [a.text for a in answer_in_batches(llm, asked, [0, 0, 0])] == ["R0", "R1", "R2"]
             assert set(server.paid.values()) == {1}
         made = len(server.batches)
         assert made == 1 + 3  # max_tokens, temperature and seed are refused, one after the other
-        BatchPort(llm).answer(asked[:1], [1])
+        answer_in_batches(llm, asked[:1], [1])
         assert len(server.batches) > made

@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from pipelines.language.journal import Journal, answers_of, left_behind
+from pipelines.language.journal import answers_of, journal, left_behind
 
 NOW = dt.datetime(2026, 1, 31, tzinfo=dt.UTC)
 
@@ -13,9 +13,9 @@ def rows(count):
 
 def test_a_cut_journal_gives_what_is_whole_and_counts_what_is_not(tmp_path):
     path = tmp_path / "job-0-x.jsonl"
-    with Journal(path) as journal:
+    with journal(path) as add:
         for row in rows(3):
-            journal.add(row)
+            add(row)
     whole = path.read_bytes()
     for cut in range(2, len(whole.splitlines()[-1]) + 1):
         path.write_bytes(whole[:-cut])
@@ -27,8 +27,8 @@ def test_a_cut_journal_gives_what_is_whole_and_counts_what_is_not(tmp_path):
 def test_a_journal_that_is_no_journal_stops_nobody(tmp_path):
     for number, content in enumerate((b"", b"\0" * 100, b"\xff\xfe\n[1]\n{}\nnull\n")):
         (tmp_path / f"job{number}-x.jsonl").write_bytes(content)
-    with Journal(tmp_path / "job9-y.jsonl") as journal:
-        journal.add(rows(1)[0] | {"text": "\ud83d alone"})
+    with journal(tmp_path / "job9-y.jsonl") as add:
+        add(rows(1)[0] | {"text": "\ud83d alone"})
     found = {path.name: (len(left.rows), left.lost) for path, left in left_behind(tmp_path)}
     assert found == {"job0-x.jsonl": (0, 0), "job1-x.jsonl": (0, 1), "job2-x.jsonl": (0, 4), "job9-y.jsonl": (1, 0)}
 
@@ -36,6 +36,6 @@ def test_a_journal_that_is_no_journal_stops_nobody(tmp_path):
 def test_who_goes_on_with_a_cut_journal_loses_no_answer_of_his_own(tmp_path):
     path = tmp_path / "job-0-x.jsonl"
     path.write_bytes('{"request_key": "k9", "text": "Gr\u00fc'.encode()[:-1])
-    with Journal(path) as journal:
-        journal.add(rows(1)[0])
+    with journal(path) as add:
+        add(rows(1)[0])
     assert set(answers_of(tmp_path / "job-0")) == {"k0"}

@@ -22,7 +22,7 @@ from pipelines.language import ledger as ledger_module
 from pipelines.language.errors import BudgetExhausted, EndpointError, QuotaExhausted, TooManyBadAnswers
 from pipelines.language.journal import journal_dir
 from pipelines.language.ledger import Ledger
-from pipelines.language.requests import ChatRequest
+from pipelines.language.requests import ChatRequest, to_json
 from schemas.llm_responses import LLM_RESPONSES
 from schemas.stage_request import StageRequest
 
@@ -55,7 +55,8 @@ def make(spark, settings):
 def frame(spark, ledger, texts):
     def line(text):
         message = {"role": "user", "content": text}
-        return ledger.to_json(ChatRequest(prompt_name="p", prompt_version="1", messages=(message,), max_tokens=9))
+        request = ChatRequest(prompt_name="p", prompt_version="1", messages=(message,), max_tokens=9)
+        return to_json(request, ledger._llm)
 
     rows = [(i, None if text is None else line(text)) for i, text in enumerate(texts)]
     return spark.createDataFrame(rows, "row int, request string")
@@ -132,7 +133,7 @@ import sys
 from infra.settings import LLMSettings, load_settings
 from pipelines.language.journal import journal_dir
 from pipelines.language.ledger import Ledger
-from pipelines.language.requests import ChatRequest
+from pipelines.language.requests import ChatRequest, to_json
 from pipelines.spark import spark_session
 from schemas.stage_request import StageRequest
 
@@ -144,7 +145,7 @@ rows = []
 for i in range(300):
     message = {"role": "user", "content": f"t{i}"}
     asked = ChatRequest(prompt_name="p", prompt_version="1", messages=(message,), max_tokens=9)
-    rows.append((i, ledger.to_json(asked)))
+    rows.append((i, to_json(asked, settings.llm)))
 ledger.process(spark.createDataFrame(rows, "row int, request string"), ["row"])
 """
     with scripted_server(script) as server:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipelines.language.noise import fit_two_kinds, mark
-from pipelines.language.noise_rule import Rule
+from pipelines.stages.denoised_sequences import DenoisedSequencesSettings
 
 
 def scores(belonging, noise, apart, seed=0):
@@ -23,7 +23,7 @@ def twins():
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2])
 def test_two_kinds_are_found_with_their_share(share):
     noise = round(1000 * share)
-    kinds = fit_two_kinds(scores(1000 - noise, noise, apart=5), Rule())
+    kinds = fit_two_kinds(scores(1000 - noise, noise, apart=5))
     assert kinds is not None
     assert kinds.share == pytest.approx(share, abs=0.02)
     # Equal variances: the probabilities cross half way, moved by log(weights) / distance.
@@ -33,12 +33,12 @@ def test_two_kinds_are_found_with_their_share(share):
 
 @pytest.mark.parametrize("values", [scores(1000, 0, apart=5), scores(900, 100, apart=1), [0.3] * 50, shades(), twins()])
 def test_one_kind_is_no_noise(values):
-    assert fit_two_kinds(values, Rule()) is None
+    assert fit_two_kinds(values) is None
 
 
 def marked(spark, rows, **rule):
     frame = spark.createDataFrame(rows, "user_id string, position int, score double, uncertainty double")
-    found, kinds = mark(frame, Rule(**rule))
+    found, kinds = mark(frame, DenoisedSequencesSettings(**rule))
     return {(r.user_id, r.position): r for r in found.collect()}, kinds
 
 
@@ -64,6 +64,6 @@ def test_few_scores_decide_nothing_and_percentiles_always_do(spark):
     assert kinds is None
     assert not any(r.suspect for r in found.values())
     assert {r.keep_probability for r in found.values()} == {1.0}
-    found, _ = marked(spark, rows, kind="percentile", suspect_share=0.25)
+    found, _ = marked(spark, rows, rule="percentile", suspect_share=0.25)
     assert [found[f"u{i}", 0].suspect for i in range(10)] == [True, True, True, *[False] * 7]
     assert found["u0", 0].keep_probability < 0.5 < found["u9", 0].keep_probability

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from scripted_server import Reply, chat_reply, error_reply, scripted_server
+from scripted_server import Reply, chat_reply, error_reply, score, scripted_server
 
 from infra.errors import SettingError
 from infra.settings import LLMSettings
@@ -46,7 +46,7 @@ def test_answers_are_parallel_to_requests_with_bounded_concurrency():
         return Reply(reply.body, delay=0.03)
 
     with scripted_server(script) as server:
-        answers = port(server, concurrency=3).generate([request(f"r{i}") for i in range(12)])
+        answers = port(server, concurrency=3).answer([request(f"r{i}") for i in range(12)])
     assert [a.text for a in answers] == [f"R{i}" for i in range(12)]
     assert {a.status for a in answers} == {"ok"}
     assert server.most_in_flight == 3
@@ -76,7 +76,7 @@ def test_answers_are_parallel_to_requests_with_bounded_concurrency():
 )
 def test_what_the_model_does_wrong_is_data_and_is_not_retried(reply, status, hint):
     with scripted_server(lambda path, body, n: reply) as server:
-        (answer,) = port(server).generate([request(schema=SCHEMA)])
+        (answer,) = port(server).answer([request(schema=SCHEMA)])
     assert answer.status == status
     assert hint is None or hint in answer.error
     assert len(server.calls) == 1
@@ -84,7 +84,7 @@ def test_what_the_model_does_wrong_is_data_and_is_not_retried(reply, status, hin
 
 def test_schema_goes_to_the_endpoint():
     with scripted_server(lambda path, body, n: chat_reply('{"a": "b"}')) as server:
-        port(server, extra_body={"top_k": 1}).generate([request(schema=SCHEMA)])
+        port(server, extra_body={"top_k": 1}).answer([request(schema=SCHEMA)])
     body = server.calls[0][1]
     assert body["response_format"]["json_schema"]["schema"] == SCHEMA
     assert body["top_k"] == 1
@@ -104,13 +104,13 @@ def test_schema_goes_to_the_endpoint():
 )
 def test_passing_faults_are_retried(transport, fault):
     with scripted_server(lambda path, body, n: fault if n <= 2 else chat_reply("fine")) as server:
-        (answer,) = port(server, max_attempts=4).generate([request()])
+        (answer,) = port(server, max_attempts=4).answer([request()])
     assert (answer.status, answer.text, answer.calls) == ("ok", "fine", 3)
 
 
 def test_retries_end_and_the_row_says_why():
     with scripted_server(lambda path, body, n: error_reply(500)) as server:
-        answers = port(server, max_attempts=3).generate([request("a"), request("b")])
+        answers = port(server, max_attempts=3).answer([request("a"), request("b")])
     assert [a.status for a in answers] == ["failed", "failed"]
     assert "tried 3 times" in answers[0].error
     assert len(server.calls) == 6
@@ -118,7 +118,7 @@ def test_retries_end_and_the_row_says_why():
 
 def test_time_out_is_retried_and_told(transport):
     with scripted_server(lambda path, body, n: Reply(chat_reply("x").body, delay=1.2 if n != 2 else 0)) as server:
-        retried, late = port(server, timeout_s=0.4, max_attempts=2, concurrency=1).generate([request(), request()])
+        retried, late = port(server, timeout_s=0.4, max_attempts=2, concurrency=1).answer([request(), request()])
     assert (retried.status, retried.calls) == ("ok", 2)
     assert (late.status, late.calls) == ("failed", 2)
     assert "no answer within 0.4 s" in late.error
@@ -126,7 +126,7 @@ def test_time_out_is_retried_and_told(transport):
 
 def test_a_dropped_connection_is_told(transport):
     with scripted_server(lambda path, body, n: Reply("", hang_up=True)) as server:
-        (answer,) = port(server, max_attempts=2).generate([request()])
+        (answer,) = port(server, max_attempts=2).answer([request()])
     assert answer.status == "failed"
     assert "connection failed" in answer.error
 
@@ -143,7 +143,7 @@ def test_what_the_endpoint_asks_to_wait_is_waited_by_all(header):
         return chat_reply("fine")
 
     with scripted_server(script) as server:
-        answers = port(server, first_alone=True, concurrency=3).generate([request(str(i)) for i in range(6)])
+        answers = port(server, first_alone=True, concurrency=3).answer([request(str(i)) for i in range(6)])
     assert {a.status for a in answers} == {"ok"}
     assert len(server.calls) == 7
     assert min(at[1:]) - at[0] >= 0.4
@@ -164,7 +164,7 @@ def test_a_wait_that_is_too_long_ends_everything():
         scripted_server(lambda path, body, n: chat_reply("fine") if n <= 2 else reply) as server,
         pytest.raises(EndpointError, match=r"asks to wait 86400 s.*llm\.longest_wait_s") as caught,
     ):
-        port(server, concurrency=1).generate([request(str(i)) for i in range(9)])
+        port(server, concurrency=1).answer([request(str(i)) for i in range(9)])
     assert len(server.calls) == 3
     assert [a is not None for a in caught.value.answers] == [True, True] + 7 * [False]
 
@@ -179,13 +179,13 @@ def test_throttling_does_not_use_up_the_attempts_but_ends():
     seen = []
     with scripted_server(script) as server:
         settings = {"max_attempts": 2, "max_throttled": 6, "concurrency": 2}
-        unlucky, large, other = port(server, **settings).generate(list(map(request, ("unlucky", "too large", "other"))))
+        unlucky, large, other = port(server, **settings).answer(list(map(request, ("unlucky", "too large", "other"))))
         assert (unlucky.status, unlucky.calls) == ("ok", 6)
         assert (large.status, large.calls, other.status) == ("failed", 7, "ok")
-        (alone,) = port(server, **settings).generate([request("too large")])
+        (alone,) = port(server, **settings).answer([request("too large")])
         assert (alone.status, alone.calls) == ("failed", 7)
         with pytest.raises(EndpointError, match="nothing but HTTP 429"):
-            port(server, **settings).generate([request("too large 1"), request("too large 2")])
+            port(server, **settings).answer([request("too large 1"), request("too large 2")])
 
 
 def test_pace_halves_once_for_all_that_were_out_and_grows_by_one_a_round():
@@ -214,7 +214,7 @@ def test_fewer_are_in_flight_while_the_endpoint_throttles():
         return Reply(chat_reply("fine").body, delay=0.01)
 
     with scripted_server(script) as server:
-        answers = port(server, concurrency=16).generate([request(str(i)) for i in range(120)])
+        answers = port(server, concurrency=16).answer([request(str(i)) for i in range(120)])
     assert {a.status for a in answers} == {"ok"}
     assert len(server.calls) == 120 + len(refused)
     assert 1 <= len(refused) < 120
@@ -226,7 +226,7 @@ def test_an_open_port_keeps_its_connections_and_asks_alone_only_once():
 
     with scripted_server(script) as server, port(server, first_alone=True, concurrency=3) as held:
         for _ in range(3):
-            assert [a.status for a in held.generate([request(str(i)) for i in range(3)])] == ["ok"] * 3
+            assert [a.status for a in held.answer([request(str(i)) for i in range(3)])] == ["ok"] * 3
         assert server.connections == 3
 
 
@@ -236,7 +236,7 @@ def test_exhausted_quota_ends_everything_with_one_call():
         scripted_server(lambda path, body, n: reply) as server,
         pytest.raises(QuotaExhausted, match="quota is used up"),
     ):
-        port(server, first_alone=True, concurrency=8).generate([request(str(i)) for i in range(20)])
+        port(server, first_alone=True, concurrency=8).answer([request(str(i)) for i in range(20)])
     assert len(server.calls) == 1
 
 
@@ -245,7 +245,7 @@ def test_a_quota_error_half_way_hands_over_what_was_answered():
         return chat_reply("fine") if n <= 5 else error_reply(429, "insufficient_quota")
 
     with scripted_server(script) as server, pytest.raises(QuotaExhausted) as caught:
-        port(server, concurrency=2).generate([request(str(i)) for i in range(20)])
+        port(server, concurrency=2).answer([request(str(i)) for i in range(20)])
     assert sum(a is not None for a in caught.value.answers) == 5
     assert len(server.calls) <= 7
 
@@ -254,14 +254,14 @@ def test_a_quota_error_half_way_hands_over_what_was_answered():
 def test_a_wrong_key_or_model_is_one_clear_error(status, hint):
     reply = error_reply(status)
     with scripted_server(lambda path, body, n: reply) as server, pytest.raises(EndpointError, match=hint):
-        port(server, first_alone=True).generate([request(str(i)) for i in range(9)])
+        port(server, first_alone=True).answer([request(str(i)) for i in range(9)])
     assert len(server.calls) == 1
 
 
 def test_nobody_listening_is_one_clear_error(transport):
     llm = LLMSettings(base_url="http://127.0.0.1:9/v1", max_attempts=2)
-    with pytest.raises(EndpointError, match="nobody listens"):
-        Port(llm, first_alone=True, backoff_s=0.01).generate([request()])
+    with pytest.raises(EndpointError, match="no server listens"):
+        Port(llm, first_alone=True, backoff_s=0.01).answer([request()])
 
 
 def vectors_server(path, body, n):
@@ -297,9 +297,9 @@ def grammar_server(path, body, n):
 
 def test_scoring_by_grammar():
     with scripted_server(grammar_server) as server:
-        result = port(server).score("prompt", [" a", " bc"])
-    assert result.totals == (-(32.0 + 97), -(32.0 + 98 + 99))
-    assert result.tokens == (2, 3)
+        result = score(port(server), "prompt", " a", " bc")
+    assert result.logprobs == (-(32.0 + 97), -(32.0 + 98 + 99))
+    assert result.token_counts == (2, 3)
     assert [path for path, _ in server.calls].count("/completion") == 2
 
 
@@ -308,7 +308,7 @@ def test_a_server_that_ignores_the_grammar_is_found_out():
         return grammar_server(path, body, n) if path == "/tokenize" else Reply({"content": "free text"})
 
     with scripted_server(script) as server, pytest.raises(ScoringUnavailable, match=r"no llama\.cpp server"):
-        port(server).score("prompt", [" a"])
+        score(port(server), "prompt", " a")
 
 
 def test_scoring_by_echo():
@@ -328,16 +328,15 @@ def test_scoring_by_echo():
         )
 
     with scripted_server(script) as server:
-        result = port(server, scoring="echo").score("prompt", [" ab"])
-    assert result.totals == (-1.5,)
-    assert result.tokens == (3,)
+        result = score(port(server, scoring="echo"), "prompt", " ab")
+    assert result.logprobs == (-1.5,)
+    assert result.token_counts == (3,)
 
 
 def test_an_endpoint_without_scoring_declares_it():
     silent = Port(LLMSettings(scoring="none"))
-    assert not silent.can_score
     with pytest.raises(ScoringUnavailable):
-        silent.score("a", [" b"])
+        score(silent, "a", " b")
     with pytest.raises(SettingError, match=r"llm\.scoring"):
         Port(LLMSettings(scoring="magic"))
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.language.answering import ANSWERED
-from pipelines.language.journal import Journal
+from pipelines.language.journal import journal
 from pipelines.language.replies import MOST_DEPTH, MOST_TEXT, NoJson, bounded, clean, parsed, read
 from pipelines.language.requests import Answer, ChatRequest, EmbedRequest
 
@@ -139,9 +139,9 @@ def test_no_field_of_a_reply_breaks_the_journal_or_the_table(odd, tmp_path):
     ]
     rows = [{name: vars(answer).get(name) for name in ANSWERED.names} for answer in answers]
     pa.RecordBatch.from_pylist(rows, schema=ANSWERED)
-    with Journal(tmp_path / "j.jsonl") as journal:
+    with journal(tmp_path / "j.jsonl") as add:
         for row in rows:
-            journal.add({**row, "request_key": "k", "answered_at": dt.datetime(2026, 1, 1)})
+            add({**row, "request_key": "k", "answered_at": dt.datetime(2026, 1, 1)})
     assert answers[0].status == "ok"
     assert 0 <= answers[0].prompt_tokens <= 10_000_000
 

@@ -108,7 +108,12 @@ def run(stage, **overrides):
     values = CHUNKS | {"review_lines.max_users": 2}
     values |= {f"denoised_sequences.{name}": value for name, value in denoising.items()}
     return stage.run(
-        StageRequest(stage=stage.STAGE, dataset="d", partition=str(DAY), overrides={**values, **overrides})
+        StageRequest(
+            stage=stage.__name__.removeprefix("pipelines."),
+            dataset="d",
+            partition=str(DAY),
+            overrides={**values, **overrides},
+        )
     )
 
 
@@ -125,9 +130,15 @@ def test_the_chain_of_language_stages_and_a_rerun_that_costs_nothing(spark, ware
     assert set(asked_users(spark)) == {"u1", "u3"}
     with scripted_server(perfect_model) as server:
         monkeypatch.setenv("PENCHANT_LLM__BASE_URL", server.base_url)
-        first = {stage.STAGE: run(stage) for stage in (preferences, review_summaries, denoised_sequences)}
+        first = {
+            stage.__name__.removeprefix("pipelines."): run(stage)
+            for stage in (preferences, review_summaries, denoised_sequences)
+        }
         made = len(server.calls)
-        second = {stage.STAGE: run(stage) for stage in (preferences, review_summaries, denoised_sequences)}
+        second = {
+            stage.__name__.removeprefix("pipelines."): run(stage)
+            for stage in (preferences, review_summaries, denoised_sequences)
+        }
         assert len(server.calls) == made
     for name, report in second.items():
         assert report.counts["llm_calls"] == 0, name
@@ -230,7 +241,12 @@ def test_a_new_day_asks_about_users_with_new_reviews_only(spark, warehouse, monk
         with scripted_server(perfect_model) as server:
             monkeypatch.setenv("PENCHANT_LLM__BASE_URL", server.base_url)
             requests = [
-                StageRequest(stage=stage.STAGE, dataset="days", partition=str(day), overrides=CHUNKS)
+                StageRequest(
+                    stage=stage.__name__.removeprefix("pipelines."),
+                    dataset="days",
+                    partition=str(day),
+                    overrides=CHUNKS,
+                )
                 for stage in stages
             ]
             made = {request.stage: stage.run(request).counts for stage, request in zip(stages, requests, strict=True)}

@@ -4,12 +4,15 @@ import math
 
 import numpy as np
 
-from pipelines.steering.histories import History, Line
+from pipelines.language.merging import Preference
+from pipelines.steering.histories import History
 from pipelines.steering.vectors import Vectors
 
 
 def line(text, evidence=()):
-    return Line(text=text, sentiment="like" if text.startswith("Prefers") else "dislike", evidence=tuple(evidence))
+    return Preference(
+        text=text, sentiment="like" if text.startswith("Prefers") else "dislike", evidence=tuple(evidence)
+    )
 
 
 def history(user, items, lines=None, split=True):
@@ -19,7 +22,9 @@ def history(user, items, lines=None, split=True):
         items=tuple(items),
         valid=len(items) - 2 if split else None,
         test=len(items) - 1 if split else None,
-        lines={p: tuple(one if isinstance(one, Line) else line(one) for one in ls) for p, ls in (lines or {}).items()},
+        preferences={
+            p: tuple(one if isinstance(one, Preference) else line(one) for one in ls) for p, ls in (lines or {}).items()
+        },
     )
 
 

@@ -7,11 +7,11 @@ from hand_made import history, line, on_circle
 
 from pipelines.steering.histories import read_histories
 from pipelines.steering.personal import (
-    answered,
+    choose_nearest,
     consolidation_samples,
     first_of_each,
-    recommendation_questions,
-    sentiment_questions,
+    recommendation_samples,
+    sentiment_samples,
 )
 from pipelines.steering.samples import Sample, at_most, benchmark_rows, known_in_training, label_entropy
 from schemas.preferences import positive_twin
@@ -48,8 +48,8 @@ def test_the_known_like_nearest_to_the_target_is_given_and_nothing_that_rests_on
     lines = {0: ["Prefers far", "Prefers close", "Avoids close"], 1: [], 2: ["Prefers exact"], 3: ["Prefers exact"]}
     read = history("u", "ccab", {p: ls for p, ls in lines.items() if ls})
     vectors = preferences(p_far=200, p_close=20, p_exact=0, a_close=0)
-    questions, skipped = recommendation_questions([read])
-    valid, test = answered(questions, vectors, ITEMS)
+    questions, skipped = recommendation_samples([read])
+    valid, test = choose_nearest(questions, vectors, ITEMS)
     assert (valid.split, valid.history_end, valid.target, valid.preference) == ("valid", 2, "a", "Prefers close")
     assert valid.similarity == pytest.approx(0.93969, abs=1e-5)
     assert (test.split, test.history_end, test.target, test.preference) == ("test", 3, "b", "Prefers exact")
@@ -59,8 +59,8 @@ def test_the_known_like_nearest_to_the_target_is_given_and_nothing_that_rests_on
 def test_without_a_like_the_dislikes_are_turned_round_and_without_anything_there_is_no_sample():
     read = history("u", "ccab", {1: ["Avoids far", "Avoids close"]})
     silent = history("v", "ccab", {2: ["Prefers late"]})
-    questions, skipped = recommendation_questions([read, silent])
-    found = answered(questions, preferences(a_far=200, a_close=20, p_late=0), ITEMS)
+    questions, skipped = recommendation_samples([read, silent])
+    found = choose_nearest(questions, preferences(a_far=200, a_close=20, p_late=0), ITEMS)
     assert [(s.history.user_id, s.split, s.preference) for s in found] == [
         ("u", "valid", "Prefers close"),
         ("u", "test", "Prefers close"),
@@ -71,7 +71,7 @@ def test_without_a_like_the_dislikes_are_turned_round_and_without_anything_there
 
 def test_of_equally_near_preferences_the_first_is_given():
     read = history("u", "cab", {0: ["Prefers one", "Prefers two"]})
-    (sample, _) = answered(recommendation_questions([read])[0], preferences(p_one=30, p_two=-30), ITEMS)
+    (sample, _) = choose_nearest(recommendation_samples([read])[0], preferences(p_one=30, p_two=-30), ITEMS)
     assert sample.preference == "Prefers one"
 
 
@@ -91,29 +91,29 @@ def test_a_negative_review_is_asked_with_the_dislike_that_rests_on_it():
         1: [line("Avoids own", [1]), line("Avoids other", [0])],
         2: [line("Avoids own", [1]), line("Prefers own", [1])],
     }
-    questions, _ = sentiment_questions([history("u", "cabcc", lines)], {"u": [1]})
-    (sample,) = answered(questions, preferences(a_own=180, a_other=0, a_early=0), ITEMS)
+    questions, _ = sentiment_samples([history("u", "cabcc", lines)], {"u": [1]})
+    (sample,) = choose_nearest(questions, preferences(a_own=180, a_other=0, a_early=0), ITEMS)
     assert (sample.split, sample.target, sample.history_end) == ("train", "a", 1)
     assert (sample.preference, sample.opposite) == ("Prefers own", "Avoids own")
 
 
 def test_without_evidence_the_nearest_dislike_from_there_on_is_taken():
     lines = {0: ["Avoids early"], 1: ["Avoids far"], 2: ["Avoids close"], 4: ["Avoids exact"]}
-    questions, _ = sentiment_questions([history("u", "cabbcc", lines)], {"u": [1]})
+    questions, _ = sentiment_samples([history("u", "cabbcc", lines)], {"u": [1]})
     vectors = preferences(a_early=0, a_far=200, a_close=20, a_exact=0)
-    (sample,) = answered(questions, vectors, ITEMS)
+    (sample,) = choose_nearest(questions, vectors, ITEMS)
     assert sample.opposite == "Avoids close"
 
 
 def test_no_held_out_review_speaks_in_training():
     held_out = {3: [line("Avoids held", [1])], 4: [line("Avoids held", [1])]}
     asked = [history("u", "cabcc", held_out)]
-    questions, skipped = sentiment_questions(asked, {"u": [1, 3, 4]})
-    assert [(q.split, q.position) for q in questions] == [("valid", 3), ("test", 4)]
+    questions, skipped = sentiment_samples(asked, {"u": [1, 3, 4]})
+    assert [(q.split, q.history_end) for q in questions] == [("valid", 3), ("test", 4)]
     assert skipped == {"train.no_dislike_from_there_on": 1}
     for count in range(3, 9):
         lines = {p: [f"Avoids {p}", f"Prefers {p}"] for p in range(count)}
-        found, _ = sentiment_questions([history("u", "c" * count, lines)], {"u": range(count)})
+        found, _ = sentiment_samples([history("u", "c" * count, lines)], {"u": range(count)})
         given = [int(c.text.split()[1]) for q in found if q.split == "train" for c in q.candidates]
         assert max(given) == count - 3
 
