@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from infra.settings import Settings, load_settings
 from pipelines.stages.ingest import UNKNOWN_ITEM
-from schemas.handoff import StageReport
+from schemas.handoff import Handoff, StageReport
 from schemas.stage_request import StageRequest
 from schemas.stages import STAGES
 
@@ -36,7 +36,8 @@ def with_later_days(stage: str, work: Work) -> Work:
         days = later_days(load_settings(), request, stage)
         handoffs, counts = dict(report.handoffs), dict(report.counts)
         for day in days:
-            again = work(replace(request, partition=day.isoformat(), report_uri=""))
+            inputs = {name: _of_day(handoff, day) for name, handoff in request.inputs.items()}
+            again = work(replace(request, partition=day.isoformat(), inputs=inputs, report_uri=""))
             for name in handoffs.keys() & again.handoffs.keys():
                 handoffs[name] = replace(handoffs[name], version=again.handoffs[name].version)
             if "llm_calls" in counts:
@@ -46,6 +47,17 @@ def with_later_days(stage: str, work: Work) -> Work:
         return replace(report, handoffs=handoffs, counts=counts)
 
     return run
+
+
+def _of_day(handoff: Handoff, day: dt.date) -> Handoff:
+    """`handoff` with the number of rows of `day`, where its table is partitioned by day alone."""
+    from pipelines.stored import stored_rows, within
+    from schemas.tables import TABLES
+
+    if TABLES[handoff.table].partition_by != ("partition_date",):
+        return handoff
+    rows = stored_rows(handoff.uri, handoff.version).count_rows(filter=within({"partition_date": day}))
+    return replace(handoff, rows=rows)
 
 
 def later_days(settings: Settings, request: StageRequest, stage: str) -> list[dt.date]:

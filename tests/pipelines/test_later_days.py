@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from infra.settings import Settings
 from pipelines.day_content import day_content
-from pipelines.delta_tables import spark_schema
+from pipelines.delta_tables import read_input, spark_schema
 from pipelines.later_days import with_later_days
 from schemas.handoff import Handoff, StageReport
 from schemas.stage_request import StageRequest
@@ -50,6 +50,34 @@ def test_a_snapshot_is_made_again_for_each_later_day_that_it_has(worked, spark, 
     assert report.counts == {"llm_calls": 6, "later_days": 2}
     assert (report.handoffs["t"].version, report.handoffs["t"].rows) == (3, 10)
     assert worked("erasure")[0] == ["2026-01-02"], "a stage that is no snapshot of a day"
+
+
+def test_a_later_day_reads_inputs_that_count_its_own_rows(spark, settings, monkeypatch):
+    monkeypatch.setattr("pipelines.later_days.load_settings", lambda: settings)
+    snapshot = {"user_id": "u", "position": 0, "as_of": dt.datetime(2026, 1, 1), "status": "ok"}
+    snapshot |= {"preferences": [], "sentiments": [], "evidence": []}
+    review = {"user_id": "u", "reviewed_at": dt.datetime(2025, 1, 1, tzinfo=dt.UTC), "rating": 4.0, "text": "t"}
+    days = [dt.date(2026, 1, day) for day in (2, 2, 3)]
+    reviews = [{**review, "item_id": f"i{n}", "source_line": n, "partition_date": day} for n, day in enumerate(days)]
+    save(frame(spark, "preferences", *({**snapshot, "partition_date": day} for day in days)), settings, "preferences")
+    save(frame(spark, "reviews", *reviews), settings, "reviews")
+    handoff = Handoff(
+        table="reviews",
+        uri=settings.table_uri("shop", "reviews"),
+        version=0,
+        rows=2,
+        schema_hash=TABLES["reviews"].schema_hash(),
+    )
+    read: list[tuple[str, int]] = []
+
+    def work(request: StageRequest) -> StageReport:
+        read_input(spark, request.inputs["reviews"], request.partition_date())
+        read.append((request.partition, request.inputs["reviews"].rows))
+        return StageReport(stage="preferences", status="done")
+
+    request = StageRequest(stage="preferences", dataset="shop", partition="2026-01-02", inputs={"reviews": handoff})
+    with_later_days("preferences", work)(request)
+    assert read == [("2026-01-02", 2), ("2026-01-03", 1)]
 
 
 def test_ingest_looks_again_at_days_that_refused_reviews_of_unknown_items(worked, spark, settings):
