@@ -1,4 +1,4 @@
-"""Tables through copies of a model, each copy an actor of Ray."""
+"""Run tables through copies of a model on Ray actors."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,16 +11,16 @@ _RETRIES = 3
 def through(
     model: type, arguments: tuple[Any, ...], tables: Iterable[pa.Table], copies: int, cpus: float, use_gpu: bool = False
 ) -> Iterator[pa.Table]:
-    """What a model gives for each of `tables`, in no particular order.
+    """Apply a model to each of `tables`, in no particular order.
 
-    One table per actor is in work at a time. An actor that dies is started again and its table repeated.
+    Each actor works on one table at a time. An actor that dies is restarted and its table repeated.
 
     Args:
-        model: class with a method ``__call__(table)`` that gives a table.
+        model: class with a method ``__call__(table)`` that returns a table.
         arguments: of its constructor.
-        copies: actors side by side.
-        cpus: logical cores of each.
-        use_gpu: give each a GPU, too.
+        copies: number of actors.
+        cpus: logical cores of each actor.
+        use_gpu: also give each actor a GPU.
     """
     import ray
     from ray.util import ActorPool

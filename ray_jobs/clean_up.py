@@ -61,7 +61,7 @@ def clean_up(settings: Settings, request: StageRequest, own: CleanUpSettings, no
         status = "done" if own.dry_run else "reused"
         return StageReport(stage=STAGE, status=status, counts=counts, outputs=outputs)
     steps = 1 + len(plan.leftovers) + len(plan.histories)
-    with aliases.one_promoter(settings, plan.registry.name):
+    with aliases.promotion_lock(settings, plan.registry.name):
         # Aliases may have moved since the plan was made.
         again = sort_registry(client, request.dataset, own, now)
         planned = {str(version.version) for version in plan.registry.dropped}

@@ -1,4 +1,4 @@
-"""The Ray cluster that a stage runs on."""
+"""Connection to the Ray cluster of a stage."""
 
 import atexit
 import fcntl
@@ -19,13 +19,13 @@ _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 
 
 def connect(cpus: int = LOCAL_CPUS) -> None:
-    """Connect to the cluster in ``RAY_ADDRESS`` (a submitted job has it), or start a small Ray in this process.
+    """Connect to the cluster in ``RAY_ADDRESS`` (set in submitted jobs), or start a local Ray; once per process.
 
-    Without the variable a cluster that happens to run on this machine is left alone. Nothing happens when the process
-    is connected already. The last process to leave a cluster of one machine ends the actor `COORDINATOR`.
+    Without the variable, a cluster that runs on this machine is not used. The last process to leave a cluster of one
+    machine ends the actor `COORDINATOR`.
 
     Args:
-        cpus: logical cores of a Ray that is started.
+        cpus: logical cores of a local Ray.
     """
     if ray.is_initialized():
         return

@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.stages.continuation`: find the version a day goes on from, measure its codebook, decide."""
+"""The work of `ray_jobs.stages.continuation`: find the version in production, measure its codebook, decide."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ class Continuation:
 
     Args:
         codebook: `FIT` a new one or `APPEND` to the one in use.
-        append_to: its version, empty where one is fitted.
-        warm_start: the model version to begin with, empty for a cold start.
-        reason: of both, for people, with the number that decided.
+        append_to: version of the codebook in use, empty if one is fitted.
+        warm_start: the model version to start from, empty for a cold start.
+        reason: of both decisions, with the number that decided.
     """
 
     codebook: str
@@ -71,10 +71,9 @@ def run(request: StageRequest) -> StageReport:
 
 
 def version_before(client: MlflowClient, request: StageRequest) -> ModelVersion | None:
-    """The version that was promoted on the newest day before the request's; of one day the newest version.
+    """The newest version promoted on an earlier day and not rolled back, or None.
 
-    One of the request's recipe before all others: between two of its days a baseline may have been registered instead.
-    One that was rolled back does not count.
+    Versions of the request's recipe win: between two of its days a baseline may have been registered instead.
     """
     name = registered_name(request.dataset)
     found = client.search_model_versions(f"name = '{name}' and tags.`{DECISION_TAG}` = 'promoted'")
@@ -88,11 +87,11 @@ def version_before(client: MlflowClient, request: StageRequest) -> ModelVersion 
 
 
 def drift(settings: Settings, request: StageRequest, codebook: str) -> dict[str, float]:
-    """How the day's items would lie in a codebook with the new ones appended; nothing is written.
+    """Measure a codebook with the day's new items appended, without writing anything.
 
     Returns:
-        Measures of `semantic_ids.quality_of`, and ``new_items``; empty where the codebook or its tokenizer is gone, or
-        another tokenizer is asked for. ``full`` is 1 where the new items find no room.
+        Measures of `semantic_ids.quality_of`, and ``new_items``; empty if the codebook or its tokenizer is gone, or
+        another tokenizer is requested; only ``full`` = 1 if there is no room for the new items.
 
     Raises:
         DataError: an item has no vector.
@@ -115,9 +114,9 @@ def drift(settings: Settings, request: StageRequest, codebook: str) -> dict[str,
 
 
 def outgrown(measures: Mapping[str, float], own: ContinuationSettings) -> str:
-    """Why a codebook should be fitted again, with the number that says so; empty where it need not."""
+    """Why a codebook has to be fitted again, with the number that decides; empty if it still fits."""
     if measures.get("full"):
-        return "new items find no room in the codebook"
+        return "the codebook has no room for the new items"
     share = measures["appended_share"]
     if share > own.max_appended_share:
         return f"{share:.1%} of the items were appended, more than {own.max_appended_share:.1%}"
@@ -135,7 +134,7 @@ def outgrown(measures: Mapping[str, float], own: ContinuationSettings) -> str:
 
 
 def days_since_cold(client: MlflowClient, version: ModelVersion, request: StageRequest) -> int:
-    """Days from the version at which the chain of warm starts that ends in `version` began, to the request's day."""
+    """Days from the start of the chain of warm starts that ends in `version` to the request's day."""
     return (request.partition_date() - dt.date.fromisoformat(versions.cold_since(client, version))).days
 
 
@@ -147,11 +146,11 @@ def decide(
     cold_days: int,
     own: ContinuationSettings,
 ) -> Continuation:
-    """Put the two decisions together.
+    """Combine the two decisions.
 
     Args:
-        codebook: version to append to, empty where one is fitted, for the reason `why`.
-        cold_days: days since the model in production began cold.
+        codebook: version to append to; empty if one is fitted, for the reason `why`.
+        cold_days: days since the cold start of the model in production.
     """
     uses_codes = Need.CODES in RECIPES[request.recipe].needs
     parts = [why] if why else [f"codebook {codebook} still fits"]
@@ -165,11 +164,8 @@ def decide(
         parts.append(f"cold start, because the last one was {cold_days} days ago (every {own.cold_start_days})")
     else:
         warm = f"{before.name}/{before.version}"
-        parts.append(f"goes on from version {before.version}")
-    append = uses_codes and bool(codebook)
+        parts.append(f"continues from version {before.version}")
+    append_to = codebook if uses_codes else ""
     return Continuation(
-        codebook=APPEND if append else FIT,
-        append_to=codebook if append else "",
-        warm_start=warm,
-        reason="; ".join(parts),
+        codebook=APPEND if append_to else FIT, append_to=append_to, warm_start=warm, reason="; ".join(parts)
     )

@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.stages.day_report`: read what the day's tasks reported, log it, lead back from the version."""
+"""The work of `ray_jobs.stages.day_report`: read the reports of the day's tasks, log them, link the version to them."""
 
 import tempfile
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from infra.progress import Progress, phase
-from infra.settings import Settings, load_settings
+from infra.settings import load_settings
 from ray_jobs.days.content import REGISTERED_PROMPT, Pages, assemble, experiment_name, prompts_of, registered_by
 from ray_jobs.days.facts import outcomes_of
 from ray_jobs.days.page import Content, render, status_of
@@ -19,7 +19,7 @@ PROMPTS_TAG = "penchant.prompts"
 REPORT_TAG = "penchant.day_report"
 PROMPT_VERSION_TAG = "penchant.prompt_version"
 NEWEST_TAG = "penchant.newest_model_version"
-"""On a version of a prompt: the newest model version that rests on its answers."""
+"""On a version of a prompt: the newest model version that uses its responses."""
 
 
 def run(request: StageRequest) -> StageReport:
@@ -28,17 +28,19 @@ def run(request: StageRequest) -> StageReport:
     progress = Progress(settings.home, STAGE)
     progress.update(0, 2, "reading reports")
     client = runs.connect(settings)
-    with phase("reading what the tasks reported") as found:
+    with phase("reading the tasks' reports") as found:
         outcomes = outcomes_of(settings, request)
         content = assemble(settings, request, client, outcomes)
         found |= {"tasks": len(outcomes), "earlier days": content.earlier_days}
     progress.update(1, 2, "writing the page")
-    run_id = _run(settings, request)
+    # The same run for every run of the day.
+    day = StageRequest(stage=STAGE, dataset=request.dataset, partition=request.partition, dag=STAGE)
+    run_id = runs.find_or_start(settings, day, request.partition, {}, experiment=experiment_name(request.dataset))
     with phase("writing the page"):
         _log(run_id, content)
     experiment = client.get_run(run_id).info.experiment_id
     page = Pages(settings, client, request.dataset).report(run_id, experiment)
-    _lead_back(client, content, page or run_id)
+    _link_version(client, content, page or run_id)
     word = status_of(outcomes)
     progress.update(2, 2, word)
     return StageReport(
@@ -55,14 +57,8 @@ def run(request: StageRequest) -> StageReport:
     )
 
 
-def _run(settings: Settings, request: StageRequest) -> str:
-    """The day's run, the same for every run of the day."""
-    day = StageRequest(stage=STAGE, dataset=request.dataset, partition=request.partition, dag=STAGE)
-    return runs.find_or_start(settings, day, request.partition, {}, experiment=experiment_name(request.dataset))
-
-
 def _log(run_id: str, content: Content) -> None:
-    """Bring the day's run up to date."""
+    """Update the day's run."""
     runs.log_metrics(run_id, [(name, value, 0) for name, value in content.today.metrics.items()])
     word = status_of(content.outcomes)
     failed = [outcome.task_id for outcome in content.outcomes if outcome.state == "failed"]
@@ -78,8 +74,8 @@ def _log(run_id: str, content: Content) -> None:
     runs.finish(run_id)
 
 
-def _lead_back(client: MlflowClient, content: Content, report: str) -> None:
-    """From the day's version to its report and to the prompts whose answers it rests on, and from these to it."""
+def _link_version(client: MlflowClient, content: Content, report: str) -> None:
+    """Link the day's version to its report and to the prompts whose responses it uses, and these to the version."""
     registered = registered_by(content.outcomes)
     if not registered:
         return

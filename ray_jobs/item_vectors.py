@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.stages.item_vectors`: encode the texts that have no vector yet, and give each item its own."""
+"""The work of `ray_jobs.stages.item_vectors`: encode the texts without a vector, and give each item its vector."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,14 +9,14 @@ from ray_jobs.data.item_texts import DESCRIBED_KEY, item_texts
 from ray_jobs.data.tables import read_table, table_exists, upsert
 from ray_jobs.encoders.streaming import encoded
 from ray_jobs.stages.item_vectors import STAGE, ItemVectorsSettings
-from schemas.handoff import Handoff, StageReport
+from schemas.handoff import StageReport
 from schemas.item_vectors import ITEM_VECTORS
 from schemas.stage_request import StageRequest
 from schemas.text_vectors import text_hash
 
 
 def run(request: StageRequest) -> StageReport:
-    """Bring ``item_vectors`` up to date for the items known on the request's day."""
+    """Update ``item_vectors`` for the items known on the request's day."""
     settings = load_settings()
     own = stage_settings(ItemVectorsSettings, settings, request)
     progress = Progress(settings.home, STAGE)
@@ -48,16 +48,13 @@ def run(request: StageRequest) -> StageReport:
             progress.update(done, len(texts), "texts encoded")
     assert done == len(texts), f"{len(texts)} texts went into the encoder and {done} came out"
     progress.update(1, 1, f"{items.num_rows:,} items have a vector")
-    return _report(handoff, own, items.num_rows, len(texts), behind.num_rows)
-
-
-def _report(handoff: Handoff, own: ItemVectorsSettings, items: int, encoded: int, changed: int) -> StageReport:
+    described = {DESCRIBED_KEY.partition(".")[2]: "true"} if own.descriptions else {}
     return StageReport(
         stage=STAGE,
-        status="done" if changed else "reused",
+        status="done" if behind.num_rows else "reused",
         handoffs={ITEM_VECTORS.name: handoff},
-        counts={"items": items, "encoded": encoded, "cached": items - encoded},
-        outputs={"encoder": own.encoder, **({DESCRIBED_KEY.partition(".")[2]: "true"} if own.descriptions else {})},
+        counts={"items": items.num_rows, "encoded": len(texts), "cached": items.num_rows - len(texts)},
+        outputs={"encoder": own.encoder, **described},
     )
 
 
@@ -69,7 +66,7 @@ def _stored(uri: str, encoder: str, columns: list[str]) -> pa.Table:
 
 
 def _copies(items: pa.Table, uri: str, encoder: str) -> pa.Table:
-    """Rows for items whose text has a vector already, under another item or an older text of theirs."""
+    """Rows for items whose text has a vector already, of another item or of an older version of the table's row."""
     columns = ["item_id", "content_hash", "vector"]
     if items.num_rows == 0:
         return pa.schema([ITEM_VECTORS.arrow_schema().field(name) for name in columns]).empty_table()
@@ -77,6 +74,6 @@ def _copies(items: pa.Table, uri: str, encoder: str) -> pa.Table:
 
 
 def _with_vectors(items: pa.Table, vectors: pa.Table) -> pa.Table:
-    """Item, content hash and the vector that `vectors` has for the hash."""
+    """Item, content hash, and the vector of that hash in `vectors`."""
     rows = pc.index_in(items["content_hash"], vectors["content_hash"].combine_chunks())
     return items.select(["item_id", "content_hash"]).append_column("vector", vectors["vector"].take(rows))

@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.stages.recommendations`: the registered version on actors, batch by batch."""
+"""The work of `ray_jobs.stages.recommendations`: score batches of users with the registered version on actors."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from schemas.stage_request import StageRequest
 
 
 class Scorer:
-    """Holds the model, answers batches of users."""
+    """An actor that holds the model and scores batches of users."""
 
     def __init__(self, tracking_uri: str, version: str, k: int, exclude_seen: bool) -> None:
         mlflow.set_tracking_uri(tracking_uri)
@@ -34,7 +34,7 @@ class Scorer:
         self._k, self._exclude_seen = k, exclude_seen
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Append ``item_ids`` and ``scores`` to the rows of `batch`."""
+        """Score the rows of `batch`, as `batches` builds them."""
         given = {name: batch.column(name).to_pylist() for name in batch.column_names if name != "user_id"}
         history = given.pop(HISTORY)
         answers = self._bundle.recommend(history, [None] * len(history), self._k, self._exclude_seen, **given)
@@ -48,14 +48,14 @@ class Scorer:
         )
 
 
-def blocks(audience: Sequence[User], size: int) -> Iterator[pa.Table]:
-    """Users in their order as tables of `size` rows, the last one shorter."""
-    for start in range(0, len(audience), size):
-        part = audience[start : start + size]
-        given = {HISTORY: [reader.history for reader in part], **user_columns(part)}
+def batches(users: Sequence[User], size: int) -> Iterator[pa.Table]:
+    """Users in order as tables of `size` rows, the last one shorter."""
+    for start in range(0, len(users), size):
+        part = users[start : start + size]
+        given = {HISTORY: [user.history for user in part], **user_columns(part)}
         yield pa.table(
             {
-                "user_id": pa.array([reader.user_id for reader in part], pa.string()),
+                "user_id": pa.array([user.user_id for user in part], pa.string()),
                 **{name: pa.array(values, arrow_type(COLUMNS[name], ids=True)) for name, values in given.items()},
             }
         )
@@ -63,25 +63,25 @@ def blocks(audience: Sequence[User], size: int) -> Iterator[pa.Table]:
 
 @phased("scoring users", lambda rows: {"users": rows.num_rows})
 def score(
-    audience: Sequence[User], tracking_uri: str, version: str, chosen: RecommendationsSettings, progress: Progress
+    users: Sequence[User], tracking_uri: str, version: str, chosen: RecommendationsSettings, progress: Progress
 ) -> pa.Table:
-    """Columns user_id, item_ids, scores and preference for each of `audience`, in no particular order.
+    """Columns user_id, item_ids, scores and preference for each of `users`, in no particular order.
 
-    The batches are always the same, so that the same users give the same scores to the last bit.
+    The batches are always the same, so the scores of the same users are the same to the last bit.
     """
     arguments = (tracking_uri, version, chosen.k, chosen.exclude_seen)
-    tables = blocks(audience, chosen.users_per_batch)
+    tables = batches(users, chosen.users_per_batch)
     parts: list[pa.Table] = []
     done = 0
     for part in through(Scorer, arguments, tables, chosen.actors, chosen.cpus_per_actor):
         parts.append(part)
-        done += parts[-1].num_rows
-        progress.update(done, len(audience), f"{done:,} users")
+        done += part.num_rows
+        progress.update(done, len(users), f"{done:,} users")
     return pa.concat_tables(parts)
 
 
 def run(request: StageRequest) -> StageReport:
-    """Score the partition's users and publish `recommendations`."""
+    """Score the partition's users and publish the table `recommendations`."""
     settings = load_settings()
     chosen = stage_settings(RecommendationsSettings, settings, request)
     name, version = (request.upstream.get(f"register.{key}") for key in ("model_name", "version"))
@@ -95,21 +95,16 @@ def run(request: StageRequest) -> StageReport:
             f"version {version} of model {name} is not in the registry at {settings.mlflow.tracking_uri} "
             f"({error.error_code}); run the register stage again"
         ) from error
-    audience = read_users(settings, request)
+    users = read_users(settings, request)
+    reference = f"{name}/{version}"
     started = time.monotonic()
-    rows = score(
-        audience,
-        settings.mlflow.tracking_uri,
-        f"{name}/{version}",
-        chosen,
-        Progress(settings.home, STAGE),
-    )
+    rows = score(users, settings.mlflow.tracking_uri, reference, chosen, Progress(settings.home, STAGE))
     seconds = time.monotonic() - started
     handoff = publish(
         rows,
         RECOMMENDATIONS,
         settings.table_uri(request.dataset, "recommendations"),
-        {"partition_date": request.partition_date(), "model_version": f"{name}/{version}"},
+        {"partition_date": request.partition_date(), "model_version": reference},
         request.identity(),
     )
     return StageReport(
@@ -117,10 +112,10 @@ def run(request: StageRequest) -> StageReport:
         status="done",
         handoffs={"recommendations": handoff},
         counts={
-            "users": len(audience),
-            "with_preference": sum(reader.preference is not None for reader in audience),
+            "users": len(users),
+            "with_preference": sum(user.preference is not None for user in users),
             "items_recommended": len(set(rows.column("item_ids").combine_chunks().flatten().to_pylist())),
             "scoring_seconds": round(seconds, 2),
         },
-        outputs={"model_version": f"{name}/{version}"},
+        outputs={"model_version": reference},
     )

@@ -1,8 +1,7 @@
-"""The work of `ray_jobs.stages.register`: choose, log and judge a model, make its version, move the aliases."""
+"""The work of `ray_jobs.stages.register`: choose, log and judge a model, create its version, move the aliases."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from mlflow.entities.model_registry import ModelVersion
 
 from infra.progress import Progress, phased
 from infra.settings import load_settings, stage_settings
-from ray_jobs.data.tables import input_partition
 from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.evaluation.measurements import compare
 from ray_jobs.evaluation.metrics import Paired
@@ -22,21 +20,13 @@ from ray_jobs.registry.judging import Case, Choice, choose, judge
 from ray_jobs.registry.lineage import git_revision
 from ray_jobs.registry.model import input_example, log_model
 from ray_jobs.registry.model_card import EXPOSURE, CardContent, markdown
-from ray_jobs.registry.results import (
-    ModelResult,
-    counted,
-    of_model,
-    ranked_beside,
-    summarise,
-    with_slices,
-)
+from ray_jobs.registry.results import ModelResult, counted, of_model, ranked_beside, read_results, with_slices
 from ray_jobs.registry.settings import PromotionSettings
 from ray_jobs.registry.steering_report import TAG as STEERING_TAG
 from ray_jobs.registry.trained import BASELINE, Trained
 from ray_jobs.registry.users import User, read_users
 from ray_jobs.stages.register import STAGE
 from schemas.handoff import StageReport
-from schemas.measurements import MEASUREMENTS
 from schemas.model_versions import (
     BEFORE_TAG,
     CHALLENGER,
@@ -60,7 +50,7 @@ from schemas.stage_request import StageRequest
 
 STEPS = 5
 LISTED = ("ndcg_10", "recall_10")
-"""Metrics that a version's tags show; its card has all of them."""
+"""Metrics in a version's tags; its card has all of them."""
 
 
 def run(request: StageRequest) -> StageReport:
@@ -68,21 +58,21 @@ def run(request: StageRequest) -> StageReport:
     settings = load_settings()
     own = stage_settings(PromotionSettings, settings, request)
     progress = Progress(settings.home, STAGE)
-    asked = Trained.of(request.upstream)
+    recommender = Trained.of(request.upstream)
     client = runs.connect(settings)
     name = registered_name(request.dataset)
-    found = versions.find_for_run(client, name, asked.identity)
+    found = versions.find_for_run(client, name, recommender.identity)
     if found is not None and _judged(found):
         return _report(client, found, "reused", {"versions_made": 0})
-    with aliases.one_promoter(settings, name):
+    with aliases.promotion_lock(settings, name):
         progress.update(0, STEPS, "reading metrics")
-        everything = summarise(input_partition(settings, request, MEASUREMENTS.name))
+        everything = read_results(settings, request)
         choice = choose(everything, request.upstream, own)
         trained = choice.trained
         found = versions.find_version(client, name, trained.identity)
         champion = aliases.champion_of(client, name)
         if found is not None and _judged(found):
-            _leave(choice, found)
+            _tag_lost(choice, found)
             return _report(client, found, "reused", {"versions_made": 0})
         if found is not None and champion == str(found.version):
             if BEFORE_TAG in found.tags:
@@ -91,7 +81,7 @@ def run(request: StageRequest) -> StageReport:
 
         results = with_slices(_results(everything, request, choice))
         bundle = load_bundle(trained.bundle_uri)
-        audience = read_users(settings, request)
+        users = read_users(settings, request)
         training_run = client.get_run(trained.run_id)
         decision = judge(
             Case(
@@ -103,7 +93,7 @@ def run(request: StageRequest) -> StageReport:
                 choice=choice,
                 coverage=training_run.data.metrics.get(f"test.coverage_{LIST_LENGTH}"),
                 bundle=bundle,
-                audience=audience,
+                users=users,
                 champion=None if champion is None else client.get_model_version(name, champion),
                 version="" if found is None else str(found.version),
             )
@@ -111,27 +101,46 @@ def run(request: StageRequest) -> StageReport:
         if found is not None and ROLLED_BACK_TAG in found.tags:
             note = f"it was rolled back {found.tags[ROLLED_BACK_TAG]}"
             decision = promotion.Decision((*decision.checks, promotion.refused("rolled back", note)))
-        content = replace(
-            _card_content(request, trained, bundle, audience, results, name),
+        revision, dirty = git_revision()
+        layer = bundle.recommender.steering
+        content = CardContent(
+            model_name=name,
+            recipe=bundle.recipe,
+            dataset=request.dataset,
+            partition=request.partition,
+            run_identity=trained.identity,
+            run_id=trained.run_id,
+            git_revision=revision,
+            git_dirty=dirty,
+            items=len(bundle.catalogue),
+            users=len(users),
+            with_preference=sum(user.preference is not None for user in users),
+            results=results,
             comparisons=_comparisons(results, trained),
             exposures=_exposures(client, training_run, request, choice.lost),
+            codebook=_codebook(request, bundle),
+            inputs=request.inputs,
+            settings=bundle.recommender.settings_dict(),
+            steering=None if layer is None else layer.fit,
             decision=decision,
         )
         progress.update(1, STEPS, "plots")
         _log_plots(content, bundle)
-        tags = _tags(request, choice, content, bundle) | _steering(training_run)
+        tags = _tags(request, choice, content, bundle, training_run)
         made = found is None
         if found is None:
             progress.update(2, STEPS, "logging the model")
-            found = _make_version(client, training_run, trained, bundle, audience, name, tags, request)
+            found = _create_version(client, training_run, trained, bundle, users, name, tags)
         progress.update(3, STEPS, "model card")
         _describe(client, found, content, tags)
         runs.log_json(trained.run_id, decision.to_dict(), "promotion.json")
-        _leave(choice, found)
+        _tag_lost(choice, found)
         progress.update(4, STEPS, "promotion")
-        _settle(client, found, decision, champion)
+        _move_aliases(client, found, decision, champion)
     progress.update(STEPS, STEPS, decision.word)
-    counts = {"versions_made": int(made), **_counts(results, decision)}
+    counts: dict[str, int | float] = {"versions_made": int(made), "promoted": int(decision.promote)}
+    for result in reversed(results):
+        counts[f"{result.recipe}.test.ndcg_10"] = round(result.metrics["ndcg_10"].mean, 6)
     return _report(client, client.get_model_version(name, str(found.version)), "done", counts)
 
 
@@ -140,10 +149,7 @@ def _judged(found: ModelVersion) -> bool:
 
 
 def _results(everything: Sequence[ModelResult], request: StageRequest, choice: Choice) -> list[ModelResult]:
-    """Results on the test split, the registered model's first (as it is served), then its other one, then the others'.
-
-    The others are the recommender that lost to it, as it would have been served, and the baselines.
-    """
+    """Results of the registered model, as served first, then of the recommender that lost to it and the baselines."""
     own = of_model(everything, choice.trained.identity)
     lost = "" if choice.lost is None else choice.lost.identity
     baselines = {
@@ -154,18 +160,13 @@ def _results(everything: Sequence[ModelResult], request: StageRequest, choice: C
 
 
 def _comparisons(results: list[ModelResult], trained: Trained) -> dict[str, Paired]:
-    """What the model has over each other one; that over SASRec goes to its run, where evaluate put popularity's."""
+    """Paired differences of the model to the others; that to SASRec is logged to its run."""
     others = [result for result in results if result.model != results[0].model]
     found = {result.label: compare(results[0].measured, result.measured, "ndcg_10") for result in others}
     baseline = next((result.label for result in others if result.recipe == "sasrec"), None)
     if baseline is not None:
-        over = found[baseline]
-        numbers = {
-            "": over.difference.mean,
-            "_low": over.difference.low,
-            "_high": over.difference.high,
-            "_p": over.p_value,
-        }
+        gap = found[baseline].difference
+        numbers = {"": gap.mean, "_low": gap.low, "_high": gap.high, "_p": found[baseline].p_value}
         rows = [(f"test.ndcg_10_over_sasrec{end}", round(value, 6), 0) for end, value in numbers.items()]
         runs.log_metrics(trained.run_id, rows)
     return found
@@ -174,7 +175,7 @@ def _comparisons(results: list[ModelResult], trained: Trained) -> dict[str, Pair
 def _exposures(
     client: MlflowClient, training_run: Run, request: StageRequest, lost: Trained | None
 ) -> dict[str, dict[str, float]]:
-    """Measures of the lists that the evaluate stage logged, of the model and of what was trained beside it."""
+    """Exposure measures, as logged by the evaluate stage, of the model and of those trained beside it."""
     logged = {training_run.data.tags.get("recipe", "model"): training_run.data.metrics}
     baseline = request.upstream.get(f"{BASELINE}.mlflow_run_id", "")
     if baseline and baseline != training_run.info.run_id:
@@ -189,37 +190,8 @@ def _exposures(
     }
 
 
-def _card_content(
-    request: StageRequest,
-    trained: Trained,
-    bundle: Bundle,
-    audience: list[User],
-    results: list[ModelResult],
-    name: str,
-) -> CardContent:
-    revision, dirty = git_revision()
-    return CardContent(
-        model_name=name,
-        recipe=bundle.recipe,
-        dataset=request.dataset,
-        partition=request.partition,
-        run_identity=trained.identity,
-        run_id=trained.run_id,
-        git_revision=revision,
-        git_dirty=dirty,
-        items=len(bundle.catalogue),
-        users=len(audience),
-        with_preference=sum(reader.preference is not None for reader in audience),
-        results=results,
-        codebook=_codebook(request, bundle),
-        inputs=request.inputs,
-        settings=bundle.recommender.settings_dict(),
-        steering=None if bundle.recommender.steering is None else bundle.recommender.steering.fit,
-    )
-
-
 def _codebook(request: StageRequest, bundle: Bundle) -> str:
-    """Version of the semantic ids that the model generates, empty for a recipe without."""
+    """Version of the semantic ids, empty for a recipe without."""
     if Need.CODES not in bundle.recommender.needs:
         return ""
     return str(bundle.provenance.get("codebook") or request.upstream.get("semantic_ids.codebook", ""))
@@ -237,61 +209,53 @@ def _log_plots(content: CardContent, bundle: Bundle) -> None:
         runs.log_figure(run_id, plots.codebook_use(codes, catalogue.level_sizes), "plots/codebook.png")
 
 
-def _tags(request: StageRequest, choice: Choice, content: CardContent, bundle: Bundle) -> dict[str, str]:
-    """What a list of versions shows, in its order, and what other stages ask of a version; the rest is at its run."""
+def _tags(
+    request: StageRequest, choice: Choice, content: CardContent, bundle: Bundle, training_run: Run
+) -> dict[str, str]:
+    """Tags for lists of versions, in this order, and for other stages."""
     own = content.results[0]
-    begun = bundle.provenance.get("warm_start", {}).get("version")
+    start = bundle.provenance.get("warm_start", {}).get("version")
     return {
         PARTITION_TAG: content.partition,
         "penchant.recipe": content.recipe,
         **{f"penchant.test.{metric}": f"{own.metrics[metric].mean:.6f}" for metric in LISTED},
-        **({versions.WARM_START_TAG: begun} if begun else {}),
+        **({versions.WARM_START_TAG: start} if start else {}),
         **({"penchant.codebook": content.codebook} if content.codebook else {}),
         **runs.run_page_tag(),
         "penchant.dataset": content.dataset,
         IDENTITY_TAG: choice.trained.identity,
         **({INSTEAD_TAG: choice.lost.identity} if choice.lost else {}),
         **({WORK_TAG: request.upstream["changes.work"]} if "changes.work" in request.upstream else {}),
+        **{key: value for key, value in training_run.data.tags.items() if key.startswith(f"{STEERING_TAG}.")},
     }
 
 
-def _steering(training_run: Run) -> dict[str, str]:
-    """What the steerability stage said of the model before it was registered."""
-    return {key: value for key, value in training_run.data.tags.items() if key.startswith(f"{STEERING_TAG}.")}
-
-
 @phased("logging and registering the model")
-def _make_version(
+def _create_version(
     client: MlflowClient,
     training_run: Run,
     trained: Trained,
     bundle: Bundle,
-    audience: list[User],
+    users: list[User],
     name: str,
     tags: Mapping[str, str],
-    request: StageRequest,
 ) -> ModelVersion:
+    dataset = tags["penchant.dataset"]
     description = (
-        f"Generative recommender for data set **{request.dataset}**: item histories and an optional preference "
+        f"Generative recommender for data set **{dataset}**: item histories and an optional preference "
         "sentence in, next items out. The alias `champion` is what scores and serves; `challenger` is the newest "
         "candidate. Each version's description is its model card."
     )
     versions.ensure_registered_model(
-        client, name, description, {"penchant.dataset": request.dataset, "task": "sequential recommendation"}
+        client, name, description, {"penchant.dataset": dataset, "task": "sequential recommendation"}
     )
     run_id = training_run.info.run_id
     model_id = versions.find_logged_model(client, training_run.info.experiment_id, run_id, trained.identity)
     if model_id is None:
-        example = next((reader for reader in audience if reader.preference), audience[0])
+        example = input_example(next((user for user in users if user.preference), users[0]))
         recommender = bundle.recommender
         packages = recommender.packages(recommender.settings, steered=recommender.steering is not None)
-        model_id = log_model(
-            run_id,
-            trained.bundle_uri,
-            input_example(example),
-            packages,
-            tags,
-        )
+        model_id = log_model(run_id, trained.bundle_uri, example, packages, tags)
     source = f"models:/{model_id}"
     return runs.create_once(
         lambda: client.create_model_version(name, source, run_id=run_id, model_id=model_id, tags=dict(tags)),
@@ -312,8 +276,8 @@ def _describe(client: MlflowClient, found: ModelVersion, content: CardContent, t
     runs.set_tags(content.run_id, {VERSION_TAG: link, "mlflow.note.content": card})
 
 
-def _leave(choice: Choice, found: ModelVersion) -> None:
-    """Say on the run of a recommender that lost to its baseline what became of it, and why; else nothing."""
+def _tag_lost(choice: Choice, found: ModelVersion) -> None:
+    """Record on the run of a recommender that lost to its baseline that it was not registered, and why."""
     if choice.lost is None or choice.why is None:
         return
     link, reason = f"{found.name}/{found.version}", choice.why.note
@@ -325,8 +289,10 @@ def _leave(choice: Choice, found: ModelVersion) -> None:
 
 
 @phased("promotion")
-def _settle(client: MlflowClient, found: ModelVersion, decision: promotion.Decision, champion: str | None) -> None:
-    """Move the aliases, and only then record the decision: its tag says that all of it is done."""
+def _move_aliases(
+    client: MlflowClient, found: ModelVersion, decision: promotion.Decision, champion: str | None
+) -> None:
+    """Move the aliases, then record the decision: its tag means that everything is done."""
     name, version = found.name, str(found.version)
     aliases.point_alias(client, name, CHALLENGER, version)
     versions.tag_version(client, found, {BEFORE_TAG: champion or NONE, versions.REASON_TAG: decision.reason})
@@ -343,20 +309,13 @@ def _settle(client: MlflowClient, found: ModelVersion, decision: promotion.Decis
 
 
 def _completed(client: MlflowClient, found: ModelVersion) -> StageReport:
-    """What an earlier try left undone that was killed after it had moved the alias."""
+    """Complete an earlier try that was killed after it had moved the alias."""
     name, version = found.name, str(found.version)
     before = found.tags[BEFORE_TAG]
     aliases.record_change(client, name, None if before == NONE else before, version)
     client.set_model_version_tag(name, version, DECISION_TAG, PROMOTED)
     counts = {"versions_made": 0, "promoted": 1}
     return _report(client, client.get_model_version(name, version), "done", counts)
-
-
-def _counts(results: list[ModelResult], decision: promotion.Decision) -> dict[str, int | float]:
-    counts: dict[str, int | float] = {"promoted": int(decision.promote)}
-    for result in reversed(results):
-        counts[f"{result.recipe}.test.ndcg_10"] = round(result.metrics["ndcg_10"].mean, 6)
-    return counts
 
 
 def _report(client: MlflowClient, found: ModelVersion, status: str, counts: Mapping[str, int | float]) -> StageReport:
@@ -369,10 +328,5 @@ def _report(client: MlflowClient, found: ModelVersion, status: str, counts: Mapp
         stage=STAGE,
         status=status,
         counts=counts,
-        outputs={
-            "model_name": name,
-            "version": version,
-            "alias": held[0] if held else "",
-            "decision": decision,
-        },
+        outputs={"model_name": name, "version": version, "alias": held[0] if held else "", "decision": decision},
     )

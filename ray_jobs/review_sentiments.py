@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.stages.review_sentiments`: judge the reviews, publish the tones, log how far to trust them."""
+"""The work of `ray_jobs.stages.review_sentiments`: classify reviews, publish the sentiments, log their accuracy."""
 
 from dataclasses import asdict
 
@@ -26,10 +26,10 @@ _DECIMALS = 4
 def run(request: StageRequest) -> StageReport:
     """Publish ``review_sentiments`` for the request's day.
 
-    Texts are read and cut as the stage text_vectors does, whose settings count here, too.
+    Texts are read and cut as in the stage text_vectors, with its settings.
 
     Raises:
-        SettingError: the classifier cannot be had.
+        SettingError: the classifier is not available.
         DataError: a table is missing, or there are too few reviews of a class for the probe.
     """
     settings = load_settings()
@@ -45,7 +45,7 @@ def run(request: StageRequest) -> StageReport:
 
     params = {**asdict(own), "encoder": encoder, "max_review_words": reading.max_review_words}
     run_id = runs.find_or_start(settings, request, f"review sentiments {request.partition}", params)
-    try:
+    with runs.finishing(run_id):
         scores = _scores(rows, own, encoder, settings, request, progress).round(_DECIMALS)
         handoff = publish(
             _published(rows, scores, classifier),
@@ -63,10 +63,6 @@ def run(request: StageRequest) -> StageReport:
             from ray_jobs.registry.plots import sentiment_by_stars
 
             runs.log_figure(run_id, sentiment_by_stars(scores[given], stars[given]), "plots/sentiment_by_stars.png")
-    except BaseException:
-        runs.finish(run_id, "FAILED")
-        raise
-    runs.finish(run_id)
     accuracy = f", accuracy {measured['accuracy']:.3f}" if "accuracy" in measured else ""
     progress.update(1, 1, f"{len(scores):,} reviews judged{accuracy}")
     return StageReport(
@@ -78,7 +74,7 @@ def run(request: StageRequest) -> StageReport:
     )
 
 
-@phased("judging reviews", lambda scores: {"reviews": len(scores)})
+@phased("classifying reviews", lambda scores: {"reviews": len(scores)})
 def _scores(
     rows: pa.Table,
     own: ReviewSentimentsSettings,
@@ -87,7 +83,7 @@ def _scores(
     request: StageRequest,
     progress: Progress,
 ) -> npt.NDArray[np.float64]:
-    """Probability of positive per row."""
+    """Probability of positive per row, float64[N]."""
     texts = rows["text"].to_pylist()
     if not texts:
         return np.zeros(0)
@@ -108,12 +104,12 @@ def _scores(
     found: dict[str, float] = {}
     for scores in hub_scores(distinct, own, settings.ray.use_gpu):
         found |= scores
-        progress.update(len(found), len(distinct) + 1, "texts judged")
+        progress.update(len(found), len(distinct) + 1, "texts classified")
     return np.array([found[each] for each in hashes])
 
 
 def _published(rows: pa.Table, scores: npt.NDArray[np.float64], classifier: str) -> pa.Table:
-    """Rows of the table, its partition column left out."""
+    """Rows of the table without its partition column."""
     columns = {name: rows[name] for name in ("user_id", "position", "item_id", "rating")}
     tone = np.where(scores >= THRESHOLD, POSITIVE, NEGATIVE)
     schema = pa.schema([field for field in REVIEW_SENTIMENTS.arrow_schema() if field.name != "partition_date"])

@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.stages.rollback`: move the alias champion back, and say why on the version that is left."""
+"""The work of `ray_jobs.stages.rollback`: move the alias champion back, and record why on the version that loses it."""
 
 import datetime as dt
 
@@ -15,17 +15,17 @@ from schemas.stage_request import StageRequest
 
 
 def run(request: StageRequest) -> StageReport:
-    """Move the alias to ``target.to`` of `request.upstream`, from ``target.champion`` where that is given.
+    """Move the alias to ``target.to`` of `request.upstream`; ``target.champion``, if given, must be champion.
 
     Raises:
-        SettingError: there is no champion, no such version of this data set, no version before, or the champion is
-            neither the one that was to be left nor the one wanted.
+        SettingError: there is no champion, no such version of this data set, no previous champion, or the champion is
+            neither the one to replace nor the wanted one.
     """
     settings = load_settings()
     client = runs.connect(settings)
     name = registered_name(request.dataset)
     wanted, reason = (request.upstream.get(f"target.{key}", "") for key in ("to", "reason"))
-    with aliases.one_promoter(settings, name):
+    with aliases.promotion_lock(settings, name):
         now = aliases.champion_of(client, name)
         if now is None:
             raise SettingError(f"{name} has no champion to roll back from; promote a version first")
@@ -37,8 +37,8 @@ def run(request: StageRequest) -> StageReport:
             return StageReport(stage=STAGE, status="reused", counts={"moved": 0}, outputs=outputs)
         if now != left:
             raise SettingError(
-                f"version {now} of {name} is champion now, not {left} as when this roll-back was asked for; look at it "
-                "and trigger again if it is to go, too"
+                f"version {now} of {name} is champion now, not {left} as when this roll-back was requested; look at it "
+                "and trigger again to roll it back, too"
             )
         _roll_back(client, name, left, to, reason)
     outputs["decision"] = f"version {to} is champion again in place of {left}"
@@ -49,7 +49,7 @@ def _version(client: MlflowClient, name: str, dataset: str, wanted: str) -> str:
     """The number in `wanted`, ``12`` or ``<name>/12``.
 
     Raises:
-        SettingError: it is of another data set, or does not exist.
+        SettingError: it belongs to another data set, or does not exist.
     """
     model, slash, number = wanted.removeprefix("models:/").rpartition("/")
     if slash and model != name:
@@ -68,7 +68,7 @@ def _before(client: MlflowClient, name: str, version: str) -> str:
     """The version that was champion before `version`.
 
     Raises:
-        SettingError: none was, or it is gone.
+        SettingError: there was none, or it is gone.
     """
     recorded = client.get_model_version(name, version).tags.get(BEFORE_TAG, NONE)
     if recorded == NONE:
@@ -78,7 +78,7 @@ def _before(client: MlflowClient, name: str, version: str) -> str:
 
 @phased("moving the alias")
 def _roll_back(client: MlflowClient, name: str, left: str, to: str, reason: str) -> None:
-    """Tag first, move last: a try that was killed is repeated whole."""
+    """Tag first, move the alias last: a retry repeats a killed try completely."""
     moment = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     note = f"to version {to} on {moment}" + (f": {reason}" if reason else "")
     client.set_model_version_tag(name, left, ROLLED_BACK_TAG, note)

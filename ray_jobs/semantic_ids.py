@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.stages.semantic_ids`: fit a codebook or append to one, publish it, say how good it is."""
+"""The work of `ray_jobs.stages.semantic_ids`: fit a codebook or append to one, publish it, measure its quality."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -54,20 +54,12 @@ _MEASURED_ROWS = 20_000
 
 
 @dataclass(frozen=True)
-class Known:
-    """A version in the table, and its tokenizer."""
-
-    codebook: Codebook
-    tokenizer: StoredTokenizer
-
-
-@dataclass(frozen=True)
 class Result:
-    """A version as it is to stand in the table.
+    """A version of a codebook, and its tokenizer.
 
     Args:
-        records: one dict per epoch, empty where nothing was fitted now.
-        reused: training had been done before.
+        records: one dict per epoch, empty if nothing was fitted.
+        reused: training was done before.
     """
 
     codebook: Codebook
@@ -77,11 +69,11 @@ class Result:
 
 
 def run(request: StageRequest) -> StageReport:
-    """Fit the tokenizer that the request names (``rqvae`` by default) and publish its codebook, or append to one.
+    """Fit the tokenizer that the request names and publish its codebook, or append to one.
 
     Raises:
-        SettingError: the codebook to append to was made by another recipe or encoder, or is full.
-        DataError: an input is missing, or there is nothing to append to.
+        SettingError: the codebook to append to is of another recipe or encoder, or is full.
+        DataError: an input is missing, or there is no codebook to append to.
     """
     settings = load_settings()
     own = stage_settings(SemanticIdsSettings, settings, request)
@@ -130,7 +122,7 @@ def run(request: StageRequest) -> StageReport:
 
 
 def codebook_version(request: StageRequest, recipe: str) -> str:
-    """Name of the codebook that the request's work makes: a rerun makes the same one."""
+    """Name of the request's codebook, the same in a rerun."""
     identity = request.identity()
     return f"{recipe}-{identity.partition}-{identity.config_hash}-g{identity.generation}"
 
@@ -139,10 +131,10 @@ def codebook_version(request: StageRequest, recipe: str) -> str:
 def item_vectors(
     settings: Settings, request: StageRequest, encoder: str, in_memory_rows: int
 ) -> tuple[list[str], Vectors]:
-    """Items known on the request's day, sorted by id, and their vectors, streamed where they are more than that.
+    """Items known on the request's day, sorted by id, and their vectors, streamed if there are more than that.
 
     Raises:
-        DataError: an item has no vector of its present text.
+        DataError: an item has no vector of its current text.
     """
     items = item_texts(settings, request, request.upstream.get(DESCRIBED_KEY) == "true")
     item_ids = items["item_id"].to_pylist()
@@ -155,7 +147,7 @@ def item_vectors(
     missing = items["item_id"].filter(pc.invert(right))
     if len(missing):
         raise DataError(
-            f"{len(missing)} of {len(item_ids)} items have no {encoder} vector of their present text, e.g. "
+            f"{len(missing)} of {len(item_ids)} items have no {encoder} vector of their current text, e.g. "
             f"{missing[0]}: run the stage 'item_vectors' for {request.partition} first"
         )
     if not streamed:
@@ -164,7 +156,7 @@ def item_vectors(
 
 
 def _streamed(settings: Settings, request: StageRequest, encoder: str, items: pa.Array) -> DatasetVectors:
-    """Vectors of `items`, by their position there, read from the table's files by Ray Data."""
+    """Vectors of `items` by position, read from the table's files by Ray Data."""
     import ray.data
 
     from ray_jobs.cluster import connect
@@ -191,9 +183,9 @@ def _streamed(settings: Settings, request: StageRequest, encoder: str, items: pa
 def training_sequences(
     settings: Settings, request: StageRequest, item_ids: list[str]
 ) -> tuple[npt.NDArray[np.int64], ...]:
-    """Rows in `item_ids` of what each user has at training positions, oldest first, users by id.
+    """Rows in `item_ids` of each user's items at training positions, oldest first, users by id.
 
-    Which positions are trained on is what `ray_jobs.data.day_sequences` says.
+    `ray_jobs.data.day_sequences` defines the training positions.
 
     Raises:
         DataError: none of the items occurs at one.
@@ -214,13 +206,13 @@ def training_sequences(
 
 
 def category_paths(settings: Settings, request: StageRequest) -> CategoryPaths | None:
-    """Category path of every item known on the request's day, sorted by item id; None where no item has one."""
+    """Category path of every item known on the request's day, sorted by item id; None if no item has one."""
     paths = tuple(tuple(path) for path in newest_items(settings, request)["categories"].to_pylist())
     return paths if any(paths) else None
 
 
-def published(settings: Settings, request: StageRequest, version: str) -> Known | None:
-    """The version as it stands in the table, with its tokenizer; None where one of them is not there.
+def published(settings: Settings, request: StageRequest, version: str) -> Result | None:
+    """The version in the table with its tokenizer, or None if one of them is missing.
 
     Raises:
         DataError: items were appended to the version, and its tokenizer is gone.
@@ -238,7 +230,7 @@ def published(settings: Settings, request: StageRequest, version: str) -> Known 
             f"codebook {version} has appended items, and its tokenizer is missing in {folder}: fitting it again would "
             "drop them; bring the folder back, or raise --generation to fit a new version"
         )
-    return None if tokenizer is None else Known(codebook, tokenizer)
+    return None if tokenizer is None else Result(codebook, tokenizer)
 
 
 def _require_same(version: str, what: str, asked: str | None, there: str) -> None:
@@ -259,7 +251,7 @@ def _fit(
     vectors: Vectors,
     categories: CategoryPaths | None,
 ) -> tuple[Result, int]:
-    """A new version, its tokenizer stored; and how many items it was fitted on."""
+    """A new version, and the number of items it was fitted on; stores its tokenizer."""
     recipe = recipe_of(request)
     kind = recipe_class(recipe, "tokenizer")
     own = recipe_settings(recipe, settings, request, "tokenizer")
@@ -291,14 +283,14 @@ def _fit(
 
 
 @phased("appending items", lambda appended: {"new items": appended[1]})
-def with_items(known: Known, item_ids: list[str], vectors: Vectors) -> tuple[Result, int]:
-    """The version with the items it lacked behind those it had, and how many they are."""
+def with_items(known: Result, item_ids: list[str], vectors: Vectors) -> tuple[Result, int]:
+    """The version with its missing items appended, and their number."""
     codebook, tokenizer = known.codebook, known.tokenizer
     there = set(codebook.item_ids)
     lacking = np.fromiter((item not in there for item in item_ids), bool, len(item_ids))
     fresh = np.flatnonzero(lacking)
     if len(fresh) == 0:
-        return Result(codebook, tokenizer), 0
+        return known, 0
     quantiser = tokenizer.quantiser
     if quantiser is None:
         raise SettingError(
@@ -324,7 +316,7 @@ def with_items(known: Known, item_ids: list[str], vectors: Vectors) -> tuple[Res
 def quality_of(
     result: Result, item_ids: list[str], vectors: Vectors, categories: CategoryPaths | None
 ) -> dict[str, float]:
-    """Quality on the catalogue (a sample of streamed vectors), collisions among all, and drift of what was appended."""
+    """Quality on the catalogue (a sample if vectors are streamed), collisions among all, drift of appended items."""
     codebook, quantiser = result.codebook, result.tokenizer.quantiser
     levels = result.tokenizer.quantised_levels
     place = {item: row for row, item in enumerate(codebook.item_ids)}
@@ -355,7 +347,7 @@ def quality_of(
 
 @phased("recording the run in MLflow")
 def _record(settings: Settings, request: StageRequest, result: Result, append_to: str, counts: dict[str, float]) -> str:
-    """Settings, learning curves, quality, a picture of code use and the tokenizer in MLflow; a retry adds nothing."""
+    """Log settings, learning curves, quality, figures and the tokenizer to MLflow; a retry adds nothing."""
     from ray_jobs.registry.tokenizer_plots import figures
 
     codebook, tokenizer = result.codebook, result.tokenizer

@@ -1,6 +1,5 @@
-"""The work of `ray_jobs.stages.steerability`: ask each model, publish the rows, report and tag it."""
+"""The work of `ray_jobs.stages.steerability`: measure each model, publish the rows, report and tag it."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -33,16 +32,15 @@ MODELS = "versions.models"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A model that is asked.
+class Candidate:
+    """A model to measure.
 
     Args:
-        model: name in `preference_evaluations`, ``<name>/<version>``, or the run identity of one that is not
-            registered yet.
-        label: what tells it from others in names of runs and counts.
-        bundle_uri: where it lies; empty for a version's own.
-        version: None where it is not registered yet.
-        run_id: its training run, which then gets the tags.
+        model: name in `preference_evaluations`, ``<name>/<version>``, or the run identity of an unregistered model.
+        label: distinguishes it in names of runs and counts.
+        bundle_uri: of an unregistered model.
+        version: None for an unregistered model.
+        run_id: the training run of an unregistered model, which gets the tags.
     """
 
     model: str
@@ -53,7 +51,7 @@ class Asked:
 
 
 def run(request: StageRequest) -> StageReport:
-    """Ask every model and report it.
+    """Measure and report every model.
 
     Raises:
         SettingError: a version does not exist.
@@ -74,71 +72,69 @@ def run(request: StageRequest) -> StageReport:
     probes = input_table(settings, request, STEERING_PROBES.name, None, day).to_pylist()
     pasts = read_pasts(input_partition(settings, request, "sequences"))
     client = runs.connect(settings)
-    chosen = _chosen(client, request, own)
+    candidates = _candidates(client, request, own)
     uri = settings.table_uri(request.dataset, PREFERENCE_EVALUATIONS.name)
     before = table_version(uri) if table_exists(uri) else None
-    counts: dict[str, int | float] = {"samples": len(samples), "probes": len(probes), "models": len(chosen)}
+    counts: dict[str, int | float] = {"samples": len(samples), "probes": len(probes), "models": len(candidates)}
     handoff: Handoff | None = None
     rows = 0
-    for found in chosen:
-        bundle = _load(found)
-        report = judge(bundle, found, request, own, samples, probes, pasts, progress)
+    for candidate in candidates:
+        bundle = _load(candidate)
+        report = measure(bundle, candidate, request, own, samples, probes, pasts, progress)
         handoff = _publish(report, request, uri)
         rows += handoff.rows
-        _record(settings, request, own, found, report, pasts)
-        label = bundle.recipe if len(chosen) == 1 else f"{bundle.recipe} {found.label}"
-        counts |= {
-            f"{label}.{name}": value for name, value in steering_report.metric_rows(report).items() if "lift" in name
-        }
+        numbers = steering_report.metric_rows(report)
+        _record(settings, request, own, candidate, report, numbers, pasts)
+        label = bundle.recipe if len(candidates) == 1 else f"{bundle.recipe} {candidate.label}"
+        counts |= {f"{label}.{name}": value for name, value in numbers.items() if "lift" in name}
         counts |= {f"{label}.success.{s.kind}": round(s.success, 4) for s in report.kinds}
     assert handoff is not None
-    progress.update(1, 1, f"{len(chosen)} models")
+    progress.update(1, 1, f"{len(candidates)} models")
     return StageReport(
         stage=STAGE,
         status="reused" if handoff.version == before else "done",
         handoffs={PREFERENCE_EVALUATIONS.name: replace(handoff, rows=rows)},
         counts={**counts, "rows": rows},
-        outputs={"models": ",".join(found.model for found in chosen)},
+        outputs={"models": ",".join(candidate.model for candidate in candidates)},
     )
 
 
-def _chosen(client: MlflowClient, request: StageRequest, own: SteerabilitySettings) -> list[Asked]:
+def _candidates(client: MlflowClient, request: StageRequest, own: SteerabilitySettings) -> list[Candidate]:
     named = own.models or tuple(filter(None, request.upstream.get(MODELS, "").split(",")))
-    asked = []
+    candidates = []
     if not named and any(name.startswith(f"{RECOMMENDER}.") for name in request.upstream):
         trained = Trained.of(request.upstream)
-        asked = [Asked(model=trained.identity, label=CHALLENGER, bundle_uri=trained.bundle_uri, run_id=trained.run_id)]
+        candidates.append(
+            Candidate(model=trained.identity, label=CHALLENGER, bundle_uri=trained.bundle_uri, run_id=trained.run_id)
+        )
         named = tuple(filter(None, [request.upstream.get(CHAMPION_KEY)]))
     elif not named:
         named = (f"{registered_name(request.dataset)}@{CHAMPION}",)
     found = [versions.resolve(client, name) for name in named]
-    return asked + [Asked(model=f"{v.name}/{v.version}", label=str(v.version), version=v) for v in found]
+    return candidates + [Candidate(model=f"{v.name}/{v.version}", label=str(v.version), version=v) for v in found]
 
 
-def _load(asked: Asked) -> Bundle:
+def _load(candidate: Candidate) -> Bundle:
     """The model's bundle.
 
     Raises:
-        DataError: it was trained on a split by time, which the benchmark's targets are not held out from.
+        DataError: it was trained on a split by time, which does not hold out the benchmark's targets.
     """
-    if asked.version is None:
-        bundle = load_bundle(asked.bundle_uri)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            bundle = load_bundle(versions.download_bundle(asked.version, folder))
+    version = candidate.version
+    bundle = load_bundle(candidate.bundle_uri) if version is None else versions.load_version(version)
     if bundle.provenance.get("data_version") == TIME_SPLIT:
         raise DataError(
-            f"{asked.model} was trained with training_data.split time, and the targets of preference_benchmark are the "
-            "last items of histories, which it may have learned: train with training_data.split last to measure "
+            f"{candidate.model} was trained with training_data.split time: it may have learned the last items of "
+            "histories, which are the targets of preference_benchmark; train with training_data.split last to measure "
             "steerability"
         )
     return bundle
 
 
-@phased("asking the model", lambda report: {"answers": len(report.answers)})
-def judge(
+@phased("measuring the model", lambda report: {"answers": len(report.answers)})
+def measure(
     bundle: Bundle,
-    found: Asked,
+    candidate: Candidate,
     request: StageRequest,
     own: SteerabilitySettings,
     samples: Sequence[Sample],
@@ -146,12 +142,12 @@ def judge(
     pasts: dict[str, Past],
     progress: Progress,
 ) -> steering_report.Report:
-    """Everything that is to be said about one model."""
+    """The report of one model."""
     answers = answer(bundle, samples, pasts, own.exclude_seen, progress.update)
     steered = steer_to_properties(bundle, probes, pasts, own.probe_users, own.seed, own.exclude_seen, progress.update)
     bundle.recommender.release()
     return steering_report.Report(
-        model=found.model,
+        model=candidate.model,
         recipe=bundle.recipe,
         dataset=request.dataset,
         partition=request.partition,
@@ -177,26 +173,26 @@ def _record(
     settings: Settings,
     request: StageRequest,
     own: SteerabilitySettings,
-    found: Asked,
+    candidate: Candidate,
     report: steering_report.Report,
+    numbers: dict[str, float],
     pasts: dict[str, Past],
 ) -> None:
-    """The model's own run, which a retry finds again, and its tags."""
-    mine = replace(request, recipe=f"{report.recipe}-{found.label}")
+    """Log to the model's own run, which a retry finds again, and set its tags."""
+    mine = replace(request, recipe=f"{report.recipe}-{candidate.label}")
+    title = f"{report.model}, {request.partition}"
     run_id = runs.find_or_start(settings, mine, f"steering {report.model} {request.partition}", asdict(own))
-    runs.log_metrics(run_id, [(name, value, 0) for name, value in steering_report.metric_rows(report).items()])
+    runs.log_metrics(run_id, [(name, value, 0) for name, value in numbers.items()])
     for result in report.results:
         name = result.axis if len(own.splits) == 1 else f"{result.axis}_{result.split}"
-        title = f"{report.model}, {request.partition}"
         runs.log_figure(run_id, steering_plots.axis_figure(result, title), f"plots/{name}.png")
         runs.log_text(run_id, steering_report.axis_table(result).to_csv(), f"tables/{name}.csv")
     if report.properties:
-        title = f"{report.model}, {request.partition}"
         runs.log_figure(run_id, steering_plots.property_figure(report.properties, title), "plots/properties.png")
     runs.log_text(run_id, steering_report.page(report, pasts), "report.html")
     runs.finish(run_id)
     tags = steering_report.tags(report, run_id, own.splits[-1])
-    if found.version is None:
-        runs.set_tags(found.run_id, tags)
+    if candidate.version is None:
+        runs.set_tags(candidate.run_id, tags)
     else:
-        versions.tag_version(runs.connect(settings), found.version, tags)
+        versions.tag_version(runs.connect(settings), candidate.version, tags)

@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.stages.text_vectors`: encode texts that have no vector yet; and vectors for other stages."""
+"""The work of `ray_jobs.stages.text_vectors`: encode texts without a vector; and read vectors for other stages."""
 
 from collections.abc import Iterable, Sequence
 
@@ -30,10 +30,10 @@ from schemas.text_vectors import TEXT_VECTORS, text_hash
 
 
 def run(request: StageRequest) -> StageReport:
-    """Bring ``text_vectors`` up to date for the day's preferences and the reviews at the day's positions.
+    """Update ``text_vectors`` for the day's preferences and the reviews at the day's positions.
 
     Raises:
-        SettingError: the encoder cannot be had.
+        SettingError: the encoder is not available.
         DataError: a table is missing, or the day has no histories or preferences.
     """
     settings = load_settings()
@@ -78,14 +78,14 @@ def run(request: StageRequest) -> StageReport:
 
 
 def encoder_of(request: StageRequest, own: TextVectorsSettings) -> str:
-    """The encoder of the texts: that of the items where the request says it, because the two are compared."""
+    """The encoder of the items if the request names it, because texts and items are compared, else the setting."""
     return request.upstream.get("item_vectors.encoder") or own.encoder
 
 
 def vectors_of(
     settings: Settings, request: StageRequest, encoder: str, texts: Sequence[str]
 ) -> npt.NDArray[np.float32]:
-    """Stored vectors of `texts`, one row each: float32[N, D].
+    """Stored vectors of `texts`, float32[N, D].
 
     Raises:
         DataError: there is no table, or some texts have no vector.

@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.stages.train`: read the data, train on Ray Train, keep the bundle, log settings and curves."""
+"""The work of `ray_jobs.stages.train`: read the data, train on Ray Train, store the bundle, log to MLflow."""
 
 import itertools
 import tempfile
@@ -54,16 +54,16 @@ from schemas.recipes import Need, require
 from schemas.stage_request import StageRequest
 
 CONTINUED = "continuation.warm_start"
-"""Upstream output: the version to begin with where settings name none; a version that does not fit is left."""
+"""Upstream output: the version to start from if the settings name none; ignored if it does not fit."""
 
 
 def task_id(recipe: str) -> str:
-    """The task under which people follow the training of `recipe`."""
+    """The task that trains `recipe`."""
     return "train_baseline" if recipe == "sasrec" else "train_recommender"
 
 
 def run(request: StageRequest) -> StageReport:
-    """Train what the request asks for, or find that it is there."""
+    """Train the requested recipe, or reuse its bundle."""
     return train_as(load_settings(), request)
 
 
@@ -73,8 +73,9 @@ def train_as(
     """`run` with given settings.
 
     Args:
-        task: under which its progress is followed.
-        name, tags: of the MLflow run, instead of and beside the usual ones.
+        task: name under which progress is reported.
+        name: of the MLflow run, instead of the default.
+        tags: further tags of the MLflow run.
     """
     recipe = recipe_of(request)
     kind = recipe_class(recipe)
@@ -88,20 +89,16 @@ def train_as(
     params = {**asdict(own), **data, **words}
     shown = name or f"{recipe} {request.partition}"
     run_id = runs.find_or_start(settings, request, shown, params, {"recipe": recipe, **(tags or {})})
-    if known is None:
-        try:
+    with runs.finishing(run_id):
+        if known is None:
             known = _train(settings, request, kind, own, listens, bundle, run_id, task or task_id(recipe))
-        except BaseException:
-            runs.finish(run_id, "FAILED")
-            raise
-    records, curve = known["records"], known.get("curve", [])
-    runs.log_metrics(run_id, metric_rows(records, curve))
-    if curve:
-        from ray_jobs.registry.learning_curve import learning_curve
+        records, curve = known["records"], known.get("curve", [])
+        runs.log_metrics(run_id, metric_rows(records, curve))
+        if curve:
+            from ray_jobs.registry.plots import learning_curve
 
-        title = f"Training of {recipe}, {request.dataset}, {request.partition}"
-        runs.log_figure(run_id, learning_curve(records, curve, title), "plots/learning_curve.png")
-    runs.finish(run_id)
+            title = f"Training of {recipe}, {request.dataset}, {request.partition}"
+            runs.log_figure(run_id, learning_curve(records, curve, title), "plots/learning_curve.png")
     return StageReport(
         stage=STAGE,
         status=status,
@@ -201,7 +198,7 @@ def _train(
 
 
 def fused(settings: Settings, request: StageRequest, own: RecipeSettings, data: TrainingData) -> Examples | None:
-    """What the recipe's setting ``fuse`` adds from the preference benchmark's training split, repeated as it says.
+    """The examples that the recipe's setting ``fuse`` adds from the preference benchmark's training split.
 
     Raises:
         SettingError: the histories are not those that the benchmark was built from.
@@ -212,7 +209,7 @@ def fused(settings: Settings, request: StageRequest, own: RecipeSettings, data: 
     how = training_data_settings(settings, request)
     if how.corrections != "none" or how.version:
         raise SettingError(
-            "fuse needs the histories as they are, which preference_benchmark was built from: set "
+            "fuse needs the original histories, from which preference_benchmark was built: set "
             "training_data.corrections to none, training_data.ties to as_is and training_data.split to last, or fuse "
             "to []"
         )
@@ -230,9 +227,9 @@ def begin_with(
     run_id: str,
     reference: str,
 ) -> tuple[Plan, dict[str, Any]]:
-    """`plan` with the weights of the version that `reference` names, and what is kept about that.
+    """`plan` with the weights of the version that `reference` names, and a record of the warm start.
 
-    The version is recorded in the run, and a retry takes the same one, wherever an alias has gone since.
+    The version is recorded in the run: a retry starts from the same one, even if an alias has moved.
 
     Raises:
         SettingError: there is no such version.
@@ -258,7 +255,7 @@ def begin_with(
 
 
 def log_live(settings: Settings, run_id: str, rows: Sequence[Row]) -> None:
-    """Log new rows of the learning curves while training goes on."""
+    """Log new rows of the learning curves during training."""
     runs.connect(settings)
     runs.log_metrics(run_id, rows)
 
@@ -275,11 +272,11 @@ def make_plan(
     """Examples of the training and validation splits for `recommender`.
 
     Args:
-        stream_rows: more training examples than this are written to the folder `shards` and streamed from there.
-        added: examples to train on besides those of the histories.
+        stream_rows: with more training examples, they are written to the folder `shards` and streamed from there.
+        added: further training examples.
 
     Raises:
-        DataError: the histories are too short to train or to validate on.
+        DataError: the histories are too short for training or validation.
     """
     training = _training_examples(recommender, data, stream_rows, shards, added)
     valid = validation_examples(recommender, data)
@@ -306,7 +303,7 @@ def _training_examples(
 
 
 def _timed(histories: Histories) -> bool:
-    """Whether some history has items of different times."""
+    """Whether any history has items with different times."""
     return histories.times is not None and any((times != times[:1]).any() for times in histories.times)
 
 
@@ -318,7 +315,7 @@ def _with_preference(training: Examples | BatchSource) -> int:
 
 
 def validation_examples(recommender: Recommender, data: TrainingData) -> Examples:
-    """The validation split, conditioned on the newest preferences where the recipe reads them."""
+    """The validation split, with the newest preferences if the recipe reads them."""
     examples = evaluation_examples(data.histories, "valid", recommender.settings.max_history)
     if Need.PREFERENCES in recommender.needs:
         return examples.with_preferences(latest_preferences(data.histories, examples))

@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.stages.tune_denoiser`: make windows, tune on Ray Train, judge, keep adapter and report."""
+"""The work of `ray_jobs.stages.tune_denoiser`: cut windows, tune on Ray Train, evaluate, store adapter and report."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -37,25 +37,22 @@ BASE = "base"
 
 
 def run(request: StageRequest) -> StageReport:
-    """Tune what the request asks for, or find that it is there.
+    """Tune the requested adapter, or reuse it.
 
     Raises:
-        SettingError: the base model cannot be had, or a setting does not fit.
-        DataError: a table is missing, or its histories are too short to make windows of.
+        SettingError: the base model is not available, or a setting does not fit.
+        DataError: a table is missing, or its histories are too short for windows.
     """
     settings = load_settings()
     own = stage_settings(DenoiserSettings, settings, request)
     folder = Path(settings.home) / "bundles" / request.identity().key()
     status = "reused" if (folder / REPORT).exists() else "done"
     run_id = runs.find_or_start(settings, request, f"denoiser {request.partition}", asdict(own))
-    if status == "done":
-        try:
+    with runs.finishing(run_id):
+        if status == "done":
             _tune(settings, request, own, folder)
-        except BaseException:
-            runs.finish(run_id, "FAILED")
-            raise
-    report = read_json(folder / REPORT, "delete it and run the stage again, which tunes anew", dict)
-    _record(run_id, folder, report)
+        report = read_json(folder / REPORT, "delete it and run the stage again, which tunes anew", dict)
+        _record(run_id, folder, report)
     scores = {f"{name}.{key}": value for name, values in report["quality"].items() for key, value in values.items()}
     return StageReport(
         stage=STAGE,
@@ -71,7 +68,7 @@ def run(request: StageRequest) -> StageReport:
 
 
 def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, folder: Path) -> None:
-    """Pre-train a tiny base where one is asked for, tune, judge; the report is written last and makes it complete."""
+    """Pre-train a tiny base if requested, tune, evaluate; the report is written last and marks completion."""
     Progress(settings.home, STAGE).update(0, 1, "reading tables")
     tokenizer = None if own.base == TINY else load_tokenizer(own.base)
     data = read_training_data(settings, request, codes=False, preferences=False)
@@ -110,10 +107,10 @@ def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, fold
 
 
 def require_titles(catalogue: Catalogue) -> None:
-    """Refuse a catalogue in which no item has a title.
+    """Check that the catalogue has titles.
 
     Raises:
-        DataError: so.
+        DataError: no item has a title.
     """
     if all(title == item for title, item in zip(catalogue.titles, catalogue.item_ids, strict=True)):
         raise DataError(f"{STAGE} reads item titles, and no item of this data set has one; land an item file")
@@ -123,7 +120,7 @@ def require_titles(catalogue: Catalogue) -> None:
 def _make_base(
     settings: Settings, own: DenoiserSettings, catalogue: Catalogue, split: Split, folder: Path, run_name: str
 ) -> tuple[str, list[dict[str, float]]]:
-    """Pre-train the tiny base into `folder`; gives the setting that loads it, and a record per epoch."""
+    """Pre-train the tiny base into `folder`; returns the setting that loads it, and a record per epoch."""
     titles = [quotable(title, own.max_title_words) for title in catalogue.titles]
     tokenizer = tiny_tokenizer([LIST_OPEN, ANSWER_OPEN, ANSWER_MIDDLE, *titles], own.tiny_vocabulary)
     writer = Writer(tokenizer, catalogue.titles, own)
@@ -139,7 +136,7 @@ def _make_base(
 def _judge(
     plan: TuningPlan, state: TrainState, writer: Writer, histories: Histories, split: Split, folder: Path
 ) -> tuple[int, dict[str, dict[str, float]]]:
-    """Write the adapter and judge it and its base, where the cluster has room for the model."""
+    """Write the adapter, and evaluate it and its base; runs where the cluster has room for the model."""
     torch.manual_seed(plan.settings.seed)
     learner = plan.build()
     learner.load_trained_state(state.trained)
@@ -155,7 +152,7 @@ def _judge(
 
 @phased("recording the run in MLflow")
 def _record(run_id: str, folder: Path, report: dict[str, Any]) -> None:
-    """Learning curves, qualities, report, adapter and a tiny base in the MLflow run; a retry adds nothing."""
+    """Log learning curves, quality, report, adapter and a tiny base to the MLflow run; a retry adds nothing."""
     curves = [
         (f"{prefix}{key}", float(record[key]), int(record["epoch"]))
         for prefix, name in (("base.", BASE), ("", ADAPTER))
@@ -168,4 +165,3 @@ def _record(run_id: str, folder: Path, report: dict[str, Any]) -> None:
     if (folder / BASE).exists():
         runs.log_artifacts(run_id, folder / BASE, BASE)
     runs.log_json(run_id, report, REPORT)
-    runs.finish(run_id)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ray_jobs.days.facts import COMPARED
 from ray_jobs.days.history import Day, Version
-from ray_jobs.registry.plots import COLOURS, clean, one_axes
+from ray_jobs.registry.plots import COLOURS, note, one_axes, style
 
 Line = tuple[str, Callable[[Day], float]]
 _MOST_LABELS = 12
@@ -63,7 +63,7 @@ def _panels(days: Sequence[Day], panels: Sequence[tuple[str, Sequence[Line]]], t
     rows = (len(panels) + 1) // 2
     figure = Figure(figsize=(11, 2.5 * rows + 0.4), layout="constrained")
     for axes, (label, lines) in zip(figure.subplots(rows, 2, squeeze=False).flat, panels, strict=True):
-        clean(axes)
+        style(axes)
         drawn = 0
         for colour, (name, value) in zip(COLOURS, lines, strict=False):
             values = np.array([value(day) for day in days], dtype=float)
@@ -135,7 +135,7 @@ def version_comparison(found: Sequence[Version]) -> Figure:
     panels = figure.subplots(2, 1, sharex=True)
     places = np.arange(len(found))
     for axes, (metric, label) in zip(panels, (("ndcg_10", "NDCG@10"), ("recall_10", "Recall@10")), strict=True):
-        clean(axes)
+        style(axes)
         values = np.array([version.metrics.get(metric, np.nan) for version in found])
         for decision, colour in _DECISIONS.items():
             mine = np.array([version.decision == decision for version in found], dtype=bool)
@@ -143,15 +143,7 @@ def version_comparison(found: Sequence[Version]) -> Figure:
                 axes.bar(places[mine], values[mine], 0.7, color=colour, label=decision)
         for place, version in enumerate(found):
             if version.aliases and np.isfinite(values[place]):
-                axes.annotate(
-                    "\n".join(version.aliases),
-                    (place, values[place]),
-                    ha="center",
-                    va="bottom",
-                    fontsize=7.5,
-                    xytext=(0, 2),
-                    textcoords="offset points",
-                )
+                note(axes, place, values[place], "\n".join(version.aliases))
         axes.set_ylabel(label)
         axes.set_ylim(0, 1.25 * max([0.001, *values[np.isfinite(values)]]))
     labels = [f"{version.number}\n{version.partition[5:]}\n{version.recipe}" for version in found]

@@ -1,4 +1,4 @@
-"""Aliases of registered models, moved and read back, and since when and until when each version was champion."""
+"""Move aliases of registered models, and record when each version was champion."""
 
 import datetime as dt
 import fcntl
@@ -14,14 +14,14 @@ from schemas.model_versions import CHAMPION, SINCE_TAG, UNTIL_TAG
 
 
 class AliasConflict(RuntimeError):
-    """Another promoter moved the alias at the same time; the stage may be run again."""
+    """Another process moved the alias at the same time; the stage can be run again."""
 
 
 @contextmanager
-def one_promoter(settings: Settings, name: str) -> Iterator[None]:
-    """Wait until no other process of this home moves aliases of the model `name`; a killed one holds nothing.
+def promotion_lock(settings: Settings, name: str) -> Iterator[None]:
+    """Hold the lock on the aliases of the model `name` among processes of this home; it ends with its process.
 
-    Homes that are not shared do not see each other: there `point_alias` notices.
+    Processes of other homes are noticed by `point_alias`.
     """
     folder = Path(settings.home) / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,10 +41,10 @@ def version_at(client: MlflowClient, name: str, alias: str) -> str | None:
 
 
 def point_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
-    """Move `alias` to `version` and read it back; the registry has no compare-and-set.
+    """Move `alias` to `version` and read it back, because the registry has no compare-and-set.
 
     Raises:
-        AliasConflict: it points elsewhere after the move.
+        AliasConflict: it points to another version afterwards.
     """
     if version_at(client, name, alias) == version:
         return
@@ -52,13 +52,13 @@ def point_alias(client: MlflowClient, name: str, alias: str, version: str) -> No
     found = version_at(client, name, alias)
     if found != version:
         raise AliasConflict(
-            f"alias {alias!r} of {name} was set to version {version} and now points at {found}: another promoter is at "
-            "work. Let one register stage run at a time, then run this one again."
+            f"alias {alias!r} of {name} was set to version {version} and now points at {found}: another process "
+            "moves aliases, too. Let one register stage run at a time, then run this one again."
         )
 
 
 def record_change(client: MlflowClient, name: str, before: str | None, after: str) -> None:
-    """Tag `before` with the moment that it stopped being champion, and `after` with the one that it became it."""
+    """Tag `before` with the time at which it stopped being champion, and `after` with that at which it became it."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     if before is not None and before != after:
         client.set_model_version_tag(name, before, UNTIL_TAG, now)

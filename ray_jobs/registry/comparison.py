@@ -1,4 +1,4 @@
-"""A model beside one that was trained again in the same way: losses, metrics, weights and recommendations."""
+"""Compare a model with one that was trained again in the same way: losses, metrics, weights and recommendations."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,12 +11,12 @@ from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry.users import User, user_columns
 
 LISTED = 10
-"""Items of a list of recommendations that is compared."""
-_APART = {"seconds", "epoch"}
+"""Length of the compared lists of recommendations."""
+_NOT_COMPARED = {"seconds", "epoch"}
 
 
 class Verdict(StrEnum):
-    """How near two numbers, tensors or lists are."""
+    """How close two numbers, tensors or lists are."""
 
     EQUAL = "equal"
     WITHIN = "within tolerance"
@@ -24,13 +24,13 @@ class Verdict(StrEnum):
     UNRECORDED = "not recorded"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Compared:
     """One line of a comparison.
 
     Args:
-        before, after: of the version and of the reproduction, for people.
-        difference: largest absolute difference; None where there is no number.
+        before, after: of the version and of its reproduction, for people.
+        difference: largest absolute difference; None if there is no number.
     """
 
     what: str
@@ -39,45 +39,44 @@ class Compared:
     difference: float | None
     verdict: Verdict
 
+    @classmethod
+    def by_difference(cls, what: str, shown: Sequence[str], difference: float, tolerance: float = 0.0) -> "Compared":
+        """A line whose verdict follows from the difference; `shown` is before and after."""
+        before, after = shown
+        within = Verdict.WITHIN if difference <= tolerance else Verdict.DIFFERS
+        return cls(what, before, after, difference, Verdict.EQUAL if difference == 0 else within)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All lines."""
+    """All lines of a comparison."""
 
     lines: tuple[Compared, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the lines; one that was not recorded says nothing."""
+        """The worst verdict of the lines; unrecorded numbers do not count."""
         found = {line.verdict for line in self.lines}
-        return next(v for v in (Verdict.DIFFERS, Verdict.WITHIN, Verdict.EQUAL) if v in found or v is Verdict.EQUAL)
+        return next((v for v in (Verdict.DIFFERS, Verdict.WITHIN) if v in found), Verdict.EQUAL)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
         return {"verdict": self.verdict.value, "lines": [asdict(line) for line in self.lines]}
 
     def table(self) -> str:
-        """The lines as a Markdown table."""
-        heads = ("", "version", "reproduction", "difference", "verdict")
-        rows = [
-            (one.what, one.before, one.after, "" if one.difference is None else f"{one.difference:.3g}", one.verdict)
-            for one in self.lines
-        ]
-        widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
-        lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        head = " | ".join(cell.ljust(width) for cell, width in zip(heads, widths, strict=True))
-        rule = " | ".join("-" * max(3, width) for width in widths)
-        return "\n".join(f"| {line} |" for line in (head, rule, *lines))
-
-
-def _judged(what: str, before: str, after: str, difference: float, tolerance: float) -> Compared:
-    within = Verdict.WITHIN if difference <= tolerance else Verdict.DIFFERS
-    verdict = Verdict.EQUAL if difference == 0 else within
-    return Compared(what=what, before=before, after=after, difference=difference, verdict=verdict)
+        """The lines as a Markdown table with aligned columns."""
+        rows: list[Sequence[str]] = [("", "version", "reproduction", "difference", "verdict")]
+        for one in self.lines:
+            gap = "" if one.difference is None else f"{one.difference:.3g}"
+            rows.append((one.what, one.before, one.after, gap, one.verdict))
+        widths = [max(3, *map(len, cells)) for cells in zip(*rows, strict=True)]
+        rows.insert(1, ["-" * width for width in widths])
+        lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join(f"| {line} |" for line in lines)
 
 
 def _largest(pairs: Iterable[tuple[float, float]]) -> float:
-    """Largest absolute difference; two numbers that are both not finite in the same way do not differ."""
+    """Largest absolute difference, infinite for NaN; equal representations (NaN and NaN) do not differ."""
     gaps = [0.0 if repr(a) == repr(b) else abs(a - b) for a, b in pairs]
     return max((float("inf") if gap != gap else gap for gap in gaps), default=0.0)
 
@@ -85,75 +84,66 @@ def _largest(pairs: Iterable[tuple[float, float]]) -> float:
 def compare_curves(
     before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], tolerance: float
 ) -> list[Compared]:
-    """The final loss, and every number of every epoch but its time.
+    """Compare the final loss, and every number of every epoch except its time.
 
     Args:
-        before, after: one record per epoch, as a bundle has them; none for a recipe that learns nothing.
+        before, after: the bundles' records, one per epoch; empty for a recipe without training.
     """
     if not before and not after:
         return []
     if len(before) != len(after):
         counts = (f"{len(before)} epochs", f"{len(after)} epochs")
-        gap = float(abs(len(before) - len(after)))
-        return [Compared(what="epochs", before=counts[0], after=counts[1], difference=gap, verdict=Verdict.DIFFERS)]
+        return [Compared.by_difference("epochs", counts, float(abs(len(before) - len(after))))]
     last = (before[-1]["loss"], after[-1]["loss"])
+    lines = [Compared.by_difference("final loss", [f"{loss:.6f}" for loss in last], _largest([last]), tolerance)]
     numbers = {n for record in (*before, *after) for n, value in record.items() if isinstance(value, int | float)}
-    names = sorted(numbers - _APART)
-    lines = [_judged("final loss", f"{last[0]:.6f}", f"{last[1]:.6f}", _largest([last]), tolerance)]
-    for name in names:
+    shown = f"{len(before)} epochs"
+    for name in sorted(numbers - _NOT_COMPARED):
         pairs = [(float(a.get(name, "nan")), float(b.get(name, "nan"))) for a, b in zip(before, after, strict=True)]
-        shown = f"{len(pairs)} epochs"
-        lines.append(_judged(f"{name}, epoch by epoch", shown, shown, _largest(pairs), tolerance))
+        lines.append(Compared.by_difference(f"{name}, epoch by epoch", (shown, shown), _largest(pairs), tolerance))
     return lines
 
 
 def compare_metrics(before: Mapping[str, float], after: Mapping[str, float], tolerance: float) -> list[Compared]:
-    """Every metric of `after` beside the recorded one of that name."""
+    """Compare every metric of `after` with the recorded one of that name."""
     lines = []
     for name, value in sorted(after.items()):
         if name in before:
             gap = _largest([(before[name], value)])
-            lines.append(_judged(name, f"{before[name]:.6f}", f"{value:.6f}", gap, tolerance))
+            lines.append(Compared.by_difference(name, (f"{before[name]:.6f}", f"{value:.6f}"), gap, tolerance))
         else:
-            lines.append(
-                Compared(what=name, before="", after=f"{value:.6f}", difference=None, verdict=Verdict.UNRECORDED)
-            )
+            lines.append(Compared(name, "", f"{value:.6f}", None, Verdict.UNRECORDED))
     return lines
 
 
 def compare_weights(before: Bundle, after: Bundle, tolerance: float) -> Compared:
-    """All trained tensors, as one line."""
-    old, new = before.recommender.trained_state(), after.recommender.trained_state()
-    numbers = [sum(tensor.numel() for tensor in state.values()) for state in (old, new)]
-    shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in (old, new)]
-    shown = [f"{count:,} in {len(state)} tensors" for count, state in zip(numbers, (old, new), strict=True)]
-    if shapes[0] != shapes[1]:
-        return Compared(
-            what="weights", before=shown[0], after=shown[1], difference=float("inf"), verdict=Verdict.DIFFERS
-        )
+    """Compare all trained tensors, as one line."""
+    states = [bundle.recommender.trained_state() for bundle in (before, after)]
+    shown = [f"{sum(t.numel() for t in state.values()):,} in {len(state)} tensors" for state in states]
+    old, new = states
+    if {name: t.shape for name, t in old.items()} != {name: t.shape for name, t in new.items()}:
+        return Compared.by_difference("weights", shown, float("inf"))
     gap = 0.0
     for name, tensor in old.items():
         if not torch.equal(tensor, new[name]):
             found = (tensor.double() - new[name].double()).abs().max().item()
             gap = max(gap, float("inf") if found != found else found)
-    return _judged("weights", shown[0], shown[1], gap, tolerance)
+    return Compared.by_difference("weights", shown, gap, tolerance)
 
 
-def compare_lists(before: Bundle, after: Bundle, readers: Sequence[User], tolerance: float) -> list[Compared]:
-    """Recommendations for `readers`: lists that are item for item the same, and the scores in those."""
+def compare_lists(before: Bundle, after: Bundle, users: Sequence[User], tolerance: float) -> list[Compared]:
+    """Compare the recommended items for `users`, and the scores of the lists with the same items."""
     lists = [
-        bundle.recommend([reader.history for reader in readers], [None] * len(readers), LISTED, **user_columns(readers))
+        bundle.recommend([user.history for user in users], [None] * len(users), LISTED, **user_columns(users))
         for bundle in (before, after)
     ]
     pairs = list(zip(*lists, strict=True))
     same = [(a, b) for a, b in pairs if [item for item, _ in a] == [item for item, _ in b]]
-    other = len(pairs) - len(same)
-    verdict = Verdict.DIFFERS if other else Verdict.EQUAL
     shown = f"{len(pairs)} lists of {LISTED}"
-    lines = [
-        Compared(what="recommendations", before=shown, after=f"{len(same)} the same", difference=other, verdict=verdict)
-    ]
+    other = len(pairs) - len(same)
+    lines = [Compared.by_difference("recommendations", (shown, f"{len(same)} the same"), other)]
     if same:
         gap = _largest((x, y) for a, b in same for (_, x), (_, y) in zip(a, b, strict=True))
-        lines.append(_judged("scores of the same lists", f"{len(same)} lists", f"{len(same)} lists", gap, tolerance))
+        counts = [f"{len(same)} lists"] * 2
+        lines.append(Compared.by_difference("scores of the same lists", counts, gap, tolerance))
     return lines

@@ -1,4 +1,4 @@
-"""What the promotion gate asks of a challenger, measured: from tables, the bundle and what evaluate handed on."""
+"""Measure what the promotion gate checks, from tables, the bundle and the outputs of the evaluate stage."""
 
 import datetime as dt
 import statistics
@@ -15,20 +15,14 @@ from infra.progress import phased
 from infra.settings import Settings
 from ray_jobs.data.settings import for_comparison_only
 from ray_jobs.data.tables import input_table, read_table, table_exists
+from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.evaluation.measurements import Measured, require_same_units
 from ray_jobs.evaluation.metrics import FloatArray
 from ray_jobs.evaluation.steering import GIVEN, NONE, main_metric
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.registry import promotion
 from ray_jobs.registry.promotion import Check, Decision, Slice, Words
-from ray_jobs.registry.results import (
-    KINDS,
-    PREFERENCE,
-    ModelResult,
-    model_name,
-    of_model,
-    version_of,
-)
+from ray_jobs.registry.results import KINDS, PREFERENCE, ModelResult, model_name, of_model, version_of
 from ray_jobs.registry.settings import PromotionSettings
 from ray_jobs.registry.trained import Trained
 from ray_jobs.registry.users import User, user_columns
@@ -39,7 +33,6 @@ from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
 
 METRIC = "ndcg_10"
-LIST_LENGTH = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +40,10 @@ class Choice:
     """Which of a run's models is registered.
 
     Args:
-        trained: that one.
-        check: of it, beside the other one.
-        lost: the recommender that was asked for, where the baseline is registered instead; `why` is the check that it
-            failed.
+        trained: the model to register.
+        check: its comparison with the other model.
+        lost: the requested recommender, if the baseline is registered instead.
+        why: the check that `lost` failed.
     """
 
     trained: Trained
@@ -60,10 +53,10 @@ class Choice:
 
 
 def choose(results: Sequence[ModelResult], upstream: Mapping[str, str], own: PromotionSettings) -> Choice:
-    """The recommender that was asked for, or the baseline trained beside it, where that is better beyond the margin.
+    """The requested recommender, or the baseline trained beside it if that is better by more than the margin.
 
-    Both as they are served. Where the targets are not those of the table sequences, nothing is promoted, and the
-    recommender is registered for comparison.
+    Both are compared as they are served. With targets other than those of the table sequences nothing is promoted, and
+    the recommender is registered for comparison.
 
     Args:
         results: of every model of the day.
@@ -71,32 +64,31 @@ def choose(results: Sequence[ModelResult], upstream: Mapping[str, str], own: Pro
     Raises:
         DataError: one of the two was not evaluated, or not on the same users.
     """
-    asked, baseline = Trained.of(upstream), Trained.baseline_of(upstream)
-    mine = of_model(results, asked.identity)[0]
+    recommender, baseline = Trained.of(upstream), Trained.baseline_of(upstream)
+    mine = of_model(results, recommender.identity)[0]
     if baseline is None:
         note = "no baseline was trained beside it"
-        return Choice(trained=asked, check=Check(name=promotion.BASELINE, verdict=promotion.UNKNOWN, note=note))
+        return Choice(trained=recommender, check=Check(name=promotion.BASELINE, verdict=promotion.UNKNOWN, note=note))
     theirs = of_model(results, baseline.identity)[0]
-    new, old = _beside_each_other(mine, theirs)
+    new, old = _paired(mine, theirs)
     check = promotion.beside_baseline(new, old, own.baseline_margin, mine.recipe, theirs.recipe)
     if not check.blocks or for_comparison_only(version_of(mine.model)):
-        return Choice(trained=asked, check=check)
-    instead = promotion.in_place_of(check, _mean(theirs), mine.recipe, theirs.recipe)
-    return Choice(trained=baseline, check=instead, lost=asked, why=check)
+        return Choice(trained=recommender, check=check)
+    instead = promotion.in_place_of(check, theirs.metrics[METRIC].mean, mine.recipe, theirs.recipe)
+    return Choice(trained=baseline, check=instead, lost=recommender, why=check)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A challenger with everything that is known about it.
+    """A challenger with everything the gate needs.
 
     Args:
         everything: results of every model of the day.
-        results: the challenger's result first, then its other one and the baselines'.
+        results: the challenger's results, as it is served first, then those of the models beside it.
         choice: of the challenger among the run's models.
-        coverage: of the challenger's lists, None where nobody measured it.
-        bundle: of the challenger.
-        champion: the version that is champion and not the challenger, None where there is none.
-        version: of the challenger, empty before it is made.
+        coverage: of the challenger's lists, None if not measured.
+        champion: the champion's version, if there is one and it is not the challenger.
+        version: of the challenger, empty before it is registered.
     """
 
     settings: Settings
@@ -107,14 +99,14 @@ class Case:
     choice: Choice
     coverage: float | None
     bundle: Bundle
-    audience: Sequence[User]
+    users: Sequence[User]
     champion: ModelVersion | None
     version: str = ""
 
 
 @phased("the gate", lambda decision: {"checks": len(decision.checks)})
 def judge(case: Case) -> Decision:
-    """Every check of the gate.
+    """Make every check of the gate.
 
     Raises:
         DataError: popularity or the champion was not evaluated on the challenger's day.
@@ -125,67 +117,68 @@ def judge(case: Case) -> Decision:
             "table measurements has no test rows of popularity for this partition, which the promotion gate compares "
             "with; run the evaluate stage again"
         )
-    checks = [case.choice.check, promotion.above_popularity(_mean(case.results[0]), _mean(popularity))]
-    other = version_of(case.results[0].model)
-    if for_comparison_only(other):
-        note = f"trained on histories with other targets ({other}), for comparison only"
+    served = case.results[0]
+    checks = [
+        case.choice.check,
+        promotion.above_popularity(served.metrics[METRIC].mean, popularity.metrics[METRIC].mean),
+    ]
+    data_version = version_of(served.model)
+    if for_comparison_only(data_version):
+        note = f"trained on histories with other targets ({data_version}), for comparison only"
         checks.append(promotion.refused("histories", note))
     elif case.champion is None:
         checks.append(Check(name=promotion.QUALITY, verdict=promotion.PASSED, note="there was no champion"))
         checks.append(_words(case, ""))
     else:
         checks += _beside(case, case.champion)
-    latency = latency_ms(case.bundle, case.audience, case.own.latency_requests)
+    latency = latency_ms(case.bundle, case.users, case.own.latency_requests)
     size = sum(file.stat().st_size for file in Path(case.choice.trained.bundle_uri).rglob("*") if file.is_file()) / 1e6
-    return Decision(
-        (
-            *checks,
-            promotion.within("latency", latency, case.own.latency_ms, "ms"),
-            promotion.within("size", size, case.own.size_mb, "MB"),
-        )
-    )
-
-
-def _mean(result: ModelResult) -> float:
-    return result.metrics[METRIC].mean
+    checks.append(promotion.within("latency", latency, case.own.latency_ms, "ms"))
+    checks.append(promotion.within("size", size, case.own.size_mb, "MB"))
+    return Decision(tuple(checks))
 
 
 def _beside(case: Case, champion: ModelVersion) -> list[Check]:
-    """The checks that compare with the champion on the challenger's day."""
+    """The checks against the champion on the challenger's day."""
+    own, upstream = case.own, case.request.upstream
     reference = f"{champion.name}/{champion.version}"
-    named = f"champion version {champion.version}"
+    named = short = f"champion version {champion.version}"
     older = promotion.day(case.request.partition, champion.tags.get(PARTITION_TAG, ""), named)
     if older.blocks:
         return [older]
-    theirs_on = case.request.upstream.get("evaluate.champion_data_version")
-    if theirs_on and case.request.upstream.get("evaluate.champion") == reference:
-        mine_on = version_of(case.results[0].model) or "as they are"
+    mine = case.results[0]
+    trained_on = upstream.get("evaluate.champion_data_version")
+    if trained_on and upstream.get("evaluate.champion") == reference:
         note = (
-            f"{named} was trained on histories split {theirs_on!r}, the challenger on {mine_on!r}: what one of them "
-            "learned from is held out from the other; give the alias champion to a version of this split by hand once"
+            f"{named} was trained on histories split {trained_on!r}, the challenger on "
+            f"{version_of(mine.model) or 'as they are'!r}: what one of them learned from is held out from the other; "
+            "give the alias champion to a version of this split by hand once"
         )
         return [older, promotion.refused("split", note)]
-    result = _result_of(case, reference)
-    mine = case.results[0].measured
-    new, old = _beside_each_other(case.results[0], result)
-    unknown = int(case.request.upstream.get("evaluate.champion_unknown_targets", 0))
+    new, old = _paired(mine, _result_of(case, reference))
+    unknown = int(upstream.get("evaluate.champion_unknown_targets", 0))
     if unknown:
         named += f" (which misses {unknown:,} targets that it does not know)"
-    coverage = case.request.upstream.get("evaluate.champion_coverage_10")
-    own = case.own
+    coverage = upstream.get("evaluate.champion_coverage_10")
+    groups = [
+        Slice(
+            f"{KINDS.get(kind, kind)} {name}", int(inside.sum()), float(new[inside].mean()), float(old[inside].mean())
+        )
+        for kind, name, inside in mine.measured.groups()
+    ]
     return [
         older,
         promotion.quality(new, old, own.margin, named),
-        *_among_known(case, champion, mine, new, old, named),
+        *_among_known(case, champion, mine.measured, new, old, named),
         promotion.coverage(case.coverage, float(coverage) if coverage else None, own.coverage_share),
-        promotion.slices(_groups(mine, new, old), own.slice_share, own.slice_users),
+        promotion.slices(groups, own.slice_share, own.slice_users),
         promotion.steering(*_lifts(case, reference), own.steering_margin, own.require_steering),
-        _words(case, f"champion version {champion.version}"),
+        _words(case, short),
     ]
 
 
 def _words(case: Case, champion: str) -> Check:
-    """The check of what evaluate measured; `champion` is empty where there is none."""
+    """The check of how far words move the lists, as evaluate measured it; `champion` is empty if there is none."""
     upstream = case.request.upstream
 
     def measured(role: str) -> Words | None:
@@ -199,10 +192,10 @@ def _words(case: Case, champion: str) -> Check:
 def _among_known(
     case: Case, champion: ModelVersion, mine: Measured, new: FloatArray, old: FloatArray, named: str
 ) -> list[Check]:
-    """The check of the users whom the champion's day had, too; none where that is everybody."""
+    """The check over the users that the champion's day had; none if that is everybody."""
     day = dt.date.fromisoformat(champion.tags.get(PARTITION_TAG, case.request.partition))
-    judged = (pc.field("partition_date") == day) & pc.field("test_position").is_valid()
-    then = input_table(case.settings, case.request, SEQUENCES.name, ["user_id"], judged)
+    evaluated = (pc.field("partition_date") == day) & pc.field("test_position").is_valid()
+    then = input_table(case.settings, case.request, SEQUENCES.name, ["user_id"], evaluated)
     known = pc.is_in(mine.units, then["user_id"].combine_chunks()).to_numpy(zero_copy_only=False)
     return [] if known.all() else [promotion.known_users(new, old, known, case.own.margin, named)]
 
@@ -211,44 +204,37 @@ def _result_of(case: Case, reference: str) -> ModelResult:
     """The champion's result on the challenger's day, under the condition that it is served with."""
     compared = case.request.upstream.get("evaluate.champion")
     if compared != reference:
-        said = f"evaluate compared with {compared}" if compared else "evaluate was told of none"
+        found = f"evaluate compared with {compared}" if compared else "evaluate did not get one"
         raise DataError(
-            f"the champion is {reference}, and {said}: run evaluate and register again with the champion that is "
-            f'there, in Airflow by clearing the task "champion", else with --upstream \'{{"{CHAMPION_KEY}": '
-            f'"{reference}"}}\' for evaluate'
+            f"the champion is {reference}, and {found}: run evaluate and register again with the current champion, in "
+            f'Airflow by clearing the task "champion", else with --upstream \'{{"{CHAMPION_KEY}": "{reference}"}}\' '
+            "for evaluate"
         )
     name = model_name(CHAMPION, reference, version_of(case.results[0].model))
-    found = [result for result in case.everything if result.model == name]
-    if not found:
+    results = [result for result in case.everything if result.model == name]
+    if not results:
         raise DataError(f"table measurements has no rows of {name} for this partition; run the evaluate stage again")
-    return max(found, key=lambda result: result.condition == PREFERENCE)
+    return max(results, key=lambda result: result.condition == PREFERENCE)
 
 
-def _beside_each_other(one: ModelResult, other: ModelResult) -> tuple[FloatArray, FloatArray]:
+def _paired(one: ModelResult, other: ModelResult) -> tuple[FloatArray, FloatArray]:
     """The metric of both by user, float64[U] each.
 
     Raises:
-        DataError: they were not asked for the same items of the same users by one protocol.
+        DataError: users, targets or protocol differ.
     """
     require_same_units(one.measured, other.measured)
     return one.measured.values[METRIC], other.measured.values[METRIC]
 
 
-def _groups(mine: Measured, new: FloatArray, old: FloatArray) -> list[Slice]:
-    return [
-        Slice(
-            f"{KINDS.get(kind, kind)} {name}", int(inside.sum()), float(new[inside].mean()), float(old[inside].mean())
-        )
-        for kind, name, inside in mine.groups()
-    ]
-
-
 def _lifts(case: Case, champion: str) -> tuple[FloatArray | None, FloatArray | None]:
-    """Lift by the preference of challenger and champion over the samples that both were asked on the day."""
+    """Lift by the preference of challenger and champion over the samples of the day that both were evaluated on."""
     uri = case.settings.table_uri(case.request.dataset, PREFERENCE_EVALUATIONS.name)
     if not table_exists(uri):
         return None, None
-    own = _asked_as(case)
+    # The challenger's name before it was registered, and since.
+    own = [case.choice.trained.identity]
+    own += [f"{registered_name(case.request.dataset)}/{case.version}"] if case.version else []
     wanted = (
         (pc.field("partition_date") == case.request.partition_date())
         & pc.field("model").isin([*own, champion])
@@ -269,18 +255,11 @@ def _lifts(case: Case, champion: str) -> tuple[FloatArray | None, FloatArray | N
     return new, old
 
 
-def _asked_as(case: Case) -> list[str]:
-    """Names of the challenger in `preference_evaluations`: before it was registered, and since."""
-    since = [f"{registered_name(case.request.dataset)}/{case.version}"] if case.version else []
-    return [case.choice.trained.identity, *since]
-
-
-def latency_ms(bundle: Bundle, audience: Sequence[User], requests: int) -> float:
-    """Median milliseconds of recommending ten items to one reader, over `requests` readers spread over `audience`."""
-    chosen = [audience[number] for number in np.linspace(0, len(audience) - 1, requests + 1).astype(int)]
+def latency_ms(bundle: Bundle, users: Sequence[User], requests: int) -> float:
+    """Median milliseconds of a request for ten items, over `requests` users spread over `users`, after one warm-up."""
     taken = []
-    for reader in chosen:
+    for number in np.linspace(0, len(users) - 1, requests + 1).astype(int):
         started = time.perf_counter()
-        bundle.recommend([reader.history], [None], LIST_LENGTH, **user_columns([reader]))
+        bundle.recommend([users[number].history], [None], LIST_LENGTH, **user_columns([users[number]]))
         taken.append(1000 * (time.perf_counter() - started))
     return statistics.median(taken[1:])

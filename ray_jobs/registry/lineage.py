@@ -1,4 +1,4 @@
-"""What a run rests on: table versions as MLflow dataset inputs, and the revision of the code."""
+"""Lineage of a run: table versions as MLflow dataset inputs, and the revision of the code."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from schemas.handoff import Handoff
 
 
 class DeltaVersionSource(DeltaDatasetSource):
-    """A Delta table at a version; MLflow's own source drops the version when it is 0."""
+    """A Delta table at a version; MLflow's class drops version 0."""
 
     def to_dict(self) -> dict[Any, Any]:
         """Path and version."""
@@ -22,10 +22,7 @@ class DeltaVersionSource(DeltaDatasetSource):
 
 
 def dataset_inputs(inputs: Mapping[str, Handoff]) -> list[DatasetInput]:
-    """MLflow dataset inputs of the tables a stage was asked to read, one per table, sorted by name.
-
-    Name, path, Delta version, row count and schema hash are kept; the digest names version and schema.
-    """
+    """MLflow dataset inputs with path, Delta version, row count and schema hash, one per table, sorted by name."""
     logged = []
     for name, handoff in sorted(inputs.items()):
         source = DeltaVersionSource(path=handoff.uri, delta_table_version=handoff.version)
@@ -50,10 +47,10 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def git_revision(folder: Path = REPOSITORY) -> tuple[str, bool]:
-    """Revision of the code in `folder` and whether tracked files differ from it.
+    """Revision of the code in `folder`, and whether tracked files differ from it.
 
     Returns:
-        ``("unknown", False)`` when `folder` is no checkout (an installed package, an image) or git is missing.
+        ``("unknown", False)`` without git or outside a checkout (an installed package, an image).
     """
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None or Path(top) != folder.resolve():
@@ -65,6 +62,6 @@ def git_revision(folder: Path = REPOSITORY) -> tuple[str, bool]:
 
 
 def changed_files(revision: str, rooms: Sequence[str], folder: Path = REPOSITORY) -> list[str] | None:
-    """Tracked files of `rooms` that are not now as they were at `revision`, sorted; None where git cannot say."""
+    """Tracked files of `rooms` that differ from `revision`, sorted; None if git cannot tell."""
     named = _git(folder, "diff", "--name-only", revision, "--", *rooms)
     return None if named is None else sorted(named.split())

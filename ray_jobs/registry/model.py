@@ -1,4 +1,4 @@
-"""Logging a bundle as an MLflow model that loads in a clean process."""
+"""Log a bundle as an MLflow model that loads in a clean process."""
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -16,10 +16,8 @@ from ray_jobs.registry.users import User, user_columns
 from schemas.columns import HISTORY, ExampleColumn, requested
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
-"""What loading any recipe needs; `Recommender.packages` names what one needs beside it."""
+"""Packages for every recipe; `Recommender.packages` names further ones."""
 CODE = ("ray_jobs", "schemas", "infra")
-
-
 _TYPES = {
     "item": DataType.string,
     "text": DataType.string,
@@ -35,7 +33,7 @@ def _type(column: ExampleColumn) -> DataType | Array:
 
 
 def signature() -> ModelSignature:
-    """Columns in and out, and parameters, ``k`` and ``exclude_seen`` among them; see `schemas.columns`."""
+    """The model's inputs, outputs and parameters; see `schemas.columns`."""
     return ModelSignature(
         inputs=Schema(
             [
@@ -46,11 +44,8 @@ def signature() -> ModelSignature:
         ),
         outputs=Schema(
             [
-                ColSpec(Array(DataType.string), name="item_ids"),
-                ColSpec(Array(DataType.string), name="titles"),
-                ColSpec(Array(DataType.double), name="scores"),
-                ColSpec(Array(DataType.string), name="because"),
-                ColSpec(Array(DataType.string), name="unmatched"),
+                ColSpec(Array(DataType.double if name == "scores" else DataType.string), name=name)
+                for name in ("item_ids", "titles", "scores", "because", "unmatched")
             ]
         ),
         params=ParamSchema(
@@ -68,17 +63,13 @@ def signature() -> ModelSignature:
 
 
 def pip_requirements(packages: Sequence[str]) -> list[str]:
-    """Packages that serving needs, pinned to this environment; a build's local label (``+cpu``) is dropped.
-
-    Args:
-        packages: what the recipe needs beside `REQUIREMENTS`.
-    """
+    """`REQUIREMENTS` and `packages`, pinned to this environment without local version labels (``+cpu``)."""
     return [f"{name}=={version(name).split('+', 1)[0]}" for name in (*REQUIREMENTS, *packages)]
 
 
-def input_example(reader: User) -> pd.DataFrame:
-    """One input row, as the pages show it and as serving accepts it."""
-    columns = {HISTORY: [reader.history], "preferences": [reader.preference or ""], **user_columns([reader])}
+def input_example(user: User) -> pd.DataFrame:
+    """One input row as serving accepts it."""
+    columns = {HISTORY: [user.history], "preferences": [user.preference or ""], **user_columns([user])}
     names = {column.name: asked.name for column, asked in requested()}
     return pd.DataFrame({names[name]: values for name, values in columns.items() if name != "known"})
 
@@ -93,7 +84,7 @@ def log_model(
     """Log the bundle at `bundle_dir` as a model of the run, with its code.
 
     Args:
-        packages: what loading it needs beside `REQUIREMENTS`.
+        packages: needed in addition to `REQUIREMENTS`.
 
     Returns:
         The model's id, as in ``models:/<id>``.

@@ -1,11 +1,11 @@
-"""The description of a model version, in Markdown, for the person who finds it in the registry."""
+"""The model card: the description of a model version in Markdown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ray_jobs.data.settings import TIME_SPLIT
 from ray_jobs.evaluation.exposure import LIST_LENGTH
-from ray_jobs.evaluation.metrics import Interval, Paired
+from ray_jobs.evaluation.metrics import Paired
 from ray_jobs.registry.promotion import Decision
 from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult, version_of
 from ray_jobs.steering.layer import Fit
@@ -13,7 +13,7 @@ from schemas.handoff import Handoff
 from schemas.recipes import RECIPES
 
 LONGEST = 5000
-"""Characters that MLflow's database keeps of a description."""
+"""Longest description in characters that MLflow's database takes."""
 
 EXPOSURE = {
     f"coverage_{LIST_LENGTH}": "share of the catalogue in some list",
@@ -26,20 +26,19 @@ EXPOSURE = {
 
 @dataclass(frozen=True, kw_only=True)
 class CardContent:
-    """Everything a card says.
+    """Content of a card.
 
     Args:
         model_name: registered name.
-        recipe: method of the recommender.
-        results: this model's results first, with slices, then the baselines.
-        comparisons: by baseline, what this model has over it in NDCG@10.
+        results: with slices, of this model first, then of the baselines.
+        comparisons: by baseline, the paired difference of this model in NDCG@10.
         exposures: by model, the measures of `EXPOSURE` of its lists.
         items, users: size of the catalogue and number of histories.
-        with_preference: users whose newest position has preferences.
-        codebook: version of the semantic ids, empty where the recipe uses none.
-        inputs: tables at the versions they were read.
-        settings: the recipe's settings.
-        steering: how strongly words count; None for a model without a steering layer.
+        with_preference: number of users with known preferences.
+        codebook: version of the semantic ids, empty if the recipe uses none.
+        inputs: tables at the versions that were read.
+        settings: of the recipe.
+        steering: fit of the steering layer; None for a model without one.
         decision: of the promotion gate, None before it.
     """
 
@@ -65,10 +64,10 @@ class CardContent:
 
 
 def markdown(content: CardContent, version: str = "") -> str:
-    """The card, at most `LONGEST` characters: tables that the run has, too, are left out where it would be longer.
+    """The card, at most `LONGEST` characters.
 
     Args:
-        version: number of the version, where it is known already.
+        version: number of the version, if it exists already.
     """
     parts = {
         "opening": _opening(content),
@@ -86,7 +85,7 @@ def markdown(content: CardContent, version: str = "") -> str:
     def card() -> str:
         return "\n\n".join([*(part for part in parts.values() if part), "\n".join(lines)])
 
-    # What is left out where there is no room is in the run's plots and metrics.
+    # The run's plots and metrics have what is dropped here.
     for name in ("exposures", "slices"):
         if len(card()) > LONGEST and parts[name]:
             parts[name] = ""
@@ -107,10 +106,6 @@ def _opening(content: CardContent) -> str:
     )
 
 
-def _cell(interval: Interval) -> str:
-    return f"{interval.mean:.4f} ({interval.low:.4f}-{interval.high:.4f})"
-
-
 def _metrics(results: Sequence[ModelResult]) -> str:
     given = {True: "history and preferences", False: "history"}
     heads = [f"{result.recipe}, given {given[result.condition == PREFERENCE]}" for result in results]
@@ -123,7 +118,7 @@ def _metrics(results: Sequence[ModelResult]) -> str:
         "|---|" + "---|" * len(results),
     ]
     rows += [
-        f"| {heading} | " + " | ".join(_cell(result.metrics[name]) for result in results) + " |"
+        f"| {heading} | " + " | ".join(result.metrics[name].text() for result in results) + " |"
         for name, heading in HEADINGS.items()
     ]
     return "\n".join(rows)
@@ -147,8 +142,8 @@ def _promotion(decision: Decision | None) -> str:
     for check in decision.checks:
         numbers = ("-" if n is None else f"{n:.4g}" for n in (check.challenger, check.champion, check.bar))
         rows.append(f"| {check.name} | {' | '.join(numbers)} | {check.verdict} |")
-    untold = [c.note for c in decision.checks if c.told or (c.blocks and (c.bar is None or c.by_interval))]
-    return "\n".join([*rows, *(f"\n{note}." for note in untold)])
+    notes = [c.note for c in decision.checks if c.told or (c.blocks and (c.bar is None or c.by_interval))]
+    return "\n".join([*rows, *(f"\n{note}." for note in notes)])
 
 
 def _steering(fit: Fit | None) -> str:
@@ -160,18 +155,18 @@ def _steering(fit: Fit | None) -> str:
         f"A wish adds {fit.weight:g} nats to the log-probability of an item for each standard deviation by which the "
         f"item matches it, a refusal takes {fit.refusal:g} times as much. Fitted on {own['users']:,.0f} validation "
         f"users: NDCG@10 {own['ndcg_10']:.4f} without words, {own['ndcg_10_own_words']:.4f} with their own, "
-        f"{own['ndcg_10_other_words']:.4f} with somebody else's; the words are made of item texts, the target's among "
-        "them.",
+        f"{own['ndcg_10_other_words']:.4f} with another user's; the words are built from item texts, the target's "
+        "included.",
     ]
     if "own_gain" in own:
-        verdict = f"counts with weight {fit.own_weight:g}" if fit.own_weight else "is not counted: no gain beyond doubt"
+        verdict = f"have weight {fit.own_weight:g}" if fit.own_weight else "are not used: no significant gain"
         lines.append(
-            f"\nWhat is known of a user, where a request brings no sentence, {verdict} ({own['own_users']:,.0f} users: "
+            f"\nKnown preferences of a user, if a request has no sentence, {verdict} ({own['own_users']:,.0f} users: "
             f"{own['own_gain']:+.4f}, {own['own_gain_low']:+.4f} to {own['own_gain_high']:+.4f})."
         )
     else:
-        known = f"something is known of {own.get('own_users', 0):,.0f} users, too few to see whether it helps"
-        lines.append(f"\nWhat is known of a user is not counted: {known}.")
+        count = f"{own.get('own_users', 0):,.0f} users have some, too few to measure a gain"
+        lines.append(f"\nKnown preferences of a user are not used: {count}.")
     return "\n".join(lines)
 
 
@@ -180,7 +175,7 @@ def _slices(result: ModelResult) -> str:
         return ""
     rows = ["## By group of users\n", "| users by | group | users | Recall@10 | NDCG@10 |", "|---|---|---|---|---|"]
     rows += [
-        f"| {s.kind} | {s.name} | {s.users:,} | {_cell(s.metrics['recall_10'])} | {_cell(s.metrics['ndcg_10'])} |"
+        f"| {s.kind} | {s.name} | {s.users:,} | {s.metrics['recall_10'].text()} | {s.metrics['ndcg_10'].text()} |"
         for s in result.slices
     ]
     note = "Popularity in thirds of all training positions; cold: the target is at none of them."

@@ -1,4 +1,4 @@
-"""What MLflow runs to make the model again: models-from-code needs a file of its own."""
+"""The script that MLflow runs to load the model (models from code)."""
 
 from mlflow.models import set_model
 

@@ -1,6 +1,6 @@
-"""Champion or challenger: checks with a number, a bar and a verdict each, and the decision that follows from them.
+"""Promotion: checks with a number, a threshold and a verdict each, and the decision that follows from them.
 
-Pure: what is measured comes in, nothing is read or written here.
+Nothing is read or written here; measured numbers come in.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from schemas.model_versions import KEPT, PROMOTED, WAITING
 PASSED, FAILED, UNKNOWN, REPORTED = "passed", "failed", "not measured", "reported"
 QUALITY, STEERING = "NDCG@10 beside the champion", "steerability"
 KNOWN_USERS = "NDCG@10 of users from the champion's day"
+BASELINE, WORDS = "NDCG@10 beside the baseline", "follows words"
 PLACES = 4
 """Decimal places of NDCG@10 on the pages."""
-BASELINE, WORDS = "NDCG@10 beside the baseline", "follows words"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +27,14 @@ class Check:
 
     Args:
         name: what is compared.
-        challenger, champion: their numbers; None where there is none.
-        bar: what `challenger` is held against, or the end of its interval; None where nothing is asked.
+        challenger, champion: their numbers; None if there is none.
+        bar: threshold for `challenger` or the lower end of its interval; None if there is none.
         verdict: ``passed``, ``failed``, ``not measured`` or ``reported``.
-        note: the numbers as a sentence without its full stop.
+        note: the numbers in a sentence without its full stop.
         required: a verdict ``not measured`` blocks, too.
         by_interval: the lower end of the paired difference's interval decides, as `note` says.
-        waits: failed, it leaves the challenger waiting: a person may want it for what it does better.
-        told: `note` is part of the decision's reason, whatever the other checks say.
+        waits: if it fails, the challenger waits for a person, who may want it for its other strengths.
+        told: `note` is always part of the decision's reason.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Check:
 
     @property
     def blocks(self) -> bool:
-        """Whether there is no promotion because of it."""
+        """Whether it prevents a promotion."""
         return self.verdict == FAILED or (self.required and self.verdict == UNKNOWN)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the challenger becomes champion, and every number that was looked at."""
+    """Whether the challenger becomes champion, with every check."""
 
     checks: tuple[Check, ...]
 
@@ -67,52 +67,54 @@ class Decision:
 
     @property
     def word(self) -> str:
-        """``promoted``, ``kept``, or ``waiting`` where only what was not measured yet, or may wait, is in the way."""
+        """``promoted``, ``kept``, or ``waiting`` if every blocking check is not measured yet or may wait."""
         if self.promote:
             return PROMOTED
         return KEPT if any(check.verdict == FAILED and not check.waits for check in self.checks) else WAITING
 
     @property
     def reason(self) -> str:
-        """What has to be told, and the numbers that failed; where none did, those that passed."""
+        """Notes of the blocking checks, or of the passed ones if none blocks, and those that are always told."""
         promoted = self.promote
-        chosen = [
-            check for check in self.checks if check.told or (check.verdict == PASSED if promoted else check.blocks)
-        ]
-        return "; ".join(check.note for check in chosen)
+        return "; ".join(
+            check.note for check in self.checks if check.told or (check.verdict == PASSED if promoted else check.blocks)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
         return {"decision": self.word, "reason": self.reason, "checks": [asdict(check) for check in self.checks]}
 
 
-def _verdict(holds: bool) -> str:
-    return PASSED if holds else FAILED
+def _check(
+    name: str, challenger: float, champion: float | None, bar: float, holds: bool, note: str, **flags: bool
+) -> Check:
+    verdict = PASSED if holds else FAILED
+    return Check(name=name, challenger=challenger, champion=champion, bar=bar, verdict=verdict, note=note, **flags)
 
 
 def refused(name: str, note: str) -> Check:
-    """A check that cannot be passed, whatever is measured."""
+    """A check that always fails."""
     return Check(name=name, verdict=FAILED, note=note)
 
 
 def above_popularity(own: float, popularity: float) -> Check:
-    """NDCG@10 of the challenger against that of recommending what is popular."""
+    """NDCG@10 of the challenger must be above that of recommending popular items."""
     holds = own > popularity
     note = f"NDCG@10 {own:.4f} is {'' if holds else 'not '}above popularity's {popularity:.4f}"
-    return Check(name="NDCG@10 above popularity", challenger=own, bar=popularity, verdict=_verdict(holds), note=note)
+    return _check("NDCG@10 above popularity", own, None, popularity, holds, note)
 
 
 def beside_baseline(new: FloatArray, old: FloatArray, margin: float, recipe: str, baseline: str) -> Check:
-    """NDCG@10 of a recommender against that of the best baseline trained beside it, over the same users.
+    """NDCG@10 of a recommender must not be below that of the best baseline trained beside it, over the same users.
 
-    The means decide, and the interval of the paired difference is told: over some hundred users it is wider than a
-    tenth of the mean, so that its lower end would refuse most recommenders that are as good, and its upper end pass
-    most that are worse. Whoever looks at the page compares the means, so they count to the four places shown there.
+    The means decide, rounded as on the pages; the interval of the paired difference is only shown. Over a few hundred
+    users it is wider than a tenth of the mean: its lower end would refuse most recommenders that are as good, and its
+    upper end pass most that are worse.
 
     Args:
-        new, old: NDCG@10 per user, [U] each, in one order.
-        margin: share of the baseline's mean.
-        recipe, baseline: how the two are called.
+        new, old: NDCG@10 per user, [U] each, in the same order.
+        margin: tolerated loss as a share of the baseline's mean.
+        recipe, baseline: names of the two.
     """
     own, before = float(np.mean(new)), float(np.mean(old))
     bar = (1 - margin) * before
@@ -124,13 +126,11 @@ def beside_baseline(new: FloatArray, old: FloatArray, margin: float, recipe: str
         f"{f' less {margin:.0%}' if margin else ''} (difference {gap.mean:+.4f}, {gap.low:+.4f} to {gap.high:+.4f}, "
         f"{found.users:,} users)"
     )
-    return Check(
-        name=f"NDCG@10 beside {baseline}, the baseline", challenger=own, bar=bar, verdict=_verdict(holds), note=note
-    )
+    return _check(f"NDCG@10 beside {baseline}, the baseline", own, None, bar, holds, note)
 
 
 def in_place_of(lost: Check, own: float, recipe: str, baseline: str) -> Check:
-    """Why a baseline is registered: the check `lost` that the recommender beside it failed.
+    """Why a baseline is registered: the check `lost` that the recommender failed.
 
     Args:
         own: the baseline's NDCG@10.
@@ -141,39 +141,30 @@ def in_place_of(lost: Check, own: float, recipe: str, baseline: str) -> Check:
 
 
 def quality(new: FloatArray, old: FloatArray, margin: float, named: str, name: str = QUALITY) -> Check:
-    """NDCG@10 not worse than the champion's on the same day, by a paired bootstrap over the same users.
+    """NDCG@10 must not be worse than the champion's on the same day, by a paired bootstrap over the same users.
 
-    A champion that finds nothing has nothing to lose.
+    Against a champion that finds nothing it always passes.
 
     Args:
-        new, old: NDCG@10 per user, [U] each, in one order.
-        margin: share of the champion's mean.
-        named: how the champion is called in the note.
+        new, old: NDCG@10 per user, [U] each, in the same order.
+        margin: tolerated loss as a share of the champion's mean.
+        named: name of the champion in the note.
     """
-    before = float(np.mean(old))
+    own, before = float(np.mean(new)), float(np.mean(old))
     holds, found = non_inferior(new, old, margin * before)
     holds = holds or before == 0
     gap, bar = found.difference, -margin * before
     note = (
-        f"NDCG@10 {float(np.mean(new)):.4f} against {before:.4f} of {named}, {found.users:,} users: the difference "
+        f"NDCG@10 {own:.4f} against {before:.4f} of {named}, {found.users:,} users: the difference "
         f"{gap.mean:+.4f} may be as low as {gap.low:+.4f}, {'above' if holds else 'not above'} {bar:+.4f}"
     )
-    return Check(
-        name=name,
-        challenger=float(np.mean(new)),
-        champion=before,
-        bar=before + bar,
-        verdict=_verdict(holds),
-        note=note,
-        by_interval=True,
-    )
+    return _check(name, own, before, before + bar, holds, note, by_interval=True)
 
 
 def known_users(new: FloatArray, old: FloatArray, known: npt.NDArray[np.bool_], margin: float, named: str) -> Check:
-    """`quality` over the users whom the champion's day had, too.
+    """`quality` over the users that the champion's day had.
 
-    Accounts that came since, of a campaign for some items, say, may be served so well that the mean over everybody
-    rises while the others are served worse.
+    New accounts, such as those of a campaign for some items, may raise the mean while the others are served worse.
 
     Args:
         known: whether the champion's day had the user, bool[U].
@@ -184,10 +175,10 @@ def known_users(new: FloatArray, old: FloatArray, known: npt.NDArray[np.bool_], 
 
 
 def coverage(own: float | None, champion: float | None, share: float) -> Check:
-    """Share of the catalogue in some list against the champion's.
+    """Share of the catalogue in some list must not be far below the champion's.
 
     Args:
-        share: of the champion's, that may be lost.
+        share: tolerated loss as a share of the champion's coverage.
     """
     name = "coverage of ten"
     if own is None or champion is None:
@@ -195,7 +186,7 @@ def coverage(own: float | None, champion: float | None, share: float) -> Check:
     bar = (1 - share) * champion
     holds = own >= bar
     note = f"coverage {own:.4f} is {'not below' if holds else 'below'} {bar:.4f} (champion {champion:.4f})"
-    return Check(name=name, challenger=own, champion=champion, bar=bar, verdict=_verdict(holds), note=note)
+    return _check(name, own, champion, bar, holds, note)
 
 
 @dataclass(frozen=True)
@@ -209,40 +200,34 @@ class Slice:
 
 
 def slices(groups: Sequence[Slice], share: float, users: int) -> Check:
-    """No group of users that collapses; the check's numbers are those of the weakest.
+    """No group of users may lose too much; the check's numbers are those of the weakest group.
 
     Args:
-        share: of the champion's NDCG@10, that must be kept in each group.
-        users: groups of fewer are not looked at.
+        share: of the champion's NDCG@10 that must be kept in each group.
+        users: smaller groups are ignored.
     """
-    looked_at = [group for group in groups if group.users >= users and group.champion > 0]
-    if not looked_at:
+    large = [group for group in groups if group.users >= users and group.champion > 0]
+    if not large:
         note = f"no group of {users:,} users or more in which the champion finds anything"
         return Check(name="weakest slice", verdict=UNKNOWN, note=note)
-    weakest = min(looked_at, key=lambda group: group.challenger / group.champion)
+    weakest = min(large, key=lambda group: group.challenger / group.champion)
     bar = share * weakest.champion
     holds = weakest.challenger >= bar
     note = (
         f"the weakest slice ({weakest.name}, {weakest.users:,} users) has NDCG@10 {weakest.challenger:.4f}, "
         f"{'not below' if holds else 'below'} {bar:.4f} (champion {weakest.champion:.4f})"
     )
-    return Check(
-        name=f"slice {weakest.name}",
-        challenger=weakest.challenger,
-        champion=weakest.champion,
-        bar=bar,
-        verdict=_verdict(holds),
-        note=note,
-    )
+    return _check(f"slice {weakest.name}", weakest.challenger, weakest.champion, bar, holds, note)
 
 
 def steering(new: FloatArray | None, old: FloatArray | None, margin: float, required: bool) -> Check:
-    """Lift by the preference against the champion's, by a paired bootstrap over the same samples of the benchmark.
+    """Lift by the preference must not be below the champion's, by a paired bootstrap over the same samples.
 
     Args:
-        new, old: metric with the preference less that without, per sample, [S] each; None where not measured.
-        margin: what may be lost of the mean.
-        required: not measured is a reason not to promote.
+        new, old: metric with the preference minus that without, per sample of the benchmark, [S] each; None if not
+            measured.
+        margin: tolerated loss of the mean.
+        required: a challenger that was not measured is not promoted.
     """
     if new is None or old is None:
         note = "the steerability of both was not measured for this day (run the DAG preference_benchmark for them)"
@@ -253,17 +238,7 @@ def steering(new: FloatArray | None, old: FloatArray | None, margin: float, requ
         f"lift by the preference {own:+.4f} against {before:+.4f}, {found.users:,} samples: the difference may be as "
         f"low as {found.difference.low:+.4f}, {'above' if holds else 'not above'} {-margin:+.4f}"
     )
-    bar = before - margin
-    return Check(
-        name=STEERING,
-        challenger=own,
-        champion=before,
-        bar=bar,
-        verdict=_verdict(holds),
-        note=note,
-        required=required,
-        by_interval=True,
-    )
+    return _check(STEERING, own, before, before - margin, holds, note, required=required, by_interval=True)
 
 
 @dataclass(frozen=True)
@@ -280,7 +255,7 @@ class Words:
 
     @property
     def lift(self) -> float:
-        """What is due to the word."""
+        """The part of the success that is due to the word."""
         return self.success - self.control
 
     def __str__(self) -> str:
@@ -288,23 +263,23 @@ class Words:
 
 
 def words(new: Words | None, old: Words | None, margin: float, required: bool, champion: str) -> Check:
-    """Whether words move the lists no less than the champion's; the check's numbers are lifts.
+    """Words must move the lists no less than the champion's; the check's numbers are lifts.
 
     Args:
-        new, old: of challenger and champion; None where nobody measured it.
-        margin: what may be lost of the champion's lift.
-        required: whether the challenger waits where it is less, or not known.
-        champion: how the champion is called in the note; empty where there is none, and nothing to lose.
+        new, old: of challenger and champion; None if not measured.
+        margin: tolerated loss of the champion's lift.
+        required: the challenger waits if its lift is below or not measured.
+        champion: its name in the note; empty if there is none.
     """
     mine, theirs = None if new is None else new.lift, None if old is None else old.lift
     if not champion:
-        if new is None or mine is None:
+        if mine is None:
             return Check(name=WORDS, verdict=UNKNOWN, note="nobody measured whether words move its lists")
         moved = mine > 0
         note = f"words {'move' if moved else 'do not move'} its lists: success {new}, and there was no champion"
         return Check(name=WORDS, challenger=mine, verdict=PASSED if moved else REPORTED, note=note, told=not moved)
     if theirs is not None and theirs <= margin and mine is None:
-        note = f"words do not move the lists of {champion}: success {old}; the challenger's were not asked"
+        note = f"words do not move the lists of {champion}: success {old}; the challenger's were not measured"
         return Check(name=WORDS, champion=theirs, verdict=REPORTED, note=note)
     if mine is None or theirs is None:
         who = "the challenger" if mine is None else champion
@@ -316,12 +291,13 @@ def words(new: Words | None, old: Words | None, margin: float, required: bool, c
         f"words move its lists {'no less' if holds else 'less'} than those of {champion}: success {new} against {old}; "
         f"{mine:.2f} over the control is {'not below' if holds else 'below'} {bar:.2f}"
     )
+    verdict = (PASSED if holds else FAILED) if required else REPORTED
     return Check(
         name=WORDS,
         challenger=mine,
         champion=theirs,
         bar=bar,
-        verdict=_verdict(holds) if required else REPORTED,
+        verdict=verdict,
         note=note,
         waits=True,
         told=not holds,
@@ -329,16 +305,16 @@ def words(new: Words | None, old: Words | None, margin: float, required: bool, c
 
 
 def within(name: str, value: float, limit: float, unit: str) -> Check:
-    """A number against a limit; a limit of 0 asks nothing."""
+    """A number must not exceed a limit; 0 means no limit."""
     if not limit:
         return Check(name=name, challenger=value, verdict=REPORTED, note=f"{name} {value:.1f} {unit}")
     holds = value <= limit
     note = f"{name} {value:.1f} {unit} is {'within' if holds else 'above'} the limit {limit:.1f} {unit}"
-    return Check(name=name, challenger=value, bar=limit, verdict=_verdict(holds), note=note)
+    return _check(name, value, None, limit, holds, note)
 
 
 def day(partition: str, champion: str, named: str) -> Check:
-    """The challenger must not be of an older day than the champion, who has seen what that day holds out."""
+    """The challenger must not be of an older day: the champion was trained on what that day holds out."""
     if champion > partition:
         return refused("day", f"{named} is of the newer day {champion}")
     return Check(name="day", verdict=PASSED, note=f"{partition} is not older than {champion} of {named}")

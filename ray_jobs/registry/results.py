@@ -1,15 +1,19 @@
-"""Averages and slices of the models of a day, from what `measurements` says of each user."""
+"""Averages and slices of a day's models, from the table `measurements`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from infra.settings import Settings
+from ray_jobs.data.tables import input_table
 from ray_jobs.evaluation.measurements import Measured, from_rows
 from ray_jobs.evaluation.metrics import METRICS, Interval
 from ray_jobs.evaluation.slices import LENGTH, TARGET
 from schemas.errors import DataError
-from schemas.measurements import NEXT_ITEM
+from schemas.measurements import MEASUREMENTS, NEXT_ITEM
+from schemas.stage_request import StageRequest
 
 PREFERENCE = "history+preference"
 BASELINES = ("sasrec", "popularity")
@@ -21,16 +25,16 @@ HEADINGS = {
 }
 BY_TARGET, BY_LENGTH = "target's popularity", "items in the history"
 KINDS = {TARGET: BY_TARGET, LENGTH: BY_LENGTH}
-"""What slices group by, for people."""
+"""Kinds of slices, for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SliceResult:
-    """What a model reached on some of the users.
+    """Results of a model for a group of users.
 
     Args:
-        kind: what the users were grouped by, for people.
-        name: the group.
+        kind: by what the users were grouped, for people.
+        name: of the group.
         metrics: those of `SLICE_METRICS`.
     """
 
@@ -42,11 +46,11 @@ class SliceResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:
-    """What one model reached on one split under one condition.
+    """Results of one model on one split under one condition.
 
     Args:
-        measured: its numbers, user by user.
-        slices: the same for groups of users, where they were asked for.
+        measured: per user.
+        slices: the same for groups of users, see `with_slices`.
     """
 
     measured: Measured
@@ -60,58 +64,63 @@ class ModelResult:
 
     @property
     def condition(self) -> str:
-        """What the model was given."""
+        """The input of the model, such as `PREFERENCE`."""
         return self.measured.condition
 
     @property
     def users(self) -> int:
-        """How many were evaluated."""
+        """Number of evaluated users."""
         return len(self.measured)
 
     @property
     def recipe(self) -> str:
         """Method without the run identity."""
-        return recipe_of(self.model)
+        return self.model.split("@")[0]
 
     @property
     def label(self) -> str:
-        """Name for people; the condition is said where it is not the history alone."""
+        """Name for people."""
         return f"{self.recipe} + preference" if self.condition == PREFERENCE else self.recipe
+
+    def is_of(self, identity: str) -> bool:
+        """Whether the model was trained under that run identity."""
+        return bool(identity) and self.model.split("@")[1].endswith(identity)
 
 
 def model_name(recipe: str, identity: str, version: str = "") -> str:
     """Name of a model in `measurements`.
 
     Args:
-        version: of histories whose targets are not those of the table sequences; such models compare with each other
-            only.
+        version: of histories with other targets than the table sequences; such models compare only with each other.
     """
     return "@".join(part for part in (recipe, identity, version) if part)
 
 
 def counted(dataset: str, partition: str) -> str:
-    """What stands for a run identity in the name of the popularity that evaluate counts."""
+    """The run identity of popularity, which the evaluate stage counts without a run."""
     return f"{dataset}--{partition}"
 
 
-def recipe_of(model: str) -> str:
-    """The method in a name that `model_name` made."""
-    return model.split("@")[0]
-
-
-def _identity_of(model: str) -> str:
-    return model.split("@")[1]
-
-
 def version_of(model: str) -> str:
-    """The version in a name that `model_name` made, mostly empty."""
+    """The version in a name of `model_name`, mostly empty."""
     return "@".join(model.split("@")[2:])
+
+
+def read_results(settings: Settings, request: StageRequest) -> list[ModelResult]:
+    """`summarise` of the request's day, of which only the rows of the task and the test split are read.
+
+    Raises:
+        DataError: no model was evaluated on the day.
+    """
+    day = pc.field("partition_date") == request.partition_date()
+    wanted = day & (pc.field("task") == NEXT_ITEM) & (pc.field("split") == "test")
+    return summarise(input_table(settings, request, MEASUREMENTS.name, None, wanted))
 
 
 def summarise(rows: pa.Table, split: str = "test") -> list[ModelResult]:
     """One result per model and condition of `split`, sorted by model and condition.
 
-    A model that lacks a metric, because its rows are older than the metric, is left out.
+    Models without a metric, because their rows are older than it, are skipped.
 
     Args:
         rows: of the table `measurements`.
@@ -126,31 +135,31 @@ def summarise(rows: pa.Table, split: str = "test") -> list[ModelResult]:
 
 
 def with_slices(results: Sequence[ModelResult]) -> list[ModelResult]:
-    """`results` with their `slices`: by popularity of the target, then by length of the history; no empty one."""
-    return [replace(result, slices=_slices(result.measured)) for result in results]
-
-
-def _slices(found: Measured) -> list[SliceResult]:
+    """`results` with their slices by popularity of the target and by length of the history, without empty ones."""
     return [
-        SliceResult(
-            kind=KINDS.get(kind, kind),
-            name=name,
-            users=int(inside.sum()),
-            metrics=found.intervals(SLICE_METRICS, inside),
+        replace(
+            result,
+            slices=[
+                SliceResult(
+                    kind=KINDS.get(kind, kind),
+                    name=name,
+                    users=int(inside.sum()),
+                    metrics=result.measured.intervals(SLICE_METRICS, inside),
+                )
+                for kind, name, inside in result.measured.groups()
+            ],
         )
-        for kind, name, inside in found.groups()
+        for result in results
     ]
 
 
 def of_model(results: Sequence[ModelResult], identity: str) -> list[ModelResult]:
-    """Results of the model that was trained under `identity`, the condition it is served with first.
-
-    A model that reads preferences is served with them.
+    """Results of the model with that run identity, as it is served (with preferences if it reads them) first.
 
     Raises:
-        DataError: it was not evaluated; the models that were are named.
+        DataError: it was not evaluated; the message names the models that were.
     """
-    mine = [result for result in results if _identity_of(result.model).endswith(identity)]
+    mine = [result for result in results if result.is_of(identity)]
     if not mine:
         known = ", ".join(sorted({result.model for result in results}))
         raise DataError(
@@ -162,14 +171,12 @@ def of_model(results: Sequence[ModelResult], identity: str) -> list[ModelResult]
 def ranked_beside(
     results: Sequence[ModelResult], own: Sequence[ModelResult], identities: Mapping[str, str], lost: str = ""
 ) -> list[ModelResult]:
-    """Results of a recommender that lost, and of the baselines on the same histories, SASRec's before popularity's.
-
-    Each under the condition that it is served with.
+    """Results to show beside a model: a recommender that lost to it, and the baselines on the same histories.
 
     Args:
-        own: results of the model that is judged; never among the answer.
-        identities: of the run's baselines by recipe, where several of the same day were evaluated.
-        lost: run identity of the recommender that the baseline is registered instead of, where it is.
+        own: results of the model; not repeated.
+        identities: run identities of the baselines by recipe; they decide if several were evaluated.
+        lost: run identity of the recommender in whose place the model is registered.
 
     Raises:
         DataError: the recommender that lost was not evaluated.
@@ -178,13 +185,12 @@ def ranked_beside(
     taken = {result.model for result in (*own, *chosen)}
     for recipe in BASELINES:
         identity = identities.get(recipe, "")
-        if recipe == own[0].recipe and identity and _identity_of(own[0].model).endswith(identity):
+        if recipe == own[0].recipe and own[0].is_of(identity):
             continue
         others = [
             r
             for r in results
             if r.recipe == recipe and r.model not in taken and version_of(r.model) == version_of(own[0].model)
         ]
-        exact = [r for r in others if identity and _identity_of(r.model).endswith(identity)]
-        chosen += (exact or others)[-1:]
+        chosen += ([r for r in others if r.is_of(identity)] or others)[-1:]
     return chosen

@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.tools.retrain`: train a version again from what it was made of, and compare the two."""
+"""The work of `ray_jobs.tools.retrain`: train a version again from its provenance, and compare the two."""
 
 import tempfile
 from dataclasses import dataclass, replace
@@ -38,9 +38,9 @@ class Reproduction:
     Args:
         version: ``<name>/<version>``.
         run_id: the MLflow run of the reproduction.
-        reused: it had been trained before, and was only compared now.
-        steps: optimiser steps that it took, 0 for a recipe that learns nothing by training.
-        changed: what was not as it was, in sentences.
+        reused: it was trained before and is only compared now.
+        steps: optimiser steps, 0 for a recipe without training.
+        changed: what differs from the first training, in sentences.
     """
 
     version: str
@@ -57,13 +57,13 @@ def reproduce(
     """Train the version that `reference` names again, and compare.
 
     Args:
-        tolerance: largest absolute difference of a loss, metric, weight or score that is no failure.
-        users: how many users' recommendations are compared, spread evenly.
-        generation: raise it to train once more although there is a reproduction.
+        tolerance: largest accepted absolute difference of a loss, metric, weight or score.
+        users: number of users whose recommendations are compared, evenly spread.
+        generation: raise it to train again although there is a reproduction.
 
     Raises:
-        SettingError: there is no such version, it was not made by the train stage, or its files are gone.
-        DataError: something that it was made of is gone; each is named.
+        SettingError: there is no such version, it is not from the train stage, or its files are gone.
+        DataError: something that it was trained from is gone; the message names it.
     """
     client = runs.connect(settings)
     found = versions.resolve(client, reference)
@@ -72,8 +72,8 @@ def reproduce(
     made = provenance.provenance_of(client, found, original)
     gone = provenance.missing_inputs(client, made)
     if gone:
-        listed = "".join(f"\n- {told}" for told in gone)
-        raise DataError(f"{made.version} cannot be trained again, {len(gone)} of what it was made of is gone:{listed}")
+        listed = "".join(f"\n- {one}" for one in gone)
+        raise DataError(f"{made.version} cannot be trained again, {len(gone)} of its inputs are missing:{listed}")
     changed = tuple(provenance.changed_environment(made))
     request = made.request(
         dag=STAGE,
@@ -81,7 +81,7 @@ def reproduce(
         upstream={"retrain.of": made.version, "retrain.with": config_hash(provenance.environment())},
     )
     trained = train.train_as(
-        settings.model_copy(update={"ray": made.ray_settings(settings.ray)}),
+        settings.model_copy(update={"ray": settings.ray.model_copy(update=dict(made.ray))}),
         request,
         task=STAGE,
         name=f"reproduction of {made.version}",
@@ -106,7 +106,7 @@ def reproduce(
 
 
 def _evaluated(settings: Settings, made: Provenance, request: StageRequest, bundle: Bundle) -> dict[str, float]:
-    """Means over users of the validation and test split, as the evaluate stage has them."""
+    """Means over users of the validation and test split, as in the evaluate stage."""
     own = (
         stage_settings(evaluating.EvaluateSettings, settings)
         if made.evaluation is None
@@ -142,10 +142,10 @@ def _compared(
 
 
 def render(done: Reproduction) -> str:
-    """The reproduction for people, in Markdown."""
-    told = "trained before, compared now" if done.reused else f"trained in {done.steps} steps"
-    notes = "".join(f"\n- not as it was: {one}" for one in done.changed)
+    """The reproduction in Markdown."""
+    how = "trained before, compared now" if done.reused else f"trained in {done.steps} steps"
+    notes = "".join(f"\n- changed: {one}" for one in done.changed)
     return (
-        f"Reproduction of {done.version}: **{done.comparison.verdict}** ({told}; MLflow run {done.run_id})\n{notes}\n\n"
+        f"Reproduction of {done.version}: **{done.comparison.verdict}** ({how}; MLflow run {done.run_id})\n{notes}\n\n"
         f"{done.comparison.table()}\n"
     )

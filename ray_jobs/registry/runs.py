@@ -1,4 +1,4 @@
-"""MLflow runs that a retry attaches to: found by run identity, written to in batches."""
+"""MLflow runs: found by run identity, so that a retry attaches to them, and written to in batches."""
 
 import math
 import os
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 T = TypeVar("T")
+_TRIES = 3
 
 
 def connect(settings: Settings) -> MlflowClient:
-    """Make the profile's MLflow the one this process talks to.
+    """Connect this process to the profile's MLflow.
 
     Raises:
-        SettingError: nothing answers at ``mlflow.tracking_uri``.
+        SettingError: ``mlflow.tracking_uri`` does not answer.
     """
     uri = settings.mlflow.tracking_uri
     if uri.startswith(("http://", "https://")):
@@ -44,14 +45,14 @@ def connect(settings: Settings) -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _require_answer(uri: str, tries: int = 3) -> None:
-    """MLflow's own client retries for minutes before it says that nobody is there."""
-    for attempt in range(1, tries + 1):
+def _require_answer(uri: str) -> None:
+    """Fail quickly, because MLflow's client retries for minutes."""
+    for attempt in range(1, _TRIES + 1):
         try:
             requests.get(f"{uri.rstrip('/')}/health", timeout=10)
             return
         except requests.RequestException as error:
-            if attempt == tries:
+            if attempt == _TRIES:
                 raise SettingError(
                     f"MLflow does not answer at mlflow.tracking_uri={uri} ({type(error).__name__}). Start the server, "
                     "or set PENCHANT_MLFLOW__TRACKING_URI to one that runs (sqlite:///<file> needs no server)."
@@ -60,7 +61,7 @@ def _require_answer(uri: str, tries: int = 3) -> None:
 
 
 def experiment_name(dataset: str) -> str:
-    """The experiment that holds every run of a data set."""
+    """The experiment of all runs of a data set."""
     return f"penchant/{dataset}"
 
 
@@ -94,13 +95,13 @@ def _search(client: MlflowClient, experiment_id: str, identity_key: str) -> Run 
 
 
 def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """What `create` makes in MLflow, made once although the answer may be lost.
+    """Create something in MLflow once, even if the reply is lost.
 
-    MLflow's client sends every request again that was not answered, those that create something, too. So `create` is
-    sent once, and when it fails, `find` looks for what it has made; that waits until the server answers again.
+    MLflow's client repeats every request without a reply, also those that create something. Here `create` is sent
+    once, and if it fails, `find` looks for the result, with retries.
 
     Raises:
-        MlflowException: nothing was made.
+        MlflowException: nothing was created.
     """
     try:
         with _sent_once():
@@ -131,20 +132,16 @@ def find_or_start(
     tags: Mapping[str, str] | None = None,
     experiment: str = "",
 ) -> str:
-    """The MLflow run of `request`'s identity: a new one, or the one that an earlier try left.
+    """The id of the MLflow run of `request`'s identity: a new run, or that of an earlier try.
 
-    Records the parameters, the identity, the data set, the code's revision and the versions of the tables in
-    `request.inputs`. A run that failed or was killed is set running again; a finished one stays finished; a
-    deleted one is left alone and a new one made.
+    Records parameters, identity, data set, revision of the code and the versions of the tables in `request.inputs`. A
+    failed or killed run is set to running again, a finished one stays finished, a deleted one is replaced.
 
     Args:
-        name: the run's name on the pages.
-        params: settings; values longer than MLflow takes are cut and say so.
-        tags: more tags, on top of the ones above.
-        experiment: name of the experiment, the data set's own by default.
-
-    Returns:
-        The run id.
+        name: of the run.
+        params: settings; values longer than MLflow's limit are cut.
+        tags: further tags.
+        experiment: name of the experiment, by default that of the data set.
 
     Raises:
         SettingError: MLflow does not answer, or the earlier try recorded other parameters under this identity.
@@ -184,7 +181,7 @@ def _tags(request: StageRequest, tags: Mapping[str, str] | None) -> dict[str, st
 
 
 def run_page_tag() -> dict[str, str]:
-    """The tag that links to the Airflow run which this process works for; none where it works for nobody."""
+    """The tag with a link to the Airflow run of this process, if there is one."""
     page = os.environ.get(RUN_PAGE_VARIABLE)
     return {RUN_PAGE_TAG: page} if page else {}
 
@@ -212,12 +209,10 @@ def _log_params(client: MlflowClient, run: Run, params: Mapping[str, Any]) -> No
 
 
 def log_metrics(run_id: str, rows: Sequence[tuple[str, float, int]]) -> int:
-    """Log `(name, value, step)` rows in as few requests as MLflow allows.
-
-    A row whose name, step and value are recorded already is left out, so that a retry draws no second curve.
+    """Log `(name, value, step)` rows in as few requests as possible, without rows that are recorded already.
 
     Returns:
-        How many rows were new.
+        The number of new rows.
     """
     client = MlflowClient()
     recorded = client.get_run(run_id).data.metrics
@@ -239,40 +234,46 @@ def log_metrics(run_id: str, rows: Sequence[tuple[str, float, int]]) -> int:
 
 
 def set_tags(run_id: str, tags: Mapping[str, Any]) -> None:
-    """Set tags of a run in one request; an existing value is replaced."""
+    """Set or replace tags of a run in one request."""
     MlflowClient().log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
 
 
 def log_inputs(run_id: str, inputs: Mapping[str, Handoff]) -> None:
-    """Record the tables that a run reads; what is recorded already is not recorded twice."""
+    """Record the tables that a run reads, each once."""
     MlflowClient().log_inputs(run_id, datasets=dataset_inputs(inputs))
 
 
 def log_figure(run_id: str, figure: "Figure", artifact_file: str) -> None:
-    """Store `figure` as an image artifact of the run, e.g. at ``plots/metrics.png``; the same name is replaced."""
+    """Store or replace `figure` as an image artifact of the run, such as ``plots/metrics.png``."""
     MlflowClient().log_figure(run_id, figure, artifact_file, save_kwargs={"dpi": 110})
 
 
 def log_artifacts(run_id: str, folder: str | Path, artifact_path: str) -> None:
-    """Store the files of a local folder under `artifact_path` of the run."""
+    """Store the files of a local folder as artifacts of the run below `artifact_path`."""
     MlflowClient().log_artifacts(run_id, str(folder), artifact_path)
 
 
 def log_json(run_id: str, content: Mapping[str, Any], artifact_file: str) -> None:
-    """Store a JSON document as an artifact of the run."""
+    """Store or replace a JSON artifact of the run."""
     MlflowClient().log_dict(run_id, dict(content), artifact_file)
 
 
 def log_text(run_id: str, text: str, artifact_file: str) -> None:
-    """Store a text, such as a page or a table, as an artifact of the run; the same name is replaced."""
+    """Store or replace a text artifact of the run."""
     MlflowClient().log_text(run_id, text, artifact_file)
 
 
-def finish(run_id: str, status: str = "FINISHED") -> None:
-    """End the run.
+def finish(run_id: str) -> None:
+    """End the run as finished."""
+    MlflowClient().set_terminated(run_id)
 
-    Args:
-        status: ``FINISHED``, ``FAILED`` or ``KILLED``.
-    """
-    assert status in ("FINISHED", "FAILED", "KILLED")
-    MlflowClient().set_terminated(run_id, status)
+
+@contextmanager
+def finishing(run_id: str) -> Iterator[None]:
+    """End the run when the block ends: as finished, or as failed if it raises."""
+    try:
+        yield
+    except BaseException:
+        MlflowClient().set_terminated(run_id, "FAILED")
+        raise
+    finish(run_id)

@@ -1,4 +1,4 @@
-"""The model as it is served: histories and preferences in, items out. Imports only what serving needs."""
+"""The served model: histories and preferences in, items out. Imports only what serving needs."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -36,22 +36,22 @@ class ServedRecommender(PythonModel):
         """The best items for each row.
 
         Args:
-            context: unused; the bundle is loaded once in `load_context`.
-            model_input: the columns of `schemas.columns` that requests bring, by the request's names: ``history`` (item
-                ids, oldest first; unknown ids are skipped, an empty history is allowed) and optionally ``preference``
-                (a sentence; None, NaN and "" mean none), ``known`` (what is known of the user's preferences, which
-                counts where there is no ``preference``), ``times`` (seconds since 1970 of each item, for recipes that
-                read times), ``asked_at`` (when the recommendation is wanted; now by default) and others.
-            params: ``k`` (items per row), ``exclude_seen`` (leave out items of the history) and ``strength`` (how
-                strongly ``preference`` counts: 0 not at all, 1 as fitted on validation, up to 10).
+            context: unused; `load_context` has loaded the bundle.
+            model_input: columns of `schemas.columns` by their request names: ``history`` (item ids, oldest first;
+                unknown ids are skipped, an empty history is allowed) and optionally ``preference`` (a sentence; None,
+                NaN and "" mean none), ``known`` (known preferences of the user, used without a ``preference``),
+                ``times`` (seconds since 1970 of each item, for recipes that read times), ``asked_at`` (time of the
+                recommendation; now by default) and others.
+            params: ``k`` (items per row), ``exclude_seen`` (exclude items of the history) and ``strength`` (weight of
+                ``preference``: 0 ignores it, 1 as fitted on validation, up to 10).
 
         Returns:
             One row per input row, in order, with lists ``item_ids``, ``titles`` and ``scores``, best first; shorter
-            than k where the catalogue has fewer items left. ``because`` has for each item the words of its text that a
-            wish found, and ``unmatched`` the phrases that nothing in the catalogue matches.
+            than k if the catalogue has fewer items left. ``because`` has for each item the words of its text that
+            match a wish, ``unmatched`` the phrases that match nothing in the catalogue.
 
         Raises:
-            DataError: a value is of the wrong kind; row and column are named.
+            DataError: a value has the wrong type; the message names row and column.
         """
         assert self._bundle is not None, "load_context runs before predict"
         wanted = params or {}
@@ -88,7 +88,7 @@ class ServedRecommender(PythonModel):
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
-    """What `frame` brings, by column; a `DataError` names row and column of what has the wrong form."""
+    """The columns of `frame` by name; raises a `DataError` with row and column for a value of the wrong form."""
     found: dict[str, list[Any]] = {}
     for column, asked in requested():
         if asked.name in frame.columns and not asked.parameter:
@@ -100,7 +100,7 @@ def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def _rows(frame: pd.DataFrame, column: ExampleColumn, asked: FromRequest) -> list[Sequence[Any]]:
-    """A list for each row; of numbers along the history one for each item."""
+    """A list for each row; numbers along the history have one value for each item."""
     rows: list[Sequence[Any]] = []
     for row, value in enumerate(frame[asked.name]):
         is_list = isinstance(value, list | tuple | np.ndarray)
@@ -127,7 +127,7 @@ def _rows(frame: pd.DataFrame, column: ExampleColumn, asked: FromRequest) -> lis
 
 
 def _values(frame: pd.DataFrame, column: ExampleColumn, asked: FromRequest) -> list[Any]:
-    """The column; what is missing is what it is for a request without it."""
+    """The column's values, with its default for missing ones."""
     missing = column.missing()
     return [missing if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in frame[asked.name]]
 

@@ -1,4 +1,4 @@
-"""Settings of the gate before the alias champion; no engine is loaded here."""
+"""Settings of the promotion gate; no engine is loaded here."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,26 +10,26 @@ SECTION = "promotion"
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionSettings(Bounded):
-    """Settings of the gate, section ``promotion``.
+    """Settings of the promotion gate, section ``promotion``.
 
     Args:
-        margin: share of the champion's NDCG@10 that the lower end of the 95 % interval of the paired difference may
-            lie below zero, over all users and over those from the champion's day; 0 asks for a challenger that is
-            better beyond doubt.
-        baseline_margin: share of the NDCG@10 of the run's baseline that the recommender's may lie below it, by the
-            means that the pages show; beyond, the baseline is registered instead. 0: the better number wins.
+        margin: how far the lower end of the 95 % interval of the paired difference to the champion may be below zero,
+            as a share of the champion's NDCG@10; over all users and over those from the champion's day. 0 requires a
+            significantly better challenger.
+        baseline_margin: how far the recommender's mean NDCG@10 may be below that of the run's baseline, as a share of
+            it; beyond, the baseline is registered instead. 0: the better mean wins.
         coverage_share: share of the champion's coverage of the catalogue that may be lost.
         slice_share: share of the champion's NDCG@10 that must be kept in every group of users.
-        slice_users: groups of fewer users are not looked at.
-        steering_margin: what may be lost of the mean lift by the preference, in units of the axes' metrics.
-        require_steering: leave a challenger waiting until the steerability of both was measured for its day.
-        words_margin: what may be lost of how far words move the lists: the share of wishes that at least double their
-            word's share of ten, less that under another wish.
-        require_words: leave a challenger waiting that words move less than the champion, or while nobody measured it;
+        slice_users: smaller groups of users are ignored.
+        steering_margin: tolerated loss of the mean lift by the preference, in units of the axes' metrics.
+        require_steering: a challenger waits until the steerability of both was measured for its day.
+        words_margin: tolerated loss of how far words move the lists: the share of wishes that at least double their
+            word's share of the first ten, minus that share under another wish.
+        require_words: a challenger waits if words move its lists less than the champion's, or if this was not measured;
             false only reports it.
-        latency_ms: most milliseconds of one request, the median; 0 only reports them.
-        latency_requests: requests that are timed.
-        size_mb: largest bundle in megabytes; 0 only reports it.
+        latency_ms: largest median of milliseconds per request; 0 only reports it.
+        latency_requests: number of timed requests.
+        size_mb: largest size of the bundle in megabytes; 0 only reports it.
     """
 
     section: ClassVar[str] = SECTION

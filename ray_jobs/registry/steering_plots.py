@@ -1,4 +1,4 @@
-"""Figures of the preference benchmark: an axis under its conditions, and properties that users are steered towards."""
+"""Figures of the preference benchmark: metrics of an axis by condition, and steering towards properties."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ray_jobs.evaluation.property_steering import PropertyResult
 from ray_jobs.evaluation.steering import AxisResult
-from ray_jobs.registry.plots import COLOURS, one_axes
+from ray_jobs.registry.plots import COLOURS, grouped_bars, one_axes
 from schemas.preference_benchmark import RECOMMENDATION, SENTIMENT
 
 AXIS_TITLES = {
@@ -34,47 +34,26 @@ METRIC_TITLES = {
     **{f"positive_recall_{k}": f"hit, positive @{k}" for k in (5, 10)},
     **{f"negative_miss_{k}": f"miss, negative @{k}" for k in (5, 10)},
 }
-_SHOWN = ("ndcg_10", "recall_10")
-_SHOWN_SENTIMENT = ("m_10", "positive_recall_10", "negative_miss_10")
 _MOST_PROPERTIES = 40
 
 
 def condition_title(axis: str, condition: str) -> str:
-    """What a model was given, for people."""
+    """The input of the model under a condition, for people."""
     if axis == RECOMMENDATION and condition == "given":
         return "matched to the target (oracle)"
     return CONDITION_TITLES[condition]
 
 
-def shown_metrics(axis: str) -> tuple[str, ...]:
-    """The metrics of an axis that are looked at first."""
-    return _SHOWN_SENTIMENT if axis == SENTIMENT else _SHOWN
-
-
 def axis_figure(result: AxisResult, title: str) -> Figure:
-    """Bars of the axis's metrics by condition, with 95 % intervals over samples."""
+    """Bars of the axis's main metrics by condition, with 95 % intervals over samples."""
     figure, axes = one_axes(9, 4.4)
-    names = shown_metrics(result.axis)
-    width = 0.8 / len(result.conditions)
-    for number, (condition, metrics) in enumerate(result.conditions.items()):
-        found = [metrics[name] for name in names]
-        means = np.array([interval.mean for interval in found])
-        errors = np.array([[i.mean - i.low for i in found], [i.high - i.mean for i in found]]).clip(min=0)
-        x = np.arange(len(names)) + (number - (len(result.conditions) - 1) / 2) * width
-        label = condition_title(result.axis, condition)
-        axes.bar(x, means, width * 0.9, yerr=errors, capsize=3, color=COLOURS[number], ecolor="#333333", label=label)
-        for place, interval in zip(x, found, strict=True):
-            axes.annotate(
-                f"{interval.mean:.3f}",
-                (place, interval.high),
-                ha="center",
-                va="bottom",
-                fontsize=7.5,
-                xytext=(0, 2),
-                textcoords="offset points",
-            )
-    axes.set_xticks(range(len(names)), [METRIC_TITLES[name] for name in names])
-    axes.set_ylim(0, max(1e-3, 1.15 * max(m[name].high for m in result.conditions.values() for name in names)))
+    sentiment = result.axis == SENTIMENT
+    names = ("m_10", "positive_recall_10", "negative_miss_10") if sentiment else ("ndcg_10", "recall_10")
+    series = [
+        (condition_title(result.axis, condition), [metrics[name] for name in names])
+        for condition, metrics in result.conditions.items()
+    ]
+    grouped_bars(axes, [METRIC_TITLES[name] for name in names], series)
     axes.set_ylabel(f"mean over {result.samples:,} samples (0 to 1)")
     axes.set_xlabel(f"{result.split} split; labels as many as {result.labels:.0f} equally frequent items")
     figure.legend(frameon=False, ncols=3, loc="outside lower center", fontsize=8.5)

@@ -1,4 +1,4 @@
-"""Figures of a codebook: use of the codes, collisions, and what a prefix of codes says about an item."""
+"""Figures of a codebook: use of the codes, collisions, and how well prefixes of codes group items."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from ray_jobs.registry.plots import COLOURS, codebook_use, one_axes
+from ray_jobs.registry.plots import COLOURS, codebook_use, note, one_axes
 from ray_jobs.tokenizers.collisions import collision_groups
 
 _BARS = 30
@@ -16,11 +16,11 @@ _BARS = 30
 def figures(
     codes: npt.NDArray[np.int_], level_sizes: Sequence[int], measures: Mapping[str, float]
 ) -> dict[str, Figure]:
-    """Every figure that there is something to draw for, by name.
+    """The figures by name, without those for which nothing was measured.
 
     Args:
-        codes: int[N, H], one row per item, without the level that tells collisions apart.
-        level_sizes: codes per level, H numbers.
+        codes: int[N, H], one row per item, without the level that resolves collisions.
+        level_sizes: number of codes of each of the H levels.
         measures: those of `ray_jobs.tokenizers.quality.quality_report`.
     """
     drawn = {
@@ -40,7 +40,7 @@ def figures(
 
 
 def perplexity(level_sizes: Sequence[int], measures: Mapping[str, float]) -> Figure:
-    """Per level: codes there are, codes in use, and codes there would be if all were used alike (perplexity)."""
+    """Per level: number of codes, of codes in use, and of equally used codes with the same entropy (perplexity)."""
     figure, axes = one_axes(8, 4.2)
     levels = np.arange(len(level_sizes))
     used = [size - measures[f"dead_codes_{level}"] for level, size in enumerate(level_sizes)]
@@ -59,7 +59,7 @@ def perplexity(level_sizes: Sequence[int], measures: Mapping[str, float]) -> Fig
 
 
 def collisions(codes: npt.NDArray[np.int_]) -> Figure:
-    """How many tuples stand for one item, for two, and so on; where many do, for 1, for 2 to 3, for 4 to 7, ..."""
+    """Number of tuples by the number of their items: 1, 2, 3, ..., or in bins 1, 2-3, 4-7, ... if there are many."""
     figure, axes = one_axes(8, 4.2)
     sizes = np.bincount(collision_groups(codes.astype(np.int32)))
     largest = int(sizes.max())
@@ -81,18 +81,18 @@ def collisions(codes: npt.NDArray[np.int_]) -> Figure:
 
 
 def by_depth(values: Sequence[float], random: Sequence[float], label: str, random_label: str) -> Figure:
-    """A share per number of first codes that are compared, beside what chance gives.
+    """A share by length of the compared prefix, beside its value by chance.
 
     Args:
-        values, random: shares from 0 to 1 for 1, 2, ... first codes.
-        label, random_label: what is counted, and what chance means.
+        values, random: shares from 0 to 1 for prefixes of 1, 2, ... codes.
+        label, random_label: what is counted, and how chance is defined.
     """
     figure, axes = one_axes(8, 4.2)
     depths = np.arange(1, len(values) + 1)
     axes.plot(depths, values, color=COLOURS[0], marker="o", lw=1.8, label=label)
     axes.plot(depths, random, color=COLOURS[2], marker="o", lw=1.8, ls="--", label=f"by chance: {random_label}")
     for depth, value in zip(depths, values, strict=True):
-        axes.annotate(f"{value:.2f}", (depth, value), xytext=(0, 5), textcoords="offset points", ha="center", size=8)
+        note(axes, float(depth), value, f"{value:.2f}")
     axes.set_xticks(depths)
     axes.set_ylim(0, 1.08)
     axes.set_xlabel("first codes that are compared (count)")

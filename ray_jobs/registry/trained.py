@@ -1,4 +1,4 @@
-"""What the train stage hands to the stages that judge and register its models."""
+"""Outputs of the train stage that later stages read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from schemas.errors import DataError
 
 RECOMMENDER, BASELINE = "train_recommender", "train_baseline"
-"""Tasks that train the recommender that was asked for, and the baseline beside it."""
+"""Tasks that train the requested recommender and the baseline beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A model that was just trained.
+    """A model trained in this run of the DAG.
 
     Args:
         task: `RECOMMENDER` or `BASELINE`.
         run_id: its MLflow run.
-        identity: of the training, as `RunIdentity.key` has it.
+        identity: of the training, `RunIdentity.key`.
     """
 
     task: str
@@ -26,7 +26,7 @@ class Trained:
 
     @classmethod
     def of(cls, upstream: Mapping[str, str], task: str = RECOMMENDER) -> "Trained":
-        """Read it from a request.
+        """Read the outputs of `task`.
 
         Raises:
             DataError: an output of the train stage is missing.
@@ -40,6 +40,6 @@ class Trained:
 
     @classmethod
     def baseline_of(cls, upstream: Mapping[str, str]) -> "Trained | None":
-        """The baseline of a request; None where none was trained beside the recommender, or it is the same model."""
+        """The baseline; None if none was trained, or it is the same model as the recommender."""
         identity = upstream.get(f"{BASELINE}.run_identity", "")
         return None if identity in ("", upstream.get(f"{RECOMMENDER}.run_identity")) else cls.of(upstream, BASELINE)

@@ -1,4 +1,4 @@
-"""Who is recommended to: full histories and what is known of each user's preferences."""
+"""The users to score: their full histories and known preferences."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from schemas.stage_request import StageRequest
 
 @dataclass(frozen=True)
 class User:
-    """One user as a model is asked about them.
+    """The input of a model for one user.
 
     Args:
         history: every item of the sequence, oldest first.
         preference: the newest preferences as one sentence, else the newest summary of the reviews, or None.
-        times: seconds since 1970 of the history's items.
-        asked_at: the second that the recommendation is for.
-        more: a value for each item of the history, by other columns of `schemas.columns` that requests bring.
+        times: of the history's items, in seconds since 1970.
+        asked_at: time of the recommendation, in seconds since 1970.
+        more: other columns of `schemas.columns` that requests have, a value for each item of the history.
     """
 
     user_id: str
@@ -34,23 +34,23 @@ class User:
     more: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
-def user_columns(readers: Sequence[User]) -> dict[str, Any]:
-    """What `Bundle.recommend` is told of `readers` beside their histories."""
+def user_columns(users: Sequence[User]) -> dict[str, Any]:
+    """The arguments of `Bundle.recommend` other than histories, for `users`."""
     return {
-        "known": [reader.preference for reader in readers],
-        "times": [reader.times for reader in readers],
-        "asked_at": [reader.asked_at for reader in readers],
-        **{name: [reader.more[name] for reader in readers] for name in (readers[0].more if readers else ())},
+        "known": [user.preference for user in users],
+        "times": [user.times for user in users],
+        "asked_at": [user.asked_at for user in users],
+        **{name: [user.more[name] for user in users] for name in (users[0].more if users else ())},
     }
 
 
 def users_of(
     sequences: pa.Table, preferences: pa.Table | None, day: dt.date, summaries: pa.Table | None = None
 ) -> list[User]:
-    """Every user of `sequences`, sorted by id, asked about as `day` ends (UTC).
+    """Every user of `sequences`, sorted by id, at the end of `day` (UTC).
 
-    The preference is that of the last position with any, joined as in evaluation; positions beyond the sequence
-    (of a partition that is newer) do not count. Of a user without any, the newest of the `summaries` is taken.
+    The preference is that of the last position with any, as in evaluation, else the newest of the `summaries`.
+    Positions beyond the sequence, from a newer partition, are ignored.
     """
     newest: dict[str, tuple[int, list[str]]] = {}
     lengths = dict(zip(sequences.column("user_id").to_pylist(), sequences.column("length").to_pylist(), strict=True))
@@ -58,31 +58,27 @@ def users_of(
         user, position = row["user_id"], row["position"]
         if row["status"] == "ok" and position < lengths.get(user, 0) and position >= newest.get(user, (-1, []))[0]:
             newest[user] = (position, row["preferences"])
-    told: dict[str, str] = {}
+    summed: dict[str, str] = {}
     for row in [] if summaries is None else sorted(summaries.to_pylist(), key=lambda row: row["as_of"]):
         if row["status"] == "ok":
-            told[row["user_id"]] = row["summary"]
-    rows = sequences.select(["user_id", *sources()]).to_pylist()
+            summed[row["user_id"]] = row["summary"]
     ends = int(dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC).timestamp())
+    own = [c for c, _ in requested() if c.along == HISTORY and c.name not in (HISTORY, "times")]
     return [
         User(
             user_id=row["user_id"],
             history=row["item_ids"],
-            preference=join_preferences(newest.get(row["user_id"], (0, []))[1]) or told.get(row["user_id"]),
+            preference=join_preferences(newest.get(row["user_id"], (0, []))[1]) or summed.get(row["user_id"]),
             times=[int(moment.timestamp()) for moment in row["occurred_at"]],
             asked_at=ends,
-            more={
-                column.name: row[column.source]
-                for column, _ in requested()
-                if column.along == HISTORY and column.name not in (HISTORY, "times")
-            },
+            more={column.name: row[column.source] for column in own},
         )
-        for row in sorted(rows, key=lambda row: row["user_id"])
+        for row in sequences.select(["user_id", *sources()]).sort_by("user_id").to_pylist()
     ]
 
 
 def read_users(settings: Settings, request: StageRequest) -> list[User]:
-    """`users_of` of the request's partition; a data set that never had preferences or summaries has none."""
+    """`users_of` the request's partition; preferences and summaries are optional."""
     sequences = input_partition(settings, request, "sequences", ["user_id", "length", *sources()])
     day = [("partition_date", "=", request.partition_date())]
     known = {

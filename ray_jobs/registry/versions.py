@@ -1,4 +1,4 @@
-"""Registered models and their versions: one version per trained model, however often the stage runs."""
+"""Registered models and their versions: one version per trained model, no matter how often the stage runs."""
 
 import tempfile
 from collections.abc import Mapping
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 REASON_TAG = "penchant.decision_reason"
 WARM_START_TAG = "penchant.warm_start"
 COLD_TAG = "penchant.cold_since"
-"""Day at which a version's chain of warm starts began, where versions of the chain were removed."""
+"""Day at which a version's chain of warm starts began, if versions of the chain were removed."""
 _ARTIFACTS = "artifacts"
-"""Folder of a logged pyfunc model for the artifacts it was logged with, here the bundle; MLflow gives it the name."""
+"""Folder of a logged pyfunc model with its artifacts, here the bundle; MLflow names it."""
 
 
 def find_version(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:
-    """The first version that was made of the training run with that identity, or None."""
+    """The first version of the training run with that identity, or None."""
     return _tagged(client, name, IDENTITY_TAG, identity)
 
 
 def find_for_run(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:
-    """`find_version`, or the version of the baseline that was registered instead of that training."""
+    """`find_version`, or the version of the baseline that was registered instead."""
     return find_version(client, name, identity) or _tagged(client, name, INSTEAD_TAG, identity)
 
 
@@ -43,7 +43,7 @@ def _tagged(client: MlflowClient, name: str, tag: str, value: str) -> ModelVersi
 
 
 def find_logged_model(client: MlflowClient, experiment_id: str, run_id: str, identity: str) -> str | None:
-    """Id of a completely uploaded model of the run that an earlier try logged, or None."""
+    """Id of a completely uploaded model that an earlier try logged to the run, or None."""
     found = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
     ready = [
         model.model_id
@@ -54,7 +54,7 @@ def find_logged_model(client: MlflowClient, experiment_id: str, run_id: str, ide
 
 
 def ensure_registered_model(client: MlflowClient, name: str, description: str, tags: Mapping[str, str]) -> None:
-    """Make the registered model where it is missing, and bring its description and tags up to date."""
+    """Create the registered model if it is missing, and update its description and tags."""
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -69,14 +69,14 @@ def ensure_registered_model(client: MlflowClient, name: str, description: str, t
 
 
 def tag_version(client: MlflowClient, found: ModelVersion, tags: Mapping[str, str]) -> None:
-    """Set the tags of a version that are not there yet or differ."""
+    """Set the tags of a version that are missing or differ."""
     for key, value in tags.items():
         if found.tags.get(key) != value:
             client.set_model_version_tag(found.name, str(found.version), key, value)
 
 
 def resolve(client: MlflowClient, reference: str) -> ModelVersion:
-    """The version that ``<name>/<version>`` or ``<name>@<alias>`` stands for, with or without ``models:/`` before it.
+    """The version of a reference ``<name>/<version>`` or ``<name>@<alias>``, with or without the prefix ``models:/``.
 
     Raises:
         SettingError: there is no such version.
@@ -98,21 +98,20 @@ def resolve(client: MlflowClient, reference: str) -> ModelVersion:
 
 
 def cold_since(client: MlflowClient, found: ModelVersion) -> str:
-    """Day of the version at which the chain of warm starts that ends in `found` began, as far as it is there."""
+    """Day of the oldest existing version in the chain of warm starts that ends in `found`."""
     first = found
-    while COLD_TAG not in first.tags and (begun := first.tags.get(WARM_START_TAG)):
+    while COLD_TAG not in first.tags and (start := first.tags.get(WARM_START_TAG)):
         try:
-            first = resolve(client, begun)
+            first = resolve(client, start)
         except SettingError:
             break
     return first.tags.get(COLD_TAG) or first.tags[PARTITION_TAG]
 
 
 def load_version(found: ModelVersion) -> "Bundle":
-    """A version as serving loads it: from its weights, settings and catalogue.
+    """Load a version from its weights, settings and catalogue.
 
-    No code that lies with it is run, which `mlflow.pyfunc.load_model` would do, so that who can write into the store of
-    artifacts has no say in what runs here.
+    Unlike `mlflow.pyfunc.load_model` this runs no code from the artifact store, which others may write to.
     """
     from ray_jobs.recommenders.bundle import load_bundle
 
@@ -121,7 +120,7 @@ def load_version(found: ModelVersion) -> "Bundle":
 
 
 def download_bundle(found: ModelVersion, folder: str | Path) -> Path:
-    """The bundle that was logged with a version, copied below `folder`."""
+    """Copy the bundle of a version below `folder`."""
     uri = f"models:/{found.name}/{found.version}"
     listed = mlflow.artifacts.list_artifacts(artifact_uri=uri)
     bundles = []

@@ -7,7 +7,7 @@ from infra.simulation import Outcome, broken, table
 
 def outcome(partition="2026-03-02", kind="ordinary", **more):
     usual = {
-        "seconds": 60.0, "rows": 50, "users": 300, "calls": 4, "steps": 200, "work": "goes on from version 1",
+        "seconds": 60.0, "rows": 50, "users": 300, "calls": 4, "steps": 200, "work": "continues from version 1",
         "challenger": 0.12, "champion": 0.11, "decision": "promoted", "reason": "0.12 is above", "probe": 0.2,
         "challenger_probe": 0.2,
     }  # fmt: skip

@@ -103,7 +103,7 @@ class World:
         request = replace(self.warehouse.request("train", recipe="sasrec"), generation=generation)
         run_id = runs.find_or_start(self.settings, request, "baseline", {})
         if status != "RUNNING":
-            runs.finish(run_id, status)
+            self.client.set_terminated(run_id, status)
         return self.folder(request.identity().key())
 
     def clean(self, own=OWN, **changes):

@@ -32,7 +32,7 @@ def test_the_first_day_is_promoted_and_the_next_goes_on_from_it(outcomes):
     assert first["decision"] == "promoted"
     assert min(first["steps"], late["steps"]) > 0
     assert 0 < late["calls"] < first["calls"], "only what is new is asked"
-    assert "goes on from version 1" in late["work"]
+    assert "continues from version 1" in late["work"]
     assert "of champion version 1" in late["reason"]
 
 

@@ -69,5 +69,5 @@ def test_a_trained_version_is_reproduced_bit_for_bit(world, ray_session, capsys)
     assert f"Reproduction of {first}: **differs** (trained in {trained.counts['steps']} steps" in said
 
     client.delete_model_version("penchant-planted", "1")
-    with pytest.raises(DataError, match=r"the version that it began with, penchant-planted/1: MLflow has no model"):
+    with pytest.raises(DataError, match=r"the version that it started from, penchant-planted/1: MLflow has no model"):
         retraining.reproduce(world.settings, second)

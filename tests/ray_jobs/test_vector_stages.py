@@ -279,7 +279,7 @@ def test_a_catalogue_that_is_not_held_in_memory_is_streamed_from_the_table(wareh
     plant_vectors(warehouse, request)
     land(warehouse, request, "J000", like="I001")
     with pytest.raises(
-        DataError, match=r"1 of 62 items have no minilm-l6-v2 vector of their present text, e\.g\. J000"
+        DataError, match=r"1 of 62 items have no minilm-l6-v2 vector of their current text, e\.g\. J000"
     ):
         semantic_ids.item_vectors(warehouse.settings, request, "minilm-l6-v2", 20)
     plant_vectors(warehouse, request)

@@ -148,7 +148,7 @@ class Days:
             "reconstruction_mse_fitted": 0.21,
             "reconstruction_mse_appended": 0.21 + 0.004 * self.made,
         }
-        why = "no version of an earlier day" if first else f"codebook rqvae-1 still fits; goes on from version {seed}"
+        why = "no version of an earlier day" if first else f"codebook rqvae-1 still fits; continues from version {seed}"
         self.report(day, "continuation", 0.8, {} if first else drift, reason=why)
         codes = "semantic_ids" if first else "append_items"
         self.report(day, codes, 40.0 if first else 2.0, {"items": 160}, {"semantic_ids": 160 + new}, codebook="rqvae-1")

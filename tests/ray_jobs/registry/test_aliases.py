@@ -9,7 +9,7 @@ from ray_jobs.registry.aliases import AliasConflict
 
 
 def _hold(settings, told):
-    with aliases.one_promoter(settings, "m"):
+    with aliases.promotion_lock(settings, "m"):
         told.set()
         time.sleep(60)
 
@@ -34,7 +34,7 @@ def test_an_alias_is_read_back(settings, tmp_path):
         aliases.point_alias(rival, "m", "champion", "2")
 
 
-def test_one_promoter_at_a_time_and_a_killed_one_holds_nothing(settings):
+def test_promotion_lock_at_a_time_and_a_killed_one_holds_nothing(settings):
     fork = multiprocessing.get_context("fork")
     told, second = fork.Event(), fork.Event()
     first = fork.Process(target=_hold, args=(settings, told))

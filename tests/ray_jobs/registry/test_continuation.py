@@ -53,7 +53,7 @@ def test_new_codes_mean_a_cold_start_and_kept_codes_a_warm_one():
     assert fitted.reason == "31.0% of the items were appended; cold start, because codes change"
     kept = decide(request(), version(), "rq-1", "", 3, own)
     assert (kept.codebook, kept.append_to, kept.warm_start) == ("append", "rq-1", f"{NAME}/4")
-    assert kept.reason == "codebook rq-1 still fits; goes on from version 4"
+    assert kept.reason == "codebook rq-1 still fits; continues from version 4"
 
 
 def test_another_recipe_starts_cold_and_so_does_every_so_many_days():

@@ -81,7 +81,7 @@ def test_the_page_says_what_changed_what_was_decided_and_links_to_all_of_it(days
     assert "overrides: none became mendertok.epochs=3" in words
     assert re.search(r"reviews: \d,\d{3} became \d,\d{3}", words)
     assert "Version 2 was kept: NDCG@10" in words
-    assert "codebook rqvae-1 still fits; goes on from version 3" in words
+    assert "codebook rqvae-1 still fits; continues from version 3" in words
     assert "review_preference 3 small 15 1 7,500 300" in words
     assert content.count("data:image/png;base64,") == 6, "drift, too"
     assert "http://airflow:8080/dags/daily_retrain/runs/manual__2026-01-31" in links

@@ -247,7 +247,7 @@ def test_a_champion_that_was_not_compared_with_is_never_replaced(registered):
     world, _, _ = registered
     trained = world.train(generation=1, seed=1)
     world = world.evaluate({f"sasrec@{trained['run_identity']}": lambda n: 1})
-    for beside, said in (({}, "evaluate was told of none"), ({"champion": f"{NAME}/7"}, f"compared with {NAME}/7")):
+    for beside, said in (({}, "evaluate did not get one"), ({"champion": f"{NAME}/7"}, f"compared with {NAME}/7")):
         with pytest.raises(DataError, match=f"the champion is {NAME}/1, and .*{said}.*clearing the task"):
             register.run(world.register_request(trained, beside))
     beside = {"champion": f"{NAME}/1"}

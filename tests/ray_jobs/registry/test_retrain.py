@@ -109,7 +109,7 @@ def test_what_is_gone_is_named_before_anything_is_trained(world, capsys):
     shutil.rmtree(world.uri("items"))
     assert retrain.main(["--model", reference]) == 2
     said = capsys.readouterr().err
-    assert "2 of what it was made of is gone" in said
+    assert "2 of its inputs are missing" in said
     assert "no table items at" in said
     assert retrain.main(["--model", f"{NAME}/7"]) == 2
     client = MlflowClient()
