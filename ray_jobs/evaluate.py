@@ -1,4 +1,4 @@
-"""The work of `ray_jobs.stages.evaluate`: rank, publish the rows of each user, log means, intervals and slices."""
+"""The work of `ray_jobs.stages.evaluate`: rank, publish per-user rows, log means, intervals and slices."""
 
 import json
 import tempfile
@@ -35,11 +35,11 @@ from schemas.stage_request import StageRequest
 
 CHAMPION_COVERAGE, UNKNOWN_TARGETS = "champion_coverage_10", "champion_unknown_targets"
 CHAMPION_DATA = "champion_data_version"
-"""Outputs about the champion, beside ``champion``, its ``<name>/<version>``; the last one only where it was trained on
-histories that are split in another way, so that it may have seen what is held out here and is not ranked."""
+"""Outputs about the champion besides ``champion``, its ``<name>/<version>``. `CHAMPION_DATA` is only set if it was
+trained on another split, so that it may have learned what is held out here, and is not ranked."""
 WORD_SHARES = ("success", "control", "halved")
 ALL_ITEMS = "test.all_items"
-"""Before the names of metrics of the published protocol."""
+"""Prefix of metrics of the published protocol."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Candidate:
     """A model to evaluate.
 
     Args:
-        model: name in `measurements`, ``<recipe>@<run identity>``, and ``@<version>`` of histories with other targets.
-        role: task that trained it, or `CHAMPION`; empty for popularity, which has no words to follow.
-        run_id: MLflow run that gets the numbers, empty for none.
-        version: ``<name>/<version>`` of a registered version that the trained model is compared with.
+        model: name in `measurements`, see `model_name`.
+        role: task that trained it, or `CHAMPION`; empty for popularity, which ignores words.
+        run_id: MLflow run that gets the numbers, if any.
+        version: ``<name>/<version>`` of the champion.
     """
 
     model: str
@@ -61,7 +61,7 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """What its numbers are called."""
+        """Prefix of its numbers."""
         return CHAMPION if self.version else self.recommender.name
 
 
@@ -75,14 +75,17 @@ def run(request: StageRequest) -> StageReport:
     how = training_data_settings(settings, request)
     seen = "left out" if own.exclude_seen else "ranked"
     protocol = f"split={how.split} catalogue={how.catalogue} seen={seen}"
-    candidates = [_popularity(request, data), *_trained(request, data, own)]
+    popularity = Popularity(PopularitySettings(), data.catalogue)
+    popularity.fit_counts(data.histories)
+    name = model_name("popularity", counted(request.dataset, request.partition), data.version)
+    candidates = [Candidate(name, popularity), *_trained(request, data, own)]
     outputs: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for candidate, trained_on in _champion(settings, request, data, Path(folder)):
-            if trained_on == data.version:
-                candidates.append(candidate)
-            else:
-                outputs |= {CHAMPION: candidate.version, CHAMPION_DATA: trained_on or "as they are"}
+        champion, trained_on = _champion(settings, request, data, Path(folder))
+        if champion is not None and trained_on == data.version:
+            candidates.append(champion)
+        elif champion is not None:
+            outputs |= {CHAMPION: champion.version, CHAMPION_DATA: trained_on or "as they are"}
     uri = settings.table_uri(request.dataset, MEASUREMENTS.name)
     before = table_version(uri) if table_exists(uri) else None
     counts: dict[str, float] = {"users": len(data.histories), "items": len(data.catalogue)}
@@ -117,9 +120,9 @@ def run(request: StageRequest) -> StageReport:
         with phase(f"words and other protocols with {candidate.label}"):
             if not candidate.version:
                 summary |= other_protocols(candidate.recommender, data.histories, own)
-            heard = word_shares(candidate, data, own)
-        summary |= {f"test.words.{name}": round(value, 6) for name, value in heard.items()}
-        outputs |= {f"{candidate.role}_words_{name}": f"{value:.6f}" for name, value in heard.items()}
+            shares = word_shares(candidate, data, own)
+        summary |= {f"test.words.{name}": round(value, 6) for name, value in shares.items()}
+        outputs |= {f"{candidate.role}_words_{name}": f"{value:.6f}" for name, value in shares.items()}
         candidate.recommender.release()
         shown = {name: value for name, value in summary.items() if f".{HISTORY}." not in name}
         counts = {f"{candidate.label}.{name}": value for name, value in shown.items()} | counts
@@ -142,25 +145,17 @@ def run(request: StageRequest) -> StageReport:
 
 
 def _targets(results: Sequence[Ranked], by_split: Mapping[str, Measured]) -> dict[str, float]:
-    """How many targets stand in their own history, and how many nobody has met at a training position."""
+    """Number of targets in their own history, and of targets at no training position."""
     counts = {f"{one.split}.targets_in_their_history": one.examples.seen_targets() for one in results}
     unmet = {f"{split}.unmet_targets": int((one.slices[TARGET] == COLD).sum()) for split, one in by_split.items()}
     return {**counts, **unmet}
 
 
-def _popularity(request: StageRequest, data: TrainingData) -> Candidate:
-    recommender = Popularity(PopularitySettings(), data.catalogue)
-    recommender.fit_counts(data.histories)
-    return Candidate(model_name("popularity", counted(request.dataset, request.partition), data.version), recommender)
-
-
 def _trained(request: StageRequest, data: TrainingData, own: EvaluateSettings) -> list[Candidate]:
-    """The models that earlier tasks trained.
-
-    One whose training stopped early by another ranking than it is judged by is warned of.
+    """The models that earlier tasks trained; warns if early stopping ranked by another protocol.
 
     Raises:
-        DataError: none is named, or one was trained on another catalogue or on histories with other targets.
+        DataError: there is none, or one was trained on another catalogue or on histories with other targets.
     """
     candidates: list[Candidate] = []
     for task in (RECOMMENDER, BASELINE):
@@ -187,7 +182,7 @@ def _trained(request: StageRequest, data: TrainingData, own: EvaluateSettings) -
         if bundle.recommender.trainable and stopped_by != own.exclude_seen:
             warnings.warn(
                 f"{STAGE}.exclude_seen is {own.exclude_seen}, and training of {bundle.recipe} stopped early with "
-                f"{bundle.recipe}.validate_unseen {stopped_by}: its best epoch by one ranking is judged by another",
+                f"{bundle.recipe}.validate_unseen {stopped_by}: its best epoch by one ranking is evaluated by another",
                 stacklevel=2,
             )
         candidates.append(Candidate(model, bundle.recommender, task, request.upstream.get(f"{task}.mlflow_run_id", "")))
@@ -201,28 +196,27 @@ def _trained(request: StageRequest, data: TrainingData, own: EvaluateSettings) -
 
 def _champion(
     settings: Settings, request: StageRequest, data: TrainingData, folder: Path
-) -> list[tuple[Candidate, str]]:
-    """The registered version that the request names, to be ranked on this day's histories, and the version of those
-    that it was trained on.
+) -> tuple[Candidate | None, str]:
+    """The champion that the request names, and the version of the histories that it was trained on.
 
-    None where it is of a newer day, whose training has seen what this day holds out; where it is the recommender that
-    was trained; and where models of the histories here are for comparison only.
+    None if it is of a newer day, whose training has seen what this day holds out; if it is the trained recommender; or
+    if models of these histories are for comparison only.
     """
     reference = request.upstream.get(CHAMPION_KEY)
     if not reference or for_comparison_only(data.version):
-        return []
+        return None, ""
     found = versions.resolve(runs.connect(settings), reference)
     trained = request.upstream.get(f"{RECOMMENDER}.run_identity", "")
     if found.tags.get(PARTITION_TAG, "") > request.partition or found.tags.get(IDENTITY_TAG) == trained:
-        return []
+        return None, ""
     bundle = load_bundle(versions.download_bundle(found, folder))
     name = model_name(CHAMPION, reference, data.version)
     candidate = Candidate(name, bundle.recommender, CHAMPION, version=reference)
-    return [(candidate, str(bundle.provenance.get("data_version", "")))]
+    return candidate, str(bundle.provenance.get("data_version", ""))
 
 
 def beside_champion(candidate: Candidate, results: Sequence[Ranked], data: TrainingData) -> dict[str, str]:
-    """What the register stage needs beside the champion's rows."""
+    """Outputs about the champion for the register stage."""
     served = next(result for result in reversed(results) if result.split == "test")
     known = candidate.recommender.catalogue.index
     unknown = sum(data.catalogue.item_ids[target] not in known for target in served.examples.targets.tolist())
@@ -234,7 +228,7 @@ def beside_champion(candidate: Candidate, results: Sequence[Ranked], data: Train
 
 
 def other_protocols(recommender: Recommender, histories: Histories, own: EvaluateSettings) -> dict[str, float]:
-    """Means under protocols that others report, by names that say so: all items ranked, or among sampled ones."""
+    """Means under other protocols, each with its prefix: all items ranked, or ranked among sampled items."""
     found: dict[str, float] = {}
     if own.all_items and own.exclude_seen:
         (ranked,) = evaluate(recommender, histories, ("test",), exclude_seen=False, as_served=True)
@@ -260,8 +254,8 @@ def word_shares(candidate: Candidate, data: TrainingData, own: EvaluateSettings)
 def means(results: Sequence[Ranked]) -> dict[str, float]:
     """Means over users by name.
 
-    Plain names (``test.ndcg_10``) are of the condition the model is served with, the last one;
-    ``test.history.ndcg_10`` is of the history alone, the same number for a recipe that is given nothing else.
+    Plain names (``test.ndcg_10``) are of the condition the model is served with; ``test.history.ndcg_10`` is of the
+    history alone.
     """
     return {
         f"{label}.{name}": round(float(values.mean()), 6)
@@ -271,7 +265,7 @@ def means(results: Sequence[Ranked]) -> dict[str, float]:
 
 
 def _labelled(results: Sequence[Ranked]) -> list[tuple[str, Ranked]]:
-    """Results as served by split, and those of the history alone."""
+    """Results as served with the split as label, and those of the history alone."""
     served = {result.split: result for result in results}
     alone = [(f"{result.split}.{HISTORY}", result) for result in results if result.condition == HISTORY]
     return [*((str(split), result) for split, result in served.items()), *alone]
@@ -280,10 +274,10 @@ def _labelled(results: Sequence[Ranked]) -> list[tuple[str, Ranked]]:
 def summarise(
     results: Sequence[Ranked], found: Sequence[Measured], reference: Mapping[str, Measured]
 ) -> dict[str, float]:
-    """`means`; of NDCG@10 the interval and what it has over `reference` (popularity); and the exposure of the lists.
+    """`means`; for NDCG@10 the interval and the paired difference to `reference` (popularity); and the exposure.
 
     Args:
-        found: `results` by user, in the same order.
+        found: `results` per user, in the same order.
     """
     summary = means(results)
     for result, one in zip(results, found, strict=True):
@@ -306,7 +300,7 @@ def summarise(
 
 
 def slice_means(found: Sequence[Measured]) -> dict[str, float]:
-    """Means on the test split, as served, by popularity of the target and by length of the history."""
+    """Means on the test split, as served, by slice."""
     served = next(one for one in reversed(found) if one.split == "test")
     shown: dict[str, float] = {}
     for kind, name, inside in served.groups():
@@ -320,7 +314,7 @@ def slice_means(found: Sequence[Measured]) -> dict[str, float]:
 
 
 def _log_lists(candidate: Candidate, results: Sequence[Ranked]) -> None:
-    """A picture of how popular the recommended items are, beside the targets."""
+    """Log a figure of the popularity of recommended items and targets."""
     from ray_jobs.registry.plots import list_popularity
 
     result = next(result for result in reversed(results) if result.split == "test")

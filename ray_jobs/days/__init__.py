@@ -1,1 +1,1 @@
-"""A page per day: what the tasks of the daily run reported, beside the days and the model versions before."""
+"""The daily report: what the tasks of the day reported, compared with earlier days and model versions."""

@@ -1,4 +1,4 @@
-"""What the day's page says, put together from the reports, the earlier days and the registry."""
+"""Content of the day's page, from the tasks' reports, earlier days and the registry."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,22 +18,22 @@ from schemas.stage_request import StageRequest
 from schemas.stages import hash_of_profile
 
 _FACTS = ("recipe", "codebook", "overrides", "profile", "code", "prompts")
-"""Tags of a day's run that are compared with the day before."""
+"""Tags of a day's run that are compared with the previous day."""
 _NUMBERS = {"data.reviews_ingested": "reviews", "data.users": "users", "rows.semantic_ids": "items with codes"}
 
 REGISTERED_PROMPT = "penchant-{}"
-"""Name of a prompt in MLflow's registry, by the name in the ledger."""
+"""Name of a prompt in MLflow's registry; the field is its name in the ledger."""
 
 Reports = Mapping[str, StageReport]
 
 
 def experiment_name(dataset: str) -> str:
-    """The experiment that holds a run per day."""
+    """The experiment with a run per day."""
     return f"penchant/{dataset}/days"
 
 
 def assemble(settings: Settings, request: StageRequest, client: MlflowClient, outcomes: Sequence[Outcome]) -> Content:
-    """Everything that the page of the request's day says."""
+    """Collect the content of the page of the request's day."""
     paid = paid_for(settings, request)
     reports = {outcome.task_id: outcome.report for outcome in outcomes if outcome.report is not None}
     found = newest_versions(client, request.dataset)
@@ -63,7 +63,7 @@ def assemble(settings: Settings, request: StageRequest, client: MlflowClient, ou
 
 
 class Pages:
-    """Addresses of MLflow's pages; empty ones where no server is named."""
+    """Addresses of MLflow's pages; empty without a server."""
 
     def __init__(self, settings: Settings, client: MlflowClient, dataset: str) -> None:
         uri = settings.mlflow.tracking_uri.rstrip("/")
@@ -72,11 +72,11 @@ class Pages:
         self._experiment = known.experiment_id if known else ""
 
     def run(self, run_id: str, experiment_id: str = "") -> str:
-        """Of a run of the data set's experiment, or of another one."""
+        """Of a run, by default of the data set's experiment."""
         return f"{self._base}/experiments/{experiment_id or self._experiment}/runs/{run_id}" if self._base else ""
 
     def report(self, run_id: str, experiment_id: str) -> str:
-        """Of the report of a day, as MLflow shows it."""
+        """Of the report of a day."""
         return f"{self.run(run_id, experiment_id)}/artifacts/report.html" if self._base else ""
 
     def version(self, name: str, number: str) -> str:
@@ -89,19 +89,19 @@ class Pages:
 
 
 def registered_by(outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-    """What the register stage handed on, empty where it did not succeed."""
+    """Outputs of the register stage, empty if it did not succeed."""
     return next((o.report.outputs for o in outcomes if o.task_id == "register" and o.report is not None), {})
 
 
 def prompts_of(paid: Sequence[Paid]) -> str:
-    """Names and versions of the prompts whose answers the day rests on."""
+    """Names and versions of the prompts whose responses the day uses."""
     return ", ".join(f"{p.prompt} {p.version}" for p in paid)
 
 
 def _tags(
     settings: Settings, request: StageRequest, reports: Reports, paid: Sequence[Paid], recipe: str
 ) -> dict[str, str]:
-    """What a day was made with, by which the next day sees what changed."""
+    """Facts about the day that the next day is compared with."""
     codes = reports.get("semantic_ids") or reports.get("append_items")
     revision, dirty = runs.git_revision()
     return {
@@ -115,7 +115,7 @@ def _tags(
 
 
 def changes(today: Day, before: Day | None) -> list[str]:
-    """Sentences on what is different from the day before; none where there is no such day."""
+    """What changed since the previous day, in sentences; empty without one."""
     if before is None:
         return []
     found = []
@@ -139,7 +139,7 @@ def _decision(registered: Mapping[str, str]) -> str:
 
 
 def _checks(client: MlflowClient, registered: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The checks of the promotion of the version that was registered; none where they were not kept."""
+    """The promotion checks of the registered version; empty if they are gone."""
     try:
         found = client.get_model_version(registered["model_name"], registered["version"])
         return list(mlflow.artifacts.load_dict(f"runs:/{found.run_id}/promotion.json")["checks"])

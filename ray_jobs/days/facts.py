@@ -1,4 +1,4 @@
-"""What the tasks of a day reported, as numbers by name."""
+"""The reports of a day's tasks as numbers by name."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,23 +17,23 @@ from schemas.stage_request import StageRequest
 from schemas.stages import STAGES
 
 TASKS, RUN_ID, PAGE = "run.tasks", "run.id", "run.page"
-"""Upstream outputs that say what the run was."""
+"""Upstream outputs that describe the run."""
 CHALLENGER, CHAMPION, LOST = "challenger", "champion", "not registered"
 COMPARED = (CHALLENGER, CHAMPION, "sasrec", "popularity", LOST)
-"""Models of a day; `LOST` is the recommender that its baseline was registered instead of."""
+"""Models of a day; `LOST` is a recommender in whose place its baseline was registered."""
 QUALITY = ("ndcg_10", "recall_10", "coverage_10")
 _FILES = ("lines_read", "ingested", "quarantined", "duplicates")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one task.
+    """The outcome of one task.
 
     Args:
-        state: as Airflow names it, empty where no run is known.
-        status: of its report in this run, ``done`` or ``reused``; empty where it left none.
-        report: what it reported, where it succeeded.
-        failure: what it said, where it failed.
+        state: Airflow's state, empty if no run is known.
+        status: of its report in this run, ``done`` or ``reused``; empty without a report.
+        report: if it succeeded.
+        failure: if it failed.
     """
 
     task_id: str
@@ -45,7 +45,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Paid:
-    """Answers of a language model that the ledger holds for a day, whichever run asked, of one version of a prompt."""
+    """Responses of a language model in the ledger of a day, from any run, to one version of a prompt."""
 
     prompt: str
     version: str
@@ -57,7 +57,7 @@ class Paid:
 
 
 def outcomes_of(settings: Settings, request: StageRequest) -> list[Outcome]:
-    """Every task of the run that `request` was told of, else every task of the day that left a report."""
+    """Every task of the run that `request` names, else every task of the day with a report."""
 
     def report(task_id: str) -> StageReport | None:
         return read_report(settings.latest_report_uri(request.dataset, request.partition, task_id))
@@ -82,7 +82,7 @@ def outcomes_of(settings: Settings, request: StageRequest) -> list[Outcome]:
 
 
 def paid_for(settings: Settings, request: StageRequest) -> list[Paid]:
-    """What the ledger holds for the request's day, by prompt; nothing where there is no ledger."""
+    """Responses in the ledger for the request's day by prompt; empty without a ledger."""
     uri = settings.table_uri(request.dataset, LLM_RESPONSES.name)
     if not table_exists(uri):
         return []
@@ -109,16 +109,17 @@ def paid_for(settings: Settings, request: StageRequest) -> list[Paid]:
 def numbers(
     outcomes: Sequence[Outcome], paid: Sequence[Paid], recipe: str, asked: str, prices: tuple[float, float]
 ) -> dict[str, float]:
-    """Every number of the day by name; what no task reported is left out.
+    """Every reported number of the day by name.
 
     Args:
-        recipe: the challenger's, by which the evaluate stage names its numbers; `asked`: that of the run.
+        recipe: the challenger's, by which the evaluate stage names its numbers.
+        asked: the run's recipe.
         prices: of a million tokens in and out.
 
     Returns:
-        ``data.*`` counts and shares, ``rows.<table>``, ``llm.*`` what this run asked and ``paid.*`` what the day cost
-        in all, ``drift.*``, ``training.*``, ``quality.<model>.<metric>``, ``seconds.<task>`` of
-        own work, and ``started_after.<task>`` seconds.
+        ``data.*`` counts and shares, ``rows.<table>``, ``llm.*`` calls of this run, ``paid.*`` costs of the day in
+        total, ``drift.*``, ``training.*``, ``quality.<model>.<metric>``, ``seconds.<task>`` of work without start-up,
+        and ``started_after.<task>`` seconds.
     """
     reports = {outcome.task_id: outcome.report for outcome in outcomes if outcome.report is not None}
     counts = {task_id: report.counts for task_id, report in reports.items()}

@@ -20,7 +20,7 @@ def _metric(name: str, scale: float = 1.0) -> Callable[[Day], float]:
 
 
 def data_trend(days: Sequence[Day]) -> Figure:
-    """Rows, refused and repeated shares, warnings of the gates and the mean length of a history, day by day."""
+    """Rows, shares of quarantined and duplicate lines, gate warnings and mean history length by day."""
     panels: list[tuple[str, list[Line]]] = [
         ("rows ingested", [(n, _metric(f"data.{n}_ingested")) for n in ("reviews", "items")]),
         ("share of lines (%)", [(n, _metric(f"data.{n}_share", 100)) for n in ("quarantined", "duplicates")]),
@@ -31,7 +31,7 @@ def data_trend(days: Sequence[Day]) -> Figure:
 
 
 def cost_trend(days: Sequence[Day]) -> Figure:
-    """What the language model was asked for each day and cost, and how long the stages worked."""
+    """Responses, tokens and price of the language model, and work of the stages, by day."""
     panels: list[tuple[str, list[Line]]] = [
         ("answers", [("paid", _metric("paid.answers")), ("useless", _metric("paid.useless"))]),
         ("thousand tokens", [(n, _metric(f"paid.{n}_tokens", 1e-3)) for n in ("prompt", "completion")]),
@@ -47,19 +47,16 @@ def _minutes(day: Day) -> float:
 
 
 def drift_trend(days: Sequence[Day]) -> Figure:
-    """How far the items of each day lay from the codebook in use."""
+    """Drift of each day's items from the codebook in use."""
     panels: list[tuple[str, list[Line]]] = [
         ("share of the items (%)", [("appended since the fit", _metric("drift.appended_share", 100))]),
-        (
-            "error of the codes",
-            [(n, _metric(f"drift.reconstruction_mse_{n}")) for n in ("fitted", "appended")],
-        ),
+        ("error of the codes", [(n, _metric(f"drift.reconstruction_mse_{n}")) for n in ("fitted", "appended")]),
     ]
     return _panels(days, panels, "Drift from the codebook")
 
 
 def _panels(days: Sequence[Day], panels: Sequence[tuple[str, Sequence[Line]]], title: str) -> Figure:
-    """Panels in rows of two; a line without any number is left out."""
+    """Panels in rows of two, without lines that have no number."""
     rows = (len(panels) + 1) // 2
     figure = Figure(figsize=(11, 2.5 * rows + 0.4), layout="constrained")
     for axes, (label, lines) in zip(figure.subplots(rows, 2, squeeze=False).flat, panels, strict=True):
@@ -88,7 +85,7 @@ def _name_days(axes: Axes, names: Sequence[str]) -> None:
 
 
 def quality_trend(days: Sequence[Day]) -> Figure:
-    """NDCG@10 of the day's challenger beside the champion and the baselines on the same users, day by day."""
+    """NDCG@10 of challenger, champion and baselines on the same users, by day."""
     figure, axes = one_axes(11, 3.8)
     for colour, model in zip(COLOURS, COMPARED, strict=False):
         values = np.array([_metric(f"quality.{model}.ndcg_10")(day) for day in days])
@@ -109,7 +106,7 @@ def quality_trend(days: Sequence[Day]) -> Figure:
 
 
 def time_by_task(today: Day, before: Sequence[Day]) -> Figure:
-    """Seconds of each task's own work, beside the median of the days before."""
+    """Seconds of each task's work without start-up, and their median over earlier days."""
     prefix = "seconds."
     tasks = [name.removeprefix(prefix) for name in today.metrics if name.startswith(prefix)]
     figure, axes = one_axes(11, 1.2 + 0.3 * max(1, len(tasks)))
@@ -130,7 +127,7 @@ def time_by_task(today: Day, before: Sequence[Day]) -> Figure:
 
 
 def version_comparison(found: Sequence[Version]) -> Figure:
-    """NDCG@10 and Recall@10 of the newest versions, each on its own day, coloured by what was decided about it."""
+    """NDCG@10 and Recall@10 of the newest versions, each on its own day, coloured by its decision."""
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
     places = np.arange(len(found))

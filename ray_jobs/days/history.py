@@ -1,4 +1,4 @@
-"""The days and the model versions before: what earlier reports logged, and what the registry says."""
+"""Earlier days, from their MLflow runs, and model versions, from the registry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from ray_jobs.registry import versions
 from schemas.model_versions import DECISION_TAG, PARTITION_TAG, ROLLED_BACK_TAG, SINCE_TAG, UNTIL_TAG, registered_name
 
-DAYS = 30
+DAYS = 29
 VERSIONS = 30
 _PAGE = 100
 
@@ -20,7 +20,7 @@ class Day:
     """One day's report.
 
     Args:
-        metrics: as `ray_jobs.days.facts.numbers` names them.
+        metrics: see `ray_jobs.days.facts.numbers`.
     """
 
     partition: str
@@ -33,9 +33,9 @@ class Version:
     """One registered version.
 
     Args:
-        metrics: on its own day's test split, as it is served.
+        metrics: on its own day's test split, as served.
         decision: ``promoted``, ``kept``, ``waiting`` or ``rolled back``.
-        aliases: what points at it now.
+        aliases: its current ones.
     """
 
     number: int
@@ -49,14 +49,14 @@ class Version:
     aliases: tuple[str, ...]
 
 
-def days_before(client: MlflowClient, experiment: str, partition: str, limit: int = DAYS - 1) -> list[Day]:
-    """The newest `limit` days before `partition` that have a report, oldest first."""
+def days_before(client: MlflowClient, experiment: str, partition: str) -> list[Day]:
+    """The newest `DAYS` days with a report before `partition`, oldest first."""
     known = client.get_experiment_by_name(experiment)
     if known is None:
         return []
     found: list[Day] = []
     token = None
-    while len(found) < limit:
+    while len(found) < DAYS:
         page = client.search_runs(
             [known.experiment_id],
             run_view_type=ViewType.ACTIVE_ONLY,
@@ -71,13 +71,13 @@ def days_before(client: MlflowClient, experiment: str, partition: str, limit: in
         token = page.token
         if not token:
             break
-    return found[:limit][::-1]
+    return found[:DAYS][::-1]
 
 
-def newest_versions(client: MlflowClient, dataset: str, limit: int = VERSIONS) -> list[Version]:
-    """The newest versions of the data set's model, oldest first."""
+def newest_versions(client: MlflowClient, dataset: str) -> list[Version]:
+    """The newest `VERSIONS` versions of the data set's model, oldest first."""
     name = registered_name(dataset)
-    found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"], max_results=limit)
+    found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"], max_results=VERSIONS)
     if not found:
         return []
     aliases = client.get_registered_model(name).aliases

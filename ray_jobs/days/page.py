@@ -1,4 +1,4 @@
-"""The day's page: one HTML file that needs nothing from outside."""
+"""The day's page: one self-contained HTML file."""
 
 import base64
 import io
@@ -28,7 +28,7 @@ _PAGES = Environment(
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """A name for people and where it leads; plain text where the address is empty."""
+    """A link; plain text if the address is empty."""
 
     name: str
     address: str = ""
@@ -36,17 +36,17 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Everything that the page says.
+    """Content of the page.
 
     Args:
         before: the newest earlier day with a report.
         links: pages about the run, the version, the data.
-        reasons: per task why it did what it did.
-        decision: about the day's version; empty where none was judged.
+        reasons: given by tasks for what they did.
+        decision: about the day's version; empty without one.
+        checks: of the promotion, from ``promotion.json``.
+        prompts: page in the registry by name and version of the prompt.
         images: figures by name, as PNG.
-        earlier_days: that the trends rest on beside the day itself.
-        checks: of the promotion, as ``promotion.json`` has them.
-        prompts: where the registry has a prompt, by name and version.
+        earlier_days: number of earlier days in the trends.
     """
 
     dataset: str
@@ -73,7 +73,7 @@ def png(figure: Figure) -> bytes:
 
 
 def status_of(outcomes: Sequence[Outcome]) -> str:
-    """``failed`` where a task failed, ``nothing new`` where no table was published and tasks were skipped."""
+    """``failed``, ``nothing new`` (tasks were skipped and nothing was registered) or ``complete``."""
     if any(outcome.state in ("failed", "upstream_failed") for outcome in outcomes):
         return FAILED
     skipped = any(outcome.state == "skipped" for outcome in outcomes)
@@ -96,7 +96,7 @@ def headline(content: Content) -> str:
 
 
 def tiles(content: Content) -> list[tuple[str, str]]:
-    """The numbers that are looked at first: value and name."""
+    """The most important numbers: value and name."""
     found = content.today.metrics
     shown = [
         ("data.reviews_ingested", "reviews ingested", "{:,.0f}"),

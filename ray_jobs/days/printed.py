@@ -1,4 +1,4 @@
-"""A finished run as text: a few users with their recommendations, the metrics, the version, the counts."""
+"""A finished day as text: a few users with their recommendations, metrics, version and counts."""
 
 import textwrap
 from collections import Counter
@@ -23,11 +23,10 @@ from ray_jobs.registry.results import (
     counted,
     of_model,
     ranked_beside,
-    summarise,
+    read_results,
 )
 from schemas.errors import DataError
 from schemas.handoff import read_report
-from schemas.measurements import MEASUREMENTS
 from schemas.model_versions import (
     CHALLENGER,
     CHAMPION,
@@ -47,27 +46,27 @@ METRICS = ("recall_5", "recall_10", "ndcg_5", "ndcg_10")
 
 @dataclass(frozen=True)
 class Source:
-    """The tables and the registry, as of one data set and day."""
+    """Tables and registry of one data set and day."""
 
     settings: Settings
     request: StageRequest
     client: MlflowClient
 
     def partition(self, name: str, columns: list[str] | None = None) -> pa.Table | None:
-        """The day's rows of a table, or None where there is no such table."""
+        """The day's rows of a table, or None if there is no such table."""
         if not table_exists(self.settings.table_uri(self.request.dataset, name)):
             return None
         day = [("partition_date", "=", self.request.partition_date())]
         return input_table(self.settings, self.request, name, columns, day)
 
     def outputs(self, task_id: str) -> Mapping[str, str]:
-        """What a task of the daily chain left for this day, empty where it did not run."""
+        """Outputs of a task of the day, empty if it did not run."""
         request = self.request
         found = read_report(self.settings.latest_report_uri(request.dataset, request.partition, task_id))
         return {} if found is None else found.outputs
 
     def version(self) -> ModelVersion:
-        """The version that the daily chain registered for the day, else the newest one of the day.
+        """The version that the day's run registered, else the newest one of the day.
 
         Raises:
             DataError: the day has no version.
@@ -103,20 +102,16 @@ def _wrapped(label: str, text: str) -> str:
 
 
 def chosen_users(recommended: Iterable[Mapping[str, Any]], said: Mapping[str, Mapping[str, Any]], count: int) -> list:
-    """The `count` rows to show: users with most preferences first, then by id; without any, the first by id."""
+    """The `count` rows to show: users with the most preferences first, then by id."""
     return sorted(
         recommended, key=lambda row: (-len(said.get(row["user_id"], {}).get("preferences", [])), row["user_id"])
     )[:count]
 
 
 def newest_preferences(preferences: pa.Table | None) -> dict[str, dict[str, Any]]:
-    """Per user the row of the last position that has preferences."""
-    newest: dict[str, dict[str, Any]] = {}
-    for row in [] if preferences is None else preferences.to_pylist():
-        user = row["user_id"]
-        if row["status"] == "ok" and (user not in newest or row["position"] > newest[user]["position"]):
-            newest[user] = row
-    return newest
+    """The row of the last position with preferences by user."""
+    rows = [] if preferences is None else preferences.sort_by("position").to_pylist()
+    return {row["user_id"]: row for row in rows if row["status"] == "ok"}
 
 
 def user_lines(
@@ -142,7 +137,7 @@ def user_lines(
 
 
 def metric_lines(results: Sequence[ModelResult], comparisons: Mapping[str, Paired]) -> list[str]:
-    """A table of means with 95 % confidence intervals, one row per model, and the first one's paired differences."""
+    """Means with 95 % confidence intervals by model, and paired differences of the first model to the others."""
     labels = [f"{result.recipe}+pref" if result.condition == PREFERENCE else result.recipe for result in results]
     first = max(12, *map(len, labels))
     lines = [
@@ -151,21 +146,19 @@ def metric_lines(results: Sequence[ModelResult], comparisons: Mapping[str, Paire
     ]
     for label, result in zip(labels, results, strict=True):
         cells = [result.metrics[name] for name in METRICS]
-        body = "".join(f"{f'{c.mean:.3f} ({c.low:.3f}-{c.high:.3f})':>20}" for c in cells)
+        body = "".join(f"{cell.text(3):>20}" for cell in cells)
         lines.append(f"{label:<{first}}{body}")
     note = " +pref: given the preferences, too." if any(r.condition == PREFERENCE for r in results) else ""
     lines.append(f"{results[0].users:,} users. Popularity counts training positions only.{note}")
-    for name, found in comparisons.items():
-        gap = found.difference
-        lines.append(
-            f"NDCG@10 minus {name}'s, user by user: {gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), "
-            f"p = {found.p_value:.4f}"
-        )
+    lines += [
+        f"NDCG@10 minus {name}'s, user by user: {found.difference.signed(3)}, p = {found.p_value:.4f}"
+        for name, found in comparisons.items()
+    ]
     return lines
 
 
 def version_lines(client: MlflowClient, version: ModelVersion) -> list[str]:
-    """The registered version, its aliases and why it has them."""
+    """The registered version, its aliases and the decision about it."""
     name, number, tags = version.name, str(version.version), version.tags
     held = [alias for alias in (CHAMPION, CHALLENGER) if version_at(client, name, alias) == number]
     made = client.get_run(version.run_id).data.tags if version.run_id else {}
@@ -176,12 +169,12 @@ def version_lines(client: MlflowClient, version: ModelVersion) -> list[str]:
         _rule("Registered model"),
         _wrapped("version", f"{name} version {number} ({', '.join(held) or 'no alias'})"),
         _wrapped("decision", f"{tags.get(DECISION_TAG, 'none yet')}: {tags.get(versions.REASON_TAG, '')}"),
-        _wrapped("made of", f"recipe {tags.get('penchant.recipe', '?')}{codebook}, code {revision[:12]}{dirty}"),
+        _wrapped("provenance", f"recipe {tags.get('penchant.recipe', '?')}{codebook}, code {revision[:12]}{dirty}"),
     ]
 
 
 def count_lines(source: Source, users: int, recommended: int) -> list[str]:
-    """What the day's tables hold and what was refused."""
+    """Counts of the day's tables and of quarantined rows."""
     lines = [_rule("Coverage")]
     reviews = source.partition("reviews", ["partition_date"])
     items = source.partition("items", ["partition_date"])
@@ -202,8 +195,8 @@ def count_lines(source: Source, users: int, recommended: int) -> list[str]:
         told = {row["user_id"] for row in rows if row["status"] == "ok"}
         day = f"--dataset {source.request.dataset} --partition {source.request.partition}"
         text = (
-            f"the language model was asked about {len(asked):,} users and said something usable of {len(told):,}; "
-            f"penchant language-sample {day} shows review by review what another endpoint would say"
+            f"the language model was called for {len(asked):,} users and gave preferences of {len(told):,}; "
+            f"penchant language-sample {day} compares another endpoint review by review"
         )
         lines.append(_wrapped("language", text))
     return lines
@@ -227,7 +220,7 @@ def report(settings: Settings, dataset: str, partition: str, users: int = 3) -> 
     sequences = {row["user_id"]: row for row in input_partition(settings, request, "sequences").to_pylist()}
     said = newest_preferences(source.partition("preferences"))
     titles = {row["item_id"]: row["title"] or row["item_id"] for row in newest_items(settings, request).to_pylist()}
-    everything = summarise(input_partition(settings, request, MEASUREMENTS.name))
+    everything = read_results(settings, request)
     own = of_model(everything, version.tags[IDENTITY_TAG])
     baselines = {
         "sasrec": source.outputs("train_baseline").get("run_identity", ""),

@@ -1,1 +1,1 @@
-"""Published results, measured again on the field's benchmark sequences."""
+"""Reproduction of published results on the field's benchmark sequences."""

@@ -1,9 +1,9 @@
-"""Measure published results again: `make reproduce BENCHMARK=<folder>`.
+"""Reproduce published results: `make reproduce BENCHMARK=<folder>`.
 
 Trains and evaluates popularity, SASRec, HSTU, BERT4Rec and TIGER on the benchmark files of a folder, under each seed,
-through the same Ray Train loop as every other run. With --minutes it stops after that time, keeps what it has, and the
-same command goes on from there, as often as needed: a borrowed GPU can be used in slices. The table of all finished
-experiments is printed and written beside the results.
+with the same Ray Train loop as every other run. With --minutes it stops after that time, and the same command resumes,
+so that a borrowed GPU can be used in slices. The table of all finished experiments is printed and written next to the
+results.
 """
 
 import argparse
@@ -27,10 +27,10 @@ _LEAST_S = 20.0
 
 
 def reproduce(given: argparse.Namespace) -> "tuple[list[Result], int]":
-    """Work through the experiments.
+    """Run the experiments.
 
     Returns:
-        The results there are, and how many experiments are unfinished.
+        The results, and the number of unfinished experiments.
     """
     settings = load_settings()
     experiments = {
@@ -71,7 +71,7 @@ def reproduce(given: argparse.Namespace) -> "tuple[list[Result], int]":
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; status 0 when all is measured, 3 when the time was up before, 2 for a wrong setting."""
+    """Entry point; status 0 if all is measured, 3 if the time was up before, 2 for a wrong setting."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--folder", default=os.environ.get("BENCHMARK"), help="folder with beauty.txt.gz, ...; default $BENCHMARK"
@@ -80,14 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipes", default=",".join(RECIPES), help="comma separated")
     parser.add_argument("--seeds", type=_seeds, default="0", help="comma separated")
     parser.add_argument("--scale", default="cpu", choices=sorted(SCALES), help="sizes of the models, and the device")
-    parser.add_argument("--minutes", type=float, default=None, help="stop after this time; run again to go on")
+    parser.add_argument("--minutes", type=float, default=None, help="stop after this time; run again to resume")
     parser.add_argument("--cpus", type=float, default=2, help="threads of the training worker")
     parser.add_argument(
         "--overrides", type=json.loads, default={}, metavar="JSON", help="e.g. '{\"sasrec.epochs\": 3}'"
     )
     given = parser.parse_args(argv)
     if not given.folder:
-        parser.error("--folder (or BENCHMARK) has to name the folder of the benchmark files")
+        parser.error("--folder (or BENCHMARK) must name the folder of the benchmark files")
     try:
         results, unfinished = reproduce(given)
     except UserError as error:
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path.write_text(text)
     sys.stdout.write(text)
     if unfinished:
-        _say(f"{unfinished} experiments are unfinished: run the same command again to go on")
+        _say(f"{unfinished} experiments are unfinished: run the same command again to resume")
     return 3 if unfinished else 0
 
 

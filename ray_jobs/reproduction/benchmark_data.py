@@ -1,5 +1,5 @@
-"""The benchmark files of the field: ``<name>.txt[.gz]`` with a user and then item ids in order on each line, and
-``<name>_items.jsonl[.gz]`` with derived texts. No times are in them.
+"""Read the field's benchmark files: ``<name>.txt[.gz]`` with a user and then item ids in order on each line, and
+``<name>_items.jsonl[.gz]`` with derived texts. They have no times.
 """
 
 import gzip
@@ -18,12 +18,12 @@ _SHORTEST = 3
 
 
 def read_benchmark(folder: Path, name: str) -> tuple[Catalogue, Histories]:
-    """The data set `name` of `folder`, split leave-one-out: the last item tests, the one before validates.
+    """The data set `name` of `folder`, split leave-one-out: the last item for test, the one before for validation.
 
-    Titles and texts are those of the items file where there is one; without it an item's title is its id.
+    Titles and texts are from the items file; without it an item's title is its id.
 
     Raises:
-        DataError: a file is missing or a line of it cannot be read; file, line and remedy are named.
+        DataError: a file is missing or a line cannot be read; the message names file, line and remedy.
     """
     users: list[str] = []
     rows: list[list[str]] = []
@@ -32,13 +32,13 @@ def read_benchmark(folder: Path, name: str) -> tuple[Catalogue, Histories]:
         user, *items = line.split()
         if len(items) < _SHORTEST:
             raise DataError(
-                f"{path}, line {number}: user {user!r} has {len(items)} items, and a history that is split into "
-                f"training, validation and test needs {_SHORTEST}"
+                f"{path}, line {number}: user {user!r} has {len(items)} items, but a history needs {_SHORTEST} to be "
+                "split into training, validation and test"
             )
         users.append(user)
         rows.append(items)
     if len(set(users)) < len(users):
-        raise DataError(f"{path}: a user stands on two lines; join the histories first")
+        raise DataError(f"{path}: a user is on two lines; join the histories first")
     item_ids = tuple(sorted({item for row in rows for item in row}, key=lambda item: (len(item), item)))
     texts = _texts(folder, name, item_ids)
     catalogue = Catalogue(

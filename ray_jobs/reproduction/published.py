@@ -1,4 +1,4 @@
-"""Rows that others published for these files: leave-one-out, every item ranked, Recall and NDCG at 5 and 10."""
+"""Published results for these files: leave-one-out, every item ranked, Recall and NDCG at 5 and 10."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ METRICS = ("recall_5", "ndcg_5", "recall_10", "ndcg_10")
 
 @dataclass(frozen=True)
 class Published:
-    """One row of somebody's table.
+    """One row of a published table.
 
     Args:
-        values: recall_5, ndcg_5, recall_10, ndcg_10; None where the source does not say.
-        source: where the row was read.
+        values: of `METRICS`; None if not published.
+        source: publication and table.
     """
 
     recipe: str
@@ -44,7 +44,7 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Gate:
-    """What a reproduction has to reach, the items of the history left out of the ranking."""
+    """The value that a reproduction must reach, with the items of the history excluded."""
 
     recipe: str
     dataset: str

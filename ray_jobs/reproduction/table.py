@@ -1,4 +1,4 @@
-"""The table of what was reached beside what was published."""
+"""Table of reproduced and published results."""
 
 import statistics
 from collections.abc import Sequence
@@ -26,10 +26,9 @@ _HEAD = (
 
 
 def markdown(results: "Sequence[Result]") -> str:
-    """A table of all `results`, the published rows beside them, and a verdict per gate.
+    """A table of all `results` with the published rows, and a verdict per gate.
 
-    Seen items are left out, as the published popularity row shows that its authors did; the ranking of all items is a
-    column.
+    Items of the history are excluded, as the published popularity row implies; one column has the ranking of all items.
     """
     lines = [_row(_HEAD), _row(["---"] * len(_HEAD))]
     for dataset in sorted({result.dataset for result in results}):
