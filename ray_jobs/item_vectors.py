@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.progress import Progress, phase
+from infra.progress import Progress
 from infra.settings import load_settings, stage_settings
 from ray_jobs.data.item_texts import DESCRIBED_KEY, item_texts
 from ray_jobs.data.tables import read_table, table_exists, upsert
@@ -37,16 +37,10 @@ def run(request: StageRequest) -> StageReport:
     texts = dict(zip(unknown["content_hash"].to_pylist(), unknown["text"].to_pylist(), strict=True))
 
     handoff = upsert(_copies(same_text, uri, own.encoder), ITEM_VECTORS, uri, partition, identity)
-    done = 0
     progress.update(0, max(1, len(texts)), f"{items.num_rows:,} items, {len(texts):,} new texts")
-    with phase("encoding texts") as counts:
-        counts["new texts"] = len(texts)
-        for vectors in encoded(texts, own.encoder, own, settings.ray.use_gpu):
-            rows = unknown.filter(pc.is_in(unknown["content_hash"], vectors["content_hash"].combine_chunks()))
-            handoff = upsert(_with_vectors(rows, vectors), ITEM_VECTORS, uri, partition, identity)
-            done += vectors.num_rows
-            progress.update(done, len(texts), "texts encoded")
-    assert done == len(texts), f"{len(texts)} texts went into the encoder and {done} came out"
+    for vectors in encoded(texts, own.encoder, own, settings.ray.use_gpu, progress):
+        rows = unknown.filter(pc.is_in(unknown["content_hash"], vectors["content_hash"].combine_chunks()))
+        handoff = upsert(_with_vectors(rows, vectors), ITEM_VECTORS, uri, partition, identity)
     progress.update(1, 1, f"{items.num_rows:,} items have a vector")
     described = {DESCRIBED_KEY.partition(".")[2]: "true"} if own.descriptions else {}
     return StageReport(

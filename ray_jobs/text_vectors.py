@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.progress import Progress, phase
+from infra.progress import Progress
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.reviews import reviewed_positions
 from ray_jobs.data.tables import (
@@ -53,14 +53,8 @@ def run(request: StageRequest) -> StageReport:
     schema = pa.schema([TEXT_VECTORS.arrow_schema().field(name) for name in ("content_hash", "vector")])
     partition, identity = {"encoder": encoder}, request.identity()
     handoff = upsert(schema.empty_table(), TEXT_VECTORS, uri, partition, identity)
-    done = 0
-    with phase("encoding texts") as counts:
-        counts["new texts"] = len(texts)
-        for vectors in encoded(texts, encoder, own, settings.ray.use_gpu):
-            handoff = upsert(vectors.cast(schema), TEXT_VECTORS, uri, partition, identity)
-            done += vectors.num_rows
-            progress.update(done, len(texts), "texts encoded")
-    assert done == len(texts), f"{len(texts)} texts went into the encoder and {done} came out"
+    for vectors in encoded(texts, encoder, own, settings.ray.use_gpu, progress):
+        handoff = upsert(vectors.cast(schema), TEXT_VECTORS, uri, partition, identity)
     progress.update(1, 1, f"{len(wanted):,} texts have a vector")
     return StageReport(
         stage=STAGE,

@@ -84,14 +84,14 @@ def train_as(
     known = read_provenance(bundle)
     status = "done" if known is None else "reused"
     data = {f"training_data.{k}": str(v) for k, v in asdict(training_data_settings(settings, request)).items()}
-    listens = stage_settings(SteeringSettings, settings, request)
-    words = {f"{STEERING}.{k}": str(v) for k, v in asdict(listens).items()}
+    layer_settings = stage_settings(SteeringSettings, settings, request)
+    words = {f"{STEERING}.{k}": str(v) for k, v in asdict(layer_settings).items()}
     params = {**asdict(own), **data, **words}
     shown = name or f"{recipe} {request.partition}"
     run_id = runs.find_or_start(settings, request, shown, params, {"recipe": recipe, **(tags or {})})
     with runs.finishing(run_id):
         if known is None:
-            known = _train(settings, request, kind, own, listens, bundle, run_id, task or task_id(recipe))
+            known = _train(settings, request, kind, own, layer_settings, bundle, run_id, task or task_id(recipe))
         records, curve = known["records"], known.get("curve", [])
         runs.log_metrics(run_id, metric_rows(records, curve))
         if curve:
@@ -112,7 +112,7 @@ def _train(
     request: StageRequest,
     kind: type[Recommender],
     own: RecipeSettings,
-    listens: SteeringSettings,
+    layer_settings: SteeringSettings,
     bundle: Path,
     run_id: str,
     task: str,
@@ -121,18 +121,18 @@ def _train(
     progress = Progress(settings.home, task)
     progress.update(0, 1, "reading tables")
     how = training_data_settings(settings, request)
-    names = provenance.tables_of(settings, request, kind, own, how, listens)
+    names = provenance.tables_of(settings, request, kind, own, how, layer_settings)
     reading = at_versions(settings, request, names, provenance.partition_values(request))
     runs.log_inputs(run_id, reading.inputs)
-    heard = Need.PREFERENCES in kind.needs or listens.enabled
-    data = read_training_data(settings, reading, Need.CODES in kind.needs, heard)
+    needs_preferences = Need.PREFERENCES in kind.needs or layer_settings.enabled
+    data = read_training_data(settings, reading, Need.CODES in kind.needs, needs_preferences)
     if not _timed(data.histories):
         require(recipe, vars(own), {Need.TIMES: f"in {request.dataset} all items of a history have the same one"})
     torch.manual_seed(own.seed)
     recommender = kind(own, data.catalogue)
     recommender.fit_counts(data.histories)
     state = TrainState()
-    begun: dict[str, Any] = {}
+    warm_start: dict[str, Any] = {}
     counts: dict[str, float] = {"users": len(data.histories), "items": len(data.catalogue)}
     if own.warm_start and not kind.trainable:
         warnings.warn(f"{recipe}.warm_start is ignored: {recipe} learns nothing by training", stacklevel=2)
@@ -144,7 +144,7 @@ def _train(
         reference = own.warm_start or request.upstream.get(CONTINUED, "")
         if reference:
             try:
-                plan, begun = begin_with(settings, request, data.version, plan, recommender, run_id, reference)
+                plan, warm_start = start_from(settings, request, data.version, plan, recommender, run_id, reference)
             except DataError as error:
                 if own.warm_start:
                     raise
@@ -172,11 +172,11 @@ def _train(
             "valid_ndcg_10": round(state.best_score, 6),
             "loss": round(state.records[-1]["loss"], 6),
         }
-        if begun:
-            counts |= {"warm_start_items": begun["items"], "warm_start_numbers": begun["numbers"]}
+        if warm_start:
+            counts |= {"warm_start_items": warm_start["items"], "warm_start_numbers": warm_start["numbers"]}
     counts["parameters"] = sum(p.numel() for p in recommender.parameters() if p.requires_grad)
-    if listens.enabled:
-        recommender.steering = fitted_layer(recommender, data.histories, listens, progress.update)
+    if layer_settings.enabled:
+        recommender.steering = fitted_layer(recommender, data.histories, layer_settings, progress.update)
         if recommender.steering is not None:
             fit = recommender.steering.fit
             counts |= {"steering_weight": fit.weight, "steering_refusal": fit.refusal, "steering_own": fit.own_weight}
@@ -186,11 +186,11 @@ def _train(
         "partition": request.partition,
         "codebook": data.codebook,
         "data_version": data.version,
-        **provenance.to_record(settings, reading, how, listens),
+        **provenance.to_record(settings, reading, how, layer_settings),
         "counts": counts,
         "records": state.records,
         "curve": state.curve,
-        **({"warm_start": begun} if begun else {}),
+        **({"warm_start": warm_start} if warm_start else {}),
     }
     save_bundle(bundle, recommender, made)
     progress.update(1, 1, f"valid NDCG@10 {counts['valid_ndcg_10']:.4f}" if state.records else "counted")
@@ -218,7 +218,7 @@ def fused(settings: Settings, request: StageRequest, own: RecipeSettings, data: 
     return join_examples([once] * own.fuse_repeats)
 
 
-def begin_with(
+def start_from(
     settings: Settings,
     request: StageRequest,
     data_version: str,
@@ -242,7 +242,7 @@ def begin_with(
         old = load_bundle(versions.download_bundle(version, folder))
     require_no_leak(old.provenance, request, data_version)
     carried = carry_over(old.recommender, recommender)
-    begun = {
+    warm_start = {
         "version": f"{version.name}/{version.version}",
         "run_identity": old.provenance.get("run_identity", ""),
         "items": carried.items,
@@ -250,8 +250,8 @@ def begin_with(
         "of_numbers": carried.numbers[1],
         "left": list(carried.left),
     }
-    runs.set_tags(run_id, {versions.WARM_START_TAG: begun["version"]})
-    return replace(plan, start=carried.tensors), begun
+    runs.set_tags(run_id, {versions.WARM_START_TAG: warm_start["version"]})
+    return replace(plan, start=carried.tensors), warm_start
 
 
 def log_live(settings: Settings, run_id: str, rows: Sequence[Row]) -> None:

@@ -7,16 +7,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from infra.progress import Progress, phase
 from ray_jobs.actors import through
 from ray_jobs.encoders.settings import EncodingSettings
 
 
-def encoded(texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_gpu: bool) -> Iterator[pa.Table]:
+def encoded(
+    texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_gpu: bool, progress: Progress
+) -> Iterator[pa.Table]:
     """Vectors of `texts`, in tables of about ``own.commit_rows`` rows.
 
     Args:
         texts: by hash; without any, the encoder is not loaded.
         encoder: its name; may differ from ``own.encoder``.
+        progress: updated after each table.
 
     Yields:
         content_hash, vector (float32 unit vector).
@@ -24,8 +28,17 @@ def encoded(texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_g
     Raises:
         SettingError: the encoder cannot be loaded.
     """
-    if not texts:
-        return
+    with phase("encoding texts") as counts:
+        counts["new texts"] = len(texts)
+        done = 0
+        for vectors in _encoded(texts, encoder, own, use_gpu) if texts else ():
+            yield vectors
+            done += vectors.num_rows
+            progress.update(done, len(texts), "texts encoded")
+        assert done == len(texts), f"{len(texts)} texts went into the encoder and {done} came out"
+
+
+def _encoded(texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_gpu: bool) -> Iterator[pa.Table]:
     from ray_jobs.encoders.text import require_text_encoder
 
     require_text_encoder(encoder)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from ray_jobs.data.settings import TIME_SPLIT
 from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.evaluation.metrics import Paired
+from ray_jobs.registry.markup import markdown_table
 from ray_jobs.registry.promotion import Decision
 from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult, version_of
 from ray_jobs.steering.layer import Fit
@@ -110,40 +111,32 @@ def _metrics(results: Sequence[ModelResult]) -> str:
     given = {True: "history and preferences", False: "history"}
     heads = [f"{result.recipe}, given {given[result.condition == PREFERENCE]}" for result in results]
     held_out = "Test split by time" if version_of(results[0].model) == TIME_SPLIT else "Leave-one-out test split"
-    rows = [
-        "## Metrics\n",
-        f"{held_out}, {results[0].users:,} users, the whole catalogue ranked but the items of the "
-        "history. Mean over users and 95 % confidence interval.\n",
-        "| metric | " + " | ".join([f"**{heads[0]}**", *heads[1:]]) + " |",
-        "|---|" + "---|" * len(results),
-    ]
-    rows += [
-        f"| {heading} | " + " | ".join(result.metrics[name].text() for result in results) + " |"
-        for name, heading in HEADINGS.items()
-    ]
-    return "\n".join(rows)
+    intro = (
+        f"{held_out}, {results[0].users:,} users, the whole catalogue ranked but the items of the history. Mean over "
+        "users and 95 % confidence interval."
+    )
+    rows = [(heading, *(result.metrics[name].text() for result in results)) for name, heading in HEADINGS.items()]
+    return f"## Metrics\n\n{intro}\n\n{markdown_table(['metric', f'**{heads[0]}**', *heads[1:]], rows)}"
 
 
 def _comparisons(comparisons: Mapping[str, Paired]) -> str:
-    lines = []
-    for name, found in comparisons.items():
-        gap = found.difference
-        lines.append(
-            f"- NDCG@10 minus {name}'s, user by user: **{gap.mean:+.4f}** ({gap.low:+.4f} to {gap.high:+.4f}), "
-            f"p = {found.p_value:.4f} (random sign flips, {found.users:,} users)"
-        )
-    return "\n".join(lines)
+    return "\n".join(
+        f"- NDCG@10 minus {name}'s, user by user: **{found.difference.mean:+.4f}** ({found.difference.low:+.4f} to "
+        f"{found.difference.high:+.4f}), p = {found.p_value:.4f} (random sign flips, {found.users:,} users)"
+        for name, found in comparisons.items()
+    )
 
 
 def _promotion(decision: Decision | None) -> str:
     if decision is None:
         return ""
-    rows = [f"## Promotion: {decision.word}\n", "| check | this | champion | bar | verdict |", "|---|---|---|---|---|"]
-    for check in decision.checks:
-        numbers = ("-" if n is None else f"{n:.4g}" for n in (check.challenger, check.champion, check.bar))
-        rows.append(f"| {check.name} | {' | '.join(numbers)} | {check.verdict} |")
+    rows = [
+        (c.name, *("-" if n is None else f"{n:.4g}" for n in (c.challenger, c.champion, c.bar)), c.verdict)
+        for c in decision.checks
+    ]
+    table = markdown_table(("check", "this", "champion", "bar", "verdict"), rows)
     notes = [c.note for c in decision.checks if c.told or (c.blocks and (c.bar is None or c.by_interval))]
-    return "\n".join([*rows, *(f"\n{note}." for note in notes)])
+    return "\n".join([f"## Promotion: {decision.word}\n", table, *(f"\n{note}." for note in notes)])
 
 
 def _steering(fit: Fit | None) -> str:
@@ -173,28 +166,20 @@ def _steering(fit: Fit | None) -> str:
 def _slices(result: ModelResult) -> str:
     if not result.slices:
         return ""
-    rows = ["## By group of users\n", "| users by | group | users | Recall@10 | NDCG@10 |", "|---|---|---|---|---|"]
-    rows += [
-        f"| {s.kind} | {s.name} | {s.users:,} | {s.metrics['recall_10'].text()} | {s.metrics['ndcg_10'].text()} |"
+    rows = [
+        (s.kind, s.name, f"{s.users:,}", s.metrics["recall_10"].text(), s.metrics["ndcg_10"].text())
         for s in result.slices
     ]
+    table = markdown_table(("users by", "group", "users", "Recall@10", "NDCG@10"), rows)
     note = "Popularity in thirds of all training positions; cold: the target is at none of them."
-    return "\n".join([*rows, f"\n{note}"])
+    return f"## By group of users\n\n{table}\n\n{note}"
 
 
 def _exposures(exposures: Mapping[str, Mapping[str, float]]) -> str:
     if not exposures:
         return ""
-    rows = [
-        f"## What it recommends (top {LIST_LENGTH}, test users)\n",
-        "| | " + " | ".join(exposures) + " |",
-        "|---|" + "---|" * len(exposures),
-    ]
-    rows += [
-        f"| {words} | " + " | ".join(f"{measures[name]:.3f}" for measures in exposures.values()) + " |"
-        for name, words in EXPOSURE.items()
-    ]
-    return "\n".join(rows)
+    rows = [(words, *(f"{m[name]:.3f}" for m in exposures.values())) for name, words in EXPOSURE.items()]
+    return f"## What it recommends (top {LIST_LENGTH}, test users)\n\n{markdown_table(('', *exposures), rows)}"
 
 
 def _usage(name: str, version: str) -> str:

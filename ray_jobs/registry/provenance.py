@@ -51,14 +51,14 @@ def tables_of(
     kind: "type[Recommender]",
     own: RecipeSettings,
     how: TrainingDataSettings,
-    listens: SteeringSettings,
+    layer_settings: SteeringSettings,
 ) -> list[str]:
     """Names of the tables that the training of a recommender reads."""
     names = ["sequences", "items"]
     if Need.CODES in kind.needs and request.upstream.get(CODEBOOK_KEY):
         names.append("semantic_ids")
-    heard = Need.PREFERENCES in kind.needs or listens.enabled
-    if heard and table_exists(settings.table_uri(request.dataset, "preferences")):
+    needs_preferences = Need.PREFERENCES in kind.needs or layer_settings.enabled
+    if needs_preferences and table_exists(settings.table_uri(request.dataset, "preferences")):
         names.append("preferences")
     if how.corrections != "none":
         names.append("denoised_sequences")
@@ -89,7 +89,7 @@ def environment() -> dict[str, Any]:
 
 
 def to_record(
-    settings: Settings, request: StageRequest, how: TrainingDataSettings, listens: SteeringSettings
+    settings: Settings, request: StageRequest, how: TrainingDataSettings, layer_settings: SteeringSettings
 ) -> dict[str, Any]:
     """The provenance that a bundle records in addition to its settings.
 
@@ -102,7 +102,7 @@ def to_record(
             for name, h in request.inputs.items()
         },
         "training_data": {name: str(value) for name, value in asdict(how).items()},
-        SECTION: asdict(listens),
+        SECTION: asdict(layer_settings),
         "ray": {name: getattr(settings.ray, name) for name in _RAY},
         "environment": environment(),
     }

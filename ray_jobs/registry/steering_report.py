@@ -10,7 +10,7 @@ import pandas as pd
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.evaluation.property_steering import KindResult, PropertyResult
 from ray_jobs.evaluation.steering import GIVEN, NONE, RANDOM, Answers, AxisResult, Past, main_metric
-from ray_jobs.registry.html_page import document, table
+from ray_jobs.registry.markup import document, table
 from ray_jobs.registry.steering_plots import AXIS_TITLES, METRIC_TITLES, condition_title
 from schemas.preference_benchmark import SENTIMENT
 

@@ -1,62 +1,33 @@
 """Published results for these files: leave-one-out, every item ranked, Recall and NDCG at 5 and 10."""
 
-from dataclasses import dataclass
-
 METRICS = ("recall_5", "ndcg_5", "recall_10", "ndcg_10")
-
-
-@dataclass(frozen=True)
-class Published:
-    """One row of a published table.
-
-    Args:
-        values: of `METRICS`; None if not published.
-        source: publication and table.
-    """
-
-    recipe: str
-    dataset: str
-    values: tuple[float | None, float | None, float | None, float | None]
-    source: str
-
 
 _RPG = "RPG (arXiv 2506.05781), table 2"
 _ESASREC = "README of the eSASRec benchmark (sampled softmax)"
 
-_GATES = "S3-Rec's popularity row"
-
-ROWS = (
-    Published("popularity-leaky", "beauty", (None, None, 0.0152, None), _GATES),
-    Published("bert4rec", "beauty", (0.0203, 0.0124, 0.0347, 0.0170), _RPG),
-    Published("bert4rec", "sports", (0.0115, 0.0075, 0.0191, 0.0099), _RPG),
-    Published("bert4rec", "toys", (0.0116, 0.0071, 0.0203, 0.0099), _RPG),
-    Published("sasrec", "beauty", (None, None, 0.0921, 0.0531), _ESASREC),
-    Published("sasrec", "sports", (None, None, 0.0569, 0.0314), _ESASREC),
-    Published("sasrec", "toys", (None, None, 0.0970, 0.0580), _ESASREC),
-    Published("hstu", "beauty", (0.0469, 0.0314, 0.0704, 0.0389), _RPG),
-    Published("hstu", "sports", (0.0258, 0.0165, 0.0414, 0.0215), _RPG),
-    Published("hstu", "toys", (0.0433, 0.0281, 0.0669, 0.0357), _RPG),
-    Published("tiger", "beauty", (0.0454, 0.0321, 0.0648, 0.0384), _RPG),
-    Published("tiger", "sports", (0.0264, 0.0181, 0.0400, 0.0225), _RPG),
-    Published("tiger", "toys", (0.0521, 0.0371, 0.0712, 0.0432), _RPG),
+ROWS: tuple[tuple[str, str, tuple[float | None, ...], str], ...] = (
+    ("popularity-leaky", "beauty", (None, None, 0.0152, None), "S3-Rec's popularity row"),
+    ("bert4rec", "beauty", (0.0203, 0.0124, 0.0347, 0.0170), _RPG),
+    ("bert4rec", "sports", (0.0115, 0.0075, 0.0191, 0.0099), _RPG),
+    ("bert4rec", "toys", (0.0116, 0.0071, 0.0203, 0.0099), _RPG),
+    ("sasrec", "beauty", (None, None, 0.0921, 0.0531), _ESASREC),
+    ("sasrec", "sports", (None, None, 0.0569, 0.0314), _ESASREC),
+    ("sasrec", "toys", (None, None, 0.0970, 0.0580), _ESASREC),
+    ("hstu", "beauty", (0.0469, 0.0314, 0.0704, 0.0389), _RPG),
+    ("hstu", "sports", (0.0258, 0.0165, 0.0414, 0.0215), _RPG),
+    ("hstu", "toys", (0.0433, 0.0281, 0.0669, 0.0357), _RPG),
+    ("tiger", "beauty", (0.0454, 0.0321, 0.0648, 0.0384), _RPG),
+    ("tiger", "sports", (0.0264, 0.0181, 0.0400, 0.0225), _RPG),
+    ("tiger", "toys", (0.0521, 0.0371, 0.0712, 0.0432), _RPG),
 )
-
-
-@dataclass(frozen=True)
-class Gate:
-    """The value that a reproduction must reach, with the items of the history excluded."""
-
-    recipe: str
-    dataset: str
-    metric: str
-    value: float
-
+"""Recipe, data set, values of `METRICS` (None if not published) and source of each row."""
 
 GATES = (
-    Gate("sasrec", "beauty", "recall_10", 0.085),
-    Gate("hstu", "beauty", "recall_10", 0.0704),
-    Gate("bert4rec", "beauty", "recall_10", 0.0347),
-    Gate("tiger", "beauty", "recall_5", 0.0419),
-    Gate("tiger", "sports", "recall_5", 0.0240),
-    Gate("tiger", "toys", "recall_5", 0.0362),
+    ("sasrec", "beauty", "recall_10", 0.085),
+    ("hstu", "beauty", "recall_10", 0.0704),
+    ("bert4rec", "beauty", "recall_10", 0.0347),
+    ("tiger", "beauty", "recall_5", 0.0419),
+    ("tiger", "sports", "recall_5", 0.0240),
+    ("tiger", "toys", "recall_5", 0.0362),
 )
+"""Recipe, data set, metric, and the value that a reproduction must reach with the items of the history excluded."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from infra.settings import Settings
 from infra.state import write_json, write_text
-from ray_jobs.registry.html_page import document, table
+from ray_jobs.registry.markup import document, markdown_table, table
 from ray_jobs.retention.leftovers import Leftover
 from ray_jobs.retention.table_history import History
 from ray_jobs.retention.versions import Registry
@@ -82,8 +82,7 @@ def markdown(plan: Plan, missing: Missing) -> str:
     """The plan as Markdown."""
     parts = []
     for title, heads, rows in _tables(plan, missing):
-        lines = [f"| {' | '.join(row)} |" for row in (heads, tuple("---" for _ in heads), *rows)]
-        parts.append("\n".join([f"## {title}: {len(rows)}", "", *(lines if rows else ["none"])]))
+        parts.append(f"## {title}: {len(rows)}\n\n{markdown_table(heads, rows) if rows else 'none'}")
     return "\n\n".join(parts)
 
 

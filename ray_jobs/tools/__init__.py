@@ -1,1 +1,1 @@
-"""Commands that a person runs; no stage."""
+"""Commands for people; no stages."""

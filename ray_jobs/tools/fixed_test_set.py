@@ -1,8 +1,8 @@
-"""A model version on a fixed probe.
+"""Evaluate a model version on a fixed test set.
 
 penchant probe --model penchant-shop@champion --probe probe.jsonl
 
-The probe has a line per user, ``{"history": [item ids], "next": item id}``. It stays the same while days go by, so that
+The test set has a line per user, ``{"history": [item ids], "next": item id}``, and is the same on all days, so that
 versions of different days can be compared. The last line printed is JSON.
 """
 
@@ -29,19 +29,19 @@ def ndcg(lists: Sequence[Sequence[str]], nexts: Sequence[str]) -> float:
     return sum(gains) / len(gains)
 
 
-def read_probe(path: Path) -> tuple[list[list[str]], list[str]]:
+def read_test_set(path: Path) -> tuple[list[list[str]], list[str]]:
     """Histories and next items.
 
     Raises:
-        DataError: the file is not there, is empty, or a line lacks something.
+        DataError: the file is missing or empty, or a line is incomplete.
     """
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         found = [list(map(str, line["history"])) for line in lines], [str(line["next"]) for line in lines]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f'{path} is no probe ({error}); a line is {{"history": [...], "next": ...}}') from error
+        raise DataError(f'{path} is no test set ({error}); a line is {{"history": [...], "next": ...}}') from error
     if not lines:
-        raise DataError(f"{path} has no line; a probe needs at least one user")
+        raise DataError(f"{path} has no line; a test set needs at least one user")
     return found
 
 
@@ -50,10 +50,10 @@ def measure(reference: str, path: Path) -> dict[str, str | float | int]:
 
     Raises:
         SettingError: there is no such version.
-        DataError: the probe cannot be read.
+        DataError: the test set cannot be read.
     """
     settings = load_settings()
-    histories, nexts = read_probe(path)
+    histories, nexts = read_test_set(path)
     from ray_jobs.registry import runs, versions
 
     found = versions.resolve(runs.connect(settings), reference)
@@ -66,7 +66,7 @@ def measure(reference: str, path: Path) -> dict[str, str | float | int]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line and print the measure."""
+    """Parse the command line and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="<name>/<version> or <name>@<alias>")
     parser.add_argument("--probe", type=Path, required=True, help="JSON lines of history and next")

@@ -1,13 +1,13 @@
-"""Have MLflow tell an address when a version is registered, and when an alias such as `champion` moves.
+"""Have MLflow notify an address when a version is registered, and when an alias such as `champion` moves.
 
 penchant webhook --url https://hooks.example.org/penchant
 
-MLflow's server sends a JSON document by POST, with its own retries. With a secret in PENCHANT_WEBHOOK_SECRET each is
-signed (header `X-MLflow-Signature`: ``v1,`` and the base64 of the HMAC-SHA256 of ``<delivery id>.<timestamp>.<body>``).
-The same name is brought up to date, never registered twice. The server must know MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY
-where there is a secret, or it cannot read it after a restart (the local services do); it takes https and public
-addresses only, unless MLFLOW_WEBHOOK_ALLOWED_SCHEMES and MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS say otherwise. It tells of
-every model in the registry: look at `data.name`.
+MLflow's server sends a JSON document by POST, with retries. With a secret in PENCHANT_WEBHOOK_SECRET each is signed
+(header `X-MLflow-Signature`: ``v1,`` and the base64 of the HMAC-SHA256 of ``<delivery id>.<timestamp>.<body>``). A name
+is registered once and then updated. With a secret, the server needs MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY to read it
+after a restart (the local services set it). It accepts only https and public addresses, unless
+MLFLOW_WEBHOOK_ALLOWED_SCHEMES and MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS allow others. It notifies about every model in the
+registry: look at `data.name`.
 """
 
 import argparse
@@ -30,10 +30,10 @@ _DESCRIPTION = "Registered versions and moved aliases, made by ray_jobs.tools.pr
 
 
 def ensure(settings: Settings, name: str, url: str, secret: str = "") -> "Webhook":
-    """Register the webhook, or bring the one of that name up to date; a secret that is not given stays as it was.
+    """Register the webhook, or update the one of that name; without `secret` an earlier one stays.
 
     Raises:
-        SettingError: there is no server, or it refuses the address; with its reason.
+        SettingError: there is no server, or it refuses the address, with its reason.
     """
     client = _client(settings)
     from mlflow.exceptions import MlflowException
@@ -52,7 +52,7 @@ def ensure(settings: Settings, name: str, url: str, secret: str = "") -> "Webhoo
 
 
 def remove(settings: Settings, name: str) -> int:
-    """Remove the webhook of that name; gives how many there were."""
+    """Remove the webhook of that name; returns how many there were."""
     client = _client(settings)
     mine = [hook for hook in _all(client) if hook.name == name]
     for hook in mine:
@@ -81,9 +81,9 @@ def _all(client: "MlflowClient") -> "Iterator[Webhook]":
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; the exit status is 2, with one message, when the server or the receiver refuses."""
+    """Entry point; the exit status is 2, with one message, if the server or the receiver refuses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", default="", help="address that gets the events")
+    parser.add_argument("--url", default="", help="address that receives the events")
     parser.add_argument("--name", default=NAME, help="name of the webhook; another one for another receiver")
     parser.add_argument("--remove", action="store_true", help="remove it instead")
     given = parser.parse_args(argv)
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"promotion_webhook: {error}\n")
         return 2
-    sys.stdout.write(f"{hook.name} is registered and took a test message; it is told of {', '.join(EVENTS)}\n")
+    sys.stdout.write(f"{hook.name} is registered and took a test message; its events are {', '.join(EVENTS)}\n")
     return 0
 
 

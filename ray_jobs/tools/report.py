@@ -1,4 +1,4 @@
-"""Print a finished run for a person: a few users with their recommendations, the metrics, the version, the counts.
+"""Print a finished day: a few users with their recommendations, metrics, version and counts.
 
 penchant report --dataset planted-world --partition 2026-01-31
 """
@@ -13,7 +13,7 @@ from schemas.names import DATASET, DAY
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; the exit status is 2, with one message, when something is missing."""
+    """Entry point; the exit status is 2, with one message, if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=DATASET, required=True, help="name of a registered data set")
     parser.add_argument("--partition", type=DAY, required=True, help="day, e.g. 2026-01-31")

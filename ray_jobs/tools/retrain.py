@@ -1,11 +1,11 @@
-"""Train a registered version again from what it was made of, and compare.
+"""Train a registered version again from its provenance, and compare.
 
 penchant retrain --model penchant-shop/3
 
-It reads the tables at the versions that the model read, with its settings, codebook and the version it began with,
-trains under a run of its own, evaluates in the same way and sets the two side by side. Nothing is registered and no
-alias moves. The same command again attaches to the reproduction that is there. The exit status is 0 when the two
-agree, 1 when they differ beyond the tolerance, 2 when something is gone.
+Reads the same table versions, with the same settings, codebook and warm start, trains in a separate run, evaluates in
+the same way and compares the two. Nothing is registered and no alias moves. The same command again attaches to an
+existing reproduction. The exit status is 0 if the two agree, 1 if they differ by more than the tolerance, 2 if
+something is missing.
 """
 
 import argparse
@@ -20,14 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; see the module for the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="<name>/<version> or <name>@<alias>, e.g. penchant-shop/3")
-    parser.add_argument(
-        "--tolerance", type=float, default=0.0, help="largest difference that is no failure; on GPUs some 1e-3"
-    )
+    parser.add_argument("--tolerance", type=float, default=0.0, help="largest accepted difference; about 1e-3 on GPUs")
     parser.add_argument("--users", type=int, default=20, help="users whose recommendations are compared")
-    parser.add_argument("--generation", type=int, default=0, help="raise it to train once more")
+    parser.add_argument("--generation", type=int, default=0, help="raise it to train again")
     given = parser.parse_args(argv)
     if given.users < 1 or given.tolerance < 0:
-        parser.error("--users has to be at least 1, and --tolerance not below 0")
+        parser.error("--users must be at least 1, and --tolerance not negative")
     try:
         settings = load_settings()
         from ray_jobs.registry.comparison import Verdict

@@ -1,4 +1,4 @@
-"""Print how a champion's lists follow words: for a few users one history without words, with a wish, and against it.
+"""Print how a champion's lists follow words: for a few users the lists without words, with a wish, with a refusal.
 
 penchant steered --dataset planted-world
 penchant steered --dataset planted-world --categories 20
@@ -15,12 +15,12 @@ from schemas.names import DATASET
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; the exit status is 2, with one message, when something is missing."""
+    """Entry point; the exit status is 2, with one message, if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=DATASET, required=True, help="name of a registered data set")
-    parser.add_argument("--alias", default=CHAMPION, help=f"of the version that is asked; {CHAMPION} by default")
+    parser.add_argument("--alias", default=CHAMPION, help=f"of the version; {CHAMPION} by default")
     parser.add_argument("--users", type=int, default=3, help="how many users to show")
-    parser.add_argument("--categories", type=int, help="measure wishes for so many of the commonest categories instead")
+    parser.add_argument("--categories", type=int, help="measure wishes for this many common categories instead")
     given = parser.parse_args(argv)
     try:
         settings = load_settings()

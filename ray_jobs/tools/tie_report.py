@@ -1,11 +1,11 @@
-"""What models lose when the order inside ties is drawn anew: both versions of a data set side by side.
+"""Measure what models lose if the order inside ties is shuffled.
 
 penchant ties --dataset planted-world --partition 2026-01-31 --recipes sasrec,popularity
 
-Each recipe is trained on the histories as they are and again on histories whose ties are shuffled, and evaluated on
-the test split of its own version, because a tie that reaches over the split changes which item is held out. Figures
-are means over users with 95 % confidence intervals, and the paired difference over the same users; they go to an MLflow
-run, too. Recipes that generate semantic ids are refused: their tokenizer would have to be fitted on each version.
+Each recipe is trained on the original histories and on histories with shuffled ties, and evaluated on the test split of
+the same histories, because a tie across the split changes which item is held out. The report has means over users with
+95 % confidence intervals and paired differences, and is also logged to MLflow. Recipes that generate semantic ids are
+refused: their tokenizer would have to be fitted on each version.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class TieRow:
     """One metric of one recipe on both versions.
 
     Args:
-        lost: as they are less shuffled, per user.
+        lost: the paired difference original - shuffled.
     """
 
     recipe: str
@@ -54,7 +54,7 @@ class TieReport:
     """The comparison.
 
     Args:
-        moved_targets: share of users whose test item is another one in the shuffled version.
+        moved_targets: share of users with another test item in the shuffled version.
     """
 
     users: int
@@ -72,13 +72,13 @@ class TieReport:
 
 
 def both_versions(request: StageRequest, seed: int) -> dict[str, StageRequest]:
-    """The request as it is, and with the ties shuffled."""
+    """The request, and the same with shuffled ties."""
     shuffled = {"training_data.ties": "shuffled", "training_data.ties_seed": seed}
     return {"as_is": request, "shuffled": replace(request, overrides={**request.overrides, **shuffled})}
 
 
 def refuse_wrong_settings(settings: Settings, request: StageRequest, recipes: Sequence[str], seed: int) -> None:
-    """Look at everything that is set before anything is spent.
+    """Check all settings before anything is trained.
 
     Raises:
         SettingError: a recipe is unknown or needs semantic ids, or a setting is wrong.
@@ -93,10 +93,10 @@ def refuse_wrong_settings(settings: Settings, request: StageRequest, recipes: Se
 
 
 def tie_report(settings: Settings, request: StageRequest, recipes: Sequence[str], seed: int = 0) -> TieReport:
-    """Train and evaluate each of `recipes` on both versions; a model that is there already is not trained again.
+    """Train and evaluate each of `recipes` on both versions; existing models are not trained again.
 
     Raises:
-        SettingError: as `refuse_wrong_settings`.
+        SettingError: see `refuse_wrong_settings`.
         DataError: a table is missing, or the histories are too short.
     """
     refuse_wrong_settings(settings, request, recipes, seed)
@@ -138,7 +138,7 @@ def _test_items(histories: "Histories") -> "npt.NDArray[np.int64]":
 
 
 def render(report: TieReport) -> str:
-    """The report for a person, one line per recipe and metric."""
+    """The report as text, one line per recipe and metric."""
     from ray_jobs.registry.results import HEADINGS
 
     lines = [
@@ -146,15 +146,13 @@ def render(report: TieReport) -> str:
         f"{'':<24}{'as it is':>24}{'ties shuffled':>24}{'lost, user by user':>32}{'p':>9}",
     ]
     for row in report.rows:
-        cells = "".join(f"{f'{v.mean:.4f} ({v.low:.4f}-{v.high:.4f})':>24}" for v in (row.as_is, row.shuffled))
-        gap = row.lost.difference
-        lost = f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
-        lines.append(f"{f'{row.recipe} {HEADINGS[row.metric]}':<24}{cells}{lost:>32}{row.lost.p_value:>9.4f}")
+        cells = f"{row.as_is.text():>24}{row.shuffled.text():>24}{row.lost.difference.signed():>32}"
+        lines.append(f"{f'{row.recipe} {HEADINGS[row.metric]}':<24}{cells}{row.lost.p_value:>9.4f}")
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; the exit status is 2, with one message, when something is missing."""
+    """Entry point; the exit status is 2, with one message, if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=DATASET, required=True, help="name of a registered data set")
     parser.add_argument("--partition", type=DAY, required=True, help="day, e.g. 2026-01-31")

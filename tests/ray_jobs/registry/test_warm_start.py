@@ -18,7 +18,7 @@ from ray_jobs.registry import runs, versions
 from ray_jobs.registry.judging import choose
 from ray_jobs.registry.results import summarise
 from ray_jobs.registry.settings import PromotionSettings
-from ray_jobs.train import begin_with
+from ray_jobs.train import start_from
 from ray_jobs.training.plan import Plan
 from ray_jobs.training.warm_start import carry_over
 from schemas.errors import DataError
@@ -50,7 +50,7 @@ def test_a_run_begins_with_a_registered_version_and_a_retry_with_the_same(regist
     items = ["a0", *old.catalogue.item_ids[5:], "z9"]
     plan = Plan("sasrec", replace(SETTINGS, warm_start=f"models:/{NAME}@champion"), _catalogue(items), None, None)
     run_id = runs.find_or_start(world.settings, request_of(generation=9), "again", {})
-    plan, begun = begin_with(world.settings, request_of(), "", plan, plan.build(), run_id, plan.settings.warm_start)
+    plan, begun = start_from(world.settings, request_of(), "", plan, plan.build(), run_id, plan.settings.warm_start)
     assert begun["version"] == f"{NAME}/{report.outputs['version']}"
     assert begun["items"] == 25
     model, untrained = plan.build(), replace(plan, start=None).build()
@@ -66,7 +66,7 @@ def test_a_run_begins_with_a_registered_version_and_a_retry_with_the_same(regist
     client = MlflowClient()
     assert client.get_run(run_id).data.tags["penchant.warm_start"] == begun["version"]
     client.delete_registered_model_alias(NAME, "champion")
-    again = begin_with(world.settings, request_of(), "", plan, plan.build(), run_id, plan.settings.warm_start)
+    again = start_from(world.settings, request_of(), "", plan, plan.build(), run_id, plan.settings.warm_start)
     assert again[1] == begun, "an alias that moved moves no retry"
 
 
@@ -80,7 +80,7 @@ def test_a_model_that_was_trained_on_what_is_held_out_is_refused(registered, req
     ):
         run_id = runs.find_or_start(world.settings, request_of(**changes, generation=9), "again", {})
         with pytest.raises(DataError, match=said):
-            begin_with(world.settings, request_of(**changes), version, plan, plan.build(), run_id, f"{NAME}/1")
+            start_from(world.settings, request_of(**changes), version, plan, plan.build(), run_id, f"{NAME}/1")
         assert "penchant.warm_start" not in client.get_run(run_id).data.tags
 
 
