@@ -1,7 +1,7 @@
 """The work of `ray_jobs.stages.register`: choose, log and judge a model, create its version, move the aliases."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from ray_jobs.registry.judging import Case, Choice, choose, judge
 from ray_jobs.registry.lineage import git_revision
 from ray_jobs.registry.model import input_example, log_model
 from ray_jobs.registry.model_card import EXPOSURE, CardContent, markdown
-from ray_jobs.registry.results import ModelResult, counted, of_model, ranked_beside, read_results, with_slices
+from ray_jobs.registry.results import ModelResult, read_results, results_of_version, with_slices
 from ray_jobs.registry.settings import PromotionSettings
 from ray_jobs.registry.steering_report import TAG as STEERING_TAG
 from ray_jobs.registry.trained import BASELINE, Trained
@@ -79,7 +79,10 @@ def run(request: StageRequest) -> StageReport:
                 return _completed(client, found)
             champion = None
 
-        results = with_slices(_results(everything, request, choice))
+        lost = "" if choice.lost is None else choice.lost.identity
+        baseline = request.upstream.get(f"{BASELINE}.run_identity", "")
+        own_results, beside = results_of_version(everything, trained.identity, request, baseline, lost)
+        results = with_slices(own_results + beside)
         bundle = load_bundle(trained.bundle_uri)
         users = read_users(settings, request)
         training_run = client.get_run(trained.run_id)
@@ -146,17 +149,6 @@ def run(request: StageRequest) -> StageReport:
 
 def _judged(found: ModelVersion) -> bool:
     return found.tags.get(DECISION_TAG, WAITING) != WAITING
-
-
-def _results(everything: Sequence[ModelResult], request: StageRequest, choice: Choice) -> list[ModelResult]:
-    """Results of the registered model, as served first, then of the recommender that lost to it and the baselines."""
-    own = of_model(everything, choice.trained.identity)
-    lost = "" if choice.lost is None else choice.lost.identity
-    baselines = {
-        "sasrec": request.upstream.get(f"{BASELINE}.run_identity", ""),
-        "popularity": counted(request.dataset, request.partition),
-    }
-    return own + ranked_beside(everything, own, baselines, lost)
 
 
 def _comparisons(results: list[ModelResult], trained: Trained) -> dict[str, Paired]:

@@ -16,15 +16,7 @@ from ray_jobs.evaluation.measurements import compare
 from ray_jobs.evaluation.metrics import Paired
 from ray_jobs.registry import runs, versions
 from ray_jobs.registry.aliases import version_at
-from ray_jobs.registry.results import (
-    HEADINGS,
-    PREFERENCE,
-    ModelResult,
-    counted,
-    of_model,
-    ranked_beside,
-    read_results,
-)
+from ray_jobs.registry.results import HEADINGS, PREFERENCE, ModelResult, read_results, results_of_version
 from schemas.errors import DataError
 from schemas.handoff import read_report
 from schemas.model_versions import (
@@ -220,13 +212,14 @@ def report(settings: Settings, dataset: str, partition: str, users: int = 3) -> 
     sequences = {row["user_id"]: row for row in input_partition(settings, request, "sequences").to_pylist()}
     said = newest_preferences(source.partition("preferences"))
     titles = {row["item_id"]: row["title"] or row["item_id"] for row in newest_items(settings, request).to_pylist()}
-    everything = read_results(settings, request)
-    own = of_model(everything, version.tags[IDENTITY_TAG])
-    baselines = {
-        "sasrec": source.outputs("train_baseline").get("run_identity", ""),
-        "popularity": counted(dataset, partition),
-    }
-    beside = ranked_beside(everything, own, baselines, version.tags.get(INSTEAD_TAG, ""))
+    baseline = source.outputs("train_baseline").get("run_identity", "")
+    own, beside = results_of_version(
+        read_results(settings, request),
+        version.tags[IDENTITY_TAG],
+        request,
+        baseline,
+        version.tags.get(INSTEAD_TAG, ""),
+    )
     comparisons = {result.label: compare(own[0].measured, result.measured, "ndcg_10") for result in beside}
 
     title = f"Penchant: {dataset}, {partition}"

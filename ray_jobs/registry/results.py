@@ -194,3 +194,20 @@ def ranked_beside(
         ]
         chosen += ([r for r in others if r.is_of(identity)] or others)[-1:]
     return chosen
+
+
+def results_of_version(
+    everything: Sequence[ModelResult], identity: str, request: StageRequest, baseline: str, lost: str = ""
+) -> tuple[list[ModelResult], list[ModelResult]]:
+    """Results of the model with run identity `identity`, and those to show beside it.
+
+    Args:
+        baseline: run identity of the day's SASRec baseline, if any.
+        lost: see `ranked_beside`.
+
+    Raises:
+        DataError: one of the models was not evaluated.
+    """
+    own = of_model(everything, identity)
+    identities = {"sasrec": baseline, "popularity": counted(request.dataset, request.partition)}
+    return own, ranked_beside(everything, own, identities, lost)
