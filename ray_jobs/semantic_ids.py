@@ -233,11 +233,11 @@ def published(settings: Settings, request: StageRequest, version: str) -> Result
     return None if tokenizer is None else Result(codebook, tokenizer)
 
 
-def _require_same(version: str, what: str, asked: str | None, there: str) -> None:
-    if asked and asked != there:
+def _require_same(version: str, what: str, requested: str | None, actual: str) -> None:
+    if requested and requested != actual:
         raise SettingError(
-            f"the request names the {what} {asked!r}, and codebook {version} was made with {there!r}: name that, or "
-            f"leave {APPEND_KEY} empty to fit a codebook"
+            f"the request names the {what} {requested!r}, but codebook {version} has {actual!r}: name that, or leave "
+            f"{APPEND_KEY} empty to fit a codebook"
         )
 
 

@@ -107,13 +107,13 @@ def paid_for(settings: Settings, request: StageRequest) -> list[Paid]:
 
 
 def numbers(
-    outcomes: Sequence[Outcome], paid: Sequence[Paid], recipe: str, asked: str, prices: tuple[float, float]
+    outcomes: Sequence[Outcome], paid: Sequence[Paid], recipe: str, requested: str, prices: tuple[float, float]
 ) -> dict[str, float]:
     """Every reported number of the day by name.
 
     Args:
         recipe: the challenger's, by which the evaluate stage names its numbers.
-        asked: the run's recipe.
+        requested: the run's recipe.
         prices: of a million tokens in and out.
 
     Returns:
@@ -132,7 +132,7 @@ def numbers(
     found |= {f"training.{n}": float(trained[n]) for n in ("epochs", "steps", "examples", "loss") if n in trained}
     evaluated = counts.get("evaluate", {})
     for model in COMPARED:
-        label = {CHALLENGER: recipe, LOST: asked}.get(model, model)
+        label = {CHALLENGER: recipe, LOST: requested}.get(model, model)
         for metric in QUALITY:
             if f"{label}.test.{metric}" in evaluated and (model == CHALLENGER or label != recipe):
                 found[f"quality.{model}.{metric}"] = float(evaluated[f"{label}.test.{metric}"])
@@ -167,9 +167,9 @@ def _of_data(counts: Mapping[str, Mapping[str, int | float]]) -> dict[str, float
 def _of_language(
     counts: Mapping[str, Mapping[str, int | float]], paid: Sequence[Paid], prices: tuple[float, float]
 ) -> dict[str, float]:
-    asked = [of_task for of_task in counts.values() if "llm_calls" in of_task]
+    calling = [of_task for of_task in counts.values() if "llm_calls" in of_task]
     names = ("requests", "cache_hits", "calls", "prompt_tokens", "completion_tokens", "cost")
-    found = {f"llm.{name}": float(sum(each.get(f"llm_{name}", 0) for each in asked)) for name in names if asked}
+    found = {f"llm.{name}": float(sum(each.get(f"llm_{name}", 0) for each in calling)) for name in names if calling}
     if paid:
         tokens = {name: float(sum(getattr(p, name) for p in paid)) for name in ("prompt_tokens", "completion_tokens")}
         found |= {f"paid.{name}": value for name, value in tokens.items()}

@@ -135,7 +135,7 @@ def render(content: Content) -> str:
         tiles=tiles(content),
         rows=rows,
         found=found,
-        asked=[o for o in content.outcomes if o.report is not None and "llm_calls" in o.report.counts],
+        callers=[o for o in content.outcomes if o.report is not None and "llm_calls" in o.report.counts],
         quality=quality,
         headings=[_HEADINGS[name] for name in QUALITY],
         images=images,

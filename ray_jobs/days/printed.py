@@ -93,10 +93,10 @@ def _wrapped(label: str, text: str) -> str:
     return textwrap.fill(text, WIDTH, initial_indent=f"{label:<12}", subsequent_indent=" " * 12)
 
 
-def chosen_users(recommended: Iterable[Mapping[str, Any]], said: Mapping[str, Mapping[str, Any]], count: int) -> list:
+def chosen_users(recommended: Iterable[Mapping[str, Any]], known: Mapping[str, Mapping[str, Any]], count: int) -> list:
     """The `count` rows to show: users with the most preferences first, then by id."""
     return sorted(
-        recommended, key=lambda row: (-len(said.get(row["user_id"], {}).get("preferences", [])), row["user_id"])
+        recommended, key=lambda row: (-len(known.get(row["user_id"], {}).get("preferences", [])), row["user_id"])
     )[:count]
 
 
@@ -107,7 +107,7 @@ def newest_preferences(preferences: pa.Table | None) -> dict[str, dict[str, Any]
 
 
 def user_lines(
-    row: Mapping[str, Any], sequence: Mapping[str, Any], said: Mapping[str, Any] | None, titles: Mapping[str, str]
+    row: Mapping[str, Any], sequence: Mapping[str, Any], known: Mapping[str, Any] | None, titles: Mapping[str, str]
 ) -> list[str]:
     """One user: history with stars, preferences, recommendations."""
     history = list(zip(sequence["item_ids"], sequence["ratings"], strict=True))
@@ -117,10 +117,10 @@ def user_lines(
     for item, stars in shown:
         lines.append(f"    {'*' * round(stars or 0):<5}  {shortened(titles.get(item, item), WIDTH - 11)}")
     lines.append("  Preferences read from the reviews")
-    if said is None:
+    if known is None:
         lines.append("    none")
     else:
-        for sentence, sentiment in zip(said["preferences"], said["sentiments"], strict=True):
+        for sentence, sentiment in zip(known["preferences"], known["sentiments"], strict=True):
             lines.append(f"    {'+' if sentiment == 'like' else '-'} {shortened(sentence, WIDTH - 6)}")
     lines.append(f"  Recommended{'score':>{WIDTH - 13}}")
     for number, (item, score) in enumerate(zip(row["item_ids"][:TOP], row["scores"][:TOP], strict=True), 1):
@@ -180,14 +180,14 @@ def count_lines(source: Source, users: int, recommended: int) -> list[str]:
     reasons = Counter() if refused is None else Counter(f"{r['stage']}: {r['reason']}" for r in refused.to_pylist())
     text = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items())) or "nothing"
     lines.append(_wrapped("quarantined", f"{sum(reasons.values()):,}: {text}" if reasons else text))
-    said = source.partition("preferences", ["user_id", "status"])
-    if said is not None:
-        rows = said.to_pylist()
-        asked = {row["user_id"] for row in rows if row["status"] != "not_asked"}
-        told = {row["user_id"] for row in rows if row["status"] == "ok"}
+    known = source.partition("preferences", ["user_id", "status"])
+    if known is not None:
+        rows = known.to_pylist()
+        called = {row["user_id"] for row in rows if row["status"] != "not_asked"}
+        known = {row["user_id"] for row in rows if row["status"] == "ok"}
         day = f"--dataset {source.request.dataset} --partition {source.request.partition}"
         text = (
-            f"the language model was called for {len(asked):,} users and gave preferences of {len(told):,}; "
+            f"the language model was called for {len(called):,} users and gave preferences of {len(known):,}; "
             f"penchant language-sample {day} compares another endpoint review by review"
         )
         lines.append(_wrapped("language", text))
@@ -210,7 +210,7 @@ def report(settings: Settings, dataset: str, partition: str, users: int = 3) -> 
     if not recommended:
         raise DataError(f"table recommendations has no rows of {link} for {partition}; run the recommendations stage")
     sequences = {row["user_id"]: row for row in input_partition(settings, request, "sequences").to_pylist()}
-    said = newest_preferences(source.partition("preferences"))
+    known = newest_preferences(source.partition("preferences"))
     titles = {row["item_id"]: row["title"] or row["item_id"] for row in newest_items(settings, request).to_pylist()}
     baseline = source.outputs("train_baseline").get("run_identity", "")
     own, beside = results_of_version(
@@ -224,8 +224,8 @@ def report(settings: Settings, dataset: str, partition: str, users: int = 3) -> 
 
     title = f"Penchant: {dataset}, {partition}"
     lines = ["=" * len(title), title, "=" * len(title)]
-    for row in chosen_users(recommended, said, users):
-        lines += user_lines(row, sequences[row["user_id"]], said.get(row["user_id"]), titles)
+    for row in chosen_users(recommended, known, users):
+        lines += user_lines(row, sequences[row["user_id"]], known.get(row["user_id"]), titles)
     lines += metric_lines(own + beside, comparisons)
     lines += version_lines(source.client, version)
     lines += count_lines(source, len(sequences), len(recommended))

@@ -178,12 +178,12 @@ def answer(
     done, answers = 0, []
     for (axis, split), rows in grouped.items():
         for condition in CONDITIONS[axis]:
-            asked = [row for row in rows if condition != RANDOM or row["random"] is not None]
-            ranks, lists = _put(bundle, asked, pasts, condition, "preference", exclude_seen)
+            kept = [row for row in rows if condition != RANDOM or row["random"] is not None]
+            ranks, lists = _put(bundle, kept, pasts, condition, "preference", exclude_seen)
             opposite = None
             if axis == SENTIMENT:
-                opposite, _ = _put(bundle, asked, pasts, condition, "opposite", exclude_seen)
-            answers.append(Answers(axis, split, condition, asked, ranks, opposite, lists))
+                opposite, _ = _put(bundle, kept, pasts, condition, "opposite", exclude_seen)
+            answers.append(Answers(axis, split, condition, kept, ranks, opposite, lists))
             done += len(rows)
             notify(done, total, f"{bundle.recipe}, {axis}, {condition}")
     return answers

@@ -74,8 +74,8 @@ class Translation:
             for positions, given in ((valid, histories.valid_position), (test, histories.test_position)):
                 positions.append(min(int(ahead[given[user]]), len(kept) - 1) if given[user] >= 0 else -1)
             ends.append(0 if histories.training_end is None else int(ahead[histories.training_end[user]]))
-            said = sorted(histories.preferences[user].items())
-            preferences.append({max(0, int(ahead[position + 1]) - 1): words for position, words in said})
+            known = sorted(histories.preferences[user].items())
+            preferences.append({max(0, int(ahead[position + 1]) - 1): words for position, words in known})
         return replace(
             histories,
             items=tuple(map(self.to_own.__getitem__, _at(histories.items, places))),

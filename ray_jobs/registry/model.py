@@ -37,9 +37,9 @@ def signature() -> ModelSignature:
     return ModelSignature(
         inputs=Schema(
             [
-                ColSpec(_type(column), name=asked.name, required=asked.required)
-                for column, asked in requested()
-                if not asked.parameter
+                ColSpec(_type(column), name=field.name, required=field.required)
+                for column, field in requested()
+                if not field.parameter
             ]
         ),
         outputs=Schema(
@@ -53,9 +53,9 @@ def signature() -> ModelSignature:
                 ParamSpec("k", DataType.long, DEFAULT_K),
                 ParamSpec("exclude_seen", DataType.boolean, DEFAULT_EXCLUDE_SEEN),
                 *(
-                    ParamSpec(asked.name, _TYPES[column.kind], column.default)
-                    for column, asked in requested()
-                    if asked.parameter
+                    ParamSpec(field.name, _TYPES[column.kind], column.default)
+                    for column, field in requested()
+                    if field.parameter
                 ),
             ]
         ),
@@ -70,7 +70,7 @@ def pip_requirements(packages: Sequence[str]) -> list[str]:
 def input_example(user: User) -> pd.DataFrame:
     """One input row as serving accepts it."""
     columns = {HISTORY: [user.history], "preferences": [user.preference or ""], **user_columns([user])}
-    names = {column.name: asked.name for column, asked in requested()}
+    names = {column.name: field.name for column, field in requested()}
     return pd.DataFrame({names[name]: values for name, values in columns.items() if name != "known"})
 
 

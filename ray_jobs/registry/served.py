@@ -90,58 +90,58 @@ class ServedRecommender(PythonModel):
 def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
     """The columns of `frame` by name; raises a `DataError` with row and column for a value of the wrong form."""
     found: dict[str, list[Any]] = {}
-    for column, asked in requested():
-        if asked.name in frame.columns and not asked.parameter:
+    for column, field in requested():
+        if field.name in frame.columns and not field.parameter:
             read = _rows if column.along else _sentences if column.kind == "text" else _values
-            found[column.name] = read(frame, column, asked)
-        elif asked.required:
-            raise DataError(f"the input has no column {asked.name!r} (it has: {', '.join(map(str, frame.columns))})")
+            found[column.name] = read(frame, column, field)
+        elif field.required:
+            raise DataError(f"the input has no column {field.name!r} (it has: {', '.join(map(str, frame.columns))})")
     return found
 
 
-def _rows(frame: pd.DataFrame, column: ExampleColumn, asked: FromRequest) -> list[Sequence[Any]]:
+def _rows(frame: pd.DataFrame, column: ExampleColumn, field: FromRequest) -> list[Sequence[Any]]:
     """A list for each row; numbers along the history have one value for each item."""
     rows: list[Sequence[Any]] = []
-    for row, value in enumerate(frame[asked.name]):
+    for row, value in enumerate(frame[field.name]):
         is_list = isinstance(value, list | tuple | np.ndarray)
         if column.kind != "item":
             of_items = column.along == HISTORY
             if not is_list or (of_items and len(value) != len(frame[HISTORY].iloc[row])):
                 each = "item of the history" if of_items else "value"
-                raise DataError(f"row {row}, column {asked.name!r}: give the {asked.meaning} of each {each}")
+                raise DataError(f"row {row}, column {field.name!r}: give the {field.meaning} of each {each}")
             rows.append(value)
             continue
         if not is_list:
             raise DataError(
-                f"row {row}, column {asked.name!r}: {reprlib.repr(value)} is a {type(value).__name__}; give a list of "
+                f"row {row}, column {field.name!r}: {reprlib.repr(value)} is a {type(value).__name__}; give a list of "
                 'item ids, oldest first, e.g. ["B000A", "B000B"]'
             )
         for position, item in enumerate(value):
             if not isinstance(item, str):
                 raise DataError(
-                    f"row {row}, column {asked.name!r}, position {position}: {reprlib.repr(item)} is a "
+                    f"row {row}, column {field.name!r}, position {position}: {reprlib.repr(item)} is a "
                     f"{type(item).__name__}; item ids are strings"
                 )
         rows.append([str(item) for item in value])
     return rows
 
 
-def _values(frame: pd.DataFrame, column: ExampleColumn, asked: FromRequest) -> list[Any]:
+def _values(frame: pd.DataFrame, column: ExampleColumn, field: FromRequest) -> list[Any]:
     """The column's values, with its default for missing ones."""
     missing = column.missing()
-    return [missing if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in frame[asked.name]]
+    return [missing if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in frame[field.name]]
 
 
-def _sentences(frame: pd.DataFrame, _: ExampleColumn, asked: FromRequest) -> list[str]:
+def _sentences(frame: pd.DataFrame, _: ExampleColumn, field: FromRequest) -> list[str]:
     sentences = []
-    for row, value in enumerate(frame[asked.name]):
+    for row, value in enumerate(frame[field.name]):
         if isinstance(value, str):
             sentences.append(value.strip())
         elif value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
             sentences.append("")
         else:
             raise DataError(
-                f"row {row}, column {asked.name!r}: {reprlib.repr(value)} is a {type(value).__name__}; give one "
-                f"{asked.meaning}, or None"
+                f"row {row}, column {field.name!r}: {reprlib.repr(value)} is a {type(value).__name__}; give one "
+                f"{field.meaning}, or None"
             )
     return sentences

@@ -191,16 +191,21 @@ def _fit_own_weight(
     plain: npt.NDArray[np.float32],
     settings: SteeringSettings,
 ) -> tuple[float, dict[str, float]]:
-    told = np.flatnonzero([bool(known) for known in sample.known])
-    if len(told) < _FEWEST_KNOWN:
-        return 0.0, {"own_users": float(len(told))}
+    some = np.flatnonzero([bool(known) for known in sample.known])
+    if len(some) < _FEWEST_KNOWN:
+        return 0.0, {"own_users": float(len(some))}
     base = sample.log_probabilities(recommender, sample.known) if layer.fit.reads else plain
     bonus = _bonus(layer, sample.known) / np.float32(layer.fit.weight)
-    without = sample.gains(plain)[told]
-    tried = {weight: sample.gains(base + np.float32(weight) * bonus)[told] for weight in settings.weights}
+    without = sample.gains(plain)[some]
+    tried = {weight: sample.gains(base + np.float32(weight) * bonus)[some] for weight in settings.weights}
     best = max(tried, key=lambda weight: float(tried[weight].mean()))
     gain = paired(tried[best], without).difference
-    found = {"own_users": float(len(told)), "own_gain": gain.mean, "own_gain_low": gain.low, "own_gain_high": gain.high}
+    found = {
+        "own_users": float(len(some)),
+        "own_gain": gain.mean,
+        "own_gain_low": gain.low,
+        "own_gain_high": gain.high,
+    }
     return (best if gain.low > 0 else 0.0), found
 
 

@@ -246,9 +246,9 @@ def _terms_of(text: str, forms: dict[str, str]) -> list[str]:
     """Terms of a text; adds how each is written to `forms`."""
     found = []
     for sentence in _SENTENCE_END.split(text):
-        told = [(stem(word), word.lower()) for word in words(sentence) if _says_something(word)]
-        pairs = [(f"{a} {b}", f"{x} {y}") for (a, x), (b, y) in itertools.pairwise(told)]
-        for term, form in [*told, *pairs]:
+        single = [(stem(word), word.lower()) for word in words(sentence) if _says_something(word)]
+        pairs = [(f"{a} {b}", f"{x} {y}") for (a, x), (b, y) in itertools.pairwise(single)]
+        for term, form in [*single, *pairs]:
             forms.setdefault(term, form)
             found.append(term)
     return found

@@ -86,23 +86,23 @@ def measure_following(
         terms = find_terms(recommender.catalogue.texts) if layer is None else layer.terms.terms
         properties = terms.properties()
     names, having = list(properties), list(properties.values())
-    asked = [(names[place], having[place]) for place in commonest(having, len(recommender.catalogue), words)]
+    tested = [(names[place], having[place]) for place in commonest(having, len(recommender.catalogue), words)]
     able = [user for user in range(len(histories)) if histories.target_position(user, "test") >= 1]
     chosen = sorted(np.random.default_rng(seed).permutation(able)[:users].tolist())
-    if len(asked) < 2 or not chosen:
+    if len(tested) < 2 or not chosen:
         return Following()
     before = [histories.items[user][: histories.target_position(user, "test")] for user in chosen]
     plain = _lists(recommender, before, "")
-    wished = [_lists(recommender, before, f"Prefers {name}") for name, _ in asked]
+    wished = [_lists(recommender, before, f"Prefers {name}") for name, _ in tested]
     success, control, halved, shares = [], [], [], []
-    for number, (name, items) in enumerate(asked):
+    for number, (name, items) in enumerate(tested):
         has = np.zeros(len(recommender.catalogue) + 1)  # the last place is for index -1, no item
         has[items] = 1
         lists = (
             plain,
             wished[number],
             _lists(recommender, before, f"Avoids {name}"),
-            wished[(number + len(asked) // 2) % len(asked)],
+            wished[(number + len(tested) // 2) % len(tested)],
         )
         own, wanted, refused, other = (has[each].mean(axis=1) for each in lists)  # float64[U] each
         shares.append((own.mean(), wanted.mean(), refused.mean()))
@@ -115,7 +115,7 @@ def measure_following(
         success=float(np.mean(success)),
         control=float(np.mean(control)),
         halved=float(there.mean()) if len(there) else 0.0,
-        lists=len(asked) * len(chosen),
+        lists=len(tested) * len(chosen),
         before=before_mean,
         wanted=wanted_mean,
         refused=refused_mean,

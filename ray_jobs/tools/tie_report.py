@@ -88,8 +88,8 @@ def refuse_wrong_settings(settings: Settings, request: StageRequest, recipes: Se
         if recipe not in usable:
             raise SettingError(f"--recipes names {recipe!r}: give some of {', '.join(sorted(usable))}")
         recipe_settings(recipe, settings, request)
-    for asked in both_versions(request, seed).values():
-        training_data_settings(settings, asked)
+    for one in both_versions(request, seed).values():
+        training_data_settings(settings, one)
 
 
 def tie_report(settings: Settings, request: StageRequest, recipes: Sequence[str], seed: int = 0) -> TieReport:
@@ -108,11 +108,11 @@ def tie_report(settings: Settings, request: StageRequest, recipes: Sequence[str]
 
     values: dict[tuple[str, str], dict[str, npt.NDArray[np.float64]]] = {}
     targets = []
-    for version, asked in both_versions(request, seed).items():
-        histories = read_training_data(settings, asked, codes=False, preferences=True).histories
+    for version, one in both_versions(request, seed).items():
+        histories = read_training_data(settings, one, codes=False, preferences=True).histories
         targets.append(_test_items(histories))
         for recipe in recipes:
-            trained = train.run(replace(asked, stage=train.STAGE, recipe=recipe))
+            trained = train.run(replace(one, stage=train.STAGE, recipe=recipe))
             model = load_bundle(trained.outputs["bundle_uri"]).recommender
             values[version, recipe] = evaluate(model, histories, ("test",))[-1].metrics()
     rows = [
