@@ -236,8 +236,8 @@ def published(settings: Settings, request: StageRequest, version: str) -> Result
 def _require_same(version: str, what: str, requested: str | None, actual: str) -> None:
     if requested and requested != actual:
         raise SettingError(
-            f"the request names the {what} {requested!r}, but codebook {version} has {actual!r}: name that, or leave "
-            f"{APPEND_KEY} empty to fit a codebook"
+            f"the request names the {what} {requested!r}, and codebook {version} was made with {actual!r}: name "
+            f"{actual!r}, or leave {APPEND_KEY} empty to fit a codebook"
         )
 
 

@@ -180,9 +180,9 @@ def count_lines(source: Source, users: int, recommended: int) -> list[str]:
     reasons = Counter() if refused is None else Counter(f"{r['stage']}: {r['reason']}" for r in refused.to_pylist())
     text = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items())) or "nothing"
     lines.append(_wrapped("quarantined", f"{sum(reasons.values()):,}: {text}" if reasons else text))
-    known = source.partition("preferences", ["user_id", "status"])
-    if known is not None:
-        rows = known.to_pylist()
+    preferences = source.partition("preferences", ["user_id", "status"])
+    if preferences is not None:
+        rows = preferences.to_pylist()
         called = {row["user_id"] for row in rows if row["status"] != "not_asked"}
         known = {row["user_id"] for row in rows if row["status"] == "ok"}
         day = f"--dataset {source.request.dataset} --partition {source.request.partition}"
