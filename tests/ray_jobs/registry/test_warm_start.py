@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,7 +8,6 @@ from mlflow import MlflowClient
 from infra.errors import SettingError
 from ray_jobs import register
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.data.tables import input_partition
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recipes.generative.menderemb import MenderEmb, MenderEmbSettings
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
@@ -16,7 +16,7 @@ from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.registry import runs, versions
 from ray_jobs.registry.judging import choose
-from ray_jobs.registry.results import summarise
+from ray_jobs.registry.results import read_results, results_of_version
 from ray_jobs.registry.settings import PromotionSettings
 from ray_jobs.train import start_from
 from ray_jobs.training.plan import Plan
@@ -88,12 +88,15 @@ def test_a_version_says_what_it_began_with(registered):
     world, request, _ = registered
     bundle = load_bundle(request.upstream["train_recommender.bundle_uri"])
     began = replace(bundle, provenance={"warm_start": {"version": "penchant-tiny/1"}})
-    everything = summarise(input_partition(world.settings, request, "measurements"))
+    everything = read_results(world.settings, request)
     choice = choose(everything, request.upstream, PromotionSettings())
-    results = register._results(everything, request, choice)
-    content = register._card_content(request, choice.trained, began, [], results, NAME)
-    assert register._tags(request, choice, content, began)["penchant.warm_start"] == "penchant-tiny/1"
-    assert "penchant.warm_start" not in register._tags(request, choice, content, bundle)
+    own, _ = results_of_version(everything, choice.trained.identity, request, "")
+    content = SimpleNamespace(
+        results=own, partition=request.partition, recipe=bundle.recipe, codebook="", dataset=request.dataset
+    )
+    run = MlflowClient().get_run(choice.trained.run_id)
+    assert register._tags(request, choice, content, began, run)["penchant.warm_start"] == "penchant-tiny/1"
+    assert "penchant.warm_start" not in register._tags(request, choice, content, bundle, run)
 
 
 def test_what_does_not_fit_stays_as_it_was_and_is_named():
