@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_used_is_named_with_its_line(tmp_path, capsys, mon
     with pytest.raises(DataError, match=r"beauty\.txt, line 2: user 'u2' has 2 items"):
         read_benchmark(tmp_path, "beauty")
     (tmp_path / "beauty.txt").write_text("u1 1 2 3\nu1 1 2 3\n")
-    with pytest.raises(DataError, match="a user stands on two lines"):
+    with pytest.raises(DataError, match="a user is on two lines"):
         read_benchmark(tmp_path, "beauty")
     (tmp_path / "beauty.txt").write_text("u1 1 2 3\n")
     (tmp_path / "beauty_items.jsonl").write_text('{"item_id": "1", "keywords": ["a"]}\n{"item_id": "2"}\n')
