@@ -2,7 +2,7 @@
 
 That is: slicing, joining, padding and files (`ray_jobs.data`), the values taken from a user's history, the MLflow
 signature (`ray_jobs.registry.model`), and what a request may contain within which bounds
-(`ray_jobs.recommenders.requests`, `ray_jobs.serving.asks`).
+(`ray_jobs.recommenders.requests`, `ray_jobs.serving.parsing`).
 """
 
 import time

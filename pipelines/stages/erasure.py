@@ -1,7 +1,7 @@
 """Erasure: deletes users from every table of a data set, rejects later deliveries, and proves it by a recount.
 
-Name the users with ``--users`` (ids, or a file with one per line) or the setting ``erasure.users_file``. No language
-stage of the data set may run meanwhile.
+Name the users with ``--users`` (ids, or a file with one per line) or the setting ``erasure.users_file``.
+``--partition`` is today unless given. No language stage of the data set may run meanwhile.
 
 A deletion writes new files; earlier versions keep the old ones until a VACUUM after the table's retention, and the
 report says until when. ``erasure.purge_history: true`` removes them at once, with their log. Earlier versions of these

@@ -166,6 +166,8 @@ def _event_dates(
         raise DataError(str(error).replace("--dates", "--event-dates")) from error
     for line in evidence(rows, spelling, None, mapping["occurred_at"]):
         tell(f"events: {line}")
+    if not rows:
+        raise DataError(f"{path} has a header and no rows; deliver events, then register")
     found = sorted({row[mapping["action"]].strip()[:40] for row in rows})
     tell(f"events: actions in the first rows: {', '.join(found[:10])}; sequences.actions says which count")
     return spelling.dates
@@ -223,7 +225,10 @@ def parse_columns(text: str) -> dict[str, str]:
     if bad := [name for name, equals, value in pairs if not equals or not value]:
         remedy = "write OURS=THEIRS, separated by commas; a pair with a comma in double quotes"
         raise argparse.ArgumentTypeError(f"{', '.join(bad)[:100]}: {remedy}")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    found = {name.strip(): value.strip() for name, _, value in pairs}
+    if len(found) < len(pairs):
+        raise argparse.ArgumentTypeError("a column is given twice: name each of ours once")
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pyarrow as pa
@@ -192,4 +193,6 @@ def test_parquet_with_a_column_twice_or_a_date_without_a_day_in_python_is_no_tra
 
 
 def test_a_column_with_a_comma_can_be_named():
+    with pytest.raises(ArgumentTypeError, match="given twice"):
+        parse_columns("user_id=a,user_id=b")
     assert parse_columns('"user_id=id, of user",item_id=sku') == {"user_id": "id, of user", "item_id": "sku"}
