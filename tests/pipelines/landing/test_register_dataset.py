@@ -148,7 +148,7 @@ def test_headers_are_understood_however_they_are_written(tmp_path: Path):
     assert columns("user_id,item_id,rating,reviewed_at,Größe\n".encode("cp1252"), encoding="cp1252") == plain
     with pytest.raises(DataError, match="'rating' twice"):
         columns(b"user_id,item_id,rating,reviewed_at,rating\n")
-    with pytest.raises(DataError, match="UTF-16 without a mark"):
+    with pytest.raises(DataError, match="UTF-16 without a byte order mark"):
         columns("user_id,item_id,rating\n".encode("utf-16-le"))
 
 
