@@ -158,7 +158,7 @@ def test_a_recipe_that_reads_sentences_itself_says_how_much(kind):
 
 def test_ever_new_sentences_do_not_fill_the_memory(monkeypatch):
     monkeypatch.setattr(menderemb, "KEPT_SENTENCES", 3)
-    model = SimpleNamespace(_preferences={}, _lasting=False, device=torch.device("cpu"), text_encoder=Deaf())
+    model = SimpleNamespace(_preferences={}, _prepared=False, device=torch.device("cpu"), text_encoder=Deaf())
     model.text_encoder.to = lambda device: None
     for n in range(20):
         rows = MenderEmb._preference_vectors(model, [f"sentence {n}", "", "always"])

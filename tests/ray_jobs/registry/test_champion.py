@@ -97,8 +97,8 @@ def test_a_champion_of_another_split_is_not_ranked_and_not_replaced(tomorrow, tm
     folder = tmp_path / "downloaded"
     folder.mkdir()
     data = read_training_data(world.settings, asked, codes=False, preferences=False)
-    found = evaluate._champion(world.settings, asked, replace(data, version="time-split"), folder)
-    assert [(candidate.model, trained_on) for candidate, trained_on in found] == [(f"champion@{NAME}/1@time-split", "")]
+    champion, trained_on = evaluate._champion(world.settings, asked, replace(data, version="time-split"), folder)
+    assert (champion.model, trained_on) == (f"champion@{NAME}/1@time-split", "")
     report = evaluate.run(request)
     upstream = request.upstream | {f"evaluate.{key}": value for key, value in report.outputs.items()}
     upstream |= {"evaluate.champion": f"{NAME}/1", "evaluate.champion_data_version": "time-split"}
@@ -118,15 +118,16 @@ def test_nobody_is_compared_with_itself_or_with_one_that_has_seen_more(tomorrow,
 
     def compared(data=data, **upstream):
         asked = replace(request, upstream={**request.upstream, **upstream})
-        return [found.model for found, _ in evaluate._champion(world.settings, asked, data, folder)]
+        champion, _ = evaluate._champion(world.settings, asked, data, folder)
+        return None if champion is None else champion.model
 
     champion = {"champion.model": f"{NAME}/1"}
-    assert compared() == []
-    assert compared(**champion) == [f"champion@{NAME}/1"]
-    assert compared(replace(data, version="ties-shuffled-0"), **champion) == []
+    assert compared() is None
+    assert compared(**champion) == f"champion@{NAME}/1"
+    assert compared(replace(data, version="ties-shuffled-0"), **champion) is None
     client = MlflowClient()
     client.set_model_version_tag(NAME, "1", "penchant.partition", "2026-02-02")
-    assert compared(**champion) == []
+    assert compared(**champion) is None
     client.set_model_version_tag(NAME, "1", "penchant.partition", "2026-01-31")
     client.set_model_version_tag(NAME, "1", "penchant.run_identity", request.upstream["train_recommender.run_identity"])
-    assert compared(**champion) == []
+    assert compared(**champion) is None

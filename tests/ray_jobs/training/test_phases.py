@@ -59,7 +59,7 @@ def test_what_a_phase_names_has_to_exist():
         replace(PLAIN, phases=({"optimizer": "lion"},))
     with pytest.raises(SettingError, match="learning_rate of phase 'phase 1' is 0, but must be above 0"):
         replace(PLAIN, phases=({"learning_rate": 0},))
-    with pytest.raises(SettingError, match=r"trainable='head.*' matches none of the 28 parameters"):
+    with pytest.raises(SettingError, match=r"trainable='head.*' matches none of the 28 trainable parameters"):
         fit_two(phases=({"trainable": ("items.*", "head.*")},))
     with pytest.raises(SettingError, match=r"phase 'phase 2' weighs text, which .* are: loss, next_item, size"):
         fit_two(phases=({}, {"losses": {"text": 1.0}}))
@@ -94,7 +94,7 @@ def test_parts_of_a_batch_give_the_steps_of_the_whole_batch():
     settings = replace(PLAIN, accumulate=5, **gradient)
     wrong = fit(Unweighed(settings, small_plan(settings, "sasrec").catalogue), train, valid)
     assert wrong.records[1]["loss"] != pytest.approx(whole.records[1]["loss"], rel=1e-4)
-    with pytest.raises(SettingError, match="a batch of 32 has no more parts"):
+    with pytest.raises(SettingError, match="a batch of 32 cannot be cut into more parts"):
         replace(PLAIN, accumulate=33)
 
 
