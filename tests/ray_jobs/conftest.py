@@ -1,4 +1,5 @@
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -6,6 +7,13 @@ from mlflow import MlflowClient
 from planted_warehouse import Warehouse, make_warehouse
 
 from infra.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """A test that leaves PyTorch with more threads would change the last bits of those after it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def test_what_a_phase_names_has_to_exist():
         replace(PLAIN, phases=({"learning_rate": 0},))
     with pytest.raises(SettingError, match=r"trainable='head.*' matches none of the 28 trainable parameters"):
         fit_two(phases=({"trainable": ("items.*", "head.*")},))
-    with pytest.raises(SettingError, match=r"phase 'phase 2' weighs text, which .* are: loss, next_item, size"):
+    with pytest.raises(SettingError, match=r"phase 'phase 2' weights text, which .* are: loss, next_item, size"):
         fit_two(phases=({}, {"losses": {"text": 1.0}}))
 
 
