@@ -8,6 +8,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from dags.chain import LANGUAGE, MEASURED
 from dags.operators.stages import overrides_of, partition_of
+from dags.run_settings import refuse_wrong, settings_of
 from infra.errors import UserError
 from infra.settings import load_settings
 from schemas import recipes
@@ -33,21 +34,22 @@ OPTIONAL = (*(stage.task_id for stage in LANGUAGE), "preference_benchmark")
 
 
 def refuse_missing(context: Any, counts: Mapping[str, float]) -> None:
-    """Fail a run early if its recipe or a stage needs what the data do not have.
+    """Fail a run early if a setting is wrong, or its recipe or a stage needs what the data do not have.
 
     Args:
         counts: from the report of `sequences`.
 
     Raises:
-        AirflowFailException: something is missing.
+        AirflowFailException: something is wrong or missing.
     """
     settings, params = load_settings(), context["params"]
     overrides = overrides_of(params)
     try:
+        refuse_wrong(context, settings, overrides)
         dataset = Dataset.find(settings.datasets_dir(), params["dataset"])
         if "recommender" in params:
             name = params["recommender"]
-            given = recipes.given_settings(name, settings.stages.get(name, {}), overrides)
+            given = vars(settings_of(name, settings, overrides))
             recipes.require(name, given, recipes.lacking(dataset, counts))
         profile = settings.stages.get(SENTIMENTS, {}).get("classifier", "probe")
         if dataset and params.get(MEASURED) and overrides.get(f"{SENTIMENTS}.classifier", profile) == "probe":

@@ -1,11 +1,15 @@
-"""Bounds of settings as types, and the base class that checks settings against the types of their fields."""
+"""Bounds of settings as types, and the base class that checks settings against the types of their fields.
 
+Numbers are finite, unless a type says ``allow_inf_nan=True``.
+"""
+
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields, make_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from infra.errors import SettingError
 
@@ -20,6 +24,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 InnerShare = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""What every library takes, also after small numbers were added to it."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 _SHOWN = 60
@@ -57,8 +63,24 @@ class Bounded:
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     """Validates the fields of a settings dataclass, through a copy without `__post_init__`, which calls this."""
     hints = get_type_hints(kind, include_extras=True)
-    plain: list[tuple[str, Any, Any]] = [(one.name, hints[one.name], field()) for one in fields(kind)]
-    return TypeAdapter(make_dataclass(kind.__name__, plain, kw_only=True))
+    plain: list[tuple[str, Any, Any]] = [(one.name, _also_as_text(hints[one.name]), field()) for one in fields(kind)]
+    finite = {"__pydantic_config__": ConfigDict(allow_inf_nan=False)}
+    return TypeAdapter(make_dataclass(kind.__name__, plain, kw_only=True, namespace=finite))
+
+
+def _also_as_text(hint: Any) -> Any:
+    """The type; one of lists or tables also takes their JSON, as environment variables give it."""
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return Annotated[hint, BeforeValidator(_from_json)] if get_origin(plain) in (tuple, Mapping) else hint
+
+
+def _from_json(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def problems(error: ValidationError, named: Callable[[str], str] = str) -> str:
@@ -67,13 +89,28 @@ def problems(error: ValidationError, named: Callable[[str], str] = str) -> str:
     Args:
         named: returns the name of a setting, given its dotted location.
     """
-    return "; ".join(_problem(one, named(".".join(map(str, one["loc"])))) for one in error.errors())
+    found = error.errors()
+    # A list without its wrong values may be too short, which is no problem of its own.
+    outer = {one["loc"][:end] for one in found for end in range(1, len(one["loc"]))}
+    return "; ".join(_problem(one, named(".".join(map(str, one["loc"])))) for one in found if one["loc"] not in outer)
 
 
 def _problem(error: "ErrorDetails", name: str) -> str:
     limits: Mapping[str, Any] = error.get("ctx", {})
+    if error["type"] == "finite_number":
+        return f"{name} is {error['input']!r}, but must be a finite number"
     for key, words in _WORDS.items():
         if key in limits:
-            shown = repr(error["input"])
-            return f"{name} is {shown[:_SHOWN]}, but must be {words} {limits[key]:g}"
+            return f"{name} is {brief(error['input'])}, but must be {words} {number(limits[key])}"
     return f"{name}: {error['msg']}"
+
+
+def brief(value: object) -> str:
+    """A value in a message, cut if it is long."""
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+
+
+def number(value: float) -> str:
+    """A bound in words, whole numbers with all their digits."""
+    return f"{value:,}" if value == int(value) and abs(value) >= 10_000 else f"{value:g}"

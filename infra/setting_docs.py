@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from infra.bounds import number
 from infra.settings import REPOSITORY
 
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "object": "table"}
@@ -86,12 +87,8 @@ def _takes(field: Mapping[str, Any], named: Mapping[str, Any]) -> str:
     if field.get("type") == "array":
         inner = _takes(field["items"], named) if field.get("items") else "anything"
         return f"list of {inner}"
-    bounds = [f"{word} {_number(field[bound])}" for bound, word in BOUNDS.items() if bound in field]
+    bounds = [f"{word} {number(field[bound])}" for bound, word in BOUNDS.items() if bound in field]
     return " ".join([KINDS.get(field.get("type", ""), "anything"), *bounds])
-
-
-def _number(value: float) -> str:
-    return f"{value:,}" if value == int(value) and abs(value) >= 10_000 else f"{value:g}"
 
 
 def as_text(section: str, settings: Iterable[SettingDoc], here: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Any, Literal, Protocol, TypeVar
@@ -25,17 +25,18 @@ from pydantic_settings import (
 )
 
 from infra import masks
-from infra.bounds import Bounded, problems
+from infra.bounds import Bounded, Count, Positive, problems
 from infra.errors import SettingError
 from infra.home import keep_private, registry_login
-from infra.suggestions import meant
+from infra.suggestions import meant, unknown
+from schemas import sections
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONG_ENOUGH = 16
 """Characters from which the last part of a webhook's path counts as a key."""
 
 
-class SparkSettings(BaseModel, extra="forbid"):
+class SparkSettings(BaseModel, extra="forbid", allow_inf_nan=False):
     """How Spark jobs start.
 
     Args:
@@ -52,12 +53,12 @@ class SparkSettings(BaseModel, extra="forbid"):
     master: str = "local[2]"
     driver_memory: str = "auto"
     linger_s: float = Field(default=0, ge=0)
-    shuffle_partitions: int = 2
+    shuffle_partitions: Count = 2
     jars_dir: Path = REPOSITORY / ".penchant" / "jars"
     extra_conf: dict[str, str] = {}
 
 
-class RaySettings(BaseModel, extra="forbid"):
+class RaySettings(BaseModel, extra="forbid", allow_inf_nan=False):
     """Where Ray jobs are submitted and how large a training worker group is.
 
     Args:
@@ -74,18 +75,18 @@ class RaySettings(BaseModel, extra="forbid"):
     """
 
     dashboard_address: str = "http://127.0.0.1:8265"
-    workers: int = 1
-    cpus_per_worker: float = 1
+    workers: Count = 1
+    cpus_per_worker: Positive = 1
     use_gpu: bool = False
     storage: str = str(REPOSITORY / ".penchant" / "ray_results")
     parallel: Literal["ddp", "fsdp"] = "ddp"
     stream_rows: int = Field(default=20_000_000, ge=0)
     checkpoint_s: float = Field(default=60, ge=0)
-    job_timeout_s: float = 3600
+    job_timeout_s: Positive = 3600
     deferrable: bool = False
 
 
-class MLflowSettings(BaseModel, extra="forbid"):
+class MLflowSettings(BaseModel, extra="forbid", allow_inf_nan=False):
     """Where runs and model versions are recorded.
 
     Args:
@@ -95,7 +96,7 @@ class MLflowSettings(BaseModel, extra="forbid"):
     tracking_uri: str = "http://127.0.0.1:5000"
 
 
-class LLMSettings(BaseModel, extra="forbid"):
+class LLMSettings(BaseModel, extra="forbid", allow_inf_nan=False):
     """Any OpenAI-compatible endpoint.
 
     Args:
@@ -121,22 +122,22 @@ class LLMSettings(BaseModel, extra="forbid"):
     base_url: str = "http://127.0.0.1:8095/v1"
     api_key: str = "local"
     model: str = "SmolLM2-135M-Instruct"
-    scoring: str = "grammar"
+    scoring: Literal["grammar", "echo", "none"] = "grammar"
     concurrency: int = Field(default=4, ge=1)
-    timeout_s: float = Field(default=60, gt=0, allow_inf_nan=False)
+    timeout_s: float = Field(default=60, gt=0)
     max_attempts: int = Field(default=4, ge=1)
     max_throttled: int = Field(default=12, ge=0)
-    longest_wait_s: float = Field(default=120, ge=0, allow_inf_nan=False)
+    longest_wait_s: float = Field(default=120, ge=0)
     extra_body: dict[str, Any] = {}
-    price_in: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    price_out: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    price_in: float = Field(default=0.0, ge=0)
+    price_out: float = Field(default=0.0, ge=0)
     mode: Literal["online", "batch"] = "online"
     batch_requests: int = Field(default=50_000, ge=1, le=50_000)
-    batch_poll_s: float = Field(default=30, gt=0, allow_inf_nan=False)
+    batch_poll_s: float = Field(default=30, gt=0)
     batch_window: str = "24h"
 
 
-class AlertSettings(BaseModel, extra="forbid"):
+class AlertSettings(BaseModel, extra="forbid", allow_inf_nan=False):
     """Receivers of alerts about runs that failed or are late; none by default.
 
     Args:
@@ -181,7 +182,7 @@ class AlertSettings(BaseModel, extra="forbid"):
         return self
 
 
-class LineageSettings(BaseModel, extra="forbid"):
+class LineageSettings(BaseModel, extra="forbid", allow_inf_nan=False):
     """Where to send OpenLineage events about tasks and their tables; nowhere by default.
 
     Args:
@@ -306,6 +307,7 @@ def load_settings() -> Settings:
             )
     try:
         settings = Settings()
+        refuse_unknown(settings.stages, f"{profile_path()} or a variable PENCHANT_STAGES__*")
         keep_private(Path(settings.home))
         os.environ.update(registry_login(Path(settings.home), settings.mlflow.tracking_uri))
         masks.hide([*secrets_of(settings), *masks.secrets_in(os.environ)])
@@ -362,11 +364,33 @@ Given = Overriding | Mapping[str, Any] | None
 
 
 def overrides_for(section: str, given: Given) -> Mapping[str, Any]:
-    """The overrides in `given`; a request must declare the section."""
-    if given is None or isinstance(given, Mapping):
-        return given or {}
+    """The overrides in `given`; a request must declare the section.
+
+    Raises:
+        SettingError: one is of a section that does not exist.
+    """
+    overrides = given or {} if given is None or isinstance(given, Mapping) else given.overrides
+    refuse_unknown({name.partition(".")[0] for name in overrides} - {section}, "overrides")
+    if isinstance(given, Mapping) or given is None:
+        return overrides
     given.require_section(section)
-    return given.overrides
+    return overrides
+
+
+def refuse_unknown(names: Iterable[str], source: str) -> None:
+    """Refuse settings of sections that nothing reads.
+
+    Args:
+        names: of sections.
+        source: where they are, for the message.
+
+    Raises:
+        SettingError: such a section; with similar names.
+    """
+    known = sections.known()
+    for name in sorted(names):
+        if name not in known:
+            raise SettingError(f"{source}: {unknown('section of settings', name, known, 'penchant settings')}")
 
 
 def stage_settings(kind: type[T], settings: Settings, given: Given = None) -> T:

@@ -276,8 +276,10 @@ def given_settings(name: str, profile: Mapping[str, Any], overrides: Mapping[str
     preset, presets = given.pop(PRESET, None), RECIPES[name].presets
     if preset is None:
         return given
-    if preset not in presets:
-        raise SettingError(f"{prefix}{PRESET} is {preset!r}, but {name} has: {', '.join(presets) or 'no presets'}")
+    if not isinstance(preset, str) or preset not in presets:
+        raise SettingError(
+            f"{prefix}{PRESET} is {repr(preset)[:60]}, but {name} has: {', '.join(presets) or 'no presets'}"
+        )
     return {**presets[preset], **given}
 
 

@@ -4,6 +4,7 @@ A section is ``[stages.<section>]`` in a profile and the part before the dot in 
 name and is declared in `schemas.recipes`.
 """
 
+from schemas.recipes import RECIPES
 from schemas.stages import STAGES, Stage
 
 
@@ -26,3 +27,8 @@ SECTIONS = {stage.name: _class_of(stage) for stage in STAGES.values() if stage.n
 }
 """``module:class`` by section. A stage's section of the same name is declared in its entry point, by a class such as
 ``ItemVectorsSettings``; those of several stages, or declared elsewhere, are listed. Importing one loads no engine."""
+
+
+def known() -> dict[str, str]:
+    """``module:class`` by section, also of recipes."""
+    return SECTIONS | {name: f"ray_jobs.recipes.{recipe.settings}" for name, recipe in RECIPES.items()}

@@ -11,12 +11,13 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.log import mask_secret
 
+from dags.run_settings import settings_of
 from infra import masks
 from infra.home import here
 from infra.settings import Settings, load_settings
 from schemas.addresses import read_text, remove
 from schemas.handoff import StageReport, error_uri, read_report, write_report
-from schemas.recipes import RECIPES, given_settings
+from schemas.recipes import RECIPES
 from schemas.stage_request import StageRequest
 from schemas.stages import STAGES, Stage, maker_of, only_for_steering
 
@@ -206,7 +207,7 @@ def facts_of(context: Mapping[str, Any]) -> dict[str, str]:
 def _unread(settings: Settings, overrides: Mapping[str, Any], recipe: str) -> frozenset[str]:
     """Tables that the recipe does not read under the run's settings."""
     listed = RECIPES[recipe]
-    return listed.tables() - listed.tables(given_settings(recipe, settings.stages.get(recipe, {}), overrides))
+    return listed.tables() - listed.tables(vars(settings_of(recipe, settings, overrides)))
 
 
 def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
@@ -228,9 +229,9 @@ def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
 def _is_steered(params: Mapping[str, Any], settings: Settings) -> bool:
     """Whether text of users affects the lists of the run's recommender."""
     overrides, recipe = overrides_of(params), params["recommender"]
-    given = given_settings(recipe, settings.stages.get(recipe, {}), overrides)
-    layer = overrides.get("steering.enabled", settings.stages.get("steering", {}).get("enabled", True))
-    return bool(layer) or bool({"preferences", "review_summaries"} & RECIPES[recipe].tables(given))
+    given = vars(settings_of(recipe, settings, overrides))
+    layer = settings_of("steering", settings, overrides).enabled
+    return layer or bool({"preferences", "review_summaries"} & RECIPES[recipe].tables(given))
 
 
 def forget_error(request: StageRequest) -> None:

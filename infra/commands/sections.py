@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from infra.settings import Settings
 from schemas.recipes import RECIPES
-from schemas.sections import SECTIONS
+from schemas.sections import SECTIONS, known
 
 
 def kinds() -> dict[str, tuple[type, ...]]:
@@ -22,7 +22,7 @@ def kinds() -> dict[str, tuple[type, ...]]:
 
 def recipe_settings(name: str) -> type:
     """The settings class of a recipe."""
-    return at(f"ray_jobs.recipes.{RECIPES[name].settings}")
+    return at(known()[name])
 
 
 def at(address: str) -> type:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from infra.bounds import Bounded, Count, CountOrZero, NonNegative
+from infra.bounds import Bounded, Count, CountOrZero, NonNegative, Positive, Share
 from infra.errors import SettingError
 from infra.settings import Settings, stage_settings
 from schemas.stage_request import StageRequest
@@ -32,11 +32,11 @@ class LedgerSettings(Bounded):
     section: ClassVar[str] = "llm"
 
     chunk: Count = 64
-    chunk_seconds: float = 20.0
+    chunk_seconds: Positive = 20.0
     tasks: Count = 1
     bad_attempts: Count = 2
-    max_bad_share: float = 0.2
-    bad_tolerated: int = 5
+    max_bad_share: Share = 0.2
+    bad_tolerated: CountOrZero = 5
     max_failures: Count = 3
     retries_of_useless: CountOrZero = 2
     budget_tokens: CountOrZero = 0

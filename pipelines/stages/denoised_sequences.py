@@ -46,9 +46,9 @@ class DenoisedSequencesSettings(Bounded):
 
     max_users: CountOrZero = 0
     contexts: Count = 3
-    context: int = 8
+    context: Count = 8
     min_context: Count = 2
-    max_title_words: int = 12
+    max_title_words: Count = 12
     rule: Literal["mixture", "percentile"] = "mixture"
     suspect_share: ShareBelowOne = 0.1
     confidence: ShareBelowOne = 0.8

@@ -9,7 +9,7 @@ import datetime as dt
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal
 
-from infra.bounds import Bounded, Count, Share
+from infra.bounds import Bounded, Count, CountOrZero, Share
 from infra.errors import SettingError
 from infra.settings import load_settings, stage_settings
 from schemas.handoff import StageReport
@@ -57,12 +57,12 @@ class IngestSettings(Bounded):
 
     section: ClassVar[str] = STAGE
 
-    max_line_bytes: int = 524_288
+    max_line_bytes: Count = 524_288
     max_text_chars: Count = MAX_TEXT_CHARS
     earliest: str = "1995-01-01"
     latest: str = "2099-12-31"
-    days_after_partition: int | None = None
-    description_words: int = 60
+    days_after_partition: CountOrZero | None = None
+    description_words: CountOrZero = 60
     max_refused_share: Share = 0.2
     empty_day: Literal["fail", "accept"] = "fail"
 

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from infra.bounds import Bounded, Count, PositiveShare
+from infra.bounds import Bounded, Count, PositiveShare, Seed
 from infra.settings import load_settings, stage_settings
 from pipelines.landing.planted_world.truth import require_truth
 from schemas.handoff import StageReport
@@ -50,7 +50,7 @@ class PreferenceBenchmarkSettings(Bounded):
     max_pool: Annotated[int, Field(ge=3)] = 100_000
     probe_min_items: Count = 10
     truth: str = ""
-    seed: int = 7
+    seed: Seed = 7
 
 
 def run(request: StageRequest) -> StageReport:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from infra.bounds import Bounded, CountOrZero
+from infra.bounds import Bounded, Seed
 from infra.errors import SettingError
 from infra.settings import Settings, stage_settings
 from schemas.stage_request import StageRequest
@@ -36,7 +36,7 @@ class TrainingDataSettings(Bounded):
 
     corrections: Literal["none", "replace", "remove"] = "none"
     ties: Literal["as_is", "shuffled"] = "as_is"
-    ties_seed: CountOrZero = 0
+    ties_seed: Seed = 0
     split: Literal["last", "time"] = "last"
     catalogue: Literal["interacted", "all"] = "interacted"
 

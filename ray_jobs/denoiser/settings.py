@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from infra.bounds import Bounded, Count, CountOrZero, InnerShare, Share
+from infra.bounds import Bounded, Count, CountOrZero, InnerShare, NonNegative, Positive, Seed, Share, ShareBelowOne
 from infra.errors import SettingError
 
 SECTION = "tune_denoiser"
@@ -58,17 +58,17 @@ class DenoiserSettings(Bounded):
     max_title_words: Count = 12
     max_tokens: Count = 512
     lora_rank: Count = 8
-    lora_alpha: int = 16
-    lora_dropout: float = 0.05
+    lora_alpha: Count = 16
+    lora_dropout: ShareBelowOne = 0.05
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
     loss_on: Literal["answer", "prompt+answer"] = "answer"
     epochs: Count = 50
     batch_size: Count = 128
     micro_batch_size: Count = 16
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     warmup_steps: CountOrZero = 20
-    weight_decay: float = 0.0
-    gradient_clip: float = 1.0
+    weight_decay: NonNegative = 0.0
+    gradient_clip: Positive = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     score: Literal["title", "first_token"] = "title"
     scoring_batch_size: Count = 16
@@ -80,9 +80,9 @@ class DenoiserSettings(Bounded):
     tiny_heads: Count = 4
     tiny_vocabulary: Annotated[int, Field(ge=300)] = 2000
     tiny_epochs: Count = 5
-    tiny_learning_rate: float = 2e-3
+    tiny_learning_rate: Positive = 2e-3
     tiny_batch_size: Count = 32
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from infra.bounds import Bounded, Count, Positive, Share, ShareBelowOne
+from infra.bounds import Bounded, Count, NonNegative, Positive, Seed, Share, ShareBelowOne
 from infra.errors import SettingError
 from ray_jobs.training.phases import OptimizerName, Phase, Precision, Schedule, phases_from
 
@@ -22,7 +22,8 @@ class RecipeSettings(Bounded):
         max_history: number of most recent items that a history keeps.
         epochs: maximum number of passes over the training examples.
         batch_size: examples per optimiser step and worker.
-        accumulate: micro-batches per batch, to save memory; the result is the same.
+        accumulate: micro-batches per batch, to save memory; the gradient is that of the whole batch, except that
+            dropout and sampled negatives are drawn per micro-batch.
         learning_rate: the peak, reached after the warm-up.
         weight_decay: of the optimiser.
         warmup: share of all steps in which the learning rate rises.
@@ -48,17 +49,17 @@ class RecipeSettings(Bounded):
     batch_size: Count = 64
     accumulate: Count = 1
     learning_rate: Positive = 1e-3
-    weight_decay: float = 0.01
+    weight_decay: NonNegative = 0.01
     warmup: ShareBelowOne = 0.05
     schedule: Schedule = "cosine"
     optimizer: OptimizerName = "adamw"
-    beta2: float = 0.999
-    gradient_clip: float = 1.0
+    beta2: ShareBelowOne = 0.999
+    gradient_clip: Positive = 1.0
     patience: Count = 5
     evaluate_every: Count = 1
     evaluation_batch_size: Count = 128
     validate_unseen: bool = True
-    seed: int = 0
+    seed: Seed = 0
     precision: Precision = "auto"
     compile: bool = False
     warm_start: str = ""

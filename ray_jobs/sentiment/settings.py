@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from infra.bounds import Bounded, Count, Positive
+from infra.bounds import Bounded, Count, Positive, Seed, brief
 from infra.errors import SettingError
 from ray_jobs.encoders.settings import HUB_PREFIX
 
@@ -34,7 +34,7 @@ class ReviewSentimentsSettings(Bounded):
     classifier: str = PROBE
     folds: Annotated[int, Field(ge=2)] = 5
     inverse_penalty: Positive = 1.0
-    seed: int = 0
+    seed: Seed = 0
     copies: Count = 1
     batch_size: Count = 32
 
@@ -42,5 +42,5 @@ class ReviewSentimentsSettings(Bounded):
         super().__post_init__()
         if self.classifier != PROBE and not self.classifier.startswith(HUB_PREFIX):
             raise SettingError(
-                f"{STAGE}.classifier is {self.classifier!r}; use {PROBE!r}, 'hub:<repo id>' or 'hub:<folder>'"
+                f"{STAGE}.classifier is {brief(self.classifier)}; use {PROBE!r}, 'hub:<repo id>' or 'hub:<folder>'"
             )

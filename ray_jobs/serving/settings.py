@@ -42,7 +42,7 @@ class ServingSettings(Bounded):
     cpus_per_replica: Positive = 1.0
     max_batch_size: Count = 16
     batch_wait_ms: NonNegative = 2.0
-    queue: int = 256
+    queue: Count = 256
     per_client: CountOrZero = 64
     hosts: tuple[str, ...] = LOCAL_HOSTS
     token: str = field(default="", repr=False)

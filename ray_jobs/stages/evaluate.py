@@ -15,7 +15,7 @@ which the promotion gate checks.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from infra.bounds import Bounded, CountOrZero
+from infra.bounds import Bounded, CountOrZero, Seed
 from ray_jobs.stages.entry import checked_run
 from schemas.stage_runner import run_stage
 
@@ -42,7 +42,7 @@ class EvaluateSettings(Bounded):
     word_users: CountOrZero = 60
     words: CountOrZero = 20
     sampled_negatives: CountOrZero = 0
-    seed: int = 0
+    seed: Seed = 0
 
 
 run = checked_run(STAGE)

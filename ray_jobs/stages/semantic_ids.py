@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from infra.bounds import Bounded, CountOrZero
-from ray_jobs.encoders.settings import PACKAGED
+from ray_jobs.encoders.settings import PACKAGED, Encoder
 from ray_jobs.stages.entry import checked_run
 from schemas.stage_runner import run_stage
 
@@ -27,7 +27,7 @@ class SemanticIdsSettings(Bounded):
 
     section: ClassVar[str] = STAGE
 
-    encoder: str = PACKAGED
+    encoder: Encoder = PACKAGED
     append_to: str = ""
     in_memory_rows: CountOrZero = 1_000_000
 

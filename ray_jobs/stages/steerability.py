@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from infra.bounds import Bounded, Count
+from infra.bounds import Bounded, Count, Seed
 from ray_jobs.stages.entry import checked_run
 from schemas.stage_runner import run_stage
 
@@ -37,7 +37,7 @@ class SteerabilitySettings(Bounded):
     splits: Annotated[tuple[Literal["valid", "test"], ...], Field(min_length=1)] = ("test",)
     exclude_seen: bool = False
     probe_users: Count = 20
-    seed: int = 0
+    seed: Seed = 0
 
 
 run = checked_run(STAGE)

@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from infra.bounds import Bounded, Count, InnerShare, Positive
-from ray_jobs.encoders.settings import PACKAGED
+from infra.bounds import Bounded, Count, InnerShare, Positive, Seed
+from ray_jobs.encoders.settings import PACKAGED, Encoder
 
 SECTION = "steering"
 Candidates = Annotated[tuple[Positive, ...], Field(min_length=1)]
@@ -31,11 +31,11 @@ class SteeringSettings(Bounded):
     section: ClassVar[str] = SECTION
 
     enabled: bool = True
-    encoder: str = PACKAGED
+    encoder: Encoder = PACKAGED
     similarity: InnerShare = 0.55
     most_items: InnerShare = 0.5
     most_terms: Count = 20_000
     weights: Candidates = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0)
     refusals: Candidates = (1.0, 1.5, 2.0)
     misread: InnerShare = 0.3
-    seed: int = 0
+    seed: Seed = 0

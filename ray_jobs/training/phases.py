@@ -5,15 +5,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from infra.bounds import Bounded, Count, Positive, ShareBelowOne
+from pydantic import Field
+
+from infra.bounds import Bounded, Count, NonNegative, Positive, ShareBelowOne
 from infra.errors import SettingError
 
 if TYPE_CHECKING:
     from torch import nn
 
 OptimizerName = Literal["adamw", "adam", "sgd", "adafactor"]
+Clip = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -34,7 +37,7 @@ class Phase(Bounded):
             neither.
         weight_decay: decoupled from the gradient except for ``adam`` and ``sgd``.
         decay_vectors: whether weight decay applies to vectors and scalars, too.
-        gradient_clip: maximum norm of the gradient.
+        gradient_clip: maximum norm of the gradient; infinite for none.
         patience: evaluations without improvement before the phase ends.
         evaluate_every: epochs between evaluations, or between checkpoints without evaluation.
         reference: keep a frozen copy of the model as of the start of the phase, for losses that compare with it.
@@ -42,16 +45,16 @@ class Phase(Bounded):
 
     name: str
     trainable: tuple[str, ...] = ("*",)
-    losses: Mapping[str, float] = field(default_factory=lambda: {"loss": 1.0})
+    losses: Mapping[str, NonNegative] = field(default_factory=lambda: {"loss": 1.0})
     epochs: Count
     learning_rate: Positive
     warmup: ShareBelowOne = 0.0
     schedule: Schedule = "cosine"
     optimizer: OptimizerName = "adamw"
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     decay_vectors: bool = False
-    gradient_clip: float = 1.0
+    gradient_clip: Clip = 1.0
     patience: Count = 5
     evaluate_every: Count = 1
     reference: bool = False

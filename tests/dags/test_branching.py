@@ -82,6 +82,34 @@ def test_what_the_recommender_needs_and_the_data_do_not_have_ends_the_day_here(a
         overrides={"hstu.preset": "untimed"})  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("recommender", "overrides", "told"),
+    [
+        ("sasrec", {"sasrec.epochs": "abc"}, r"sasrec\.epochs: Input should be a valid integer"),
+        ("sasrec", {"sasrec.epocs": 3}, r"sasrec\.epocs is no setting \(did you mean epochs\?\)"),
+        ("sasrec", {"sasrec.heads": 3}, r"sasrec\.heads is 3, but must divide sasrec\.width"),
+        ("sasrec", {"sasrec.preset": ["published"]}, r"sasrec\.preset is \['published'\], but sasrec has: published"),
+        ("sasrec", {"sasrek.epochs": 3}, r"no section of settings 'sasrek': did you mean sasrec"),
+        ("mendertok", {"mendertok.encoder": "minilm"}, r"mendertok\.encoder: .*no text encoder 'minilm'"),
+        ("sasrec", {"training_data.split": "tme"}, r"training_data\.split"),
+    ],
+)
+def test_settings_with_which_a_later_stage_would_fail_end_the_day_before_anything_is_paid(
+    ask, recommender, overrides, told
+):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match=told):
+        ask(Registry(), recommender=recommender, overrides=overrides)
+
+
+def test_a_switch_is_off_in_whatever_form_a_variable_gives_it(ask, monkeypatch):
+    counts = {"order.pairs": 9, "order.tie_share": 1.0}
+    for off in ("false", "0", "off"):
+        monkeypatch.setenv("PENCHANT_STAGES__HSTU__TIME_BIAS", off)
+        ask(Registry(), counts=counts, recommender="hstu")
+
+
 @pytest.fixture
 def work(ask):
     return ask(Registry())[0]["work"]

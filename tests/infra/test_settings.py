@@ -1,13 +1,16 @@
 import json
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, ClassVar, Literal
 
 import pytest
+from pydantic import Field
 
 from infra.bounds import Bounded, Count, Positive, ShareBelowOne
+from infra.commands.sections import kinds
 from infra.errors import SettingError
 from infra.local_environment import Ports
-from infra.settings import load_settings, stage_settings
+from infra.settings import Settings, checked, load_settings, stage_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +20,8 @@ class Recipe(Bounded):
     epochs: Count = 10
     lr: Positive = 0.1
     keep: ShareBelowOne | None = None
-    widths: tuple[Count, ...] = (8,)
+    widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (8,)
+    weights: Mapping[str, float] = field(default_factory=dict)
     fuse: Literal["on", "off"] = "off"
 
 
@@ -112,11 +116,9 @@ def test_an_unknown_profile_lists_those_that_exist(monkeypatch):
         load_settings()
 
 
-def test_overrides_win_over_the_profile_and_leave_other_sections_alone(monkeypatch, tmp_path):
-    profile = tmp_path / "p.toml"
-    profile.write_text("[stages.recipe]\nepochs = 5\nlr = 0.5\n")
-    monkeypatch.setenv("PENCHANT_PROFILE", str(profile))
-    made = stage_settings(Recipe, load_settings(), {"recipe.epochs": 7, "other.epochs": 9})
+def test_overrides_win_over_the_profile_and_leave_other_sections_alone():
+    settings = Settings(stages={"recipe": {"epochs": 5, "lr": 0.5}})
+    made = stage_settings(Recipe, settings, {"recipe.epochs": 7, "sasrec.epochs": 9})
     assert made == Recipe(epochs=7, lr=0.5)
 
 
@@ -135,6 +137,79 @@ def test_a_wrong_override_is_named(overrides, message):
         stage_settings(Recipe, load_settings(), overrides)
 
 
+def test_a_section_that_nothing_reads_is_refused_wherever_it_is_given(monkeypatch, tmp_path):
+    told = r"no section of settings 'sasrek': did you mean sasrec\? \(`penchant settings` lists them\)"
+    with pytest.raises(SettingError, match=f"overrides: {told}"):
+        stage_settings(Recipe, Settings(stages={}), {"sasrek.epochs": 3})
+    with monkeypatch.context() as patch:
+        patch.setenv("PENCHANT_STAGES__SASREK__EPOCHS", "3")
+        with pytest.raises(SettingError, match=told):
+            load_settings()
+    profile = tmp_path / "p.toml"
+    profile.write_text("[stages.sasrek]\nepochs = 5\n")
+    monkeypatch.setenv("PENCHANT_PROFILE", str(profile))
+    with pytest.raises(SettingError, match=rf"p\.toml .*{told}"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "values"),
+    [
+        ("RAY__WORKERS", ("0", "-3")),
+        ("RAY__CPUS_PER_WORKER", ("nan", "0")),
+        ("RAY__JOB_TIMEOUT_S", ("-1", "inf")),
+        ("SPARK__SHUFFLE_PARTITIONS", ("0",)),
+        ("LLM__SCORING", ("gramar",)),
+        ("ALERTS__DEADLINE_MINUTES", ("nan",)),
+    ],
+)
+def test_sizes_of_services_that_cannot_be_are_refused_by_name(monkeypatch, variable, values):
+    for value in values:
+        monkeypatch.setenv(f"PENCHANT_{variable}", value)
+        with pytest.raises(SettingError, match=variable.lower().replace("__", r"\.")):
+            load_settings()
+
+
+NO_SEEDS = (-1, 2**31, float("nan"))
+NO_WEIGHTS = (-1, float("nan"), float("inf"), -float("inf"))
+
+
+def test_no_number_without_bounds_is_left_in_any_section():
+    """No number of any section may be below zero, NaN or infinite."""
+    for section, kinds_of in kinds().items():
+        for kind in kinds_of:
+            if not issubclass(kind, Bounded):
+                continue
+            for name, default in ((one.name, one.default) for one in fields(kind)):
+                if isinstance(default, bool) or not isinstance(default, int | float):
+                    continue
+                for wrong in NO_SEEDS if name.endswith("seed") else NO_WEIGHTS:
+                    with pytest.raises(SettingError, match=rf"^{section}\.{name}\b"):
+                        kind(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("section", "wrong"),
+    [
+        ("sasrec", {"phases": [{"losses": {"loss": float("nan")}}]}),
+        ("sasrec", {"phases": [{"losses": {"loss": -1}}]}),
+        ("sasrec", {"phases": [{"weight_decay": -1}]}),
+        ("sasrec", {"gradient_clip": 0}),
+        ("sasrec", {"beta2": 1}),
+        ("sasrec", {"heads": 3}),
+        ("hstu", {"heads": 3}),
+        ("sasrec", {"positions": "rotary", "width": 6, "heads": 2}),
+        ("ensrec", {"encoder": "minilm"}),
+        ("steering", {"encoder": "minilm"}),
+        ("llm", {"max_bad_share": 1e9}),
+    ],
+)
+def test_values_that_would_spoil_a_run_are_refused_before_it(section, wrong):
+    with pytest.raises(SettingError, match=rf"^{section}\.{next(iter(wrong))}\b") as refused:
+        checked(kinds()[section][-1], wrong)
+    assert len(str(refused.value)) < 200
+
+
 def test_a_port_that_is_none_is_named(monkeypatch):
     monkeypatch.setenv("MLFLOW_PORT", "many")
     with pytest.raises(SettingError, match="MLFLOW_PORT='many'"):
@@ -146,7 +221,11 @@ def test_a_port_that_is_none_is_named(monkeypatch):
     [
         ({"epochs": 0}, "recipe.epochs is 0, but must be at least 1"),
         ({"lr": 0}, "recipe.lr is 0, but must be above 0"),
-        ({"lr": float("nan")}, "recipe.lr is nan, but must be above 0"),
+        ({"lr": float("nan")}, "recipe.lr is nan, but must be a finite number"),
+        ({"lr": float("inf")}, "recipe.lr is inf, but must be a finite number"),
+        ({"weights": {"loss": float("nan")}}, "recipe.weights.loss is nan, but must be a finite number"),
+        ({"widths": [0]}, "recipe.widths.0 is 0, but must be at least 1"),
+        ({"epochs": -(10**90)}, f"recipe.epochs is -1{'0' * 58}..., but must be at least 1"),
         ({"keep": 1.0}, "recipe.keep is 1.0, but must be below 1"),
         ({"widths": [8, 0]}, "recipe.widths.1 is 0, but must be at least 1"),
         ({"epochs": 2.5}, "recipe.epochs: Input should be a valid integer, got a number with a fractional part"),
@@ -170,7 +249,8 @@ def test_a_value_is_turned_into_its_type_where_that_loses_nothing():
     made = Recipe(epochs="3", lr=1, widths=[2, 4], keep=None)
     assert (made.epochs, made.lr, made.widths) == (3, 1.0, (2, 4))
     assert isinstance(made.lr, float)
-    assert hash(made) == hash(Recipe(epochs=3, lr=1.0, widths=(2, 4)))
+    assert made == Recipe(epochs=3, lr=1.0, widths=(2, 4))
+    assert Recipe(widths="[2, 4]", weights='{"loss": 2}') == Recipe(widths=(2, 4), weights={"loss": 2.0})
 
 
 def test_a_profile_out_of_bounds_says_so_in_the_same_words(monkeypatch):

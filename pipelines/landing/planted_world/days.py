@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from infra.bounds import Bounded, Count
+from infra.bounds import Bounded, Count, Seed
 from infra.errors import UserError
 from pipelines.landing.planted_world.files import item_lines, review_line, write_lines, write_truth
 from pipelines.landing.planted_world.world import Position, World, WorldSettings, grow_world
@@ -58,7 +58,7 @@ class FeedSettings(Bounded):
     accounts: int = 1200
     pushed: Annotated[int, Field(ge=COPIED + PRAISED)] = 10
     probes: int = 100
-    seed: int = 11
+    seed: Seed = 11
 
     def kinds(self) -> list[str]:
         """The kind of each day; ordinary after the end of the plan."""

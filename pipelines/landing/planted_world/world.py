@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from infra.bounds import Bounded, Count, Positive, Share
+from infra.bounds import Bounded, Count, Positive, Seed, Share
 from infra.errors import SettingError
 from pipelines.landing.planted_world.catalogue import Item, make_items
 from pipelines.landing.planted_world.tastes import Taste, choose, draw_taste, stray
@@ -29,7 +29,7 @@ class WorldSettings(Bounded):
 
     users: Count = 400
     items: int = 160
-    seed: int = 7
+    seed: Seed = 7
     noise: Share = 0.1
     drift: Share = 0.4
     shortest: int = 5

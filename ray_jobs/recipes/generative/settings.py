@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from infra.bounds import Count, CountOrZero, NonNegative, Share
-from ray_jobs.encoders.settings import PACKAGED
+from ray_jobs.encoders.settings import PACKAGED, Encoder
 from ray_jobs.recommenders.settings import TransformerSettings
 
 Fused = Literal["fine_steering", "coarse_steering", "positive", "negative"]
@@ -75,7 +75,7 @@ class ConditionedSettings(GenerativeSettings):
         fuse_repeats: repetitions of each of those samples per epoch; there are only few of them.
     """
 
-    encoder: str = PACKAGED
+    encoder: Encoder = PACKAGED
     preference_dropout: Share = 0.3
     matched_share: Share = 0.5
     swap_share: Share = 0.0

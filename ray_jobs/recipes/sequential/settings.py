@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from infra.bounds import Count, CountOrZero, Positive, PositiveShare, Share
-from ray_jobs.encoders.settings import PACKAGED
+from infra.bounds import Count, CountOrZero, NonNegative, Positive, PositiveShare, Share
+from infra.errors import SettingError
+from ray_jobs.encoders.settings import PACKAGED, Encoder
 from ray_jobs.recommenders.settings import RecipeSettings, TransformerSettings
 
 LossName = Literal["ce", "sampled_softmax", "bce", "gbce"]
@@ -41,6 +42,13 @@ class SequentialSettings(TransformerSettings):
     gbce_t: Share = 0.75
     weigh: Literal["positions", "batches"] = "batches"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.heads:
+            raise SettingError(
+                f"{self._named('heads')} is {self.heads}, but must divide {self._named('width')}, {self.width}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SASRecSettings(SequentialSettings):
@@ -56,6 +64,14 @@ class SASRecSettings(SequentialSettings):
     inner: CountOrZero = 0
     positions: Literal["learned", "rotary"] = "learned"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.positions == "rotary" and self.width // self.heads % 2:
+            raise SettingError(
+                f"{self._named('positions')} is rotary, which needs heads of even width, but {self._named('width')} / "
+                f"{self._named('heads')} is {self.width // self.heads}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class EnsRecSettings(SASRecSettings):
@@ -68,7 +84,7 @@ class EnsRecSettings(SASRecSettings):
 
     section: ClassVar[str] = "ensrec"
 
-    encoder: str = PACKAGED
+    encoder: Encoder = PACKAGED
     text_hidden: Count = 256
 
 
@@ -103,7 +119,7 @@ class HSTUSettings(SequentialSettings):
 
     section: ClassVar[str] = "hstu"
 
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     heads: Count = 1
     dropout: Share = 0.2
     loss: LossName = "sampled_softmax"

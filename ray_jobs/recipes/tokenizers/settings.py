@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from infra.bounds import Bounded, Count, CountOrZero, NonNegative, Positive
+from infra.bounds import Bounded, Count, CountOrZero, NonNegative, Positive, Seed
 from infra.errors import SettingError
 
 Scheme = Literal["random", "sequential", "collaborative", "semantic", "hybrid", "constrained"]
@@ -24,7 +24,7 @@ class QuantiserSettings(Bounded):
 
     collisions: Literal["extra_level", "sinkhorn", "list"] = "extra_level"
     collision_size: CountOrZero = 0
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,4 +171,4 @@ class ItemIndexSettings(Bounded):
     depth: Count = 4
     branches: Annotated[int, Field(ge=2)] = 32
     width: Count = 32
-    seed: CountOrZero = 0
+    seed: Seed = 0
