@@ -50,7 +50,10 @@ def ask(monkeypatch, airflow_home, tmp_path):
         left = {}
         context = {
             "params": PARAMS | params,
-            "dag": SimpleNamespace(tasks=[SimpleNamespace(stage=chain.TRAIN_RECOMMENDER), SimpleNamespace()]),
+            "dag": SimpleNamespace(
+                tasks=[SimpleNamespace(stage=stage) for stage in (chain.SEMANTIC_IDS, chain.TRAIN_RECOMMENDER)]
+                + [SimpleNamespace()]
+            ),
             "ti": SimpleNamespace(
                 xcom_pull=lambda task_ids: {"outputs": {"content": content}, "counts": counts or {}},
                 xcom_push=lambda key, value: left.__setitem__(key, value),
@@ -91,6 +94,7 @@ def test_what_the_recommender_needs_and_the_data_do_not_have_ends_the_day_here(a
         ("sasrec", {"sasrec.preset": ["published"]}, r"sasrec\.preset is \['published'\], but sasrec has: published"),
         ("sasrec", {"sasrek.epochs": 3}, r"no section of settings 'sasrek': did you mean sasrec"),
         ("mendertok", {"mendertok.encoder": "minilm"}, r"mendertok\.encoder: .*no text encoder 'minilm'"),
+        ("sasrec", {"rqvae.epochs": -1}, r"rqvae\.epochs is -1, but must be at least 1"),
         ("sasrec", {"training_data.split": "tme"}, r"training_data\.split"),
     ],
 )
