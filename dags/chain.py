@@ -9,6 +9,7 @@ from dags.assets import read_by, written_by
 from dags.operators.ray_stage import RayStageOperator
 from dags.operators.spark_stage import SparkStageOperator
 from dags.operators.stages import STANDS_IN, StageTask
+from dags.run_settings import settings_of
 from infra.settings import load_settings
 from schemas.names import DATASET_PATTERN, DAY_PATTERN, LONGEST
 from schemas.recipes import Kind, of_kind
@@ -108,7 +109,7 @@ ERASURE = StageTask(stage="erasure")
 CLEAN_UP = StageTask(stage="clean_up")
 
 SETTINGS = load_settings()
-DESCRIBED = bool(SETTINGS.stages.get("item_vectors", {}).get("descriptions"))
+DESCRIBED = settings_of("item_vectors", SETTINGS, {}).descriptions
 LANGUAGE = tuple(
     StageTask(stage=name)
     for name, row in STAGES.items()

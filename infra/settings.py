@@ -369,11 +369,12 @@ def overrides_for(section: str, given: Given) -> Mapping[str, Any]:
     Raises:
         SettingError: one is of a section that does not exist.
     """
-    overrides = given or {} if given is None or isinstance(given, Mapping) else given.overrides
+    if given is None or isinstance(given, Mapping):
+        overrides = given or {}
+    else:
+        given.require_section(section)
+        overrides = given.overrides
     refuse_unknown({name.partition(".")[0] for name in overrides} - {section}, "overrides")
-    if isinstance(given, Mapping) or given is None:
-        return overrides
-    given.require_section(section)
     return overrides
 
 

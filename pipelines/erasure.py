@@ -157,7 +157,7 @@ class _Erasure:
         steps = len(tables) + 1
         progress.update(0, steps, "looking for traces")
         words = settings.stages.get("text_vectors", {}).get("max_review_words", MAX_REVIEW_WORDS)
-        words = request.overrides.get("text_vectors.max_review_words", words)
+        words = int(request.overrides.get("text_vectors.max_review_words", words))
         reading = stage_settings(ReviewLineSettings, settings, request)
         with phase("looking for traces") as found:
             traces = find_traces(spark, settings, request.dataset, self._users, reading, words)

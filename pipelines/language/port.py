@@ -19,7 +19,6 @@ from typing import Any, Self
 import httpx2
 import openai
 
-from infra.errors import SettingError
 from infra.masks import hide, masked
 from infra.settings import LLMSettings, secrets_of
 from pipelines.language.dialect import Dialect, body_of, refused_field, remedy
@@ -67,8 +66,6 @@ class Port:
         key_worked: bool = False,
     ) -> None:
         hide(secrets_of(llm))  # executors do not load the settings, which would do it
-        if llm.scoring not in (*SCORERS, "none"):
-            raise SettingError(f"llm.scoring is {llm.scoring!r}: use one of {', '.join(SCORERS)} or none")
         self._llm = llm
         self._first_alone = first_alone
         self._backoff_s = backoff_s

@@ -61,7 +61,7 @@ class RQVAESettings(AutoencoderSettings):
     levels: Count = 3
     codebook_size: Count = 256
     latent_dim: Count = 32
-    hidden: tuple[int, ...] = (256, 128)
+    hidden: tuple[Count, ...] = (256, 128)
     commitment: NonNegative = 0.25
     restart_every: CountOrZero = 20
 
@@ -85,7 +85,7 @@ class FSQSettings(AutoencoderSettings):
     grid: tuple[Annotated[int, Field(ge=3)], ...] = (8, 8, 8, 6, 5)
     decoder_layers: Count = 2
     decoder_heads: Count = 8
-    hidden: tuple[int, ...] = (256, 128)
+    hidden: tuple[Count, ...] = (256, 128)
     epochs: Count = 100
     batch_size: Count = 256
     learning_rate: Positive = 1e-4
