@@ -24,6 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 InnerShare = Annotated[float, Field(gt=0, lt=1)]
+PositiveOrInfinite = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """What every library takes, also after small numbers were added to it."""
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -98,7 +99,7 @@ def problems(error: ValidationError, named: Callable[[str], str] = str) -> str:
 def _problem(error: "ErrorDetails", name: str) -> str:
     limits: Mapping[str, Any] = error.get("ctx", {})
     if error["type"] == "finite_number":
-        return f"{name} is {error['input']!r}, but must be a finite number"
+        return f"{name} is {brief(error['input'])}, but must be a finite number"
     for key, words in _WORDS.items():
         if key in limits:
             return f"{name} is {brief(error['input'])}, but must be {words} {number(limits[key])}"

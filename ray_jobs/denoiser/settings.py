@@ -5,7 +5,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from infra.bounds import Bounded, Count, CountOrZero, InnerShare, NonNegative, Positive, Seed, Share, ShareBelowOne
+from infra.bounds import (
+    Bounded,
+    Count,
+    CountOrZero,
+    InnerShare,
+    NonNegative,
+    Positive,
+    PositiveOrInfinite,
+    Seed,
+    Share,
+    ShareBelowOne,
+)
 from infra.errors import SettingError
 
 SECTION = "tune_denoiser"
@@ -33,7 +44,7 @@ class DenoiserSettings(Bounded):
         batch_size: windows per optimiser step, over all workers.
         micro_batch_size: windows per forward pass of a worker.
         learning_rate, weight_decay: of AdamW.
-        gradient_clip: maximum norm of the gradient.
+        gradient_clip: maximum norm of the gradient; infinite for none.
         warmup_steps: optimiser steps of linear warm-up, before a linear decay to zero.
         dtype: of the base's weights; the adapter's are float32.
         score: ``title``, its mean log-probability per token, or ``first_token`` as in the paper, with ties between
@@ -68,7 +79,7 @@ class DenoiserSettings(Bounded):
     learning_rate: Positive = 1e-4
     warmup_steps: CountOrZero = 20
     weight_decay: NonNegative = 0.0
-    gradient_clip: Positive = 1.0
+    gradient_clip: PositiveOrInfinite = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     score: Literal["title", "first_token"] = "title"
     scoring_batch_size: Count = 16

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from infra.bounds import Bounded, Count, NonNegative, Positive, Seed, Share, ShareBelowOne
+from infra.bounds import Bounded, Count, NonNegative, Positive, PositiveOrInfinite, Seed, Share, ShareBelowOne
 from infra.errors import SettingError
 from ray_jobs.training.phases import OptimizerName, Phase, Precision, Schedule, phases_from
 
@@ -30,7 +30,7 @@ class RecipeSettings(Bounded):
         schedule: of the learning rate after the warm-up; ``cosine`` and ``linear`` end at zero.
         optimizer: ``adamw``, ``adam``, ``sgd`` or ``adafactor``.
         beta2: decay of Adam's second moment.
-        gradient_clip: maximum norm of the gradient.
+        gradient_clip: maximum norm of the gradient; infinite for none.
         patience: evaluations without a better validation NDCG@10 before training stops.
         evaluate_every: epochs between evaluations.
         evaluation_batch_size: users per batch when ranking.
@@ -54,7 +54,7 @@ class RecipeSettings(Bounded):
     schedule: Schedule = "cosine"
     optimizer: OptimizerName = "adamw"
     beta2: ShareBelowOne = 0.999
-    gradient_clip: Positive = 1.0
+    gradient_clip: PositiveOrInfinite = 1.0
     patience: Count = 5
     evaluate_every: Count = 1
     evaluation_batch_size: Count = 128

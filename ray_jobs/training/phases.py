@@ -5,18 +5,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
-
-from infra.bounds import Bounded, Count, NonNegative, Positive, ShareBelowOne
+from infra.bounds import Bounded, Count, NonNegative, Positive, PositiveOrInfinite, ShareBelowOne
 from infra.errors import SettingError
 
 if TYPE_CHECKING:
     from torch import nn
 
 OptimizerName = Literal["adamw", "adam", "sgd", "adafactor"]
-Clip = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -54,7 +51,7 @@ class Phase(Bounded):
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
     weight_decay: NonNegative = 0.0
     decay_vectors: bool = False
-    gradient_clip: Clip = 1.0
+    gradient_clip: PositiveOrInfinite = 1.0
     patience: Count = 5
     evaluate_every: Count = 1
     reference: bool = False
