@@ -31,6 +31,9 @@ class Measured:
         targets: labels of the units; null for a task without labels.
         slices: by kind of group, the group of each unit, str[U].
         values: by metric, float64[U].
+
+    Raises:
+        ValueError: units are not in ascending order, or one is there twice; two models are paired by their order.
     """
 
     model: str
@@ -42,6 +45,10 @@ class Measured:
     targets: pa.Array = field(repr=False)
     slices: Mapping[str, npt.NDArray[np.str_]] = field(repr=False)
     values: Mapping[str, FloatArray] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self) > 1 and not pc.all(pc.less(self.units[:-1], self.units[1:])).as_py():
+            raise ValueError(f"{self.model}: sort the units, and the values with them; each unit is there once")
 
     def __len__(self) -> int:
         return len(self.units)
@@ -62,41 +69,54 @@ def require_same_units(one: Measured, other: Measured) -> None:
     """Check that two models can be compared unit by unit.
 
     Raises:
-        DataError: units, targets or protocol differ.
+        DataError: units, targets, task, split or protocol differ.
     """
-    _require_same_protocol(one, other)
-    if not (one.units.equals(other.units) and one.targets.equals(other.targets)):
-        raise DataError(
-            f"{one.model} and {other.model} were evaluated on other users or targets: run the evaluate stage for both "
-            "on the same sequences"
-        )
+    _require_comparable(one, other)
+    if not (one.units.equals(other.units) and _same_targets(one.targets, other.targets)):
+        raise _others(one, other)
 
 
 def compare(one: Measured, other: Measured, metric: str) -> Paired:
     """The paired difference `one` - `other` in `metric`, over the units that both were measured on.
 
     Raises:
-        DataError: there is no such unit, or the protocols differ.
+        DataError: there is no such unit, or the targets of one, task, split or protocol differ.
     """
-    _require_same_protocol(one, other)
+    _require_comparable(one, other)
     mine, theirs = (pc.is_in(a.units, b.units).to_numpy(zero_copy_only=False) for a, b in ((one, other), (other, one)))
     if not mine.any():
         raise DataError(f"{one.model} and {other.model} were evaluated on no user in common: run evaluate for both")
+    if not _same_targets(one.targets.filter(pa.array(mine)), other.targets.filter(pa.array(theirs))):
+        raise _others(one, other)
     return paired(one.values[metric][mine], other.values[metric][theirs])
 
 
-def _require_same_protocol(one: Measured, other: Measured) -> None:
-    if one.protocol != other.protocol:
-        raise DataError(
-            f"{one.model} was evaluated by the protocol {one.protocol!r} and {other.model} by {other.protocol!r}, "
-            "whose numbers do not compare: run the evaluate stage for both with the same settings"
-        )
+def _require_comparable(one: Measured, other: Measured) -> None:
+    for what, word in (("task", "for"), ("split", "on"), ("protocol", "by")):
+        mine, theirs = getattr(one, what), getattr(other, what)
+        if mine != theirs:
+            raise DataError(
+                f"{one.model} was evaluated {word} the {what} {mine!r} and {other.model} {word} {theirs!r}, whose "
+                "numbers do not compare: run the evaluate stage for both with the same settings"
+            )
+
+
+def _same_targets(mine: pa.Array, theirs: pa.Array) -> bool:
+    # Without labels a model in memory has the type null, and one from the table the type string.
+    return bool(mine.cast(pa.string()).equals(theirs.cast(pa.string())))
+
+
+def _others(one: Measured, other: Measured) -> DataError:
+    return DataError(
+        f"{one.model} and {other.model} were evaluated on other users or targets: run the evaluate stage for both "
+        "on the same sequences"
+    )
 
 
 def to_rows(measured: Sequence[Measured]) -> pa.Table:
     """Rows of the table `measurements` without ``partition_date``."""
     schema = pa.schema([each for each in MEASUREMENTS.arrow_schema() if each.name != "partition_date"])
-    parts = []
+    parts = [schema.empty_table()]
     for one in measured:
         size, kinds = len(one), list(one.slices)
         names = np.stack([one.slices[kind] for kind in kinds], axis=1).ravel() if kinds else np.zeros(0, dtype=str)

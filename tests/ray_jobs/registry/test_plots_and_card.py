@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from ray_jobs.evaluation.measurements import Measured, compare, require_same_units, to_rows
+from ray_jobs.evaluation.measurements import Measured, compare, from_rows, require_same_units, to_rows
 from ray_jobs.evaluation.metrics import METRICS, Interval, Paired, per_user
 from ray_jobs.evaluation.slices import length_bands
 from ray_jobs.registry import plots
@@ -177,6 +177,44 @@ def test_users_that_only_one_model_saw_are_not_compared():
         compare(one, third, "ndcg_10")
     with pytest.raises(DataError, match="other users or targets"):
         require_same_units(one, other)
+
+
+def _measured(task="rating", split="test", units=("a", "b"), targets=None, model="m@1"):
+    return Measured(
+        model=model,
+        task=task,
+        split=split,
+        condition="history",
+        protocol="held out",
+        units=pa.array(units),
+        targets=pa.nulls(len(units)) if targets is None else pa.array(targets),
+        slices={},
+        values={"rmse": np.arange(len(units), dtype=float)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (_measured(task="sales", model="n@1"), "m@1 was evaluated for the task 'rating' and n@1 for 'sales'"),
+        (_measured(split="valid"), "on the split 'test' and m@1 on 'valid'"),
+        (_measured(targets=["x", "y"]), "other users or targets"),
+    ],
+)
+def test_numbers_of_another_task_split_or_target_are_not_compared(other, words):
+    for compared in (require_same_units, lambda a, b: compare(a, b, "rmse")):
+        with pytest.raises(DataError, match=words):
+            compared(_measured(), other)
+
+
+def test_units_out_of_order_are_refused_and_no_labels_are_the_same_after_the_table():
+    for units in (("b", "a"), ("a", "a")):
+        with pytest.raises(ValueError, match="m@1: sort the units"):
+            _measured(units=units)
+    (read,) = from_rows(to_rows([_measured()]), "rating", "test")
+    require_same_units(_measured(), read)
+    assert compare(_measured(), read, "rmse").users == 2
+    assert to_rows([]).schema == to_rows([_measured()]).schema
 
 
 def test_numbers_of_two_protocols_are_not_compared():
