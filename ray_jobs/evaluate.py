@@ -10,7 +10,7 @@ from pathlib import Path
 from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings, stage_settings
 from ray_jobs.data.histories import Histories
-from ray_jobs.data.settings import for_comparison_only, training_data_settings
+from ray_jobs.data.settings import TrainingDataSettings, for_comparison_only, training_data_settings
 from ray_jobs.data.tables import publish, table_exists, table_version
 from ray_jobs.data.training_data import TrainingData, read_training_data
 from ray_jobs.evaluation.evaluator import HISTORY, Ranked, evaluate, evaluate_sampled, measured
@@ -73,8 +73,7 @@ def run(request: StageRequest) -> StageReport:
     progress.update(0, 1, "reading tables")
     data = read_training_data(settings, request, codes=False, preferences=True)
     how = training_data_settings(settings, request)
-    seen = "left out" if own.exclude_seen else "ranked"
-    protocol = f"split={how.split} catalogue={how.catalogue} seen={seen}"
+    protocol = protocol_of(how, own)
     popularity = Popularity(PopularitySettings(), data.catalogue)
     popularity.fit_counts(data.histories)
     name = model_name("popularity", counted(request.dataset, request.partition), data.version)
@@ -142,6 +141,12 @@ def run(request: StageRequest) -> StageReport:
         counts={**counts, "rows": rows},
         outputs={**outputs, "protocol": protocol},
     )
+
+
+def protocol_of(how: TrainingDataSettings, own: EvaluateSettings) -> str:
+    """How targets are held out and what is ranked; values of two protocols do not compare."""
+    ties = f" ties=shuffled-{how.ties_seed}" if how.ties == "shuffled" else ""
+    return f"split={how.split}{ties} catalogue={how.catalogue} seen={'left out' if own.exclude_seen else 'ranked'}"
 
 
 def _targets(results: Sequence[Ranked], by_split: Mapping[str, Measured]) -> dict[str, float]:

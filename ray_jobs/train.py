@@ -36,6 +36,7 @@ from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.registry import provenance, runs, versions
+from ray_jobs.registry.requirements import pip_requirements
 from ray_jobs.stages.entry import recipe_of
 from ray_jobs.stages.train import STAGE
 from ray_jobs.steering.fitting import fitted_layer
@@ -85,6 +86,7 @@ def train_as(
     status = "done" if known is None else "reused"
     data = {f"training_data.{k}": str(v) for k, v in asdict(training_data_settings(settings, request)).items()}
     layer_settings = stage_settings(SteeringSettings, settings, request)
+    pip_requirements(kind.packages(own, steered=layer_settings.enabled))  # what registering will need, before training
     words = {f"{STEERING}.{k}": str(v) for k, v in asdict(layer_settings).items()}
     params = {**asdict(own), **data, **words}
     shown = name or f"{recipe} {request.partition}"

@@ -6,9 +6,13 @@ signature (`ray_jobs.registry.model`), and what a request may contain within whi
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import pyarrow as pa
+
+from schemas.sequences import SEQUENCES
 
 Kind = Literal["item", "int64", "float32", "bool", "text"]
 
@@ -24,6 +28,18 @@ EARLIEST, LATEST = -(2**40), 2**40
 """Seconds since 1970, some tens of thousands of years in both directions."""
 _EXACT = 2**53
 """A float64 holds every integer up to here."""
+_FROM_ARROW: Mapping[str, tuple[Kind, ...]] = {
+    "string": ("item",),
+    "timestamp[us, tz=UTC]": ("int64",),
+    "float": ("float32",),
+    "bool": ("bool", "int64", "float32"),
+}
+"""Kinds that hold every value of a column of `sequences`, by the type of its values; a float may be missing (NaN)."""
+_SOURCES = {
+    column.name: _FROM_ARROW[str(column.type.value_type)]
+    for column in SEQUENCES.columns
+    if pa.types.is_list(column.type) and str(column.type.value_type) in _FROM_ARROW
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +52,7 @@ class FromRequest:
         required: a request without it is refused.
         otherwise: returns the value for a request without it, instead of the column's `default`.
         low, high: bounds of a number.
-        most: characters of a text, or values of a list.
+        most: characters of a text, or values of a list, in a request to the server; batch jobs know no such limit.
         parameter: a parameter of the MLflow model, one value for all rows; in a request to the server it is a field.
     """
 
@@ -63,8 +79,8 @@ class ExampleColumn:
         pad: value that pads the rows of a batch to equal length.
         default: value of examples without the column when joined with examples that have it. None: drop the column.
         required: every example has the column, if need be filled with `default`.
-        source: column of the table `sequences` that it is read from: along `HISTORY` the values before the target,
-            else the value at the target's position. "" if it does not come from there.
+        source: column of the table `sequences`, with a value for each item, that it is read from: along `HISTORY` the
+            values before the target, else the value at the target's position. "" if it does not come from there.
         batched: part of batches and files.
         request: how requests supply it, if they do.
 
@@ -84,10 +100,31 @@ class ExampleColumn:
     request: FromRequest | None = None
 
     def __post_init__(self) -> None:
-        if self.kind == "text" and (self.along or self.width or (self.required and self.default is None)):
-            raise ValueError(f"column {self.name}: a text is a single value, and a required one needs a default")
+        if self.kind == "text" and (self.along or self.width):
+            raise ValueError(f"column {self.name}: a text is a single value")
         if self.kind == "item" and self.width:
             raise ValueError(f"column {self.name}: items have no width; declare an axis for a list of items")
+        if self.required and not self.source and (self.along or self.default is None):
+            raise ValueError(f"column {self.name}: a required column needs a source, or a default for a single value")
+        if self.source:
+            self._require_source()
+        if self.request is not None and self.request.parameter:
+            single = self.kind != "item" and not self.along and not self.width
+            if not single or self.default is None:
+                raise ValueError(f"column {self.name}: a parameter is a number, bool or text with a default")
+
+    def _require_source(self) -> None:
+        kinds = _SOURCES.get(self.source)
+        if kinds is None:
+            raise ValueError(
+                f"column {self.name}: sequences has no column {self.source!r} with a value for each item; it has "
+                f"{', '.join(_SOURCES)}"
+            )
+        if self.kind not in kinds or self.width or self.along not in ("", HISTORY):
+            raise ValueError(
+                f"column {self.name}: the source {self.source!r} gives single values of kind {' or '.join(kinds)}, "
+                f"along {HISTORY!r} or at the target"
+            )
 
     @property
     def dtype(self) -> str:
@@ -99,13 +136,18 @@ class ExampleColumn:
         """Shape of one value."""
         return (self.width,) if self.width else ()
 
-    def missing(self) -> int | float | str | None:
-        """The value for a request without the column; None if the example has no such column then."""
+    def missing(self) -> int | float | str | tuple[int | float | str, ...] | None:
+        """The value for a request without the column.
+
+        None if the example has no such column then, or the column's default is an item, which requests name by its id.
+        """
         if self.along:
             return None
         if self.request is not None and self.request.otherwise is not None:
             return self.request.otherwise()
-        return self.default
+        if self.kind == "item" or self.default is None:
+            return None
+        return (self.default,) * self.width if self.width else self.default
 
 
 def _now() -> int:

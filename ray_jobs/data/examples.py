@@ -158,7 +158,7 @@ def values_at(histories: Histories, users: IntArray, positions: IntArray, axis: 
     return {
         column.name: _joined(column, values)[places]
         for column in COLUMNS.values()
-        if column.along == axis and (values := histories.values(column.source)) is not None
+        if column.along == axis and (values := histories.values(column)) is not None
     }
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ray_jobs.data.catalogue import Catalogue, IntArray
-from schemas.columns import COLUMNS
+from schemas.columns import COLUMNS, ExampleColumn
 from schemas.errors import DataError
 
 TRAINING_END = "training_end"
@@ -33,7 +33,7 @@ class Histories:
         times: per user int64, seconds since 1970 of each item; None if unknown.
         training_end: int64[U], end of the training positions; None for `valid_position`, or all of a history without
             one.
-        more: by source column of `schemas.columns` per user a value for each item.
+        more: by name of a column of `schemas.columns` with another source per user a value for each item.
     """
 
     user_ids: tuple[str, ...]
@@ -52,11 +52,11 @@ class Histories:
         """The histories of users `start` to `stop`."""
         kept = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "more"}
         cut: dict[str, Any] = {name: rows if rows is None else rows[start:stop] for name, rows in kept.items()}
-        return Histories(**cut, more={source: rows[start:stop] for source, rows in self.more.items()})
+        return Histories(**cut, more={name: rows[start:stop] for name, rows in self.more.items()})
 
-    def values(self, source: str) -> tuple[npt.NDArray[Any], ...] | None:
-        """Per user a value for each item, from the column `source` of the table `sequences`; None if missing."""
-        return {"item_ids": self.items, "occurred_at": self.times}.get(source, self.more.get(source))
+    def values(self, column: ExampleColumn) -> tuple[npt.NDArray[Any], ...] | None:
+        """Per user a value of `column` for each item, from the column's source; None if it is missing."""
+        return {"item_ids": self.items, "occurred_at": self.times}.get(column.source, self.more.get(column.name))
 
     def training_items(self, user: int) -> IntArray:
         """Items at the training positions of a user, oldest first."""
@@ -109,7 +109,7 @@ def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Ta
         times=tuple(_seconds(row["occurred_at"]) for row in rows) if "occurred_at" in sequences.column_names else None,
         training_end=_positions(rows, TRAINING_END) if TRAINING_END in sequences.column_names else None,
         more={
-            column.source: tuple(np.array(row[column.source], dtype=column.dtype) for row in rows)
+            column.name: tuple(np.array(row[column.source], dtype=column.dtype) for row in rows)
             for column in COLUMNS.values()
             if column.source in set(sequences.column_names) - {"item_ids", "occurred_at"}
         },

@@ -80,7 +80,7 @@ class Translation:
             histories,
             items=tuple(map(self.to_own.__getitem__, _at(histories.items, places))),
             times=None if histories.times is None else _at(histories.times, places),
-            more={source: _at(rows, places) for source, rows in histories.more.items()},
+            more={name: _at(rows, places) for name, rows in histories.more.items()},
             valid_position=np.array(valid, dtype=np.int64),
             test_position=np.array(test, dtype=np.int64),
             preferences=tuple(preferences),

@@ -56,7 +56,7 @@ def in_catalogue(columns: Mapping[str, Any], index: Mapping[str, int], count: in
     column that is missing and has no default is left out.
 
     Args:
-        columns: per column one value or one row of values for each request; None counts as missing.
+        columns: per column one value or one row of values for each request; None counts as missing, also as one value.
         index: position of each item id in the catalogue.
         count: number of requests.
 
@@ -73,10 +73,9 @@ def in_catalogue(columns: Mapping[str, Any], index: Mapping[str, int], count: in
         name = column.name
         given = columns.get(name)
         if given is None:
-            value = column.missing() if column.batched else None
-            if value is None:
+            if column.along or not column.batched or (column.missing() is None and column.default is None):
                 continue
-            given = [value] * count
+            given = [None] * count
         if not column.along:
             found[name] = _values(column, given, index)
             _require_count(name, found[name], count)
@@ -103,10 +102,16 @@ def _row(column: ExampleColumn, row: Any, label: str, index: Mapping[str, int]) 
 
 
 def _values(column: ExampleColumn, given: Any, index: Mapping[str, int]) -> Sequence[Any] | Array:
+    if _is_row(given) and any(value is None for value in given):
+        missing = column.missing()
+        given = [missing if value is None else value for value in given]
     if column.kind not in ("text", "item"):
         return numbers(column, given, column.name)
     rows(given, column.name, str, none=True)
-    return [text or "" for text in given] if column.kind == "text" else [index.get(item, PAD) for item in given]
+    if column.kind == "text":
+        return [text or "" for text in given]
+    default = PAD if column.default is None else column.default
+    return [default if item is None else index.get(item, PAD) for item in given]
 
 
 def _require_count(name: str, values: Sequence[Any] | Array, count: int) -> None:

@@ -1,7 +1,6 @@
 """Log a bundle as an MLflow model that loads in a clean process."""
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
@@ -11,12 +10,11 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from infra.settings import REPOSITORY
+from ray_jobs.registry.requirements import pip_requirements
 from ray_jobs.registry.served import ARTIFACT, DEFAULT_EXCLUDE_SEEN, DEFAULT_K
 from ray_jobs.registry.users import User, user_columns
 from schemas.columns import HISTORY, ExampleColumn, requested
 
-REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors")
-"""Packages for every recipe; `Recommender.packages` names further ones."""
 CODE = ("ray_jobs", "schemas", "infra")
 _TYPES = {
     "item": DataType.string,
@@ -62,11 +60,6 @@ def signature() -> ModelSignature:
     )
 
 
-def pip_requirements(packages: Sequence[str]) -> list[str]:
-    """`REQUIREMENTS` and `packages`, pinned to this environment without local version labels (``+cpu``)."""
-    return [f"{name}=={version(name).split('+', 1)[0]}" for name in (*REQUIREMENTS, *packages)]
-
-
 def input_example(user: User) -> pd.DataFrame:
     """One input row as serving accepts it."""
     columns = {HISTORY: [user.history], "preferences": [user.preference or ""], **user_columns([user])}
@@ -84,7 +77,7 @@ def log_model(
     """Log the bundle at `bundle_dir` as a model of the run, with its code.
 
     Args:
-        packages: needed in addition to `REQUIREMENTS`.
+        packages: see `pip_requirements`.
 
     Returns:
         The model's id, as in ``models:/<id>``.

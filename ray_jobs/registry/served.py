@@ -9,7 +9,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from ray_jobs.recommenders.bundle import Bundle, load_bundle
-from schemas.columns import COLUMNS, HISTORY, ExampleColumn, FromRequest, requested
+from schemas.columns import HISTORY, ExampleColumn, FromRequest, requested
 from schemas.errors import DataError
 
 ARTIFACT = "bundle"
@@ -42,8 +42,9 @@ class ServedRecommender(PythonModel):
                 NaN and "" mean none), ``known`` (known preferences of the user, used without a ``preference``),
                 ``times`` (seconds since 1970 of each item, for recipes that read times), ``asked_at`` (time of the
                 recommendation; now by default) and others.
-            params: ``k`` (items per row), ``exclude_seen`` (exclude items of the history) and ``strength`` (weight of
-                ``preference``: 0 ignores it, 1 as fitted on validation, up to 10).
+            params: ``k`` (items per row), ``exclude_seen`` (exclude items of the history), ``strength`` (weight of
+                ``preference``: 0 ignores it, 1 as fitted on validation, up to 10) and the other parameters of
+                `schemas.columns`.
 
         Returns:
             One row per input row, in order, with lists ``item_ids``, ``titles`` and ``scores``, best first; shorter
@@ -56,7 +57,7 @@ class ServedRecommender(PythonModel):
         assert self._bundle is not None, "load_context runs before predict"
         wanted = params or {}
         none = [""] * len(model_input)
-        given = {"preferences": none, "known": none, **_columns(model_input)}
+        given = {"preferences": none, "known": none, **_columns(model_input), **_parameters(wanted, len(model_input))}
         histories, preferences, known = (given.pop(name) for name in (HISTORY, "preferences", "known"))
         for row, sentence in enumerate(preferences):
             if cut := self._bundle.truncation(sentence):
@@ -67,7 +68,6 @@ class ServedRecommender(PythonModel):
             k=wanted.get("k", DEFAULT_K),
             exclude_seen=bool(wanted.get("exclude_seen", DEFAULT_EXCLUDE_SEEN)),
             known=known,
-            strength=wanted.get("strength", COLUMNS["strength"].default),
             **given,
         )
         reasons = [
@@ -97,6 +97,12 @@ def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
         elif field.required:
             raise DataError(f"the input has no column {field.name!r} (it has: {', '.join(map(str, frame.columns))})")
     return found
+
+
+def _parameters(wanted: Mapping[str, Any], count: int) -> dict[str, list[Any]]:
+    """The columns that one value for all rows supplies."""
+    fields = {column.name: field.name for column, field in requested() if field.parameter}
+    return {name: [wanted[field]] * count for name, field in fields.items() if wanted.get(field) is not None}
 
 
 def _rows(frame: pd.DataFrame, column: ExampleColumn, field: FromRequest) -> list[Sequence[Any]]:

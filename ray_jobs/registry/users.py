@@ -63,7 +63,7 @@ def users_of(
         if row["status"] == "ok":
             summed[row["user_id"]] = row["summary"]
     ends = int(dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC).timestamp())
-    own = [c for c, _ in requested() if c.along == HISTORY and c.name not in (HISTORY, "times")]
+    own = [c for c, _ in requested() if c.along == HISTORY and c.source and c.name not in (HISTORY, "times")]
     return [
         User(
             user_id=row["user_id"],

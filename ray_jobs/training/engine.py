@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from infra.errors import SettingError
-from ray_jobs.training.phases import Phase, Precision
+from ray_jobs.training.phases import Phase, Precision, matching
 from ray_jobs.training.trainable import TERMS, Trainable, Update
 from ray_jobs.training.workers import Workers, gathered, no_gradient_sync, sharded
 
@@ -56,6 +56,7 @@ class Engine:
         if trainable.compiled and not isinstance(self._wrapped, FSDPModule):
             self._module = torch.compile(self._wrapped, dynamic=True)  # type: ignore[assignment]
         self._unchecked = list(phases)
+        self._matched: set[tuple[str, ...]] = set()
         self.optimizer = make_optimizer(list(self._named.values()), phase)
 
     def step(self, batch: Any, rate: float) -> dict[str, Tensor]:
@@ -70,7 +71,7 @@ class Engine:
             clipping.
 
         Raises:
-            SettingError: a phase weights a loss that is not computed.
+            SettingError: a phase weights a loss that is not computed, or a pattern of an update matches no parameter.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -83,6 +84,10 @@ class Engine:
         return scalars
 
     def _update(self, batch: Any, update: Update) -> dict[str, Tensor]:
+        if update.trainable not in self._matched:
+            # Others than the phase's: a phase may leave out all that an update names.
+            matching([name for name, _ in self.trainable.named_parameters()], update.trainable, "an update")
+            self._matched.add(update.trainable)
         device, additive = self.trainable.device, self.trainable.additive
         self.trainable.zero_grad(set_to_none=True)
         parts = self.trainable.parts(batch)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infra.errors import SettingError
 from ray_jobs.training.curves import Sums
 from ray_jobs.training.engine import Engine, set_trainable
 from ray_jobs.training.phases import Phase, trainable_names
@@ -113,7 +114,7 @@ def fit(
         The final state; ``trained`` holds the tensors to keep. ``finished`` is False if `stop` ended the run.
 
     Raises:
-        SettingError: a phase names an unknown loss or parameter.
+        SettingError: a phase names an unknown loss or parameter, or the first score of a phase is no number.
     """
     assert len(train) >= workers.world, "a training set has at least one example per worker"
     state = state or TrainState()
@@ -296,6 +297,11 @@ class _Run:
             if score > state.best_score:
                 state.best_score, state.best_epoch = score, state.epoch
                 state.best = self._weights()
+            elif state.best_score == -math.inf:
+                raise SettingError(
+                    f"phase {phase.name!r}: {metric.name} of epoch {state.epoch} is {score}, so that no epoch is the "
+                    "best: training diverged (lower its learning_rate), or judge returns no number"
+                )
             note += f", {metric.label} {score:.4f}"
         if due:
             self.notify(state.step, planned, note)

@@ -118,14 +118,25 @@ def trainable_names(module: "nn.Module", phase: Phase) -> frozenset[str]:
         SettingError: a pattern matches none of them.
     """
     names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    return matching(names, phase.trainable, f"phase {phase.name!r}")
+
+
+def matching(names: Sequence[str], patterns: Iterable[str], where: str) -> frozenset[str]:
+    """Those of `names`, of parameters, that match one of the `fnmatch` patterns.
+
+    Args:
+        where: who gives the patterns, for messages.
+
+    Raises:
+        SettingError: a pattern matches none of them.
+    """
     chosen: set[str] = set()
-    for pattern in phase.trainable:
+    for pattern in patterns:
         hits = [name for name in names if fnmatchcase(name, pattern)]
         if not hits:
             some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise SettingError(
-                f"phase {phase.name!r}: trainable={pattern!r} matches none of the {len(names)} trainable "
-                f"parameters ({some})"
+                f"{where}: trainable={pattern!r} matches none of the {len(names)} trainable parameters ({some})"
             )
         chosen.update(hits)
     return frozenset(chosen)

@@ -16,6 +16,7 @@ from ray_jobs.data.example_tables import from_table, to_table
 from ray_jobs.data.examples import examples_at, join_examples, training_examples
 from ray_jobs.data.histories import read_histories
 from ray_jobs.data.streamed_examples import write_examples
+from ray_jobs.recommenders.requests import in_catalogue
 from ray_jobs.registry.model import signature
 from ray_jobs.registry.served import ServedRecommender
 from ray_jobs.serving.answering import Job, LoadedVersion, answer
@@ -219,6 +220,79 @@ def test_its_bounds_hold_in_the_server_and_in_mlflows_interface(declared, heard,
     if field.partition(".")[0] not in ("query", "candidates"):  # sizes of a request are the server's concern
         with pytest.raises(DataError, match=field.partition(".")[0].replace("ratings", "ratings|stars")):
             heard[0].predict(None, pd.DataFrame([GIVEN | changes]))
+
+
+TIED = ExampleColumn(name="tied", kind="bool", along=HISTORY, source="tied_with_previous")
+TIES = ExampleColumn(name="ties", kind="float32", along=HISTORY, source="tied_with_previous")
+
+
+def test_two_columns_of_one_source_each_have_its_values_in_their_own_type(monkeypatch):
+    for column in (TIED, TIES):
+        monkeypatch.setitem(COLUMNS, column.name, column)
+    rows, _ = _histories()
+    table = pa.Table.from_pylist([row | {"tied_with_previous": [False, True] * 3} for row in rows])
+    histories = read_histories(table, small_catalogue())
+    (tied,), (ties,) = (histories.part(2, 3).values(column) for column in (TIED, TIES))
+    assert (tied.dtype, ties.dtype) == (np.bool_, np.float32)
+    assert tied.tolist() == ties.tolist() == [0, 1] * 3
+
+
+BOUGHT = ExampleColumn(name="bought", kind="item", default=-1, request=FromRequest(name="bought", meaning="item id"))
+DEALS = ExampleColumn(name="deals", kind="bool", default=False, request=FromRequest(name="deals", meaning="truth"))
+ACTION = ExampleColumn(name="action", kind="int64", default=7, request=FromRequest(name="action", meaning="action"))
+LOOK = ExampleColumn(name="look", kind="float32", width=2, default=0.5, request=FromRequest(name="look", meaning="x"))
+
+
+def test_a_request_without_a_column_has_its_default(monkeypatch, heard):
+    model, batches = heard
+    for column in (BOUGHT, DEALS, ACTION, LOOK):
+        monkeypatch.setitem(COLUMNS, column.name, column)
+    model.predict(None, pd.DataFrame([{"history": ["i1"]}]))
+    answer([Job(LoadedVersion("m/1", model._bundle, 0.0), parse(b'{"history": ["i1"]}'))])
+    assert len(batches) == 2
+    for batch in batches:
+        (found,) = _rows(batch)
+        wanted = {"bought": -1, "deals": False, "action": 7, "look": [0.5, 0.5]}
+        assert {name: found[name] for name in wanted} == wanted
+    given = {"bought": ["i2", None], "deals": [True, None], "action": [1, None], "look": [[0, 1], None]}
+    found = in_catalogue({HISTORY: [["i1"], []], **given}, model._bundle.catalogue.index, 2)
+    at = model._bundle.catalogue.index["i2"]
+    assert list(found["bought"]) == [at, -1]
+    assert [found[name].tolist() for name in ("deals", "action", "look")] == [[1, 0], [1, 7], [[0, 1], [0.5, 0.5]]]
+
+
+def test_a_parameter_of_the_model_is_one_value_for_all_rows(monkeypatch, heard):
+    model, batches = heard
+    field = FromRequest(name="country", meaning="country", parameter=True)
+    monkeypatch.setitem(COLUMNS, "place", ExampleColumn(name="place", kind="text", default="xx", request=field))
+    frame = pd.DataFrame([{"history": ["i1"]}, {"history": ["i2"]}])
+    model.predict(None, frame, {"country": "de", "strength": 0.5})
+    model.predict(None, frame)
+    assert [batch.columns["place"] for batch in batches] == [("de", "de"), ("xx", "xx")]
+    assert [batch.columns["strength"].tolist() for batch in batches] == [[0.5, 0.5], [1.0, 1.0]]
+    assert json.loads(signature().to_dict()["params"])[-1]["name"] == "country"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"kind": "float32", "source": "rating"}, "sequences has no column 'rating' .* it has item_ids, occurred_at, "),
+        ({"kind": "int64", "source": "length"}, "no column 'length' with a value for each item"),
+        ({"kind": "text", "source": "item_ids"}, "'item_ids' gives single values of kind item"),
+        ({"kind": "int64", "source": "ratings"}, "'ratings' gives single values of kind float32"),
+        ({"kind": "float32", "source": "ratings", "width": 2}, "'ratings' gives single values"),
+        ({"kind": "float32", "source": "ratings", "along": "candidates"}, "along 'history' or at the target"),
+        ({"kind": "float32", "along": HISTORY, "default": 0.0, "required": True}, "a required column needs a source"),
+        ({"kind": "int64", "required": True}, "or a default for a single value"),
+        (
+            {"kind": "item", "default": -1, "request": FromRequest(name="x", meaning="id", parameter=True)},
+            "a parameter is a number, bool or text with a default",
+        ),
+    ],
+)
+def test_a_declaration_that_cannot_be_read_is_refused(given, words):
+    with pytest.raises(ValueError, match=f"column new: .*{words}"):
+        ExampleColumn(name="new", **given)
 
 
 def test_declarations_that_cannot_work_are_refused():

@@ -10,8 +10,10 @@ from ray_jobs import evaluate, semantic_ids, train
 from ray_jobs.data.day_sequences import split_by_time, training_ends
 from ray_jobs.data.examples import evaluation_examples, training_examples
 from ray_jobs.data.histories import read_histories
+from ray_jobs.data.settings import TrainingDataSettings
 from ray_jobs.data.tables import publish, read_table
 from ray_jobs.data.training_data import read_training_data
+from ray_jobs.stages.evaluate import EvaluateSettings
 from schemas.errors import DataError
 from schemas.sequences import SEQUENCES
 
@@ -94,6 +96,12 @@ def test_histories_that_nothing_can_be_learned_from_or_judged_on_are_refused(war
         _data(warehouse, **{"training_data.ties": "shuffled"})
     with pytest.raises(SettingError, match=r"corrections remove: set split to last"):
         _data(warehouse, **{"training_data.corrections": "remove"})
+
+
+def test_the_protocol_says_how_ties_were_ordered():
+    how = TrainingDataSettings(ties="shuffled", ties_seed=3)
+    expected = "split=last ties=shuffled-3 catalogue=interacted seen=left out"
+    assert evaluate.protocol_of(how, EvaluateSettings()) == expected
 
 
 def test_a_model_of_one_split_is_not_evaluated_on_the_other(by_time):

@@ -6,13 +6,18 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from infra.errors import SettingError
+from ray_jobs import train
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recipes.generative.settings import MenderTokSettings
-from ray_jobs.registry.model import CODE, pip_requirements
+from ray_jobs.registry.model import CODE
+from ray_jobs.registry.requirements import pip_requirements
 from schemas.recipes import Need, of_kind
+from schemas.stage_request import StageRequest
 
 RECOMMENDERS = of_kind("recommender")
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,6 +95,13 @@ def test_requirements_are_what_the_loading_modules_import(recipe, settings, stee
 def test_the_encoder_of_the_requirements_is_the_one_that_is_loaded():
     encoders = (ROOT / "ray_jobs/encoders/text.py").read_text()
     assert all(f'"{module}"' in encoders for module in OF_DATA.values())
+
+
+def test_a_package_that_is_missing_is_found_before_training(monkeypatch):
+    monkeypatch.setattr(train, "recipe_class", lambda name: SimpleNamespace(packages=lambda own, steered: ("absent",)))
+    request = StageRequest(stage="train", dataset="tiny", partition="2026-01-31", recipe="sasrec")
+    with pytest.raises(SettingError, match=r"the package absent, .* is not installed: .*the extra ray"):
+        train.run(request)
 
 
 def test_requirements_are_pinned_and_portable():

@@ -1,11 +1,14 @@
 """How a new kind of model is trained: a module with a loss and phases, and the hooks that it may fill."""
 
+import math
+
 import pytest
 import torch
 from ray.train import Checkpoint
 from small_training import numbers
 from torch import nn
 
+from infra.errors import SettingError
 from ray_jobs.training.curves import metric_rows
 from ray_jobs.training.loop import TrainState, fit
 from ray_jobs.training.phases import Phase
@@ -118,6 +121,15 @@ def test_a_kind_is_judged_by_a_metric_of_its_own():
     assert model.judge(Points(12, seed=1)) == max(scores)
 
 
+def test_a_score_that_is_no_number_ends_training_unless_an_epoch_before_has_one(monkeypatch):
+    scores = iter([math.nan])
+    monkeypatch.setattr(Judged, "judge", lambda self, source, workers=None: next(scores))
+    with pytest.raises(SettingError, match="phase 'only': valid_fit of epoch 1 is nan"):
+        fit(made(Judged), Points(), Points(12))
+    scores = iter([-2.0, math.nan, -1.0])
+    assert fit(made(Judged), Points(), Points(12)).best_epoch == 3
+
+
 class Prepared(Line):
     """Draws a bias as an epoch begins, which the losses of that epoch need; halves a weight as it ends."""
 
@@ -194,6 +206,15 @@ def test_a_step_of_two_updates_is_two_steps_of_two_parts():
         torch.testing.assert_close(state.trained[name], tensor)
     assert [state.records[0][name] for name in ("loss", "loss_2")] == pytest.approx(losses)
     assert state.curve[0]["gradient_norm_2"] == pytest.approx(float(norm), rel=1e-4)
+
+
+def test_an_update_that_names_no_parameter_is_refused(monkeypatch):
+    monkeypatch.setattr(Adversaries, "updates", lambda self, batch: (Update(trainable=("innner.*",)),))
+    with pytest.raises(SettingError, match=r"an update: trainable='innner\.\*' matches none of the 4 .*inner\.weight"):
+        fit(made(Adversaries), Points(4))
+    one = Phase(name="x", trainable=("inner.*",), epochs=1, learning_rate=0.1)
+    monkeypatch.setattr(Adversaries, "updates", lambda self, batch: (Update(trainable=("outer.*",)), Update()))
+    assert fit(made(Adversaries, (one,)), Points(4)).finished, "a phase may leave out what an update names"
 
 
 class Anchored(Line):
