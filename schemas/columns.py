@@ -85,7 +85,7 @@ class ExampleColumn:
         request: how requests supply it, if they do.
 
     Raises:
-        ValueError: the declaration contradicts itself.
+        ValueError: the declaration contradicts itself, or nothing can supply the values that it needs.
     """
 
     name: str

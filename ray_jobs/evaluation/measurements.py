@@ -82,13 +82,28 @@ def compare(one: Measured, other: Measured, metric: str) -> Paired:
     Raises:
         DataError: there is no such unit, or the targets of one, task, split or protocol differ.
     """
+    mine, theirs = _shared(one, other)
+    return paired(one.values[metric][mine], other.values[metric][theirs])
+
+
+def can_compare(one: Measured, other: Measured) -> bool:
+    """Whether `compare` accepts the two."""
+    try:
+        _shared(one, other)
+    except DataError:
+        return False
+    return True
+
+
+def _shared(one: Measured, other: Measured) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which units of each were measured in both."""
     _require_comparable(one, other)
     mine, theirs = (pc.is_in(a.units, b.units).to_numpy(zero_copy_only=False) for a, b in ((one, other), (other, one)))
     if not mine.any():
         raise DataError(f"{one.model} and {other.model} were evaluated on no user in common: run evaluate for both")
     if not _same_targets(one.targets.filter(pa.array(mine)), other.targets.filter(pa.array(theirs))):
         raise _others(one, other)
-    return paired(one.values[metric][mine], other.values[metric][theirs])
+    return mine, theirs
 
 
 def _require_comparable(one: Measured, other: Measured) -> None:

@@ -84,10 +84,10 @@ class Engine:
         return scalars
 
     def _update(self, batch: Any, update: Update) -> dict[str, Tensor]:
-        if update.trainable not in self._matched:
-            # Others than the phase's: a phase may leave out all that an update names.
-            matching([name for name, _ in self.trainable.named_parameters()], update.trainable, "an update")
-            self._matched.add(update.trainable)
+        if (patterns := tuple(update.trainable)) not in self._matched:
+            # All parameters, not only the phase's: a phase may leave out all that an update names.
+            matching([name for name, _ in self.trainable.named_parameters()], patterns, "an update")
+            self._matched.add(patterns)
         device, additive = self.trainable.device, self.trainable.additive
         self.trainable.zero_grad(set_to_none=True)
         parts = self.trainable.parts(batch)

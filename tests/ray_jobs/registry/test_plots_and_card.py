@@ -167,6 +167,17 @@ def test_models_of_histories_with_other_targets_are_not_set_beside():
     ]
 
 
+def test_a_baseline_left_of_an_earlier_run_on_other_histories_is_not_set_beside():
+    old = rows("sasrec@old", "test", "history", [2, 2])
+    moved = old.set_column(old.column_names.index("target"), "target", pa.array(["other"] * len(old)))
+    everything = summarise(pa.concat_tables([rows("hstu@one", "test", "history", [1, 1]), moved.cast(old.schema)]))
+    mine = of_model(everything, "one")
+    assert ranked_beside(everything, mine, BASE) == []
+    (named,) = ranked_beside(everything, mine, {"sasrec": "old"})
+    with pytest.raises(DataError, match="hstu@one and sasrec@old were evaluated on other users or targets"):
+        compare(mine[0].measured, named.measured, "mrr")
+
+
 def test_users_that_only_one_model_saw_are_not_compared():
     tables = [rows("a@1", "test", "history", [1, 20, 1]), rows("b@1", "test", "history", [1, 1, 1], first=1)]
     tables += [rows("c@1", "test", "history", [1], first=7)]
