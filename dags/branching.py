@@ -1,6 +1,8 @@
 """Tasks that choose a branch of the graph by the report of a stage."""
 
 import logging
+import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import get_current_context, task
@@ -9,7 +11,8 @@ from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 from dags.chain import MEASURED
 from dags.operators.stages import overrides_of, partition_of
 from dags.prepared import CHANGES, refuse_missing, registry
-from infra.settings import load_settings
+from infra.masks import without_secrets
+from infra.settings import REPOSITORY, LLMSettings, load_settings
 from schemas.handoff import StageReport, write_report
 from schemas.model_versions import (
     DECISION_TAG,
@@ -23,12 +26,14 @@ from schemas.model_versions import (
 from schemas.run_identity import config_hash
 from schemas.stages import hash_of_profile
 
+PROMPTS = REPOSITORY / "pipelines" / "language" / "prompts"
+
 
 @task(
     trigger_rule="none_failed",
     doc_md="""
-Ends the day here if reviews, items and settings are those of an earlier day whose model was judged: no calls, no
-encoding, no training; that day's model and recommendations remain. The reason is in this task's log and in its XCom
+Ends the day here if reviews, items, prompts and settings are those of an earlier day whose model was judged: no calls,
+no encoding, no training; that day's model and recommendations remain. The reason is in this task's log and in its XCom
 `reason`.
 """,
 )
@@ -41,19 +46,21 @@ def changes() -> dict[str, Any]:
     refuse_missing(context, report["counts"])
     settings, params, partition = load_settings(), context["params"], partition_of(context)
     stages = [task.stage for task in context["dag"].tasks if hasattr(task, "stage")]
+    asked = [stage for stage in stages if stage.row.calls_llm and stage.task_id not in params["leave_out"]]
     sections = {name for stage in stages for name in stage.row.sections_of(stage.recipe_of(params))}
     work = config_hash(
         {
             "content": report["outputs"]["content"],
             "overrides": {k: v for k, v in overrides_of(params).items() if k.partition(".")[0] in sections},
             "profile": hash_of_profile(settings.stages, sections, settings.llm.model),
+            **({"language": _language(settings.llm)} if asked else {}),
             "leave_out": sorted(params["leave_out"]),
             **{name: params[name] for name in ("tokenizer", "recommender", "generation", MEASURED)},
         }
     )
     same = _judged_before(registered_name(params["dataset"]), work, partition)
     if same is None:
-        reason = "reviews, items or settings differ from those of every version before"
+        reason = "reviews, items, prompts or settings differ from those of every version before"
     else:
         reason = f"nothing changed since {same.tags[PARTITION_TAG]}, whose version {same.version} stays as judged"
     made = StageReport(
@@ -66,6 +73,15 @@ def changes() -> dict[str, Any]:
         later = context["task"].get_flat_relatives(upstream=False)
         raise DownstreamTasksSkipped(tasks=[t.task_id for t in later if not t.is_teardown])
     return made.to_dict()
+
+
+def _language(llm: LLMSettings) -> Mapping[str, Any]:
+    """What answers of the language model depend on beside its name and the stages' settings.
+
+    Not the endpoint's address: the same model elsewhere is no other work.
+    """
+    prompts = {path.stem: tomllib.loads(path.read_text()) for path in sorted(PROMPTS.glob("*.toml"))}
+    return {"prompts": prompts, "extra_body": without_secrets(llm.extra_body), "scoring": llm.scoring}
 
 
 def _judged_before(name: str, work: str, partition: str) -> Any:

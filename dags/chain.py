@@ -56,15 +56,6 @@ def recipe_param(kind: Kind, default: str) -> Param:
 
 
 RECOMMENDER = recipe_param("recommender", "mendertok")
-OPTIONAL = ("preferences", "review_summaries", "denoised_sequences", "train_baseline", "recommendations")
-LEAVE_OUT = Param(
-    [],
-    type="array",
-    items={"type": "string", "enum": list(OPTIONAL)},
-    title="Leave out",
-    description="Tasks to skip. Later tasks do without their results.",
-    examples=list(OPTIONAL),
-)
 MEASURED = "measure_steering"
 """Name of the parameter `MEASURE_STEERING`."""
 MEASURE_STEERING = Param(
@@ -114,6 +105,20 @@ LANGUAGE = tuple(
     StageTask(stage=name)
     for name, row in STAGES.items()
     if row.calls_llm and (DESCRIBED or name != "item_descriptions")
+)
+# Descriptions have a setting of their own, `item_vectors.descriptions`, with which they are needed.
+OPTIONAL = (
+    *(stage.task_id for stage in LANGUAGE if stage.stage != "item_descriptions"),
+    TRAIN_BASELINE.task_id,
+    RECOMMENDATIONS.task_id,
+)
+LEAVE_OUT = Param(
+    [],
+    type="array",
+    items={"type": "string", "enum": list(OPTIONAL)},
+    title="Leave out",
+    description="Tasks to skip. Later tasks do without their results.",
+    examples=list(OPTIONAL),
 )
 MODEL = (ITEM_VECTORS, SEMANTIC_IDS, TRAIN_RECOMMENDER, EVALUATE, REGISTER)
 STEERING = (TEXT_VECTORS, REVIEW_SENTIMENTS, PREFERENCE_BENCHMARK, STEERABILITY)

@@ -8,9 +8,9 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from dags.chain import LANGUAGE, MEASURED
 from dags.operators.stages import overrides_of, partition_of
-from dags.run_settings import refuse_wrong, settings_of
+from dags.run_settings import refuse_wrong
 from infra.errors import UserError
-from infra.settings import load_settings
+from infra.settings import load_settings, settings_of
 from schemas import recipes
 from schemas.dataset import Dataset
 from schemas.handoff import StageReport, read_report
@@ -47,8 +47,10 @@ def refuse_missing(context: Any, counts: Mapping[str, float]) -> None:
     try:
         refuse_wrong(context, settings, overrides)
         dataset = Dataset.find(settings.datasets_dir(), params["dataset"])
-        if "recommender" in params:
-            name = params["recommender"]
+        used = [params["recommender"]] if "recommender" in params else []
+        if used and "tokenizer" in params and "semantic_ids" in recipes.RECIPES[used[0]].tables():
+            used.append(params["tokenizer"])
+        for name in used:
             given = vars(settings_of(name, settings, overrides))
             recipes.require(name, given, recipes.lacking(dataset, counts))
         profile = settings.stages.get(SENTIMENTS, {}).get("classifier", "probe")

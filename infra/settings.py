@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Any, Literal, Protocol, TypeVar
@@ -30,6 +31,7 @@ from infra.errors import SettingError
 from infra.home import keep_private, registry_login
 from infra.suggestions import meant, unknown
 from schemas import sections
+from schemas.recipes import RECIPES, given_settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONG_ENOUGH = 16
@@ -408,6 +410,20 @@ def stage_settings(kind: type[T], settings: Settings, given: Given = None) -> T:
     overrides = overrides_for(kind.section, given)
     own = {k.removeprefix(prefix): v for k, v in overrides.items() if k.startswith(prefix)}
     return checked(kind, {**settings.stages.get(kind.section, {}), **own})
+
+
+def settings_of(section: str, settings: Settings, overrides: Mapping[str, Any]) -> Any:
+    """The settings of a section under a run's overrides; imports the module that declares them, which loads no engine.
+
+    Raises:
+        SettingError: a setting is unknown or has an invalid value.
+        ModuleNotFoundError: the module needs a package that is only installed where the stage runs.
+    """
+    module, _, name = sections.known()[section].partition(":")
+    kind = getattr(import_module(module), name)
+    if section in RECIPES:
+        return checked(kind, given_settings(section, settings.stages.get(section, {}), overrides))
+    return stage_settings(kind, settings, overrides)
 
 
 def checked(kind: type[T], values: Mapping[str, Any]) -> T:

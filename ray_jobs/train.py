@@ -123,8 +123,7 @@ def _train(
     progress = Progress(settings.home, task)
     progress.update(0, 1, "reading tables")
     how = training_data_settings(settings, request)
-    names = provenance.tables_of(settings, request, kind, own, how, layer_settings)
-    reading = at_versions(settings, request, names, provenance.partition_values(request))
+    reading = at_versions(settings, request, provenance.tables_of(settings, request))
     runs.log_inputs(run_id, reading.inputs)
     needs_preferences = Need.PREFERENCES in kind.needs or layer_settings.enabled
     data = read_training_data(settings, reading, Need.CODES in kind.needs, needs_preferences)

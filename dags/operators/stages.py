@@ -4,6 +4,7 @@ import datetime as dt
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -11,15 +12,15 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.log import mask_secret
 
-from dags.run_settings import settings_of
 from infra import masks
 from infra.home import here
-from infra.settings import Settings, load_settings
+from infra.settings import Settings, load_settings, settings_of
 from schemas.addresses import read_text, remove
 from schemas.handoff import StageReport, error_uri, read_report, write_report
 from schemas.recipes import RECIPES
 from schemas.stage_request import StageRequest
-from schemas.stages import STAGES, Stage, maker_of, only_for_steering
+from schemas.stages import STAGES, Stage, is_read, maker_of, only_for_steering
+from schemas.tables_to_read import output_read, tables_to_read
 
 STANDS_IN = {"semantic_ids": "append_items"}
 """Tasks on another branch whose results replace those of a skipped task."""
@@ -135,15 +136,15 @@ def request_for(task: StageTask, context: Mapping[str, Any], settings: Settings)
     params, row = context["params"], task.row
     recipe = task.recipe_of(params)
     overrides = overrides_of(params)
-    unread = _unread(settings, overrides, recipe) if row.recipe == "recommender" else frozenset()
+    read = tables_to_read(row, partial(settings_of, settings=settings, overrides=overrides), recipe)
     inputs: dict[str, Any] = {}
     upstream = {name: str(params[name]) for name in row.parameters}
     for name, report in _reports(task, context):
         for table, handoff in report.handoffs.items():
-            if table in row.reads and table not in unread:
+            if table in read:
                 inputs[table] = replace(handoff, uri=here(handoff.uri, settings.home))
         outputs = {f"{name}.{key}": value for key, value in report.outputs.items()}
-        upstream |= {key: here(value, settings.home) for key, value in outputs.items() if row.takes(key)}
+        upstream |= {key: here(value, settings.home) for key, value in outputs.items() if output_read(row, read, key)}
     if row.takes("run"):
         upstream |= facts_of(context)
     request = StageRequest(
@@ -204,12 +205,6 @@ def facts_of(context: Mapping[str, Any]) -> dict[str, str]:
     return {"run.id": run.run_id, "run.page": run_page(context), "run.tasks": json.dumps(tasks)}
 
 
-def _unread(settings: Settings, overrides: Mapping[str, Any], recipe: str) -> frozenset[str]:
-    """Tables that the recipe does not read under the run's settings."""
-    listed = RECIPES[recipe]
-    return listed.tables() - listed.tables(vars(settings_of(recipe, settings, overrides)))
-
-
 def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
     """Skip a task that the run does not need.
 
@@ -222,6 +217,8 @@ def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
     wanted = bool(stage.unless) and params[stage.unless]
     if stage.only_for and not wanted and not RECIPES[params["recommender"]].tables() & {*stage.only_for}:
         raise AirflowSkipException(f"{params['recommender']} does not need {' or '.join(stage.only_for)}")
+    if stage.row.calls_llm and not is_read(stage.row):
+        raise AirflowSkipException(f"no stage reads {stage.row.writes[0]}")
     if only_for_steering(stage.row) and not _is_steered(params, load_settings()):
         raise AirflowSkipException(f"steering.enabled is off, and {params['recommender']} reads no text of users")
 
@@ -229,9 +226,9 @@ def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
 def _is_steered(params: Mapping[str, Any], settings: Settings) -> bool:
     """Whether text of users affects the lists of the run's recommender."""
     overrides, recipe = overrides_of(params), params["recommender"]
-    given = vars(settings_of(recipe, settings, overrides))
-    layer = settings_of("steering", settings, overrides).enabled
-    return layer or bool({"preferences", "review_summaries"} & RECIPES[recipe].tables(given))
+    of = partial(settings_of, settings=settings, overrides=overrides)
+    text = {"preferences", "review_summaries"} & RECIPES[recipe].tables(vars(of(recipe)))
+    return bool(text) or of("steering").enabled
 
 
 def forget_error(request: StageRequest) -> None:

@@ -8,6 +8,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,8 +149,12 @@ def from_latest(request: "StageRequest", stage: "Stage", settings: "Settings") -
         UserError: nothing was run for the day.
     """
     from infra.home import here
+    from infra.settings import settings_of
     from schemas.handoff import read_report
+    from schemas.tables_to_read import output_read, tables_to_read
 
+    of = partial(settings_of, settings=settings, overrides=request.overrides)
+    read = tables_to_read(stage, of, request.recipe)
     folder = _latest_folder(settings, request.dataset, request.partition)
     paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     if not paths:
@@ -165,12 +170,12 @@ def from_latest(request: "StageRequest", stage: "Stage", settings: "Settings") -
         inputs |= {
             name: replace(handoff, uri=here(handoff.uri, settings.home))
             for name, handoff in report.handoffs.items()
-            if name in stage.reads
+            if name in read
         }
         # Two tasks may share a stage (`append_items` makes semantic ids), so outputs count under both names.
         for task in dict.fromkeys((report.stage, path.stem)):
             outputs = {f"{task}.{key}": here(value, settings.home) for key, value in report.outputs.items()}
-            upstream |= {key: value for key, value in outputs.items() if stage.takes(key)}
+            upstream |= {key: value for key, value in outputs.items() if output_read(stage, read, key)}
     return replace(request, inputs=inputs, upstream=upstream)
 
 

@@ -2,30 +2,48 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pyarrow import fs
 
-from infra.settings import Settings
-from ray_jobs.data.tables import count_rows, open_table, partition_filter, table_files
+from infra.settings import Settings, settings_of
+from ray_jobs.data.settings import CODEBOOK_KEY
+from ray_jobs.data.tables import count_rows, open_table, partition_filter, table_exists, table_files
 from schemas.errors import DataError
 from schemas.handoff import Handoff
-from schemas.stage_request import StageRequest
+from schemas.stage_request import BY_HAND, StageRequest
+from schemas.stages import STAGES
 from schemas.tables import TABLES
+from schemas.tables_to_read import tables_to_read
 
 
-def at_versions(
-    settings: Settings, request: StageRequest, names: Collection[str], partition: Mapping[str, Any]
-) -> StageRequest:
+def partition_values(request: StageRequest) -> dict[str, Any]:
+    """Values of the partition columns of the tables that a request reads."""
+    codebook = request.upstream.get(CODEBOOK_KEY, "")
+    return {"partition_date": request.partition_date(), **({"codebook": codebook} if codebook else {})}
+
+
+def pinned(settings: Settings, request: StageRequest) -> StageRequest:
+    """`request` with the newest version of each table that it reads, if it was made by hand without inputs.
+
+    So the identity of the work changes with the tables. Tables that do not exist are left to the stage.
+    """
+    if request.inputs or request.dag != BY_HAND:
+        return request
+    of = partial(settings_of, settings=settings, overrides=request.overrides)
+    names = tables_to_read(STAGES[request.stage], of, request.recipe)
+    there = [name for name in names if table_exists(settings.table_uri(request.dataset, name))]
+    return at_versions(settings, request, there)
+
+
+def at_versions(settings: Settings, request: StageRequest, names: Collection[str]) -> StageRequest:
     """`request` with every table of `names` in its inputs, at its newest version if it was not there.
-
-    Args:
-        partition: values of partition columns, for the row counts.
 
     Raises:
         DataError: there is no such table.
     """
-    found = {}
+    found, partition = {}, partition_values(request)
     for name in names:
         request.require_table(name)
         if name not in request.inputs:

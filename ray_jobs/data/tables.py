@@ -105,6 +105,11 @@ def table_exists(uri: str) -> bool:
     return False
 
 
+def has_table(settings: Settings, request: StageRequest, name: str) -> bool:
+    """Whether `request` has an optional table: among its inputs or, in a request without inputs, in the warehouse."""
+    return name in request.inputs if request.inputs else table_exists(settings.table_uri(request.dataset, name))
+
+
 def input_table(
     settings: Settings, request: StageRequest, name: str, columns: list[str] | None = None, filters: Any = None
 ) -> pa.Table:

@@ -11,7 +11,7 @@ from ray_jobs.data.corrections import remove_suspects, replace_suspects
 from ray_jobs.data.day_sequences import input_sequences
 from ray_jobs.data.histories import Histories, read_histories
 from ray_jobs.data.settings import CODEBOOK_KEY, training_data_settings
-from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
+from ray_jobs.data.tables import has_table, input_partition, input_table, newest_items
 from ray_jobs.data.ties import move_preferences
 from ray_jobs.tokenizers.codebook import Codebook
 from schemas.errors import DataError
@@ -39,7 +39,7 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
 
     Args:
         codes: read the semantic ids of the codebook in ``request.upstream``.
-        preferences: read the day's preferences, if the data set has any.
+        preferences: read the day's preferences, if the request has any.
 
     Raises:
         DataError: a table or the codebook is missing; the message names the stage to run.
@@ -51,7 +51,7 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
     if codes:
         catalogue = _with_codes(settings, request, catalogue, codebook)
     known = None
-    if preferences and _has_preferences(settings, request):
+    if preferences and has_table(settings, request, "preferences"):
         day = pc.field("partition_date") == request.partition_date()
         known = input_table(settings, request, "preferences", ["user_id", "position", "preferences"], day)
         known = known if known_at is None else move_preferences(known, known_at)
@@ -66,10 +66,6 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
     if own.catalogue == "all":
         catalogue = replace(catalogue, interacted=histories.interacted(len(catalogue)))
     return TrainingData(catalogue, histories, codebook, own.version)
-
-
-def _has_preferences(settings: Settings, request: StageRequest) -> bool:
-    return "preferences" in request.inputs or table_exists(settings.table_uri(request.dataset, "preferences"))
 
 
 def _with_codes(settings: Settings, request: StageRequest, catalogue: Catalogue, version: str) -> Catalogue:

@@ -5,6 +5,7 @@ import platform
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,23 +17,22 @@ from mlflow.exceptions import MlflowException
 
 from infra.errors import SettingError
 from infra.home import here
-from infra.settings import Settings, load_settings
-from ray_jobs.data.recorded import unreadable
+from infra.settings import Settings, load_settings, settings_of
+from ray_jobs.data.recorded import partition_values, unreadable
 from ray_jobs.data.settings import CODEBOOK_KEY, TrainingDataSettings
-from ray_jobs.data.tables import table_exists
+from ray_jobs.data.tables import has_table
 from ray_jobs.recipes import recipe_class
-from ray_jobs.recipes.generative.settings import ConditionedSettings
-from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.registry import versions
 from ray_jobs.registry.lineage import changed_files, git_revision
 from ray_jobs.steering.settings import SECTION, SteeringSettings
 from schemas.handoff import Handoff
 from schemas.recipes import Need
 from schemas.stage_request import StageRequest
+from schemas.stages import STAGES
 from schemas.tables import TABLES
+from schemas.tables_to_read import tables_to_read
 
 if TYPE_CHECKING:
-    from ray_jobs.recommenders.base import Recommender
     from ray_jobs.recommenders.bundle import Bundle
 
 EVALUATION_TAG = "penchant.evaluate"
@@ -45,32 +45,15 @@ _RAY = ("workers", "cpus_per_worker", "use_gpu", "parallel", "stream_rows")
 _SHOWN = 5
 
 
-def tables_of(
-    settings: Settings,
-    request: StageRequest,
-    kind: "type[Recommender]",
-    own: RecipeSettings,
-    how: TrainingDataSettings,
-    layer_settings: SteeringSettings,
-) -> list[str]:
-    """Names of the tables that the training of a recommender reads."""
-    names = ["sequences", "items"]
-    if Need.CODES in kind.needs and request.upstream.get(CODEBOOK_KEY):
-        names.append("semantic_ids")
-    needs_preferences = Need.PREFERENCES in kind.needs or layer_settings.enabled
-    if needs_preferences and table_exists(settings.table_uri(request.dataset, "preferences")):
-        names.append("preferences")
-    if how.corrections != "none":
-        names.append("denoised_sequences")
-    if isinstance(own, ConditionedSettings) and own.fuse:
-        names.append("preference_benchmark")
-    return names
-
-
-def partition_values(request: StageRequest) -> dict[str, Any]:
-    """Values of the partition columns of the tables that a request reads."""
-    codebook = request.upstream.get(CODEBOOK_KEY, "")
-    return {"partition_date": request.partition_date(), **({"codebook": codebook} if codebook else {})}
+def tables_of(settings: Settings, request: StageRequest) -> list[str]:
+    """Names of the tables that the training of a recommender reads; preferences only if the request has them."""
+    of = partial(settings_of, settings=settings, overrides=request.overrides)
+    names = tables_to_read(STAGES["train"], of, request.recipe)
+    given = {
+        "preferences": has_table(settings, request, "preferences"),
+        "semantic_ids": bool(request.upstream.get(CODEBOOK_KEY)),
+    }
+    return [name for name in names if given.get(name, True)]
 
 
 def environment() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from infra.settings import Settings
-from ray_jobs.data.tables import input_partition, input_table, table_exists
+from ray_jobs.data.tables import has_table, input_partition, input_table
 from schemas.columns import HISTORY, requested, sources
 from schemas.preferences import join_preferences
 from schemas.stage_request import StageRequest
@@ -84,6 +84,6 @@ def read_users(settings: Settings, request: StageRequest) -> list[User]:
     known = {
         name: input_table(settings, request, name, filters=day)
         for name in ("preferences", "review_summaries")
-        if name in request.inputs or table_exists(settings.table_uri(request.dataset, name))
+        if has_table(settings, request, name)
     }
     return users_of(sequences, known.get("preferences"), request.partition_date(), known.get("review_summaries"))

@@ -20,7 +20,8 @@ Run = Callable[[StageRequest], StageReport]
 
 
 def checked_run(stage: str, check: Callable[[Settings, StageRequest], object] | None = None) -> Run:
-    """The function that runs a stage: it checks the sections that the stage declares, then calls ``ray_jobs.<stage>``.
+    """The function that runs a stage: it checks the sections that the stage declares, then calls
+    ``ray_jobs.<stage>`` with the request as `ray_jobs.data.recorded.pinned` completes it.
 
     Args:
         stage: name in `schemas.stages`.
@@ -39,8 +40,10 @@ def checked_run(stage: str, check: Callable[[Settings, StageRequest], object] | 
         if check is not None:
             check(settings, request)
         work: Run = import_module(f"ray_jobs.{stage}").run
+        from ray_jobs.data.recorded import pinned
+
         engine_is_ready()
-        return work(request)
+        return work(pinned(settings, request))
 
     return run
 

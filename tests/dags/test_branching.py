@@ -1,6 +1,7 @@
 """A day on which nothing changed ends early, and only such a day; against a double of the registry."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -46,14 +47,11 @@ def ask(monkeypatch, airflow_home, tmp_path):
 
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
 
-    def run(registry, content="c", counts=None, **params):
+    def run(registry, content="c", counts=None, stages=(chain.SEMANTIC_IDS, chain.TRAIN_RECOMMENDER), **params):
         left = {}
         context = {
             "params": PARAMS | params,
-            "dag": SimpleNamespace(
-                tasks=[SimpleNamespace(stage=stage) for stage in (chain.SEMANTIC_IDS, chain.TRAIN_RECOMMENDER)]
-                + [SimpleNamespace()]
-            ),
+            "dag": SimpleNamespace(tasks=[*(SimpleNamespace(stage=one) for one in stages), SimpleNamespace()]),
             "ti": SimpleNamespace(
                 xcom_pull=lambda task_ids: {"outputs": {"content": content}, "counts": counts or {}},
                 xcom_push=lambda key, value: left.__setitem__(key, value),
@@ -124,6 +122,32 @@ def test_the_key_depends_on_content_and_settings_and_not_on_the_day(ask, work):
     others = [{"content": "x"}, {"generation": 1}, {"recommender": "tiger"}, {"overrides": {"sasrec.epochs": 2}},
               {"leave_out": ["preferences"]}, {"measure_steering": True}]  # fmt: skip
     assert len({work, *(ask(Registry(), **other)[0]["work"] for other in others)}) == 1 + len(others)
+
+
+def test_what_answers_depend_on_is_part_of_the_work_and_the_address_of_the_endpoint_is_not(ask, monkeypatch, tmp_path):
+    from dags import branching, chain
+
+    shutil.copytree(branching.PROMPTS, tmp_path / "prompts")
+    monkeypatch.setattr(branching, "PROMPTS", tmp_path / "prompts")
+    prompt = tmp_path / "prompts" / "review_preference.toml"
+
+    def work(**given):
+        return ask(Registry(), stages=(chain.TRAIN_RECOMMENDER, *chain.LANGUAGE), **given)[0]["work"]
+
+    asked, silent = work(), work(leave_out=[stage.task_id for stage in chain.LANGUAGE])
+    for name, value in (("SCORING", "none"), ("EXTRA_BODY", '{"temperature": 1}')):
+        with monkeypatch.context() as moved:
+            moved.setenv(f"PENCHANT_LLM__{name}", value)
+            assert work() != asked, name
+    with monkeypatch.context() as moved:
+        moved.setenv("PENCHANT_LLM__BASE_URL", "http://elsewhere:8000/v1")
+        moved.setenv("PENCHANT_LLM__API_KEY", "another")
+        assert work() == asked
+    prompt.write_text(f"{prompt.read_text()}\n# a comment\n")
+    assert work() == asked
+    prompt.write_text(prompt.read_text().replace("max_tokens = 40", "max_tokens = 41"))
+    assert work() != asked
+    assert work(leave_out=[stage.task_id for stage in chain.LANGUAGE]) == silent
 
 
 @pytest.mark.parametrize("decision", ["promoted", "kept"])

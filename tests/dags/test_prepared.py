@@ -106,5 +106,13 @@ def test_what_needs_ratings_is_refused_where_there_are_none(monkeypatch, airflow
     with pytest.raises(AirflowFailException, match=r"menderemb needs titles, but data set d has none: .*--items"):
         prepared.refuse_missing({"params": params | {"recommender": "menderemb"}}, {})
     prepared.refuse_missing({"params": params | {"recommender": "menderemb"}}, {"titled_items": 3})
+    coded = params | {"tokenizer": "itemindex", "recommender": "tiger"}
+    prepared.refuse_missing({"params": coded}, {})
+    by_category = {"itemindex.scheme": "hybrid", "itemindex.path": "semantic"}
+    told = r"itemindex needs categories, but data set d has none: .*rqvae, or set itemindex\.scheme to collaborative"
+    for chosen in (by_category, {"itemindex.scheme": "semantic"}):
+        with pytest.raises(AirflowFailException, match=told):
+            prepared.refuse_missing({"params": coded | {"overrides": chosen}}, {})
+        prepared.refuse_missing({"params": coded | {"overrides": chosen, "recommender": "sasrec"}}, {})
     Dataset(name="d", format="columns", reviews="s3a://b/r.parquet").save(settings.datasets_dir())
     prepared.refuse_missing({"params": measured}, {})

@@ -59,6 +59,31 @@ def test_a_new_benchmark_is_no_new_training_for_recipes_that_do_not_read_it(requ
     assert len(identities) == 1
 
 
+@pytest.mark.parametrize(
+    ("recommender", "overrides", "read"),
+    [
+        ("mendertok", {}, {"preferences", "semantic_ids"}),
+        ("mendertok", {"mendertok.fuse": ["positive"]}, {"preferences", "semantic_ids", "preference_benchmark"}),
+        ("tiger", {"steering.enabled": "false"}, {"semantic_ids"}),
+        ("sasrec", {"training_data.corrections": "remove"}, {"preferences", "denoised_sequences"}),
+        ("popularity", {"steering.enabled": False}, set()),
+    ],
+)
+def test_what_training_does_not_read_is_no_part_of_its_work(request_of, recommender, overrides, read):
+    optional = ("preferences", "denoised_sequences", "semantic_ids", "preference_benchmark")
+
+    def trained(newer=""):
+        given = {"sequences": report("sequences", "sequences")}
+        for name in optional:
+            given[name] = report(name, name, codebook="rq-2" if name == newer else "rq-1")
+            given[name]["handoffs"][name]["version"] = 2 if name == newer else 1
+        return request_of("TRAIN_RECOMMENDER", {"inputs": given}, recommender=recommender, overrides=overrides)
+
+    assert {*trained().inputs} == {"sequences", *read}
+    assert set(trained().upstream) == ({"semantic_ids.codebook"} if "semantic_ids" in read else set())
+    assert {name for name in optional if trained(name).identity() != trained().identity()} == read
+
+
 TASKS = (
     *("INGEST", "SEQUENCES", "ITEM_VECTORS", "SEMANTIC_IDS", "CONTINUATION", "APPEND_ITEMS", "TRAIN_RECOMMENDER"),
     *("TRAIN_BASELINE", "EVALUATE", "REGISTER", "RECOMMENDATIONS", "TEXT_VECTORS", "REVIEW_SENTIMENTS"),
@@ -251,3 +276,27 @@ def test_what_only_words_need_is_not_asked_for_where_words_move_nothing(airflow_
         except AirflowSkipException:
             skipped.add(task.task_id)
     assert skipped == (set() if asked else {"review_summaries"})
+
+
+def test_a_signal_that_no_stage_reads_is_not_asked_for(airflow_home, monkeypatch):
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from dags.operators.stages import StageTask, skip_unless_wanted
+    from schemas import stages
+
+    signal = stages.Stage(name="moods", engine="spark", doc="", writes=("moods", stages.LEDGER), calls_llm=True)
+    reader = stages.Stage(name="mood_vectors", engine="ray", doc="", reads=("moods",))
+    monkeypatch.setitem(stages.STAGES, "moods", signal)
+    context = {"params": {"recommender": "mendertok", "overrides": {}}}
+    monkeypatch.setattr(stages, "_ROWS", (*stages.STAGES.values(), signal))
+    with pytest.raises(AirflowSkipException, match="no stage reads moods"):
+        skip_unless_wanted(StageTask(stage="moods"), context)
+    monkeypatch.setattr(stages, "_ROWS", (*stages.STAGES.values(), signal, reader))
+    skip_unless_wanted(StageTask(stage="moods"), context)
+
+
+def test_every_signal_can_be_left_out(airflow_home):
+    from dags import chain
+
+    signals = {task.task_id for task in chain.LANGUAGE} - {"item_descriptions"}
+    assert set(chain.OPTIONAL) == signals | {"train_baseline", "recommendations"}

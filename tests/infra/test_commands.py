@@ -59,6 +59,23 @@ def test_latest_fills_in_tables_that_are_read_and_outputs_that_are_told(home, sa
     assert found["upstream"] == {"semantic_ids.codebook": "new", "train_recommender.bundle_uri": "/bundles/a"}
 
 
+def test_latest_leaves_out_what_the_recipe_does_not_read(home, said):
+    _report("ingest", "ingest", ("reviews", "items"))
+    _report("sequences", "sequences", ("interactions", "sequences"))
+    for name in ("preferences", "denoised_sequences", "preference_benchmark"):
+        _report(name, name, (name,))
+    _report("semantic_ids", "semantic_ids", ("semantic_ids",), codebook="new")
+
+    def filled(recipe, *given):
+        out = said("run", "train", "--dataset=shop", "--latest", f"--recipe={recipe}", *given, "--show")[1]
+        found = json.loads(out)
+        return {*found["inputs"]} - {"items", "sequences"}, {*found["upstream"]}
+
+    assert filled("tiger") == ({"preferences", "semantic_ids"}, {"semantic_ids.codebook"})
+    assert filled("popularity", "--set=steering.enabled=false") == (set(), set())
+    assert filled("sasrec", "--set=training_data.corrections=remove")[0] == {"preferences", "denoised_sequences"}
+
+
 def test_without_latest_nothing_is_filled_in(home, said):
     _report("ingest", "ingest", ("reviews", "items"))
     status, out, _ = said("run", "sequences", "--dataset=shop", f"--partition={DAY}", "--show")

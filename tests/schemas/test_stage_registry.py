@@ -4,15 +4,18 @@ import ast
 import functools
 import importlib
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
-from infra.settings import REPOSITORY
+from infra.settings import REPOSITORY, Settings, settings_of
 from schemas.handoff import Handoff
+from schemas.recipes import of_kind
 from schemas.stage_request import StageRequest
 from schemas.stages import RECIPE, STAGES, TABLE_NAMES, maker_of
 from schemas.tables import TABLES
+from schemas.tables_to_read import tables_to_read
 
 FILES = {
     path.stem: f"{room}.stages.{path.stem}"
@@ -93,6 +96,16 @@ def test_an_entry_point_reads_the_settings_that_its_stage_declares(stage, monkey
     assert asked == [request]
     # The erasure looks up one setting of text_vectors, which is a stage of the other room.
     assert read == {*stage.sections_of()} - ({"text_vectors"} if stage.name == "erasure" else set())
+
+
+def test_what_training_reads_is_known_for_every_recommender():
+    of = partial(settings_of, settings=Settings(stages={}), overrides={})
+    train = STAGES["train"]
+    for name, recipe in of_kind("recommender").items():
+        needed = {*recipe.tables(vars(of(name)))} & {*train.reads}
+        assert {*tables_to_read(train, of, name)} == {"items", "sequences", "preferences", *needed}
+    assert tables_to_read(STAGES["register"], of) == STAGES["register"].reads
+    assert "denoised_sequences" not in tables_to_read(STAGES["evaluate"], of)
 
 
 def test_what_is_not_declared_cannot_be_read():

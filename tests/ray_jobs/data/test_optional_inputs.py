@@ -1,6 +1,10 @@
 """Tables that recommenders and encoders read only when a setting says so."""
 
 import datetime as dt
+import importlib
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,11 +14,15 @@ from planted_warehouse import IDENTITY, PARTITION
 from ray_jobs.data.item_texts import DESCRIBED_KEY, item_texts
 from ray_jobs.data.tables import newest_items, publish, read_table
 from ray_jobs.data.training_data import read_training_data
+from ray_jobs.registry.provenance import tables_of
+from ray_jobs.registry.users import read_users
 from ray_jobs.semantic_ids import item_vectors
 from schemas.denoised_sequences import DENOISED_SEQUENCES
 from schemas.errors import DataError
 from schemas.item_descriptions import ITEM_DESCRIPTIONS
 from schemas.item_vectors import ITEM_VECTORS
+from schemas.sequences import SEQUENCES
+from schemas.stage_request import BY_HAND
 from schemas.text_vectors import text_hash
 
 DAY = {"partition_date": dt.date.fromisoformat(PARTITION)}
@@ -59,6 +67,45 @@ def test_corrections_reach_what_recommenders_train_on(warehouse):
             assert removed.histories.items[user][now] == was[at]
             known = raw.histories.latest_preferences(user, at)
             assert removed.histories.latest_preferences(user, now) == known != ()
+
+
+def test_preferences_that_a_request_with_inputs_leaves_out_are_not_read(warehouse):
+    def read(**inputs):
+        request = warehouse.request("train", recipe="popularity", inputs=inputs)
+        found = read_training_data(warehouse.settings, request, codes=False, preferences=True).histories
+        users = read_users(warehouse.settings, request)
+        told = any(found.latest_preferences(user, 99) for user in range(len(found)))
+        return {told, any(user.preference for user in users), "preferences" in tables_of(warehouse.settings, request)}
+
+    assert read() == read(**warehouse.handoffs) == {True}
+    assert read(sequences=warehouse.handoffs["sequences"], items=warehouse.handoffs["items"]) == {False}
+
+
+def test_a_request_by_hand_is_other_work_when_its_tables_change(warehouse, monkeypatch):
+    ran = []
+    monkeypatch.setitem(sys.modules, "ray_jobs.train", SimpleNamespace(run=ran.append))
+    entry = importlib.import_module("ray_jobs.stages.train")
+
+    def identities(**given):
+        by_hand, of_a_dag = (warehouse.request("train", recipe="popularity", dag=dag) for dag in (BY_HAND, "test"))
+        for request in (by_hand, of_a_dag):
+            entry.run(replace(request, **given))
+        return [request.identity() for request in ran[-2:]]
+
+    first = identities()
+    assert {name: handoff.version for name, handoff in ran[0].inputs.items()} == {
+        name: handoff.version for name, handoff in warehouse.handoffs.items()
+    }
+    assert ran[1].inputs == {}
+    assert identities() == first
+    rows = read_table(warehouse.uri("sequences"))
+    publish(rows.slice(0, 40), SEQUENCES, warehouse.uri("sequences"), DAY, IDENTITY)
+    second = identities()
+    assert second[0] != first[0]
+    assert second[1] == first[1]
+    pinned = identities(inputs={"sequences": warehouse.handoffs["sequences"]})
+    assert set(ran[-2].inputs) == {"sequences"}
+    assert pinned[0] not in (first[0], second[0])
 
 
 def test_descriptions_stand_before_the_text_of_items_that_have_one(warehouse):

@@ -68,6 +68,7 @@ def test_a_need_says_where_it_is_and_a_switch_what_the_setting_says():
         assert PRESET not in settings_class(name, entry.kind).__dataclass_fields__
         for need, switch in entry.switches.items():
             assert need in entry.needs
-            assert bool(getattr(settings_class(name, entry.kind)(), switch.setting)) is switch.default
-            assert need not in entry.needs_with({switch.setting: False})
-            assert need in entry.needs_with({switch.setting: ["some"]})
+            defaults = settings_class(name, entry.kind)()
+            assert switch.is_on(vars(defaults)) is switch.is_on({}) is switch.default
+            assert need not in entry.needs_with({switch.setting: False if switch.when is None else switch.off})
+            assert switch.when is not None or need in entry.needs_with({switch.setting: ["some"]})
