@@ -20,8 +20,9 @@ Run = Callable[[StageRequest], StageReport]
 
 
 def checked_run(stage: str, check: Callable[[Settings, StageRequest], object] | None = None) -> Run:
-    """The function that runs a stage: it checks the sections that the stage declares, then calls
-    ``ray_jobs.<stage>`` with the request as `ray_jobs.data.recorded.pinned` completes it.
+    """The function that runs a stage: it checks the sections that the stage declares, then calls ``ray_jobs.<stage>``.
+
+    A request by hand gets the newest versions of its tables first, see `ray_jobs.data.recorded.pinned`.
 
     Args:
         stage: name in `schemas.stages`.
