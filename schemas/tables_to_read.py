@@ -40,5 +40,5 @@ def output_read(stage: Stage, read: tuple[str, ...], output: str) -> bool:
         read: see `tables_to_read`.
     """
     maker = STAGES.get(output.partition(".")[0])
-    known = set() if maker is None else {*maker.writes} & {*stage.reads}
+    known: set[str] = set() if maker is None else {*maker.writes} & {*stage.reads}
     return stage.takes(output) and (not known or bool(known & {*read}))

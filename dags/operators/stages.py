@@ -228,7 +228,7 @@ def _is_steered(params: Mapping[str, Any], settings: Settings) -> bool:
     overrides, recipe = overrides_of(params), params["recommender"]
     of = partial(settings_of, settings=settings, overrides=overrides)
     text = {"preferences", "review_summaries"} & RECIPES[recipe].tables(vars(of(recipe)))
-    return bool(text) or of("steering").enabled
+    return bool(text) or bool(of("steering").enabled)
 
 
 def forget_error(request: StageRequest) -> None:

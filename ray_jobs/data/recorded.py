@@ -43,7 +43,8 @@ def at_versions(settings: Settings, request: StageRequest, names: Collection[str
     Raises:
         DataError: there is no such table.
     """
-    found, partition = {}, partition_values(request)
+    partition = partition_values(request)
+    found = {}
     for name in names:
         request.require_table(name)
         if name not in request.inputs:
