@@ -55,6 +55,11 @@ class GateResult:
         """Failed expectations of severity ``warn``."""
         return [o for o in self.outcomes if not o.success and o.severity == Severity.WARN]
 
+    @property
+    def status_name(self) -> str:
+        """``failed``, ``warned`` or ``passed``; the data docs read it."""
+        return "failed" if self.failures() else "warned" if self.warnings() else "passed"
+
     def to_dict(self) -> dict[str, Any]:
         """The result as a dictionary that JSON can hold."""
         return asdict(self)
