@@ -16,7 +16,6 @@ from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples
 from ray_jobs.encoders.text import load_text_encoder
-from ray_jobs.recipes.sequential.base import SequentialRecommender
 from ray_jobs.recipes.sequential.sasrec import SASRec
 from ray_jobs.recipes.sequential.settings import EnsRecSettings
 from ray_jobs.recommenders.base import ScoringRecommender
@@ -55,7 +54,9 @@ class TextSASRec(SASRec):
 
     def embedded(self, history: Tensor) -> Tensor:
         """Vectors float[B, L, d] of a history int64[B, L], 0 at padding."""
-        return self.item_vectors()[history.clamp(min=0)] * (history >= 0)[..., None]
+        self.encode_texts()
+        vectors: Tensor = self.text_map(self.texts[history.clamp(min=0)])
+        return vectors * (history >= 0)[..., None]
 
 
 class EnsRec(ScoringRecommender):
@@ -70,7 +71,7 @@ class EnsRec(ScoringRecommender):
 
     def __init__(self, settings: EnsRecSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
-        self.ids: SequentialRecommender = SASRec(settings, catalogue)
+        self.ids = SASRec(settings, catalogue)
         self.texts = TextSASRec(settings, catalogue)
 
     def prepare(self, examples: Examples, notify: Notify = silent) -> None:  # noqa: ARG002
