@@ -36,7 +36,7 @@ affected: setup ## The tests that a change can affect: what differs from the las
 	if [ -n "$$tests" ]; then $(BIN)/python -m pytest $(ARGS) $$tests || [ $$? -eq 5 ]; else echo "No test depends on what changed."; fi
 
 simulate: setup ## DAYS=14 days of a planted world through Airflow, with everything that a feed brings; a table at the end
-	@$(BIN)/python -m infra.simulation
+	@$(BIN)/python -m tests.simulated
 
 nightly: setup ## Slow checks: planted worlds under three seeds with their controls, streamed and split training, servers
 	@$(BIN)/python -m pytest -m "" tests/nightly

@@ -66,7 +66,6 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "doctor": Command("check that this machine can run Penchant", "infra.doctor"),
         "services": Command("up, down or status of the local services", "infra.services"),
         "demo": Command("the whole chain on generated reviews", "infra.demo"),
-        "simulate": Command("days of a planted world through Airflow", "infra.simulation"),
     },
 }
 COMMANDS: Mapping[str, Command] = {name: command for group in GROUPS.values() for name, command in group.items()}

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipelines.landing.planted_world.perfect_reader import attribute_line
+from pipelines.landing.planted_world.mentions import compressed
 from pipelines.landing.planted_world.truth import Truth
 from pipelines.landing.planted_world.vocabulary import ATTRIBUTES
-from pipelines.language.validation import DISLIKE, LIKE, VERBS
+from pipelines.language.validation import DISLIKE, LIKE, VERBS, LineLimits, line_problem
 
 CATEGORY, ATTRIBUTE = "category", "attribute"
 
@@ -34,7 +34,7 @@ def category_probes(categories: Mapping[str, Iterable[str]], least: int) -> list
 def attribute_probes(truth: Truth, catalogue: Iterable[str], least: int) -> list[dict[str, Any]]:
     """One probe per attribute of a planted world that at least `least` and at most half of the items have.
 
-    Sentences are those of the perfect reader; an attribute that preferences never mention (a low price) has none.
+    An attribute that preferences never mention (a low price) has no sentences, and so no probe.
 
     Args:
         catalogue: ids of the day's items.
@@ -50,6 +50,26 @@ def attribute_probes(truth: Truth, catalogue: Iterable[str], least: int) -> list
         if wanted and rejected and least <= len(having) <= len(items) / 2:
             found.append(_probe(name, ATTRIBUTE, wanted, rejected, having))
     return found
+
+
+def attribute_line(sentiment: str, name: str) -> str | None:
+    """A preference about one attribute: the first phrase of the vocabulary that the stage `preferences` accepts.
+
+    Args:
+        sentiment: ``like`` or ``dislike``.
+
+    Returns:
+        The line; None for an attribute whose phrases all mention prices, which the stage refuses.
+    """
+    attribute = ATTRIBUTES[name]
+    for phrase in attribute.praised if sentiment == LIKE else attribute.complained:
+        line = f"{VERBS[sentiment]} {compressed(phrase)}"
+        problem = line_problem(
+            line, sentiment=sentiment, review=phrase, title=None, brand=None, examples=(), limits=LineLimits()
+        )
+        if problem is None:
+            return line
+    return None
 
 
 def _probe(name: str, kind: str, preference: str, opposite: str, items: Iterable[str]) -> dict[str, Any]:

@@ -25,7 +25,6 @@ import numpy as np
 
 from infra.progress import Progress
 from infra.settings import REPOSITORY, load_settings
-from pipelines.landing.planted_world.scripted_model import serving
 from ray_jobs import item_vectors, review_sentiments, semantic_ids, text_vectors, train
 from ray_jobs.data.tables import input_partition, input_table
 from ray_jobs.evaluation.property_steering import steer_to_properties, summarise_properties
@@ -34,6 +33,7 @@ from ray_jobs.recommenders.bundle import load_bundle
 from schemas.handoff import read_report
 from schemas.preference_benchmark import AXES
 from schemas.stage_request import StageRequest
+from tests.simulated.scripted_model import serving
 
 DATASET, PARTITION = "steered", "2026-01-31"
 READING = {"review_lines.max_users": 0, "review_lines.prompt": "review_opinions", "review_lines.topics": ["price"]}

@@ -29,11 +29,11 @@ import torch
 
 from infra.settings import RaySettings
 from pipelines.items import item_text
-from pipelines.landing.planted_world.perfect_reader import attribute_line
 from pipelines.landing.planted_world.tastes import Taste
 from pipelines.landing.planted_world.truth import DISLIKE, LIKE
 from pipelines.landing.planted_world.vocabulary import ATTRIBUTES
 from pipelines.landing.planted_world.world import WorldSettings, grow_world
+from pipelines.steering.probes import attribute_line
 from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import evaluation_examples, latest_preferences

@@ -19,7 +19,7 @@ def outcomes(tmp_path_factory):
     names = ("AIRFLOW_PORT", "MLFLOW_PORT", "RAY_DASHBOARD_PORT", "RAY_GCS_PORT", "LLM_PORT", "PAGE_PORT")
     ports = {name: str(port) for name, port in zip(names, free_ports(len(names)), strict=True)}
     environment = {**os.environ, **ports, "PENCHANT_SPARK__JARS_DIR": str(REPOSITORY / ".penchant" / "jars")}
-    argv = [sys.executable, "-m", "infra.simulation", "--days=4", f"--home={home}", "--", *SIZES]
+    argv = [sys.executable, "-m", "tests.simulated", "--days=4", f"--home={home}", "--", *SIZES]
     done = subprocess.run(argv, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (home / "simulation.json").exists(), done.stdout[-5000:] + done.stderr[-5000:]
     made = json.loads((home / "simulation.json").read_text())

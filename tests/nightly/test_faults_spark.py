@@ -27,7 +27,7 @@ EVERYBODY = '{"review_lines.max_users": 0, "llm.chunk": 5000}'
 ENDPOINT = """
 import sys
 from pathlib import Path
-from pipelines.landing.planted_world import scripted_model
+from tests.simulated import scripted_model
 
 class Counted(scripted_model.ScriptedModel):
     def answer(self, path, body):

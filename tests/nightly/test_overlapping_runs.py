@@ -22,9 +22,9 @@ from infra.home import registry_login
 from infra.local_environment import Ports, local_environment
 from infra.services import Supervisor, group_members
 from infra.settings import REPOSITORY
-from pipelines.landing.planted_world.scripted_model import serving
 from schemas.tables import TABLES
 from tests.chain.free_ports import free_ports
+from tests.simulated.scripted_model import serving
 
 DAG, DATASET, DAY = "daily_retrain", "tiny", "2026-01-31"
 CONF = {

@@ -15,6 +15,12 @@ def stems_of(text: str) -> frozenset[str]:
     return content_stems(text) | ({word.lower() for word in words(text)} & _NEGATIONS)
 
 
+def compressed(phrase: str) -> str:
+    """A phrase without stop words, so that two fit into a line."""
+    kept = [word for word in words(phrase) if content_stems(word) or word.lower() in _NEGATIONS]
+    return " ".join(kept)
+
+
 _PHRASES: Mapping[str, Sequence[frozenset[str]]] = {
     name: [*dict.fromkeys(map(stems_of, (one.adjective, one.label, *one.praised, *one.complained)))]
     for name, one in ATTRIBUTES.items()

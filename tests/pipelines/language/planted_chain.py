@@ -16,13 +16,13 @@ from pyspark.sql import SparkSession
 from infra.settings import Settings, load_settings
 from pipelines import denoised_sequences, ingest, preferences, review_summaries, sequences
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
-from pipelines.landing.planted_world.scripted_model import serving
 from pipelines.landing.planted_world.truth import Truth, read_truth
 from pipelines.recovery.histories import Warehouse, read_warehouse
 from pipelines.recovery.report import truth_report
 from pipelines.tools.register import register
 from schemas.handoff import StageReport
 from schemas.stage_request import StageRequest
+from tests.simulated.scripted_model import serving
 
 DAY = "2026-01-31"
 DATASET = "planted-world"

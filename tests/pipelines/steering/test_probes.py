@@ -2,10 +2,9 @@
 
 import re
 
-from pipelines.landing.planted_world.perfect_reader import attribute_line
 from pipelines.landing.planted_world.truth import TrueItem, Truth
 from pipelines.landing.planted_world.vocabulary import ATTRIBUTES
-from pipelines.steering.probes import attribute_probes, category_probes
+from pipelines.steering.probes import attribute_line, attribute_probes, category_probes
 
 
 def test_leaf_and_inner_categories_of_the_right_size_become_probes():

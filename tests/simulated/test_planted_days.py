@@ -9,8 +9,8 @@ import pytest
 
 from infra.errors import SettingError
 from pipelines.landing.planted_world import WorldSettings, grow_world
-from pipelines.landing.planted_world.days import LONG, FeedSettings, write_days
 from schemas.errors import DataError
+from tests.simulated.days import LONG, FeedSettings, write_days
 
 
 def read(path):

@@ -1,4 +1,4 @@
-"""A planted world delivered day by day: ``python -m pipelines.landing.planted_world.days --out DIR --days 14``.
+"""A planted world delivered day by day: ``python -m tests.simulated.days --out DIR --days 14``.
 
 It writes landing files ``DIR/<day>/{reviews,meta}.jsonl.gz``, the truth in ``DIR/truth``, ``DIR/probe.jsonl`` with
 histories of users who are in no delivery, and ``DIR/plan.json`` with the kind of each day. Besides ordinary days there

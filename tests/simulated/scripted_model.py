@@ -1,4 +1,4 @@
-"""A language model without errors for a planted world: ``python -m pipelines.landing.planted_world.scripted_model``.
+"""A language model without errors for a planted world: ``python -m tests.simulated.scripted_model``.
 
 An OpenAI-compatible HTTP server on loopback that answers the project's prompts from the world's truth, which separates
 the losses of a stage from the errors of a model. Titles are scored in both ways of `pipelines.language.scoring`:
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import UserError
-from pipelines.landing.planted_world.perfect_reader import NEUTRAL, PerfectReader
 from pipelines.landing.planted_world.truth import read_truth
+from tests.simulated.perfect_reader import NEUTRAL, PerfectReader
 
 _REVIEW = re.compile(r"(?P<stars>[\d.]+) stars: (?P<text>.*)", re.DOTALL)
 _FOLD = re.compile(r"Known: (?P<known>.*)\nNew: (?P<new>.*)", re.DOTALL)

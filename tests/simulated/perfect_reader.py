@@ -7,15 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pipelines.landing.planted_world.mentions import named_attributes, stems_of
+from pipelines.landing.planted_world.mentions import compressed, named_attributes, stems_of
 from pipelines.landing.planted_world.truth import DISLIKE, LIKE, TruePosition, Truth
 from pipelines.landing.planted_world.vocabulary import ATTRIBUTES
 from pipelines.language.validation import VERBS, LineLimits, line_problem, sentiment_of
-from schemas.words import content_stems, words
+from schemas.words import words
 
 # Log-probabilities per token (nats): of a title without context, and what a history adds to it.
 NEUTRAL, BELONGS, STRAY, PER_MATCH = -2.0, 1.0, -1.0, 0.25
-_NOT_DROPPED = frozenset(("no", "not", "never", "without"))
 _LONGEST_SUMMARY, _MOST_SUMMARY_WORDS = 200, 50
 _NOTHING = "good products"
 _MOST_LINES = 3
@@ -78,7 +77,7 @@ class PerfectReader:
         position = self._review(text)
         opinions = position.opinions if position else ()
         phrases = sorted(_phrases(text, (name for kind, name in opinions if kind == sentiment)), key=text.lower().find)
-        return [_compressed(phrase) for phrase in phrases]
+        return [compressed(phrase) for phrase in phrases]
 
     def _problem(self, line: str, sentiment: str, text: str) -> str | None:
         position = self._review(text)
@@ -165,26 +164,6 @@ class PerfectReader:
         return PER_MATCH * self._truth.match(place.taste, item_id)
 
 
-def attribute_line(sentiment: str, name: str) -> str | None:
-    """The reader's line about one attribute, with the first phrase that the stage accepts.
-
-    Args:
-        sentiment: ``like`` or ``dislike``.
-
-    Returns:
-        The line; None for an attribute whose phrases all mention prices, which the stage refuses.
-    """
-    attribute = ATTRIBUTES[name]
-    for phrase in attribute.praised if sentiment == LIKE else attribute.complained:
-        line = f"{VERBS[sentiment]} {_compressed(phrase)}"
-        problem = line_problem(
-            line, sentiment=sentiment, review=phrase, title=None, brand=None, examples=(), limits=LineLimits()
-        )
-        if problem is None:
-            return line
-    return None
-
-
 def _plain(text: str) -> str:
     return " ".join(word.lower() for word in words(text))
 
@@ -199,12 +178,6 @@ def _phrases(text: str, names: Iterable[str]) -> list[str]:
         if phrase is not None:  # the cut may have taken it away
             found.append(phrase)
     return found
-
-
-def _compressed(phrase: str) -> str:
-    """A phrase without stop words, so that two fit into a line."""
-    kept = [word for word in words(phrase) if content_stems(word) or word.lower() in _NOT_DROPPED]
-    return " ".join(kept)
 
 
 def _parts(text: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Simulates days of a planted world through `daily_retrain`: ``--days``, or ``DAYS`` (14).
 
-`pipelines.landing.planted_world.days` makes the days. A scripted language model answers from the world's truth, so
+`tests.simulated.days` makes the days. A scripted language model answers from the world's truth, so
 calls are counted and cost nothing. After each day the champion is tested on a fixed set of users who are in no
 delivery. Prints a table, and returns 1 if the chain failed an expectation: a bad day promoted, a worse champion, or a
 day without changes that cost calls, training or two minutes.
@@ -97,9 +97,7 @@ class Simulation:
         """Run all days, between starting and stopping the services."""
         if self.home.exists():
             raise SettingError(f"{self.home} exists already; remove it, or give another --home")
-        self._module(
-            "pipelines.landing.planted_world.days", f"--out={self.landing}", f"--days={self.days}", *self.sizes
-        )
+        self._module("tests.simulated.days", f"--out={self.landing}", f"--days={self.days}", *self.sizes)
         plan = read_json(self.landing / "plan.json", "delete the folder; the world is written again", list)
         with self._scripted_model(), _environment({SPARK_CONF: os.environ.get(SPARK_CONF, json.dumps(INTERPRETED))}):
             supervisor = Supervisor(self.home, self.ports)
@@ -191,7 +189,7 @@ class Simulation:
     @contextmanager
     def _scripted_model(self) -> Iterator[None]:
         """Serve the truth as a language model, the endpoint of everything started meanwhile."""
-        module = "pipelines.landing.planted_world.scripted_model"
+        module = "tests.simulated.scripted_model"
         argv = [sys.executable, "-m", module, f"--truth={self.landing}/truth", f"--port={self.ports.llm}"]
         server = subprocess.Popen(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True)
         try:
@@ -288,9 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=int, default=int(os.environ.get("DAYS") or 14))
     parser.add_argument("--home", type=Path, help="must not exist; default: simulation/ in the home folder")
-    parser.add_argument(
-        "sizes", nargs="*", help="after --: options of pipelines.landing.planted_world.days", default=[]
-    )
+    parser.add_argument("sizes", nargs="*", help="after --: options of tests.simulated.days", default=[])
     given = parser.parse_args(argv)
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are stopped

@@ -11,14 +11,14 @@ import pytest
 from infra.settings import LLMSettings
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
 from pipelines.landing.planted_world.mentions import named_attributes, stems_of
-from pipelines.landing.planted_world.perfect_reader import NEUTRAL
-from pipelines.landing.planted_world.scripted_model import serving
 from pipelines.landing.planted_world.truth import read_truth
 from pipelines.landing.planted_world.vocabulary import ATTRIBUTES, CATEGORIES
 from pipelines.language.port import Port
 from pipelines.language.prompts import load_chat_prompt, load_title_prompt
 from pipelines.language.requests import ScoreRequest
 from pipelines.language.validation import SummaryLimits, sentiment_of, summary_problem
+from tests.simulated.perfect_reader import NEUTRAL
+from tests.simulated.scripted_model import serving
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_what_is_no_prompt_of_the_project_is_refused(server):
 
 
 def test_the_command_line_prints_its_address(folder):
-    command = [sys.executable, "-m", "pipelines.landing.planted_world.scripted_model", "--truth"]
+    command = [sys.executable, "-m", "tests.simulated.scripted_model", "--truth"]
     with subprocess.Popen([*command, str(folder)], stdout=subprocess.PIPE, text=True) as process:
         address = process.stdout.readline().strip()
         process.terminate()

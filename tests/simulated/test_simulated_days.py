@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.simulation import Outcome, broken, table
+from tests.simulated.__main__ import Outcome, broken, table
 
 
 def outcome(partition="2026-03-02", kind="ordinary", **more):
