@@ -5,11 +5,15 @@ Metrics that this lowers came from the order of the tie rule, not from users' be
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from ray_jobs.data.catalogue import IntArray
+from ray_jobs.data.histories import Histories
 from schemas.columns import sources
 from schemas.errors import DataError
 
@@ -44,6 +48,30 @@ def shuffle_ties(sequences: pa.Table, seed: int) -> tuple[pa.Table, dict[str, li
             columns[name].append([row[name][old] for old in order])
         known_at[row["user_id"]] = _complete(order, tied)
     return with_values(sequences, columns), known_at
+
+
+def shuffle_history_ties(histories: Histories, seed: int) -> Histories:
+    """Like `shuffle_ties`, for histories with times and without preferences, whose positions would move.
+
+    Raises:
+        DataError: the histories have no times.
+    """
+    if histories.times is None:
+        raise DataError("the histories have no times, so it is not known which items tie and can be shuffled")
+    assert not any(histories.preferences), "preferences have positions, which are not moved here"
+    orders = []
+    for user, times in zip(histories.user_ids, histories.times, strict=True):
+        orders.append(np.array(_order(same_as_previous(times).tolist(), seed, user), dtype=np.int64))
+    items, *more = (
+        tuple(values[order] for values, order in zip(rows, orders, strict=True))
+        for rows in (histories.items, *histories.more.values())
+    )
+    return replace(histories, items=items, more=dict(zip(histories.more, more, strict=True)))
+
+
+def same_as_previous(times: IntArray) -> npt.NDArray[np.bool_]:
+    """Which positions of a history have the time of the position before, bool[L]."""
+    return np.diff(times, prepend=times[:1] - 1) == 0
 
 
 def with_values(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:

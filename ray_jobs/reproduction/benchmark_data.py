@@ -1,5 +1,6 @@
 """Read the field's benchmark files: ``<name>.txt[.gz]`` with a user and then item ids in order on each line, and
-``<name>_items.jsonl[.gz]`` with derived texts. They have no times.
+``<name>_items.jsonl[.gz]`` with derived texts. The published files have no times; ``<name>_times.txt[.gz]`` may add
+them: the same users on the same lines, each with one time per item in seconds since 1970.
 """
 
 import gzip
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.catalogue import Catalogue, IntArray
 from ray_jobs.data.histories import Histories
 from schemas.errors import DataError
 
@@ -53,8 +54,37 @@ def read_benchmark(folder: Path, name: str) -> tuple[Catalogue, Histories]:
         valid_position=lengths - 2,
         test_position=lengths - 1,
         preferences=({},) * len(users),
+        times=_times(folder, name, users, lengths),
     )
     return catalogue, histories
+
+
+def _times(folder: Path, name: str, users: list[str], lengths: IntArray) -> tuple[IntArray, ...] | None:
+    """The time of each item; None without a file of times."""
+    try:
+        path = _found(folder, f"{name}_times.txt")
+    except DataError:
+        return None
+    rows = []
+    for (number, line), wanted, length in zip(_lines(path), users, lengths.tolist(), strict=False):
+        user, *texts = line.split()
+        if user != wanted or len(texts) != length:
+            raise DataError(
+                f"{path}, line {number}: user {user!r} with {len(texts)} times, where {name}.txt has user {wanted!r} "
+                f"with {length} items: write the same users in the same order, with one time per item"
+            )
+        try:
+            times = np.array([int(text) for text in texts], dtype=np.int64)
+        except (ValueError, OverflowError) as error:
+            raise DataError(
+                f"{path}, line {number}: a time is a whole number of seconds since 1970 ({error})"
+            ) from error
+        if (np.diff(times) < 0).any():
+            raise DataError(f"{path}, line {number}: a time is before that of the item before; order the items by time")
+        rows.append(times)
+    if len(rows) < len(users):
+        raise DataError(f"{path} has the times of {len(rows)} users, and {name}.txt has {len(users)} users")
+    return tuple(rows)
 
 
 def _texts(folder: Path, name: str, item_ids: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -1,17 +1,19 @@
 """What is reproduced, and with which settings."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
+from infra.errors import SettingError
 from infra.settings import Settings
 from ray_jobs.encoders.settings import PACKAGED
 from ray_jobs.recipes.configured import recipe_settings
 from ray_jobs.recommenders.settings import RecipeSettings
 from schemas.recipes import Need, find
 
-LEAKY_POPULARITY = "popularity-leaky"
-RECIPES = (LEAKY_POPULARITY, "popularity", "sasrec", "ensrec", "hstu", "bert4rec", "tiger")
+LEAKY_POPULARITY, RANDOM = "popularity-leaky", "random"
+Ties = Literal["as_is", "shuffled"]
+RECIPES = (RANDOM, LEAKY_POPULARITY, "popularity", "sasrec", "ensrec", "hstu", "bert4rec", "tiger")
 
 # What two cores can train in an evening; validation by a beam search is slow, so it looks at fewer users.
 SASREC: dict[str, Any] = {
@@ -105,19 +107,25 @@ class Experiment:
     """One model on one data set under one seed.
 
     Args:
-        label: the recipe, or `LEAKY_POPULARITY`, which counts the held-out positions, too.
+        label: the recipe, or `LEAKY_POPULARITY`, which counts the held-out positions, too, or `RANDOM`, which gives
+            each user a random order.
         validation_users: how many users early stopping looks at, drawn with a fixed seed; 0 takes all.
+        ties: ``as_is``, or ``shuffled``: items of the same time in an order that the seed draws.
+        scale, overrides: what `make_experiment` was given for this recipe.
     """
 
     dataset: str
     label: str
     settings: RecipeSettings
     validation_users: int
+    ties: Ties = "as_is"
+    scale: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def recipe(self) -> str:
         """Name in the registry."""
-        return "popularity" if self.label == LEAKY_POPULARITY else self.label
+        return recipe_of(self.label)
 
     @property
     def needs_codes(self) -> bool:
@@ -138,17 +146,30 @@ class Experiment:
     def content(self) -> dict[str, Any]:
         """The settings that the result depends on."""
         codes = {"tokenizer": TOKENIZER, "encoder": PACKAGED, **TOKENIZER_SETTINGS} if self.needs_codes else {}
-        return {"settings": asdict(self.settings), "validation_users": self.validation_users, **codes}
+        ties = {} if self.ties == "as_is" else {"ties": self.ties}
+        return {"settings": asdict(self.settings), "validation_users": self.validation_users, **codes, **ties}
 
 
-def make_experiment(dataset: str, label: str, seed: int, scale: str, overrides: Mapping[str, Any]) -> Experiment:
+def recipe_of(label: str) -> str:
+    """Name in the registry of an experiment's recipe."""
+    return "popularity" if label in (LEAKY_POPULARITY, RANDOM) else label
+
+
+def make_experiment(
+    dataset: str, label: str, seed: int, scale: str, overrides: Mapping[str, Any], ties: Ties = "as_is"
+) -> Experiment:
     """The experiment with its settings: those of `scale`, then `overrides` (``{"sasrec.epochs": 3}``), then the seed.
 
     Raises:
-        SettingError: an unknown recipe or setting.
+        SettingError: an unknown recipe, setting or order of ties.
     """
-    recipe = "popularity" if label == LEAKY_POPULARITY else label
+    if ties not in get_args(Ties):
+        raise SettingError(f"--ties has {ties!r}, but takes {' or '.join(get_args(Ties))}, or both with a comma")
+    recipe = recipe_of(label)
     profile = Settings.model_construct(stages=SCALES[scale])
     settings = recipe_settings(recipe, profile, {**overrides, f"{recipe}.seed": seed})
     users = 2_000 if Need.CODES in find(recipe, "recommender").needs else 5_000
-    return Experiment(dataset=dataset, label=label, settings=settings, validation_users=users)
+    own = {name: value for name, value in overrides.items() if name.startswith(f"{recipe}.")}
+    return Experiment(
+        dataset=dataset, label=label, settings=settings, validation_users=users, ties=ties, scale=scale, overrides=own
+    )

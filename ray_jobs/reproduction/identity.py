@@ -19,15 +19,16 @@ _FOLDERS = (
     "evaluation",
     "objectives",
     "recommenders",
-    "reproduction",
     "tokenizers",
     "training",
 )
+# What prints results is not here, nor the presets: the settings are part of the identity themselves.
+_FILES = tuple(f"reproduction/{name}.py" for name in ("baselines", "benchmark_data", "measures", "runner"))
 
 
 def data_hash(catalogue: Catalogue, histories: Histories, texts: bool) -> str:
-    """Hash of items and histories with their split, and of titles and texts where a model reads `texts`."""
-    parts = [histories.valid_position, histories.test_position, *histories.items]
+    """Hash of items and histories with their split and times, and of titles and texts where a model reads `texts`."""
+    parts = [histories.valid_position, histories.test_position, *histories.items, *(histories.times or ())]
     content = hashlib.sha256(b"".join(np.asarray(part, np.int64).tobytes() for part in parts)).hexdigest()
     read = (catalogue.titles, catalogue.texts) if texts else ()
     return config_hash({"items": catalogue.item_ids, "histories": content, "texts": read})
@@ -38,9 +39,10 @@ def code_hash(families: Sequence[str]) -> str:
     """Hash of the code that trains and evaluates recipes of `families`; comments and docstrings do not count."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for folder in (*_FOLDERS, *(f"recipes/{family}" for family in families)):
-        for path in sorted((root / folder).rglob("*.py")):
-            digest.update(f"{path.relative_to(root)}\n{ast.dump(_bare(path.read_text()))}\n".encode())
+    folders = (*_FOLDERS, *(f"recipes/{family}" for family in families))
+    modules = [path for folder in folders for path in sorted((root / folder).rglob("*.py"))]
+    for path in [*modules, *(root / name for name in _FILES)]:
+        digest.update(f"{path.relative_to(root)}\n{ast.dump(_bare(path.read_text()))}\n".encode())
     return digest.hexdigest()[:12]
 
 

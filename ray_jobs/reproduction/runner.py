@@ -2,57 +2,37 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from infra.settings import RaySettings
-from infra.state import read_json, replaced, write_json
+from infra.state import replaced, write_json
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples, evaluation_examples
 from ray_jobs.data.histories import Histories
+from ray_jobs.data.ties import shuffle_history_ties
 from ray_jobs.encoders.settings import PACKAGED
 from ray_jobs.encoders.text import load_text_encoder
-from ray_jobs.evaluation.evaluator import evaluate
-from ray_jobs.evaluation.metrics import bootstrap_each
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recommenders.base import Recommender
-from ray_jobs.reproduction.experiments import LEAKY_POPULARITY, TOKENIZER, TOKENIZER_SETTINGS, Experiment
+from ray_jobs.reproduction.baselines import RandomOrder
+from ray_jobs.reproduction.experiments import LEAKY_POPULARITY, RANDOM, TOKENIZER, TOKENIZER_SETTINGS, Experiment
 from ray_jobs.reproduction.identity import code_hash, data_hash
+from ray_jobs.reproduction.measures import Measures, facts_of, measure
+from ray_jobs.reproduction.results import Result, ranks_path, read_result
+from ray_jobs.reproduction.usage import UsageLog, own_usage, read_usage
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.vectors import ArrayVectors
 from ray_jobs.training.loop import TrainState
 from ray_jobs.training.plan import Plan
 from ray_jobs.training.ray_train import train
+from schemas.errors import DataError
 from schemas.run_identity import RunIdentity, config_hash
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an experiment came to, as it is kept on disk.
-
-    Args:
-        metrics: per protocol (``raw`` ranks every item, ``unseen`` leaves out the history's) and metric the mean over
-            test users with its 95 % bootstrap interval, three numbers.
-        seconds: of all epochs, in whatever slices they were trained, and of the evaluation.
-        device: what trained it.
-    """
-
-    dataset: str
-    label: str
-    seed: int
-    metrics: Mapping[str, Mapping[str, list[float]]]
-    epochs: int
-    best_epoch: int
-    valid_ndcg_10: float
-    parameters: int
-    seconds: float
-    device: str
-    content: Mapping[str, Any]
-    records: list[dict[str, float]]
 
 
 class Runner:
@@ -84,9 +64,7 @@ class Runner:
     def result(self, experiment: Experiment) -> Result | None:
         """The result of an experiment that was finished, in this call or an earlier one."""
         path = self.result_path(experiment)
-        if not path.exists():
-            return None
-        return read_json(path, "delete it; the experiment is then evaluated again", lambda raw: Result(**raw))
+        return read_result(path) if path.exists() else None
 
     def run(self, experiment: Experiment, budget_s: float | None) -> Result | None:
         """Train for at most `budget_s` seconds more, and evaluate if that was enough; None when it was not."""
@@ -96,31 +74,65 @@ class Runner:
         recommender, state, finished = self._trained(experiment, budget_s)
         if not finished:
             return None
-        started = time.monotonic()
-        metrics = self._evaluated(experiment, recommender)
-        spent = sum(record["seconds"] for record in state.records) + time.monotonic() - started
+        if state.best:
+            self._keep_weights(experiment, state.best)
+        started, before = time.monotonic(), time.process_time()
+        measured = self._measured(experiment, recommender)
+        used = read_usage(self._usage_path(experiment))
+        trained_s = sum(usage.processor_s for usage in used) if used or not recommender.trainable else None
+        evaluated_s = time.process_time() - before
         result = Result(
             dataset=experiment.dataset,
             label=experiment.label,
             seed=experiment.settings.seed,
-            metrics=metrics,
             epochs=state.epoch,
             best_epoch=state.best_epoch,
             valid_ndcg_10=round(max(0.0, state.best_score), 6),
             parameters=sum(p.numel() for p in recommender.parameters() if p.requires_grad),
-            seconds=round(spent, 1),
+            seconds=round(sum(record["seconds"] for record in state.records) + time.monotonic() - started, 1),
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
             content=self.content(experiment),
             records=state.records,
+            scale=experiment.scale,
+            overrides=experiment.overrides,
+            threads=self.ray.cpus_per_worker,
+            ties=experiment.ties,
+            machines=sorted({usage.machine for usage in used} | {own_usage().machine}),
+            processor_s=None if trained_s is None else round(trained_s + evaluated_s, 1),
+            peak_mb=max((usage.peak_mb for usage in used), default=None),
+            gpu_peak_mb=max((usage.gpu_peak_mb for usage in used), default=None),
+            facts=facts_of(self.catalogue, self._histories(experiment)),
+            metrics=measured.metrics,
+            known=measured.known,
+            tied_scores=measured.tied_scores,
         )
-        path = self.result_path(experiment)
-        write_json(path, vars(result), default=str)
+        write_json(self.result_path(experiment), vars(result), default=str)
         return result
+
+    def _usage_path(self, experiment: Experiment) -> Path:
+        return self.result_path(experiment).with_suffix(".usage.jsonl")
+
+    def _keep_weights(self, experiment: Experiment, weights: Mapping[str, Tensor]) -> None:
+        """Keep the best weights beside the result, from which an ensemble is made without training."""
+        with replaced(self.result_path(experiment).with_suffix(".pt")) as beside:
+            torch.save(dict(weights), beside)
+
+    def _histories(self, experiment: Experiment) -> Histories:
+        if experiment.ties == "as_is":
+            return self.histories
+        if self.histories.times is None:
+            raise DataError(
+                f"{experiment.dataset} has no times, so that its ties are not known: add the file "
+                f"{experiment.dataset}_times.txt[.gz], or take --ties as_is"
+            )
+        return shuffle_history_ties(self.histories, experiment.settings.seed)
 
     def _trained(self, experiment: Experiment, budget_s: float | None) -> tuple[Recommender, TrainState, bool]:
         started = time.monotonic()
-        catalogue = self._coded(experiment.dataset) if experiment.needs_codes else self.catalogue
-        recommender = recipe_class(experiment.recipe)(experiment.settings, catalogue)
+        histories = self._histories(experiment)
+        catalogue = self._coded(experiment.dataset, histories) if experiment.needs_codes else self.catalogue
+        kind = RandomOrder if experiment.label == RANDOM else recipe_class(experiment.recipe)
+        recommender = kind(experiment.settings, catalogue)
         if not recommender.trainable:
             recommender.fit_counts(self._counted(experiment))
             return recommender, TrainState(finished=True), True
@@ -128,7 +140,7 @@ class Runner:
             experiment.recipe,
             experiment.settings,
             catalogue,
-            recommender.training_examples(self.histories),
+            recommender.training_examples(histories),
             self._validation(experiment),
         )
         left = None if budget_s is None else max(1.0, budget_s - (time.monotonic() - started))
@@ -138,6 +150,7 @@ class Runner:
             run_name=self.identity(experiment).key(),
             home=self.home,
             stage=f"reproduce_{experiment.label}",
+            hook=UsageLog(str(self._usage_path(experiment).resolve())),
             time_budget_s=left,
         )
         trained = plan.build()
@@ -147,41 +160,37 @@ class Runner:
 
     def _counted(self, experiment: Experiment) -> Histories:
         """The histories whose positions popularity counts: those of training, or all of them for the leaky row."""
+        histories = self._histories(experiment)
         if experiment.label != LEAKY_POPULARITY:
-            return self.histories
-        nowhere = np.full(len(self.histories), -1, dtype=np.int64)
-        return replace(self.histories, valid_position=nowhere, test_position=nowhere)
+            return histories
+        nowhere = np.full(len(histories), -1, dtype=np.int64)
+        return replace(histories, valid_position=nowhere, test_position=nowhere)
 
     def _validation(self, experiment: Experiment) -> Examples:
         """The validation split of some users, the same for every model and seed."""
-        reach, wanted = experiment.settings.max_history, experiment.validation_users
-        if not 0 < wanted < len(self.histories):
-            return evaluation_examples(self.histories, "valid", reach)
-        users = np.sort(np.random.default_rng(0).permutation(len(self.histories))[:wanted])
-        everybody = evaluation_examples(self.histories, "valid", reach)
+        histories, reach, wanted = (
+            self._histories(experiment),
+            experiment.settings.max_history,
+            experiment.validation_users,
+        )
+        everybody = evaluation_examples(histories, "valid", reach)
+        if not 0 < wanted < len(histories):
+            return everybody
+        users = np.sort(np.random.default_rng(0).permutation(len(histories))[:wanted])
         return everybody.at(np.flatnonzero(np.isin(everybody.users, users)))
 
-    def _evaluated(self, experiment: Experiment, recommender: Recommender) -> dict[str, dict[str, list[float]]]:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        recommender.to(device)
-        metrics: dict[str, dict[str, list[float]]] = {}
-        for protocol, unseen in (("raw", False), ("unseen", True)):
-            (ranked,) = evaluate(recommender, self.histories, ("test",), exclude_seen=unseen)
-            np.save(self.result_path(experiment).with_suffix(f".{protocol}.npy"), ranked.ranks)
-            intervals = bootstrap_each(ranked.metrics())
-            metrics[protocol] = {
-                name: [round(value, 5) for value in (found.mean, found.low, found.high)]
-                for name, found in intervals.items()
-            }
-            metrics[protocol] |= {name: [round(value, 5)] * 3 for name, value in ranked.exposure().items()}
-        return metrics
+    def _measured(self, experiment: Experiment, recommender: Recommender) -> Measures:
+        """Evaluate on the test split under both protocols, and keep the ranks."""
+        recommender.to("cuda" if torch.cuda.is_available() else "cpu")
+        found = measure(recommender, self._histories(experiment))
+        for protocol, ranks in found.ranks.items():
+            np.save(ranks_path(self.result_path(experiment), protocol), ranks)
+        return found
 
-    def _coded(self, dataset: str) -> Catalogue:
+    def _coded(self, dataset: str, histories: Histories) -> Catalogue:
         """The catalogue with the codes of its texts, which are kept on disk: where they lie, no encoder is needed."""
         item_ids, texts = list(self.catalogue.item_ids), list(self.catalogue.texts)
-        training = np.zeros(len(item_ids), dtype=bool)
-        for user in range(len(self.histories)):
-            training[self.histories.training_items(user)] = True
+        training = histories.interacted(len(item_ids))
         content = {"items": item_ids, "texts": texts, "training": training.tolist(), "encoder": PACKAGED}
         content |= {**TOKENIZER_SETTINGS, "code": code_hash(("tokenizers",))}
         name = f"reproduce--{dataset}--{TOKENIZER}--{config_hash(content)}"

@@ -27,7 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 from ray_jobs.data.batches import Batch, InMemoryExamples
 from ray_jobs.data.histories import Histories
 from ray_jobs.recipes import recipe_class
-from ray_jobs.reproduction.experiments import RECIPES, SCALES, make_experiment
+from ray_jobs.reproduction.experiments import RECIPES, SCALES, make_experiment, recipe_of
 from ray_jobs.training.engine import Engine
 from ray_jobs.training.plan import Plan
 from ray_jobs.training.workers import SINGLE_WORKER
@@ -89,7 +89,8 @@ def print_operations(variant: Variant, batch: Batch) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="tiger", choices=[name for name in RECIPES if "popularity" not in name])
+    trained = [name for name in RECIPES if recipe_of(name) != "popularity"]
+    parser.add_argument("--recipe", default="tiger", choices=trained)
     parser.add_argument("--scale", default="cpu", choices=sorted(SCALES))
     parser.add_argument("--formats", nargs="+", default=["fp32"], help="fp32, bf16")
     parser.add_argument("--attention", nargs="+", default=["all"], choices=sorted(ATTENTION))

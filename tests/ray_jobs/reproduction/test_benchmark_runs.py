@@ -3,7 +3,9 @@
 import ast
 import gzip
 import json
-from dataclasses import replace
+import re
+import shlex
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,12 @@ from infra.settings import RaySettings
 from ray_jobs.reproduction import identity, runner
 from ray_jobs.reproduction.__main__ import main
 from ray_jobs.reproduction.benchmark_data import read_benchmark
-from ray_jobs.reproduction.experiments import make_experiment
+from ray_jobs.reproduction.experiments import RANDOM, make_experiment
+from ray_jobs.reproduction.results import ALL_ITEMS, MAIN, read_result, read_results
+from ray_jobs.reproduction.rows import rows_of
+from ray_jobs.reproduction.table import markdown
+from ray_jobs.training.loop import fit
+from ray_jobs.training.ray_train import Outcome
 from schemas.errors import DataError
 
 ITEMS, USERS = 300, 120
@@ -48,6 +55,27 @@ def reproduce(folder, recipes, *more):
     return main(["--folder", str(folder), "--recipes", recipes, "--overrides", OVERRIDES, "--cpus", "1", *more])
 
 
+@pytest.fixture
+def here(monkeypatch):
+    """Training in this process instead of on Ray, with the loop that the workers run; returns the names of the runs."""
+    runs = []
+
+    def train(plan, ray, *, run_name, hook, **more):
+        runs.append(run_name)
+        module = plan.build()
+        state = fit(module, *plan.sources(module))
+        hook(state)
+        return Outcome(state, reused=False)
+
+    monkeypatch.setattr(runner, "train", train)
+    monkeypatch.setattr("ray_jobs.cluster.connect", lambda: None)
+    return runs
+
+
+def kept(tmp_path):
+    return read_results(tmp_path / "home" / "reproduction")
+
+
 def test_other_data_texts_or_code_are_other_work(benchmark, tmp_path, monkeypatch):
     catalogue, histories = read_benchmark(benchmark, "beauty")
 
@@ -78,14 +106,19 @@ def test_other_data_texts_or_code_are_other_work(benchmark, tmp_path, monkeypatc
 def test_what_is_measured_once_is_not_measured_again(benchmark, tmp_path, ray_session, capsys):
     assert reproduce(benchmark, "popularity-leaky,popularity,sasrec", "--seeds", "0,1") == 0
     said = capsys.readouterr().out
-    assert "| beauty | **sasrec** | " in said
-    assert " ± " in said, "two seeds have a spread"
-    assert "| beauty | _sasrec, published_ |" in said
+    assert "\n| **sasrec, epochs 2, width 8, negatives 16, evaluate_every 1** | " in said
+    assert " ± " in said.partition("**sasrec")[2].partition("\n")[0], "two seeds have a spread"
+    assert "| _sasrec, published_ |" in said
     assert "- sasrec on beauty, recall_10 >= 0.0850: NOT reached" in said
     assert (tmp_path / "home" / "reproduction" / "table.md").read_text() in said
     results = sorted((tmp_path / "home" / "reproduction").glob("*.json"))
     assert len(results) == 6
     assert len(list((tmp_path / "ray").iterdir())) == 2, "each seed of the only trainable recipe is one training run"
+    trained = read_result(next(path for path in results if "--sasrec--" in path.name))
+    assert trained.processor_s > 1, "of Ray's worker, which also imports torch"
+    assert trained.peak_mb > 100
+    assert re.match(r"\d+ cores, \S", trained.machines[0])
+    assert len(list((tmp_path / "home" / "reproduction").glob("*.pt"))) == 2, "the best weights are kept"
     times = [path.stat().st_mtime_ns for path in results]
     assert reproduce(benchmark, "popularity-leaky,popularity,sasrec", "--seeds", "0,1") == 0
     assert [path.stat().st_mtime_ns for path in results] == times
@@ -132,3 +165,98 @@ def test_a_file_that_cannot_be_used_is_named_with_its_line(tmp_path, capsys, mon
     (tmp_path / "beauty_items.jsonl").write_text('{"item_id": "1", "keywords": ["a"]}\n')
     with pytest.raises(DataError, match=r"lacks 2 of 3 items of beauty, e\.g\. '2'"):
         read_benchmark(tmp_path, "beauty")
+
+
+def test_the_tables_say_how_a_row_came_about_and_what_it_cost(benchmark, tmp_path, here, capsys):
+    assert reproduce(benchmark, "random,popularity,sasrec", "--seeds", "0,1") == 0
+    capsys.readouterr()
+    assert main(["--table-only"]) == 0
+    said = capsys.readouterr().out
+    assert said == (tmp_path / "home" / "reproduction" / "table.md").read_text()
+    assert len(here) == 2
+    results = {(one.result.label, one.result.seed): one.result for one in kept(tmp_path)}
+    random, popular, trained = (results[label, 0] for label in (RANDOM, "popularity", "sasrec"))
+    assert random.metrics[ALL_ITEMS]["recall_10"][0] == pytest.approx(10 / ITEMS, abs=0.04)
+    assert results[RANDOM, 1].metrics != random.metrics
+    assert random.tied_scores == 0 < popular.tied_scores, "items of the same count tie"
+    facts = trained.facts
+    hits = popular.metrics[MAIN]["recall_10"][0] * facts["test_targets"]
+    assert popular.known["recall_10"][0] * facts["known_targets"] == pytest.approx(hits, abs=0.01)
+    items = len(read_benchmark(benchmark, "beauty")[0])
+    assert (facts["users"], facts["items"], facts["tied_targets"]) == (USERS, items, None)
+    assert 0 < facts["known_targets"] < facts["test_targets"] == USERS
+    assert f"Of {USERS} test targets {facts['known_targets']} (" in said
+    assert "The files have no times" in said
+    assert trained.peak_mb > 100
+    assert trained.processor_s > 0
+    assert trained.parameters > items * 8
+
+    row = next(row for row in rows_of(kept(tmp_path)) if row.first.label == "sasrec")
+    assert [result.seed for result in row.results] == [0, 1]
+    assert row.intervals["recall_10"].low <= row.mean("recall_10") <= row.intervals["recall_10"].high
+    metric, points, relative = row.distances()[0]
+    assert (metric, points) == ("recall_10", pytest.approx(row.mean("recall_10") - 0.0921))
+    assert f"R@10 {100 * points:+.2f} ({100 * relative:+.1f} %)" in said
+    (line,) = (line for line in said.splitlines() if line == row.command)
+    (arguments,) = (word.removeprefix("ARGS=") for word in shlex.split(line) if word.startswith("ARGS="))
+    before = [one.path for one in kept(tmp_path)]
+    assert main(["--folder", str(benchmark), *shlex.split(arguments)]) == 0
+    assert [one.path for one in kept(tmp_path)] == before
+    assert len(here) == 2, "the printed command is that experiment"
+
+
+def test_a_result_of_an_earlier_release_is_a_row_whose_gaps_are_shown(benchmark, tmp_path, here, capsys):
+    assert reproduce(benchmark, "popularity") == 0
+    (one,) = kept(tmp_path)
+    old = asdict(one.result)
+    for name in ("scale", "overrides", "threads", "ties", "machines", "processor_s", "peak_mb", "gpu_peak_mb"):
+        del old[name]
+    for name in ("known", "facts", "tied_scores", "members"):
+        del old[name]
+    del old["content"]["settings"]["compile"]
+    one.path.write_text(json.dumps({**old, "of_a_later_release": 1}))
+    text = markdown(kept(tmp_path))
+    assert "| beauty | popularity | 0 | 0 |  | 0.0 | ? | ? |" in text
+    assert "Nothing is known about the data" in text
+    assert "(from an earlier release)" in text
+    assert reproduce(benchmark, "popularity", "--seeds", "1") == 0
+    assert len(rows_of(kept(tmp_path))) == 1, "a setting that the old result lacks has its default"
+    one.path.write_text(one.path.read_text()[:-20])
+    assert main(["--table-only"]) == 2
+    assert "delete it; the experiment is then evaluated again" in capsys.readouterr().err
+
+
+def test_where_times_are_known_ties_are_counted_and_shuffled(benchmark, tmp_path, here, capsys):
+    assert reproduce(benchmark, "popularity", "--ties", "shuffled") == 2
+    assert "beauty has no times" in capsys.readouterr().err
+    rows = [line.split() for line in gzip.decompress((benchmark / "beauty.txt.gz").read_bytes()).decode().splitlines()]
+    times = [f"{row[0]} " + " ".join(str(60 * (place // 2)) for place in range(len(row) - 1)) for row in rows]
+    path = benchmark / "beauty_times.txt"
+    path.write_text("\n".join(times))
+    assert reproduce(benchmark, "popularity", "--ties", "as_is,shuffled", "--seeds", "0,1") == 0
+    tied = sum(len(row) % 2 for row in rows)
+    assert f"{tied} ({100 * tied / USERS:.1f} %) have the same time as the item before" in capsys.readouterr().out
+    found = {(one.result.ties, one.result.seed): one.result for one in kept(tmp_path)}
+    assert len(rows_of(kept(tmp_path))) == 2
+    assert found["as_is", 0].metrics == found["as_is", 1].metrics != found["shuffled", 0].metrics
+    assert found["shuffled", 1].metrics != found["shuffled", 0].metrics, "each seed draws an order"
+
+    catalogue, histories = read_benchmark(benchmark, "beauty")
+    made = runner.Runner(str(tmp_path), RaySettings(), catalogue, histories)
+    shuffled = made._histories(make_experiment("beauty", "popularity", 0, "cpu", {}, "shuffled"))
+    for before, after, when in zip(histories.items, shuffled.items, shuffled.times, strict=True):
+        assert all(set(before[when == moment]) == set(after[when == moment]) for moment in when)
+    assert any((a != b).any() for a, b in zip(histories.items, shuffled.items, strict=True))
+
+    path.write_text("\n".join([times[0], times[1].rpartition(" ")[0], *times[2:]]))
+    with pytest.raises(DataError, match=r"beauty_times\.txt, line 2: user '1' with"):
+        read_benchmark(benchmark, "beauty")
+    path.write_text("\n".join([*times[:2], times[2].replace(" 60", " 6e1", 1), *times[3:]]))
+    with pytest.raises(DataError, match=r"line 3: a time is a whole number of seconds since 1970"):
+        read_benchmark(benchmark, "beauty")
+    path.write_text("\n".join([*times[:2], times[2].replace(" 0 0", " 90 90", 1), *times[3:]]))
+    with pytest.raises(DataError, match="line 3: a time is before that of the item before"):
+        read_benchmark(benchmark, "beauty")
+    path.write_text("\n".join(times[:-1]))
+    with pytest.raises(DataError, match=f"has the times of {USERS - 1} users, and beauty.txt has {USERS} users"):
+        read_benchmark(benchmark, "beauty")
