@@ -52,6 +52,23 @@ class Batch:
             {axis: sizes[start:stop] for axis, sizes in self.sizes.items()},
         )
 
+    def newest(self, count: int) -> "Batch":
+        """The same examples with the newest `count` items of each history at most."""
+        if self.history.shape[1] <= count:
+            return self
+        kept = self.lengths.clamp(max=count)
+        steps = torch.arange(max(1, int(kept.max())), device=kept.device)
+        places, real = (self.lengths - kept)[:, None] + steps, steps < kept[:, None]
+        rows = torch.arange(len(self), device=kept.device)[:, None]
+        columns = dict(self.columns)
+        for name, values in self.columns.items():
+            if COLUMNS[name].along == HISTORY and isinstance(values, torch.Tensor):
+                found = values[rows, places.clamp(max=values.shape[1] - 1)]
+                columns[name] = found.masked_fill(
+                    ~real.reshape(*real.shape, *[1] * (found.dim() - 2)), COLUMNS[name].pad
+                )
+        return Batch(columns, {**self.sizes, HISTORY: kept})
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`."""
         return Batch(

@@ -12,6 +12,8 @@ from ray_jobs.recommenders.settings import RecipeSettings
 from schemas.recipes import Need, find
 
 LEAKY_POPULARITY, RANDOM = "popularity-leaky", "random"
+JOINS = "+"
+"""Between the labels of an ensemble's members: ``sasrec+rpg``."""
 Ties = Literal["as_is", "shuffled"]
 RECIPES = (RANDOM, LEAKY_POPULARITY, "popularity", "sasrec", "ensrec", "hstu", "bert4rec", "tiger")
 
@@ -150,6 +152,38 @@ class Experiment:
         return {"settings": asdict(self.settings), "validation_users": self.validation_users, **codes, **ties}
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnsembleExperiment(Experiment):
+    """Members that are trained alone, each by its own experiment, and whose scores are added.
+
+    Args:
+        label: those of the members, joined by `JOINS`.
+        settings: only the seed of its members counts.
+        validation_users: 0, all choose the weights.
+    """
+
+    members: tuple[Experiment, ...]
+
+    @property
+    def needs_codes(self) -> bool:
+        """Whether a member does."""
+        return any(member.needs_codes for member in self.members)
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether a member does."""
+        return any(member.reads_texts for member in self.members)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Those of all members."""
+        return tuple(sorted({family for member in self.members for family in member.families}))
+
+    def content(self) -> dict[str, Any]:
+        """The members' settings; the grid of weights is code."""
+        return {"members": {member.label: member.content() for member in self.members}}
+
+
 def recipe_of(label: str) -> str:
     """Name in the registry of an experiment's recipe."""
     return "popularity" if label in (LEAKY_POPULARITY, RANDOM) else label
@@ -160,9 +194,14 @@ def make_experiment(
 ) -> Experiment:
     """The experiment with its settings: those of `scale`, then `overrides` (``{"sasrec.epochs": 3}``), then the seed.
 
+    Args:
+        label: see `Experiment`, or several joined by `JOINS` for an ensemble.
+
     Raises:
-        SettingError: an unknown recipe, setting or order of ties.
+        SettingError: an unknown recipe, setting or order of ties, or a member twice.
     """
+    if JOINS in label:
+        return _ensemble(dataset, label, seed, scale, overrides, ties)
     if ties not in get_args(Ties):
         raise SettingError(f"--ties has {ties!r}, but takes {' or '.join(get_args(Ties))}, or both with a comma")
     recipe = recipe_of(label)
@@ -172,4 +211,23 @@ def make_experiment(
     own = {name: value for name, value in overrides.items() if name.startswith(f"{recipe}.")}
     return Experiment(
         dataset=dataset, label=label, settings=settings, validation_users=users, ties=ties, scale=scale, overrides=own
+    )
+
+
+def _ensemble(
+    dataset: str, label: str, seed: int, scale: str, overrides: Mapping[str, Any], ties: Ties
+) -> EnsembleExperiment:
+    labels = label.split(JOINS)
+    if len(set(labels)) < len(labels):
+        raise SettingError(f"the ensemble {label} has a member twice, which only changes its weight: name each once")
+    members = tuple(make_experiment(dataset, member, seed, scale, overrides, ties) for member in labels)
+    return EnsembleExperiment(
+        dataset=dataset,
+        label=label,
+        settings=RecipeSettings(seed=seed),
+        validation_users=0,
+        ties=ties,
+        scale=scale,
+        overrides={name: value for member in members for name, value in member.overrides.items()},
+        members=members,
     )

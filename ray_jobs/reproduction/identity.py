@@ -23,7 +23,7 @@ _FOLDERS = (
     "training",
 )
 # What prints results is not here, nor the presets: the settings are part of the identity themselves.
-_FILES = tuple(f"reproduction/{name}.py" for name in ("baselines", "benchmark_data", "measures", "runner"))
+_FILES = tuple(f"reproduction/{name}.py" for name in ("baselines", "benchmark_data", "ensembles", "measures", "runner"))
 
 
 def data_hash(catalogue: Catalogue, histories: Histories, texts: bool) -> str:

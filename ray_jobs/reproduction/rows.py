@@ -19,7 +19,6 @@ from ray_jobs.reproduction.results import MAIN, Kept, Result, ranks_path
 from schemas.run_identity import config_hash
 
 _NAMES = {LEAKY_POPULARITY: "popularity, held-out items counted", RANDOM: "random order"}
-_PER_SEED = ("seed", "code", "members")
 
 
 @dataclass(frozen=True)
@@ -102,19 +101,28 @@ def rows_of(kept: Sequence[Kept]) -> list[Row]:
 
 
 def _experiment(result: Result) -> dict[str, Any]:
-    """What results of one row share. A setting that a later release added has its default."""
-    content = {name: value for name, value in result.content.items() if name not in _PER_SEED}
-    given = {name: value for name, value in content.pop("settings", {}).items() if name not in _PER_SEED}
-    try:
-        defaults = json.loads(json.dumps(asdict(settings_class(recipe_of(result.label))())))
-    except SettingError:
-        defaults = {}
-    changed = {name: value for name, value in given.items() if name not in defaults or defaults[name] != value}
+    """What results of one row share."""
     return {
         "dataset": result.dataset,
         "label": result.label,
         "ties": result.ties,
-        "settings": changed,
-        "overrides": result.overrides if result.members else None,
-        **content,
+        **_shared(result.label, {name: value for name, value in result.content.items() if name != "code"}),
     }
+
+
+def _shared(label: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` without the seed, and without settings that have their default: a later release may have added them."""
+    found = dict(content)
+    for member, own in content.get("members", {}).items():
+        found["members"] = {**found["members"], member: _shared(member, own)}
+    if "settings" in found:
+        try:
+            defaults = json.loads(json.dumps(asdict(settings_class(recipe_of(label))())))
+        except SettingError:
+            defaults = {}
+        found["settings"] = {
+            name: value
+            for name, value in content["settings"].items()
+            if name != "seed" and (name not in defaults or defaults[name] != value)
+        }
+    return found

@@ -1,7 +1,7 @@
 """Trains and evaluates one experiment; what was done before is not done again."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from infra.settings import RaySettings
-from infra.state import replaced, write_json
+from infra.state import named, replaced, write_json
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples, evaluation_examples
 from ray_jobs.data.histories import Histories
@@ -21,7 +21,15 @@ from ray_jobs.encoders.text import load_text_encoder
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.reproduction.baselines import RandomOrder
-from ray_jobs.reproduction.experiments import LEAKY_POPULARITY, RANDOM, TOKENIZER, TOKENIZER_SETTINGS, Experiment
+from ray_jobs.reproduction.ensembles import Ensemble, choose
+from ray_jobs.reproduction.experiments import (
+    LEAKY_POPULARITY,
+    RANDOM,
+    TOKENIZER,
+    TOKENIZER_SETTINGS,
+    EnsembleExperiment,
+    Experiment,
+)
 from ray_jobs.reproduction.identity import code_hash, data_hash
 from ray_jobs.reproduction.measures import Measures, facts_of, measure
 from ray_jobs.reproduction.results import Result, ranks_path, read_result
@@ -71,6 +79,8 @@ class Runner:
         done = self.result(experiment)
         if done is not None:
             return done
+        if isinstance(experiment, EnsembleExperiment):
+            return self._ensemble(experiment, budget_s)
         recommender, state, finished = self._trained(experiment, budget_s)
         if not finished:
             return None
@@ -80,42 +90,105 @@ class Runner:
         measured = self._measured(experiment, recommender)
         used = read_usage(self._usage_path(experiment))
         trained_s = sum(usage.processor_s for usage in used) if used or not recommender.trainable else None
-        evaluated_s = time.process_time() - before
-        result = Result(
-            dataset=experiment.dataset,
-            label=experiment.label,
-            seed=experiment.settings.seed,
+        return self._keep(
+            experiment,
+            measured,
             epochs=state.epoch,
             best_epoch=state.best_epoch,
             valid_ndcg_10=round(max(0.0, state.best_score), 6),
             parameters=sum(p.numel() for p in recommender.parameters() if p.requires_grad),
             seconds=round(sum(record["seconds"] for record in state.records) + time.monotonic() - started, 1),
+            records=state.records,
+            machines=sorted({usage.machine for usage in used} | {own_usage().machine}),
+            processor_s=_sum((trained_s, time.process_time() - before)),
+            peak_mb=_largest(usage.peak_mb for usage in used),
+            gpu_peak_mb=_largest(usage.gpu_peak_mb for usage in used),
+        )
+
+    def _ensemble(self, experiment: EnsembleExperiment, budget_s: float | None) -> Result | None:
+        """Train what is not trained, choose the weights, and evaluate; costs are those of all members together."""
+        until = None if budget_s is None else time.monotonic() + budget_s
+        done = []
+        for member in experiment.members:
+            left = None if until is None else max(1.0, until - time.monotonic())
+            done.append(self.run(member, left))
+        results = [result for result in done if result is not None]
+        if len(results) < len(done):
+            return None
+        started, before = time.monotonic(), time.process_time()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        members = [self.finished(member).to(device) for member in experiment.members]
+        reach = max(member.settings.max_history for member in members)
+        choice = choose(members, evaluation_examples(self._histories(experiment), "valid", reach))
+        measured = self._measured(experiment, Ensemble(members, choice))
+        labels = [member.label for member in experiment.members]
+        return self._keep(
+            experiment,
+            measured,
+            epochs=0,
+            best_epoch=0,
+            valid_ndcg_10=round(choice.score, 6),
+            parameters=sum(result.parameters for result in results),
+            seconds=round(sum(result.seconds for result in results) + time.monotonic() - started, 1),
+            records=[],
+            machines=sorted({machine for result in results for machine in result.machines} | {own_usage().machine}),
+            processor_s=_sum((*(result.processor_s for result in results), time.process_time() - before)),
+            peak_mb=_largest(result.peak_mb for result in results),
+            gpu_peak_mb=_largest(result.gpu_peak_mb for result in results),
+            members={
+                "form": choice.form,
+                "weights": dict(zip(labels, choice.weights, strict=True)),
+                "alone": dict(zip(labels, choice.alone, strict=True)),
+            },
+        )
+
+    def _keep(self, experiment: Experiment, measured: Measures, **more: Any) -> Result:
+        """Write the result."""
+        result = Result(
+            dataset=experiment.dataset,
+            label=experiment.label,
+            seed=experiment.settings.seed,
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
             content=self.content(experiment),
-            records=state.records,
             scale=experiment.scale,
             overrides=experiment.overrides,
             threads=self.ray.cpus_per_worker,
             ties=experiment.ties,
-            machines=sorted({usage.machine for usage in used} | {own_usage().machine}),
-            processor_s=None if trained_s is None else round(trained_s + evaluated_s, 1),
-            peak_mb=max((usage.peak_mb for usage in used), default=None),
-            gpu_peak_mb=max((usage.gpu_peak_mb for usage in used), default=None),
             facts=facts_of(self.catalogue, self._histories(experiment)),
             metrics=measured.metrics,
             known=measured.known,
             tied_scores=measured.tied_scores,
+            **more,
         )
         write_json(self.result_path(experiment), vars(result), default=str)
         return result
+
+    def finished(self, experiment: Experiment) -> Recommender:
+        """The recommender of a finished experiment, from its kept weights; trained again if they are gone."""
+        path = self._weights_path(experiment)
+        if not path.exists():
+            return self._trained(experiment, None)[0]
+        recommender = recipe_class(experiment.recipe)(experiment.settings, self._catalogue(experiment))
+        with named(path, "delete it; the next run takes the weights from the training run, or trains again"):
+            recommender.load_trained_state(torch.load(path, map_location="cpu", weights_only=True))
+        return recommender
 
     def _usage_path(self, experiment: Experiment) -> Path:
         return self.result_path(experiment).with_suffix(".usage.jsonl")
 
     def _keep_weights(self, experiment: Experiment, weights: Mapping[str, Tensor]) -> None:
         """Keep the best weights beside the result, from which an ensemble is made without training."""
-        with replaced(self.result_path(experiment).with_suffix(".pt")) as beside:
+        with replaced(self._weights_path(experiment)) as beside:
             torch.save(dict(weights), beside)
+
+    def _weights_path(self, experiment: Experiment) -> Path:
+        return self.result_path(experiment).with_suffix(".pt")
+
+    def _catalogue(self, experiment: Experiment) -> Catalogue:
+        """With codes, where the recipe needs them."""
+        if not experiment.needs_codes:
+            return self.catalogue
+        return self._coded(experiment.dataset, self._histories(experiment))
 
     def _histories(self, experiment: Experiment) -> Histories:
         if experiment.ties == "as_is":
@@ -130,7 +203,7 @@ class Runner:
     def _trained(self, experiment: Experiment, budget_s: float | None) -> tuple[Recommender, TrainState, bool]:
         started = time.monotonic()
         histories = self._histories(experiment)
-        catalogue = self._coded(experiment.dataset, histories) if experiment.needs_codes else self.catalogue
+        catalogue = self._catalogue(experiment)
         kind = RandomOrder if experiment.label == RANDOM else recipe_class(experiment.recipe)
         recommender = kind(experiment.settings, catalogue)
         if not recommender.trainable:
@@ -219,3 +292,14 @@ class Runner:
         with np.load(path) as kept:
             codes = dict(zip(item_ids, kept["codes"].tolist(), strict=True))
             return self.catalogue.with_codes(codes, kept["level_sizes"].tolist())
+
+
+def _sum(parts: Iterable[float | None]) -> float | None:
+    """Rounded; None if a part is not known."""
+    known = list(parts)
+    return None if None in known else round(sum(part for part in known if part is not None), 1)
+
+
+def _largest(parts: Iterable[float | None]) -> float | None:
+    """Of those that are known; None if none is."""
+    return max((part for part in parts if part is not None), default=None)
