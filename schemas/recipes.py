@@ -163,6 +163,14 @@ RECIPES: Mapping[str, Recipe] = {
         paper=_TIGER,
         needs=frozenset({Need.CODES}),
     ),
+    "tiger_decoder": Recipe(
+        implementation="generative.tiger_decoder:TigerDecoder",
+        settings="generative.settings:TigerDecoderSettings",
+        kind="recommender",
+        summary="one causal stack over the semantic ids of a whole history",
+        paper=_TIGER,
+        needs=frozenset({Need.CODES}),
+    ),
     "sasrec": Recipe(
         implementation="sequential.sasrec:SASRec",
         settings="sequential.settings:SASRecSettings",

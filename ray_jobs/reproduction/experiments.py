@@ -15,7 +15,7 @@ LEAKY_POPULARITY, RANDOM = "popularity-leaky", "random"
 JOINS = "+"
 """Between the labels of an ensemble's members: ``sasrec+rpg``."""
 Ties = Literal["as_is", "shuffled"]
-RECIPES = (RANDOM, LEAKY_POPULARITY, "popularity", "sasrec", "ensrec", "hstu", "bert4rec", "tiger")
+RECIPES = (RANDOM, LEAKY_POPULARITY, "popularity", "sasrec", "ensrec", "hstu", "bert4rec", "tiger", "tiger_decoder")
 
 # What two cores can train in an evening; validation by a beam search is slow, so it looks at fewer users.
 SASREC: dict[str, Any] = {
@@ -72,6 +72,20 @@ CPU: dict[str, dict[str, Any]] = {
         "batch_size": 256,
         "epochs": 5,
         "evaluation_batch_size": 64,
+        "validate_unseen": True,
+    },
+    "tiger_decoder": {
+        "width": 128,
+        "layers": 3,
+        "heads": 4,
+        "head_width": 32,
+        "inner": 512,
+        "dropout": 0.2,
+        "label_smoothing": 0.0,
+        "learning_rate": 1e-3,
+        "epochs": 60,
+        "evaluate_every": 4,
+        "patience": 3,
         "validate_unseen": True,
     },
 }

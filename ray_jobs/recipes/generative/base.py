@@ -2,6 +2,7 @@
 
 import itertools
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from ray_jobs.decoding.guided_search import guided_beam_search
 from ray_jobs.decoding.trie import Trie
 from ray_jobs.recipes.generative.dense_head import DenseHead
 from ray_jobs.recipes.generative.settings import GenerativeSettings
-from ray_jobs.recipes.generative.t5 import Cache, Decoder, Memory, select_beams
+from ray_jobs.recipes.generative.t5 import Cache, Decoder, Memory, select_paths
 from ray_jobs.recommenders.base import Recommender, best, rank_of, without
 
 
@@ -53,7 +54,7 @@ class CodeTokens(nn.Module):
 
 
 class GenerativeRecommender(Recommender):
-    """Decodes code tuples from encoder states; an item's score is the log-probability of its tuple.
+    """Writes code tuples; an item's score is the log-probability of its tuple.
 
     The softmax of a level covers that level's codes only, because the position determines the level. The probabilities
     of all tuples thus sum to one, and the loss, summed over levels, is the item's negative log-likelihood in nats.
@@ -70,7 +71,6 @@ class GenerativeRecommender(Recommender):
         assert catalogue.codes is not None
         self.register_buffer("codes", torch.from_numpy(catalogue.codes), persistent=False)
         self.tokens = CodeTokens(catalogue.level_sizes, settings.width)
-        self.decoder = Decoder(settings)
         self._trie: Trie | None = None
         self.dense: DenseHead | None = None
 
@@ -80,54 +80,19 @@ class GenerativeRecommender(Recommender):
         return len(self.catalogue.level_sizes)
 
     @abstractmethod
-    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """States float[B, L, d] that the decoder attends to, and bool[B, L], False at padding."""
+    def searches(self, batch: Batch) -> Callable[[], Step]:
+        """Read the histories once; each call of the result begins a search from them."""
 
-    def _memory(self, batch: Batch) -> Memory:
-        return self.decoder.memory(*self.encode(batch))
+    @abstractmethod
+    def first_states(self, batch: Batch) -> Tensor:
+        """The states float[B, d] that predict the first code, which the dense head scores against item vectors."""
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Negative log-likelihood of the targets' tuples (with label smoothing), mean over the batch.
-
-        A target that the preference rejects adds the unlikelihood of its codes instead, ``-log(1 - p(code))`` summed
-        over levels (Welleck et al., 2020). Unlike the subtracted likelihood of Paischer et al. (2025) it is bounded
-        below; it is per level because a whole tuple is too unlikely to be pushed down.
-        """
-        labels = self.codes[batch.targets]  # [B, H]
-        start = torch.zeros_like(labels[:, :1])
-        inputs = torch.cat([start, self.tokens.ids(labels[:, :-1])], dim=1)
-        states = self.decoder(self.tokens.table(inputs), self._memory(batch))  # [B, H, d]
-        dense = None if self.dense is None else self._dense_loss(self.dense.scores(states[:, 0]), batch)
-        logits = [self.tokens.scores(states[:, level], level) for level in range(self.levels)]
-
-        def cross_entropies(smoothing: float, reduction: str) -> Tensor:
-            return torch.stack(
-                [
-                    functional.cross_entropy(part, labels[:, level], label_smoothing=smoothing, reduction=reduction)
-                    for level, part in enumerate(logits)
-                ]
-            )
-
-        if batch.negative is None:
-            codes = cross_entropies(self.settings.label_smoothing, "mean").sum()
-        else:
-            wanted = cross_entropies(self.settings.label_smoothing, "none").sum(0)
-            rejected = _unlikelihood(cross_entropies(0.0, "none")).sum(0)
-            codes = torch.where(batch.negative, self.settings.negative_weight * rejected, wanted).mean()
-        if dense is None:
-            return {"loss": codes}
-        return {"loss": codes + self.settings.dense_weight * dense, "codes": codes, "dense": dense}
-
-    def _dense_loss(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of the targets under scores float[B, N]; for rejected targets their unlikelihood."""
-        losses = functional.cross_entropy(scores, batch.targets, reduction="none")
-        if batch.negative is None:
-            return losses.mean()
-        return torch.where(batch.negative, self.settings.negative_weight * _unlikelihood(losses), losses).mean()
+    def code_scores(self, states: Tensor) -> list[Tensor]:
+        """Scores float[M, K_level] of each level's codes for states float[M, H, d]."""
+        return [self.tokens.scores(states[:, level], level) for level in range(self.levels)]
 
     def _dense_logits(self, batch: Batch, head: DenseHead) -> Tensor:
-        first = self.tokens.table(torch.zeros(len(batch), 1, dtype=torch.int64, device=self.device))
-        return head.scores(self.decoder(first, self._memory(batch))[:, 0])
+        return head.scores(self.first_states(batch))
 
     def _dense_scores(self, batch: Batch, head: DenseHead) -> Tensor:
         """Scores of every item, float[B, N], with the steering layer."""
@@ -141,23 +106,6 @@ class GenerativeRecommender(Recommender):
             self._trie = self._trie.to(self.codes.device)
         return self._trie
 
-    def stepper(self, memory: Memory) -> Step:
-        """The step function of a beam search, which keeps the decoder's cache between calls."""
-        past: Cache | None = None
-
-        def step(codes: Tensor, parents: Tensor) -> Tensor:
-            nonlocal past
-            level = codes.shape[-1]
-            if past is None:
-                newest = torch.zeros(codes.shape[:2], dtype=torch.int64, device=codes.device)
-            else:
-                newest = codes[..., -1] + self.tokens.offsets[level - 1]
-                past = select_beams(past, parents)
-            states, past = self.decoder.step(self.tokens.table(newest), memory, past)
-            return self.tokens.log_probabilities(states, level)
-
-        return step
-
     def check_width(self, k: int) -> None:
         """Raises SettingError if a search keeps fewer than `k` beams."""
         if self.dense is None and k > self.settings.beams:
@@ -169,14 +117,12 @@ class GenerativeRecommender(Recommender):
         if self.dense is not None:
             return best(without(self._dense_scores(batch, self.dense), exclude), k)
         self.check_width(k)
-        memory, bonus = self._memory(batch), self.bonus(batch)
+        begin, bonus = self.searches(batch), self.bonus(batch)
         cap = self.settings.max_per_first_code or None
         beams = self.settings.beams
         if bonus is not None:
-            again = partial(self.stepper, memory)
-            return guided_beam_search(again, self.trie(), bonus, beams, k, exclude, max_per_first_code=cap)
-        step = self.stepper(memory)
-        return constrained_beam_search(step, self.trie(), len(batch), beams, k, exclude, max_per_first_code=cap)
+            return guided_beam_search(begin, self.trie(), bonus, beams, k, exclude, max_per_first_code=cap)
+        return constrained_beam_search(begin(), self.trie(), len(batch), beams, k, exclude, max_per_first_code=cap)
 
     @torch.no_grad()
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
@@ -208,13 +154,14 @@ class GenerativeRecommender(Recommender):
         """
         if self.dense is not None:
             return self._dense_logits(batch, self.dense).log_softmax(1)
-        memory = self._memory(batch)
-        return torch.cat([self._score(memory, codes) for codes in self.codes.split(self._SCORED_AT_ONCE)], dim=1)
+        begin = self.searches(batch)
+        return torch.cat(
+            [self._score(begin(), len(batch), codes) for codes in self.codes.split(self._SCORED_AT_ONCE)], dim=1
+        )
 
-    def _score(self, memory: Memory, codes: Tensor) -> Tensor:
-        """Log-probabilities float[B, n] of tuples int64[n, H]."""
-        size, n = memory.bias.shape[0], len(codes)
-        step = self.stepper(memory)
+    def _score(self, step: Step, size: int, codes: Tensor) -> Tensor:
+        """Log-probabilities float[B, n] of tuples int64[n, H] for a search of `size` rows."""
+        n = len(codes)
         prefix = codes.expand(size, n, self.levels)
         parents = torch.zeros(size, n, dtype=torch.int64, device=codes.device)
         same = torch.arange(n, device=codes.device).expand(size, n)
@@ -223,6 +170,87 @@ class GenerativeRecommender(Recommender):
             scores = step(prefix[..., :level], parents if level == 1 else same)
             total = total + scores.gather(2, prefix[..., level : level + 1])[..., 0]
         return total
+
+
+class EncoderDecoder(GenerativeRecommender):
+    """A generative recipe whose decoder attends to encoder states of the history; each target is an example."""
+
+    def __init__(self, settings: GenerativeSettings, catalogue: Catalogue) -> None:
+        super().__init__(settings, catalogue)
+        self.decoder = Decoder(settings)
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """States float[B, L, d] that the decoder attends to, and bool[B, L], False at padding."""
+
+    def _memory(self, batch: Batch) -> Memory:
+        return self.decoder.memory(*self.encode(batch))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Negative log-likelihood of the targets' tuples (with label smoothing), mean over the batch.
+
+        A target that the preference rejects adds the unlikelihood of its codes instead, ``-log(1 - p(code))`` summed
+        over levels (Welleck et al., 2020). Unlike the subtracted likelihood of Paischer et al. (2025) it is bounded
+        below; it is per level because a whole tuple is too unlikely to be pushed down.
+        """
+        labels = self.codes[batch.targets]  # [B, H]
+        start = torch.zeros_like(labels[:, :1])
+        inputs = torch.cat([start, self.tokens.ids(labels[:, :-1])], dim=1)
+        states = self.decoder(self.tokens.table(inputs), self._memory(batch))  # [B, H, d]
+        dense = None if self.dense is None else self._dense_loss(self.dense.scores(states[:, 0]), batch)
+        scores, smoothing = self.code_scores(states), self.settings.label_smoothing
+        if batch.negative is None:
+            codes = cross_entropies(scores, labels, smoothing, "mean").sum()
+        else:
+            wanted = cross_entropies(scores, labels, smoothing, "none").sum(0)
+            rejected = _unlikelihood(cross_entropies(scores, labels, 0.0, "none")).sum(0)
+            codes = torch.where(batch.negative, self.settings.negative_weight * rejected, wanted).mean()
+        if dense is None:
+            return {"loss": codes}
+        return {"loss": codes + self.settings.dense_weight * dense, "codes": codes, "dense": dense}
+
+    def _dense_loss(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of the targets under scores float[B, N]; for rejected targets their unlikelihood."""
+        losses = functional.cross_entropy(scores, batch.targets, reduction="none")
+        if batch.negative is None:
+            return losses.mean()
+        return torch.where(batch.negative, self.settings.negative_weight * _unlikelihood(losses), losses).mean()
+
+    def first_states(self, batch: Batch) -> Tensor:
+        """See `GenerativeRecommender.first_states`."""
+        first = self.tokens.table(torch.zeros(len(batch), 1, dtype=torch.int64, device=self.device))
+        return self.decoder(first, self._memory(batch))[:, 0]
+
+    def searches(self, batch: Batch) -> Callable[[], Step]:
+        """See `GenerativeRecommender.searches`."""
+        return partial(self.stepper, self._memory(batch))
+
+    def stepper(self, memory: Memory) -> Step:
+        """The step function of a beam search, which keeps the decoder's cache between calls."""
+        past: Cache | None = None
+
+        def step(codes: Tensor, parents: Tensor) -> Tensor:
+            nonlocal past
+            level = codes.shape[-1]
+            if past is None:
+                newest = torch.zeros(codes.shape[:2], dtype=torch.int64, device=codes.device)
+            else:
+                newest = codes[..., -1] + self.tokens.offsets[level - 1]
+                past = past._replace(paths=select_paths(past.paths, parents))
+            states, past = self.decoder.step(self.tokens.table(newest), memory, past)
+            return self.tokens.log_probabilities(states, level)
+
+        return step
+
+
+def cross_entropies(scores: list[Tensor], labels: Tensor, smoothing: float, reduction: str) -> Tensor:
+    """Cross-entropies float[H], without `reduction` float[H, M], of codes int64[M, H] under their scores."""
+    return torch.stack(
+        [
+            functional.cross_entropy(part, labels[:, level], label_smoothing=smoothing, reduction=reduction)
+            for level, part in enumerate(scores)
+        ]
+    )
 
 
 def _unlikelihood(losses: Tensor) -> Tensor:

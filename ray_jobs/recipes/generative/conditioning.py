@@ -13,12 +13,12 @@ from ray_jobs.data.catalogue import Catalogue, IntArray
 from ray_jobs.data.examples import Examples, join_examples
 from ray_jobs.data.histories import Histories
 from ray_jobs.encoders.text import TextEncoder, TransformerEncoder, load_text_encoder
-from ray_jobs.recipes.generative.base import GenerativeRecommender
+from ray_jobs.recipes.generative.base import EncoderDecoder
 from ray_jobs.recipes.generative.settings import ConditionedSettings
 from schemas.preferences import join_preferences, negative_twin, positive_twin
 
 
-class ConditionedRecommender(GenerativeRecommender):
+class ConditionedRecommender(EncoderDecoder):
     """A generative recipe that reads preferences and titles through a frozen text encoder."""
 
     settings: ConditionedSettings

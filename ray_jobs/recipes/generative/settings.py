@@ -55,6 +55,25 @@ class TigerSettings(GenerativeSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TigerDecoderSettings(GenerativeSettings):
+    """Settings of the decoder-only TIGER.
+
+    Args:
+        weigh: what has the same weight in the loss, ``positions`` or ``batches``. A batch holds histories of similar
+            length, so with ``batches`` an item of a short history has a larger weight than one of a long history.
+    """
+
+    section: ClassVar[str] = "tiger_decoder"
+
+    max_history: Count = 50
+    epochs: Count = 60
+    batch_size: Count = 128
+    patience: Count = 8
+    evaluate_every: Count = 2
+    weigh: Literal["positions", "batches"] = "batches"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConditionedSettings(GenerativeSettings):
     """Settings of recipes that read preferences.
 

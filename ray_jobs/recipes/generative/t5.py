@@ -18,6 +18,13 @@ from ray_jobs.recommenders.dropout import dropout, softmax_attention
 KeyValue = tuple[Tensor, Tensor]
 
 
+def distance_buckets(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
+    """Bucket of each distance int64 from 0: one each for the nearer half, logarithmic up to `max_distance`."""
+    exact = buckets // 2
+    far = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (buckets - exact)
+    return torch.where(distance < exact, distance, (exact + far.long()).clamp(max=buckets - 1))
+
+
 class RelativeBias(nn.Module):
     """A learned bias per head and distance bucket."""
 
@@ -36,10 +43,7 @@ class RelativeBias(nn.Module):
             distance = distance.abs()
         else:
             distance = (-distance).clamp(min=0)
-        exact = buckets // 2
-        far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact) * (buckets - exact)
-        bucket = torch.where(distance < exact, distance, (exact + far.long()).clamp(max=buckets - 1))
-        bias: Tensor = self.table(bucket + offset)
+        bias: Tensor = self.table(distance_buckets(distance, buckets, self.max_distance) + offset)
         return bias.permute(2, 0, 1).contiguous()
 
     def newest(self, count: int) -> Tensor:
@@ -308,7 +312,6 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, rate: f
     return seen.transpose(1, 2)
 
 
-def select_beams(past: Cache, parents: Tensor) -> Cache:
-    """Reorder a decoder's cache: beam j of the result continues beam ``parents[b, j]``, int64[B, n]."""
-    paths = past.paths.gather(1, parents.unsqueeze(2).expand(-1, -1, past.paths.shape[2]))
-    return Cache(past.layers, paths)
+def select_paths(paths: Tensor, parents: Tensor) -> Tensor:
+    """The paths int64[B, n, t] of a cache reordered: beam j continues beam ``parents[b, j]``, int64[B, n]."""
+    return paths.gather(1, parents.unsqueeze(2).expand(-1, -1, paths.shape[2]))

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.recipes.generative.base import GenerativeRecommender
+from ray_jobs.recipes.generative.base import EncoderDecoder
 from ray_jobs.recipes.generative.compiled_search import CompiledSearch
 from ray_jobs.recipes.generative.settings import TigerSettings
 from ray_jobs.recipes.generative.t5 import Encoder
 from schemas.columns import HISTORY
 
 
-class Tiger(GenerativeRecommender):
+class Tiger(EncoderDecoder):
     """T5-style encoder and decoder over one table of code tokens."""
 
     name: ClassVar[str] = "tiger"
