@@ -188,6 +188,26 @@ RECIPES: Mapping[str, Recipe] = {
         needs=frozenset({Need.TITLES}),
         packages=TEXT_ENCODER,
     ),
+    "rpg": Recipe(
+        implementation="sequential.rpg:RPG",
+        settings="sequential.settings:RPGSettings",
+        kind="recommender",
+        summary="causal self-attention over items that predicts the many codes of the next one in parallel",
+        paper=Paper("Generating Long Semantic IDs in Parallel for Recommendation", "Hou et al.", 2025),
+        needs=frozenset({Need.TITLES}),
+        packages=TEXT_ENCODER,
+        presets={
+            "published": {
+                "width": 448,
+                "heads": 4,
+                "inner": 1024,
+                "dropout": 0.5,
+                "batch_size": 256,
+                "learning_rate": 1e-2,
+                "weight_decay": 0.0,
+            }
+        },
+    ),
     "bert4rec": Recipe(
         implementation="sequential.bert4rec:BERT4Rec",
         settings="sequential.settings:BERT4RecSettings",

@@ -15,7 +15,18 @@ LEAKY_POPULARITY, RANDOM = "popularity-leaky", "random"
 JOINS = "+"
 """Between the labels of an ensemble's members: ``sasrec+rpg``."""
 Ties = Literal["as_is", "shuffled"]
-RECIPES = (RANDOM, LEAKY_POPULARITY, "popularity", "sasrec", "ensrec", "hstu", "bert4rec", "tiger", "tiger_decoder")
+RECIPES = (
+    RANDOM,
+    LEAKY_POPULARITY,
+    "popularity",
+    "sasrec",
+    "ensrec",
+    "rpg",
+    "hstu",
+    "bert4rec",
+    "tiger",
+    "tiger_decoder",
+)
 
 # What two cores can train in an evening; validation by a beam search is slow, so it looks at fewer users.
 SASREC: dict[str, Any] = {
@@ -35,6 +46,16 @@ SASREC: dict[str, Any] = {
 CPU: dict[str, dict[str, Any]] = {
     "sasrec": SASREC,
     "ensrec": SASREC,
+    "rpg": {
+        "width": 64,
+        "heads": 2,
+        "dropout": 0.3,
+        "learning_rate": 3e-3,
+        "epochs": 50,
+        "evaluate_every": 5,
+        "patience": 3,
+        "validate_unseen": True,
+    },
     "hstu": {
         "time_bias": False,
         "negatives": 2048,
@@ -89,7 +110,7 @@ CPU: dict[str, dict[str, Any]] = {
         "validate_unseen": True,
     },
 }
-# The published sizes (Rajput et al., 2023), and small models computed as on a CPU.
+# The published sizes (TIGER: Rajput et al., 2023; RPG: Hou et al., 2025), and small models computed as on a CPU.
 GPU: dict[str, dict[str, Any]] = {
     **{recipe: {**settings, "precision": "fp32"} for recipe, settings in CPU.items()},
     "tiger": {
@@ -109,6 +130,14 @@ GPU: dict[str, dict[str, Any]] = {
         "patience": 10,
         "beams": 50,
         "evaluation_batch_size": 256,
+        "validate_unseen": True,
+    },
+    "rpg": {
+        **find("rpg", "recommender").presets["published"],
+        "warmup": 0.1,
+        "epochs": 150,
+        "evaluate_every": 5,
+        "patience": 4,
         "validate_unseen": True,
     },
 }

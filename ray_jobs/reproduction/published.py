@@ -19,6 +19,9 @@ ROWS: tuple[tuple[str, str, tuple[float | None, ...], str], ...] = (
     ("tiger", "beauty", (0.0454, 0.0321, 0.0648, 0.0384), _RPG),
     ("tiger", "sports", (0.0264, 0.0181, 0.0400, 0.0225), _RPG),
     ("tiger", "toys", (0.0521, 0.0371, 0.0712, 0.0432), _RPG),
+    ("rpg", "beauty", (0.0550, 0.0381, 0.0809, 0.0464), _RPG),
+    ("rpg", "sports", (0.0314, 0.0216, 0.0463, 0.0263), _RPG),
+    ("rpg", "toys", (0.0592, 0.0401, 0.0869, 0.0490), _RPG),
 )
 """Recipe, data set, values of `METRICS` (None if not published) and source of each row."""
 

@@ -33,13 +33,6 @@ class SequentialRecommender(ScoringRecommender):
     def states(self, batch: Batch) -> Tensor:
         """States float[B, L, d]; the one at position t depends on the history up to t and predicts the next item."""
 
-    def position_ids(self, lengths: Tensor, length: int, count: int) -> Tensor:
-        """Index int64[B, L] of each position's embedding in a table of `count`; the newest item has the last one.
-
-        So the position that predicts at inference is always a well-trained one, however short the history is.
-        """
-        return (count - lengths[:, None] + torch.arange(length, device=lengths.device)).clamp(0, count - 1)
-
     def item_vectors(self) -> Tensor:
         """Item vectors float[N, d] for scoring states."""
         return self.items.weight[1:]
@@ -54,18 +47,34 @@ class SequentialRecommender(ScoringRecommender):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Mean next-item loss over all positions without padding."""
-        labels = batch.history.roll(-1, dims=1)
-        labels = labels.scatter(1, (batch.lengths - 1)[:, None], batch.targets[:, None])  # [B, L]
-        real = torch.arange(labels.shape[1], device=labels.device) < batch.lengths[:, None]
+        labels, real = next_items(batch)
         own, users = torch.cat([batch.history, batch.targets[:, None]], dim=1), real.nonzero()[:, 0]
         loss = next_item_loss(self.settings, self.states(batch)[real], self.item_vectors(), labels[real], own, users)
         return {"loss": loss, TERMS: real.sum()}
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of all items at the last position; an empty history is one position of padding."""
-        states = self.states(batch)
-        last = states[torch.arange(len(batch), device=states.device), (batch.lengths - 1).clamp(min=0)]
-        return last @ self.item_vectors().T
+        return last_states(self.states(batch), batch.lengths) @ self.item_vectors().T
+
+
+def position_ids(lengths: Tensor, length: int, count: int) -> Tensor:
+    """Index int64[B, L] of each position's embedding in a table of `count`; the newest item has the last one.
+
+    So the position that predicts at inference is always a well-trained one, however short the history is.
+    """
+    return (count - lengths[:, None] + torch.arange(length, device=lengths.device)).clamp(0, count - 1)
+
+
+def next_items(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The item after each position of the history, int64[B, L], and which positions are not padding, bool[B, L]."""
+    labels = batch.history.roll(-1, dims=1)
+    labels = labels.scatter(1, (batch.lengths - 1)[:, None], batch.targets[:, None])
+    return labels, torch.arange(labels.shape[1], device=labels.device) < batch.lengths[:, None]
+
+
+def last_states(states: Tensor, lengths: Tensor) -> Tensor:
+    """States float[B, d] at the newest item, of float[B, L, d]."""
+    return states[torch.arange(len(states), device=states.device), (lengths - 1).clamp(min=0)]
 
 
 def embedding(count: int, width: int, padding_idx: int | None = None) -> nn.Embedding:

@@ -17,7 +17,7 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples, examples_at
 from ray_jobs.data.histories import Histories
 from ray_jobs.objectives.next_item import next_item_loss
-from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding
+from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding, position_ids
 from ray_jobs.recipes.sequential.settings import BERT4RecSettings
 from ray_jobs.recipes.sequential.transformer import transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
@@ -58,7 +58,7 @@ class BERT4Rec(SequentialRecommender):
         """States float[B, L, d] of a window int64[B, L], padded with -1, with the mask token at `masked` bool[B, L]."""
         x = torch.where(masked[..., None], self.mask_vector, self.items(window + 1))
         real = (window >= 0) | masked
-        ids = self.position_ids(real.sum(dim=1), window.shape[1], self.settings.max_history + 1)
+        ids = position_ids(real.sum(dim=1), window.shape[1], self.settings.max_history + 1)
         x = self.dropout(self.norm(x + self.positions(ids)))
         visible = real[:, None, None, :]
         for block in self.blocks:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding
+from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding, position_ids
 from ray_jobs.recipes.sequential.settings import HSTUSettings
 from ray_jobs.recipes.sequential.transformer import transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
@@ -64,7 +64,7 @@ class HSTU(SequentialRecommender):
             DataError: the time bias is on and the batch has no times.
         """
         length = batch.history.shape[1]
-        ids = self.position_ids(batch.lengths, length, self.settings.max_history)
+        ids = position_ids(batch.lengths, length, self.settings.max_history)
         x = self.items(batch.history + 1) * self.settings.width**0.5 + self.positions(ids)
         x = self.dropout(x) * (batch.history >= 0)[..., None]
         buckets = self._buckets(batch) if self.settings.time_bias else None

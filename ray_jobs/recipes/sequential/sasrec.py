@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding
+from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding, position_ids
 from ray_jobs.recipes.sequential.settings import SASRecSettings
 from ray_jobs.recipes.sequential.transformer import transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
@@ -40,7 +40,7 @@ class SASRec(SequentialRecommender):
         """States float[B, L, d]."""
         x = self.embedded(batch.history) * self.settings.width**0.5
         if self.positions is not None:
-            x = x + self.positions(self.position_ids(batch.lengths, x.shape[1], self.settings.max_history))
+            x = x + self.positions(position_ids(batch.lengths, x.shape[1], self.settings.max_history))
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, causal=True)

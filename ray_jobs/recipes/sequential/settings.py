@@ -1,13 +1,16 @@
 """Settings of the recipes that read item ids; no engine is loaded here."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from infra.bounds import Count, CountOrZero, NonNegative, Positive, PositiveShare, Share
 from infra.errors import SettingError
 from ray_jobs.encoders.settings import PACKAGED, Encoder
 from ray_jobs.recommenders.settings import RecipeSettings, TransformerSettings
 
+CodebookSize = Annotated[int, Field(ge=2, le=65536)]
 LossName = Literal["ce", "sampled_softmax", "bce", "gbce"]
 
 
@@ -44,10 +47,7 @@ class SequentialSettings(TransformerSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width % self.heads:
-            raise SettingError(
-                f"{self._named('heads')} is {self.heads}, but must divide {self._named('width')}, {self.width}"
-            )
+        _require_divisor(self, "heads", "width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +127,71 @@ class HSTUSettings(SequentialSettings):
     time_bias: bool = True
     use_request_time: bool = True
     attention: Literal["pointwise", "softmax"] = "pointwise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RPGSettings(TransformerSettings):
+    """Settings of RPG.
+
+    Args:
+        encoder: text encoder of the items' texts, see `ray_jobs.encoders.text.load_text_encoder`.
+        digits: number of codes of an item.
+        codebook_size: codes per digit, a power of two.
+        components: principal components of the text vectors that are quantised; 0 takes all.
+        inner: width of the feed-forward part (d_ff); 0 takes four times `width`.
+        temperature: divides the cosines.
+    """
+
+    section: ClassVar[str] = "rpg"
+
+    max_history: Count = 50
+    epochs: Count = 60
+    batch_size: Count = 128
+    patience: Count = 8
+    evaluate_every: Count = 2
+    width: Count = 64
+    layers: Count = 2
+    heads: Count = 2
+    dropout: Share = 0.3
+    encoder: Encoder = PACKAGED
+    digits: Count = 32
+    codebook_size: CodebookSize = 256
+    components: CountOrZero = 128
+    inner: CountOrZero = 0
+    temperature: Positive = 0.03
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_divisor(self, "heads", "width")
+        if self.codebook_size & (self.codebook_size - 1):
+            raise SettingError(f"{self._named('codebook_size')} is {self.codebook_size}, but must be a power of two")
+        if self.components:
+            _require_divisor(self, "digits", "components")
+
+    def components_of(self, dim: int) -> int:
+        """Components of text vectors of width `dim`.
+
+        Raises:
+            SettingError: the vectors have fewer, or their width is no multiple of `digits`.
+        """
+        if self.components > dim:
+            raise SettingError(
+                f"{self._named('components')} is {self.components}, but text vectors of {self.encoder} have {dim}"
+            )
+        if dim % self.digits and not self.components:
+            raise SettingError(
+                f"{self._named('digits')} is {self.digits}, but must divide the width of text vectors of "
+                f"{self.encoder}, {dim}, or {self._named('components')}, where that is set"
+            )
+        return self.components or dim
+
+
+def _require_divisor(settings: TransformerSettings, part: str, whole: str) -> None:
+    if getattr(settings, whole) % getattr(settings, part):
+        raise SettingError(
+            f"{settings._named(part)} is {getattr(settings, part)}, but must divide "
+            f"{settings._named(whole)}, {getattr(settings, whole)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

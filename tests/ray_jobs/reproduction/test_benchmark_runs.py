@@ -83,7 +83,7 @@ def test_other_data_texts_or_code_are_other_work(benchmark, tmp_path, monkeypatc
         made = runner.Runner(str(tmp_path), RaySettings(), catalogue, histories)
         return [
             made.identity(make_experiment("beauty", label, 0, "cpu", {})).key()
-            for label in ("sasrec", "tiger", "ensrec")
+            for label in ("sasrec", "tiger", "ensrec", "rpg")
         ]
 
     before = names()
@@ -92,7 +92,7 @@ def test_other_data_texts_or_code_are_other_work(benchmark, tmp_path, monkeypatc
     moved = names(histories=replace(histories, items=(first[::-1], *rest)))
     assert not set(moved) & set(before), "histories in another order"
     texts = names(catalogue=replace(catalogue, texts=("changed", *catalogue.texts[1:])))
-    assert [now == then for now, then in zip(texts, before, strict=True)] == [True, False, False]
+    assert [now == then for now, then in zip(texts, before, strict=True)] == [True, False, False, False]
     bare = identity._bare("x = 1  # why")
     assert ast.dump(identity._bare('"""Says."""\nx = 1')) == ast.dump(bare) != ast.dump(identity._bare("x = 2"))
     monkeypatch.setattr(identity, "_bare", lambda source: ast.parse("pass"))
