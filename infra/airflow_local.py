@@ -24,7 +24,7 @@ def main() -> int:
     subprocess.run([airflow, "db", "migrate"], check=True)
     parts = [
         [airflow, "api-server"],
-        [airflow, "scheduler", "--skip-serve-logs"],
+        [sys.executable, "-m", "dags.scheduler"],
         [sys.executable, "-m", "dags.dag_processor"],
     ]
     if load_settings().ray.deferrable:

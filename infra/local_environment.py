@@ -25,11 +25,9 @@ TELEMETRY_OFF = {
 
 
 PATIENCE = {
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "1800",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
     "AIRFLOW__DAG_PROCESSOR__PRINT_STATS_INTERVAL": "0",
-    # The scheduler looks for finished tasks each so many seconds: half of it is what a task waits for the next.
-    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "2",
     "AIRFLOW__SCHEDULER__POOL_METRICS_INTERVAL": "60",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "30",
     "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "60",
@@ -49,6 +47,7 @@ PATIENCE = {
     "RAY_LOG_MONITOR_NUM_LINES_TO_READ": "100000",
     "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "5",
     "RAY_DASHBOARD_STATS_UPDATING_INTERVAL": "60",
+    "RAY_emit_main_service_metrics": "false",
     "RAY_enable_metrics_collection": "false",
     "RAY_debug_dump_period_milliseconds": "600000",
     "RAY_event_stats": "false",
@@ -59,12 +58,14 @@ PATIENCE = {
     "RAY_kill_idle_workers_interval_ms": "1000",
     "RAY_local_fs_monitor_interval_ms": "2000",
     "RAY_memory_monitor_refresh_ms": "1000",
+    "RAY_object_manager_timer_freq_ms": "1000",
     "RAY_raylet_check_gc_period_milliseconds": "1000",
     "RAY_raylet_report_resources_period_milliseconds": "1000",
 }
 """Polling intervals of the services. With the defaults they use a fifth of a core while idle. A changed DAG file is
-still found within half a minute; one that only imports changed code, or failed to load, is parsed again after ten
-minutes. The scheduler's loop, which delays tasks, keeps its default. Measured by `tests/bench/bench_idle.py`."""
+still found within half a minute; one that only imports changed code, or failed to load, is parsed again after half an
+hour. Intervals for which there is no setting are in `dags.scheduler`, `dags.dag_processor` and `ray_jobs.local_ray`.
+Measured by `tests/bench/bench_idle.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,11 +73,12 @@ def local_services(home: Path, ports: Ports) -> list[Service]:
         Service(
             name="ray",
             argv=[
-                *(str(binaries / "ray"), "start", "--head", "--block", "--disable-usage-stats"),
+                *(sys.executable, "-m", "ray_jobs.local_ray", "start"),
+                *("--head", "--block", "--disable-usage-stats"),
                 *("--node-ip-address=127.0.0.1", f"--port={ports.ray_gcs}"),
                 *("--dashboard-host=127.0.0.1", f"--dashboard-port={ports.ray_dashboard}"),
                 # Logical slots: a trainer with two of them and its data actors fit on two cores.
-                *(f"--num-cpus={max(4, os.cpu_count() or 1)}", f"--ray-client-server-port={ports.ray_gcs + 1}"),
+                f"--num-cpus={max(4, os.cpu_count() or 1)}",
                 *("--dashboard-agent-listen-port=0", "--metrics-export-port=0"),
                 # By default all clusters of a machine share one range of worker ports.
                 *("--min-worker-port=0", "--max-worker-port=0"),

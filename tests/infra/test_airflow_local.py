@@ -13,11 +13,13 @@ from infra.services import group_members
 from infra.settings import REPOSITORY
 
 AIRFLOW = """#!/bin/bash
-case $1 in
+part=$1
+[ $1 = -m ] && part=${2#dags.}
+case $part in
   db) exit 0 ;;
   scheduler) bash -c 'trap "" TERM INT; echo worker >> "$0"; while true; do sleep 1; done' "$FOLDER/started" & ;;
 esac
-echo $1 $$ >> "$FOLDER/started"
+echo $part $$ >> "$FOLDER/started"
 exec sleep 300
 """
 START = "import sys; sys.executable = sys.argv.pop(1); from infra.airflow_local import main; sys.exit(main())"
