@@ -61,6 +61,8 @@ class TigerDecoderSettings(GenerativeSettings):
     Args:
         weigh: what has the same weight in the loss, ``positions`` or ``batches``. A batch holds histories of similar
             length, so with ``batches`` an item of a short history has a larger weight than one of a long history.
+        dense: learn a vector per item besides its codes, read the history's vectors and rank by them, see `DenseHead`.
+        encoder: text encoder of these vectors, see `ray_jobs.encoders.text.load_text_encoder`.
     """
 
     section: ClassVar[str] = "tiger_decoder"
@@ -71,6 +73,8 @@ class TigerDecoderSettings(GenerativeSettings):
     patience: Count = 8
     evaluate_every: Count = 2
     weigh: Literal["positions", "batches"] = "batches"
+    dense: bool = False
+    encoder: Encoder = PACKAGED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,12 @@ In TIGER (Rajput et al., 2023) every target is an example whose history is encod
 teacher forcing for all of its items: one example per user, and several times fewer tokens an epoch. The first item is
 predicted from the start token alone, so that an empty history is a case that was trained. At inference, beam search
 goes on from the keys and values of the history.
+
+With ``dense`` every item has a vector, too, see `DenseHead` (LIGER: Yang et al., 2024): it is added to the last code of
+an item that is read, and items are ranked by the scores of the state that predicts their first code.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -15,12 +18,17 @@ from torch.nn import functional
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.examples import Examples
 from ray_jobs.decoding.beam_search import Step
+from ray_jobs.encoders.text import TransformerEncoder, load_text_encoder
 from ray_jobs.recipes.generative.base import GenerativeRecommender, cross_entropies
 from ray_jobs.recipes.generative.causal import CausalCache, CausalStack
+from ray_jobs.recipes.generative.dense_head import DenseHead
 from ray_jobs.recipes.generative.settings import TigerDecoderSettings
 from ray_jobs.recipes.generative.t5 import KeyValue, select_paths
-from ray_jobs.training.trainable import TERMS
+from ray_jobs.recommenders.settings import RecipeSettings
+from ray_jobs.training.trainable import TERMS, Notify, silent
+from schemas.recipes import TEXT_ENCODER
 
 
 class TigerDecoder(GenerativeRecommender):
@@ -28,12 +36,36 @@ class TigerDecoder(GenerativeRecommender):
 
     name: ClassVar[str] = "tiger_decoder"
     every_prefix: ClassVar[bool] = False
+    item_rows: ClassVar[Mapping[str, int]] = {"dense.items.weight": 0}
+    computed: ClassVar[frozenset[str]] = frozenset({"dense.texts"})
 
     settings: TigerDecoderSettings
 
     def __init__(self, settings: TigerDecoderSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
         self.stack = CausalStack(settings, self.levels)
+        self._text_encoder: list[TransformerEncoder] = []  # in a list: its weights are not the model's
+        if settings.dense:
+            self._text_encoder = [load_text_encoder(settings.encoder)]
+            self.dense = DenseHead(len(catalogue), self._text_encoder[0].dim, settings.width, catalogue.interacted)
+
+    @classmethod
+    def packages(cls, settings: RecipeSettings, *, steered: bool) -> tuple[str, ...]:
+        """See `Recommender.packages`; item vectors need the text encoder's."""
+        dense = isinstance(settings, TigerDecoderSettings) and settings.dense
+        return tuple(dict.fromkeys((*super().packages(settings, steered=steered), *(TEXT_ENCODER if dense else ()))))
+
+    def prepare(self, examples: Examples, notify: Notify = silent) -> None:  # noqa: ARG002
+        """Encode the catalogue's texts for the item vectors."""
+        if self.dense is not None:
+            notify(0, 1, "encoding texts")
+            self._with_texts(self.dense)
+
+    def _with_texts(self, head: DenseHead) -> DenseHead:
+        if not head.ready:
+            vectors = self._text_encoder[0].to(self.device).encode(self.catalogue.texts)
+            head.set_texts(torch.from_numpy(vectors).to(self.device))
+        return head
 
     def states(self, items: Tensor, count: int) -> tuple[Tensor, list[KeyValue]]:
         """States of the first `count` positions, float[B, count, d], and keys and values; see `CausalStack`.
@@ -42,8 +74,12 @@ class TigerDecoder(GenerativeRecommender):
             items: int64[B, T], padded on the right.
         """
         codes = self.tokens.ids(self.codes[items.clamp(min=0)]).flatten(1)
-        tokens = functional.pad(codes, (1, 0))[:, :count]
-        return self.stack(self.tokens.table(tokens))
+        x = self.tokens.table(functional.pad(codes, (1, 0))[:, :count])
+        if self.dense is not None:
+            read = (count - 1) // self.levels  # items whose last code is among the positions
+            rows = self._with_texts(self.dense).rows(items[:, :read])
+            x[:, self.levels :: self.levels] += rows
+        return self.stack(x)
 
     def expected_terms(self, source: Any) -> float | None:
         """See `Trainable.expected_terms`."""
@@ -57,7 +93,10 @@ class TigerDecoder(GenerativeRecommender):
         states, wanted = states.unflatten(1, (-1, self.levels))[real], items[real]  # [M, H, d], [M]
         scores = self.code_scores(states)
         codes = cross_entropies(scores, self.codes[wanted], self.settings.label_smoothing, "mean").sum()
-        return {"loss": codes, TERMS: real.sum()}
+        if self.dense is None:
+            return {"loss": codes, TERMS: real.sum()}
+        dense = functional.cross_entropy(self.dense.scores(states[:, 0]), wanted)
+        return {"loss": codes + self.settings.dense_weight * dense, "codes": codes, "dense": dense, TERMS: real.sum()}
 
     def _read_history(self, batch: Batch) -> tuple[Tensor, CausalCache]:
         """The state float[B, d] after each history, and the cache."""

@@ -83,3 +83,33 @@ def test_every_item_has_the_same_weight_where_positions_are_weighed():
 
     assert _decoder().expected_terms(Source()) is None
     assert _decoder(weigh="positions").expected_terms(Source()) == 3.0
+
+
+class Texts:
+    """Instead of a text encoder, which takes seconds to import."""
+
+    dim = 8
+
+    def to(self, device):
+        return self
+
+    def encode(self, texts):
+        return np.random.default_rng(0).normal(size=(len(texts), self.dim)).astype(np.float32)
+
+
+@torch.no_grad()
+def test_a_dense_head_scores_every_item_of_one_pass_as_a_pass_for_each_prefix(monkeypatch):
+    monkeypatch.setattr("ray_jobs.recipes.generative.tiger_decoder.load_text_encoder", lambda name: Texts())
+    model = _decoder(dense=True)
+    wholes = [[*history, target] for history, target in zip(HISTORIES, TARGETS, strict=True)]
+    prefixes = [(whole[:end], whole[end]) for whole in wholes for end in range(len(whole))]
+    each = model.log_probabilities(make_batch([before for before, _ in prefixes], [""] * 9))
+    losses = -each[torch.arange(9), torch.tensor([item for _, item in prefixes])]
+    found = model.loss(_batch())
+    assert float(found["dense"]) == pytest.approx(float(losses.mean()), abs=1e-5)
+    assert float(found["loss"]) == pytest.approx(float(found["codes"]) + 2 * float(found["dense"]), abs=1e-4)
+    exact = model.log_probabilities(_batch())
+    assert torch.equal(model.topk(_batch(), 30)[0], exact.sort(descending=True, stable=True).indices)
+    assert "dense.texts" in model.trained_state(), "a trained one needs no encoder to rank"
+    swapped = model.log_probabilities(make_batch([[7, 1]], [""]))
+    assert not torch.allclose(swapped, model.log_probabilities(make_batch([[1, 7]], [""])), atol=1e-4)
