@@ -294,13 +294,15 @@ def _training_examples(
 ) -> Examples | StreamedExamples:
     more = [] if added is None else [added]
     lengths = [len(data.histories.training_items(user)) for user in range(len(data.histories))]
-    rows = sum(max(0, length - 1) for length in lengths) if recommender.every_prefix else len(lengths)
+    several = recommender.every_prefix and recommender.crop is None
+    rows = sum(max(0, length - 1) for length in lengths) if several else len(lengths)
     rows += sum(map(len, more))
     if rows <= stream_rows:
         own = recommender.training_examples(data.histories)
         return join_examples([own, *more]) if more else own
     parts = itertools.chain(example_parts(recommender, data.histories, ROWS_PER_FILE), more)
-    return write_examples(shards, parts, -(-rows // ROWS_PER_FILE), recommender.settings.seed)
+    written = write_examples(shards, parts, -(-rows // ROWS_PER_FILE), recommender.settings.seed)
+    return written.cropped_by(recommender.crop)
 
 
 def _timed(histories: Histories) -> bool:

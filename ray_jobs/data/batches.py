@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ray_jobs.data.catalogue import IntArray
+from ray_jobs.data.crops import Crop
 from ray_jobs.data.examples import Array, ColumnOf, Examples, make_examples
 from schemas.columns import COLUMNS, HISTORY
 
@@ -86,18 +87,24 @@ class Batch:
 
 
 class InMemoryExamples:
-    """A `ray_jobs.training.trainable.BatchSource` for examples in memory."""
+    """A `ray_jobs.training.trainable.BatchSource` for examples in memory.
 
-    def __init__(self, examples: Examples) -> None:
-        self.examples = examples
+    Args:
+        crop: what every epoch takes of the histories; None for all.
+    """
+
+    def __init__(self, examples: Examples, crop: Crop | None = None) -> None:
+        self.examples, self._crop = examples, crop
         self._lengths = examples.lengths
 
     def __len__(self) -> int:
         return len(self.examples)
 
     @property
-    def history_items(self) -> int:
-        """Items in all histories together."""
+    def history_items(self) -> float:
+        """Items in all histories of an epoch together; the mean where they are cropped."""
+        if self._crop is not None:
+            return self._crop.expected_items(*np.unique(self._lengths, return_counts=True))
         return int(self._lengths.sum())
 
     def batches(
@@ -107,17 +114,20 @@ class InMemoryExamples:
 
         Examples are shuffled, sorted by length within groups of `BUCKET` batches to save padding, and the batches of a
         group shuffled again. Workers share the batches of `world` times the size that a single worker would get; the
-        remainder of an even division is dropped. If `seed` is None, each worker gets all examples.
+        remainder of an even division is dropped. If `seed` is None, each worker gets all examples, whole.
         """
+        spans = None if self._crop is None or seed is None else self._crop.spans(self.examples, seed)
         if seed is None:
             order = np.arange(len(self))
             groups = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         else:
             rng = np.random.default_rng(seed)
             order = rng.permutation(len(self))[: len(self) - len(self) % world]
-            groups = [rows[rank::world] for rows in bucketed(order, self._lengths, batch_size * world, rng)]
+            lengths = self._lengths if spans is None else spans[1]
+            groups = [rows[rank::world] for rows in bucketed(order, lengths, batch_size * world, rng)]
         for rows in groups[skip:]:
-            yield collate(self.examples, rows)
+            found = self.examples.at(rows)
+            yield to_batch(found if spans is None else found.cropped(spans[0][rows], spans[1][rows]))
 
 
 def bucketed(order: IntArray, lengths: IntArray, batch_size: int, rng: np.random.Generator) -> list[IntArray]:

@@ -90,6 +90,30 @@ class Examples:
         }
         return Examples(columns, offsets)
 
+    def cropped(self, starts: IntArray, lengths: IntArray) -> "Examples":
+        """The same examples with a part of their histories, and the item after it as the target.
+
+        Args:
+            starts, lengths: int64[E], where that part begins in each history, and its length.
+        """
+        first, ends = self.offsets[HISTORY][:-1], starts + lengths
+        inside = ends < self.lengths
+        places, following = _ranges(first + starts, lengths), (first + ends)[inside]
+        along = {column.source: column.name for column in COLUMNS.values() if column.source and column.along == HISTORY}
+        columns = dict(self.columns)
+        for name, values in self.columns.items():
+            column = COLUMNS[name]
+            if isinstance(values, tuple):
+                continue
+            if column.along == HISTORY:
+                columns[name] = values[places]
+            elif (same := self.columns.get(along.get(column.source, ""))) is not None:
+                columns[name] = values.copy()
+                columns[name][inside] = same[following]
+        if self.positions is not None:
+            columns["positions"] = self.positions - (self.lengths - ends)
+        return Examples(columns, {**self.offsets, HISTORY: offsets_of(lengths)})
+
     def with_columns(self, offsets: Mapping[str, IntArray] | None = None, /, **columns: Values) -> "Examples":
         """The same examples with other values in `columns`, and other `offsets` of their axes."""
         return Examples({**self.columns, **columns}, {**self.offsets, **(offsets or {})})

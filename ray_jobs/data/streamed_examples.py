@@ -4,8 +4,9 @@ The files are random samples of all examples. An epoch reads them in random orde
 size, so that only the rows of a few files are in memory.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from pyarrow import fs
 
 from ray_jobs.data.batches import BUCKET, Batch, bucketed, to_batch
 from ray_jobs.data.catalogue import IntArray
+from ray_jobs.data.crops import Crop
 from ray_jobs.data.example_tables import from_table, table_schema, to_table
 from ray_jobs.data.examples import Examples
 from ray_jobs.data.histories import Histories
@@ -40,13 +42,23 @@ class StreamedExamples:
         folder: a path or an address in an object store that all workers can read.
         rows: number of examples in each file.
         preferences: number of examples with a preference.
-        history_items: number of items in all histories.
+        history_items: number of items in all histories of an epoch; the mean where they are cropped.
+        lengths: each length of a history, and how many have it.
+        crop: what every epoch takes of the histories; None for all.
     """
 
     folder: str
     rows: tuple[int, ...]
     preferences: int
-    history_items: int
+    history_items: float
+    lengths: tuple[tuple[int, int], ...] = ()
+    crop: Crop | None = None
+
+    def cropped_by(self, crop: Crop | None) -> "StreamedExamples":
+        """The same examples, of whose histories every epoch takes a part."""
+        if crop is None:
+            return self
+        return replace(self, crop=crop, history_items=crop.expected_items(*zip(*self.lengths, strict=True)))
 
     def __len__(self) -> int:
         return sum(self.rows)
@@ -100,14 +112,16 @@ class StreamedExamples:
         context.execution_options.preserve_order = True
         groups = ray.data.from_items([{"group": n} for n in range(len(work))], override_num_blocks=len(work))
         rows = groups.flat_map(
-            lambda row: _group(self.folder, work[row["group"]], batch_size, seed),
+            lambda row: _group(self.folder, work[row["group"]], batch_size, seed, self.crop),
             num_cpus=0,  # the training workers may hold all CPUs
             concurrency=min(READERS, len(work)),
         )
         return iter(rows.iter_rows())
 
 
-def _group(folder: str, work: dict[str, Any], batch_size: int, seed: int | None) -> list[dict[str, Any]]:
+def _group(
+    folder: str, work: dict[str, Any], batch_size: int, seed: int | None, crop: Crop | None
+) -> list[dict[str, Any]]:
     """The batches of one group, one row each."""
     filesystem, path = filesystem_of(folder)
     tables = [
@@ -120,6 +134,8 @@ def _group(folder: str, work: dict[str, Any], batch_size: int, seed: int | None)
     if seed is None:
         cuts = [np.arange(at, min(at + batch_size, len(table))) for at in range(0, len(table), batch_size)]
     else:
+        if crop is not None:
+            table = to_table(crop.cut(from_table(table), seed))
         rng = np.random.default_rng((seed, work["number"]))
         order = rng.permutation(len(table))
         lengths = table["history"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
@@ -143,8 +159,9 @@ def _unpacked(content: bytes) -> Batch:
 def example_parts(recommender: Recommender, histories: Histories, rows: int) -> Iterator[Examples]:
     """The training examples of `recommender`, in parts of about `rows` examples of consecutive users."""
     start, waiting = 0, 0
+    several = recommender.every_prefix and recommender.crop is None
     for user in range(len(histories)):
-        waiting += len(histories.training_items(user)) if recommender.every_prefix else 1
+        waiting += len(histories.training_items(user)) if several else 1
         if waiting >= rows or user == len(histories) - 1:
             yield recommender.training_examples(histories.part(start, user + 1))
             start, waiting = user + 1, 0
@@ -170,7 +187,7 @@ def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int
     filesystem, path = filesystem_of(folder)
     filesystem.create_dir(path, recursive=True)
     rng = np.random.default_rng(seed)
-    counts, preferences, history_items = np.zeros(files, dtype=np.int64), 0, 0
+    counts, preferences, lengths = np.zeros(files, dtype=np.int64), 0, Counter[int]()
     writers = [
         pq.ParquetWriter(f"{path}/{_file(n)}", table_schema(), filesystem=filesystem, write_page_checksum=True)
         for n in range(files)
@@ -183,7 +200,9 @@ def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int
                 writer.write_table(table.take(chosen))
         counts += np.bincount(dealt, minlength=files)
         preferences += sum(bool(preference) for preference in part.preferences)
-        history_items += len(part.items)
+        lengths.update(
+            dict(zip(*(values.tolist() for values in np.unique(part.lengths, return_counts=True)), strict=True))
+        )
     for writer in writers:
         writer.close()
     infos = filesystem.get_file_info([f"{path}/{_file(n)}" for n in range(files)])
@@ -191,7 +210,8 @@ def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int
     content = {
         "rows": counts.tolist(),
         "preferences": preferences,
-        "history_items": history_items,
+        "history_items": sum(length * count for length, count in lengths.items()),
+        "lengths": sorted(lengths.items()),
         "digests": digests,
     }
     write_text(f"{folder}/{MANIFEST}", seal_text(content))
@@ -199,7 +219,8 @@ def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int
 
 
 def _described(folder: str, content: Mapping[str, Any]) -> StreamedExamples:
-    return StreamedExamples(folder, tuple(content["rows"]), content["preferences"], content["history_items"])
+    lengths = tuple((length, count) for length, count in content.get("lengths", ()))
+    return StreamedExamples(folder, tuple(content["rows"]), content["preferences"], content["history_items"], lengths)
 
 
 def remove_examples(folder: str) -> None:

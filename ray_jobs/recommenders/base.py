@@ -12,11 +12,12 @@ from torch import Tensor
 from infra.errors import SettingError
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.crops import Crop
 from ray_jobs.data.examples import Examples, training_examples
 from ray_jobs.data.histories import Histories
 from ray_jobs.encoders.text import TextEncoder
 from ray_jobs.evaluation.metrics import ndcg
-from ray_jobs.recommenders.settings import RecipeSettings
+from ray_jobs.recommenders.settings import RecipeSettings, TransformerSettings
 from ray_jobs.steering.layer import SteeringLayer
 from ray_jobs.training.phases import Phase, phases_from
 from ray_jobs.training.trainable import BatchSource, Metric, Notify, Trainable, silent
@@ -100,6 +101,12 @@ class Recommender(Trainable):
         return not self.needs.isdisjoint({Need.CODES, Need.VECTORS})
 
     @property
+    def crop(self) -> Crop | None:
+        """What every epoch of training takes of the histories; None for all, as without the setting `crop`."""
+        least = self.settings.crop if isinstance(self.settings, TransformerSettings) else 0
+        return Crop(least, self.settings.max_history) if least else None
+
+    @property
     def known_weight(self) -> float:
         """Weight of a user's known preference relative to a sentence in a request."""
         return self.steering.fit.own_weight / self.steering.fit.weight if self.steering is not None else 1.0
@@ -146,7 +153,9 @@ class Recommender(Trainable):
         return asdict(self.settings)
 
     def training_examples(self, histories: Histories) -> Examples:
-        """The recipe's training examples, from training positions only."""
+        """The recipe's training examples, from training positions only; to be cropped, one per user, with all items."""
+        if self.crop is not None:
+            return training_examples(histories, max(map(len, histories.items), default=1), every_prefix=False)
         return training_examples(histories, self.settings.max_history, self.every_prefix)
 
     def fit_counts(self, histories: Histories) -> None:

@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-from infra.bounds import Bounded, Count, NonNegative, Positive, PositiveOrInfinite, Seed, Share, ShareBelowOne
+from infra.bounds import (
+    Bounded,
+    Count,
+    CountOrZero,
+    NonNegative,
+    Positive,
+    PositiveOrInfinite,
+    Seed,
+    Share,
+    ShareBelowOne,
+)
 from infra.errors import SettingError
 from ray_jobs.training.phases import OptimizerName, Phase, Precision, Schedule, phases_from
 
@@ -92,9 +102,21 @@ class TransformerSettings(RecipeSettings):
         layers: number of layers.
         heads: attention heads per layer.
         dropout: in every layer.
+        crop: train on random crops instead of whole histories: in every epoch a user gives one stretch of at least this
+            many and at most `max_history` items, of which each end is drawn uniformly, and the item after it. 0 for
+            whole histories, and for recipes that read preferences.
     """
 
     width: Count
     layers: Count
     heads: Count
     dropout: Share
+    crop: CountOrZero = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop > self.max_history:
+            raise SettingError(
+                f"{self._named('crop')} is {self.crop}: a crop has at most {self._named('max_history')} items, "
+                f"{self.max_history}"
+            )

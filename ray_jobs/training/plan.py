@@ -47,5 +47,5 @@ class Plan:
         for examples in (self.train, self.valid):
             if isinstance(examples, Examples):
                 recommender.prepare(examples, notify)
-        train = InMemoryExamples(self.train) if isinstance(self.train, Examples) else self.train
+        train = InMemoryExamples(self.train, recommender.crop) if isinstance(self.train, Examples) else self.train
         return train, InMemoryExamples(self.valid)

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from infra.bounds import Count, CountOrZero, NonNegative, Share
+from infra.errors import SettingError
 from ray_jobs.encoders.settings import PACKAGED, Encoder
 from ray_jobs.recommenders.settings import TransformerSettings
 
@@ -106,6 +107,14 @@ class ConditionedSettings(GenerativeSettings):
     twin_share: Share = 0.0
     fuse: tuple[Fused, ...] = ()
     fuse_repeats: Count = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop:
+            raise SettingError(
+                f"{self._named('crop')} is {self.crop}, but must be 0: preferences belong to the target of a history, "
+                "which a crop changes"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,9 @@ class BERT4Rec(SequentialRecommender):
         self.item_bias = nn.Parameter(torch.zeros(len(catalogue)))
 
     def training_examples(self, histories: Histories) -> Examples:
-        """The windows: their last item as the target, the others as the history."""
+        """The windows: their last item as the target, the others as the history. Crops are windows already."""
+        if self.crop is not None:
+            return super().training_examples(histories)
         size = self.settings.max_history + 1
         step = max(1, round(self.settings.window_step * self.settings.max_history))
         rows: list[tuple[int, int]] = []

@@ -7,6 +7,7 @@ from small_training import SETTINGS, numbers, small_plan
 from small_world import small_catalogue, small_histories
 
 from ray_jobs.data.batches import InMemoryExamples
+from ray_jobs.data.crops import Crop
 from ray_jobs.data.examples import training_examples
 from ray_jobs.data.streamed_examples import StreamedExamples, example_parts, remove_examples, write_examples
 from ray_jobs.data.training_data import TrainingData
@@ -86,6 +87,19 @@ def test_workers_get_shares_of_equal_size_and_skipped_batches_are_the_first(stre
     assert set(rows) <= set(_rows(memory.batches(4, None)))
     for skip in (3, 16, 21):
         assert _rows(source.batches(4, 5, 2, 3, skip=skip)) == _rows(shares[2][skip:])
+
+
+def test_crops_are_those_of_the_examples_in_memory(streamed):
+    source, memory = streamed
+    crop = Crop(least=1, most=3)
+    cropped, same = source.cropped_by(crop), InMemoryExamples(memory.examples, crop)
+    found = _rows(cropped.batches(4, 7))
+    assert sorted(found) == sorted(_rows(same.batches(4, 7)))
+    assert found == _rows(cropped.batches(4, 7)) != _rows(cropped.batches(4, 8))
+    assert found[8:] == _rows(cropped.batches(4, 7, skip=2))
+    assert sorted(_rows(cropped.batches(4, None))) == sorted(_rows(memory.batches(4, None))), "in order, and whole"
+    assert cropped.history_items == pytest.approx(same.history_items)
+    assert source.cropped_by(None) == source
 
 
 def test_training_from_files_learns_and_goes_on_inside_an_epoch(streamed):
