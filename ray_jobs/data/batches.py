@@ -126,8 +126,10 @@ class InMemoryExamples:
             lengths = self._lengths if spans is None else spans[1]
             groups = [rows[rank::world] for rows in bucketed(order, lengths, batch_size * world, rng)]
         for rows in groups[skip:]:
-            found = self.examples.at(rows)
-            yield to_batch(found if spans is None else found.cropped(spans[0][rows], spans[1][rows]))
+            if spans is None:
+                yield collate(self.examples, rows)
+            else:
+                yield to_batch(self.examples.at(rows).cropped(spans[0][rows], spans[1][rows]))
 
 
 def bucketed(order: IntArray, lengths: IntArray, batch_size: int, rng: np.random.Generator) -> list[IntArray]:

@@ -61,7 +61,7 @@ class Crop:
 def _keys(examples: Examples) -> npt.NDArray[np.uint64]:
     """A number of each example's items in order, uint64[E]."""
     offsets, lengths = examples.offsets[HISTORY], examples.lengths
-    place = np.arange(offsets[-1], dtype=np.uint64) - np.repeat(offsets[:-1], lengths).astype(np.uint64)
+    place = (np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)).astype(np.uint64)
     with np.errstate(over="ignore"):
         terms = _mixed(examples.items.astype(np.uint64) + place * _MULTIPLIER)
         total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])

@@ -108,8 +108,9 @@ class Examples:
             if column.along == HISTORY:
                 columns[name] = values[places]
             elif (same := self.columns.get(along.get(column.source, ""))) is not None:
-                columns[name] = values.copy()
-                columns[name][inside] = same[following]
+                changed = values.copy()
+                changed[inside] = cast(Array, same)[following]
+                columns[name] = changed
         if self.positions is not None:
             columns["positions"] = self.positions - (self.lengths - ends)
         return Examples(columns, {**self.offsets, HISTORY: offsets_of(lengths)})

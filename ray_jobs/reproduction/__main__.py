@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.errors import UserError
-from infra.settings import RaySettings, load_settings
+from infra.settings import load_settings
 from infra.state import write_text
 from ray_jobs.reproduction.experiments import RECIPES, SCALES, Experiment, make_experiment
 from ray_jobs.reproduction.results import MAIN, read_results
@@ -46,7 +46,8 @@ def reproduce(given: argparse.Namespace) -> int:
     from ray_jobs.reproduction.benchmark_data import read_benchmark
     from ray_jobs.reproduction.runner import Runner
 
-    ray = RaySettings(storage=settings.ray.storage, use_gpu=given.scale == "gpu", cpus_per_worker=given.cpus, workers=1)
+    changes = {"use_gpu": given.scale == "gpu", "cpus_per_worker": given.cpus, "workers": 1}
+    ray = settings.ray.model_copy(update=changes)
     until = None if given.minutes is None else time.monotonic() + 60 * given.minutes
     unfinished = 0
     for dataset, wanted in experiments.items():

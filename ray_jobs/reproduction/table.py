@@ -26,7 +26,7 @@ _PROTOCOL = (
 def markdown(kept: Sequence[Kept]) -> str:
     """Everything about the results in `kept`, the oldest first: tables, gates, commands, and an appendix by seed."""
     rows = sorted(rows_of(kept), key=lambda row: (row.first.dataset, _order(row.first.label)))
-    parts = [_PROTOCOL]
+    parts = ["# Results beside published ones", _PROTOCOL]
     for dataset in dict.fromkeys(row.first.dataset for row in rows):
         mine = [row for row in rows if row.first.dataset == dataset]
         parts += [f"## {dataset}", _facts(mine), _main_table(dataset, mine), *_verdicts(dataset, mine)]
