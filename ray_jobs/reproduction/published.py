@@ -1,5 +1,7 @@
 """Published results for these files: leave-one-out, every item ranked, Recall and NDCG at 5 and 10."""
 
+from collections.abc import Mapping
+
 METRICS = ("recall_5", "ndcg_5", "recall_10", "ndcg_10")
 
 _RPG = "RPG (arXiv 2506.05781), table 2"
@@ -28,6 +30,13 @@ ROWS: tuple[tuple[str, str, tuple[float | None, ...], str], ...] = (
     ("rpg", "toys", (0.0592, 0.0401, 0.0869, 0.0490), _RPG),
 )
 """Recipe, data set, values of `METRICS` (None if not published) and source of each row."""
+
+HIGHEST: Mapping[str, tuple[tuple[float | None, ...], str]] = {
+    "beauty": ((None, None, 0.0994, 0.0531), "Align3GR (arXiv 2511.11255), table 1; N@10: README of eSASRec"),
+    "sports": ((None, None, 0.0689, 0.0373), "PROMISE (arXiv 2601.04674), table 1"),
+    "toys": ((None, None, 0.0970, 0.0580), "README of the eSASRec benchmark"),
+}
+"""By data set the highest published values of any method, and their sources."""
 
 GATES = (
     ("sasrec", "beauty", "recall_10", 0.0921),

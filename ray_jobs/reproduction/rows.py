@@ -14,7 +14,7 @@ from infra.errors import SettingError
 from ray_jobs.evaluation.metrics import Interval, bootstrap_each, per_user
 from ray_jobs.recipes import settings_class
 from ray_jobs.reproduction.experiments import LEAKY_POPULARITY, RANDOM, recipe_of
-from ray_jobs.reproduction.published import METRICS, ROWS
+from ray_jobs.reproduction.published import METRICS
 from ray_jobs.reproduction.results import MAIN, Kept, Result, ranks_path
 from schemas.run_identity import config_hash
 
@@ -80,13 +80,11 @@ class Row:
         found = [per_user(one) for one in ranks]
         return bootstrap_each({name: np.mean([one[name] for one in found], axis=0) for name in METRICS})
 
-    def distances(self) -> list[tuple[str, float, float]]:
-        """Metric, and what is missing to the best published value (negative) or beyond it, absolute and relative."""
+    def distances(self, published: Sequence[Sequence[float | None]]) -> list[tuple[str, float, float]]:
+        """Metric, and how far its mean is above the best of some published rows, also relative to that."""
         found = []
         for place, metric in enumerate(METRICS):
-            best = max(
-                (v[place] or 0.0 for *key, v, _ in ROWS if key == [self.first.label, self.first.dataset]), default=0
-            )
+            best = max((values[place] or 0.0 for values in published), default=0.0)
             if best:
                 found.append((metric, self.mean(metric) - best, self.mean(metric) / best - 1))
         return found
