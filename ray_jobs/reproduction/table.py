@@ -19,8 +19,8 @@ _PROTOCOL = (
     "seeds ± their standard deviation, in brackets the 95 % bootstrap interval over test users of each user's mean. "
     '"Known targets" are those that occur in training at all. Distances are to the best published value of the same '
     "method, and to the highest of any, in percentage points and relative. Minutes are of the whole run, validation "
-    "and test included; processor seconds are those of training and evaluation, memory that of the training process; an "
-    "ensemble has the sums of its members. Other work on the same machine makes minutes longer, not processor seconds."
+    "and test included; processor seconds are those of training and evaluation, memory that of the training process. "
+    "An ensemble costs its members together. Other work beside a run makes its minutes longer, not processor seconds."
 )
 
 
