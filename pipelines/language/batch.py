@@ -19,8 +19,8 @@ from openai.types import Batch
 
 from infra.masks import hide
 from infra.settings import LLMSettings, secrets_of
-from pipelines.language.dialect import Dialect, body_of, refused_field, remedy
-from pipelines.language.endpoint_errors import QUOTA_CODES, RowFailed, error_of, judge, path_of
+from pipelines.language.dialect import CHAT_PATH, Dialect, body_of, refused_field, remedy
+from pipelines.language.endpoint_errors import QUOTA_CODES, RowFailed, error_of, judge
 from pipelines.language.errors import EndpointError, ScoringUnavailable
 from pipelines.language.pacing import retry_after
 from pipelines.language.replies import NoJson, bounded, parsed, read
@@ -28,7 +28,6 @@ from pipelines.language.requests import (
     FAILED,
     Answer,
     ChatRequest,
-    EmbedRequest,
     Request,
     ScoreRequest,
     request_key,
@@ -118,7 +117,7 @@ class _Run:
 
     _client: openai.OpenAI
     _llm: LLMSettings
-    _wanted: Mapping[str, ChatRequest | EmbedRequest]
+    _wanted: Mapping[str, ChatRequest]
     _again: Mapping[str, int]
     _progress: Progress | None
     _dialect: Dialect
@@ -157,18 +156,14 @@ class _Run:
     def _split(self) -> Iterator[_Part]:
         """Parts within the limits of a file, always equal for the same requests."""
         keys: list[str] = []
-        size = count = 0
-        path = ""
-        for key in sorted(self._wanted, key=lambda key: (path_of(self._wanted[key]), key)):
-            request = self._wanted[key]
+        size = 0
+        for key in sorted(self._wanted):
             line = len(self._line(key, self._dialect))
-            inputs = len(request.texts) if isinstance(request, EmbedRequest) else 1
-            full = size + line > MOST_BYTES or count + inputs > self._llm.batch_requests
-            if keys and (full or path_of(request) != path):
+            if keys and (size + line > MOST_BYTES or len(keys) == self._llm.batch_requests):
                 yield self._part(keys)
-                keys, size, count = [], 0, 0
+                keys, size = [], 0
             keys.append(key)
-            size, count, path = size + line, count + inputs, path_of(request)
+            size += line
         if keys:
             yield self._part(keys)
 
@@ -176,12 +171,11 @@ class _Run:
         return _Part(keys, self._again, self._dialect, rounds=rounds)
 
     def _line(self, key: str, dialect: Dialect) -> bytes:
-        request = self._wanted[key]
         line = {
             "custom_id": key,
             "method": "POST",
-            "url": f"/v1{path_of(request)}",
-            "body": body_of(request, self._llm, dialect),
+            "url": f"/v1{CHAT_PATH}",
+            "body": body_of(self._wanted[key], self._llm, dialect),
         }
         return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
@@ -216,7 +210,7 @@ class _Run:
                 partial(
                     self._client.batches.create,
                     input_file_id=part.file_id,
-                    endpoint=f"/v1{path_of(self._wanted[part.keys[0]])}",  # type: ignore[arg-type]
+                    endpoint=f"/v1{CHAT_PATH}",  # type: ignore[arg-type]
                     completion_window=self._llm.batch_window,  # type: ignore[arg-type]
                     metadata={METADATA: part.identity},
                 )

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from infra.settings import LLMSettings
-from pipelines.language.requests import ChatRequest, EmbedRequest
+from pipelines.language.requests import ChatRequest
 
+CHAT_PATH = "/chat/completions"
 LIMITS = ("max_tokens", "max_completion_tokens")
 OPTIONAL = ("temperature", "seed")
 SCORING = ("echo", "logprobs")
@@ -80,24 +81,19 @@ class Dialect:
         return None
 
 
-def body_of(request: ChatRequest | EmbedRequest, llm: LLMSettings, dialect: Dialect | None = None) -> dict[str, Any]:
+def body_of(request: ChatRequest, llm: LLMSettings, dialect: Dialect | None = None) -> dict[str, Any]:
     """The body to send; ``llm.extra_body`` overrides its fields, and removes those it sets to null."""
     dialect = dialect or Dialect.of(llm)
-    body: dict[str, Any] = {"model": llm.model}
-    if isinstance(request, ChatRequest):
-        body |= {
-            "messages": list(request.messages),
-            dialect.limit: request.max_tokens,
-            "temperature": request.temperature,
-            "seed": request.seed,
-        }
-        if request.schema is not None:
-            body |= _asking_for(request, request.schema, dialect.form)
-        body = {name: value for name, value in body.items() if name not in dialect.without}
-    else:
-        body["input"] = list(request.texts)
-        if request.dimensions is not None:
-            body["dimensions"] = request.dimensions
+    body = {
+        "model": llm.model,
+        "messages": list(request.messages),
+        dialect.limit: request.max_tokens,
+        "temperature": request.temperature,
+        "seed": request.seed,
+    }
+    if request.schema is not None:
+        body |= _asking_for(request, request.schema, dialect.form)
+    body = {name: value for name, value in body.items() if name not in dialect.without}
     return with_extra(body, llm)
 
 

@@ -7,7 +7,7 @@ from infra.masks import masked
 from infra.settings import LLMSettings
 from pipelines.language.errors import EndpointError, QuotaExhausted
 from pipelines.language.replies import clean
-from pipelines.language.requests import FAILED, REFUSED, ChatRequest, EmbedRequest
+from pipelines.language.requests import FAILED, REFUSED
 
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 FILTER_CODES = frozenset(
@@ -28,11 +28,6 @@ class RowFailed(Exception):
 
 class Forbidden(RowFailed):
     """The endpoint forbids this request (403): the key is wrong, or the content is filtered."""
-
-
-def path_of(request: ChatRequest | EmbedRequest) -> str:
-    """Path under the endpoint's base address."""
-    return "/chat/completions" if isinstance(request, ChatRequest) else "/embeddings"
 
 
 def error_of(body: Any) -> Any:

@@ -21,8 +21,8 @@ import openai
 
 from infra.masks import hide, masked
 from infra.settings import LLMSettings, secrets_of
-from pipelines.language.dialect import Dialect, body_of, refused_field, remedy
-from pipelines.language.endpoint_errors import MOST_QUOTED, Forbidden, RowFailed, error_of, judge, path_of
+from pipelines.language.dialect import CHAT_PATH, Dialect, body_of, refused_field, remedy
+from pipelines.language.endpoint_errors import MOST_QUOTED, Forbidden, RowFailed, error_of, judge
 from pipelines.language.errors import EndpointError, ScoringUnavailable
 from pipelines.language.pacing import Pacer, Stopped, retry_after
 from pipelines.language.replies import MOST_BYTES, NoJson, ReplyTooLarge, bounded, clean, parsed, read
@@ -95,7 +95,7 @@ class Port:
     def answer(
         self, requests: Sequence[Request], on_answer: Callable[[int, Answer], None] | None = None
     ) -> list[Answer]:
-        """Answer chat, score and embed requests; the result is parallel to `requests`.
+        """Answer chat and score requests; the result is parallel to `requests`.
 
         Args:
             on_answer: called with each request's index and answer as soon as it arrives.
@@ -201,7 +201,7 @@ class Port:
         while True:
             dialect = self.dialect
             try:
-                reply = await self._retried(path_of(request), body_of(request, self._llm, dialect), counter)
+                reply = await self._retried(CHAT_PATH, body_of(request, self._llm, dialect), counter)
             except _FieldRefused as error:
                 self._replace(dialect, error)
             else:

@@ -25,7 +25,6 @@ from pipelines.language.requests import (
     TRUNCATED,
     Answer,
     ChatRequest,
-    EmbedRequest,
 )
 
 MOST_BYTES = 64 * 2**20
@@ -95,11 +94,11 @@ def _no_number(name: str) -> Any:
 _DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
-def read(reply: Any, request: ChatRequest | EmbedRequest) -> Answer:
+def read(reply: Any, request: ChatRequest) -> Answer:
     """Turn a reply into a bounded answer with a status."""
     body = _mapping(reply)
     usage = _mapping(body.get("usage"))
-    answer = _read_chat(body, request) if isinstance(request, ChatRequest) else _read_vectors(body, request)
+    answer = _read_chat(body, request)
     prompt, completion = (_count(usage.get(name), MOST_TOKENS) for name in ("prompt_tokens", "completion_tokens"))
     return bounded(replace(answer, prompt_tokens=prompt, completion_tokens=completion))
 
@@ -289,33 +288,6 @@ def _values(text: str, opening: str, reasons: list[str]) -> Iterator[tuple[str, 
         if not _is_deep(value):
             yield said[at:end], value
         at = end - 1
-
-
-def _read_vectors(reply: Mapping[str, Any], request: EmbedRequest) -> Answer:
-    rows = reply.get("data")
-    try:
-        given = [(_index(row["index"]), _vector(row["embedding"])) for row in rows or ()]
-        by_index = dict(given)
-        vectors = tuple(by_index[i] for i in range(len(request.texts)))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return Answer(status=MALFORMED, error=f"no vectors for all of {len(request.texts)} texts")
-    if len(by_index) < len(given):
-        return Answer(status=MALFORMED, error="two vectors for one text")
-    if len({len(vector) for vector in vectors}) > 1 or not all(vectors):
-        return Answer(status=MALFORMED, error="the vectors are not of one length")
-    return Answer(status=OK, vectors=vectors)
-
-
-def _index(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        raise ValueError("no place in a list")
-    return int(value)
-
-
-def _vector(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, list) or any(isinstance(number, str) for number in value):
-        raise TypeError("no list of numbers")
-    return tuple(map(finite, value))
 
 
 @lru_cache(maxsize=64)

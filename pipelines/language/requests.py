@@ -48,22 +48,8 @@ class ScoreRequest:
     continuations: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmbedRequest:
-    """Vectors of texts, in one call.
-
-    Args:
-        dimensions: length of the vectors, for models that support a choice; None for the default.
-    """
-
-    prompt_name: str = ""
-    prompt_version: str = ""
-    texts: tuple[str, ...]
-    dimensions: int | None = None
-
-
-Request = ChatRequest | ScoreRequest | EmbedRequest
-_KINDS: dict[str, type[Request]] = {"chat": ChatRequest, "score": ScoreRequest, "embed": EmbedRequest}
+Request = ChatRequest | ScoreRequest
+_KINDS: dict[str, type[Request]] = {"chat": ChatRequest, "score": ScoreRequest}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +60,6 @@ class Answer:
         status: ``ok``; ``refused``, ``truncated``, ``malformed`` for unusable answers; ``failed`` for no answer.
         logprobs: of a score request, the total log-probability of each continuation in nats.
         token_counts: of a score request, the tokens of each continuation.
-        vectors: of an embed request, one per text.
         calls: HTTP requests to the model, retries included.
         final: another draw would have the same outcome.
     """
@@ -83,7 +68,6 @@ class Answer:
     text: str | None = None
     logprobs: tuple[float, ...] | None = None
     token_counts: tuple[int, ...] | None = None
-    vectors: tuple[tuple[float, ...], ...] | None = None
     finish_reason: str | None = None
     error: str | None = None
     prompt_tokens: int = 0
@@ -114,7 +98,7 @@ def endpoint_name(base_url: str) -> str:
 
 
 def kind_of(request: Request) -> str:
-    """``chat``, ``score`` or ``embed``."""
+    """``chat`` or ``score``."""
     return next(name for name, kind in _KINDS.items() if isinstance(request, kind))
 
 
@@ -140,7 +124,7 @@ def from_json(text: str) -> Request:
     body = json.loads(text)
     kind = _KINDS[body["kind"]]
     values = {name: body[name] for name in kind.__dataclass_fields__}
-    for name in ("messages", "continuations", "texts"):
+    for name in ("messages", "continuations"):
         if name in values:
             values[name] = tuple(values[name])
     return kind(**values)

@@ -32,7 +32,6 @@ class Call(Protocol):
 
     async def __call__(self, path: str, body: Mapping[str, Any], *, counted: bool = True) -> Any:
         """The reply's JSON; `counted` as a call of the model."""
-        ...
 
 
 Scorer = Callable[[LLMSettings, ScoreRequest, Call], Awaitable[LogProbs]]

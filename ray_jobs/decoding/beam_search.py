@@ -29,7 +29,6 @@ class Step(Protocol):
         Returns:
             float[B, n, K_t], none above 0.
         """
-        ...
 
 
 def constrained_beam_search(

@@ -37,18 +37,15 @@ class TextEncoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """One unit vector per text, the normalised mean of its token states: float32[N, D]."""
-        ...
 
     def token_states(self, texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
         """States of each text's tokens and their mask: float32[N, T, D] and bool[N, T].
 
         T is the length of the longest text, at most `max_length`; padding is on the right.
         """
-        ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Number of tokens of each text, including special tokens, without truncation."""
-        ...
 
 
 def load_text_encoder(name: str) -> "TransformerEncoder":

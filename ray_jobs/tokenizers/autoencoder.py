@@ -28,11 +28,9 @@ class VectorSource(BatchSource, Protocol):
     @property
     def sample(self) -> Tensor:
         """float[n, D], the same on every worker: all vectors, or a sample that fits in memory."""
-        ...
 
     def share(self, world: int) -> int:
         """Rows per epoch and worker."""
-        ...
 
 
 class Autoencoder(Trainable):

@@ -47,26 +47,21 @@ class Quantiser(Protocol):
     @property
     def level_sizes(self) -> tuple[int, ...]:
         """Codes per level, L numbers, without the collision level."""
-        ...
 
     def encode(self, vectors: Floats) -> Codes:
         """Codes int32[N, L] of float32[N, D]; deterministic."""
-        ...
 
     def decode(self, codes: Codes) -> Floats:
         """Reconstructions float32[N, D] of codes int32[N, L], in the units of the vectors."""
-        ...
 
     def last_level_distances(self, vectors: Floats, codes: Codes) -> Floats | None:
         """Squared distances float32[N, K] of the residuals of the last level to its codes.
 
         None if the codes of a level are not in a common space.
         """
-        ...
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """The input of `Tokenizer.restore`."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +92,6 @@ class Tokenizer(Protocol):
 
     def fit(self, vectors: Vectors, item_ids: list[str], context: FitContext) -> Fitted:
         """Fit on the vectors of the N items `item_ids`."""
-        ...
 
     def restore(self, tensors: Mapping[str, npt.NDArray[Any]]) -> Quantiser:
         """The inverse of `Quantiser.tensors`."""
-        ...

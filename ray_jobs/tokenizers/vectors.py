@@ -27,12 +27,10 @@ class Vectors(Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """N and D."""
-        ...
 
     @property
     def streamed(self) -> bool:
         """Whether a pass over the rows reads from storage."""
-        ...
 
     def blocks(self, only: Mask | None = None) -> Iterator[tuple[Rows, Floats]]:
         """Positions int64[B] and vectors float32[B, D], block by block, always in the same order.
@@ -40,7 +38,6 @@ class Vectors(Protocol):
         Args:
             only: bool[N], the positions to read; None for all.
         """
-        ...
 
 
 @dataclass(frozen=True, eq=False)

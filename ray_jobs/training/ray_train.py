@@ -49,11 +49,9 @@ class TrainingPlan(Protocol):
 
     def __len__(self) -> int:
         """Number of training examples; there are never more workers than that."""
-        ...
 
     def build(self) -> Trainable:
         """The untrained module, on the CPU."""
-        ...
 
     def sources(self, trainable: Any, notify: Notify = silent) -> tuple[BatchSource, BatchSource | None]:
         """Training batches of a worker, and validation batches if the run is evaluated.
@@ -61,7 +59,6 @@ class TrainingPlan(Protocol):
         Args:
             trainable: the built module, on the worker's device.
         """
-        ...
 
 
 @dataclass(frozen=True)

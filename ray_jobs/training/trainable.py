@@ -57,7 +57,6 @@ class BatchSource(Protocol):
 
     def __len__(self) -> int:
         """Number of examples of an epoch, over all workers."""
-        ...
 
     def batches(self, batch_size: int, seed: int | None, rank: int = 0, world: int = 1, skip: int = 0) -> Iterator[Any]:
         """One epoch of this worker's batches, without the first `skip`; all workers get the same number.
@@ -65,7 +64,6 @@ class BatchSource(Protocol):
         Args:
             seed: of the order; None keeps the stored order and gives each worker all examples.
         """
-        ...
 
 
 class Trainable(nn.Module):

@@ -10,7 +10,7 @@ from scripted_server import Reply, chat_reply, error_reply
 from infra.settings import REPOSITORY, LLMSettings
 from pipelines.language.batch import answer_in_batches
 from pipelines.language.errors import EndpointError, QuotaExhausted, ScoringUnavailable
-from pipelines.language.requests import ChatRequest, EmbedRequest, ScoreRequest
+from pipelines.language.requests import ChatRequest, ScoreRequest
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
 
@@ -73,19 +73,11 @@ def test_result_lines_are_read_as_online_answers_are():
     assert len(server.batches) == 1
 
 
-def test_embeddings_have_batches_of_their_own_and_batches_a_limit_of_inputs():
-    def answer(key, body):
-        if "messages" in body:
-            return chat_reply("fine")
-        return Reply({"data": [{"index": i, "embedding": [1.0, len(t)]} for i, t in enumerate(body["input"])]})
-
-    asked = [*requests(5), EmbedRequest(texts=("a", "bb", "ccc")), EmbedRequest(texts=("d",))]
-    with batch_server(lambda n: Plan(answer=answer)) as server:
-        answers = port(server, batch_requests=3)(asked)
+def test_a_batch_has_a_limit_of_requests():
+    with batch_server() as server:
+        answers = port(server, batch_requests=3)(requests(7))
     assert [a.status for a in answers] == ["ok"] * 7
-    assert answers[5].vectors == ((1.0, 1.0), (1.0, 2.0), (1.0, 3.0))
-    endpoints = [batch["endpoint"] for batch in server.batches.values()]
-    assert sorted(endpoints) == ["/v1/chat/completions"] * 2 + ["/v1/embeddings"] * 2
+    assert [batch["endpoint"] for batch in server.batches.values()] == ["/v1/chat/completions"] * 3
 
 
 def test_scores_are_no_matter_of_batches():

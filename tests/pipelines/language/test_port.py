@@ -12,7 +12,7 @@ from pipelines.language import port as port_module
 from pipelines.language.errors import EndpointError, QuotaExhausted, ScoringUnavailable
 from pipelines.language.pacing import Pacer, retry_after
 from pipelines.language.port import Port
-from pipelines.language.requests import ChatRequest, EmbedRequest, ScoreRequest, endpoint_name, from_json, to_json
+from pipelines.language.requests import ChatRequest, ScoreRequest, endpoint_name, from_json, to_json
 from pipelines.language.scoring import SCORERS
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
@@ -265,28 +265,6 @@ def test_nobody_listening_is_one_clear_error(transport):
         Port(llm, first_alone=True, backoff_s=0.01).answer([request()])
 
 
-def vectors_server(path, body, n):
-    """The vector of a text is its length and 1; the last comes first."""
-    rows = [{"index": i, "embedding": [len(text), 1.0]} for i, text in enumerate(body["input"])]
-    return Reply({"data": rows[::-1], "usage": {"prompt_tokens": 5, "total_tokens": 5}})
-
-
-def test_embeddings_come_in_the_order_of_the_texts():
-    texts = ["x" * i for i in range(1, 131)]
-    with scripted_server(lambda *a: error_reply(500) if a[2] == 1 else vectors_server(*a)) as server:
-        answers = port(server).answer([EmbedRequest(texts=tuple(texts[i : i + 64])) for i in (0, 64, 128)])
-    assert [list(vector) for answer in answers for vector in answer.vectors] == [[float(i), 1.0] for i in range(1, 131)]
-    assert len(server.calls) == 4
-    assert {path for path, _ in server.calls} == {"/v1/embeddings"}
-
-
-@pytest.mark.parametrize("data", [[], [{"index": 0, "embedding": [1.0]}], [{"index": 0}, {"index": 1}], "odd"])
-def test_vectors_that_are_not_all_there_are_malformed(data):
-    with scripted_server(lambda path, body, n: Reply({"data": data})) as server:
-        (answer,) = port(server).answer([EmbedRequest(texts=("a", "b"))])
-        assert (answer.status, answer.vectors) == ("malformed", None)
-
-
 def grammar_server(path, body, n):
     """Tokens are characters, and a character's log-probability is minus its code point."""
     if path == "/tokenize":
@@ -351,8 +329,7 @@ def test_keys_of_what_was_paid_for_stay_as_they_are():
         "e9f683319e872a968ac031f06b82380a7cc1bee2e7b1f82f5af70b6eae8c5d4e",
         "2728c2cf1ed3175cd66c7acba3c1609a80d61b7f2363725918e7670017391855",
     ]
-    embed = to_json(EmbedRequest(texts=("a", "b")), llm)
-    assert [to_json(from_json(text), llm) for text in (chat, score, embed)] == [chat, score, embed]
+    assert [to_json(from_json(text), llm) for text in (chat, score)] == [chat, score]
 
 
 def test_the_key_of_a_request_follows_all_that_the_answer_depends_on():

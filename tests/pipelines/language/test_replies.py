@@ -9,7 +9,7 @@ import pytest
 from pipelines.language.answering import ANSWERED
 from pipelines.language.journal import journal
 from pipelines.language.replies import MOST_DEPTH, MOST_TEXT, NoJson, bounded, clean, parsed, read
-from pipelines.language.requests import Answer, ChatRequest, EmbedRequest
+from pipelines.language.requests import Answer, ChatRequest
 
 SCHEMA = {
     "type": "object",
@@ -133,8 +133,6 @@ def test_no_field_of_a_reply_breaks_the_journal_or_the_table(odd, tmp_path):
         read(reply(None, refusal=odd, reasoning_content=odd, reasoning=odd), asked()),
         read({"error": odd}, asked()),
         read(odd, asked()),
-        read({"data": odd}, EmbedRequest(texts=("a",))),
-        read({"data": [{"index": odd, "embedding": [odd]}]}, EmbedRequest(texts=("a",))),
         bounded(Answer(status="ok", logprobs=(odd,), token_counts=(odd,), latency_ms=odd, calls=odd)),
     ]
     rows = [{name: vars(answer).get(name) for name in ANSWERED.names} for answer in answers]
@@ -144,36 +142,6 @@ def test_no_field_of_a_reply_breaks_the_journal_or_the_table(odd, tmp_path):
             add({**row, "request_key": "k", "answered_at": dt.datetime(2026, 1, 1)})
     assert answers[0].status == "ok"
     assert 0 <= answers[0].prompt_tokens <= 10_000_000
-
-
-def vectors(*rows):
-    data = [{"index": index, "embedding": embedding} for index, embedding in rows]
-    return read({"data": data}, EmbedRequest(texts=("a", "b")))
-
-
-def test_vectors_are_taken_in_the_order_of_their_index():
-    assert vectors((1, [2, 0.5]), (0, [1, 1])).vectors == ((1.0, 1.0), (2.0, 0.5))
-    assert vectors((1.0, [2.0]), (0.0, [1.0])).vectors == ((1.0,), (2.0,))
-
-
-@pytest.mark.parametrize(
-    ("rows", "hint"),
-    [
-        ([(0.5, [1.0]), (1.2, [2.0])], "no vectors for all of 2 texts"),
-        ([("0", [1.0]), ("1", [2.0])], "no vectors"),
-        ([(False, [1.0]), (True, [2.0])], "no vectors"),
-        ([(float("inf"), [1.0]), (1, [2.0])], "no vectors"),
-        ([(0, "12"), (1, "34")], "no vectors"),
-        ([(0, ["1", "2"]), (1, ["3", "4"])], "no vectors"),
-        ([(0, {"1": 2}), (1, {"3": 4})], "no vectors"),
-        ([(0, [1.0]), (1, [2.0]), (1, [3.0])], "two vectors for one text"),
-        ([(0, [1.0]), (1, [2.0, 3.0])], "one length"),
-    ],
-)
-def test_what_is_no_vector_for_each_text_is_malformed(rows, hint):
-    answer = vectors(*rows)
-    assert (answer.status, answer.vectors) == ("malformed", None)
-    assert hint in answer.error
 
 
 def test_depth_is_bounded_whatever_is_nested():
