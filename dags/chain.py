@@ -9,9 +9,10 @@ from dags.assets import read_by, written_by
 from dags.operators.ray_stage import RayStageOperator
 from dags.operators.spark_stage import SparkStageOperator
 from dags.operators.stages import STANDS_IN, StageTask
-from infra.settings import load_settings, settings_of
+from infra.settings import load_settings
 from schemas.names import DATASET_PATTERN, DAY_PATTERN, LONGEST
 from schemas.recipes import Kind, of_kind
+from schemas.sections import settings_of
 from schemas.stages import STAGES
 
 DATASET = Param(

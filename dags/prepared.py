@@ -1,5 +1,6 @@
 """Tasks that look up inputs of stages: tables prepared by the daily chain, and versions in the model registry."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +9,8 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from dags.chain import LANGUAGE, MEASURED
 from dags.operators.stages import overrides_of, partition_of
-from dags.run_settings import refuse_wrong
 from infra.errors import UserError
-from infra.settings import load_settings, settings_of
+from infra.settings import Settings, load_settings
 from schemas import recipes
 from schemas.dataset import Dataset
 from schemas.handoff import StageReport, read_report
@@ -26,10 +26,12 @@ from schemas.model_versions import (
     WAITING,
     registered_name,
 )
+from schemas.sections import settings_of
 
 REQUIRED = ("ingest", "sequences")
 CHANGES = "changes"
 SENTIMENTS = "review_sentiments"
+ROOMS = ("pipelines", "ray_jobs", "schemas", "infra")
 OPTIONAL = (*(stage.task_id for stage in LANGUAGE), "preference_benchmark")
 
 
@@ -45,7 +47,7 @@ def refuse_missing(context: Any, counts: Mapping[str, float]) -> None:
     settings, params = load_settings(), context["params"]
     overrides = overrides_of(params)
     try:
-        refuse_wrong(context, settings, overrides)
+        _refuse_wrong(context, settings, overrides)
         dataset = Dataset.find(settings.datasets_dir(), params["dataset"])
         used = [params["recommender"]] if "recommender" in params else []
         if used and "tokenizer" in params and "semantic_ids" in recipes.RECIPES[used[0]].tables():
@@ -60,6 +62,19 @@ def refuse_missing(context: Any, counts: Mapping[str, float]) -> None:
             )
     except UserError as error:
         raise AirflowFailException(str(error)) from error
+
+
+def _refuse_wrong(context: Any, settings: Settings, overrides: Mapping[str, Any]) -> None:
+    """Refuse settings with which a stage of the run would fail."""
+    stages = [task.stage for task in context["dag"].tasks if hasattr(task, "stage")]
+    read = (section for stage in stages for section in stage.row.sections_of(stage.recipe_of(context["params"])))
+    for section in dict.fromkeys(read):
+        try:
+            settings_of(section, settings, overrides)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in ROOMS:
+                raise
+            logging.getLogger(__name__).info("%s is checked by its stage: %s", section, error)
 
 
 @task(doc_md="Looks up the tables that `daily_retrain` published for the partition, at their versions.")

@@ -5,15 +5,12 @@ the like. Settings of stages and recipes are in ``[stages.<section>]`` of the pr
 names (``mendertok.epochs``).
 """
 
-import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from importlib import import_module
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -26,12 +23,10 @@ from pydantic_settings import (
 )
 
 from infra import masks
-from infra.bounds import Bounded, Count, Positive, problems
+from infra.bounds import Count, Positive, problems
 from infra.errors import SettingError
 from infra.home import keep_private, registry_login
-from infra.suggestions import meant, unknown
-from schemas import sections
-from schemas.recipes import RECIPES, given_settings
+from infra.suggestions import meant
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONG_ENOUGH = 16
@@ -309,7 +304,6 @@ def load_settings() -> Settings:
             )
     try:
         settings = Settings()
-        refuse_unknown(settings.stages, f"{profile_path()} or a variable PENCHANT_STAGES__*")
         keep_private(Path(settings.home))
         os.environ.update(registry_login(Path(settings.home), settings.mlflow.tracking_uri))
         masks.hide([*secrets_of(settings), *masks.secrets_in(os.environ)])
@@ -345,103 +339,3 @@ def secrets_of(settings: BaseModel) -> list[str]:
         end = urlsplit(settings.alerts.webhook_url).path.rpartition("/")[2]
         found += [settings.alerts.webhook_url, *([end] if len(end) >= LONG_ENOUGH else [])]
     return found
-
-
-T = TypeVar("T")
-
-
-class Overriding(Protocol):
-    """An object with overrides that declares which sections it reads, as `schemas.stage_request.StageRequest`."""
-
-    @property
-    def overrides(self) -> Mapping[str, Any]:
-        """Settings by dotted name."""
-
-    def require_section(self, section: str) -> None:
-        """Raise AssertionError for an undeclared section."""
-
-
-Given = Overriding | Mapping[str, Any] | None
-"""The request of a stage, or a tool's overrides by dotted name."""
-
-
-def overrides_for(section: str, given: Given) -> Mapping[str, Any]:
-    """The overrides in `given`; a request must declare the section.
-
-    Raises:
-        SettingError: one is of a section that does not exist.
-    """
-    if given is None or isinstance(given, Mapping):
-        overrides = given or {}
-    else:
-        given.require_section(section)
-        overrides = given.overrides
-    refuse_unknown({name.partition(".")[0] for name in overrides} - {section}, "overrides")
-    return overrides
-
-
-def refuse_unknown(names: Iterable[str], source: str) -> None:
-    """Refuse settings of sections that nothing reads.
-
-    Args:
-        names: of sections.
-        source: where they are, for the message.
-
-    Raises:
-        SettingError: such a section; with similar names.
-    """
-    known = sections.known()
-    for name in sorted(names):
-        if name not in known:
-            raise SettingError(f"{source}: {unknown('section of settings', name, known, 'penchant settings')}")
-
-
-def stage_settings(kind: type[T], settings: Settings, given: Given = None) -> T:
-    """Build the settings dataclass of a section from the profile and a run's overrides.
-
-    Args:
-        kind: its ``section`` is the name under ``[stages.*]`` and before the dot in overrides.
-
-    Raises:
-        SettingError: see `checked`.
-    """
-    assert issubclass(kind, Bounded)
-    prefix = f"{kind.section}."
-    overrides = overrides_for(kind.section, given)
-    own = {k.removeprefix(prefix): v for k, v in overrides.items() if k.startswith(prefix)}
-    return checked(kind, {**settings.stages.get(kind.section, {}), **own})
-
-
-def settings_of(section: str, settings: Settings, overrides: Mapping[str, Any]) -> Any:
-    """The settings of a section under a run's overrides; imports the module that declares them, which loads no engine.
-
-    Raises:
-        SettingError: a setting is unknown or has an invalid value.
-        ModuleNotFoundError: the module needs a package that is only installed where the stage runs.
-    """
-    module, _, name = sections.known()[section].partition(":")
-    kind = getattr(import_module(module), name)
-    if section in RECIPES:
-        return checked(kind, given_settings(section, settings.stages.get(section, {}), overrides))
-    return stage_settings(kind, settings, overrides)
-
-
-def checked(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build the settings dataclass of a section.
-
-    Args:
-        kind: a keyword-only dataclass and subclass of `infra.bounds.Bounded`.
-
-    Raises:
-        SettingError: a name is unknown, or a value is of the wrong type or out of bounds.
-    """
-    assert dataclasses.is_dataclass(kind)
-    assert issubclass(kind, Bounded)
-    names = {f.name for f in dataclasses.fields(kind)}
-    for name in values:
-        if name not in names:
-            shown = f"{kind.section}.{name[:80]}"
-            raise SettingError(
-                f"{shown} is no setting{meant(name, names)}; `penchant settings {kind.section}` lists them"
-            )
-    return kind(**values)

@@ -4,7 +4,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
 from infra.progress import phase
-from infra.settings import stage_settings
 from pipelines.language.histories import newest_items
 from pipelines.language.language_stage import LanguageRun, Result, refused_rows, run_language_stage
 from pipelines.language.ledger import Ledger
@@ -16,6 +15,7 @@ from pipelines.stages.denoised_sequences import PERCENTILE, DenoisedSequencesSet
 from schemas.denoised_sequences import DENOISED_SEQUENCES
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 

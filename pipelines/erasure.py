@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
 from infra.progress import Progress, phase
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from pipelines.damaged_files import damage_named
 from pipelines.delta_tables import delete_rows, read_table, table_exists
 from pipelines.forgetting.history import deletions, purge
@@ -29,6 +29,7 @@ from schemas.erasures import ERASURES, NOTE, user_key
 from schemas.errors import DataError
 from schemas.handoff import Handoff, StageReport, read_report, write_report
 from schemas.review_texts import MAX_REVIEW_WORDS
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.table import Table
 from schemas.tables import RETIRED, TABLES

@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from infra.progress import Progress, phase
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from pipelines.delta_tables import read_table, table_exists
 from pipelines.events import check_events
 from pipelines.forgetting.requests import erased_keys, mark_erased
@@ -27,6 +27,7 @@ from schemas.events import EVENTS
 from schemas.handoff import StageReport
 from schemas.items import ITEMS
 from schemas.reviews import RATED, REVIEWS
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 _TABLES = (ITEMS, REVIEWS, EVENTS)

@@ -3,7 +3,6 @@
 from pyspark.sql import Window
 from pyspark.sql import functions as sf
 
-from infra.settings import stage_settings
 from pipelines.language.language_stage import LanguageRun, Result, checked_text, refused_rows, run_language_stage
 from pipelines.language.prompts import load_chat_prompt
 from pipelines.language.validation import description_problem
@@ -11,6 +10,7 @@ from pipelines.stages.item_descriptions import ItemDescriptionsSettings
 from schemas.handoff import StageReport
 from schemas.item_descriptions import ITEM_DESCRIPTIONS
 from schemas.items import ITEMS
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from infra.progress import Progress, phase
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from pipelines.gates.ahead import load_ahead
 from pipelines.landing.planted_world.truth import read_truth
 from pipelines.language.histories import newest_items
@@ -39,6 +39,7 @@ from schemas.items import ITEMS
 from schemas.preference_benchmark import COARSE, CONSOLIDATION, FINE, PREFERENCE_BENCHMARK, RECOMMENDATION, SENTIMENT
 from schemas.preferences import PREFERENCES
 from schemas.review_sentiments import REVIEW_SENTIMENTS
+from schemas.sections import stage_settings
 from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
 from schemas.steering_probes import STEERING_PROBES

@@ -7,7 +7,6 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as sf
 
 from infra.progress import phase
-from infra.settings import stage_settings
 from pipelines.language.language_stage import LanguageRun, Result, refused_rows, run_language_stage
 from pipelines.language.merging import Line, preferences_by_position
 from pipelines.language.prompts import load_chat_prompt
@@ -15,6 +14,7 @@ from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.stages.preferences import PreferencesSettings
 from schemas.handoff import StageReport
 from schemas.preferences import PREFERENCES
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 _MERGED = "array<struct<preferences:array<string>,sentiments:array<string>,evidence:array<array<int>>>>"

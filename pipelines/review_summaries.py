@@ -6,7 +6,6 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as sf
 
 from infra.progress import phase
-from infra.settings import stage_settings
 from pipelines.language.language_stage import LanguageRun, Result, checked_text, refused_rows, run_language_stage
 from pipelines.language.ledger import Ledger
 from pipelines.language.prompts import load_chat_prompt
@@ -15,6 +14,7 @@ from pipelines.language.validation import DISLIKE, LIKE, VERBS, SummaryLimits, s
 from pipelines.stages.review_summaries import ReviewSummariesSettings
 from schemas.handoff import StageReport
 from schemas.review_summaries import REVIEW_SUMMARIES
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 _EMPTY = "-"

@@ -7,7 +7,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
 from infra.progress import Progress, phase
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from pipelines.day_content import day_content
 from pipelines.gates.ahead import load_ahead
 from pipelines.interactions import CoreSize, k_core, newest_events, newest_reviews
@@ -22,6 +22,7 @@ from schemas.handoff import StageReport
 from schemas.interactions import INTERACTIONS
 from schemas.items import ITEMS
 from schemas.reviews import REVIEWS
+from schemas.sections import stage_settings
 from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
 

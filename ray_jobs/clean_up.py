@@ -10,7 +10,7 @@ from mlflow.artifacts import list_artifacts
 from mlflow.exceptions import MlflowException
 
 from infra.progress import Progress, phase, phased
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from ray_jobs.data.recorded import unreadable
 from ray_jobs.registry import aliases, runs, versions
 from ray_jobs.registry.provenance import tables_of_version
@@ -23,6 +23,7 @@ from ray_jobs.stages.clean_up import STAGE
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.model_versions import PARTITION_TAG
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 

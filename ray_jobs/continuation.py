@@ -9,13 +9,14 @@ from mlflow.entities.model_registry import ModelVersion
 
 from infra.errors import SettingError
 from infra.progress import Progress
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from ray_jobs.registry import runs, versions
 from ray_jobs.stages import semantic_ids as coding
 from ray_jobs.stages.continuation import STAGE, ContinuationSettings
 from schemas.handoff import StageReport
 from schemas.model_versions import DECISION_TAG, PARTITION_TAG, ROLLED_BACK_TAG, registered_name
 from schemas.recipes import RECIPES, Need
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 FIT, APPEND = "fit", "append"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from infra.progress import Progress, phase
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from ray_jobs.data.histories import Histories
 from ray_jobs.data.settings import TrainingDataSettings, for_comparison_only, training_data_settings
 from ray_jobs.data.tables import publish, table_exists, table_version
@@ -31,6 +31,7 @@ from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.measurements import MEASUREMENTS, NEXT_ITEM
 from schemas.model_versions import CHAMPION, CHAMPION_KEY, IDENTITY_TAG, PARTITION_TAG
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 CHAMPION_COVERAGE, UNKNOWN_TARGETS = "champion_coverage_10", "champion_unknown_targets"

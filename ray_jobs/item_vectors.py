@@ -4,13 +4,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.progress import Progress
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from ray_jobs.data.item_texts import DESCRIBED_KEY, item_texts
 from ray_jobs.data.tables import read_table, table_exists, upsert
 from ray_jobs.encoders.streaming import encoded
 from ray_jobs.stages.item_vectors import STAGE, ItemVectorsSettings
 from schemas.handoff import StageReport
 from schemas.item_vectors import ITEM_VECTORS
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.text_vectors import text_hash
 

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from infra.progress import Progress, phased
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from ray_jobs.actors import through
 from ray_jobs.data.example_tables import arrow_type
 from ray_jobs.data.tables import publish
@@ -21,6 +21,7 @@ from schemas.columns import COLUMNS, HISTORY
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.recommendations import RECOMMENDATIONS
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 

@@ -10,7 +10,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from infra.progress import Progress, phased
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.evaluation.measurements import compare
 from ray_jobs.evaluation.metrics import Paired
@@ -46,6 +46,7 @@ from schemas.model_versions import (
     registered_name,
 )
 from schemas.recipes import Need
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 STEPS = 5

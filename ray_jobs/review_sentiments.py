@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from infra.progress import Progress, phased
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from ray_jobs.data.reviews import reviewed_positions
 from ray_jobs.data.tables import publish, table_exists, table_version
 from ray_jobs.registry import runs
@@ -17,6 +17,7 @@ from ray_jobs.stages import text_vectors
 from ray_jobs.text_vectors import encoder_of, vectors_of
 from schemas.handoff import StageReport
 from schemas.review_sentiments import NEGATIVE, POSITIVE, REVIEW_SENTIMENTS
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.text_vectors import text_hash
 

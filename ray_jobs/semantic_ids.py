@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from infra.errors import SettingError
 from infra.progress import Progress, phased
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from ray_jobs.data.day_sequences import input_sequences, training_ends
 from ray_jobs.data.item_texts import DESCRIBED_KEY, item_texts
 from ray_jobs.data.tables import (
@@ -29,7 +29,6 @@ from ray_jobs.data.tables import (
     upsert,
 )
 from ray_jobs.recipes import recipe_class
-from ray_jobs.recipes.configured import recipe_settings
 from ray_jobs.registry import runs
 from ray_jobs.stages.entry import recipe_of
 from ray_jobs.stages.semantic_ids import STAGE, SemanticIdsSettings
@@ -44,6 +43,7 @@ from ray_jobs.tokenizers.vectors import ArrayVectors, DatasetVectors, Floats, Ve
 from schemas.damaged_files import damage_named
 from schemas.errors import DataError
 from schemas.handoff import StageReport
+from schemas.sections import settings_of, stage_settings
 from schemas.semantic_ids import SEMANTIC_IDS
 from schemas.stage_request import StageRequest
 from schemas.text_vectors import text_hash
@@ -254,7 +254,7 @@ def _fit(
     """A new version, and the number of items it was fitted on; stores its tokenizer."""
     recipe = recipe_of(request)
     kind = recipe_class(recipe, "tokenizer")
-    own = recipe_settings(recipe, settings, request, "tokenizer")
+    own = settings_of(recipe, settings, request)
     sequences = training_sequences(settings, request, item_ids)
     training = np.isin(np.arange(len(item_ids)), np.concatenate(sequences))
     fitted = kind(own).fit(

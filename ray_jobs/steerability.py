@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from infra.errors import SettingError
 from infra.progress import Progress, phased
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from ray_jobs.data.settings import TIME_SPLIT
 from ray_jobs.data.tables import input_partition, input_table, publish, table_exists, table_version
 from ray_jobs.evaluation.property_steering import steer_to_properties, summarise_properties
@@ -24,6 +24,7 @@ from schemas.handoff import Handoff, StageReport
 from schemas.model_versions import CHALLENGER, CHAMPION, CHAMPION_KEY, registered_name
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
 from schemas.preference_evaluations import PREFERENCE_EVALUATIONS
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.steering_probes import STEERING_PROBES
 

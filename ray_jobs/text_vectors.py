@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.progress import Progress
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from ray_jobs.data.reviews import reviewed_positions
 from ray_jobs.data.tables import (
     input_partition,
@@ -25,6 +25,7 @@ from ray_jobs.stages.text_vectors import STAGE, TextVectorsSettings
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.preferences import PREFERENCES
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.text_vectors import TEXT_VECTORS, text_hash
 

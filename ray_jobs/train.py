@@ -13,7 +13,7 @@ import torch
 
 from infra.errors import SettingError
 from infra.progress import Progress, phased
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from ray_jobs import cluster
 from ray_jobs.data.examples import Examples, evaluation_examples, join_examples, latest_preferences
 from ray_jobs.data.fusion import fused_examples
@@ -30,7 +30,6 @@ from ray_jobs.data.streamed_examples import (
 from ray_jobs.data.tables import input_partition
 from ray_jobs.data.training_data import TrainingData, read_training_data
 from ray_jobs.recipes import recipe_class
-from ray_jobs.recipes.configured import recipe_settings
 from ray_jobs.recipes.generative.settings import ConditionedSettings
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.bundle import load_bundle, read_provenance, save_bundle
@@ -52,6 +51,7 @@ from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.preference_benchmark import PREFERENCE_BENCHMARK
 from schemas.recipes import Need, require
+from schemas.sections import settings_of, stage_settings
 from schemas.stage_request import StageRequest
 
 CONTINUED = "continuation.warm_start"
@@ -80,7 +80,7 @@ def train_as(
     """
     recipe = recipe_of(request)
     kind = recipe_class(recipe)
-    own = recipe_settings(recipe, settings, request)
+    own = settings_of(recipe, settings, request)
     bundle = Path(settings.home) / "bundles" / request.identity().key()
     known = read_provenance(bundle)
     status = "done" if known is None else "reused"

@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from infra.progress import Progress, phase, phased
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from infra.state import read_json, write_json
 from ray_jobs import cluster
 from ray_jobs.data.catalogue import Catalogue
@@ -29,6 +29,7 @@ from ray_jobs.training.loop import TrainState
 from ray_jobs.training.ray_train import train
 from schemas.errors import DataError
 from schemas.handoff import StageReport
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 REPORT = "report.json"

@@ -83,7 +83,6 @@ class Recipe:
 
     Args:
         implementation: ``<family>.<module>:<class>`` below `ray_jobs.recipes`; only Ray jobs import it.
-        settings: ``<family>.<module>:<class>`` of its settings; importing it loads no engine.
         kind: the contract that the class implements.
         summary: one line.
         paper: where the method was published, if it was.
@@ -95,7 +94,6 @@ class Recipe:
     """
 
     implementation: str
-    settings: str
     kind: Kind
     summary: str
     paper: Paper | None = None
@@ -109,6 +107,11 @@ class Recipe:
     def family(self) -> str:
         """Its folder below `ray_jobs/recipes`."""
         return self.implementation.partition(".")[0]
+
+    @property
+    def settings(self) -> str:
+        """``<family>.settings:<class>`` of its settings; importing it loads no engine."""
+        return f"{self.family}.settings:{self.implementation.partition(':')[2].removesuffix('Tokenizer')}Settings"
 
     def needs_with(self, given: Mapping[str, Any]) -> frozenset[Need]:
         """The needs under the settings `given`, with defaults for the others."""
@@ -134,7 +137,6 @@ _TIGER = Paper("Recommender Systems with Generative Retrieval", "Rajput et al.",
 RECIPES: Mapping[str, Recipe] = {
     "mendertok": Recipe(
         implementation="generative.mendertok:MenderTok",
-        settings="generative.settings:MenderTokSettings",
         kind="recommender",
         summary="text encoder over preference and titles, codes out",
         paper=_MENDER,
@@ -146,7 +148,6 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "menderemb": Recipe(
         implementation="generative.menderemb:MenderEmb",
-        settings="generative.settings:MenderEmbSettings",
         kind="recommender",
         summary="vectors of preference and titles, codes out",
         paper=_MENDER,
@@ -157,7 +158,6 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "tiger": Recipe(
         implementation="generative.tiger:Tiger",
-        settings="generative.settings:TigerSettings",
         kind="recommender",
         summary="encoder-decoder over semantic ids, no text",
         paper=_TIGER,
@@ -173,7 +173,6 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "sasrec": Recipe(
         implementation="sequential.sasrec:SASRec",
-        settings="sequential.settings:SASRecSettings",
         kind="recommender",
         summary="causal self-attention over item ids, the baseline",
         paper=Paper("Self-Attentive Sequential Recommendation", "Kang and McAuley", 2018),
@@ -182,7 +181,6 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "ensrec": Recipe(
         implementation="sequential.ensrec:EnsRec",
-        settings="sequential.settings:EnsRecSettings",
         kind="recommender",
         summary="the sum of two SASRecs, one over item ids and one over item texts",
         needs=frozenset({Need.TITLES}),
@@ -210,7 +208,6 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "bert4rec": Recipe(
         implementation="sequential.bert4rec:BERT4Rec",
-        settings="sequential.settings:BERT4RecSettings",
         kind="recommender",
         summary="bidirectional self-attention over item ids that fills in masked items",
         paper=Paper(
@@ -221,7 +218,6 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "hstu": Recipe(
         implementation="sequential.hstu:HSTU",
-        settings="sequential.settings:HSTUSettings",
         kind="recommender",
         summary="pointwise gated attention over item ids and times",
         paper=Paper(
@@ -235,14 +231,12 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "popularity": Recipe(
         implementation="sequential.popularity:Popularity",
-        settings="sequential.settings:PopularitySettings",
         kind="recommender",
         summary="counts of the training positions",
         status="core",
     ),
     "rqvae": Recipe(
         implementation="tokenizers.rqvae:RQVAETokenizer",
-        settings="tokenizers.settings:RQVAESettings",
         kind="tokenizer",
         summary="residual-quantised autoencoder over item vectors",
         paper=_TIGER,
@@ -251,7 +245,6 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "itemindex": Recipe(
         implementation="tokenizers.itemindex:ItemIndex",
-        settings="tokenizers.settings:ItemIndexSettings",
         kind="tokenizer",
         summary="numbers or paths of categories or of co-occurrence, nothing learned",
         paper=Paper("How to Index Item IDs for Recommendation Foundation Models", "Hua et al.", 2023),
@@ -260,7 +253,6 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "rqkmeans": Recipe(
         implementation="tokenizers.rqkmeans:RQKMeansTokenizer",
-        settings="tokenizers.settings:RQKMeansSettings",
         kind="tokenizer",
         summary="residual k-means over item vectors",
         paper=Paper("MiniOneRec: An Open-Source Framework for Scaling Generative Recommendation", "Kong et al.", 2025),
@@ -268,7 +260,6 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "balanced_kmeans": Recipe(
         implementation="tokenizers.balanced_kmeans:BalancedKMeansTokenizer",
-        settings="tokenizers.settings:BalancedKMeansSettings",
         kind="tokenizer",
         summary="residual k-means, codes used equally often",
         paper=Paper(
@@ -280,7 +271,6 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "fsq": Recipe(
         implementation="tokenizers.fsq:FSQTokenizer",
-        settings="tokenizers.settings:FSQSettings",
         kind="tokenizer",
         summary="finite scalar quantisation of item vectors, no codebook to learn",
         paper=Paper("Finite Scalar Quantization: VQ-VAE Made Simple", "Mentzer et al.", 2024),
@@ -306,26 +296,21 @@ def find(name: str, kind: Kind) -> Recipe:
     return known[name]
 
 
-def given_settings(name: str, profile: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Explicit settings of a recipe: overrides win over the profile, the profile over the preset.
-
-    Args:
-        profile: the recipe's section of the profile.
-        overrides: by dotted name.
+def with_preset(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Explicit settings of a recipe, on top of the preset that they name.
 
     Raises:
         SettingError: the recipe has no such preset.
     """
-    prefix = f"{name}."
-    given = {**profile, **{k.removeprefix(prefix): v for k, v in overrides.items() if k.startswith(prefix)}}
-    preset, presets = given.pop(PRESET, None), RECIPES[name].presets
+    own = dict(given)
+    preset, presets = own.pop(PRESET, None), RECIPES[name].presets
     if preset is None:
-        return given
+        return own
     if not isinstance(preset, str) or preset not in presets:
         raise SettingError(
-            f"{prefix}{PRESET} is {repr(preset)[:60]}, but {name} has: {', '.join(presets) or 'no presets'}"
+            f"{name}.{PRESET} is {repr(preset)[:60]}, but {name} has: {', '.join(presets) or 'no presets'}"
         )
-    return {**presets[preset], **given}
+    return {**presets[preset], **own}
 
 
 def lacking(dataset: Dataset | None, counts: Mapping[str, float] | None = None) -> dict[Need, str]:
@@ -352,7 +337,7 @@ def require(name: str, given: Mapping[str, Any], lacks: Mapping[Need, str]) -> N
     """Refuse a recipe whose needs the data cannot meet.
 
     Args:
-        given: see `given_settings`.
+        given: settings of the recipe, by name.
         lacks: see `lacking`.
 
     Raises:

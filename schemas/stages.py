@@ -5,7 +5,7 @@ it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from schemas.run_identity import config_hash
@@ -23,6 +23,8 @@ class Stage:
     Args:
         doc: what it does, in Markdown.
         reads: tables of other stages, in the order of the data; their makers run first.
+        reads_if: tables of `reads` that it reads only if one of the conditions holds: a setting ``<section>.<name>`` is
+            neither off nor ``none``, or, for `RECIPE`, the recipe needs the table.
         steering_reads: those of `reads` that matter only if text steers the lists: the steering layer is on, or the
             recipe reads preferences.
         writes: tables; the first stage that writes a table is its maker. Each is declared in ``schemas/<table>.py``.
@@ -40,6 +42,7 @@ class Stage:
     engine: Literal["spark", "ray"]
     doc: str
     reads: tuple[str, ...] = ()
+    reads_if: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     steering_reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
@@ -89,6 +92,8 @@ def _language(**given: Any) -> Stage:
         engine="spark", calls_llm=True, writes=(*writes, LEDGER, QUARANTINE), sections=(name, *sections, "llm"), **given
     )
 
+
+_CORRECTED = {"denoised_sequences": ("training_data.corrections",)}
 
 _ROWS = (
     Stage(
@@ -230,6 +235,8 @@ and what to train anew. The reason is in the report and in the log of the next t
         name="train",
         engine="ray",
         reads=("items", "sequences", "preferences", "denoised_sequences", "semantic_ids", "preference_benchmark"),
+        reads_if=_CORRECTED
+        | {"preferences": (RECIPE, "steering.enabled"), "semantic_ids": (RECIPE,), "preference_benchmark": (RECIPE,)},
         sections=(RECIPE, "training_data", "steering"),
         recipe="recommender",
         default_recipe="mendertok",
@@ -245,6 +252,7 @@ curves are in the MLflow run. With `training_data.corrections` it reads the hist
         name="evaluate",
         engine="ray",
         reads=("items", "sequences", "preferences", "denoised_sequences", "semantic_ids"),
+        reads_if=_CORRECTED,
         writes=("measurements",),
         sections=("evaluate", "training_data"),
         upstream=("semantic_ids.codebook", "train_recommender", "train_baseline", "champion"),

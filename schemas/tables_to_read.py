@@ -1,34 +1,36 @@
 """Which of the tables that a stage declares it reads in a run: a function of its recipe and settings."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
+from infra.settings import Settings
 from schemas.recipes import RECIPES
-from schemas.stages import STAGES, Stage
-
-_BY_RECIPE = frozenset({"preferences", "semantic_ids", "preference_benchmark"})
-"""Tables that training reads only if the recipe or the steering layer needs them."""
+from schemas.sections import settings_of
+from schemas.stages import RECIPE, STAGES, Stage
 
 
-def tables_to_read(stage: Stage, of: Callable[[str], Any], recipe: str = "") -> tuple[str, ...]:
+def tables_to_read(stage: Stage, settings: Settings, overrides: Mapping[str, Any], recipe: str = "") -> tuple[str, ...]:
     """Names of the tables that `stage` reads, in the order of `Stage.reads`.
 
     Args:
-        of: the run's settings of a section, see `infra.settings.settings_of`.
+        overrides: the run's settings by dotted name.
         recipe: by default the stage's default recipe.
 
     Raises:
         SettingError: a setting is unknown or has an invalid value.
     """
-    unread: set[str] = set()
-    if "denoised_sequences" in stage.reads and of("training_data").corrections == "none":
-        unread.add("denoised_sequences")
-    if stage.name == "train":
-        name = recipe or stage.default_recipe
-        unread |= _BY_RECIPE - RECIPES[name].tables(vars(of(name)))
-        if of("steering").enabled:
-            unread.discard("preferences")
-    return tuple(table for table in stage.reads if table not in unread)
+
+    def holds(condition: str, table: str) -> bool:
+        if condition == RECIPE:
+            name = recipe or stage.default_recipe
+            return table in RECIPES[name].tables(vars(settings_of(name, settings, overrides)))
+        section, _, setting = condition.partition(".")
+        return getattr(settings_of(section, settings, overrides), setting) not in (False, "none")
+
+    conditions = {table: stage.reads_if.get(table) for table in stage.reads}
+    return tuple(
+        table for table, known in conditions.items() if known is None or any(holds(one, table) for one in known)
+    )
 
 
 def output_read(stage: Stage, read: tuple[str, ...], output: str) -> bool:

@@ -4,7 +4,6 @@ import datetime as dt
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -14,10 +13,11 @@ from airflow.sdk.log import mask_secret
 
 from infra import masks
 from infra.home import here
-from infra.settings import Settings, load_settings, settings_of
+from infra.settings import Settings, load_settings
 from schemas.addresses import read_text, remove
 from schemas.handoff import StageReport, error_uri, read_report, write_report
 from schemas.recipes import RECIPES
+from schemas.sections import settings_of
 from schemas.stage_request import StageRequest
 from schemas.stages import STAGES, Stage, is_read, maker_of, only_for_steering
 from schemas.tables_to_read import output_read, tables_to_read
@@ -136,7 +136,7 @@ def request_for(task: StageTask, context: Mapping[str, Any], settings: Settings)
     params, row = context["params"], task.row
     recipe = task.recipe_of(params)
     overrides = overrides_of(params)
-    read = tables_to_read(row, partial(settings_of, settings=settings, overrides=overrides), recipe)
+    read = tables_to_read(row, settings, overrides, recipe)
     inputs: dict[str, Any] = {}
     upstream = {name: str(params[name]) for name in row.parameters}
     for name, report in _reports(task, context):
@@ -226,9 +226,8 @@ def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
 def _is_steered(params: Mapping[str, Any], settings: Settings) -> bool:
     """Whether text of users affects the lists of the run's recommender."""
     overrides, recipe = overrides_of(params), params["recommender"]
-    of = partial(settings_of, settings=settings, overrides=overrides)
-    text = {"preferences", "review_summaries"} & RECIPES[recipe].tables(vars(of(recipe)))
-    return bool(text) or bool(of("steering").enabled)
+    text = {"preferences", "review_summaries"} & RECIPES[recipe].tables(vars(settings_of(recipe, settings, overrides)))
+    return bool(text) or bool(settings_of("steering", settings, overrides).enabled)
 
 
 def forget_error(request: StageRequest) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 
-from infra.commands.sections import at, kinds, recipe_settings
+from infra.commands.sections import kinds
 from infra.errors import SettingError
 from infra.setting_docs import as_markdown, describe
 from infra.settings import REPOSITORY
 from schemas.recipes import RECIPES
-from schemas.sections import SECTIONS
+from schemas.sections import SECTIONS, class_of
 from schemas.stages import STAGES, maker_of
 from schemas.tables import TABLES
 
@@ -68,7 +68,7 @@ def _content(what: str) -> str:
 def _kind(section: str) -> type:
     if section not in SECTIONS:
         raise SettingError(f"no section {section[:80]!r} in schemas/sections.py")
-    return at(SECTIONS[section])
+    return class_of(section)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -92,7 +92,7 @@ def _recipes(kind: str) -> str:
     parts = [_table(("recipe", "how", "needs", "status", "paper"), rows)]
     sharing: dict[type, list[str]] = {}
     for name in named:
-        for one in reversed(recipe_settings(name).__mro__):
+        for one in reversed(class_of(name).__mro__):
             sharing.setdefault(one, []).append(name)
     for one, names in sorted(sharing.items(), key=lambda shared: -len(shared[1])):
         declared = inspect.get_annotations(one)

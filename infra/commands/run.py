@@ -8,7 +8,6 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,12 +148,10 @@ def from_latest(request: "StageRequest", stage: "Stage", settings: "Settings") -
         UserError: nothing was run for the day.
     """
     from infra.home import here
-    from infra.settings import settings_of
     from schemas.handoff import read_report
     from schemas.tables_to_read import output_read, tables_to_read
 
-    of = partial(settings_of, settings=settings, overrides=request.overrides)
-    read = tables_to_read(stage, of, request.recipe)
+    read = tables_to_read(stage, settings, request.overrides, request.recipe)
     folder = _latest_folder(settings, request.dataset, request.partition)
     paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     if not paths:

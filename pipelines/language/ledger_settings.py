@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from infra.bounds import Bounded, Count, CountOrZero, NonNegative, Positive, Share
 from infra.errors import SettingError
-from infra.settings import Settings, stage_settings
+from infra.settings import Settings
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 

@@ -10,10 +10,11 @@ from typing import ClassVar, Literal
 
 from infra.bounds import Bounded, Count, CountOrZero, NonNegative, ShareBelowOne
 from infra.errors import SettingError
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.prompts import load_title_prompt
 from schemas.handoff import StageReport
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import run_stage
 

@@ -19,10 +19,11 @@ from typing import ClassVar
 
 from infra.bounds import Bounded
 from infra.errors import SettingError
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.review_settings import ReviewLineSettings
 from schemas.handoff import StageReport
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import run_stage
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from infra.bounds import Bounded, Count, CountOrZero
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
 from schemas.handoff import StageReport
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import run_stage
 

@@ -13,9 +13,10 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from infra.bounds import Bounded, Count, PositiveShare, Seed
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from pipelines.landing.planted_world.truth import require_truth
 from schemas.handoff import StageReport
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import run_stage
 

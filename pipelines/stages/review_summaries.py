@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from infra.bounds import Bounded, Count
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
 from pipelines.language.review_settings import ReviewLineSettings, require_readable
 from schemas.handoff import StageReport
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import run_stage
 

@@ -5,8 +5,9 @@ from typing import ClassVar, Literal
 
 from infra.bounds import Bounded, Count, InnerShare
 from infra.errors import SettingError
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from schemas.handoff import StageReport
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import run_stage
 

@@ -18,13 +18,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from infra.errors import UserError
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from pipelines.language.prompts import load_title_prompt
 from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.stages.denoised_sequences import DenoisedSequencesSettings
 from pipelines.stages.review_summaries import ReviewSummariesSettings
 from schemas.errors import DataError
 from schemas.names import DATASET, DAY
+from schemas.sections import stage_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row, SparkSession

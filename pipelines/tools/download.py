@@ -25,11 +25,12 @@ from typing import Any, ClassVar
 from infra.bounds import Bounded, Count, NonNegative, Positive
 from infra.errors import UserError
 from infra.progress import Progress
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from infra.state import write_json, write_text
 from pipelines.tools.register import register
 from schemas.dataset import Dataset
 from schemas.errors import DataError
+from schemas.sections import stage_settings
 
 _CHUNK = 1 << 18
 _RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)

@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import UserError
-from infra.settings import Settings, load_settings, stage_settings
+from infra.settings import Settings, load_settings
 from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.language.validation import sentiment_of
 from schemas.errors import DataError
 from schemas.names import DATASET, DAY
+from schemas.sections import stage_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row, SparkSession

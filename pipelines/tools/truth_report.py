@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import UserError
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from pipelines.landing.planted_world.truth import read_truth
 from pipelines.stages.preferences import PreferencesSettings
 from schemas.names import DATASET, DAY
+from schemas.sections import stage_settings
 
 
 def render(report: Mapping[str, Any]) -> str:

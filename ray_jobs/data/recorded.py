@@ -2,12 +2,11 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from pyarrow import fs
 
-from infra.settings import Settings, settings_of
+from infra.settings import Settings
 from ray_jobs.data.settings import CODEBOOK_KEY
 from ray_jobs.data.tables import count_rows, open_table, partition_filter, table_exists, table_files
 from schemas.errors import DataError
@@ -31,8 +30,7 @@ def pinned(settings: Settings, request: StageRequest) -> StageRequest:
     """
     if request.inputs or request.dag != BY_HAND:
         return request
-    of = partial(settings_of, settings=settings, overrides=request.overrides)
-    names = tables_to_read(STAGES[request.stage], of, request.recipe)
+    names = tables_to_read(STAGES[request.stage], settings, request.overrides, request.recipe)
     there = [name for name in names if table_exists(settings.table_uri(request.dataset, name))]
     return at_versions(settings, request, there)
 

@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 
 from infra.bounds import Bounded, Seed
 from infra.errors import SettingError
-from infra.settings import Settings, stage_settings
+from infra.settings import Settings
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 TIME_SPLIT = "time-split"

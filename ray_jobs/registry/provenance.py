@@ -5,7 +5,6 @@ import platform
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from infra.errors import SettingError
 from infra.home import here
-from infra.settings import Settings, load_settings, settings_of
+from infra.settings import Settings, load_settings
 from ray_jobs.data.recorded import partition_values, unreadable
 from ray_jobs.data.settings import CODEBOOK_KEY, TrainingDataSettings
 from ray_jobs.data.tables import has_table
@@ -47,8 +46,7 @@ _SHOWN = 5
 
 def tables_of(settings: Settings, request: StageRequest) -> list[str]:
     """Names of the tables that the training of a recommender reads; preferences only if the request has them."""
-    of = partial(settings_of, settings=settings, overrides=request.overrides)
-    names = tables_to_read(STAGES["train"], of, request.recipe)
+    names = tables_to_read(STAGES["train"], settings, request.overrides, request.recipe)
     given = {
         "preferences": has_table(settings, request, "preferences"),
         "semantic_ids": bool(request.upstream.get(CODEBOOK_KEY)),

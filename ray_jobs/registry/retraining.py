@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from mlflow.entities import Run
 
-from infra.settings import Settings, stage_settings
+from infra.settings import Settings
 from ray_jobs import train
 from ray_jobs.data.training_data import read_training_data
 from ray_jobs.evaluate import means
@@ -25,6 +25,7 @@ from ray_jobs.registry.users import read_users
 from ray_jobs.stages import evaluate as evaluating
 from schemas.errors import DataError
 from schemas.run_identity import config_hash
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 STAGE = "retrain"

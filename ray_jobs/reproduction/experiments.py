@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 from infra.errors import SettingError
 from infra.settings import Settings
 from ray_jobs.encoders.settings import PACKAGED
-from ray_jobs.recipes.configured import recipe_settings
 from ray_jobs.recommenders.settings import RecipeSettings
 from schemas.recipes import Need, find
+from schemas.sections import settings_of
 
 LEAKY_POPULARITY, RANDOM = "popularity-leaky", "random"
 JOINS = "+"
@@ -251,7 +251,7 @@ def make_experiment(
         raise SettingError(f"--ties has {ties!r}, but takes {' or '.join(get_args(Ties))}, or both with a comma")
     recipe = recipe_of(label)
     profile = Settings.model_construct(stages=SCALES[scale])
-    settings = recipe_settings(recipe, profile, {**overrides, f"{recipe}.seed": seed})
+    settings = settings_of(recipe, profile, {**overrides, f"{recipe}.seed": seed})
     users = 2_000 if Need.CODES in find(recipe, "recommender").needs else 5_000
     own = {name: value for name, value in overrides.items() if name.startswith(f"{recipe}.")}
     return Experiment(

@@ -13,11 +13,12 @@ from dataclasses import replace
 
 from infra.doctor import port_is_free
 from infra.errors import SettingError, UserError
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from ray_jobs.serving.flags import overrides, parser_for
 from ray_jobs.serving.settings import SECTION, ServingSettings
 from schemas.model_versions import registered_name
 from schemas.names import DATASET
+from schemas.sections import stage_settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import cast
 
-from infra.settings import Settings, load_settings, stage_settings
-from ray_jobs.recipes.configured import recipe_settings
+from infra.settings import Settings, load_settings
 from schemas.handoff import StageReport
 from schemas.names import DATASET, DAY
-from schemas.recipes import Kind
-from schemas.sections import SECTIONS
+from schemas.recipes import Kind, find
+from schemas.sections import settings_of
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import engine_is_ready
 from schemas.stages import RECIPE, STAGES
@@ -34,10 +33,9 @@ def checked_run(stage: str, check: Callable[[Settings, StageRequest], object] | 
         settings = load_settings()
         for section in declared.sections:
             if section == RECIPE:
-                recipe_settings(recipe_of(request), settings, request, cast(Kind, declared.recipe))
-            else:
-                module, _, name = SECTIONS[section].partition(":")
-                stage_settings(getattr(import_module(module), name), settings, request)
+                section = recipe_of(request)
+                find(section, cast(Kind, declared.recipe))
+            settings_of(section, settings, request)
         if check is not None:
             check(settings, request)
         work: Run = import_module(f"ray_jobs.{stage}").run

@@ -1,9 +1,10 @@
 """Classify the tone of the review at each position of a history, and measure how accurate that is."""
 
-from infra.settings import Settings, stage_settings
+from infra.settings import Settings
 from ray_jobs.sentiment.settings import NO_STARS, PROBE, STAGE, ReviewSentimentsSettings
 from ray_jobs.stages.entry import checked_run
 from schemas.dataset import Dataset
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import run_stage
 

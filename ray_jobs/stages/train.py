@@ -5,10 +5,10 @@ Parameters and learning curves go to the MLflow run of the request's identity.
 """
 
 from infra.settings import Settings
-from ray_jobs.recipes.configured import recipe_settings
 from ray_jobs.stages.entry import checked_run, recipe_of
 from schemas.dataset import Dataset
 from schemas.recipes import lacking, require
+from schemas.sections import settings_of
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import run_stage
 
@@ -17,7 +17,7 @@ STAGE = "train"
 
 def _require_data(settings: Settings, request: StageRequest) -> None:
     recipe = recipe_of(request)
-    given = vars(recipe_settings(recipe, settings, request))
+    given = vars(settings_of(recipe, settings, request))
     require(recipe, given, lacking(Dataset.find(settings.datasets_dir(), request.dataset)))
 
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from infra.errors import SettingError, UserError
 from infra.settings import Settings, load_settings
 from ray_jobs.data.settings import training_data_settings
-from ray_jobs.recipes.configured import recipe_settings
 from schemas.names import DATASET, DAY
 from schemas.recipes import Need, of_kind
+from schemas.sections import settings_of
 from schemas.stage_request import StageRequest
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def refuse_wrong_settings(settings: Settings, request: StageRequest, recipes: Se
     for recipe in recipes:
         if recipe not in usable:
             raise SettingError(f"--recipes names {recipe!r}: give some of {', '.join(sorted(usable))}")
-        recipe_settings(recipe, settings, request)
+        settings_of(recipe, settings, request)
     for one in both_versions(request, seed).values():
         training_data_settings(settings, one)
 

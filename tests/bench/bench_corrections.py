@@ -43,7 +43,7 @@ import torch
 from pyspark.sql import SparkSession
 
 import tests.conftest  # noqa: F401  environment variables of all tests
-from infra.settings import Settings, SparkSettings, load_settings, stage_settings
+from infra.settings import Settings, SparkSettings, load_settings
 from pipelines import delta_tables, denoised_sequences
 from pipelines.landing.planted_world import WorldSettings
 from pipelines.language.noise import mark
@@ -66,6 +66,7 @@ from ray_jobs.recipes.sequential.settings import PopularitySettings
 from ray_jobs.train import make_plan
 from ray_jobs.training.loop import fit
 from schemas.handoff import StageReport
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from tests.pipelines.language.planted_chain import Chain, run_chain
 

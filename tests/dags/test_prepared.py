@@ -93,26 +93,29 @@ def test_what_needs_ratings_is_refused_where_there_are_none(monkeypatch, airflow
     from infra.settings import Settings
     from schemas.dataset import Dataset
 
+    def refuse(params, **counts):
+        prepared.refuse_missing({"params": params, "dag": SimpleNamespace(tasks=())}, counts)
+
     settings = Settings(home=str(tmp_path), stages={})
     monkeypatch.setattr(prepared, "load_settings", lambda: settings)
     Dataset(name="d", format="columns", reviews="s3a://b/r.parquet", scale="none").save(settings.datasets_dir())
     params = {"dataset": "d", "recommender": "sasrec", prepared.MEASURED: False}
-    prepared.refuse_missing({"params": params}, {})
+    refuse(params)
     measured = params | {prepared.MEASURED: True}
     with pytest.raises(AirflowFailException, match=r"measure steerability needs ratings.*\.classifier"):
-        prepared.refuse_missing({"params": measured}, {})
-    prepared.refuse_missing({"params": measured | {"overrides": {"review_sentiments.classifier": "hub:x"}}}, {})
-    prepared.refuse_missing({"params": measured | {"dataset": "brought"}}, {})
+        refuse(measured)
+    refuse(measured | {"overrides": {"review_sentiments.classifier": "hub:x"}})
+    refuse(measured | {"dataset": "brought"})
     with pytest.raises(AirflowFailException, match=r"menderemb needs titles, but data set d has none: .*--items"):
-        prepared.refuse_missing({"params": params | {"recommender": "menderemb"}}, {})
-    prepared.refuse_missing({"params": params | {"recommender": "menderemb"}}, {"titled_items": 3})
+        refuse(params | {"recommender": "menderemb"})
+    refuse(params | {"recommender": "menderemb"}, titled_items=3)
     coded = params | {"tokenizer": "itemindex", "recommender": "tiger"}
-    prepared.refuse_missing({"params": coded}, {})
+    refuse(coded)
     by_category = {"itemindex.scheme": "hybrid", "itemindex.path": "semantic"}
     told = r"itemindex needs categories, but data set d has none: .*rqvae, or set itemindex\.scheme to collaborative"
     for chosen in (by_category, {"itemindex.scheme": "semantic"}):
         with pytest.raises(AirflowFailException, match=told):
-            prepared.refuse_missing({"params": coded | {"overrides": chosen}}, {})
-        prepared.refuse_missing({"params": coded | {"overrides": chosen, "recommender": "sasrec"}}, {})
+            refuse(coded | {"overrides": chosen})
+        refuse(coded | {"overrides": chosen, "recommender": "sasrec"})
     Dataset(name="d", format="columns", reviews="s3a://b/r.parquet").save(settings.datasets_dir())
-    prepared.refuse_missing({"params": measured}, {})
+    refuse(measured)

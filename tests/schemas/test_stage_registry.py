@@ -4,14 +4,14 @@ import ast
 import functools
 import importlib
 import sys
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
-from infra.settings import REPOSITORY, Settings, settings_of
+from infra.settings import REPOSITORY, Settings
 from schemas.handoff import Handoff
 from schemas.recipes import of_kind
+from schemas.sections import settings_of
 from schemas.stage_request import StageRequest
 from schemas.stages import RECIPE, STAGES, TABLE_NAMES, maker_of
 from schemas.tables import TABLES
@@ -99,13 +99,12 @@ def test_an_entry_point_reads_the_settings_that_its_stage_declares(stage, monkey
 
 
 def test_what_training_reads_is_known_for_every_recommender():
-    of = partial(settings_of, settings=Settings(stages={}), overrides={})
-    train = STAGES["train"]
+    settings, train = Settings(stages={}), STAGES["train"]
     for name, recipe in of_kind("recommender").items():
-        needed = {*recipe.tables(vars(of(name)))} & {*train.reads}
-        assert {*tables_to_read(train, of, name)} == {"items", "sequences", "preferences", *needed}
-    assert tables_to_read(STAGES["register"], of) == STAGES["register"].reads
-    assert "denoised_sequences" not in tables_to_read(STAGES["evaluate"], of)
+        needed = {*recipe.tables(vars(settings_of(name, settings)))} & {*train.reads}
+        assert {*tables_to_read(train, settings, {}, name)} == {"items", "sequences", "preferences", *needed}
+    assert tables_to_read(STAGES["register"], settings, {}) == STAGES["register"].reads
+    assert "denoised_sequences" not in tables_to_read(STAGES["evaluate"], settings, {})
 
 
 def test_what_is_not_declared_cannot_be_read():

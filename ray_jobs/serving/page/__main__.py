@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 from infra.doctor import port_is_free
 from infra.errors import SettingError, UserError
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from ray_jobs.serving.flags import overrides, parser_for
 from ray_jobs.serving.page.settings import SECTION, PageSettings
+from schemas.sections import stage_settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:

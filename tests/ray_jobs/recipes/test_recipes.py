@@ -8,18 +8,18 @@ import pytest
 from infra.errors import SettingError
 from infra.settings import REPOSITORY, Settings
 from ray_jobs.recipes import recipe_class, settings_class
-from ray_jobs.recipes.configured import recipe_settings
 from schemas.recipes import PRESET, RECIPES, TABLES, Need
+from schemas.sections import settings_of
 from schemas.tables import TABLES as CONTRACTS
 
 LOADS = """
 import sys
-from ray_jobs.recipes.configured import recipe_settings
+from schemas.sections import settings_of
 from infra.settings import Settings
 from schemas.recipes import RECIPES
 for name, recipe in RECIPES.items():
     for preset in (None, *recipe.presets):
-        recipe_settings(name, Settings(), {f"{name}.preset": preset}, recipe.kind)
+        settings_of(name, Settings(), {f"{name}.preset": preset})
 print(*{module.partition(".")[0] for module in sys.modules} & {"torch", "ray", "numpy", "sklearn", "transformers"})
 """
 
@@ -50,7 +50,7 @@ def test_an_unknown_recipe_is_refused_with_those_there_are(kind, others):
 
 def test_what_is_given_wins_over_a_preset_and_a_preset_over_the_default():
     def chosen(overrides, **profile):
-        own = recipe_settings("mendertok", Settings(stages={"mendertok": profile}), overrides)
+        own = settings_of("mendertok", Settings(stages={"mendertok": profile}), overrides)
         return own.dense, own.width
 
     default = chosen({})

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from infra.errors import SettingError
-from infra.settings import stage_settings
 from ray_jobs.registry.promotion import (
     Check,
     Decision,
@@ -23,6 +22,7 @@ from ray_jobs.registry.promotion import (
     words,
 )
 from ray_jobs.registry.settings import PromotionSettings
+from schemas.sections import stage_settings
 
 NAMED = "champion version 3"
 

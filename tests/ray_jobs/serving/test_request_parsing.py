@@ -1,10 +1,11 @@
 import pytest
 
 from infra.errors import SettingError
-from infra.settings import load_settings, stage_settings
+from infra.settings import load_settings
 from ray_jobs.serving.__main__ import main
 from ray_jobs.serving.parsing import RecommendRequest, RequestError, parse
 from ray_jobs.serving.settings import ServingSettings
+from schemas.sections import stage_settings
 
 
 def test_one_request_or_a_list():
