@@ -1,18 +1,25 @@
-"""Runs a stage: parses its command line, does the work, measures the time, writes the report."""
+"""Runs a stage: parses its command line, checks its settings, does the work, measures the time, writes the report."""
 
+import argparse
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
+from typing import cast
 
 from infra.errors import UserError
 from infra.progress import LOGGER, speaking_for
+from infra.settings import Settings, load_settings
 from schemas.addresses import write_text
 from schemas.errors import bounded
 from schemas.handoff import StageReport, error_uri, write_report
+from schemas.recipes import Kind, find
+from schemas.sections import SECTIONS, settings_of
 from schemas.stage_request import StageRequest
+from schemas.stages import RECIPE, STAGES
 
 DISK_FULL = "No space left on device"
 TASK_STARTED = "PENCHANT_TASK_STARTED"
@@ -26,8 +33,41 @@ def engine_is_ready() -> None:
         _ready_at.append(time.time())
 
 
+def checked(request: StageRequest) -> Settings:
+    """The settings, after a check of the sections that the request's stage declares of its own room.
+
+    What else its entry point checks before an engine is loaded is its function ``check``, if it has one.
+
+    Raises:
+        UserError: of whatever is wrong.
+    """
+    settings, stage = load_settings(), STAGES[request.stage]
+    room = stage.module.partition(".")[0]
+    for section in stage.sections:
+        if section == RECIPE:
+            section = request.recipe or stage.default_recipe
+            find(section, cast(Kind, stage.recipe))
+        if SECTIONS.get(section, room).startswith(room):
+            settings_of(section, settings, request)
+    check = getattr(import_module(stage.module), "check", None)
+    if check is not None:
+        check(settings, request)
+    return settings
+
+
+def run_named(engine: str, work: Callable[[StageRequest], StageReport], description: str, words: Sequence[str]) -> None:
+    """Run the stage of an engine that `words` names first, with the other words as its arguments; see `run_stage`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "stage",
+        choices=sorted(name for name, one in STAGES.items() if one.engine == engine),
+        help="and after it the stage's own arguments; STAGE --help lists them",
+    )
+    run_stage(parser.parse_args(words[:1]).stage, work, words[1:])
+
+
 def run_stage(
-    stage: str, description: str, work: Callable[[StageRequest], StageReport], argv: Sequence[str] | None = None
+    stage: str, work: Callable[[StageRequest], StageReport], argv: Sequence[str] | None = None
 ) -> StageReport:
     """Run `work` for the request on the command line and write its report.
 
@@ -38,16 +78,15 @@ def run_stage(
     The time of the stage's own work starts when `work` calls `engine_is_ready`, else with the call of `work`.
     """
     with speaking_for(stage):
-        return _run(stage, description, work, argv)
+        return _run(stage, work, argv)
 
 
-def _run(
-    stage: str, description: str, work: Callable[[StageRequest], StageReport], argv: Sequence[str] | None
-) -> StageReport:
+def _run(stage: str, work: Callable[[StageRequest], StageReport], argv: Sequence[str] | None) -> StageReport:
     called = time.time()
     _ready_at.clear()
     request = None
     try:
+        description = import_module(STAGES[stage].module).__doc__ or ""
         request = StageRequest.parse(stage, description, argv)
         report = work(request)
     except UserError as error:

@@ -56,7 +56,7 @@ class Stage:
 
     @property
     def module(self) -> str:
-        """The module with its entry point; Spark starts it through `pipelines.launch`."""
+        """The module of its settings and of what it checks; `pipelines.launch` or `ray_jobs.stages` start it."""
         return f"{'pipelines' if self.engine == 'spark' else 'ray_jobs'}.stages.{self.name}"
 
     def sections_of(self, recipe: str = "") -> tuple[str, ...]:

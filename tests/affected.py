@@ -18,7 +18,7 @@ import grimp
 from infra.settings import REPOSITORY
 from schemas.recipes import RECIPES
 from schemas.sections import SECTIONS
-from schemas.stages import TABLE_NAMES
+from schemas.stages import STAGES, TABLE_NAMES
 
 ROOMS = ("dags", "infra", "pipelines", "ray_jobs", "schemas")
 EVERYTHING = ("Makefile", "constraints.txt", "pyproject.toml", "tests/conftest.py", "tests/recipe_budget.py")
@@ -68,6 +68,9 @@ def affected_modules(changed: Collection[str]) -> set[str]:
         graph.add_import(importer=LOADERS[recipe.kind], imported=module)
     for table in TABLE_NAMES:
         graph.add_import(importer="schemas.tables", imported=f"schemas.{table}")
+    for stage in STAGES.values():
+        starter = "pipelines.launch.stage" if stage.engine == "spark" else "ray_jobs.stages.__main__"
+        graph.add_import(importer=starter, imported=stage.module.replace(".stages.", "."))
     for starter, package in STARTS.items():
         for module in graph.find_children(package):
             graph.add_import(importer=starter, imported=module)

@@ -12,6 +12,7 @@ import pytest
 
 from infra.command_line import COMMANDS
 from infra.settings import REPOSITORY
+from schemas.stages import STAGES
 from tests.bench.bench_start import entry_points
 
 ENGINES = (
@@ -58,7 +59,10 @@ NAMED = {
 
 
 ENTRY_POINTS = entry_points(REPOSITORY)
-STAGES = [name for name in ENTRY_POINTS if name.split(".")[1] == "stages"]
+STARTED = [
+    ("pipelines.launch.stage" if one.engine == "spark" else "ray_jobs.stages", one.name) for one in STAGES.values()
+]
+each_stage = pytest.mark.parametrize(("module", "stage"), STARTED)
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +84,18 @@ def run_each():
 
 
 def test_there_are_entry_points():
-    assert len(STAGES) >= 22
-    assert {"infra.demo", "pipelines.tools.register", "ray_jobs.tools.retrain"} <= set(ENTRY_POINTS)
+    assert {
+        "infra.demo",
+        "ray_jobs.stages",
+        "pipelines.launch.stage",
+        "pipelines.tools.register",
+        "ray_jobs.tools.retrain",
+    } <= set(ENTRY_POINTS)
 
 
-@pytest.mark.parametrize("module", ENTRY_POINTS)
-def test_help_loads_no_engine(run_each, module):
-    found = run_each(module, "--help")
+@pytest.mark.parametrize("words", [*((name,) for name in ENTRY_POINTS), *STARTED])
+def test_help_loads_no_engine(run_each, words):
+    found = run_each(*words, "--help")
     assert found["code"] == 0, found["said"]
     assert "usage:" in found["said"]
     assert len(found["said"]) > 150, "it says what it is for"
@@ -96,7 +105,7 @@ def test_help_loads_no_engine(run_each, module):
 OWN = [name for name, command in COMMANDS.items() if command.module.startswith("infra.commands.")]
 
 
-@pytest.mark.parametrize("command", ["register", *OWN])
+@pytest.mark.parametrize("command", ["register", "erase", "rollback", "clean-up", *OWN])
 def test_a_command_explains_itself_without_an_engine(run_each, command):
     found = run_each("infra.command_line", command, "--help")
     assert found["code"] == 0, found["said"]
@@ -107,7 +116,7 @@ def test_a_command_explains_itself_without_an_engine(run_each, command):
 def test_every_other_command_is_the_main_function_of_an_entry_point():
     others = {name: command for name, command in COMMANDS.items() if name not in OWN}
     for name, command in others.items():
-        assert command.module.removesuffix(".__main__") in ENTRY_POINTS, name
+        assert command.module.removesuffix(".__main__") in ENTRY_POINTS or ".stages." in command.module, name
         assert command.function == "main", name
 
 
@@ -139,24 +148,23 @@ def test_the_package_installs_the_command_line():
     assert callable(getattr(import_module(module), function))
 
 
-@pytest.mark.parametrize("module", STAGES)
-def test_a_wrong_setting_is_refused_before_an_engine_is_loaded(run_each, module):
-    stage = module.rpartition(".")[2]
+@each_stage
+def test_a_wrong_setting_is_refused_before_an_engine_is_loaded(run_each, module, stage):
     setting, value = NAMED.get(stage, (f"{stage}.nonsense", 1))
     request = ["--dataset=shop", "--partition=2026-01-31"]
     if setting:
-        found = run_each(module, *request, f"--overrides={json.dumps({setting: value})}")
+        found = run_each(module, stage, *request, f"--overrides={json.dumps({setting: value})}")
         assert found["code"] == 2, found["said"]
         assert setting in found["said"]
         assert not set(found["loaded"]) & set(ENGINES)
-    found = run_each(module, *request, PENCHANT_MLFLOW__NONSENSE="1")
+    found = run_each(module, stage, *request, PENCHANT_MLFLOW__NONSENSE="1")
     assert found["code"] == 2, found["said"]
     assert "mlflow.nonsense" in found["said"].lower()
     assert not set(found["loaded"]) & set(ENGINES)
 
 
 def test_a_day_that_is_none_is_refused_in_a_sentence(run_each):
-    found = run_each("ray_jobs.stages.train", "--dataset=shop", "--partition=31.1.26")
+    found = run_each("ray_jobs.stages", "train", "--dataset=shop", "--partition=31.1.26")
     assert (found["code"], found["said"].count("\n")) == (2, 1)
     assert "'31.1.26' is not a day such as 2026-01-31" in found["said"]
 
@@ -174,8 +182,8 @@ def test_no_module_of_a_neutral_room_imports_an_engine(room):
 @pytest.mark.parametrize(
     ("entry", "work", "name"),
     [
-        ("pipelines.stages.sequences", "pipelines.sequences", "run"),
-        ("ray_jobs.stages.evaluate", "ray_jobs.evaluate", "run"),
+        ("pipelines.launch.stage sequences", "pipelines.sequences", "run"),
+        ("ray_jobs.stages evaluate", "ray_jobs.evaluate", "run"),
         ("ray_jobs.tools.report", "ray_jobs.days.printed", "report"),
     ],
 )
@@ -186,7 +194,8 @@ def test_a_value_error_of_a_library_keeps_its_traceback(entry, work, name, monke
         return list(zip((1, 2), (1,), strict=True))
 
     monkeypatch.setitem(sys.modules, work, SimpleNamespace(**{name: break_down}))
-    monkeypatch.setattr(sys, "argv", [entry, "--dataset=shop", "--partition=2026-01-31"])
+    entry, *words = entry.split()
+    monkeypatch.setattr(sys, "argv", [entry, *words, "--dataset=shop", "--partition=2026-01-31"])
     monkeypatch.delitem(sys.modules, entry, raising=False)
     with pytest.raises(ValueError, match="is shorter than argument 1"):
         runpy.run_module(entry, run_name="__main__")

@@ -132,7 +132,7 @@ class RayStageOperator(LineageMixin, BaseOperator):
         page = run_page(context)
         variables = {RUN_PAGE_VARIABLE: page} if page else {}
         variables[TASK_STARTED] = f"{started_at(context):.3f}"
-        command = ["python", "-m", self.stage.row.module, *request.to_argv()]
+        command = ["python", "-m", "ray_jobs.stages", self.stage.row.name, *request.to_argv()]
         entrypoint = shlex.join(["env", *(f"{name}={value}" for name, value in variables.items()), *command])
         try:
             client.submit_job(entrypoint=entrypoint, submission_id=submission_id)

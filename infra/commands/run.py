@@ -6,7 +6,7 @@ are the newest from then on, for further stages and for DAGs that start from a d
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -187,16 +187,10 @@ def shown(request: "StageRequest") -> dict[str, Any]:
 def _start(stage: "Stage", request: "StageRequest") -> "StageReport":
     """Run the stage in this process."""
     from schemas.handoff import read_report
+    from schemas.stage_runner import run_stage
 
-    words = request.to_argv()
-    if stage.engine == "spark":
-        run: Callable[[Sequence[str]], None] = import_module("pipelines.launch.stage").run
-        run([stage.name, *words])
-    else:
-        from schemas.stage_runner import run_stage
-
-        module = import_module(stage.module)
-        run_stage(stage.name, module.__doc__ or "", module.run, words)
+    work = import_module(f"{stage.module.rpartition('.')[0]}.entry").run
+    run_stage(stage.name, work, request.to_argv())
     report = read_report(request.report_uri)
     assert report is not None, "run_stage leaves a report"
     return report

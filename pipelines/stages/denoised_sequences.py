@@ -10,13 +10,11 @@ from typing import ClassVar, Literal
 
 from infra.bounds import Bounded, Count, CountOrZero, NonNegative, ShareBelowOne
 from infra.errors import SettingError
-from infra.settings import load_settings
+from infra.settings import Settings
 from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.prompts import load_title_prompt
-from schemas.handoff import StageReport
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
-from schemas.stage_runner import run_stage
 
 STAGE = "denoised_sequences"
 PERCENTILE = "percentile"
@@ -64,16 +62,7 @@ class DenoisedSequencesSettings(Bounded):
             raise SettingError(f"{STAGE}.context is {self.context}, below {STAGE}.min_context, {self.min_context}")
 
 
-def run(request: StageRequest) -> StageReport:
-    """Check the settings before an engine is loaded, then run `pipelines.denoised_sequences`."""
-    settings = load_settings()
-    chosen = stage_settings(DenoisedSequencesSettings, settings, request)
-    load_title_prompt(chosen.prompt)
+def check(settings: Settings, request: StageRequest) -> None:
+    """Refuse a prompt that cannot be read, and a budget without prices."""
+    load_title_prompt(stage_settings(DenoisedSequencesSettings, settings, request).prompt)
     ledger_settings(settings, request)
-    from pipelines.denoised_sequences import run as work
-
-    return work(request)
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

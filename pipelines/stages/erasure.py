@@ -19,10 +19,9 @@ from typing import ClassVar
 
 from infra.bounds import Bounded
 from infra.errors import SettingError
-from infra.settings import load_settings
+from infra.settings import Settings
 from pipelines.language.ledger_settings import ledger_settings
-from pipelines.language.review_settings import ReviewLineSettings
-from schemas.handoff import StageReport
+from pipelines.stages.entry import run
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import run_stage
@@ -68,15 +67,10 @@ class ErasureSettings(Bounded):
         return found
 
 
-def run(request: StageRequest) -> StageReport:
-    """Check the settings before an engine is loaded, then run `pipelines.erasure`."""
-    settings = load_settings()
+def check(settings: Settings, request: StageRequest) -> None:
+    """Refuse a request that names nobody, and a budget without prices."""
     stage_settings(ErasureSettings, settings, request).ids()
-    stage_settings(ReviewLineSettings, settings, request)
     ledger_settings(settings, request)
-    from pipelines.erasure import run as work
-
-    return work(request)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -96,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         named = {f"{STAGE}.users": given.users}
     if not any(argument.split("=")[0] == "--partition" for argument in rest):
         rest = [*rest, f"--partition={dt.datetime.now(dt.UTC).date()}"]
-    run_stage(STAGE, __doc__ or "", lambda request: run(_with(request, named)), rest)
+    run_stage(STAGE, lambda request: run(_with(request, named)), rest)
 
 
 def _is_path(user: str) -> bool:
@@ -105,7 +99,3 @@ def _is_path(user: str) -> bool:
 
 def _with(request: StageRequest, named: dict[str, object]) -> StageRequest:
     return replace(request, overrides={**request.overrides, **named})
-
-
-if __name__ == "__main__":
-    main()

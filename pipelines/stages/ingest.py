@@ -15,7 +15,6 @@ from infra.settings import load_settings
 from schemas.handoff import StageReport
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
-from schemas.stage_runner import run_stage
 
 STAGE = "ingest"
 UNKNOWN_ITEM = "unknown_item"
@@ -84,8 +83,8 @@ class IngestSettings(Bounded):
         return LandingRules(**days, rated=rated, max_text_chars=self.max_text_chars)
 
 
-def run(request: StageRequest) -> StageReport:
-    """Check the settings before an engine loads, then run `pipelines.ingest` where something changed."""
+def work(request: StageRequest) -> StageReport:
+    """Run `pipelines.ingest` where something changed; no engine is loaded else."""
     settings = load_settings()
     ours = stage_settings(IngestSettings, settings, request)
     ours.rules(request.partition_date())
@@ -95,12 +94,8 @@ def run(request: StageRequest) -> StageReport:
     reads = day.reads()
     report = day.report(reads)
     if report is None:
-        from pipelines.ingest import run as work
+        from pipelines.ingest import run
 
-        report = work(request)
+        report = run(request)
         day.keep(reads, report)
     return report
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from infra.bounds import Bounded, Count, CountOrZero
-from infra.settings import load_settings
+from infra.settings import Settings
 from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
-from schemas.handoff import StageReport
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
-from schemas.stage_runner import run_stage
 
 STAGE = "item_descriptions"
 
@@ -35,16 +33,7 @@ class ItemDescriptionsSettings(Bounded):
     prompt: str = "item_description"
 
 
-def run(request: StageRequest) -> StageReport:
-    """Check the settings before an engine is loaded, then run `pipelines.item_descriptions`."""
-    settings = load_settings()
-    chosen = stage_settings(ItemDescriptionsSettings, settings, request)
-    load_chat_prompt(chosen.prompt)
+def check(settings: Settings, request: StageRequest) -> None:
+    """Refuse a prompt that cannot be read, and a budget without prices."""
+    load_chat_prompt(stage_settings(ItemDescriptionsSettings, settings, request).prompt)
     ledger_settings(settings, request)
-    from pipelines.item_descriptions import run as work
-
-    return work(request)
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -13,12 +13,10 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from infra.bounds import Bounded, Count, PositiveShare, Seed
-from infra.settings import load_settings
+from infra.settings import Settings
 from pipelines.landing.planted_world.truth import require_truth
-from schemas.handoff import StageReport
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
-from schemas.stage_runner import run_stage
 
 STAGE = "preference_benchmark"
 
@@ -54,16 +52,8 @@ class PreferenceBenchmarkSettings(Bounded):
     seed: Seed = 7
 
 
-def run(request: StageRequest) -> StageReport:
-    """Check the settings before an engine is loaded, then run `pipelines.preference_benchmark`."""
-    settings = load_settings()
-    chosen = stage_settings(PreferenceBenchmarkSettings, settings, request)
-    if chosen.truth:
-        require_truth(Path(chosen.truth))
-    from pipelines.preference_benchmark import run as work
-
-    return work(request)
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)
+def check(settings: Settings, request: StageRequest) -> None:
+    """Refuse a truth that cannot be read."""
+    truth = stage_settings(PreferenceBenchmarkSettings, settings, request).truth
+    if truth:
+        require_truth(Path(truth))

@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from infra.bounds import Bounded, Count, PositiveShare
-from infra.settings import load_settings
+from infra.settings import Settings
 from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
 from pipelines.language.review_settings import ReviewLineSettings, require_readable
-from schemas.handoff import StageReport
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
-from schemas.stage_runner import run_stage
 
 STAGE = "preferences"
 
@@ -33,17 +31,8 @@ class PreferencesSettings(Bounded):
     same_from: PositiveShare = 0.6
 
 
-def run(request: StageRequest) -> StageReport:
-    """Check the settings before an engine is loaded, then run `pipelines.preferences`."""
-    settings = load_settings()
-    stage_settings(PreferencesSettings, settings, request)
+def check(settings: Settings, request: StageRequest) -> None:
+    """Refuse a prompt that cannot be read or that needs ratings where there are none."""
     reading = stage_settings(ReviewLineSettings, settings, request)
     require_readable(load_chat_prompt(reading.prompt), settings.datasets_dir(), request.dataset)
     ledger_settings(settings, request)
-    from pipelines.preferences import run as work
-
-    return work(request)
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

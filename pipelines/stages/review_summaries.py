@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from infra.bounds import Bounded, Count
-from infra.settings import load_settings
+from infra.settings import Settings
 from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.prompts import load_chat_prompt
 from pipelines.language.review_settings import ReviewLineSettings, require_readable
-from schemas.handoff import StageReport
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
-from schemas.stage_runner import run_stage
 
 STAGE = "review_summaries"
 
@@ -34,18 +32,9 @@ class ReviewSummariesSettings(Bounded):
     prompt: str = "summary_fold"
 
 
-def run(request: StageRequest) -> StageReport:
-    """Check the settings before an engine is loaded, then run `pipelines.review_summaries`."""
-    settings = load_settings()
-    chosen = stage_settings(ReviewSummariesSettings, settings, request)
+def check(settings: Settings, request: StageRequest) -> None:
+    """Refuse a prompt that cannot be read or that needs ratings where there are none."""
     reading = stage_settings(ReviewLineSettings, settings, request)
     require_readable(load_chat_prompt(reading.prompt), settings.datasets_dir(), request.dataset)
-    load_chat_prompt(chosen.prompt)
+    load_chat_prompt(stage_settings(ReviewSummariesSettings, settings, request).prompt)
     ledger_settings(settings, request)
-    from pipelines.review_summaries import run as work
-
-    return work(request)
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

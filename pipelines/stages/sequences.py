@@ -5,11 +5,6 @@ from typing import ClassVar, Literal
 
 from infra.bounds import Bounded, Count, InnerShare
 from infra.errors import SettingError
-from infra.settings import load_settings
-from schemas.handoff import StageReport
-from schemas.sections import stage_settings
-from schemas.stage_request import StageRequest
-from schemas.stage_runner import run_stage
 
 STAGE = "sequences"
 SHORTEST_SPLIT = 3
@@ -53,16 +48,3 @@ class SequencesSettings(Bounded):
                 f"{STAGE}.valid_quantile is {self.valid_quantile}, but must be below {STAGE}.test_quantile, "
                 f"{self.test_quantile}"
             )
-
-
-def run(request: StageRequest) -> StageReport:
-    """Check the settings before an engine is loaded, then run `pipelines.sequences`."""
-    settings = load_settings()
-    stage_settings(SequencesSettings, settings, request)
-    from pipelines.sequences import run as work
-
-    return work(request)
-
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -9,12 +9,11 @@ stage fails if one has lost something. ``penchant clean-up --dataset shop --dry-
 import json
 from collections.abc import Sequence
 
-from ray_jobs.stages.entry import checked_run, command_parser
+from ray_jobs.stages.entry import command_parser, run
 from schemas.handoff import StageReport
 from schemas.stage_runner import run_stage
 
 STAGE = "clean_up"
-run = checked_run(STAGE)
 
 
 def main(argv: Sequence[str] | None = None) -> StageReport:
@@ -27,8 +26,4 @@ def main(argv: Sequence[str] | None = None) -> StageReport:
     given, rest = parser.parse_known_args(argv)
     overrides = {**given.overrides, **({f"{STAGE}.dry_run": True} if given.dry_run else {})}
     words = [f"--dataset={given.dataset}", f"--partition={given.partition}", f"--overrides={json.dumps(overrides)}"]
-    return run_stage(STAGE, __doc__ or "", run, [*words, *rest])
-
-
-if __name__ == "__main__":
-    main()
+    return run_stage(STAGE, run, [*words, *rest])

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from infra.bounds import Bounded, CountOrZero, Positive, Share
-from ray_jobs.stages.entry import checked_run
-from schemas.stage_runner import run_stage
 
 STAGE = "continuation"
 
@@ -38,9 +36,3 @@ class ContinuationSettings(Bounded):
     max_collision_increase: Share = 0.2
     min_utilisation: Share = 0.3
     cold_start_days: CountOrZero = 0
-
-
-run = checked_run(STAGE)
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

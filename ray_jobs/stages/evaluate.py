@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from infra.bounds import Bounded, CountOrZero, Seed
-from ray_jobs.stages.entry import checked_run
-from schemas.stage_runner import run_stage
 
 STAGE = "evaluate"
 
@@ -43,9 +41,3 @@ class EvaluateSettings(Bounded):
     words: CountOrZero = 20
     sampled_negatives: CountOrZero = 0
     seed: Seed = 0
-
-
-run = checked_run(STAGE)
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

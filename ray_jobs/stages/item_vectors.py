@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ray_jobs.encoders.settings import EncodingSettings
-from ray_jobs.stages.entry import checked_run
-from schemas.stage_runner import run_stage
 
 STAGE = "item_vectors"
 
@@ -21,9 +19,3 @@ class ItemVectorsSettings(EncodingSettings):
     section: ClassVar[str] = STAGE
 
     descriptions: bool = False
-
-
-run = checked_run(STAGE)
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

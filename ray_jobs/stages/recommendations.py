@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from infra.bounds import Bounded, Count, Positive
-from ray_jobs.stages.entry import checked_run
-from schemas.stage_runner import run_stage
 
 STAGE = "recommendations"
 
@@ -33,9 +31,3 @@ class RecommendationsSettings(Bounded):
     users_per_batch: Count = 256
     actors: Count = 1
     cpus_per_actor: Positive = 1
-
-
-run = checked_run(STAGE)
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

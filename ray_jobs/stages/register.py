@@ -5,11 +5,4 @@ per trained model (a second run adds nothing), and moves the aliases. The card a
 every number of the gate; the version's tags have the deciding ones.
 """
 
-from ray_jobs.stages.entry import checked_run
-from schemas.stage_runner import run_stage
-
 STAGE = "register"
-run = checked_run(STAGE)
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

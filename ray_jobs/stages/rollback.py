@@ -8,12 +8,11 @@ rerun of its register stage does not promote it again.
 import json
 from collections.abc import Sequence
 
-from ray_jobs.stages.entry import checked_run, command_parser
+from ray_jobs.stages.entry import command_parser, run
 from schemas.handoff import StageReport
 from schemas.stage_runner import run_stage
 
 STAGE = "rollback"
-run = checked_run(STAGE)
 
 
 def main(argv: Sequence[str] | None = None) -> StageReport:
@@ -26,10 +25,6 @@ def main(argv: Sequence[str] | None = None) -> StageReport:
     target = {f"target.{key}": value for key in ("to", "reason") if (value := getattr(given, key))}
     upstream = json.dumps({**given.upstream, **target})
     words = [f"--dataset={given.dataset}", f"--partition={given.partition}", f"--upstream={upstream}"]
-    report = run_stage(STAGE, __doc__ or "", run, [*words, *rest])
+    report = run_stage(STAGE, run, [*words, *rest])
     print(report.outputs["decision"])  # noqa: T201
     return report
-
-
-if __name__ == "__main__":
-    main()

@@ -9,8 +9,6 @@ from typing import ClassVar
 
 from infra.bounds import Bounded, CountOrZero
 from ray_jobs.encoders.settings import PACKAGED, Encoder
-from ray_jobs.stages.entry import checked_run
-from schemas.stage_runner import run_stage
 
 STAGE = "semantic_ids"
 
@@ -30,9 +28,3 @@ class SemanticIdsSettings(Bounded):
     encoder: Encoder = PACKAGED
     append_to: str = ""
     in_memory_rows: CountOrZero = 1_000_000
-
-
-run = checked_run(STAGE)
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -12,8 +12,6 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from infra.bounds import Bounded, Count, Seed
-from ray_jobs.stages.entry import checked_run
-from schemas.stage_runner import run_stage
 
 STAGE = "steerability"
 
@@ -38,9 +36,3 @@ class SteerabilitySettings(Bounded):
     exclude_seen: bool = False
     probe_users: Count = 20
     seed: Seed = 0
-
-
-run = checked_run(STAGE)
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

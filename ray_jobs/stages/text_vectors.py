@@ -5,9 +5,7 @@ from typing import ClassVar
 
 from infra.bounds import Count
 from ray_jobs.encoders.settings import EncodingSettings
-from ray_jobs.stages.entry import checked_run
 from schemas.review_texts import MAX_REVIEW_WORDS
-from schemas.stage_runner import run_stage
 
 STAGE = "text_vectors"
 
@@ -23,9 +21,3 @@ class TextVectorsSettings(EncodingSettings):
     section: ClassVar[str] = STAGE
 
     max_review_words: Count = MAX_REVIEW_WORDS
-
-
-run = checked_run(STAGE)
-
-if __name__ == "__main__":
-    run_stage(STAGE, __doc__ or "", run)

@@ -74,7 +74,7 @@ def spark(stage: str, home: Path, overrides: dict) -> None:
     report = home / "reports" / f"{stage}.json"
     if read_report(str(report)) is None:
         given = ["--dataset", DATASET, "--partition", PARTITION, "--overrides", json.dumps(overrides)]
-        command = [sys.executable, "-m", f"pipelines.stages.{stage}", *given, "--report-uri", str(report)]
+        command = [sys.executable, "-m", "pipelines.launch.stage", stage, *given, "--report-uri", str(report)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{stage}: {done.stdout[-3000:]}{done.stderr[-6000:]}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.delta_tables import read_table
 from pipelines.spark import spark_session
-from pipelines.stages import ingest
+from pipelines.stages.entry import run
 from pipelines.tools import register
 from schemas.stage_runner import run_stage
 
@@ -85,7 +85,7 @@ def run_case(
         report = Path(home) / "report.json"
         words = ["--dataset", "case", f"--partition={DAY}", f"--overrides={json.dumps(overrides or {})}"]
         words.append(f"--report-uri={report}")
-        refused, _ = _call(lambda argv: run_stage("ingest", "", ingest.run, argv), words)
+        refused, _ = _call(lambda argv: run_stage("ingest", run, argv), words)
         counts = json.loads(report.read_text())["counts"] if report.exists() else {}
         tables = {table: _rows(f"{home}/warehouse/case/{table}") for table in ("reviews", "items", "quarantine")}
         return Outcome(refused, counts, **tables)

@@ -104,7 +104,7 @@ def test_the_page_of_the_run_is_told_beside_the_work_and_is_no_part_of_it(run_ta
     again = JobServer(JobStatus.SUCCEEDED)
     run_task(again, run_id="manual__2026-02-01T03:00:00+00:00", ended=["manual__1"])
     assert again.submits == server.submits
-    command = f"{TASK_STARTED}={STARTED}.000 python -m ray_jobs.stages.train --dataset=d "
+    command = f"{TASK_STARTED}={STARTED}.000 python -m ray_jobs.stages train --dataset=d "
     assert server.entrypoints[0].startswith(f"env {command}")
     page = "http://airflow:8080/dags/daily_retrain/runs/manual__2026-02-01T03%3A00%3A00%2B00%3A00"
     assert again.entrypoints[0].startswith(f"env {RUN_PAGE_VARIABLE}={page} {command}")

@@ -61,7 +61,7 @@ def tell(request):
         raise UserError(everything)
     return StageReport(stage="s", status="done", outputs={"said": everything})
 
-run_stage("s", "", tell, ["--dataset=d", "--partition=2026-01-31", f"--report-uri={sys.argv[3]}"])
+run_stage("ingest", tell, ["--dataset=d", "--partition=2026-01-31", f"--report-uri={sys.argv[3]}"])
 """
 
 

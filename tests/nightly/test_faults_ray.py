@@ -96,7 +96,7 @@ def drivers():
             words = (folder / "cmdline").read_bytes().split(b"\0") if folder.name.isdigit() else []
         except OSError:
             continue
-        if words[1:3] == [b"-m", b"ray_jobs.stages.train"] and f"--dataset={DATASET}".encode() in words:
+        if words[1:4] == [b"-m", b"ray_jobs.stages", b"train"] and f"--dataset={DATASET}".encode() in words:
             found.append(int(folder.name))
     return found
 

@@ -83,7 +83,7 @@ class Home:
         self.environment.pop("PYSPARK_GATEWAY_PORT", None)
 
     def start(self, stage: str, **environment: str) -> subprocess.Popen:
-        argv = [sys.executable, "-m", f"pipelines.stages.{stage}", f"--dataset={DATASET}", f"--partition={DAY}"]
+        argv = [sys.executable, "-m", "pipelines.launch.stage", stage, f"--dataset={DATASET}", f"--partition={DAY}"]
         with (self.folder / f"{stage}.log").open("w") as log:
             return subprocess.Popen(
                 [*argv, f"--overrides={EVERYBODY}", f"--report-uri={self.folder}/{stage}.json"],

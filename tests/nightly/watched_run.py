@@ -63,11 +63,11 @@ class Jobs:
 
     def submit_job(self, *, entrypoint, submission_id):
         words = shlex.split(entrypoint)
-        stage = words[words.index("-m") + 1].removeprefix("ray_jobs.stages.")
+        stage = words[words.index("-m") + 2]
         if stage == "day_report":
             ended = subprocess.run(entrypoint, shell=True, cwd=REPOSITORY, check=False).returncode == 0
         else:
-            ended = work(stage, words[words.index("-m") + 2 :])
+            ended = work(stage, words[words.index("-m") + 3 :])
         self.done[submission_id] = JobStatus.SUCCEEDED if ended else JobStatus.FAILED
 
     def delete_job(self, submission_id):

@@ -94,33 +94,32 @@ def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stag
 
 @pytest.mark.parametrize("stage", ["preferences", "review_summaries"])
 def test_a_prompt_that_needs_stars_is_refused_before_spark(texts, stage: str, monkeypatch) -> None:
-    from importlib import import_module
+    from pipelines.stages.entry import run
 
     monkeypatch.setitem(sys.modules, f"pipelines.{stage}", None)
-    work = import_module(f"pipelines.stages.{stage}").run
     with pytest.raises(
         DataError, match=r"review_preference.*needs ratings.*registered without.*review_opinions"
     ) as told:
-        work(texts(stage))
+        run(texts(stage))
     assert len(str(told.value)) <= 300
     with pytest.raises(ImportError):
-        work(texts(stage, overrides={"review_lines.prompt": "review_opinions"}))
+        run(texts(stage, overrides={"review_lines.prompt": "review_opinions"}))
 
 
 def test_a_probe_that_learns_from_stars_is_refused_before_ray(texts, monkeypatch) -> None:
-    from ray_jobs.stages import review_sentiments, train
+    from ray_jobs.stages.entry import run
     from schemas.recipes import RECIPES, Need
 
     monkeypatch.setitem(sys.modules, "ray_jobs.review_sentiments", None)
     with pytest.raises(DataError, match=r"review_sentiments.classifier probe needs ratings.*hub:"):
-        review_sentiments.run(texts("review_sentiments"))
+        run(texts("review_sentiments"))
     with pytest.raises(ImportError):
-        review_sentiments.run(texts("review_sentiments", overrides={"review_sentiments.classifier": "hub:x"}))
+        run(texts("review_sentiments", overrides={"review_sentiments.classifier": "hub:x"}))
     monkeypatch.setitem(sys.modules, "ray_jobs.train", None)
     with pytest.raises(ImportError):
-        train.run(texts("train", recipe="sasrec"))
+        run(texts("train", recipe="sasrec"))
     with pytest.raises(DataError, match=r"the recipe mendertok needs titles, but data set clicks has none"):
-        train.run(texts("train", recipe="mendertok"))
+        run(texts("train", recipe="mendertok"))
     monkeypatch.setitem(RECIPES, "sasrec", replace(RECIPES["sasrec"], needs=frozenset({Need.RATINGS})))
     with pytest.raises(DataError, match=r"the recipe sasrec needs ratings.*choose one of bert4rec"):
-        train.run(texts("train", recipe="sasrec"))
+        run(texts("train", recipe="sasrec"))

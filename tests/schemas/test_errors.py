@@ -24,7 +24,7 @@ def test_a_stage_ends_with_one_bounded_line(tmp_path, capsys):
 
     report = tmp_path / "report.json"
     with pytest.raises(SystemExit):
-        run_stage("ingest", "", work, ["--dataset=shop", "--partition=2026-01-31", f"--report-uri={report}"])
+        run_stage("ingest", work, ["--dataset=shop", "--partition=2026-01-31", f"--report-uri={report}"])
     (line,) = capsys.readouterr().err.splitlines()
     assert len(line) == LONGEST_MESSAGE
     assert line.startswith("ingest: SettingError: zzz")

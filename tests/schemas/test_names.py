@@ -38,7 +38,7 @@ def test_what_names_no_data_set_is_refused_everywhere(name, tmp_path, capsys):
             use()
         assert len(str(error.value)) < 300
     with pytest.raises(SystemExit):
-        run_stage("ingest", "", lambda _: pytest.fail("it ran"), [f"--dataset={name}", "--partition=2026-01-31"])
+        run_stage("ingest", lambda _: pytest.fail("it ran"), [f"--dataset={name}", "--partition=2026-01-31"])
     assert "use up to 64 lower case letters" in capsys.readouterr().err
 
 

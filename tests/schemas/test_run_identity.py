@@ -113,7 +113,7 @@ def test_a_user_error_ends_with_status_2_and_leaves_its_message(tmp_path, capsys
 
     uri = str(tmp_path / "r.json")
     with pytest.raises(SystemExit) as stopped:
-        run_stage("ingest", "", refuse, ["--dataset=d", "--partition=2026-01-31", f"--report-uri={uri}"])
+        run_stage("ingest", refuse, ["--dataset=d", "--partition=2026-01-31", f"--report-uri={uri}"])
     assert stopped.value.code == 2
     assert "file x, line 3: no user id; add one" in capsys.readouterr().err
     assert (tmp_path / "r.json.error").read_text() == "ingest: DataError: file x, line 3: no user id; add one"
@@ -127,7 +127,7 @@ def test_a_bug_keeps_its_traceback(bug, tmp_path):
 
     uri = str(tmp_path / "r.json")
     with pytest.raises(type(bug)):
-        run_stage("ingest", "", break_down, ["--dataset=d", "--partition=2026-01-31", f"--report-uri={uri}"])
+        run_stage("ingest", break_down, ["--dataset=d", "--partition=2026-01-31", f"--report-uri={uri}"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,7 +137,7 @@ def test_a_full_disk_is_one_message_after_its_traceback_and_no_refusal(tmp_path,
 
     uri = str(tmp_path / "report.json")
     with pytest.raises(SystemExit) as stopped:
-        run_stage("ingest", "", write, ["--dataset=d", "--partition=2026-01-31", f"--report-uri={uri}"])
+        run_stage("ingest", write, ["--dataset=d", "--partition=2026-01-31", f"--report-uri={uri}"])
     assert stopped.value.code == 1
     *trace, last = capsys.readouterr().err.splitlines()
     assert "/w/part-0.parquet" in trace[-1]

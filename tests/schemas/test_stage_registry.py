@@ -84,7 +84,7 @@ def test_the_code_of_a_stage_names_the_tables_that_it_declares(stage):
 @each
 def test_an_entry_point_reads_the_settings_that_its_stage_declares(stage, monkeypatch, tmp_path):
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
-    entry = importlib.import_module(stage.module)
+    entry = importlib.import_module(f"{stage.module.rpartition('.')[0]}.entry")
     work = stage.module.replace(".stages.", ".")
     asked = []
     monkeypatch.setitem(sys.modules, work, SimpleNamespace(run=asked.append))

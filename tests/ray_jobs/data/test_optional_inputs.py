@@ -1,7 +1,6 @@
 """Tables that recommenders and encoders read only when a setting says so."""
 
 import datetime as dt
-import importlib
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from ray_jobs.data.training_data import read_training_data
 from ray_jobs.registry.provenance import tables_of
 from ray_jobs.registry.users import read_users
 from ray_jobs.semantic_ids import item_vectors
+from ray_jobs.stages.entry import run
 from schemas.denoised_sequences import DENOISED_SEQUENCES
 from schemas.errors import DataError
 from schemas.item_descriptions import ITEM_DESCRIPTIONS
@@ -84,12 +84,11 @@ def test_preferences_that_a_request_with_inputs_leaves_out_are_not_read(warehous
 def test_a_request_by_hand_is_other_work_when_its_tables_change(warehouse, monkeypatch):
     ran = []
     monkeypatch.setitem(sys.modules, "ray_jobs.train", SimpleNamespace(run=ran.append))
-    entry = importlib.import_module("ray_jobs.stages.train")
 
     def identities(**given):
         by_hand, of_a_dag = (warehouse.request("train", recipe="popularity", dag=dag) for dag in (BY_HAND, "test"))
         for request in (by_hand, of_a_dag):
-            entry.run(replace(request, **given))
+            run(replace(request, **given))
         return [request.identity() for request in ran[-2:]]
 
     first = identities()

@@ -1,0 +1,16 @@
+"""What the stages of Spark share: settings are checked before an engine is loaded."""
+
+from importlib import import_module
+
+from pipelines.later_days import with_later_days
+from schemas.handoff import StageReport
+from schemas.stage_request import StageRequest
+from schemas.stage_runner import checked
+from schemas.stages import STAGES
+
+
+def run(request: StageRequest) -> StageReport:
+    """Check the settings of the request's stage, then do ``work`` of its entry point or run ``pipelines.<stage>``."""
+    checked(request)
+    own = getattr(import_module(STAGES[request.stage].module), "work", None)
+    return with_later_days(request.stage, own or import_module(f"pipelines.{request.stage}").run)(request)
