@@ -14,7 +14,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.errors import SettingError, UserError
+from infra.commands.terminal import command
+from infra.errors import SettingError
 from infra.settings import load_settings
 from infra.spark_conf import require_java, spark_home
 
@@ -99,15 +100,12 @@ def install(folder: Path, pins: Mapping[str, str], package: str = PACKAGE) -> bo
     return True
 
 
+@command
 def main() -> None:
     """Install the JARs into the folder of the settings."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    try:
-        folder = load_settings().spark.jars_dir
-        downloaded = install(folder, read_pins())
-    except UserError as error:
-        print(f"infra.jars: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    folder = load_settings().spark.jars_dir
+    downloaded = install(folder, read_pins())
     print(f"Delta JARs {'downloaded to' if downloaded else 'already in'} {folder}")
 
 

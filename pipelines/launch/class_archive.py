@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from infra.errors import SettingError, UserError
+from infra.commands.terminal import command
+from infra.errors import SettingError
 from infra.settings import load_settings
 from infra.spark_conf import SMALL_JVM, class_archive
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
@@ -58,15 +59,13 @@ def make(path: Path) -> None:
     made.replace(path)
 
 
+@command
 def main() -> None:
     """Create or replace the archive."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    try:
-        path = class_archive(load_settings())
-        make(path)
-    except UserError as error:
-        parser.exit(2, f"class_archive: {error}\n")
+    path = class_archive(load_settings())
+    make(path)
     sys.stdout.write(f"Java's classes archived in {path}\n")
 
 

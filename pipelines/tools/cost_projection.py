@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from infra.errors import UserError
+from infra.commands.terminal import command
 from infra.settings import Settings, load_settings
 from pipelines.language.prompts import load_title_prompt
 from pipelines.language.review_settings import ReviewLineSettings
@@ -154,6 +154,7 @@ def price(text: str) -> tuple[str, tuple[float, float]]:
     return found[1], (float(found[2]), float(found[3]))
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, project and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -165,15 +166,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--price", type=price, action="append", default=[], help="NAME=IN:OUT per million; repeatable")
     parser.add_argument("--batch-discount", type=float, default=0.5, help="share that a batch is cheaper by")
     given = parser.parse_args(argv)
-    try:
-        settings, day = load_settings(), dt.date.fromisoformat(given.partition)
-        load_title_prompt(prompts_of(settings)[SCORE])
-        from pipelines.spark import tool_session
+    settings, day = load_settings(), dt.date.fromisoformat(given.partition)
+    load_title_prompt(prompts_of(settings)[SCORE])
+    from pipelines.spark import tool_session
 
-        with tool_session("cost_projection", settings, given.dataset) as spark:
-            text = report(spark, settings, given, day)
-    except UserError as error:
-        parser.exit(2, f"cost_projection: {error}\n")
+    with tool_session("cost_projection", settings, given.dataset) as spark:
+        text = report(spark, settings, given, day)
     sys.stdout.write(f"{text}\n")
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from infra.bounds import Bounded, Count, NonNegative, Positive
-from infra.errors import UserError
+from infra.commands.terminal import command
 from infra.progress import Progress
 from infra.settings import Settings, load_settings
 from infra.state import write_json, write_text
@@ -245,6 +245,7 @@ def download(source: str, folder: Path, settings: Settings, name: str | None = N
     )
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, fetch and register."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -252,12 +253,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder of the files (default: landing/ in the home folder)")
     parser.add_argument("--name", help="name of the data set (default: from the source)")
     given = parser.parse_args(argv)
-    try:
-        settings = load_settings()
-        folder = given.out or Path(settings.home) / "landing" / given.source.replace(":", "-")
-        dataset = download(given.source, folder, settings, given.name)
-    except UserError as error:
-        parser.error(str(error))
+    settings = load_settings()
+    folder = given.out or Path(settings.home) / "landing" / given.source.replace(":", "-")
+    dataset = download(given.source, folder, settings, given.name)
     sys.stdout.write(f"registered {dataset.name}: {dataset.reviews} and {dataset.items}\n")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import UserError
+from infra.commands.terminal import command
 from infra.settings import Settings, load_settings
 from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.language.validation import sentiment_of
@@ -188,6 +188,7 @@ def _short(title: str | None) -> str:
     return title if len(title) <= _TITLE_CHARACTERS else f"{title[: _TITLE_CHARACTERS - 3]}..."
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     """Read and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,18 +197,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--users", type=int, default=10, help="users to show")
     parser.add_argument("--words", type=int, help="words of a review; default: as many as the model saw")
     given = parser.parse_args(argv)
-    try:
-        day = dt.date.fromisoformat(given.partition)
-        settings = load_settings()
-        reading = stage_settings(ReviewLineSettings, settings)
-        if given.words is not None:
-            reading = replace(reading, max_review_words=given.words)
-        from pipelines.spark import tool_session
+    day = dt.date.fromisoformat(given.partition)
+    settings = load_settings()
+    reading = stage_settings(ReviewLineSettings, settings)
+    if given.words is not None:
+        reading = replace(reading, max_review_words=given.words)
+    from pipelines.spark import tool_session
 
-        with tool_session("language_sample", settings, given.dataset) as spark:
-            sample = read_sample(spark, settings, given.dataset, day, given.users)
-    except UserError as error:
-        parser.exit(2, f"language_sample: {error}\n")
+    with tool_session("language_sample", settings, given.dataset) as spark:
+        sample = read_sample(spark, settings, given.dataset, day, given.users)
     sys.stdout.write(render(sample, reading) + "\n")
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-from infra.errors import UserError
+from infra.commands.terminal import command
 from infra.settings import load_settings
 from pipelines.landing import text_files
 from pipelines.landing.csv_rows import HEADER, SEPARATORS, UTF_8, Header, Layout, read_rows, shown
@@ -231,6 +231,7 @@ def parse_columns(text: str) -> dict[str, str]:
     return found
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and register."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -260,30 +261,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--decimal", help="',' where 4,5 is four and a half")
     parser.add_argument("--unknown-items", choices=UNKNOWN_ITEMS, help="reviews of items without metadata")
     given = parser.parse_args(argv)
-    try:
-        layout = Layout(
-            encoding=given.encoding,
-            separator=SEPARATORS.get(given.separator, given.separator),
-            escape="\\" if given.escape else "",
-        )
-        dataset = register(
-            given.name,
-            given.reviews,
-            given.items,
-            given.events,
-            datasets_dir=load_settings().datasets_dir(),
-            format=given.format,
-            review_columns=given.columns,
-            item_columns=given.item_columns,
-            event_columns=given.event_columns,
-            event_dates=given.event_dates,
-            unknown_items=given.unknown_items,
-            layout=layout,
-            stated=Stated(scale=given.scale, dates=given.dates, time_zone=given.time_zone, decimal=given.decimal),
-            tell=lambda line: sys.stdout.write(f"{line}\n"),
-        )
-    except UserError as error:
-        parser.error(str(error))
+    layout = Layout(
+        encoding=given.encoding,
+        separator=SEPARATORS.get(given.separator, given.separator),
+        escape="\\" if given.escape else "",
+    )
+    dataset = register(
+        given.name,
+        given.reviews,
+        given.items,
+        given.events,
+        datasets_dir=load_settings().datasets_dir(),
+        format=given.format,
+        review_columns=given.columns,
+        item_columns=given.item_columns,
+        event_columns=given.event_columns,
+        event_dates=given.event_dates,
+        unknown_items=given.unknown_items,
+        layout=layout,
+        stated=Stated(scale=given.scale, dates=given.dates, time_zone=given.time_zone, decimal=given.decimal),
+        tell=lambda line: sys.stdout.write(f"{line}\n"),
+    )
     sys.stdout.write(
         f"registered {dataset.name}: {dataset.format}, {dataset.reviews}, items {dataset.items or 'none'}, "
         f"events {dataset.events or 'none'}\n"

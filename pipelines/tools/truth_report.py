@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.errors import UserError
+from infra.commands.terminal import command
 from infra.settings import load_settings
 from pipelines.landing.planted_world.truth import read_truth
 from pipelines.stages.preferences import PreferencesSettings
@@ -88,6 +88,7 @@ def _text(value: float | str | None) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, measure, print, and write the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,20 +101,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--window", type=int, help="preferences.window of the run; default: the profile's")
     parser.add_argument("--seed", type=int, default=7, help="of the random baselines")
     given = parser.parse_args(argv)
-    try:
-        day = dt.date.fromisoformat(given.partition)
-        settings = load_settings()
-        window = given.window or stage_settings(PreferencesSettings, settings).window
-        truth = read_truth(given.truth)
-        from pipelines.recovery.histories import read_warehouse
-        from pipelines.recovery.report import truth_report
-        from pipelines.spark import tool_session
+    day = dt.date.fromisoformat(given.partition)
+    settings = load_settings()
+    window = given.window or stage_settings(PreferencesSettings, settings).window
+    truth = read_truth(given.truth)
+    from pipelines.recovery.histories import read_warehouse
+    from pipelines.recovery.report import truth_report
+    from pipelines.spark import tool_session
 
-        with tool_session("truth_report", settings, given.dataset) as spark:
-            found = read_warehouse(spark, settings, given.dataset, day, truth)
-        report = truth_report(found, truth, window=window, seed=given.seed)
-    except UserError as error:
-        parser.exit(2, f"truth_report: {error}\n")
+    with tool_session("truth_report", settings, given.dataset) as spark:
+        found = read_warehouse(spark, settings, given.dataset, day, truth)
+    report = truth_report(found, truth, window=window, seed=given.seed)
     out = given.out or settings.data_docs_dir(given.dataset) / "reports" / f"truth--{given.partition}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"dataset": given.dataset, "partition": given.partition, **report}, indent=1))

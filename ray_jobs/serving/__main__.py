@@ -11,8 +11,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
+from infra.commands.terminal import command
 from infra.doctor import port_is_free
-from infra.errors import SettingError, UserError
+from infra.errors import SettingError
 from infra.settings import load_settings
 from ray_jobs.serving.flags import overrides, parser_for
 from ray_jobs.serving.settings import SECTION, ServingSettings
@@ -21,24 +22,21 @@ from schemas.names import DATASET
 from schemas.sections import stage_settings
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; exits with status 2 for a wrong setting or a missing alias."""
     parser = parser_for(ServingSettings, __doc__)
     parser.add_argument("--dataset", type=DATASET, required=True, help="data set whose registered model is served")
     given = vars(parser.parse_args(argv))
     name = registered_name(given.pop("dataset"))
-    try:
-        settings = load_settings()
-        chosen = stage_settings(ServingSettings, settings, overrides(ServingSettings, given))
-        from ray_jobs.registry import runs
-        from ray_jobs.registry.versions import resolve
+    settings = load_settings()
+    chosen = stage_settings(ServingSettings, settings, overrides(ServingSettings, given))
+    from ray_jobs.registry import runs
+    from ray_jobs.registry.versions import resolve
 
-        resolve(runs.connect(settings), f"{name}@{chosen.alias}")
-        if not os.environ.get("RAY_ADDRESS") and not port_is_free(chosen.port):
-            raise SettingError(f"{SECTION}.port {chosen.port} is busy: stop what listens there, or choose another")
-    except UserError as error:
-        sys.stderr.write(f"{SECTION}: {type(error).__name__}: {error}\n")
-        return 2
+    resolve(runs.connect(settings), f"{name}@{chosen.alias}")
+    if not os.environ.get("RAY_ADDRESS") and not port_is_free(chosen.port):
+        raise SettingError(f"{SECTION}.port {chosen.port} is busy: stop what listens there, or choose another")
     import ray
     from ray import serve
 
@@ -62,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         serve.delete(name)
     finally:
         ray.shutdown()
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

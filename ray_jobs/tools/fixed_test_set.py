@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.errors import UserError
+from infra.commands.terminal import command
 from infra.settings import load_settings
 from schemas.errors import DataError
 
@@ -65,16 +65,14 @@ def measure(reference: str, path: Path) -> dict[str, str | float | int]:
     }
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="<name>/<version> or <name>@<alias>")
     parser.add_argument("--probe", type=Path, required=True, help="JSON lines of history and next")
     given = parser.parse_args(argv)
-    try:
-        sys.stdout.write(json.dumps(measure(given.model, given.probe)) + "\n")
-    except UserError as error:
-        parser.error(str(error))
+    sys.stdout.write(json.dumps(measure(given.model, given.probe)) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import SettingError, UserError
+from infra.commands.terminal import command
+from infra.errors import SettingError
 from infra.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def _all(client: "MlflowClient") -> "Iterator[Webhook]":
             return
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; the exit status is 2, with one message, if the server or the receiver refuses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="", help="address that receives the events")
@@ -89,22 +91,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if bool(given.url) == given.remove:
         parser.error("give --url, or --remove")
-    try:
-        settings = load_settings()
-        if given.remove:
-            sys.stdout.write(f"{remove(settings, given.name)} removed\n")
-            return 0
-        hook = ensure(settings, given.name, given.url, os.environ.get(SECRET_VARIABLE, ""))
-        tried = _client(settings).test_webhook(hook.webhook_id)
-        if not tried.success:
-            answer = tried.error_message or f"it answered {tried.response_status}: {tried.response_body}"
-            raise SettingError(f"the webhook is registered, and a test message did not arrive: {answer}")
-    except UserError as error:
-        sys.stderr.write(f"promotion_webhook: {error}\n")
-        return 2
+    settings = load_settings()
+    if given.remove:
+        sys.stdout.write(f"{remove(settings, given.name)} removed\n")
+        return
+    hook = ensure(settings, given.name, given.url, os.environ.get(SECRET_VARIABLE, ""))
+    tried = _client(settings).test_webhook(hook.webhook_id)
+    if not tried.success:
+        answer = tried.error_message or f"it answered {tried.response_status}: {tried.response_body}"
+        raise SettingError(f"the webhook is registered, and a test message did not arrive: {answer}")
     sys.stdout.write(f"{hook.name} is registered and took a test message; its events are {', '.join(EVENTS)}\n")
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

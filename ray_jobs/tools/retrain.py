@@ -12,10 +12,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from infra.errors import UserError
+from infra.commands.terminal import command
 from infra.settings import load_settings
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; see the module for the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -26,15 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if given.users < 1 or given.tolerance < 0:
         parser.error("--users must be at least 1, and --tolerance not negative")
-    try:
-        settings = load_settings()
-        from ray_jobs.registry.comparison import Verdict
-        from ray_jobs.registry.retraining import render, reproduce
+    settings = load_settings()
+    from ray_jobs.registry.comparison import Verdict
+    from ray_jobs.registry.retraining import render, reproduce
 
-        done = reproduce(settings, given.model, given.tolerance, given.users, given.generation)
-    except UserError as error:
-        sys.stderr.write(f"retrain: {type(error).__name__}: {error}\n")
-        return 2
+    done = reproduce(settings, given.model, given.tolerance, given.users, given.generation)
     sys.stdout.write(f"{render(done)}")
     return int(done.comparison.verdict is Verdict.DIFFERS)
 

@@ -8,13 +8,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from infra.errors import UserError
+from infra.commands.terminal import command
 from infra.settings import load_settings
 from schemas.model_versions import CHAMPION
 from schemas.names import DATASET
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; the exit status is 2, with one message, if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=DATASET, required=True, help="name of a registered data set")
@@ -22,20 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=3, help="how many users to show")
     parser.add_argument("--categories", type=int, help="measure wishes for this many common categories instead")
     given = parser.parse_args(argv)
-    try:
-        settings = load_settings()
-        from ray_jobs.serving.steered_lists import by_category, steered
+    settings = load_settings()
+    from ray_jobs.serving.steered_lists import by_category, steered
 
-        if given.categories:
-            sys.stdout.write(by_category(settings, given.dataset, given.alias, 60, given.categories))
-            return 0
-        bold = sys.stdout.isatty()
-        sys.stdout.write(steered(settings, given.dataset, given.alias, given.users, bold))
-    except UserError as error:
-        sys.stderr.write(f"steered: {type(error).__name__}: {error}\n")
-        return 2
-    return 0
+    if given.categories:
+        sys.stdout.write(by_category(settings, given.dataset, given.alias, 60, given.categories))
+        return
+    bold = sys.stdout.isatty()
+    sys.stdout.write(steered(settings, given.dataset, given.alias, given.users, bold))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

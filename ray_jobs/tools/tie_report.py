@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from infra.errors import SettingError, UserError
+from infra.commands.terminal import command
+from infra.errors import SettingError
 from infra.settings import Settings, load_settings
 from ray_jobs.data.settings import training_data_settings
 from schemas.names import DATASET, DAY
@@ -151,7 +152,8 @@ def render(report: TieReport) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; the exit status is 2, with one message, if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=DATASET, required=True, help="name of a registered data set")
@@ -163,25 +165,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(argv)
     recipes = [name.strip() for name in given.recipes.split(",") if name.strip()]
-    try:
-        settings = load_settings()
-        request = StageRequest(
-            stage=STAGE, dataset=given.dataset, partition=given.partition, overrides=given.overrides, dag="manual"
-        )
-        found = tie_report(settings, request, recipes, given.seed)
-        from ray_jobs.registry import runs
+    settings = load_settings()
+    request = StageRequest(
+        stage=STAGE, dataset=given.dataset, partition=given.partition, overrides=given.overrides, dag="manual"
+    )
+    found = tie_report(settings, request, recipes, given.seed)
+    from ray_jobs.registry import runs
 
-        logged = replace(request, upstream={"recipes": ",".join(recipes), "seed": str(given.seed)})
-        run_id = runs.find_or_start(settings, logged, f"ties {given.partition}", {"seed": given.seed})
-        runs.log_metrics(run_id, [(name, round(value, 6), 0) for name, value in found.measures().items()])
-        runs.log_json(run_id, asdict(found), "tie_report.json")
-        runs.finish(run_id)
-    except UserError as error:
-        sys.stderr.write(f"tie_report: {type(error).__name__}: {error}\n")
-        return 2
+    logged = replace(request, upstream={"recipes": ",".join(recipes), "seed": str(given.seed)})
+    run_id = runs.find_or_start(settings, logged, f"ties {given.partition}", {"seed": given.seed})
+    runs.log_metrics(run_id, [(name, round(value, 6), 0) for name, value in found.measures().items()])
+    runs.log_json(run_id, asdict(found), "tie_report.json")
+    runs.finish(run_id)
     sys.stdout.write(f"{render(found)}\n")
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

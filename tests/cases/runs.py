@@ -112,7 +112,7 @@ def _call(main: Any, argv: Sequence[str]) -> tuple[str, str]:
     except SystemExit as stopped:
         if stopped.code:
             lines = err.getvalue().strip().splitlines() or ["no message"]
-            return lines[-1].split(": error: ", 1)[-1], out.getvalue()
+            return lines[-1].removeprefix("register: "), out.getvalue()
     except Exception as error:
         return f"Traceback: {type(error).__name__}: {error}", out.getvalue()
     return "", out.getvalue()

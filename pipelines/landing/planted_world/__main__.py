@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.errors import UserError
+from infra.commands.terminal import command
 from pipelines.landing.planted_world.files import write_world
 from pipelines.landing.planted_world.world import WorldSettings, grow_world
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, grow the world and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -20,10 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{field.name}", type=type(default), default=default, help="see WorldSettings")
     given = vars(parser.parse_args(argv))
     folder = given.pop("out")
-    try:
-        world = grow_world(WorldSettings(**given))
-    except UserError as error:
-        parser.error(str(error))
+    world = grow_world(WorldSettings(**given))
     reviews, items = write_world(world, folder)
     sys.stdout.write(
         f"{len(world.positions)} reviews of {len(world.items)} items by {len(world.users)} users, "

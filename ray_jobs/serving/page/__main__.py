@@ -12,25 +12,23 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from infra.commands.terminal import command
 from infra.doctor import port_is_free
-from infra.errors import SettingError, UserError
+from infra.errors import SettingError
 from infra.settings import load_settings
 from ray_jobs.serving.flags import overrides, parser_for
 from ray_jobs.serving.page.settings import SECTION, PageSettings
 from schemas.sections import stage_settings
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; exits with status 2 for a wrong setting or a busy port."""
     given = vars(parser_for(PageSettings, __doc__).parse_args(argv))
-    try:
-        settings = load_settings()
-        chosen = stage_settings(PageSettings, settings, overrides(PageSettings, given))
-        if not port_is_free(chosen.port):
-            raise SettingError(f"{SECTION}.port {chosen.port} is busy: stop what listens there, or choose another")
-    except UserError as error:
-        sys.stderr.write(f"{SECTION}: {type(error).__name__}: {error}\n")
-        return 2
+    settings = load_settings()
+    chosen = stage_settings(PageSettings, settings, overrides(PageSettings, given))
+    if not port_is_free(chosen.port):
+        raise SettingError(f"{SECTION}.port {chosen.port} is busy: stop what listens there, or choose another")
     from ray_jobs.serving.page.server import PageServer
 
     # The next request retries a registry that is down; MLflow's own retries take minutes.
@@ -44,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Requests wake the loop at once; the interval only limits how soon a signal ends it.
     server.serve_forever(poll_interval=1.0)
     server.server_close()
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

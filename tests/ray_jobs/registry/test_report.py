@@ -36,7 +36,7 @@ def scored(registered):
 
 
 def test_the_whole_text(scored, capsys):
-    assert report.main(["--dataset=tiny", f"--partition={DAY}", "--users=2"]) == 0
+    report.main(["--dataset=tiny", f"--partition={DAY}", "--users=2"])
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= printed.WIDTH
     lines = text.splitlines()
@@ -89,7 +89,8 @@ def test_what_is_missing_is_named(registered, capsys):
     world, _, _ = registered
     with pytest.raises(DataError, match="recommendations"):
         printed.report(world.settings, "tiny", DAY)
-    assert report.main(["--dataset=tiny", "--partition=2026-02-01"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        report.main(["--dataset=tiny", "--partition=2026-02-01"])
     assert "no version of penchant-tiny is registered for 2026-02-01" in capsys.readouterr().err
 
 

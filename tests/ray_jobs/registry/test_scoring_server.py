@@ -81,5 +81,6 @@ def test_a_server_that_cannot_start_says_why(settings, tmp_path, capsys):
             (["--replicas", "0"], "serving.replicas is 0"),
             (["--port", port], f"serving.port {port} is busy"),
         ):
-            assert main(["--dataset", "tiny", *flags]) == 2
+            with pytest.raises(SystemExit, match="2"):
+                main(["--dataset", "tiny", *flags])
             assert words in capsys.readouterr().err

@@ -230,5 +230,6 @@ def test_a_data_set_without_tables_has_no_users_and_says_why(tmp_path, monkeypat
 
 
 def test_a_wrong_flag_ends_with_a_sentence(capsys):
-    assert main(["--port", "0"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["--port", "0"])
     assert "page.port is 0" in capsys.readouterr().err
