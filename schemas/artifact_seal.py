@@ -5,17 +5,19 @@ damaged seal is not mistaken for damaged files.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
 
-from infra.state import write_text
+from infra.state import read_json, write_text
 from schemas.digests import changed, digest, digest_of_content
 from schemas.errors import DataError
 
 SEAL = "seal.json"
+FORMAT = 1
+"""Of the descriptions of bundles and tokenizers."""
 _OWN = "digest"
 
 
@@ -90,3 +92,28 @@ def check_folder(folder: Path, remedy: str, *, required: bool = False, only: Col
     for name in changed(fs.LocalFileSystem(), str(folder), wanted):
         state = "is damaged" if (folder / name).exists() else "is missing"
         raise DataError(f"{folder / name} {state}; {remedy}")
+
+
+def write_description(path: Path, content: Mapping[str, Any]) -> None:
+    """Seal the folder of `path` with this description, which completes the artifact."""
+    text = json.dumps({"format": FORMAT, **content, "sealed": True}, indent=1, sort_keys=True)
+    seal_folder(path.parent, (path.name, text))
+
+
+def read_description(path: Path, remedy: str, anew: str) -> dict[str, Any]:
+    """The description of an artifact, whose files are checked first.
+
+    Args:
+        remedy: how to get the artifact again, for messages about damage.
+        anew: how to make it anew.
+
+    Raises:
+        DataError: the artifact is damaged, or has another format.
+    """
+    check_folder(path.parent, remedy)
+    content = read_json(path, anew, dict)
+    if content.get("sealed"):
+        check_folder(path.parent, remedy, required=True)
+    if content["format"] != FORMAT:
+        raise DataError(f"{path.parent} has the format {content['format']}, this code reads {FORMAT}; {anew}")
+    return content

@@ -71,9 +71,8 @@ def require_same_units(one: Measured, other: Measured) -> None:
     Raises:
         DataError: units, targets, task, split or protocol differ.
     """
-    _require_comparable(one, other)
-    if not (one.units.equals(other.units) and _same_targets(one.targets, other.targets)):
-        raise _others(one, other)
+    if told := objection(one, other) or ("" if one.units.equals(other.units) else _others(one, other)):
+        raise DataError(told)
 
 
 def compare(one: Measured, other: Measured, metric: str) -> Paired:
@@ -82,47 +81,37 @@ def compare(one: Measured, other: Measured, metric: str) -> Paired:
     Raises:
         DataError: there is no such unit, or the targets of one, task, split or protocol differ.
     """
-    mine, theirs = _shared(one, other)
+    if told := objection(one, other):
+        raise DataError(told)
+    mine, theirs = (mask.to_numpy(zero_copy_only=False) for mask in _shared(one, other))
     return paired(one.values[metric][mine], other.values[metric][theirs])
 
 
-def can_compare(one: Measured, other: Measured) -> bool:
-    """Whether `compare` accepts the two."""
-    try:
-        _shared(one, other)
-    except DataError:
-        return False
-    return True
-
-
-def _shared(one: Measured, other: Measured) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which units of each were measured in both."""
-    _require_comparable(one, other)
-    mine, theirs = (pc.is_in(a.units, b.units).to_numpy(zero_copy_only=False) for a, b in ((one, other), (other, one)))
-    if not mine.any():
-        raise DataError(f"{one.model} and {other.model} were evaluated on no user in common: run evaluate for both")
-    if not _same_targets(one.targets.filter(pa.array(mine)), other.targets.filter(pa.array(theirs))):
-        raise _others(one, other)
-    return mine, theirs
-
-
-def _require_comparable(one: Measured, other: Measured) -> None:
+def objection(one: Measured, other: Measured) -> str:
+    """Why `compare` refuses the two; empty if it does not."""
     for what, word in (("task", "for"), ("split", "on"), ("protocol", "by")):
         mine, theirs = getattr(one, what), getattr(other, what)
         if mine != theirs:
-            raise DataError(
+            return (
                 f"{one.model} was evaluated {word} the {what} {mine!r} and {other.model} {word} {theirs!r}, whose "
                 "numbers do not compare: run the evaluate stage for both with the same settings"
             )
-
-
-def _same_targets(mine: pa.Array, theirs: pa.Array) -> bool:
+    mine, theirs = _shared(one, other)
+    if not pc.any(mine).as_py():
+        return f"{one.model} and {other.model} were evaluated on no user in common: run evaluate for both"
     # Without labels a model in memory has the type null, and one from the table the type string.
-    return bool(mine.cast(pa.string()).equals(theirs.cast(pa.string())))
+    if not one.targets.filter(mine).cast(pa.string()).equals(other.targets.filter(theirs).cast(pa.string())):
+        return _others(one, other)
+    return ""
 
 
-def _others(one: Measured, other: Measured) -> DataError:
-    return DataError(
+def _shared(one: Measured, other: Measured) -> tuple[pa.Array, pa.Array]:
+    """Which units of each were measured in both."""
+    return pc.is_in(one.units, other.units), pc.is_in(other.units, one.units)
+
+
+def _others(one: Measured, other: Measured) -> str:
+    return (
         f"{one.model} and {other.model} were evaluated on other users or targets: run the evaluate stage for both "
         "on the same sequences"
     )

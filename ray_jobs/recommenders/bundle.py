@@ -5,7 +5,6 @@ codes); with a steering layer ``steering.json`` and ``terms.safetensors``; ``sea
 before reading). ``recipe.json`` is written last: a folder without it is not a bundle.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +26,10 @@ from ray_jobs.recommenders.requests import in_catalogue, items_wanted, rows, str
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering import layer as steering
 from ray_jobs.steering.layer import RETRAIN, SteeringLayer
-from schemas.artifact_seal import check_folder, seal_folder
+from schemas.artifact_seal import check_folder, read_description, write_description
 from schemas.columns import COLUMNS, HISTORY
 from schemas.errors import DataError
 
-FORMAT = 1
 _DESCRIPTION = "recipe.json"
 _REMEDY = "bring the bundle back from the model registry, or remove its folder and train the model again"
 
@@ -148,7 +146,9 @@ class Bundle:
         if layer is None or not sentence:
             return Reasons(((),) * len(item_ids), ())
         index = self.catalogue.index
-        return Reasons(tuple(layer.because(sentence, index[item]) for item in item_ids), layer.hear(sentence).unmatched)
+        return Reasons(
+            tuple(layer.because(sentence, index[item]) for item in item_ids), layer.match(sentence).unmatched
+        )
 
     def _answer(self, given: Mapping[str, Any], k: int, exclude_seen: bool) -> list[list[tuple[str, float]]]:
         length, device = self.settings.max_history, self.recommender.device
@@ -193,14 +193,12 @@ def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[
     if recommender.steering is not None:
         recommender.steering.save(folder)
     content = {
-        "format": FORMAT,
         "recipe": recommender.name,
         "settings": recommender.settings_dict(),
         "level_sizes": list(catalogue.level_sizes),
         "provenance": dict(provenance),
-        "sealed": True,
     }
-    seal_folder(folder, (_DESCRIPTION, json.dumps(content, indent=1, sort_keys=True)))
+    write_description(folder / _DESCRIPTION, content)
     return folder
 
 
@@ -227,14 +225,7 @@ def load_bundle(path: str | Path) -> Bundle:
     folder = Path(path)
     if not (folder / _DESCRIPTION).exists():
         raise DataError(f"{folder} holds no complete model bundle (no {_DESCRIPTION}); run the train stage first")
-    check_folder(folder, _REMEDY)
-    content = read_json(folder / _DESCRIPTION, RETRAIN, dict)
-    if content.get("sealed"):
-        check_folder(folder, _REMEDY, required=True)
-    if content["format"] != FORMAT:
-        raise DataError(
-            f"{folder} has bundle format {content['format']}, this code reads {FORMAT}; train the model again"
-        )
+    content = read_description(folder / _DESCRIPTION, _REMEDY, RETRAIN)
     with named(folder / "catalogue.parquet", RETRAIN):
         table = pq.read_table(folder / "catalogue.parquet")
     codes = table.column("codes").to_pylist()

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from infra.settings import Settings
 from ray_jobs.data.tables import input_table
-from ray_jobs.evaluation.measurements import Measured, can_compare, from_rows
+from ray_jobs.evaluation.measurements import Measured, from_rows, objection
 from ray_jobs.evaluation.metrics import METRICS, Interval
 from ray_jobs.evaluation.slices import LENGTH, TARGET
 from schemas.errors import DataError
@@ -193,7 +193,7 @@ def ranked_beside(
             if r.recipe == recipe and r.model not in taken and version_of(r.model) == version_of(own[0].model)
         ]
         # The others may be left of an earlier run on other histories.
-        alike = [r for r in others if can_compare(own[0].measured, r.measured)]
+        alike = [r for r in others if not objection(own[0].measured, r.measured)]
         chosen += ([r for r in others if r.is_of(identity)] or alike)[-1:]
     return chosen
 

@@ -48,7 +48,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Matched:
     """A parsed and matched sentence.
 
     Args:
@@ -68,14 +68,14 @@ class SteeringLayer:
 
     def __init__(self, terms: TermIndex, fit: Fit) -> None:
         self.terms, self.fit = terms, fit
-        self.hear = lru_cache(maxsize=_KEPT_SENTENCES)(self._hear)
+        self.match = lru_cache(maxsize=_KEPT_SENTENCES)(self._match)
 
     def with_fit(self, fit: Fit) -> "SteeringLayer":
         """The same terms under another fit."""
         return SteeringLayer(self.terms, fit)
 
-    def _hear(self, sentence: str) -> Heard:
-        """Parse a sentence and match its phrases; `hear` caches it."""
+    def _match(self, sentence: str) -> Matched:
+        """Parse a sentence and match its phrases; `match` caches it."""
         wishes = read_sentence(sentence)
         self.terms.encode([*wishes.wanted, *wishes.refused])
         total = np.zeros(self.terms.size, dtype=np.float32)
@@ -87,7 +87,7 @@ class SteeringLayer:
                 total[match.items] += np.float32(sign) * match.scores
                 total[match.opposed] -= np.float32(sign * OPPOSED)
         spread = float(total.std())
-        return Heard(
+        return Matched(
             tuple(phrase for phrase in wishes.wanted if matched[phrase]),
             tuple(phrase for phrase in wishes.refused if matched[phrase]),
             tuple(phrase for phrase in (*wishes.wanted, *wishes.refused) if not matched[phrase]),
@@ -96,7 +96,7 @@ class SteeringLayer:
 
     def is_read(self, sentence: str) -> bool:
         """Whether the sentence is also given to a recipe that reads preferences."""
-        return bool(self.fit.reads and sentence and self.hear(sentence).scores is not None)
+        return bool(self.fit.reads and sentence and self.match(sentence).scores is not None)
 
     def bonus(self, sentences: Sequence[str], strength: Tensor | None = None) -> Tensor | None:
         """What each sentence adds to the log-probability of each item.
@@ -107,25 +107,25 @@ class SteeringLayer:
         Returns:
             float32[B, N]; None if no sentence adds anything.
         """
-        heard = [self.hear(sentence) if sentence else None for sentence in sentences]
-        factors = [1.0] * len(heard) if strength is None else strength.tolist()
-        if not any(one is not None and one.scores is not None and f for one, f in zip(heard, factors, strict=True)):
+        matched = [self.match(sentence) if sentence else None for sentence in sentences]
+        factors = [1.0] * len(matched) if strength is None else strength.tolist()
+        if not any(one is not None and one.scores is not None and f for one, f in zip(matched, factors, strict=True)):
             return None
-        rows = np.zeros((len(heard), self.terms.size), dtype=np.float32)
-        for row, one, factor in zip(rows, heard, factors, strict=True):
+        rows = np.zeros((len(matched), self.terms.size), dtype=np.float32)
+        for row, one, factor in zip(rows, matched, factors, strict=True):
             if one is not None and one.scores is not None:
                 row += np.float32(self.fit.weight * factor) * one.scores
         return torch.from_numpy(rows)
 
     def because(self, sentence: str, item: int) -> tuple[str, ...]:
         """Words of the item's text that match a wish, or the opposite of a refusal."""
-        heard = self.hear(sentence)
-        return self._words(item, heard.wanted, heard.refused)
+        matched = self.match(sentence)
+        return self._words(item, matched.wanted, matched.refused)
 
     def against(self, sentence: str, item: int) -> tuple[str, ...]:
         """Words of the item's text that match a refusal, or the opposite of a wish."""
-        heard = self.hear(sentence)
-        return self._words(item, heard.refused, heard.wanted)
+        matched = self.match(sentence)
+        return self._words(item, matched.refused, matched.wanted)
 
     def _words(self, item: int, meant: Sequence[str], opposite: Sequence[str]) -> tuple[str, ...]:
         found = [self.terms.because(phrase, item) for phrase in meant]

@@ -5,7 +5,6 @@ settings, encoder), which is written last: a folder without it is empty.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,11 @@ import numpy as np
 from pydantic import TypeAdapter
 from safetensors.numpy import load_file, save_file
 
-from infra.state import named, read_json
+from infra.state import named
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.tokenizers.base import Quantiser
-from schemas.artifact_seal import check_folder, seal_folder
-from schemas.errors import DataError
+from schemas.artifact_seal import read_description, write_description
 
-FORMAT = 1
 _DESCRIPTION = "tokenizer.json"
 _TENSORS = "quantiser.safetensors"
 _REMEDY = "bring the folder back from a copy, or fit the tokenizer again (--generation)"
@@ -58,15 +55,13 @@ def save(folder: Path, stored: StoredTokenizer) -> None:
         tensors = {name: np.ascontiguousarray(value) for name, value in stored.quantiser.tensors().items()}
         save_file(tensors, folder / _TENSORS)
     content = {
-        "format": FORMAT,
         "recipe": stored.recipe,
         "settings": dataclasses.asdict(stored.settings),
         "encoder": stored.encoder,
         "quantised_levels": stored.quantised_levels,
         "quantiser": stored.quantiser is not None,
-        "sealed": True,
     }
-    seal_folder(folder, (_DESCRIPTION, json.dumps(content, indent=1, sort_keys=True)))
+    write_description(folder / _DESCRIPTION, content)
 
 
 def load(folder: Path) -> StoredTokenizer | None:
@@ -78,15 +73,7 @@ def load(folder: Path) -> StoredTokenizer | None:
     """
     if not (folder / _DESCRIPTION).exists():
         return None
-    check_folder(folder, _REMEDY)
-    content = read_json(folder / _DESCRIPTION, _REMEDY, dict)
-    if content.get("sealed"):
-        check_folder(folder, _REMEDY, required=True)
-    if content["format"] != FORMAT:
-        raise DataError(
-            f"{folder} has tokenizer format {content['format']}, this code reads {FORMAT}; fit the tokenizer again "
-            "(--generation)"
-        )
+    content = read_description(folder / _DESCRIPTION, _REMEDY, "fit the tokenizer again (--generation)")
     kind = recipe_class(content["recipe"], "tokenizer")
     settings = TypeAdapter(settings_class(content["recipe"], "tokenizer")).validate_python(content["settings"])
     with named(folder / _TENSORS, _REMEDY):

@@ -82,32 +82,42 @@ class TrainState:
         return self.best or self.current
 
 
-def fit(
-    trainable: Trainable,
-    train: BatchSource,
-    valid: BatchSource | None = None,
-    *,
-    state: TrainState | None = None,
-    on_checkpoint: Callable[[TrainState], None] = lambda _: None,
-    on_step: Callable[[int], None] = lambda _: None,
-    due: Callable[[], bool] = lambda: False,
-    stop: Callable[[], bool] = lambda: False,
-    notify: Notify = silent,
-    workers: Workers = SINGLE_WORKER,
-    curve_points: int = 200,
-) -> TrainState:
-    """Train until all phases are done or `stop` returns True.
+@dataclass
+class Hooks:
+    """What a caller does during a run.
 
     Args:
-        trainable: the untrained module, also when resuming.
-        valid: validation examples; None for training without evaluation.
-        state: state to resume from; None starts a new run.
         on_checkpoint: called with the state, whose tensors are copies, after every `Phase.evaluate_every` epochs, and
             between steps and epochs when `due` or `stop` is true.
         on_step: called after each step with the number of steps taken.
         due: whether to write a checkpoint now; rank 0 decides.
         stop: whether to interrupt the run, to be resumed later; rank 0 decides, after at least one step.
         notify: called with (steps done, steps planned, note).
+    """
+
+    on_checkpoint: Callable[[TrainState], None] = lambda _: None
+    on_step: Callable[[int], None] = lambda _: None
+    due: Callable[[], bool] = lambda: False
+    stop: Callable[[], bool] = lambda: False
+    notify: Notify = silent
+
+
+def fit(
+    trainable: Trainable,
+    train: BatchSource,
+    valid: BatchSource | None = None,
+    *,
+    state: TrainState | None = None,
+    hooks: Hooks | None = None,
+    workers: Workers = SINGLE_WORKER,
+    curve_points: int = 200,
+) -> TrainState:
+    """Train until all phases are done or `Hooks.stop` returns True.
+
+    Args:
+        trainable: the untrained module, also when resuming.
+        valid: validation examples; None for training without evaluation.
+        state: state to resume from; None starts a new run.
         curve_points: maximum number of points of the learning curve.
 
     Returns:
@@ -132,9 +142,7 @@ def fit(
     workers.shard(trainable, trainable.gathered_methods)
     steps = trainable.steps(train, workers.world)
     curve_steps = math.ceil(steps * sum(phase.epochs for phase in phases) / curve_points)
-    run = _Run(
-        trainable, frozen, train, valid, state, workers, steps, on_checkpoint, on_step, due, stop, notify, curve_steps
-    )
+    run = _Run(trainable, frozen, train, valid, state, workers, hooks or Hooks(), steps, curve_steps)
     while not state.finished:
         if workers.parallel == "ddp":
             set_trainable(trainable, names[state.phase])
@@ -149,7 +157,7 @@ def fit(
 
 @dataclass
 class _Run:
-    """The arguments of `fit`, and the parts of the loop."""
+    """The loop over one run's phases and epochs; see `fit`."""
 
     trainable: Trainable
     frozen: Trainable | None
@@ -157,12 +165,8 @@ class _Run:
     valid: BatchSource | None
     state: TrainState
     workers: Workers
+    hooks: Hooks
     steps: int
-    on_checkpoint: Callable[[TrainState], None]
-    on_step: Callable[[int], None]
-    due: Callable[[], bool]
-    stop: Callable[[], bool]
-    notify: Notify
     curve_steps: int
 
     def __post_init__(self) -> None:
@@ -183,8 +187,8 @@ class _Run:
             if over and len(left) > 1:
                 self._next_phase()
             state.finished = over and len(left) == 1
-            stopping = self._decide(self.stop)
-            if evaluated or stopping or self._decide(self.due):
+            stopping = self._decide(self.hooks.stop)
+            if evaluated or stopping or self._decide(self.hooks.due):
                 self._keep(engine if not over else None)
             if stopping and not state.finished:
                 return False
@@ -220,11 +224,11 @@ class _Run:
                 window, window_started = Sums({}), time.monotonic()
             if time.monotonic() - shown >= 0.5:
                 shown = time.monotonic()
-                self.notify(state.step, planned, f"epoch {epoch}, loss {self._means(sums)['loss']:.3f}")
-            self.on_step(state.step)
+                self.hooks.notify(state.step, planned, f"epoch {epoch}, loss {self._means(sums)['loss']:.3f}")
+            self.hooks.on_step(state.step)
             if state.batch < self.steps and (world == 1 or state.batch % AGREE_EVERY == 0):
-                stopping = self._decide(self.stop)
-                if stopping or self._decide(self.due):
+                stopping = self._decide(self.hooks.stop)
+                if stopping or self._decide(self.hooks.due):
                     now = time.monotonic()
                     state.sums, state.seconds = sums.read(), now - started
                     state.window, state.window_seconds = window.read(), now - window_started
@@ -304,7 +308,7 @@ class _Run:
                 )
             note += f", {metric.label} {score:.4f}"
         if due:
-            self.notify(state.step, planned, note)
+            self.hooks.notify(state.step, planned, note)
         record["seconds"] = round(time.monotonic() - started, 3)
         waited = (state.epoch - max(state.best_epoch, state.phase_epoch)) // phase.evaluate_every
         return last or (self.valid is not None and waited >= phase.patience), due
@@ -323,7 +327,7 @@ class _Run:
         if self.state.batch:
             self.state.epoch_state = {name: gathered(tensor) for name, tensor in self.trainable.epoch_state().items()}
         self.state.optimizer = {} if engine is None else engine.optimizer_state()
-        self.on_checkpoint(self.state)
+        self.hooks.on_checkpoint(self.state)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: gathered(tensor) for name, tensor in self.trainable.trained_state().items()}

@@ -22,7 +22,7 @@ from infra.errors import SettingError
 from infra.progress import Progress, phased, speak_for
 from infra.settings import RaySettings
 from ray_jobs.training.curves import Row, metric_rows
-from ray_jobs.training.loop import TrainState, fit
+from ray_jobs.training.loop import Hooks, TrainState, fit
 from ray_jobs.training.trainable import BatchSource, Notify, Trainable, silent
 from ray_jobs.training.workers import Workers
 from schemas.addresses import filesystem_of
@@ -152,11 +152,13 @@ def _worker(config: dict[str, Any]) -> None:
         train,
         valid,
         state=state,
-        on_checkpoint=on_checkpoint,
-        on_step=config["on_step"] or (lambda _: None),
-        due=_Every(config["checkpoint_s"]),
-        stop=lambda: time.time() >= config["until"],
-        notify=notify,
+        hooks=Hooks(
+            on_checkpoint,
+            config["on_step"] or (lambda _: None),
+            due=_Every(config["checkpoint_s"]),
+            stop=lambda: time.time() >= config["until"],
+            notify=notify,
+        ),
         workers=Workers(rank, world, config["parallel"] if trainable.can_split else "ddp"),
     )
 

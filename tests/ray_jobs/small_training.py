@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from small_world import small_catalogue, small_histories
 from torch.nn import functional
@@ -11,7 +12,7 @@ from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.recipes.generative.tiger import TigerSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.tokenizers.autoencoder_training import VectorPlan
-from ray_jobs.training.loop import fit
+from ray_jobs.training.loop import Hooks, TrainState, fit
 from ray_jobs.training.plan import Plan
 from ray_jobs.training.trainable import TERMS
 
@@ -46,6 +47,23 @@ def fit_vectors(recipe, vectors, state=None, **given):
     plan = VectorPlan(recipe, vectors)
     module = plan.build()
     return fit(module, *plan.sources(module), state=state, **given)
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(cut, folder, run, due=lambda: True):
+    """The checkpoint of a run (`run` takes the hooks) that is killed after step `cut`."""
+
+    def save(state):
+        torch.save(vars(state), folder / "state.pt")
+        if state.step == cut:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(hooks=Hooks(on_checkpoint=save, due=due))
+    return TrainState(**torch.load(folder / "state.pt", weights_only=True))
 
 
 def numbers(state):

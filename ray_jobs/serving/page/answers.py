@@ -34,7 +34,7 @@ _PREFIX = registered_name("")
 Query = Mapping[str, str]
 
 
-class Said(BaseModel, extra="forbid", strict=True):
+class Sentence(BaseModel, extra="forbid", strict=True):
     """A sentence, and items to check against it."""
 
     sentence: Annotated[str, Field(max_length=MOST_CHARACTERS)]
@@ -119,13 +119,13 @@ class Answers:
             raise Problem(refused.status, refused.problem, refused.field) from refused
         return answers if isinstance(requested, list) else answers[0]
 
-    def heard(self, query: Query, body: bytes) -> dict[str, Any]:
+    def matched(self, query: Query, body: bytes) -> dict[str, Any]:
         """How a sentence is understood: the phrases ``wanted``, ``refused`` and ``unmatched``.
 
         ``against`` has for each item the words of its text that the sentence refuses.
         """
         try:
-            said = Said.model_validate_json(body)
+            given = Sentence.model_validate_json(body)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(map(str, first["loc"]))
@@ -133,11 +133,11 @@ class Answers:
         bundle = self._live(self._dataset(query)).bundle
         layer, index = bundle.recommender.steering, bundle.catalogue.index
         if layer is None:
-            return {"wanted": [], "refused": [], "unmatched": [], "against": [[] for _ in said.item_ids]}
+            return {"wanted": [], "refused": [], "unmatched": [], "against": [[] for _ in given.item_ids]}
         with self._asking:
-            heard = layer.hear(said.sentence)
-            against = [layer.against(said.sentence, index[item]) if item in index else () for item in said.item_ids]
-        return {"wanted": heard.wanted, "refused": heard.refused, "unmatched": heard.unmatched, "against": against}
+            found = layer.match(given.sentence)
+            against = [layer.against(given.sentence, index[item]) if item in index else () for item in given.item_ids]
+        return {"wanted": found.wanted, "refused": found.refused, "unmatched": found.unmatched, "against": against}
 
     def _registered(self, name: str) -> Source:
         runs.connect(self._settings)

@@ -30,7 +30,7 @@ ANSWERED = {
     ("GET", "/start"): "start",
     ("GET", "/items"): "items",
     ("POST", "/recommend"): "recommend",
-    ("POST", "/heard"): "heard",
+    ("POST", "/matched"): "matched",
 }
 """The methods of `Answers` by method and path; ``GET /`` and ``GET /health`` are answered here."""
 _LOG = logging.getLogger(__name__)

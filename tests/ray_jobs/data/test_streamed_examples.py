@@ -14,7 +14,7 @@ from ray_jobs.data.training_data import TrainingData
 from ray_jobs.recipes.generative.tiger import Tiger
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.train import make_plan
-from ray_jobs.training.loop import fit
+from ray_jobs.training.loop import Hooks, fit
 
 
 def _histories(users=60):
@@ -107,7 +107,7 @@ def test_training_from_files_learns_and_goes_on_inside_an_epoch(streamed):
     plan = small_plan(replace(SETTINGS, epochs=2))
     whole = fit(plan.build(), source, InMemoryExamples(plan.valid))
     asked = iter([False] * 4 + [True])
-    state = fit(plan.build(), source, InMemoryExamples(plan.valid), stop=lambda: next(asked))
+    state = fit(plan.build(), source, InMemoryExamples(plan.valid), hooks=Hooks(stop=lambda: next(asked)))
     assert (state.epoch, state.batch) == (0, 5)
     assert numbers(fit(plan.build(), source, InMemoryExamples(plan.valid), state=state)) == numbers(whole)
     assert whole.records[1]["loss"] < whole.records[0]["loss"]

@@ -3,6 +3,7 @@ import signal
 import socket
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from odd_one_out import SMALL, TITLES, family_histories, load_adapter, small_writer, untrained
 from ray import cloudpickle
 from safetensors.torch import load_file
+from small_training import killed_after
 
 from infra.errors import SettingError
 from infra.settings import RaySettings
@@ -23,7 +25,7 @@ from ray_jobs.denoiser.replace import TitleTable, replacements
 from ray_jobs.denoiser.tuning import TuningPlan
 from ray_jobs.denoiser.tuning_data import collate
 from ray_jobs.denoiser.windows import split_windows
-from ray_jobs.training.loop import TrainState, fit
+from ray_jobs.training.loop import fit
 from ray_jobs.training.ray_train import train
 
 
@@ -223,17 +225,7 @@ def test_a_state_goes_on_where_it_was(tmp_path, cut):
     _, whole = fitted(plan, learner())
     assert whole.step == 4, "the cuts are inside an epoch and at its end"
 
-    class Killed(Exception):
-        pass
-
-    def save(state):
-        torch.save(vars(state), tmp_path / "state.pt")
-        if state.step == cut:
-            raise Killed
-
-    with pytest.raises(Killed):
-        fitted(plan, learner(), on_checkpoint=save, due=lambda: True)
-    state = TrainState(**torch.load(tmp_path / "state.pt", weights_only=True))
+    state = killed_after(cut, tmp_path, partial(fitted, plan, learner()))
     _, resumed = fitted(plan, learner(), state=state)
     assert [r["loss"] for r in resumed.records] == [r["loss"] for r in whole.records]
     assert all(torch.equal(whole.trained[name], resumed.trained[name]) for name in whole.trained)

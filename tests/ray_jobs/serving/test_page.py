@@ -112,7 +112,7 @@ def test_lists_before_and_after_come_from_one_version_with_reasons(asked):
     assert after["unmatched"] == ["elephants"]
     assert before["model_version"] == after["model_version"] == "m/1"
     said = {"sentence": one["preference"], "item_ids": [*before["item_ids"], "nowhere"]}
-    assert ask("/heard", said) == (
+    assert ask("/matched", said) == (
         200,
         {
             "wanted": ["quiet"],
@@ -140,7 +140,7 @@ def test_a_new_champion_is_taken_up_and_a_broken_one_is_told(asked):
     registry.alias = "m/2"
     found = ask("/start")[1]
     assert (found["model_version"], found["steers"], found["reads"], found["examples"]) == ("m/2", False, False, [])
-    assert ask("/heard", {"sentence": "quiet", "item_ids": ["i00"]})[1]["against"] == [[]]
+    assert ask("/matched", {"sentence": "quiet", "item_ids": ["i00"]})[1]["against"] == [[]]
     registry.alias = "m/9"
     assert ask("/recommend", {"history": []})[1]["model_version"] == "m/2"
     status, health = ask("/health")
@@ -179,8 +179,8 @@ def test_without_a_champion_one_sentence_says_so(asked):
             422,
             "preference: 65 word pieces are more than",
         ),
-        ("/heard", {"sentence": 7}, {}, 422, "sentence"),
-        ("/heard", {"sentence": "x" * 4_001}, {}, 422, "sentence"),
+        ("/matched", {"sentence": 7}, {}, 422, "sentence"),
+        ("/matched", {"sentence": "x" * 4_001}, {}, 422, "sentence"),
     ],
 )
 def test_what_is_refused_is_named(asked, path, body, headers, status, said):

@@ -68,7 +68,7 @@ def test_what_means_the_opposite_is_no_match_but_counts_the_other_way():
     assert layer.because("not too bulky", compact[0]) == ("compact",)
     assert layer.because("Prefers bulky", compact[0]) == ()
     assert layer.against("Prefers bulky", compact[0]) == ("compact",)
-    assert layer.hear("not too bulky").unmatched == ()
+    assert layer.match("not too bulky").unmatched == ()
 
 
 @pytest.mark.parametrize("name", ["sasrec", "popularity", "tiger", "mendertok"])

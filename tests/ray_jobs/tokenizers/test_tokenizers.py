@@ -1,9 +1,10 @@
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from small_training import fit_vectors, numbers
+from small_training import fit_vectors, killed_after, numbers
 
 from infra.errors import SettingError
 from ray_jobs.recipes import recipe_class
@@ -12,7 +13,6 @@ from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import counter_level, resolve, spread_last_codes
 from ray_jobs.tokenizers.quality import quality_report
 from ray_jobs.training.curves import epoch_losses
-from ray_jobs.training.loop import TrainState
 from schemas.errors import DataError
 
 SMALL = RQVAESettings(
@@ -110,18 +110,7 @@ class TestRQVAE:
         vectors = planted_vectors()
         settings = dataclasses.replace(SMALL, checkpoint_every=25)
         whole, _ = trained(settings, vectors)
-
-        class Killed(Exception):
-            pass
-
-        def save(state):
-            torch.save(vars(state), tmp_path / "state.pt")
-            if state.step == cut:
-                raise Killed
-
-        with pytest.raises(Killed):
-            trained(settings, vectors, on_checkpoint=save, due=lambda: every_step)
-        stored = TrainState(**torch.load(tmp_path / "state.pt", weights_only=True))
+        stored = killed_after(cut, tmp_path, partial(trained, settings, vectors), due=lambda: every_step)
         assert (stored.epoch, stored.batch) == divmod(cut, 3)
         resumed = fit_vectors(RQVAETokenizer(settings), vectors, stored)
         assert numbers(resumed) == numbers(whole)

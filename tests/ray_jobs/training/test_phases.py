@@ -7,7 +7,7 @@ from torch import nn
 
 from infra.errors import SettingError
 from ray_jobs.training.engine import Engine, make_optimizer
-from ray_jobs.training.loop import fit
+from ray_jobs.training.loop import Hooks, fit
 from ray_jobs.training.phases import Phase, trainable_names
 from ray_jobs.training.trainable import TERMS
 from ray_jobs.training.workers import SINGLE_WORKER
@@ -21,7 +21,7 @@ def test_phases_follow_each_other_and_each_trains_what_it_names_on_the_losses_it
     model, train, valid = two_losses(replace(PLAIN, phases=phases))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     kept = []
-    state = fit(model, train, valid, on_checkpoint=lambda state: kept.append(dict(state.current)))
+    state = fit(model, train, valid, hooks=Hooks(on_checkpoint=lambda state: kept.append(dict(state.current))))
     assert [(r["phase"], r["epoch"]) for r in state.records] == [("table", 1), ("table", 2)] + [
         ("all", epoch) for epoch in (3, 4, 5, 6)
     ]
@@ -46,7 +46,7 @@ def test_a_run_cut_between_and_inside_phases_goes_on_as_if_it_had_not_been():
     for _ in range(100):
         if state is not None and state.finished:
             break
-        state = small_fit(small_plan(settings, "sasrec"), state=state, stop=lambda: True)
+        state = small_fit(small_plan(settings, "sasrec"), state=state, hooks=Hooks(stop=lambda: True))
     assert numbers(state) == numbers(whole)
     assert all(torch.equal(whole.best[name], state.best[name]) for name in whole.best)
     assert [r["phase"] for r in whole.records] == ["phase 1", "phase 1", "phase 2", "phase 2"]

@@ -1,16 +1,17 @@
 """How a new kind of model is trained: a module with a loss and phases, and the hooks that it may fill."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from ray.train import Checkpoint
-from small_training import numbers
+from small_training import killed_after, numbers
 from torch import nn
 
 from infra.errors import SettingError
 from ray_jobs.training.curves import metric_rows
-from ray_jobs.training.loop import TrainState, fit
+from ray_jobs.training.loop import Hooks, TrainState, fit
 from ray_jobs.training.phases import Phase
 from ray_jobs.training.ray_train import STATE_FILE, load_state
 from ray_jobs.training.trainable import Metric, Trainable, Update
@@ -60,21 +61,9 @@ def made(kind, *given):
     return kind(*given)
 
 
-class Cut(Exception):
-    pass
-
-
 def resumed(tmp_path, cut, kind, *given, **more):
     """The state of a run that was killed after step `cut` and begun again in a fresh process."""
-
-    def save(state):
-        torch.save(vars(state), tmp_path / "state.pt")
-        if state.step == cut:
-            raise Cut
-
-    with pytest.raises(Cut):
-        fit(made(kind, *given), Points(), on_checkpoint=save, due=lambda: True, **more)
-    state = TrainState(**torch.load(tmp_path / "state.pt", weights_only=True))
+    state = killed_after(cut, tmp_path, partial(fit, made(kind, *given), Points(), **more))
     return fit(made(kind, *given), Points(), state=state, **more)
 
 
@@ -86,7 +75,7 @@ def assert_same(state, whole):
 
 def test_a_module_with_a_loss_is_trained_and_goes_on_after_any_step(tmp_path):
     kept = []
-    whole = fit(made(Line), Points(), on_checkpoint=lambda state: kept.append(state.step))
+    whole = fit(made(Line), Points(), hooks=Hooks(on_checkpoint=lambda state: kept.append(state.step)))
     assert kept == [5, 10, 15], "a checkpoint an epoch"
     assert set(whole.records[0]) == {"epoch", "phase", "step", "learning_rate", "loss", "seconds"}
     assert whole.records[-1]["loss"] < whole.records[0]["loss"]
@@ -110,7 +99,7 @@ def test_a_kind_is_judged_by_a_metric_of_its_own():
     phase = Phase(name="only", epochs=60, learning_rate=0.5, schedule="constant", patience=3)
     notes = []
     model = made(Judged, (phase,))
-    state = fit(model, Points(), Points(12, seed=1), notify=lambda done, total, note: notes.append(note))
+    state = fit(model, Points(), Points(12, seed=1), hooks=Hooks(notify=lambda done, total, note: notes.append(note)))
     scores = [record["valid_fit"] for record in state.records]
     assert max(scores) < 0
     assert state.best_score == max(scores) == scores[state.best_epoch - 1]

@@ -2,11 +2,12 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from ray import cloudpickle
-from small_training import SETTINGS, numbers, small_fit, small_plan
+from small_training import SETTINGS, killed_after, numbers, small_fit, small_plan
 
 from infra.errors import SettingError
 from infra.progress import read_progress
@@ -14,7 +15,7 @@ from infra.settings import RaySettings
 from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.recipes.sequential.sasrec import SASRecSettings
 from ray_jobs.training.curves import metric_rows
-from ray_jobs.training.loop import TrainState, fit
+from ray_jobs.training.loop import Hooks, fit
 from ray_jobs.training.ray_train import finished_state, require_resources, train
 
 
@@ -29,10 +30,6 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(recipe, setting
     assert first.records[-1]["loss"] < first.records[0]["loss"]
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("cut", [1, 7, 10])
 def test_a_run_cut_after_any_step_goes_on_as_if_it_had_not_been(tmp_path, cut):
     plan = small_plan(replace(SETTINGS, epochs=2))
@@ -40,17 +37,10 @@ def test_a_run_cut_after_any_step_goes_on_as_if_it_had_not_been(tmp_path, cut):
     steps = whole.step // 2
     assert steps == 7, "the cuts are after the first step, at an epoch's end and inside an epoch"
 
-    def save(state):
-        torch.save(vars(state), tmp_path / "state.pt")
-        if state.step == cut:
-            raise Killed
-
-    with pytest.raises(Killed):
-        small_fit(plan, on_checkpoint=save, due=lambda: True)
-    state = TrainState(**torch.load(tmp_path / "state.pt", weights_only=True))
+    state = killed_after(cut, tmp_path, partial(small_fit, plan))
     assert (state.epoch, state.batch) == divmod(cut, steps)
     taken = []
-    resumed = small_fit(plan, state=state, on_step=taken.append)
+    resumed = small_fit(plan, state=state, hooks=Hooks(on_step=taken.append))
     assert taken == list(range(cut + 1, whole.step + 1)), "no step is taken twice"
     assert numbers(resumed) == numbers(whole)
     assert all(torch.equal(whole.best[name], resumed.best[name]) for name in whole.best)
@@ -62,7 +52,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_like_one_that_is_not(every):
     whole, state, slices = small_fit(plan), None, 0
     while state is None or not state.finished:
         left = iter([False, False, True])
-        state = small_fit(plan, state=state, stop=lambda left=left: next(left))
+        state = small_fit(plan, state=state, hooks=Hooks(stop=lambda left=left: next(left)))
         slices += 1
     assert slices == 5, "three steps each, and an epoch's end is looked at as well"
     assert numbers(state) == numbers(whole)

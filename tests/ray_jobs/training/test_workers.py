@@ -9,7 +9,7 @@ from small_training import PLAIN, fit_two, two_losses
 from test_trainable import Line, Points
 from torch import multiprocessing, nn
 
-from ray_jobs.training.loop import TrainState, fit
+from ray_jobs.training.loop import Hooks, TrainState, fit
 from ray_jobs.training.workers import SINGLE_WORKER, Workers
 
 HALF = replace(PLAIN, batch_size=16, optimizer="sgd", learning_rate=0.1)
@@ -51,7 +51,7 @@ def _one_of_two(rank, folder):
     for name, (parallel, settings) in CASES.items():
         workers = Workers(rank, 2, parallel)
         results[name] = fit(*two_losses(settings), workers=workers)
-        state = fit(*two_losses(settings), workers=workers, stop=lambda: True)
+        state = fit(*two_losses(settings), workers=workers, hooks=Hooks(stop=lambda: True))
         state = TrainState(**pickle.loads(pickle.dumps(vars(state))))
         results[f"{name}, cut"] = fit(*two_losses(settings), workers=workers, state=state)
         if rank == 0 and parallel == "fsdp" and not settings.phases:
