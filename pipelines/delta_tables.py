@@ -4,11 +4,11 @@ import datetime as dt
 import functools
 import json
 import operator
-import random
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
+import pyarrow.compute as pc
 from delta import DeltaTable
 from delta import exceptions as delta_errors
 from pyspark.errors import AnalysisException
@@ -17,14 +17,21 @@ from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
-from pipelines.stored import files_of, stored_rows, within
+from pipelines.stored import files_of, stored_rows
+from schemas.delta import (
+    no_table,
+    no_version,
+    partition_filter,
+    properties,
+    require_as_handed_on,
+    require_columns,
+    retrying,
+)
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
-from schemas.stages import maker_of
-from schemas.table import KEPT_LOG, Table
+from schemas.table import Table
 from schemas.table_seal import check_files, check_log, newest_version, seal_table
-from schemas.tables import TABLES
 
 # They have no common base class of their own.
 _CONFLICTS = (
@@ -37,10 +44,7 @@ _CONFLICTS = (
     delta_errors.MetadataChangedException,
     delta_errors.ProtocolChangedException,
 )
-_ATTEMPTS = 12
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
-
-T = TypeVar("T")
 
 
 def spark_schema(table: Table) -> StructType:
@@ -57,17 +61,11 @@ def conform(frame: DataFrame, table: Table, partition: Mapping[str, Any]) -> Dat
     for name, value in partition.items():
         if name not in frame.columns:
             frame = frame.withColumn(name, sf.lit(value).cast(spark_schema(table)[name].dataType))
-    expected = {field.name: field.dataType.simpleString() for field in spark_schema(table)}
-    actual = {field.name: field.dataType.simpleString() for field in frame.schema}
-    wrong = [f"column {name} is missing ({kind})" for name, kind in expected.items() if name not in actual]
-    wrong += [f"column {name} ({kind}) is not in the contract" for name, kind in actual.items() if name not in expected]
-    wrong += [
-        f"column {name} is {actual[name]} but should be {kind}"
-        for name, kind in expected.items()
-        if name in actual and actual[name] != kind
-    ]
-    if wrong:
-        raise DataError(f"table {table.name}: {'; '.join(wrong)} (contract: schemas/{table.name}.py)")
+    expected, actual = (
+        {field.name: field.dataType.simpleString() for field in schema}
+        for schema in (spark_schema(table), frame.schema)
+    )
+    require_columns(table, actual, expected)
     return frame.select(*expected)
 
 
@@ -89,10 +87,9 @@ def read_table(spark: SparkSession, uri: str, version: int | None = None) -> Dat
     Raises:
         DataError: there is no such table or version (the message names the stage to run), or the table is damaged.
     """
-    name = uri.rstrip("/").rsplit("/", 1)[-1]
     sealed = check_log(uri, version)
     if not table_exists(spark, uri):
-        raise DataError(f"no table {name} at {uri}; run the stage {maker_of(name)!r} first")
+        raise no_table(uri)
     reader = spark.read.format("delta")
     if version is None:
         if sealed:
@@ -102,10 +99,7 @@ def read_table(spark: SparkSession, uri: str, version: int | None = None) -> Dat
         frame = reader.option("versionAsOf", version).load(uri)
         frame.schema  # noqa: B018  (a version that is gone fails here, not in load)
     except AnalysisException as error:
-        raise DataError(
-            f"table {name} at {uri} has no version {version} (newest: {newest_version(uri)}); old versions are "
-            f"vacuumed after the table's retention: run the stage {maker_of(name)!r} again"
-        ) from error
+        raise no_version(uri, version, newest_version(uri)) from error
     if sealed:
         check_files(uri, stored_rows(uri, version).files)
     return frame
@@ -120,24 +114,14 @@ def read_input(spark: SparkSession, handoff: Handoff, day: dt.date) -> DataFrame
     Raises:
         DataError: as `read_table`, or schema or number of rows differ from those of the hand-off.
     """
-    stage = maker_of(handoff.table)
-    where = f"table {handoff.table} at {handoff.uri}, version {handoff.version},"
-    table = TABLES[handoff.table]
-    if handoff.schema_hash != table.schema_hash():
-        raise DataError(
-            f"{where} was published with schema {handoff.schema_hash}, this code reads {table.schema_hash()} "
-            f"(schemas/{handoff.table}.py): run the stage {stage!r} again with this code"
-        )
     frame = read_table(spark, handoff.uri, handoff.version)
-    if table.partition_by in ((), ("partition_date",)):
-        wanted = within({"partition_date": day}) if table.partition_by else None
-        rows = stored_rows(handoff.uri, handoff.version).count_rows(filter=wanted)
-        if rows != handoff.rows:
-            raise DataError(
-                f"{where} has {rows:,} rows for {day}, and its maker reported {handoff.rows:,}: run the stage "
-                f"{stage!r} for that day again"
-            )
+    stored = stored_rows(handoff.uri, handoff.version)
+    require_as_handed_on(handoff, day, lambda of: stored.count_rows(filter=_of_day(of)))
     return frame
+
+
+def _of_day(day: dt.date | None) -> pc.Expression | None:
+    return partition_filter({"partition_date": day}) if day else None
 
 
 def user_metadata(identity: RunIdentity, notes: Mapping[str, str] | None = None) -> str:
@@ -175,7 +159,7 @@ def write_partition(
         _allow_nulls(spark, rows, table, uri)
         return _merge(spark, rows, table, uri, partition, identity)
 
-    version = _retrying(attempt)
+    version = retrying(attempt, *_CONFLICTS)
     return Handoff(table=table.name, uri=uri, version=version, rows=count, schema_hash=table.schema_hash())
 
 
@@ -190,7 +174,7 @@ def _merge(
     """
     while True:
         seen = newest_version(uri)
-        if not table.partition_by or files_of(uri, within(partition), seen):
+        if not table.partition_by or files_of(uri, partition_filter(partition), seen):
             changes = _changes(read_table(spark, uri, seen), rows, table, partition).cache()
             try:
                 if changes.isEmpty():
@@ -239,7 +223,7 @@ def append_rows(spark: SparkSession, frame: DataFrame, table: Table, uri: str, i
         DataError: columns do not fit the contract.
     """
     rows = conform(frame, table, {})
-    _retrying(lambda: _create(spark, table, uri))
+    retrying(lambda: _create(spark, table, uri), *_CONFLICTS)
     check_log(uri)
     (
         rows.write.format("delta")
@@ -276,7 +260,7 @@ def delete_rows(
         )
         seal_table(uri)
 
-    _retrying(attempt)
+    retrying(attempt, *_CONFLICTS)
 
 
 def _checked_count(rows: DataFrame, table: Table, partition: Mapping[str, Any]) -> int:
@@ -309,11 +293,9 @@ def _create(spark: SparkSession, table: Table, uri: str) -> None:
         .addColumns(spark_schema(table))
         .partitionedBy(*table.partition_by)
         .comment(table.description)
-        .property("delta.enableDeletionVectors", "false")
-        .property("delta.deletedFileRetentionDuration", f"interval {table.retention_days} days")
-        .property("delta.logRetentionDuration", f"interval {table.retention_days} days")
-        .property(*KEPT_LOG)
     )
+    for name, value in properties(table).items():
+        create = create.property(name, value)
     try:
         create.execute()
     except Exception:
@@ -371,12 +353,3 @@ def _within(partition: Mapping[str, Any], alias: str = "") -> Column:
 
 def _all(*conditions: Column) -> Column:
     return functools.reduce(operator.and_, conditions, sf.lit(True))
-
-
-def _retrying(commit: Callable[[], T]) -> T:
-    for attempt in range(_ATTEMPTS - 1):
-        try:
-            return commit()
-        except _CONFLICTS:
-            time.sleep(min(5.0, 0.1 * 2**attempt) * random.uniform(0.5, 1.5))
-    return commit()

@@ -25,10 +25,11 @@ from infra.errors import UserError
 from infra.settings import Settings
 from pipelines.gates import data_docs
 from pipelines.landing.text_files import landing_path, parts
-from pipelines.stored import files_of, within
+from pipelines.stored import files_of
 from schemas.addresses import read_text, write_text
 from schemas.artifact_seal import read_seal_text, seal_text
 from schemas.dataset import Dataset
+from schemas.delta import partition_filter
 from schemas.digests import digest_of_content
 from schemas.erasures import ERASURES
 from schemas.events import EVENTS
@@ -142,7 +143,7 @@ class IngestedDay:
         return {name: values[name] for name in table.partition_by}
 
     def _left(self, table: Table, version: int | None = None) -> list[str]:
-        return files_of(self._uri(table), within(self._partition(table)), version)
+        return files_of(self._uri(table), partition_filter(self._partition(table)), version)
 
     def _shown(self, table: Table) -> bool:
         docs_dir = self.settings.data_docs_dir(self.request.dataset)

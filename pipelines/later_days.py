@@ -51,12 +51,13 @@ def with_later_days(stage: str, work: Work) -> Work:
 
 def _of_day(handoff: Handoff, day: dt.date) -> Handoff:
     """`handoff` with the number of rows of `day`, where its table is partitioned by day alone."""
-    from pipelines.stored import stored_rows, within
+    from pipelines.stored import stored_rows
+    from schemas.delta import partition_filter
     from schemas.tables import TABLES
 
     if TABLES[handoff.table].partition_by != ("partition_date",):
         return handoff
-    rows = stored_rows(handoff.uri, handoff.version).count_rows(filter=within({"partition_date": day}))
+    rows = stored_rows(handoff.uri, handoff.version).count_rows(filter=partition_filter({"partition_date": day}))
     return replace(handoff, rows=rows)
 
 
@@ -72,8 +73,9 @@ def later_days(settings: Settings, request: StageRequest, stage: str) -> list[dt
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from pipelines.stored import stored_rows, within
+    from pipelines.stored import stored_rows
     from schemas.damaged_files import damage_named
+    from schemas.delta import partition_filter
     from schemas.quarantine import QUARANTINE
     from schemas.table_seal import check_files, check_log, newest_version
 
@@ -83,7 +85,7 @@ def later_days(settings: Settings, request: StageRequest, stage: str) -> list[dt
         return []
     later = pc.field("partition_date") > pa.scalar(request.partition_date())
     if stage == INGEST:
-        later &= within({"stage": INGEST, "reason": UNKNOWN_ITEM})
+        later &= partition_filter({"stage": INGEST, "reason": UNKNOWN_ITEM})
     rows = stored_rows(uri)
     check_files(uri, [one.path for one in rows.get_fragments(later)])
     with damage_named(uri, lambda: rows.files):

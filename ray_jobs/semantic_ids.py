@@ -20,7 +20,6 @@ from ray_jobs.data.tables import (
     input_version,
     newest_items,
     open_table,
-    partition_filter,
     publish,
     read_table,
     table_exists,
@@ -41,6 +40,7 @@ from ray_jobs.tokenizers.quality import quality_report
 from ray_jobs.tokenizers.stored import StoredTokenizer
 from ray_jobs.tokenizers.vectors import ArrayVectors, DatasetVectors, Floats, Vectors, matrix, sampled_rows, take
 from schemas.damaged_files import damage_named
+from schemas.delta import partition_filter
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.sections import settings_of, stage_settings

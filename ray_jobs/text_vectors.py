@@ -14,7 +14,6 @@ from ray_jobs.data.tables import (
     input_partition,
     input_version,
     open_table,
-    partition_filter,
     read_table,
     table_exists,
     table_rows,
@@ -22,6 +21,7 @@ from ray_jobs.data.tables import (
 )
 from ray_jobs.encoders.streaming import encoded
 from ray_jobs.stages.text_vectors import STAGE, TextVectorsSettings
+from schemas.delta import partition_filter
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.preferences import PREFERENCES

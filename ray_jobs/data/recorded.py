@@ -8,7 +8,8 @@ from pyarrow import fs
 
 from infra.settings import Settings
 from ray_jobs.data.settings import CODEBOOK_KEY
-from ray_jobs.data.tables import count_rows, open_table, partition_filter, table_exists, table_files
+from ray_jobs.data.tables import count_rows, open_table, table_exists
+from schemas.delta import partition_filter, table_files
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.stage_request import BY_HAND, StageRequest
@@ -75,8 +76,8 @@ def unreadable(handoff: Handoff, partition: Mapping[str, Any]) -> str:
         opened = open_table(handoff.uri, handoff.version)
     except DataError as error:
         return str(error)
-    rows = opened.to_pyarrow_dataset(filesystem=table_files(opened))
-    there = table_files(opened).get_file_info(rows.files) if rows.files else []
+    rows = opened.to_pyarrow_dataset(filesystem=table_files(opened.table_uri))
+    there = table_files(opened.table_uri).get_file_info(rows.files) if rows.files else []
     gone = sorted(file.path for file in there if file.type == fs.FileType.NotFound)
     if gone:
         return (

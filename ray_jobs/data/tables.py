@@ -8,10 +8,7 @@ crash, a retry or a second writer never duplicates a row.
 import datetime as dt
 import functools
 import json
-import operator
-import random
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -20,13 +17,21 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from pyarrow import fs
 from pyarrow.parquet import filters_to_expression
 
 from infra.progress import phase
 from infra.settings import Settings
-from schemas.addresses import filesystem_of
 from schemas.damaged_files import damage_named
+from schemas.delta import (
+    no_table,
+    no_version,
+    partition_filter,
+    properties,
+    require_as_handed_on,
+    require_columns,
+    retrying,
+    table_files,
+)
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
@@ -34,9 +39,6 @@ from schemas.stage_request import StageRequest
 from schemas.stages import maker_of
 from schemas.table import KEPT_LOG, Table
 from schemas.table_seal import check_files, check_log, seal_table
-from schemas.tables import TABLES
-
-_ATTEMPTS = 12
 
 VERIFIED = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True, page_checksum_verification=True)
@@ -73,7 +75,7 @@ def table_rows(table: DeltaTable, where: pc.Expression | None = None) -> Iterato
     Raises:
         DataError: a file is damaged.
     """
-    stored = table.to_pyarrow_dataset(filesystem=table_files(table))
+    stored = table.to_pyarrow_dataset(filesystem=table_files(table.table_uri))
     wanted = [fragment.path for fragment in stored.get_fragments(where)]
     check_files(table.table_uri, wanted)
     fragments = [
@@ -132,23 +134,9 @@ def input_version(settings: Settings, request: StageRequest, name: str) -> tuple
     handoff = request.inputs.get(name)
     if handoff is None:
         return settings.table_uri(request.dataset, name), None
-    expected = TABLES[name].schema_hash()
-    if handoff.schema_hash != expected:
-        raise DataError(
-            f"table {name} at {handoff.uri} was published with schema {handoff.schema_hash}, this code reads "
-            f"{expected} (schemas/{name}.py): run the stage {maker_of(name)!r} again with this code"
-        )
-    if TABLES[name].partition_by in ((), ("partition_date",)):
-        there = _day_count(
-            handoff.uri, handoff.version, request.partition_date() if TABLES[name].partition_by else None
-        )
-        if there != handoff.rows:
-            raise DataError(
-                f"table {name} at {handoff.uri}, version {handoff.version}, has {there:,} rows for "
-                f"{request.partition}, and its maker reported {handoff.rows:,}: run the stage "
-                f"{maker_of(name)!r} for that day again"
-            )
-    return handoff.uri, handoff.version
+    uri, version = handoff.uri, handoff.version
+    require_as_handed_on(handoff, request.partition_date(), lambda day: _day_count(uri, version, day))
+    return uri, version
 
 
 @functools.cache
@@ -226,7 +214,7 @@ def publish(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any]
 
     with phase(f"writing {table.name}") as counts:
         counts["rows"] = wanted.num_rows
-        version = _retrying(attempt)
+        version = retrying(attempt, CommitFailedError)
     return _handoff(table, uri, version, wanted.num_rows)
 
 
@@ -262,7 +250,7 @@ def upsert(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any],
         seal_table(uri)
         return int(target.version()), count_rows(target, partition_filter(partition))
 
-    version, count = _retrying(attempt)
+    version, count = retrying(attempt, CommitFailedError)
     return _handoff(table, uri, version, count)
 
 
@@ -276,55 +264,35 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
     Raises:
         DataError: there is no such table or version; the message names the stage to run.
     """
-    name = uri.rstrip("/").rsplit("/", 1)[-1]
-    stage = maker_of(name)
     check_log(uri, version)
     try:
         newest = DeltaTable(uri)
     except TableNotFoundError as error:
-        raise DataError(f"no table {name} at {uri}; run the stage {stage!r} first") from error
+        raise no_table(uri) from error
     except DeltaError as error:
+        name = uri.rstrip("/").rsplit("/", 1)[-1]
         raise DataError(
             f"table {name} at {uri} has a damaged log: {str(error)[:80]}. Bring it back from a copy, or move the "
-            f"table away and run the stage {stage!r} again"
+            f"table away and run the stage {maker_of(name)!r} again"
         ) from error
     if version is None or version == newest.version():
         return newest
     try:
         return DeltaTable(uri, version=version)
     except DeltaError as error:
-        raise DataError(
-            f"table {name} at {uri} has no version {version} (newest: {newest.version()}); old versions are vacuumed "
-            f"after the table's retention: run the stage {stage!r} again"
-        ) from error
-
-
-def table_files(table: DeltaTable) -> fs.FileSystem:
-    """Arrow's own file system, rooted at the table.
-
-    delta-rs would pass a file system in Python: Arrow's threads then need the GIL, and a thread that closes a file
-    while the interpreter exits aborts the process.
-    """
-    files, root = filesystem_of(table.table_uri)
-    return fs.SubTreeFileSystem(root, files)
+        raise no_version(uri, version, newest.version()) from error
 
 
 def _opened_or_created(table: Table, uri: str, identity: RunIdentity) -> DeltaTable:
     if table_exists(uri):
         return _with_new_columns(open_table(uri), table, identity)
-    days = f"interval {table.retention_days} days"
     return DeltaTable.create(
         uri,
         table.arrow_schema(),
         mode="ignore",
         partition_by=list(table.partition_by),
         description=table.description,
-        configuration={
-            "delta.enableDeletionVectors": "false",
-            "delta.deletedFileRetentionDuration": days,
-            "delta.logRetentionDuration": days,
-            KEPT_LOG[0]: KEPT_LOG[1],
-        },
+        configuration=dict(properties(table)),
         commit_properties=_commit_properties(identity),
     )
 
@@ -366,11 +334,6 @@ def keep_log(uri: str) -> None:
         seal_table(uri)
 
 
-def partition_filter(partition: Mapping[str, Any]) -> pc.Expression:
-    """The filter for the rows of a partition."""
-    return functools.reduce(operator.and_, (pc.field(name) == pa.scalar(value) for name, value in partition.items()))
-
-
 def _partition_rows(target: DeltaTable, table: Table, partition: Mapping[str, Any]) -> pa.Table:
     within = partition_filter(partition)
     with table_rows(target, within) as rows:
@@ -394,20 +357,14 @@ def _checked(rows: pa.Table, table: Table, partition: Mapping[str, Any], may_be_
     for name, value in partition.items():
         if name not in rows.column_names:
             rows = rows.append_column(name, pa.repeat(pa.scalar(value, schema.field(name).type), rows.num_rows))
-    contract = f"(contract: schemas/{table.name}.py)"
-    wrong = [f"column {f.name} is missing ({f.type})" for f in schema if f.name not in rows.column_names]
-    wrong += [f"column {name} is not in the contract" for name in rows.column_names if name not in schema.names]
-    wrong += [
-        f"column {f.name} is {rows.schema.field(f.name).type} but should be {f.type}"
-        for f in schema
-        if f.name in rows.column_names and not rows.schema.field(f.name).type.equals(f.type)
-    ]
-    if wrong:
-        raise DataError(f"table {table.name}: {'; '.join(wrong)} {contract}")
+    fields = {name: rows.schema.field(name).type for name in rows.column_names}
+    require_columns(table, fields, {field.name: field.type for field in schema})
     for column in table.columns:
         nulls = rows[column.name].null_count
         if nulls and not column.nullable:
-            raise DataError(f"table {table.name}: column {column.name} is null on {nulls} rows {contract}")
+            raise DataError(
+                f"table {table.name}: column {column.name} is null on {nulls} rows (contract: schemas/{table.name}.py)"
+            )
     if rows.num_rows == 0 and not (table.may_be_empty if may_be_empty is None else may_be_empty):
         raise DataError(f"table {table.name}: no rows to publish for {dict(partition)}")
     for name, value in partition.items():
@@ -419,7 +376,7 @@ def _checked(rows: pa.Table, table: Table, partition: Mapping[str, Any], may_be_
     if repeated.num_rows:
         example = repeated.drop_columns("count_all").slice(0, 1).to_pylist()[0]
         raise DataError(
-            f"table {table.name}: {repeated.num_rows} keys ({', '.join(table.key)}) stand on more than one row, "
+            f"table {table.name}: {repeated.num_rows} keys ({', '.join(table.key)}) are on more than one row, "
             f"e.g. {example}; give duplicates one winner before publishing"
         )
     return _sorted(rows.select(schema.names).cast(schema), table)
@@ -458,12 +415,3 @@ def _commit_properties(identity: RunIdentity) -> CommitProperties:
     """The run's identity, where Spark's `DESCRIBE HISTORY` shows it, and no automatic retry on conflicts."""
     tags = json.dumps(identity.mlflow_tags(), sort_keys=True)
     return CommitProperties(custom_metadata={"userMetadata": tags}, max_commit_retries=0)
-
-
-def _retrying(commit: Callable[[], T]) -> T:
-    for attempt in range(_ATTEMPTS - 1):
-        try:
-            return commit()
-        except CommitFailedError:
-            time.sleep(min(5.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.5))
-    return commit()

@@ -12,10 +12,11 @@ from mlflow import MlflowClient
 from pyarrow import fs
 
 from infra.settings import Settings
-from ray_jobs.data.tables import keep_log, keeps_log, open_table, table_exists, table_files
+from ray_jobs.data.tables import keep_log, keeps_log, open_table, table_exists
 from ray_jobs.registry.provenance import tables_of_version, tables_read
 from ray_jobs.retention.settings import CleanUpSettings
 from ray_jobs.retention.versions import Registry
+from schemas.delta import table_files
 from schemas.erasures import NOTE
 from schemas.errors import DataError
 from schemas.table import Table
@@ -100,7 +101,7 @@ def _plan(table: Table, uri: str, needed: Mapping[int, list[str]], own: CleanUpS
     # The version that was current at the start of the retention period can still be requested by time.
     floor = min([*pinned, max((commit["version"] for commit in commits), default=0)])
     files = _vacuum(newest, days, sorted(pinned), dry_run=True)
-    sizes = table_files(newest).get_file_info(files) if files else []
+    sizes = table_files(newest.table_uri).get_file_info(files) if files else []
     return History(
         table=table.name,
         uri=uri,
@@ -139,7 +140,7 @@ def _vacuum(table: DeltaTable, days: int, keep: list[int], dry_run: bool) -> lis
 
 def _expired(table: DeltaTable, floor: int, oldest: dt.datetime) -> list[str]:
     """Log entries below version `floor` that are older than `oldest`."""
-    listed = table_files(table).get_file_info(fs.FileSelector("_delta_log"))
+    listed = table_files(table.table_uri).get_file_info(fs.FileSelector("_delta_log"))
     return [
         found.path
         for found in listed

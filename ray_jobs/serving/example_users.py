@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.settings import Settings
-from ray_jobs.data.tables import open_table, partition_filter, read_table, table_exists, table_rows
+from ray_jobs.data.tables import open_table, read_table, table_exists, table_rows
 from ray_jobs.registry.users import User, users_of
 from schemas.columns import sources
+from schemas.delta import partition_filter
 from schemas.errors import DataError
 
 MOST_ROWS = 200_000
