@@ -165,7 +165,6 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "tiger_decoder": Recipe(
         implementation="generative.tiger_decoder:TigerDecoder",
-        settings="generative.settings:TigerDecoderSettings",
         kind="recommender",
         summary="one causal stack over the semantic ids of a whole history",
         paper=_TIGER,
@@ -188,7 +187,6 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "rpg": Recipe(
         implementation="sequential.rpg:RPG",
-        settings="sequential.settings:RPGSettings",
         kind="recommender",
         summary="causal self-attention over items that predicts the many codes of the next one in parallel",
         paper=Paper("Generating Long Semantic IDs in Parallel for Recommendation", "Hou et al.", 2025),

@@ -27,10 +27,8 @@ def tables_to_read(stage: Stage, settings: Settings, overrides: Mapping[str, Any
         section, _, setting = condition.partition(".")
         return getattr(settings_of(section, settings, overrides), setting) not in (False, "none")
 
-    conditions = {table: stage.reads_if.get(table) for table in stage.reads}
-    return tuple(
-        table for table, known in conditions.items() if known is None or any(holds(one, table) for one in known)
-    )
+    unread = {table for table, known in stage.reads_if.items() if not any(holds(one, table) for one in known)}
+    return tuple(table for table in stage.reads if table not in unread)
 
 
 def output_read(stage: Stage, read: tuple[str, ...], output: str) -> bool:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from infra.settings import REPOSITORY, Settings
-from schemas.handoff import Handoff
+from schemas.handoff import Handoff, StageReport
 from schemas.recipes import of_kind
 from schemas.sections import settings_of
 from schemas.stage_request import StageRequest
@@ -86,8 +86,8 @@ def test_an_entry_point_reads_the_settings_that_its_stage_declares(stage, monkey
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path))
     entry = importlib.import_module(f"{stage.module.rpartition('.')[0]}.entry")
     work = stage.module.replace(".stages.", ".")
-    asked = []
-    monkeypatch.setitem(sys.modules, work, SimpleNamespace(run=asked.append))
+    asked, done = [], StageReport(stage=stage.name, status="dry_run")
+    monkeypatch.setitem(sys.modules, work, SimpleNamespace(run=lambda request: asked.append(request) or done))
     read = set()
     monkeypatch.setattr(StageRequest, "require_section", lambda self, section: read.add(section))
     overrides = {"erasure.users": ["u"]} if stage.name == "erasure" else {}
