@@ -27,31 +27,9 @@ MLflow experiment *penchant/&lt;data set&gt;/days*.
 
 from dataclasses import replace
 
+from dags import chain
 from dags.airflow_dag import new_dag
 from dags.branching import changes, choose_codebook, measure_steering
-from dags.chain import (
-    APPEND_ITEMS,
-    CONTINUATION,
-    DATASET,
-    GENERATION,
-    INGEST,
-    ITEM_VECTORS,
-    LANGUAGE,
-    LEAVE_OUT,
-    MEASURE_STEERING,
-    MEASURED,
-    MODEL,
-    OVERRIDES,
-    PARTITION,
-    RECOMMENDATIONS,
-    RECOMMENDER,
-    SEQUENCES,
-    STEERING,
-    TOKENIZER,
-    TRAIN_BASELINE,
-    make_tasks,
-    report_on,
-)
 from dags.dataset_lock import dataset_lock
 from dags.prepared import champion
 
@@ -61,34 +39,32 @@ with new_dag(
     "Raw reviews in, registered model and recommendations out, one partition a day",
     __doc__,
     {
-        "dataset": DATASET,
-        "partition": PARTITION,
-        "tokenizer": TOKENIZER,
-        "recommender": RECOMMENDER,
-        "generation": GENERATION,
-        "overrides": OVERRIDES,
-        "leave_out": LEAVE_OUT,
-        MEASURED: MEASURE_STEERING,
+        "dataset": chain.DATASET,
+        "partition": chain.PARTITION,
+        "tokenizer": chain.TOKENIZER,
+        "recommender": chain.RECOMMENDER,
+        "generation": chain.GENERATION,
+        "overrides": chain.OVERRIDES,
+        "leave_out": chain.LEAVE_OUT,
+        chain.MEASURED: chain.MEASURE_STEERING,
     },
     every="daily",
     cron="0 3 * * *",
     impact="high",
     deadline=True,
 ) as dag:
-    model = [replace(stage, unless=MEASURED) if stage is ITEM_VECTORS else stage for stage in MODEL]
-    tasks = make_tasks(
-        *(INGEST, SEQUENCES, *LANGUAGE, *model, *STEERING, CONTINUATION, APPEND_ITEMS, TRAIN_BASELINE, RECOMMENDATIONS),
-        grouped=True,
-    )
+    stages = (stage for group in chain.GROUPS.values() for stage in group)
+    measured = (replace(stage, unless=chain.MEASURED) if stage is chain.ITEM_VECTORS else stage for stage in stages)
+    tasks = chain.make_tasks(*measured, grouped=True)
     dataset_lock() >> tasks["ingest"]
     changed = changes()
     tasks["sequences"] >> changed
     for task in tasks.values():
         if task.task_id not in ("ingest", "sequences") and task.upstream_task_ids <= {"ingest", "sequences"}:
             changed >> task
-    changed >> measure_steering() >> [tasks[stage.task_id] for stage in STEERING]
+    changed >> measure_steering() >> [tasks[stage.task_id] for stage in chain.STEERING]
     choice = choose_codebook.override(task_group=tasks["continuation"].task_group)()
     tasks["continuation"] >> choice >> [tasks["append_items"], tasks["semantic_ids"]]
     reigning = champion.override(task_group=tasks["evaluate"].task_group)()
     tasks["train_recommender"] >> reigning >> [tasks["evaluate"], tasks["steerability"]]
-    report_on(dag)
+    chain.report_on(dag)
