@@ -58,13 +58,10 @@ class Check:
     severity: Severity = Severity.FAIL
 
 
-def one_of(column: str, *values: str) -> Check:
+def one_of(column: str, *values: str, reason: str = "Anything else is a bug in the stage.") -> Check:
     """The check that a column has only values that its stage knows."""
-    return Check(
-        expectation="ExpectColumnValuesToBeInSet",
-        arguments={"column": column, "value_set": list(values)},
-        reason="Anything else is a bug in the stage.",
-    )
+    arguments = {"column": column, "value_set": list(values)}
+    return Check(expectation="ExpectColumnValuesToBeInSet", arguments=arguments, reason=reason)
 
 
 def between(
