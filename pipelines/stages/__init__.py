@@ -1,1 +1,1 @@
-"""Entry points of the Spark stages: command line and settings, which are checked before an engine is loaded."""
+"""The stages of Spark, a module each: its settings and what is checked before an engine loads; `entry` runs them."""

@@ -1,1 +1,1 @@
-"""The stages of Ray, a module each: its command line and its settings, which are checked before an engine loads."""
+"""The stages of Ray, a module each: its settings and what is checked before an engine loads; `entry` runs them."""
