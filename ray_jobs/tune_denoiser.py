@@ -73,7 +73,8 @@ def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, fold
     Progress(settings.home, STAGE).update(0, 1, "reading tables")
     tokenizer = None if own.base == TINY else load_tokenizer(own.base)
     data = read_training_data(settings, request, codes=False, preferences=False)
-    require_titles(data.catalogue)
+    if all(title == item for title, item in zip(data.catalogue.titles, data.catalogue.item_ids, strict=True)):
+        raise DataError(f"{STAGE} reads item titles, and no item of this data set has one; land an item file")
     split = split_windows(data.histories, own)
     folder.mkdir(parents=True, exist_ok=True)
     cluster.connect()
@@ -105,16 +106,6 @@ def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, fold
     content = {"base": base, "counts": counts, "records": records, "quality": quality.rounded(scores)}
     write_json(folder / REPORT, content)
     Progress(settings.home, STAGE).update(1, 1, f"AUC {scores['tuned']['auc']:.3f}, base {scores['base']['auc']:.3f}")
-
-
-def require_titles(catalogue: Catalogue) -> None:
-    """Check that the catalogue has titles.
-
-    Raises:
-        DataError: no item has a title.
-    """
-    if all(title == item for title, item in zip(catalogue.titles, catalogue.item_ids, strict=True)):
-        raise DataError(f"{STAGE} reads item titles, and no item of this data set has one; land an item file")
 
 
 @phased("pre-training a tiny base")

@@ -68,7 +68,8 @@ def product_names(reviews: DataFrame, items: DataFrame, day: dt.date) -> frozens
         day: later reviews and items are ignored.
     """
     known = sf.col("partition_date") <= sf.lit(day)
-    in_titles = items.where(known).select(sf.explode(_distinct_words(sf.lower("title"))).alias("word")).distinct()
+    words = sf.array_distinct(sf.regexp_extract_all(sf.lower("title"), sf.lit("([a-z][a-z']*[a-z])"), sf.lit(1)))
+    in_titles = items.where(known).select(sf.explode(words).alias("word")).distinct()
     middle = sf.regexp_extract_all("text", sf.lit(r"(?<=[a-z,] )[A-Za-z][A-Za-z']*[A-Za-z]"), sf.lit(0))
     written = reviews.where(known).select(sf.explode(middle).alias("written"))
     capital = sf.col("written").rlike("^[A-Z].*[a-z]")
@@ -80,10 +81,6 @@ def product_names(reviews: DataFrame, items: DataFrame, day: dt.date) -> frozens
         .collect()
     )
     return frozenset(row.word for row in rows)
-
-
-def _distinct_words(text: Column) -> Column:
-    return sf.array_distinct(sf.regexp_extract_all(text, sf.lit("([a-z][a-z']*[a-z])"), sf.lit(1)))
 
 
 def _filled(column: str) -> Column:

@@ -64,8 +64,3 @@ def cosine_scores(
         length = float(np.linalg.norm(rest))
         scores.append(float(vectors[row[p.true.item_id]] @ rest) / length if length else 0.0)
     return scores
-
-
-def random_scores(positions: Sequence[Scored], seed: int) -> list[float]:
-    """Random scores."""
-    return np.random.default_rng(seed).random(len(positions)).tolist()

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from pipelines.landing.planted_world.truth import Truth
-from pipelines.recovery.baselines import cosine_scores, random_opinions, random_scores, word_opinions
+from pipelines.recovery.baselines import cosine_scores, random_opinions, word_opinions
 from pipelines.recovery.histories import Warehouse
 from pipelines.recovery.noise import corrections, detection, scored_positions
 from pipelines.recovery.opinions import (
@@ -59,7 +61,7 @@ def _noise(found: Warehouse, truth: Truth, seed: int) -> dict[str, Any]:
         "stage": [p.score for p in positions],
         "TF-IDF of titles": cosine_scores(positions, found.histories, found.titles),
         "TF-IDF of item texts": cosine_scores(positions, found.histories, found.texts),
-        "random": random_scores(positions, seed),
+        "random": np.random.default_rng(seed).random(len(positions)).tolist(),
     }
     return {
         "noise": {name: detection(positions, values, edits) for name, values in scores.items()},
