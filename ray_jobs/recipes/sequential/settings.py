@@ -15,7 +15,26 @@ LossName = Literal["ce", "sampled_softmax", "bce", "gbce"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequentialSettings(TransformerSettings):
+class ItemSettings(TransformerSettings):
+    """Settings of a transformer over items."""
+
+    max_history: Count = 50
+    epochs: Count = 60
+    batch_size: Count = 128
+    patience: Count = 8
+    evaluate_every: Count = 2
+    width: Count = 64
+    layers: Count = 2
+    heads: Count = 2
+    dropout: Share = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_divisor(self, "heads", "width")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialSettings(ItemSettings):
     """Settings of the encoder and of the loss over the catalogue.
 
     Args:
@@ -30,24 +49,11 @@ class SequentialSettings(TransformerSettings):
             length, so with ``batches`` a position of a short history has a larger weight than one of a long history.
     """
 
-    max_history: Count = 50
-    epochs: Count = 60
-    batch_size: Count = 128
-    patience: Count = 8
-    evaluate_every: Count = 2
-    width: Count = 64
-    layers: Count = 2
-    heads: Count = 2
-    dropout: Share = 0.3
     loss: LossName = "ce"
     negatives: Count = 512
     temperature: Positive = 1.0
     gbce_t: Share = 0.75
     weigh: Literal["positions", "batches"] = "batches"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_divisor(self, "heads", "width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +136,7 @@ class HSTUSettings(SequentialSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RPGSettings(TransformerSettings):
+class RPGSettings(ItemSettings):
     """Settings of RPG.
 
     Args:
@@ -144,15 +150,6 @@ class RPGSettings(TransformerSettings):
 
     section: ClassVar[str] = "rpg"
 
-    max_history: Count = 50
-    epochs: Count = 60
-    batch_size: Count = 128
-    patience: Count = 8
-    evaluate_every: Count = 2
-    width: Count = 64
-    layers: Count = 2
-    heads: Count = 2
-    dropout: Share = 0.3
     encoder: Encoder = PACKAGED
     digits: Count = 32
     codebook_size: CodebookSize = 256
@@ -162,7 +159,6 @@ class RPGSettings(TransformerSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_divisor(self, "heads", "width")
         if self.codebook_size & (self.codebook_size - 1):
             raise SettingError(f"{self._named('codebook_size')} is {self.codebook_size}, but must be a power of two")
         if self.components:
