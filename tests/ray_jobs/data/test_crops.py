@@ -14,7 +14,7 @@ from ray_jobs.data.examples import evaluation_examples, make_examples, training_
 from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.generative.settings import MenderTokSettings
 from ray_jobs.recipes.sequential.settings import BERT4RecSettings, HSTUSettings, SASRecSettings
-from ray_jobs.training.loop import fit
+from ray_jobs.training.loop import Hooks, fit
 
 CROP = Crop(least=2, most=4)
 
@@ -106,7 +106,7 @@ def test_training_on_crops_goes_on_inside_an_epoch(recipe, settings):
     assert all(batch.history.shape[1] <= 3 for batch in train.batches(16, 0))
     full = fit(model, train, valid)
     asked = iter([False] * 2 + [True])
-    cut = fit(plan.build(), train, valid, stop=lambda: next(asked))
+    cut = fit(plan.build(), train, valid, hooks=Hooks(stop=lambda: next(asked)))
     assert (cut.epoch, cut.batch) == (0, 3)
     again = fit(plan.build(), train, valid, state=cut)
     assert numbers(again) == numbers(full)

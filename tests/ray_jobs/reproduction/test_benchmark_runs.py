@@ -20,7 +20,7 @@ from ray_jobs.reproduction.experiments import RANDOM, make_experiment
 from ray_jobs.reproduction.results import ALL_ITEMS, MAIN, read_result, read_results
 from ray_jobs.reproduction.rows import rows_of
 from ray_jobs.reproduction.table import markdown
-from ray_jobs.training.loop import fit
+from ray_jobs.training.loop import Hooks, fit
 from ray_jobs.training.ray_train import Outcome
 from schemas.errors import DataError
 
@@ -226,9 +226,11 @@ def test_a_command_that_is_killed_in_mid_epoch_goes_on_to_the_same_result(benchm
             module,
             *plan.sources(module),
             state=copy.deepcopy(kept_states.get(run_name)),
-            due=lambda: True,
-            on_checkpoint=lambda state: kept_states.update({run_name: copy.deepcopy(state)}),
-            on_step=on_step,
+            hooks=Hooks(
+                due=lambda: True,
+                on_checkpoint=lambda state: kept_states.update({run_name: copy.deepcopy(state)}),
+                on_step=on_step,
+            ),
         )
         hook(state)
         return Outcome(state, reused=False)

@@ -8,7 +8,7 @@ from small_world import small_catalogue, small_histories
 from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.recipes import settings_class
 from ray_jobs.reproduction.experiments import RECIPES, SCALES, make_experiment, recipe_of
-from ray_jobs.training.loop import fit
+from ray_jobs.training.loop import Hooks, fit
 from ray_jobs.training.plan import Plan
 
 SMALL = {
@@ -31,7 +31,7 @@ def test_a_preset_builds_takes_a_step_and_ranks(label, scale):
     module = plan.build()
     plan = Plan(experiment.recipe, experiment.settings, plan.catalogue, module.training_examples(histories), valid)
     sources = plan.sources(module)
-    state = fit(module, *sources, stop=lambda: True)
+    state = fit(module, *sources, hooks=Hooks(stop=lambda: True))
     assert (state.step, state.epoch) == (1, 0)
     assert 0 < state.sums["loss"] < 1e4
     assert 0 <= module.judge(sources[1]) <= 1
