@@ -16,6 +16,7 @@ from ray_jobs.tokenizers.base import Codes, FitContext, Fitted, Quantiser
 from ray_jobs.tokenizers.joining import make_codebook
 from ray_jobs.tokenizers.vectors import Floats, Vectors, standardisation
 from ray_jobs.training.curves import epoch_losses
+from ray_jobs.training.linear import Linear
 from ray_jobs.training.phases import Phase
 from ray_jobs.training.trainable import BatchSource, Trainable
 
@@ -93,7 +94,7 @@ def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
     """Linear layers of these widths with ReLU between them."""
     layers: list[nn.Module] = []
     for width, following in itertools.pairwise(widths):
-        layers += [nn.Linear(width, following), nn.ReLU()]
+        layers += [Linear(width, following), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 

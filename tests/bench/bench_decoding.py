@@ -44,6 +44,7 @@ from ray_jobs.decoding.trie import Trie
 from ray_jobs.recipes.generative.base import CodeTokens
 from ray_jobs.recipes.generative.t5 import Memory
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
+from ray_jobs.training.linear import linear
 
 CODES = 256
 Clock = list[float]
@@ -54,7 +55,7 @@ class AllTokens(CodeTokens):
     """Probabilities over all tokens, as a language model has them."""
 
     def log_probabilities(self, states: Tensor, level: int) -> Tensor:
-        logits = ((states * self.scale) @ self.table.weight.T).log_softmax(-1)
+        logits = linear(states * self.scale, self.table.weight).log_softmax(-1)
         first = self.starts[level]
         return logits[..., first : first + self.level_sizes[level]]
 

@@ -20,6 +20,7 @@ from ray_jobs.recipes.generative.dense_head import DenseHead
 from ray_jobs.recipes.generative.settings import GenerativeSettings
 from ray_jobs.recipes.generative.t5 import Cache, Decoder, Memory, select_paths
 from ray_jobs.recommenders.base import Recommender, best, rank_of, without
+from ray_jobs.training.linear import linear
 
 
 class CodeTokens(nn.Module):
@@ -46,7 +47,7 @@ class CodeTokens(nn.Module):
     def scores(self, states: Tensor, level: int) -> Tensor:
         """Scores float[..., K_level] of a level's codes for decoder states float[..., d]."""
         first = self.starts[level]
-        return (states * self.scale) @ self.table.weight[first : first + self.level_sizes[level]].T
+        return linear(states * self.scale, self.table.weight[first : first + self.level_sizes[level]])
 
     def log_probabilities(self, states: Tensor, level: int) -> Tensor:
         """Log-probabilities float[..., K_level] over a level's codes."""

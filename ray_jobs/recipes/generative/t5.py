@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ray_jobs.recipes.generative.settings import GenerativeSettings
 from ray_jobs.recommenders.dropout import dropout, softmax_attention
+from ray_jobs.training.linear import Linear, added, linear
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -62,10 +63,10 @@ class Attention(nn.Module):
         self.heads, self.rate = settings.heads, settings.dropout
         width, head_width = settings.width, settings.head_width
         inner = settings.heads * head_width
-        self.q = nn.Linear(width, inner, bias=False)
-        self.k = nn.Linear(width, inner, bias=False)
-        self.v = nn.Linear(width, inner, bias=False)
-        self.o = nn.Linear(inner, width, bias=False)
+        self.q = Linear(width, inner, bias=False)
+        self.k = Linear(width, inner, bias=False)
+        self.v = Linear(width, inner, bias=False)
+        self.o = Linear(inner, width, bias=False)
         nn.init.normal_(self.q.weight, std=(width * head_width) ** -0.5)
         nn.init.normal_(self.k.weight, std=width**-0.5)
         nn.init.normal_(self.v.weight, std=width**-0.5)
@@ -92,8 +93,8 @@ class FeedForward(nn.Module):
     def __init__(self, settings: GenerativeSettings) -> None:
         super().__init__()
         width, inner = settings.width, settings.inner
-        self.into = nn.Linear(width, inner, bias=False)
-        self.out = nn.Linear(inner, width, bias=False)
+        self.into = Linear(width, inner, bias=False)
+        self.out = Linear(inner, width, bias=False)
         self.rate = settings.dropout
         nn.init.normal_(self.into.weight, std=width**-0.5)
         nn.init.normal_(self.out.weight, std=inner**-0.5)
@@ -186,7 +187,7 @@ class Memory:
 
 
 class LayerWeights(NamedTuple):
-    """A decoder layer's weights for `Decoder.step`: transposed, with the scales of the norms folded in."""
+    """A decoder layer's weights for `Decoder.step`, with the scales of the norms folded in."""
 
     projection: Tensor
     self_out: Tensor
@@ -200,12 +201,12 @@ class LayerWeights(NamedTuple):
         """The weights of `layer`."""
         own, cross, feed = layer.self_attention, layer.cross_attention, layer.feed
         return cls(
-            (torch.cat([own.q.weight, own.k.weight, own.v.weight]) * layer.self_norm.weight).T,
-            own.o.weight.T,
-            (cross.q.weight * layer.cross_norm.weight).T,
-            cross.o.weight.T,
-            (feed.into.weight * layer.feed_norm.weight).T,
-            feed.out.weight.T,
+            torch.cat([own.q.weight, own.k.weight, own.v.weight]) * layer.self_norm.weight,
+            own.o.weight,
+            cross.q.weight * layer.cross_norm.weight,
+            cross.o.weight,
+            feed.into.weight * layer.feed_norm.weight,
+            feed.out.weight,
         )
 
 
@@ -282,7 +283,8 @@ class Decoder(nn.Module):
         epsilon = x.new_tensor(1e-6).float()
         grown = []
         for number, (weights, (keys, values)) in enumerate(zip(memory.weights, memory.key_values, strict=True)):
-            projected = (normed(x, epsilon) @ weights.projection).view(size, beams, 3, heads, -1)  # [B, n, 3, heads, w]
+            projected = linear(normed(x, epsilon), weights.projection)
+            projected = projected.view(size, beams, 3, heads, -1)
             newest = projected[:, :, 1:]
             grown.append(newest if past is None else torch.cat([past.layers[number], newest], dim=1))
             if bias is None:
@@ -290,11 +292,11 @@ class Decoder(nn.Module):
             else:
                 query, own = projected[:, :, 0].transpose(1, 2), grown[number].transpose(1, 3)
                 seen = _attend(query, own[:, :, 0], own[:, :, 1], bias)
-            x = torch.addmm(x, seen.reshape(rows, -1), weights.self_out)
-            query = (normed(x, epsilon) @ weights.query).view(size, beams, heads, -1).transpose(1, 2)
-            x = torch.addmm(x, _attend(query, keys, values, memory.bias).reshape(rows, -1), weights.cross_out)
-            hidden = (normed(x, epsilon) @ weights.into).relu()
-            x = torch.addmm(x, hidden, weights.out)
+            x = added(x, seen.reshape(rows, -1), weights.self_out)
+            query = linear(normed(x, epsilon), weights.query).view(size, beams, heads, -1).transpose(1, 2)
+            x = added(x, _attend(query, keys, values, memory.bias).reshape(rows, -1), weights.cross_out)
+            hidden = linear(normed(x, epsilon), weights.into).relu()
+            x = added(x, hidden, weights.out)
         return (normed(x, epsilon) * self.norm.weight).view(size, beams, width), Cache(grown, paths)
 
 

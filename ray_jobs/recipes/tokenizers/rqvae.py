@@ -25,6 +25,7 @@ from ray_jobs.tokenizers.autoencoder import (
     VectorSource,
     perceptron,
 )
+from ray_jobs.training.linear import linear
 
 _KMEANS_ROWS = 50_000
 _NO_RESTART_AFTER = 0.8
@@ -50,7 +51,7 @@ class RQVAE(Autoencoder):
         residual, quantised = latent, torch.zeros_like(latent)
         quantisation = latent.new_zeros(())
         for codebook in self.codebooks:
-            code = codebook[nearest_codes(residual.detach(), codebook.detach())]
+            code = codebook.index_select(0, nearest_codes(residual.detach(), codebook.detach()))
             quantisation = quantisation + functional.mse_loss(code, residual.detach())
             quantisation = quantisation + self.commitment * functional.mse_loss(residual, code.detach())
             quantised = quantised + code
@@ -154,8 +155,10 @@ class RQVAE(Autoencoder):
 
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     """Index of the nearest code of each vector, int64[N]; the lowest one in a tie."""
-    distances = codebook.square().sum(1) - 2 * vectors @ codebook.T
-    return distances.argmin(dim=1)
+    distances = linear(-2 * vectors, codebook, codebook.square().sum(1))
+    if distances.device.type != "cpu":
+        return distances.argmin(dim=1)
+    return torch.from_numpy(distances.detach().numpy().argmin(axis=1))  # torch's own takes eight times as long
 
 
 class RQVAETokenizer(AutoencoderTokenizer):
