@@ -1,6 +1,6 @@
 """Residual k-means: each level quantises the residual of the previous ones; shared by the k-means recipes.
 
-Fits use training items only. Vectors in memory are clustered by faiss; streamed ones start from a uniform sample and
+Fits use training items only. Vectors in memory are clustered at once; streamed ones start from a uniform sample and
 continue with mini-batches. The fit runs in one Ray task with at most ``ray.cpus_per_worker`` threads.
 """
 
@@ -17,25 +17,11 @@ from infra.progress import Progress
 from ray_jobs.recipes.tokenizers.settings import ResidualSettings
 from ray_jobs.tokenizers.base import Codes, FitContext, Fitted, Quantiser
 from ray_jobs.tokenizers.joining import make_codebook
+from ray_jobs.tokenizers.kmeans import kmeans_centres, nearest, squared_distances
 from ray_jobs.tokenizers.vectors import Floats, Mask, Rows, Vectors, standardisation
 
-_CELLS = 2**24
-
-
-def squared_distances(vectors: Floats, centres: Floats) -> Floats:
-    """Squared Euclidean distances, float32[N, K], of float32[N, D] and float32[K, D]."""
-    cross = vectors @ centres.T
-    distances = np.square(vectors).sum(1, keepdims=True) - 2 * cross + np.square(centres).sum(1)
-    return np.maximum(distances, 0).astype(np.float32)
-
-
-def nearest(vectors: Floats, centres: Floats) -> Codes:
-    """Index of the nearest centre, int32[N]; the lowest one in a tie."""
-    step = max(1, _CELLS // len(centres))
-    parts = [
-        squared_distances(vectors[start : start + step], centres).argmin(1) for start in range(0, len(vectors), step)
-    ]
-    return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int32)
+_DISTINCT_IN = 4
+"""As many rows as codebooks have codes, times this, mostly show that there are enough distinct ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,31 +214,24 @@ def _start(vectors: Vectors, training: Mask, settings: ResidualSettings) -> Resi
     return replace(plain, basis=np.ascontiguousarray(basis * signs, dtype=np.float32))
 
 
-def kmeans_centres(rows: Floats, settings: ResidualSettings, seed: int) -> Floats:
-    """k-means centres of float32[n, P] by faiss, float32[K, P].
+def level_centres(rows: Floats, settings: ResidualSettings, seed: int) -> Floats:
+    """Centres float32[K, P] of float32[n, P] by k-means.
 
     With fewer distinct rows than codes, the last centre is repeated, and no row is assigned to the repetitions.
     """
-    import faiss
-
-    clusters = min(settings.codebook_size, len(np.unique(rows, axis=0)))
-    kmeans = faiss.Kmeans(
-        rows.shape[1],
-        clusters,
-        niter=settings.iterations,
-        seed=seed % 2**31,
-        min_points_per_centroid=1,
-        max_points_per_centroid=settings.sample_per_code,
-    )
-    kmeans.train(np.ascontiguousarray(rows, dtype=np.float32))
-    centres = np.asarray(kmeans.centroids, np.float32)
-    return centres[np.minimum(np.arange(settings.codebook_size), clusters - 1)]
+    size = settings.codebook_size
+    few = len(np.unique(rows[: _DISTINCT_IN * size], axis=0)) < size
+    clusters = min(size, len(np.unique(rows, axis=0))) if few else size
+    centres = kmeans_centres(rows, clusters, settings.iterations, seed % 2**31)
+    return centres[np.minimum(np.arange(size), clusters - 1)]
 
 
 def _fit_in_task(
     tokenizer: ResidualTokenizer, vectors: Vectors, training: Mask, threads: int
 ) -> tuple[ResidualQuantiser, Codes, list[dict[str, float]]]:
     import faiss
+    import torch
 
     faiss.omp_set_num_threads(threads)
+    torch.set_num_threads(threads)
     return tokenizer.fit_levels(vectors, training)

@@ -10,8 +10,11 @@ generate    The same weights in TIGER's layout and in transformers' T5ForConditi
             out on both sides (each gets its states). Where ``--hf-rows`` is less than the batch, Hugging Face decodes
             as many rows at once only, and queries a second are compared. "compiled" is TIGER's setting
             `compile_search`, for batches of one; it needs a C++ compiler, and half a minute before the clock starts.
-            "products" are the matrix products that encoding and decoding take, alone, one call each; "bound" is the
-            ratio if all else took no time.
+            "products" are the products with weights that encoding and decoding take, alone, one call of torch's each;
+            "bound" is the ratio if all else took no time.
+bound       What part of that bound is reached, without Hugging Face: the products' time as a share of ours and of the
+            compiled search's, in turns. It may exceed 100 %, since `ray_jobs.training.linear` has faster products than
+            torch on some processors; "linear" is the time of the same products by it.
 constraint  Selection of beams under the trie, minus the same without a trie (all codes allowed, the same top-k), as a
             share of a step that has none; log-probabilities are those of the model, recorded, so that the difference
             is not lost in the model's noise. "alone" is everything that the search does beside the model. "compiled":
@@ -28,12 +31,13 @@ import argparse
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -141,7 +145,7 @@ def clocked(call: Callable[[], object], repeats: int) -> Clock:
     return times
 
 
-def spread(values: Clock, scale: float = 1.0, digits: int = 1) -> str:
+def spread(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75]) * scale
     return f"{middle:.{digits}f} [{low:.{digits}f}-{high:.{digits}f}]"
 
@@ -157,16 +161,20 @@ def in_turns(ours: Callable[[], object], theirs: Callable[[], object], repeats: 
     return mine, other
 
 
-def products(settings: TigerSettings, levels: int, tokens: int, size: int, beams: int) -> Callable[[], object]:
+def products(
+    pair: "Pair", tokens: int, size: int, beams: int, multiply: Callable[[Tensor, Tensor], Tensor] = functional.linear
+) -> Callable[[], object]:
     """The products with weights that encode `size` rows of `tokens` and decode them, and nothing else."""
+    settings, levels = pair.settings, len(pair.sizes)
     width, inner, heads = settings.width, settings.inner, settings.heads * settings.head_width
     feed = [(width, inner), (inner, width)]
     shapes = [(size * tokens, [(width, 3 * heads), (heads, width), *feed])] * settings.encoder_layers
     shapes += [(size * tokens, [(width, 2 * heads)])] * settings.layers
     step = [(width, 3 * heads), (heads, width), (width, heads), (heads, width), *feed]
-    shapes += [(size * (beams if level else 1), step) for level in range(levels) for _ in range(settings.layers)]
-    work = [(torch.randn(rows, a), torch.randn(a, b)) for rows, pairs in shapes for a, b in pairs]
-    return lambda: [x @ weight for x, weight in work]
+    step = step * settings.layers + [(width, pair.model.tokens.end + 1)]
+    shapes += [(size * (beams if level else 1), step) for level in range(levels)]
+    work = [(torch.randn(rows, a), torch.randn(b, a)) for rows, pairs in shapes for a, b in pairs]
+    return lambda: [multiply(x, weight) for x, weight in work]
 
 
 class Pair:
@@ -237,7 +245,7 @@ def part_generate(given: argparse.Namespace, settings: TigerSettings) -> None:
     print("\n## generate: ours against transformers.generate, same weights")
     print(
         "items | beams | batch | HF rows | ms ours | ms HF | queries/s ours | HF | ratio | decoding ratio "
-        "| ms compiled | its ratio | ms products | bound | differ"
+        "| ms compiled | its ratio | ms products | bound | % of the bound | % compiled | differ"
     )
     for items in given.items:
         pair = Pair(items, settings, given.seed)
@@ -265,7 +273,7 @@ def compare(given: argparse.Namespace, pair: Pair, beams: int, batch: Batch) -> 
         assert torch.equal(pair.compiled(batch, beams)[0], pair.ours(batch, beams)[0])
         mine, other_times = in_turns(lambda: pair.compiled(batch, beams), lambda: pair.hf(part, beams), repeats, inner)
         faster = f"{spread(mine, 1e3)} | {spread([b / a for a, b in zip(mine, other_times, strict=True)])}"
-    bare_products = products(pair.settings, len(pair.sizes), encoded[0].shape[1], size, beams)
+    bare_products = products(pair, encoded[0].shape[1], size, beams)
     least = clocked(bare_products, 4 * inner * repeats)
     bound = (statistics.median(theirs) / rows) / (statistics.median(least) / size)
     ratios = [(b / rows) / (a / size) for a, b in zip(ours, theirs, strict=True)]
@@ -275,6 +283,38 @@ def compare(given: argparse.Namespace, pair: Pair, beams: int, batch: Batch) -> 
         f"{size / statistics.median(ours):.1f} | {rows / statistics.median(theirs):.2f} | "
         f"{spread(ratios)} | {spread(bare)} | {faster} | {spread(least, 1e3)} | {bound:.1f} | "
         f"{other} of {compared}, {explained} explained",
+        flush=True,
+    )
+
+
+@torch.no_grad()
+def part_bound(given: argparse.Namespace, settings: TigerSettings) -> None:
+    print("\n## bound: the products' time as a share of the search's")
+    print("items | beams | batch | ms products | linear | ms ours | % of the bound | ms compiled | % of the bound")
+    for items in given.items:
+        pair = Pair(items, settings, given.seed)
+        for beams in given.beams:
+            for size in given.batches:
+                shares(given, pair, beams, histories(items, size, given.length, given.seed + 1))
+
+
+def shares(given: argparse.Namespace, pair: Pair, beams: int, batch: Batch) -> None:
+    """One line of the table."""
+    size, tokens = len(batch), pair.model.encode(batch)[0].shape[1]
+    inner, repeats = (5, 2 * given.repeats) if size == 1 else (1, given.repeats)
+    least, fast = (products(pair, tokens, size, beams, multiply) for multiply in (functional.linear, linear))
+    searches = [lambda: pair.ours(batch, beams)] + ([lambda: pair.compiled(batch, beams)] if size == 1 else [])
+    for call in (least, fast, *searches):
+        call()
+    times = [[statistics.median(clocked(call, inner)) for call in (least, fast, *searches)] for _ in range(repeats)]
+    products_alone, by_linear, *found = zip(*times, strict=True)
+    cells = [
+        f"{spread(own, 1e3)} | {spread([100 * a / b for a, b in zip(products_alone, own, strict=True)])}"
+        for own in found
+    ]
+    print(
+        f"{len(pair.codes)} | {beams} | {size} | {spread(products_alone, 1e3)} | {spread(by_linear, 1e3)} | "
+        f"{' | '.join(cells + ['- | -'] * (2 - len(cells)))}",
         flush=True,
     )
 
@@ -423,7 +463,7 @@ def part_recall(given: argparse.Namespace, settings: TigerSettings) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ["generate", "constraint", "build", "recall"]
+    parts = ["generate", "bound", "constraint", "build", "recall"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--items", nargs="+", type=int, default=[12_000, 1_000_000])
     parser.add_argument("--beams", nargs="+", type=int, default=[20, 50])
@@ -448,6 +488,8 @@ def main() -> None:
     print(f"{vars(given)}\ntorch {torch.__version__}, {torch.get_num_threads()} threads")
     if "generate" in given.parts:
         part_generate(given, settings)
+    if "bound" in given.parts:
+        part_bound(given, settings)
     if "constraint" in given.parts:
         part_constraint(given, settings)
     if "build" in given.parts:

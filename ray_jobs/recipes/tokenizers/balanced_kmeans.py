@@ -14,7 +14,8 @@ import numpy.typing as npt
 from ray_jobs.recipes.tokenizers.settings import BalancedKMeansSettings
 from ray_jobs.tokenizers.base import Codes
 from ray_jobs.tokenizers.collisions import running_numbers
-from ray_jobs.tokenizers.residual import ResidualTokenizer, kmeans_centres, squared_distances
+from ray_jobs.tokenizers.kmeans import squared_distances
+from ray_jobs.tokenizers.residual import ResidualTokenizer, level_centres
 from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors, sampled_rows, take
 
 _CELLS = 2**24
@@ -109,7 +110,7 @@ class BalancedKMeansTokenizer(ResidualTokenizer):
         assert isinstance(settings, BalancedKMeansSettings)
         size = min(settings.codebook_size * settings.sample_per_code, max(1, _CELLS // settings.codebook_size))
         rows = take(residuals, sampled_rows(training, size, seed))
-        centres = kmeans_centres(rows, settings, seed)
+        centres = level_centres(rows, settings, seed)
         before: Codes | None = None
         for _ in range(settings.balanced_iterations):
             costs = squared_distances(rows, centres)

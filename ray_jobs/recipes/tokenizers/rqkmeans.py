@@ -9,7 +9,8 @@ from functools import partial
 from typing import ClassVar
 
 from ray_jobs.tokenizers.base import Codes
-from ray_jobs.tokenizers.residual import ResidualTokenizer, kmeans_centres, nearest
+from ray_jobs.tokenizers.kmeans import nearest
+from ray_jobs.tokenizers.residual import ResidualTokenizer, level_centres
 from ray_jobs.tokenizers.vectors import Floats, Mask, Vectors, sampled_rows, take
 
 
@@ -25,7 +26,7 @@ class RQKMeansTokenizer(ResidualTokenizer):
         """
         settings = self.settings
         size = settings.codebook_size * settings.sample_per_code
-        centres = kmeans_centres(take(residuals, sampled_rows(training, size, seed)), settings, seed)
+        centres = level_centres(take(residuals, sampled_rows(training, size, seed)), settings, seed)
         if residuals.streamed:
             from sklearn.cluster import MiniBatchKMeans
 

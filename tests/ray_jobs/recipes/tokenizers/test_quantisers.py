@@ -25,7 +25,8 @@ from ray_jobs.tokenizers.autoencoder import AutoencoderQuantiser
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.joining import join, make_codebook
-from ray_jobs.tokenizers.residual import ResidualQuantiser, nearest, squared_distances
+from ray_jobs.tokenizers.kmeans import nearest, squared_distances
+from ray_jobs.tokenizers.residual import ResidualQuantiser
 from ray_jobs.tokenizers.stored import StoredTokenizer, load, save
 from ray_jobs.tokenizers.vectors import ArrayVectors, standardisation, take
 from schemas.errors import DataError
