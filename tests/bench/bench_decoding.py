@@ -89,7 +89,7 @@ def histories(items: int, batch: int, length: int, seed: int) -> Batch:
     return make_batch(list(rng.integers(0, items, (batch, length))), [""] * batch)
 
 
-def hugging_face(model: Tiger, settings: TigerSettings) -> T5ForConditionalGeneration:
+def hugging_face(model: Tiger, settings: TigerSettings, dropout: float = 0.0) -> T5ForConditionalGeneration:
     """The same weights in transformers' T5."""
     config = T5Config(
         vocab_size=model.tokens.end + 1,
@@ -99,7 +99,7 @@ def hugging_face(model: Tiger, settings: TigerSettings) -> T5ForConditionalGener
         num_layers=settings.encoder_layers,
         num_decoder_layers=settings.layers,
         num_heads=settings.heads,
-        dropout_rate=0.0,
+        dropout_rate=dropout,
         decoder_start_token_id=0,
         pad_token_id=0,
         eos_token_id=None,

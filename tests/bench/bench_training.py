@@ -9,7 +9,8 @@ The first batches are left out: they compile, and choose kernels.
 
 Times are medians in milliseconds over the batches; in brackets, the middle half; "full" is the batch whose histories
 all have the window's length. Attention ``all`` lets torch choose its kernel, ``math`` is two products and a softmax.
-``--profile`` adds the operations that take most of the first variant's time.
+``--profile`` adds the operations that take most of the first variant's time. ``--peer`` adds, for TIGER, the T5 of
+transformers with the same sizes, weights and dropout, its own loss, and the same optimiser step.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,11 +29,12 @@ from torch.profiler import ProfilerActivity, profile
 from ray_jobs.data.batches import Batch, InMemoryExamples
 from ray_jobs.data.histories import Histories
 from ray_jobs.recipes import recipe_class
+from ray_jobs.recipes.generative.tiger import Tiger
 from ray_jobs.reproduction.experiments import RECIPES, SCALES, make_experiment, recipe_of
-from ray_jobs.training.engine import Engine
+from ray_jobs.training.engine import Engine, make_optimizer
 from ray_jobs.training.plan import Plan
 from ray_jobs.training.workers import SINGLE_WORKER
-from tests.bench.bench_decoding import catalogue_of, planted_codes, spread
+from tests.bench.bench_decoding import catalogue_of, hugging_face, planted_codes, spread
 
 MEAN_LENGTH = 6.5
 ATTENTION = {
@@ -66,13 +69,38 @@ class Variant:
         self.wait()
         started = time.perf_counter()
         with sdpa_kernel(self.kernels):
-            self.engine.step(batch, 1e-4)
+            self.update(batch)
         self.wait()
         return time.perf_counter() - started
+
+    def update(self, batch: Batch) -> None:
+        """One optimiser step."""
+        self.engine.step(batch, 1e-4)
 
     def wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+
+
+class Peer(Variant):
+    """The T5 of transformers on the same batches."""
+
+    def __init__(self, plan: Plan, device: torch.device) -> None:
+        self.name, self.kernels, self.device = "transformers", ATTENTION["all"], device
+        self.ours = cast(Tiger, plan.build().to(device))
+        settings = self.ours.settings
+        self.model = hugging_face(self.ours, settings, settings.dropout).to(device).train()
+        self.optimizer = make_optimizer(list(self.model.parameters()), settings.phase())
+
+    def update(self, batch: Batch) -> None:
+        """One optimiser step."""
+        batch = batch.to(self.device)
+        tokens, mask = self.ours.input_tokens(batch)
+        labels = self.ours.tokens.ids(self.ours.codes[batch.targets])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model(input_ids=tokens, attention_mask=mask.long(), labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
 
 
 def full(batches: Sequence[Batch]) -> Batch:
@@ -101,7 +129,10 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=5, help="steps before")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--peer", action="store_true")
     given = parser.parse_args()
+    if given.peer and given.recipe != "tiger":
+        parser.error("--peer is for --recipe tiger")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size = {f"{given.recipe}.batch_size": given.batch_size} if given.batch_size else {}
     settings = make_experiment("planted", given.recipe, given.seed, given.scale, size).settings
@@ -115,6 +146,7 @@ def main() -> None:
     plan = Plan(given.recipe, settings, catalogue, examples, examples)
     choices = itertools.product(given.formats, given.attention, (False, True) if given.compile else (False,))
     variants = [Variant(plan, *choice, device) for choice in choices]
+    variants += [Peer(plan, device)] if given.peer else []
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{vars(given)}\ntorch {torch.__version__}, {where}, {settings.batch_size} examples a step")
     times: list[list[float]] = [[] for _ in variants]
