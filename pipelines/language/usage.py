@@ -1,6 +1,8 @@
 """Requests and costs of a stage, spent and estimated."""
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +12,7 @@ from pipelines.language.requests import BAD_ANSWERS, FAILED
 
 CHARACTERS_PER_TOKEN = 4.0
 """Rule of thumb for English, for prompts without an answer in the ledger."""
+_SPENT = ("llm_asked_again", "llm_calls", "llm_prompt_tokens", "llm_completion_tokens", "llm_cost", "llm_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +79,16 @@ class Usage:
                 "llm_unsent_cost": round(cost(llm, self.unsent.prompt_tokens, self.unsent.completion_tokens), 6),
             }
         return found
+
+
+def without_calls(counts: Mapping[str, int | float]) -> dict[str, int | float]:
+    """The counts of a stage's report as a second run has them, which finds every answer in the ledger."""
+    if "llm_requests" not in counts:
+        return dict(counts)
+    kept = {name: count for name, count in counts.items() if not re.fullmatch(r"llm_(p\d+_ms|lost_answers)", name)}
+    return kept | {**dict.fromkeys(_SPENT, 0), "llm_cache_hits": counts["llm_requests"]}
+
+
+def unanswered(counts: Mapping[str, int | float]) -> int | float:
+    """How many requests of a stage's report have no useful answer, so that a later run may send them again."""
+    return sum(counts.get(f"llm_{status}", 0) for status in (*BAD_ANSWERS, FAILED))

@@ -90,12 +90,10 @@ def work(request: StageRequest) -> StageReport:
     ours.rules(request.partition_date())
     from pipelines.ingested import IngestedDay
 
-    day = IngestedDay(settings, request, asdict(ours))
-    reads = day.reads()
-    report = day.report(reads)
-    if report is None:
-        from pipelines.ingest import run
+    return IngestedDay(settings, request, asdict(ours)).report_or(_ingested)
 
-        report = run(request)
-        day.keep(reads, report)
-    return report
+
+def _ingested(request: StageRequest) -> StageReport:
+    from pipelines.ingest import run
+
+    return run(request)

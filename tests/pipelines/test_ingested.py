@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from infra.settings import Settings
-from pipelines import ingested
+from pipelines import finished
 from pipelines.gates import data_docs
 from pipelines.gates.result import GateResult
 from pipelines.ingested import IngestedDay
@@ -122,7 +122,7 @@ CHANGES: dict[str, Callable[[World], Any]] = {
     "rows that it refused": lambda world: world.write(QUARANTINE),
     "a table was restored": lambda world: DeltaTable(world.settings.table_uri("shop", "items")).delete(),
     "no page": lambda world: next((world.settings.data_docs_dir("shop") / "tables").glob("items*")).unlink(),
-    "damage": lambda world: next(Path(world.settings.table_uri("shop", "reviews")).glob("_ingested/*")).write_text("{"),
+    "damage": lambda world: next(Path(world.settings.table_uri("shop", "reviews")).glob("_finished/*")).write_text("{"),
 }
 
 
@@ -138,7 +138,7 @@ def test_other_settings_code_and_generations_are_other_work(world: World, monkey
     world.keep()
     assert world.again(max_line_bytes=2) is None
     assert world.again(generation=1) is None
-    monkeypatch.setattr(ingested, "_code", lambda: "another release")
+    monkeypatch.setattr(finished, "_code", lambda: "another release")
     assert world.again() is None
 
 
@@ -148,10 +148,10 @@ def test_what_changed_while_it_was_read_is_not_kept(world: World):
     _append("reviews")(world)
     day.keep(reads, StageReport(stage="ingest", status="done"))
     assert world.again() is None
-    assert not list(Path(world.settings.table_uri("shop", "reviews")).glob("_ingested/*"))
+    assert not list(Path(world.settings.table_uri("shop", "reviews")).glob("_finished/*"))
 
 
 def test_nothing_of_a_user_is_in_the_record(world: World):
     world.keep()
-    (record,) = Path(world.settings.table_uri("shop", "reviews")).glob("_ingested/*")
-    assert set(json.loads(record.read_text())) == {"reads", "left", "rows", "counts", "digest"}
+    (record,) = Path(world.settings.table_uri("shop", "reviews")).glob("_finished/*")
+    assert set(json.loads(record.read_text())) == {"reads", "left", "rows", "counts", "outputs", "digest"}
