@@ -12,7 +12,6 @@ order, which is what the table of semantic ids promises to a search over prefixe
 state, so a warm start gives new items codes that mean what they meant before.
 """
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -39,7 +38,6 @@ class RPG(ScoringRecommender):
 
     name: ClassVar[str] = "rpg"
     every_prefix: ClassVar[bool] = False
-    item_rows: ClassVar[Mapping[str, int]] = {}
     computed: ClassVar[frozenset[str]] = frozenset({"codes"})
 
     settings: RPGSettings
@@ -140,4 +138,4 @@ class RPG(ScoringRecommender):
         """Log-probability of each item's codes, float[B, N]."""
         found = self.code_scores(last_states(self.states(batch), batch.lengths)).log_softmax(dim=2)
         by_code = found.transpose(1, 2).flatten(0, 1)  # [C * K, B]
-        return functional.embedding_bag(self._rows(self.codes), by_code, mode="sum").T
+        return functional.embedding_bag(self._rows(self.codes), by_code, mode="sum").T.contiguous()
