@@ -104,9 +104,9 @@ CPU: dict[str, dict[str, Any]] = {
         "dropout": 0.2,
         "label_smoothing": 0.0,
         "learning_rate": 1e-3,
-        "epochs": 60,
-        "evaluate_every": 4,
-        "patience": 3,
+        "epochs": 100,
+        "evaluate_every": 5,
+        "patience": 4,
         "validate_unseen": True,
     },
 }

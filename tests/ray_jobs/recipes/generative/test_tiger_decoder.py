@@ -3,12 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_world import small_catalogue
+from small_world import small_catalogue, small_histories
 
-from ray_jobs.data.batches import make_batch
+from ray_jobs.data.batches import InMemoryExamples, make_batch
+from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.recipes.generative.settings import TigerDecoderSettings
 from ray_jobs.recipes.generative.tiger_decoder import TigerDecoder
 from ray_jobs.recommenders.base import rank_of
+from ray_jobs.training.loop import fit
 
 SMALL = {"width": 16, "heads": 2, "head_width": 8, "inner": 32, "layers": 2, "beams": 30, "label_smoothing": 0.0}
 HISTORIES, TARGETS = [[1, 7, 12, 3, 4], [3], []], [13, 20, 2]
@@ -113,3 +115,16 @@ def test_a_dense_head_scores_every_item_of_one_pass_as_a_pass_for_each_prefix(mo
     assert "dense.texts" in model.trained_state(), "a trained one needs no encoder to rank"
     swapped = model.log_probabilities(make_batch([[7, 1]], [""]))
     assert not torch.allclose(swapped, model.log_probabilities(make_batch([[1, 7]], [""])), atol=1e-4)
+
+
+def test_it_learns_which_cluster_follows_in_a_ring():
+    histories = small_histories(120)
+    shape = {"dropout": 0.0, "epochs": 12, "evaluate_every": 12, "batch_size": 16, "learning_rate": 1e-2}
+    settings = TigerDecoderSettings(**SMALL, **shape, weigh="positions")
+    torch.manual_seed(0)
+    model = TigerDecoder(settings, small_catalogue())
+    valid = InMemoryExamples(evaluation_examples(histories, "valid", settings.max_history))
+    state = fit(model, InMemoryExamples(model.training_examples(histories)), valid)
+    model.load_trained_state(state.best)
+    items = model.eval().topk(make_batch([[1, 7, 12]], [""]), 5)[0]
+    assert sorted(items[0].tolist()) == [15, 16, 17, 18, 19], "the items of the fourth cluster"
