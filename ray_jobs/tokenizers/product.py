@@ -16,7 +16,7 @@ _FLAT = 1e-6
 
 
 class ProductQuantiser(nn.Module):
-    """Whitened principal components, rotated and cut into parts of equal width, each with a codebook of its own.
+    """Principal components, rotated and cut into parts of equal width, each with a codebook of its own.
 
     Its state are buffers, NaN until `fit`, so that a model keeps it and vectors of later items get codes of the same
     meaning.
@@ -43,8 +43,8 @@ class ProductQuantiser(nn.Module):
         """Whether `fit` was called, here or before the state was saved."""
         return not bool(self.mean[0].isnan())
 
-    def fit(self, vectors: Floats) -> None:
-        """Learn from float32[n, D].
+    def fit(self, vectors: Floats, whiten: bool = True) -> None:
+        """Learn from float32[n, D], with components scaled to variance 1 or as they are.
 
         With fewer vectors than codes, the rest of the codes is never assigned; with fewer than components, the
         principal axes are cut as they are, without a rotation.
@@ -53,7 +53,7 @@ class ProductQuantiser(nn.Module):
 
         digits, size, _ = self.centres.shape
         mean = vectors.mean(axis=0)
-        basis = _whitening(vectors - mean, self.basis.shape[1])
+        basis = _principal_axes(vectors - mean, self.basis.shape[1], whiten)
         parts = np.ascontiguousarray((vectors - mean) @ basis)
         bits = int(math.log2(min(size, len(parts))))
         quantiser = faiss.ProductQuantizer(parts.shape[1], digits, bits)
@@ -80,10 +80,12 @@ class ProductQuantiser(nn.Module):
         return torch.cat(found)
 
 
-def _whitening(centred: Floats, components: int) -> Floats:
-    """Principal axes scaled to variance 1, float32[D, P]; 0 for those without variance."""
+def _principal_axes(centred: Floats, components: int, whiten: bool) -> Floats:
+    """Principal axes float32[D, P]; if `whiten`, scaled to variance 1, and 0 for those without variance."""
     scatter = centred.T.astype(np.float64) @ centred / len(centred)
     variance, axes = np.linalg.eigh(scatter)
     variance, axes = variance[::-1][:components], axes[:, ::-1][:, :components]
+    if not whiten:
+        return np.ascontiguousarray(axes, dtype=np.float32)
     scale = np.where(variance > _FLAT * variance[0], np.maximum(variance, np.finfo(float).tiny) ** -0.5, 0.0)
     return (axes * scale).astype(np.float32)

@@ -75,7 +75,7 @@ class RPG(ScoringRecommender):
         vectors = self._text_encoder[0].to(self.device).encode(self.catalogue.texts)
         if not self.quantiser.fitted:
             known = self.catalogue.interacted
-            self.quantiser.fit(vectors if known is None else vectors[known])
+            self.quantiser.fit(vectors if known is None else vectors[known], self.settings.whiten)
         self.codes.copy_(self.quantiser.codes(torch.from_numpy(vectors).to(self.device)))
 
     def prepare(self, examples: Examples, notify: Notify = silent) -> None:  # noqa: ARG002

@@ -144,6 +144,8 @@ class RPGSettings(ItemSettings):
         digits: number of codes of an item.
         codebook_size: codes per digit, a power of two.
         components: principal components of the text vectors that are quantised; 0 takes all.
+        whiten: scale the components to variance 1, as published; otherwise the largest ones say most of what codes
+            mean.
         inner: width of the feed-forward part (d_ff); 0 takes four times `width`.
         temperature: divides the cosines.
     """
@@ -154,6 +156,7 @@ class RPGSettings(ItemSettings):
     digits: Count = 32
     codebook_size: CodebookSize = 256
     components: CountOrZero = 128
+    whiten: bool = True
     inner: CountOrZero = 0
     temperature: Positive = 0.03
 

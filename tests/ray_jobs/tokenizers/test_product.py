@@ -36,6 +36,9 @@ def test_parts_have_the_nearest_of_their_codes_and_more_codes_come_closer():
     assert errors[1] < errors[0] / 2
     parts = (torch.from_numpy(vectors) - quantiser.mean) @ quantiser.basis
     assert torch.allclose(parts.T @ parts / 200, torch.eye(4), atol=1e-4), "white, and a rotation leaves that so"
+    plain = ProductQuantiser(12, 2, 16, 4)
+    plain.fit(vectors, whiten=False)
+    assert torch.allclose(plain.basis.T @ plain.basis, torch.eye(4), atol=1e-4), "axes as they are"
     again = ProductQuantiser(12, 2, 16, 4)
     again.fit(vectors)
     assert torch.equal(again.codes(torch.from_numpy(vectors)), quantiser.codes(torch.from_numpy(vectors)))
