@@ -7,7 +7,7 @@ of its own; an item's score is the sum of the log-probabilities of its codes.
 Differences from the paper: the catalogue is ranked exactly instead of searched along a graph of similar items,
 positions count from the newest item, one rate of dropout holds everywhere, and the text encoder is MiniLM by default.
 Item vectors are scaled up before positions are added, as SASRec does: a mean of many small vectors is all but nothing
-beside a position, and after 160 steps on Beauty validation NDCG@10 was .0141 with the scale and .0068 without it.
+beside a position. One run each of 160 steps on Beauty ended at a loss of 5.48 with the scale, of 5.51 without it.
 
 The recipe makes its codes itself and is no tokenizer with a recipe on top: they neither tell items apart nor have an
 order, which is what the table of semantic ids promises to a search over prefixes. The quantiser is part of the trained
