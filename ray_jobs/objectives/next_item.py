@@ -5,6 +5,8 @@ instead of a gather per position. The binary losses draw per position: with shar
 popularity. A negative that equals a position's target is ignored there.
 """
 
+from typing import Any, Protocol
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,10 +19,20 @@ NUMBERS_AT_ONCE = 2**27
 """Maximum number of scores, or of elements of gathered vectors, in memory; beyond it the backward pass recomputes."""
 
 
+class ItemVectors(Protocol):
+    """Vectors of N items by index: a tensor float[N, d], or rows that are computed when they are read."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Vectors of the items at `index`; of all items for ``[:]``."""
+
+
 def next_item_loss(
     settings: SequentialSettings,
     states: Tensor,
-    table: Tensor,
+    table: ItemVectors,
     labels: Tensor,
     own: Tensor,
     users: Tensor,
@@ -30,20 +42,20 @@ def next_item_loss(
 
     Args:
         states: float[T, d].
-        table: float[N, d], item vectors.
+        table: item vectors; only rows that are scored are read.
         labels: int64[T], the next items.
         own: int64[B, E], items of each user, padded with -1; ``bce`` does not draw them as negatives.
         users: int64[T], row of `own` for each position.
         bias: float[N], added to the items' scores.
     """
     with torch.autocast(states.device.type, enabled=False):
-        states, table = states.float(), table.float()
+        states = states.float()
         drawn = _negatives(settings, len(table), labels, own, users)
         per_position = {
             "ce": len(table),
             "sampled_softmax": settings.negatives,
-            "bce": table.shape[1],
-            "gbce": settings.negatives * table.shape[1],
+            "bce": states.shape[1],
+            "gbce": settings.negatives * states.shape[1],
         }
         size = max(1, NUMBERS_AT_ONCE // per_position[settings.loss])
         if len(states) <= size:
@@ -72,19 +84,19 @@ def _negatives(settings: SequentialSettings, items: int, labels: Tensor, own: Te
 def _mean_loss(
     settings: SequentialSettings,
     states: Tensor,
-    table: Tensor,
+    table: ItemVectors,
     labels: Tensor,
     drawn: Tensor | None,
     bias: Tensor | None,
 ) -> Tensor:
     scale = 1 / settings.temperature
     if drawn is None:
-        scores = states @ table.T * scale
+        scores = states @ table[:].float().T * scale
         return functional.cross_entropy(scores if bias is None else scores + bias, labels)
-    positive = (states * table[labels]).sum(-1) * scale  # [T]
+    positive = (states * table[labels].float()).sum(-1) * scale  # [T]
     if bias is not None:
         positive = positive + bias[labels]
-    negatives = table[drawn]  # vectors, then scores [T] or [T, M]
+    negatives = table[drawn].float()  # vectors, then scores [T] or [T, M]
     if settings.loss == "bce":
         negatives = (states * negatives).sum(-1) * scale
     elif settings.loss == "sampled_softmax":

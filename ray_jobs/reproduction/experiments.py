@@ -45,7 +45,7 @@ SASREC: dict[str, Any] = {
 }
 CPU: dict[str, dict[str, Any]] = {
     "sasrec": SASREC,
-    "ensrec": SASREC,
+    "ensrec": {**SASREC, "negatives": 2048, "weigh": "positions"},
     "rpg": {
         "width": 64,
         "heads": 2,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.objectives.next_item import next_item_loss
+from ray_jobs.objectives.next_item import ItemVectors, next_item_loss
 from ray_jobs.recipes.sequential.settings import SequentialSettings
 from ray_jobs.recommenders.base import ScoringRecommender
 from ray_jobs.training.trainable import TERMS
@@ -33,8 +33,8 @@ class SequentialRecommender(ScoringRecommender):
     def states(self, batch: Batch) -> Tensor:
         """States float[B, L, d]; the one at position t depends on the history up to t and predicts the next item."""
 
-    def item_vectors(self) -> Tensor:
-        """Item vectors float[N, d] for scoring states."""
+    def item_vectors(self) -> ItemVectors:
+        """Item vectors for scoring states."""
         return self.items.weight[1:]
 
     def positions_in(self, length: float) -> float:
@@ -54,7 +54,7 @@ class SequentialRecommender(ScoringRecommender):
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of all items at the last position; an empty history is one position of padding."""
-        return last_states(self.states(batch), batch.lengths) @ self.item_vectors().T
+        return last_states(self.states(batch), batch.lengths) @ self.item_vectors()[:].T
 
 
 def position_ids(lengths: Tensor, length: int, count: int) -> Tensor:

@@ -92,7 +92,7 @@ class BERT4Rec(SequentialRecommender):
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of all items for a mask token after the history."""
-        return self.states(batch)[:, 0] @ self.item_vectors().T + self.item_bias
+        return self.states(batch)[:, 0] @ self.item_vectors()[:].T + self.item_bias
 
     def _window(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """History and target int64[B, L + 1], and the position of the target, bool[B, L + 1]."""

@@ -1,6 +1,6 @@
 """Settings of the recipes that read item ids; no engine is loaded here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -81,17 +81,29 @@ class SASRecSettings(SequentialSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class EnsRecSettings(SASRecSettings):
-    """Settings of EnsRec; both members have the same.
+    """Settings of EnsRec; what has no name of its own for the member that reads texts is the same for both.
 
     Args:
         encoder: text encoder of the items' texts, see `ray_jobs.encoders.text.load_text_encoder`.
-        text_hidden: hidden width of the network that maps text vectors to `width`.
+        text_width: width of that member's states.
+        text_hidden: hidden width of the network that maps text vectors to `text_width`.
+        text_dropout: dropout of that member.
+        text_learning_rate: the peak of its phase.
+        text_weight_decay: of the optimiser in its phase.
     """
 
     section: ClassVar[str] = "ensrec"
 
     encoder: Encoder = PACKAGED
+    text_width: Count = 128
     text_hidden: Count = 256
+    text_dropout: Share = 0.2
+    text_learning_rate: Positive = 2e-3
+    text_weight_decay: NonNegative = 0.01
+
+    def of_texts(self) -> "EnsRecSettings":
+        """Settings of the member that reads texts."""
+        return replace(self, width=self.text_width, dropout=self.text_dropout)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from ray_jobs.objectives import next_item
 from ray_jobs.objectives.next_item import SequentialSettings, next_item_loss
 from ray_jobs.recipes.sequential.base import position_ids
 from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
-from ray_jobs.recipes.sequential.ensrec import EnsRec, EnsRecSettings
+from ray_jobs.recipes.sequential.ensrec import EnsRec, EnsRecSettings, TextRows, whitened
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
@@ -286,20 +286,47 @@ def test_a_position_weighs_alike_whatever_stands_beside_it_in_a_batch():
     assert not torch.allclose(gradient(apart, "batches"), gradient(mixed, "batches"), atol=1e-3)
 
 
-def test_ensrec_adds_the_scores_of_two_sasrecs_that_learn_on_their_own():
+def test_ensrec_adds_the_scores_of_two_sasrecs_that_learn_one_after_the_other():
     torch.manual_seed(0)
-    model = EnsRec(EnsRecSettings(width=16, dropout=0.0, layers=1), small_catalogue())
+    model = EnsRec(EnsRecSettings(width=16, text_width=24, dropout=0.0, text_dropout=0.0, layers=1), small_catalogue())
     batch = make_batch([[1, 7, 13], [20]], ["", ""], np.array([19, 3]))
+    ids, texts = model.phases()
+    assert torch.equal(model.scores(batch), model.ids.scores(batch)), "texts that are not trained rank nothing"
+    assert trainable_names(model, ids) == {name for name, _ in model.named_parameters() if name.startswith("ids.")}
+    assert trainable_names(model, texts) == {name for name, _ in model.named_parameters() if name.startswith("texts.")}
+    assert (texts.learning_rate, texts.weight_decay) == (2e-3, 0.01)
+    torch.nn.init.normal_(model.texts.text_map[-1].weight)
     assert torch.equal(model.scores(batch), model.ids.scores(batch) + model.texts.scores(batch))
+    assert not torch.equal(model.scores(batch).argsort(), model.ids.scores(batch).argsort())
     losses = model.loss(batch)
-    assert float(losses["loss"]) == pytest.approx(
-        float(model.ids.loss(batch)["loss"] + model.texts.loss(batch)["loss"])
-    )
+    assert float(losses["texts"]) == pytest.approx(float(model.texts.loss(batch)["loss"]))
     losses["texts"].backward()
     assert all(parameter.grad is None for parameter in model.ids.parameters())
     assert not any("encoder" in name or "texts.items" in name for name in model.state_dict())
-    vectors = model.texts.texts
-    assert torch.allclose(vectors.mean(dim=0), torch.zeros(vectors.shape[1]), atol=1e-5)
-    alike = torch.corrcoef(vectors)
-    own, others = alike[0, 1:5].mean(), alike[0, 5:].mean()
-    assert own > others + 0.1, "items of a cluster have similar texts"
+
+
+def test_whitened_texts_still_tell_clusters_apart():
+    model = EnsRec(EnsRecSettings(width=16), small_catalogue()).texts
+    model.encode_texts()
+    assert torch.allclose(model.texts.mean(dim=0), torch.zeros(model.texts.shape[1]), atol=1e-5)
+    torch.manual_seed(0)
+    drawn = torch.randn(5000, 6) @ torch.randn(6, 6) + 3
+    before, after = (torch.linalg.eigvalsh(torch.cov(each.T)) for each in (drawn, whitened(drawn)))
+    assert before[-1] > 500 * before[0]
+    assert after[-1] < 5 * after[0]
+    assert torch.allclose(after[1:], torch.ones(5), atol=0.05), "the smallest direction is shrunk"
+    alike = torch.corrcoef(model.texts)
+    assert alike[0, 1:5].mean() > alike[0, 5:].mean() + 0.05, "items of a cluster have similar texts"
+
+
+def test_only_rows_that_are_scored_are_computed():
+    rows = TextRows(torch.randn(10, 4), torch.nn.Linear(4, 3))
+    reads = []
+    rows.text_map.register_forward_hook(lambda _, inputs, __: reads.append(len(inputs[0])))
+    settings = EnsRecSettings(width=3, heads=1, loss="sampled_softmax", negatives=5)
+    arguments = torch.randn(2, 3), torch.tensor([1, 2]), torch.tensor([[0, 1], [1, 2]]), torch.arange(2)
+    torch.manual_seed(0)
+    lazy = next_item_loss(settings, arguments[0], rows, *arguments[1:])
+    assert reads == [2, 5]
+    torch.manual_seed(0)
+    assert torch.allclose(lazy, next_item_loss(settings, arguments[0], rows[:], *arguments[1:]))
