@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor, nn
 
 from ray_jobs.data.batches import Batch
@@ -85,6 +84,8 @@ def whitened(vectors: Tensor) -> Tensor:
 
     The covariance is shrunk (Ledoit and Wolf, 2004): that of few vectors would make all of them equally far apart.
     """
+    from sklearn.covariance import ledoit_wolf
+
     centred = (vectors - vectors.mean(dim=0)).double()
     covariance, _ = ledoit_wolf(centred.numpy(), assume_centered=True)
     variances, axes = torch.linalg.eigh(torch.from_numpy(covariance))

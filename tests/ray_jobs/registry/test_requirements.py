@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 WHEN = {
     "transformers": "a text is encoded",
     "peft": "an encoder has adapters",
-    "scikit-learn": "a layer is fitted",
+    "scikit-learn": "a layer is fitted, or texts are whitened, for training",
     "faiss-cpu": "vectors are quantised",
 }
 DISTRIBUTIONS = packages_distributions()

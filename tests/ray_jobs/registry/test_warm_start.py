@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -110,10 +110,13 @@ def test_what_does_not_fit_stays_as_it_was_and_is_named():
 
 @pytest.mark.parametrize("name", [name for name, entry in RECIPES.items() if entry.kind == "recommender"])
 def test_every_recipe_says_which_of_its_tensors_go_by_item(name):
+    all_settings = {field.name for field in fields(settings_class(name))}
+
     def shapes(items):
         ids = [f"i{n}" for n in range(items)]
         codes = {i: (n % 7, n // 7) for n, i in enumerate(ids)}
-        model = recipe_class(name)(settings_class(name)(), _catalogue(ids).with_codes(codes, [7, 7]))
+        settings = settings_class(name)(**({"dense": True} if "dense" in all_settings else {}))
+        model = recipe_class(name)(settings, _catalogue(ids).with_codes(codes, [7, 7]))
         return {key: tensor.shape for key, tensor in model.trained_state().items()}, model
 
     (few, model), (many, _) = shapes(23), shapes(29)
