@@ -1,6 +1,7 @@
-"""Airflow's scheduler, which looks for work more often while a run is active than while there is none.
+"""Airflow's scheduler, which polls often while a run is active and rarely otherwise.
 
-A task waits for the next look, so a run of twenty tasks gains seconds; without a run, each look is for nothing.
+Each task waits for the next poll, so short intervals save a run of twenty tasks seconds. Without a run, polling only
+costs processor time.
 """
 
 import argparse

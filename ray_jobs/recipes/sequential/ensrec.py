@@ -40,7 +40,7 @@ class TextSASRec(SASRec):
         size = self._text_encoder[0].dim
         self.register_buffer("texts", torch.full((len(catalogue), size), torch.nan))
         last = nn.Linear(settings.text_hidden, settings.width, bias=False)
-        nn.init.zeros_(last.weight)  # an untrained member changes no ranking of the sum
+        nn.init.zeros_(last.weight)  # so that an untrained member does not affect the ranking
         self.text_map = nn.Sequential(nn.Linear(size, settings.text_hidden), nn.GELU(), last)
 
     def encode_texts(self) -> None:
