@@ -19,6 +19,7 @@ from typing import Any
 
 from infra.errors import UserError
 from pipelines.landing.planted_world.truth import read_truth
+from tests.background import in_background
 from tests.simulated.perfect_reader import NEUTRAL, PerfectReader
 
 _REVIEW = re.compile(r"(?P<stars>[\d.]+) stars: (?P<text>.*)", re.DOTALL)
@@ -161,14 +162,8 @@ def _envelope(kind: str, choice: dict[str, Any], model: str, prompt: int, comple
 def serving(truth_folder: Path, port: int = 0, latency_s: float = 0.0) -> Iterator[ScriptedModel]:
     """Run a server for the truth in a folder, in a thread, until the block ends."""
     server = ScriptedModel(PerfectReader(read_truth(truth_folder)), port, latency_s)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with in_background(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from scripted_server import Reply, chat_reply, error_reply
 
+from tests.background import in_background
+
 
 @dataclass
 class Plan:
@@ -193,11 +195,5 @@ def batch_server(
     page: int = 100,
 ) -> Iterator[BatchServer]:
     server = BatchServer(plan, fault, page)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with in_background(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

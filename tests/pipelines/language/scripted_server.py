@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.language.port import Port
 from pipelines.language.requests import Answer, ScoreRequest
+from tests.background import in_background
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def scripted_server(script: Script) -> Iterator[ScriptedServer]:
     server = ScriptedServer(script)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with in_background(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def chat_reply(text: str | None, finish_reason: str = "stop", refusal: str | None = None) -> Reply:
