@@ -10,13 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
+from ray_jobs.objectives.log_sum_exp import log_sum_exp
+from ray_jobs.objectives.parts import mean_in_parts
 from ray_jobs.recipes.sequential.settings import SequentialSettings
 
 _REDRAWS = 20
-NUMBERS_AT_ONCE = 2**27
-"""Maximum number of scores, or of elements of gathered vectors, in memory; beyond it the backward pass recomputes."""
 
 
 class ItemVectors(Protocol):
@@ -57,17 +56,12 @@ def next_item_loss(
             "bce": states.shape[1],
             "gbce": settings.negatives * states.shape[1],
         }
-        size = max(1, NUMBERS_AT_ONCE // per_position[settings.loss])
-        if len(states) <= size:
-            return _mean_loss(settings, states, table, labels, drawn, bias)
-        total = states.new_zeros(())
-        for rows in torch.arange(len(states), device=states.device).split(size):
-            negatives = drawn if drawn is None or settings.loss == "sampled_softmax" else drawn[rows]
-            part = checkpoint(
-                _mean_loss, settings, states[rows], table, labels[rows], negatives, bias, use_reentrant=False
-            )
-            total = total + part * len(rows)
-        return total / len(states)
+        rows = (states, labels) if drawn is None or settings.loss == "sampled_softmax" else (states, labels, drawn)
+
+        def loss(states: Tensor, labels: Tensor, negatives: Tensor | None = drawn) -> Tensor:
+            return _mean_loss(settings, states, table, labels, negatives, bias)
+
+        return mean_in_parts(loss, per_position[settings.loss], *rows)
 
 
 def _negatives(settings: SequentialSettings, items: int, labels: Tensor, own: Tensor, users: Tensor) -> Tensor | None:
@@ -90,29 +84,37 @@ def _mean_loss(
     bias: Tensor | None,
 ) -> Tensor:
     scale = 1 / settings.temperature
-    if drawn is None:
-        scores = states @ table[:].float().T * scale
-        return functional.cross_entropy(scores if bias is None else scores + bias, labels)
-    positive = (states * table[labels].float()).sum(-1) * scale  # [T]
+    states = states * scale
+    positive = (states * table[labels].float()).sum(-1)  # [T]
     if bias is not None:
         positive = positive + bias[labels]
-    negatives = table[drawn].float()  # vectors, then scores [T] or [T, M]
-    if settings.loss == "bce":
-        negatives = (states * negatives).sum(-1) * scale
-    elif settings.loss == "sampled_softmax":
-        negatives = states @ negatives.T * scale
-    else:
-        negatives = (negatives @ states[:, :, None])[..., 0] * scale
+    if drawn is None:
+        return (log_sum_exp(states, table[:].float(), bias) - positive).mean()
+    vectors = table[drawn].float()
+    bias = None if bias is None else bias[drawn]
+    if settings.loss == "sampled_softmax":
+        others = log_sum_exp(states, vectors, bias, _equal_pairs(labels, drawn))
+        return (torch.logaddexp(positive, others) - positive).mean()
+    negatives = (vectors @ states[:, :, None])[..., 0] if drawn.ndim == 2 else (states * vectors).sum(-1)
     if bias is not None:
-        negatives = negatives + bias[drawn]
+        negatives = negatives + bias
     if settings.loss == "bce":
         return (functional.softplus(-positive) + functional.softplus(negatives)).mean()
     negatives = negatives.masked_fill(drawn == labels[:, None], float("-inf"))
-    if settings.loss == "sampled_softmax":
-        return (torch.cat([positive[:, None], negatives], dim=1).logsumexp(dim=1) - positive).mean()
     rate = min(1.0, settings.negatives / max(1, len(table) - 1))
     beta = rate * (settings.gbce_t * (1 - 1 / rate) + 1 / rate)
     return (beta * functional.softplus(-positive) + functional.softplus(negatives).sum(dim=1)).mean()
+
+
+def _equal_pairs(labels: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns where int64[T] `labels` equal int64[M] `drawn`."""
+    ordered, order = drawn.sort()
+    first, last = torch.searchsorted(ordered, labels), torch.searchsorted(ordered, labels, right=True)
+    count = last - first
+    rows = torch.repeat_interleave(count)
+    ends = count.cumsum(0)
+    within = torch.arange(len(rows), device=labels.device) - (ends - count)[rows]
+    return rows, order[first[rows] + within]
 
 
 def _sample_unseen(own: Tensor, items: int) -> Tensor:

@@ -8,7 +8,7 @@ from infra.errors import SettingError
 from infra.settings import Settings
 from ray_jobs.encoders.settings import PACKAGED
 from ray_jobs.recommenders.settings import RecipeSettings
-from schemas.recipes import Need, find
+from schemas.recipes import Kind, Need, find
 from schemas.sections import settings_of
 
 LEAKY_POPULARITY, RANDOM = "popularity-leaky", "random"
@@ -32,20 +32,20 @@ RECIPES = (
 SASREC: dict[str, Any] = {
     "loss": "sampled_softmax",
     "negatives": 4096,
-    "width": 64,
+    "width": 256,
     "layers": 1,
     "heads": 1,
     "dropout": 0.5,
     "weight_decay": 0.3,
     "warmup": 0.01,
-    "epochs": 50,
-    "evaluate_every": 5,
+    "epochs": 16,
+    "evaluate_every": 4,
     "patience": 3,
     "validate_unseen": True,
 }
 CPU: dict[str, dict[str, Any]] = {
     "sasrec": SASREC,
-    "ensrec": {**SASREC, "negatives": 2048, "weigh": "positions"},
+    "ensrec": {**SASREC, "text_epochs": 30},
     "rpg": {
         "width": 64,
         "heads": 2,
@@ -185,10 +185,10 @@ class Experiment:
         return not find(self.recipe, "recommender").needs.isdisjoint({Need.TITLES, Need.VECTORS, Need.CODES})
 
     @property
-    def families(self) -> tuple[str, ...]:
-        """Folders of recipes whose code it runs."""
-        family = find(self.recipe, "recommender").family
-        return (family, "tokenizers") if self.needs_codes else (family,)
+    def modules(self) -> tuple[str, ...]:
+        """Modules below `ray_jobs.recipes` of the recipes that it runs."""
+        own = module_of(self.recipe, "recommender")
+        return (own, module_of(TOKENIZER, "tokenizer")) if self.needs_codes else (own,)
 
     def content(self) -> dict[str, Any]:
         """The settings that the result depends on."""
@@ -220,13 +220,18 @@ class EnsembleExperiment(Experiment):
         return any(member.reads_texts for member in self.members)
 
     @property
-    def families(self) -> tuple[str, ...]:
+    def modules(self) -> tuple[str, ...]:
         """Those of all members."""
-        return tuple(sorted({family for member in self.members for family in member.families}))
+        return tuple(sorted({module for member in self.members for module in member.modules}))
 
     def content(self) -> dict[str, Any]:
         """The members' settings; the grid of weights is code."""
         return {"members": {member.label: member.content() for member in self.members}}
+
+
+def module_of(recipe: str, kind: Kind) -> str:
+    """The module of a recipe, below `ray_jobs.recipes`."""
+    return find(recipe, kind).implementation.partition(":")[0]
 
 
 def recipe_of(label: str) -> str:
@@ -252,7 +257,7 @@ def make_experiment(
     recipe = recipe_of(label)
     profile = Settings.model_construct(stages=SCALES[scale])
     settings = settings_of(recipe, profile, {**overrides, f"{recipe}.seed": seed})
-    users = 2_000 if Need.CODES in find(recipe, "recommender").needs else 5_000
+    users = 2_000 if Need.CODES in find(recipe, "recommender").needs else 0
     own = {name: value for name, value in overrides.items() if name.startswith(f"{recipe}.")}
     return Experiment(
         dataset=dataset, label=label, settings=settings, validation_users=users, ties=ties, scale=scale, overrides=own

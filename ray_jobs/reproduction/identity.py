@@ -12,18 +12,10 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.histories import Histories
 from schemas.run_identity import config_hash
 
-_FOLDERS = (
-    "data",
-    "decoding",
-    "encoders",
-    "evaluation",
-    "objectives",
-    "recommenders",
-    "tokenizers",
-    "training",
-)
-# What prints results is not here, nor the presets: the settings are part of the identity themselves.
-_FILES = tuple(f"reproduction/{name}.py" for name in ("baselines", "benchmark_data", "ensembles", "measures", "runner"))
+_ROOT = Path(__file__).parents[1]
+_RUNNER = "ray_jobs.reproduction.runner"
+# The settings are part of the identity themselves, and what keeps and prints results does not change them.
+_APART = {f"ray_jobs.reproduction.{name}" for name in ("experiments", "results", "usage")}
 
 
 def data_hash(catalogue: Catalogue, histories: Histories, texts: bool) -> str:
@@ -35,20 +27,48 @@ def data_hash(catalogue: Catalogue, histories: Histories, texts: bool) -> str:
 
 
 @cache
-def code_hash(families: Sequence[str]) -> str:
-    """Hash of the code that trains and evaluates recipes of `families`; comments and docstrings do not count."""
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    folders = (*_FOLDERS, *(f"recipes/{family}" for family in families))
-    modules = [path for folder in folders for path in sorted((root / folder).rglob("*.py"))]
-    for path in [*modules, *(root / name for name in _FILES)]:
-        digest.update(f"{path.relative_to(root)}\n{ast.dump(_bare(path.read_text()))}\n".encode())
-    return digest.hexdigest()[:12]
+def code_hash(modules: Sequence[str]) -> str:
+    """Hash of the code that trains and evaluates the recipes in `modules`; comments and docstrings do not count.
+
+    Args:
+        modules: below ``ray_jobs.recipes``, such as ``sequential.sasrec``. What they import counts, so that a change of
+            one recipe leaves the results of the others as they are.
+    """
+    left = [_RUNNER, *(f"ray_jobs.recipes.{module}" for module in modules)]
+    found: dict[str, str] = {}
+    while left:
+        name = left.pop()
+        path = _source(name)
+        if path is not None and name not in found and name not in _APART:
+            found[name], imported = _read(path)
+            left.extend(imported)
+    content = "".join(f"{name}\n{found[name]}\n" for name in sorted(found))
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def _bare(source: str) -> ast.Module:
-    """The parsed module without strings that stand alone."""
-    tree = ast.parse(source)
+def _source(module: str) -> Path | None:
+    """The file of a module of this room; None of another one, and for a name that is no module."""
+    if module.partition(".")[0] != _ROOT.name:
+        return None
+    path = _ROOT.joinpath(*module.split(".")[1:])
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+
+
+@cache
+def _read(path: Path) -> tuple[str, tuple[str, ...]]:
+    """A module's content without comments and docstrings, and what it imports."""
+    tree = ast.parse(path.read_text())
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.extend((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+    return ast.dump(_bare(tree)), tuple(names)
+
+
+def _bare(tree: ast.Module) -> ast.Module:
+    """The module without strings that stand alone."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             node.body = [part for part in node.body if not _is_text(part)]

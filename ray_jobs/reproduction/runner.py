@@ -29,6 +29,7 @@ from ray_jobs.reproduction.experiments import (
     TOKENIZER_SETTINGS,
     EnsembleExperiment,
     Experiment,
+    module_of,
 )
 from ray_jobs.reproduction.identity import code_hash, data_hash
 from ray_jobs.reproduction.measures import Measures, facts_of, measure
@@ -58,7 +59,7 @@ class Runner:
     def content(self, experiment: Experiment) -> dict[str, Any]:
         """Everything that the experiment's result depends on."""
         data = data_hash(self.catalogue, self.histories, texts=experiment.reads_texts)
-        return {**experiment.content(), "data": data, "code": code_hash(experiment.families)}
+        return {**experiment.content(), "data": data, "code": code_hash(experiment.modules)}
 
     def identity(self, experiment: Experiment) -> RunIdentity:
         """The same experiment on the same data by the same code is trained once, and goes on where it was cut."""
@@ -265,7 +266,7 @@ class Runner:
         item_ids, texts = list(self.catalogue.item_ids), list(self.catalogue.texts)
         training = histories.interacted(len(item_ids))
         content = {"items": item_ids, "texts": texts, "training": training.tolist(), "encoder": PACKAGED}
-        content |= {**TOKENIZER_SETTINGS, "code": code_hash(("tokenizers",))}
+        content |= {**TOKENIZER_SETTINGS, "code": code_hash((module_of(TOKENIZER, "tokenizer"),))}
         name = f"reproduce--{dataset}--{TOKENIZER}--{config_hash(content)}"
         path = self.folder / f"{name}.npz"
         if not path.exists():

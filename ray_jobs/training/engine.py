@@ -168,7 +168,7 @@ def make_optimizer(parameters: Sequence[nn.Parameter], phase: Phase) -> torch.op
     groups = [group for group in groups if group["params"]]
     rate = phase.learning_rate
     if phase.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, betas=phase.betas)
+        return torch.optim.AdamW(groups, lr=rate, betas=phase.betas, fused=True)
     if phase.optimizer == "adam":
         return torch.optim.Adam(groups, lr=rate, betas=phase.betas)
     if phase.optimizer == "sgd":

@@ -55,6 +55,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out
 
 
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """``x @ weight.T`` for `x` float[m, k] and `weight` float[n, k], without gradients."""
+    return _product(x, weight) if by_onednn(x, weight) else x @ weight.T
+
+
 def added(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """``total + x @ weight.T`` for `total` float[m, n], `x` float[m, k] and `weight` float[n, k], without gradients."""
     if not by_onednn(x, weight):
@@ -93,5 +98,11 @@ class _Linear(torch.autograd.Function):
         dweight = None
         if for_weight:
             wide = min(weight.shape) >= 2 * _LEAST_WIDTH
-            dweight = _product(rows.T, inputs.T) if wide else rows.T @ inputs
+            # oneDNN copies a transposed first matrix, so that is the narrower one.
+            if not wide:
+                dweight = rows.T @ inputs
+            elif inputs.shape[1] < rows.shape[1]:
+                dweight = _product(inputs.T, rows.T).T
+            else:
+                dweight = _product(rows.T, inputs.T)
         return dx, dweight, rows.sum(0) if for_bias else None

@@ -64,6 +64,7 @@ class TigerDecoderSettings(GenerativeSettings):
             length, so with ``batches`` an item of a short history has a larger weight than one of a long history.
         dense: learn a vector per item besides its codes, read the history's vectors and rank by them, see `DenseHead`.
         encoder: text encoder of these vectors, see `ray_jobs.encoders.text.load_text_encoder`.
+        text_hidden: hidden width of the network that maps whitened text vectors; 0 maps centred ones linearly.
     """
 
     section: ClassVar[str] = "tiger_decoder"
@@ -73,9 +74,10 @@ class TigerDecoderSettings(GenerativeSettings):
     batch_size: Count = 128
     patience: Count = 8
     evaluate_every: Count = 2
-    weigh: Literal["positions", "batches"] = "batches"
+    weigh: Literal["positions", "batches"] = "positions"
     dense: bool = False
     encoder: Encoder = PACKAGED
+    text_hidden: CountOrZero = 256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,8 @@ class TigerDecoder(GenerativeRecommender):
         self._text_encoder: list[TransformerEncoder] = []  # in a list: its weights are not the model's
         if settings.dense:
             self._text_encoder = [load_text_encoder(settings.encoder)]
-            self.dense = DenseHead(len(catalogue), self._text_encoder[0].dim, settings.width, catalogue.interacted)
+            dim, hidden = self._text_encoder[0].dim, settings.text_hidden
+            self.dense = DenseHead(len(catalogue), dim, settings.width, catalogue.interacted, hidden)
 
     @classmethod
     def packages(cls, settings: RecipeSettings, *, steered: bool) -> tuple[str, ...]:
@@ -95,7 +96,7 @@ class TigerDecoder(GenerativeRecommender):
         codes = cross_entropies(scores, self.codes[wanted], self.settings.label_smoothing, "mean").sum()
         if self.dense is None:
             return {"loss": codes, TERMS: real.sum()}
-        dense = functional.cross_entropy(self.dense.scores(states[:, 0]), wanted)
+        dense = self.dense.mean_loss(states[:, 0], wanted)
         return {"loss": codes + self.settings.dense_weight * dense, "codes": codes, "dense": dense, TERMS: real.sum()}
 
     def _read_history(self, batch: Batch) -> tuple[Tensor, CausalCache]:

@@ -3,9 +3,8 @@
 Ids learn which items follow each other, texts say which items are alike; a sum of scores keeps what each knows. The
 members share no parameters: each is trained in a phase of its own, first ids, then texts, and the second phase keeps
 the weights that are best in the sum. A frozen text encoder gives each item a vector; a small network maps its whitened
-form to the width of the states. Without whitening, a few directions that all texts share drown what tells items apart
-(Zhang et al., 2024); on Beauty, text alone then ranks a tenth lower. The published encoder and its sizes are not known
-to us: ours is MiniLM by default.
+form to the width of the states, see `ray_jobs.recommenders.text_network`. The published encoder and its sizes are not
+known to us: ours is MiniLM by default.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from ray_jobs.encoders.text import load_text_encoder
 from ray_jobs.recipes.sequential.sasrec import SASRec
 from ray_jobs.recipes.sequential.settings import EnsRecSettings
 from ray_jobs.recommenders.base import ScoringRecommender
+from ray_jobs.recommenders.text_network import text_network, whitened
 from ray_jobs.training.phases import Phase
 from ray_jobs.training.trainable import TERMS, Notify, silent
 
@@ -39,9 +39,7 @@ class TextSASRec(SASRec):
         self._text_encoder = [load_text_encoder(settings.encoder)]  # in a list: its weights are not the model's
         size = self._text_encoder[0].dim
         self.register_buffer("texts", torch.full((len(catalogue), size), torch.nan))
-        last = nn.Linear(settings.text_hidden, settings.width, bias=False)
-        nn.init.zeros_(last.weight)  # so that an untrained member does not affect the ranking
-        self.text_map = nn.Sequential(nn.Linear(size, settings.text_hidden), nn.GELU(), last)
+        self.text_map = text_network(size, settings.text_hidden, settings.width)
 
     def encode_texts(self) -> None:
         """Encode the catalogue's texts, unless that is done."""
@@ -79,19 +77,6 @@ class TextRows:
         return out
 
 
-def whitened(vectors: Tensor) -> Tensor:
-    """float[N, D] brought to mean 0 and, if N is much above D, to the unit matrix as covariance (ZCA).
-
-    The covariance is shrunk (Ledoit and Wolf, 2004): that of few vectors would make all of them equally far apart.
-    """
-    from sklearn.covariance import ledoit_wolf
-
-    centred = (vectors - vectors.mean(dim=0)).double()
-    covariance, _ = ledoit_wolf(centred.numpy(), assume_centered=True)
-    variances, axes = torch.linalg.eigh(torch.from_numpy(covariance))
-    return (centred @ (axes / variances.clamp(min=1e-12).sqrt()) @ axes.T).float()
-
-
 class EnsRec(ScoringRecommender):
     """The sum of the scores of both members."""
 
@@ -108,12 +93,16 @@ class EnsRec(ScoringRecommender):
         self.texts = TextSASRec(settings.of_texts(), catalogue)
 
     def phases(self) -> Sequence[Phase]:
-        """See `Trainable.phases`; `EnsRecSettings.epochs` and the rest hold for each of both."""
+        """See `Trainable.phases`."""
         settings = self.settings
-        rates = {"learning_rate": settings.text_learning_rate, "weight_decay": settings.text_weight_decay}
+        of_texts = {
+            "epochs": settings.text_epochs,
+            "learning_rate": settings.text_learning_rate,
+            "weight_decay": settings.text_weight_decay,
+        }
         return (
             settings.phase("ids", trainable=("ids.*",), losses={"ids": 1.0}),
-            settings.phase("texts", trainable=("texts.*",), losses={"texts": 1.0}, **rates),
+            settings.phase("texts", trainable=("texts.*",), losses={"texts": 1.0}, **of_texts),
         )
 
     def prepare(self, examples: Examples, notify: Notify = silent) -> None:  # noqa: ARG002

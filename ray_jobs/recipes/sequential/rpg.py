@@ -20,19 +20,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples
 from ray_jobs.encoders.text import load_text_encoder
-from ray_jobs.objectives.next_item import NUMBERS_AT_ONCE
+from ray_jobs.objectives.log_sum_exp import log_sum_exp
+from ray_jobs.objectives.parts import mean_in_parts
 from ray_jobs.recipes.sequential.base import embedding, last_states, next_items, position_ids
 from ray_jobs.recipes.sequential.settings import RPGSettings
 from ray_jobs.recipes.sequential.transformer import transformer_blocks
 from ray_jobs.recommenders.base import ScoringRecommender
 from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.tokenizers.product import ProductQuantiser
+from ray_jobs.training.linear import Linear
 from ray_jobs.training.trainable import TERMS, Notify, silent
 
 
@@ -60,7 +61,7 @@ class RPG(ScoringRecommender):
         self.dropout = Dropout(settings.dropout)
         self.blocks = transformer_blocks(settings, inner=settings.inner or 4 * width, activation="gelu")
         self.norm = nn.LayerNorm(width)
-        self.heads = nn.Linear(width, digits * width)
+        self.heads = Linear(width, digits * width)
         nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
 
@@ -103,22 +104,32 @@ class RPG(ScoringRecommender):
         out: Tensor = self.norm(x)
         return out
 
+    def _heads(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors of states float[T, d], float[C, T, d], over the temperature, and of codes, float[C, K, d]."""
+        digits = self.settings.digits
+        hidden = states[:, None] + functional.silu(self.heads(states)).unflatten(1, (digits, -1))
+        # In float32, because a low temperature magnifies rounding errors.
+        with torch.autocast(states.device.type, enabled=False):
+            hidden = functional.normalize(hidden.float(), dim=2).transpose(0, 1) / self.settings.temperature
+            vectors = functional.normalize(self.code_vectors.weight.float(), dim=1).unflatten(0, (digits, -1))
+        return hidden, vectors
+
     def code_scores(self, states: Tensor) -> Tensor:
         """Cosines of each head's output with the codes of its digit over the temperature, float[C, T, K].
 
         Args:
             states: float[T, d].
         """
-        digits = self.settings.digits
-        hidden = states[:, None] + functional.silu(self.heads(states)).unflatten(1, (digits, -1))
-        # In float32, because a low temperature magnifies rounding errors.
+        hidden, vectors = self._heads(states)
         with torch.autocast(states.device.type, enabled=False):
-            hidden = functional.normalize(hidden.float(), dim=2).transpose(0, 1)
-            vectors = functional.normalize(self.code_vectors.weight.float(), dim=1).unflatten(0, (digits, -1))
-            return hidden @ vectors.transpose(1, 2) / self.settings.temperature
+            return hidden @ vectors.transpose(1, 2)
 
     def _mean_loss(self, states: Tensor, codes: Tensor) -> Tensor:
-        return functional.cross_entropy(self.code_scores(states).flatten(0, 1), codes.T.flatten())
+        hidden, vectors = self._heads(states)
+        with torch.autocast(states.device.type, enabled=False):
+            wanted = functional.embedding(self._rows(codes), vectors.flatten(0, 1)).transpose(0, 1)  # [C, T, d]
+            others = [log_sum_exp(*pair) for pair in zip(hidden, vectors, strict=True)]
+            return torch.stack(others).mean() - (hidden * wanted).sum(2).mean()
 
     def expected_terms(self, source: Any) -> float | None:
         """See `Trainable.expected_terms`."""
@@ -129,13 +140,8 @@ class RPG(ScoringRecommender):
         labels, real = next_items(batch)
         states = self.states(batch)[real]
         codes = self.codes[labels[real]].long()
-        size = max(1, NUMBERS_AT_ONCE // (self.settings.digits * (self.settings.codebook_size + self.settings.width)))
-        if len(states) <= size:
-            return {"loss": self._mean_loss(states, codes), TERMS: real.sum()}
-        total = states.new_zeros(())
-        for some, of_them in zip(states.split(size), codes.split(size), strict=True):
-            total = total + checkpoint(self._mean_loss, some, of_them, use_reentrant=False) * len(some)
-        return {"loss": total / len(states), TERMS: real.sum()}
+        numbers = self.settings.digits * (self.settings.codebook_size + self.settings.width)
+        return {"loss": mean_in_parts(self._mean_loss, numbers, states, codes), TERMS: real.sum()}
 
     def scores(self, batch: Batch) -> Tensor:
         """Log-probability of each item's codes, float[B, N]."""

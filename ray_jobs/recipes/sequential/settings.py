@@ -53,7 +53,7 @@ class SequentialSettings(ItemSettings):
     negatives: Count = 512
     temperature: Positive = 1.0
     gbce_t: Share = 0.75
-    weigh: Literal["positions", "batches"] = "batches"
+    weigh: Literal["positions", "batches"] = "positions"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,7 @@ class EnsRecSettings(SASRecSettings):
         text_width: width of that member's states.
         text_hidden: hidden width of the network that maps text vectors to `text_width`.
         text_dropout: dropout of that member.
+        text_epochs: maximum number of its phase; `epochs` is that of the other member.
         text_learning_rate: the peak of its phase.
         text_weight_decay: of the optimiser in its phase.
     """
@@ -98,6 +99,7 @@ class EnsRecSettings(SASRecSettings):
     text_width: Count = 128
     text_hidden: Count = 256
     text_dropout: Share = 0.2
+    text_epochs: Count = 60
     text_learning_rate: Positive = 2e-3
     text_weight_decay: NonNegative = 0.01
 

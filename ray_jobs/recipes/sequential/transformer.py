@@ -14,6 +14,7 @@ from torch.nn import functional
 from infra.errors import SettingError
 from ray_jobs.recommenders.dropout import Dropout, drawn_here, dropout, softmax_attention
 from ray_jobs.recommenders.settings import TransformerSettings
+from ray_jobs.training.linear import Linear
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -66,16 +67,16 @@ class TransformerBlock(nn.Module):
         self.shape = shape
         width = shape.width
         self.attention_norm = nn.LayerNorm(width, elementwise_affine=shape.affine)
-        self.projection = nn.Linear(width, (4 if shape.gate else 3) * width, bias=not shape.gate)
+        self.projection = Linear(width, (4 if shape.gate else 3) * width, bias=not shape.gate)
         self.seen_norm = nn.LayerNorm(width, elementwise_affine=shape.affine) if shape.gate else None
-        self.out = nn.Linear(width, width)
+        self.out = Linear(width, width)
         self.feed_norm = nn.LayerNorm(width, elementwise_affine=shape.affine) if shape.inner else None
         self.feed = (
             nn.Sequential(
-                nn.Linear(width, shape.inner),
+                Linear(width, shape.inner),
                 _ACTIVATIONS[shape.activation](),
                 Dropout(shape.dropout),
-                nn.Linear(shape.inner, width),
+                Linear(shape.inner, width),
                 Dropout(shape.dropout),
             )
             if shape.inner

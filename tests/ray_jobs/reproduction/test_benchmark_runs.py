@@ -95,13 +95,36 @@ def test_other_data_texts_or_code_are_other_work(benchmark, tmp_path, monkeypatc
     assert not set(moved) & set(before), "histories in another order"
     texts = names(catalogue=replace(catalogue, texts=("changed", *catalogue.texts[1:])))
     assert [now == then for now, then in zip(texts, before, strict=True)] == [True, False, False, False]
-    bare = identity._bare("x = 1  # why")
-    assert ast.dump(identity._bare('"""Says."""\nx = 1')) == ast.dump(bare) != ast.dump(identity._bare("x = 2"))
-    monkeypatch.setattr(identity, "_bare", lambda source: ast.parse("pass"))
-    identity.code_hash.cache_clear()
-    changed = names()
-    identity.code_hash.cache_clear()
-    assert not set(changed) & set(before)
+
+
+def test_results_depend_on_the_code_that_a_recipe_imports(monkeypatch):
+    def hashes(*changed):
+        source = identity._source
+
+        def read(module):
+            path = source(module)
+            return None if path is not None and path.name in changed else path
+
+        monkeypatch.setattr(identity, "_source", read)
+        identity.code_hash.cache_clear()
+        found = [
+            identity.code_hash((module,)) for module in ("sequential.sasrec", "sequential.rpg", "generative.tiger")
+        ]
+        monkeypatch.undo()
+        identity.code_hash.cache_clear()
+        return found
+
+    before = hashes()
+    assert len(set(before)) == 3
+    assert hashes() == before
+    of_rpg = hashes("product.py")
+    assert [now == then for now, then in zip(of_rpg, before, strict=True)] == [True, False, True]
+    for everyones in ("loop.py", "engine.py", "evaluator.py", "batches.py", "dropout.py", "runner.py", "measures.py"):
+        assert not set(hashes(everyones)) & set(before), everyones
+    assert hashes("table.py", "published.py", "experiments.py") == before, "prints results, or is in the settings"
+    bare = identity._bare(ast.parse("x = 1  # why"))
+    assert ast.dump(identity._bare(ast.parse('"""Says."""\nx = 1'))) == ast.dump(bare)
+    assert ast.dump(bare) != ast.dump(identity._bare(ast.parse("x = 2")))
 
 
 @pytest.mark.nightly

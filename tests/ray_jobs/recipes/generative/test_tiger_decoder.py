@@ -83,8 +83,8 @@ def test_every_item_has_the_same_weight_where_positions_are_weighed():
         def __len__(self):
             return 3
 
-    assert _decoder().expected_terms(Source()) is None
-    assert _decoder(weigh="positions").expected_terms(Source()) == 3.0
+    assert _decoder(weigh="batches").expected_terms(Source()) is None
+    assert _decoder().expected_terms(Source()) == 3.0
 
 
 class Texts:

@@ -8,7 +8,7 @@ from small_world import PER_CLUSTER, small_catalogue, small_histories
 from infra.errors import SettingError
 from ray_jobs.data.batches import InMemoryExamples, make_batch
 from ray_jobs.data.examples import evaluation_examples
-from ray_jobs.recipes.sequential import rpg
+from ray_jobs.objectives import parts
 from ray_jobs.recipes.sequential.rpg import RPG, RPGSettings
 from ray_jobs.training.loop import fit
 from ray_jobs.training.warm_start import carry_over
@@ -94,9 +94,9 @@ def test_a_loss_in_parts_is_the_whole_one(model, monkeypatch):
         return loss, torch.autograd.grad(loss, [model.heads.weight, model.code_vectors.weight])
 
     whole, slopes = gradient()
-    monkeypatch.setattr(rpg, "NUMBERS_AT_ONCE", 2 * 4 * (8 + 16))
-    parts, others = gradient()
-    torch.testing.assert_close(parts, whole)
+    monkeypatch.setattr(parts, "NUMBERS_AT_ONCE", 2 * 4 * (8 + 16))
+    in_parts, others = gradient()
+    torch.testing.assert_close(in_parts, whole)
     for other, slope in zip(others, slopes, strict=True):
         torch.testing.assert_close(other, slope, rtol=1e-4, atol=1e-5)
 

@@ -8,14 +8,15 @@ from small_world import small_catalogue, small_histories
 from infra.errors import SettingError
 from ray_jobs.data.batches import Batch, InMemoryExamples, collate, make_batch
 from ray_jobs.data.histories import Histories
-from ray_jobs.objectives import next_item
+from ray_jobs.objectives import parts
 from ray_jobs.objectives.next_item import SequentialSettings, next_item_loss
 from ray_jobs.recipes.sequential.base import position_ids
 from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
-from ray_jobs.recipes.sequential.ensrec import EnsRec, EnsRecSettings, TextRows, whitened
+from ray_jobs.recipes.sequential.ensrec import EnsRec, EnsRecSettings, TextRows
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recipes.sequential.transformer import BlockShape, TransformerBlock
+from ray_jobs.recommenders.text_network import whitened
 from ray_jobs.training.engine import Engine
 from ray_jobs.training.phases import Phase, trainable_names
 from ray_jobs.training.workers import SINGLE_WORKER
@@ -191,7 +192,7 @@ def test_losses_in_pieces_and_under_bfloat16_are_those_at_once_in_float32(loss, 
     whole, gradient = given()
     with torch.autocast("cpu", torch.bfloat16):
         assert given()[0] == whole, "rounded before a low temperature magnifies it"
-    monkeypatch.setattr(next_item, "NUMBERS_AT_ONCE", 1000)
+    monkeypatch.setattr(parts, "NUMBERS_AT_ONCE", 1000)
     pieces = given()
     assert pieces[0] == pytest.approx(whole, rel=1e-6)
     assert torch.allclose(pieces[1], gradient, atol=1e-6)
