@@ -2,12 +2,13 @@
 
 import json
 import socket
-import threading
 from contextlib import contextmanager
 from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from aiosmtpd.controller import Controller
+
+from tests.background import in_background
 
 
 @contextmanager
@@ -27,11 +28,8 @@ def webhook(status=200):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/hook/secret", got
-    server.shutdown()
-    server.server_close()
+    with in_background(server):
+        yield f"http://127.0.0.1:{server.server_port}/hook/secret", got
 
 
 @contextmanager
