@@ -29,7 +29,7 @@ RECIPES = (
 )
 
 # What two cores can train in an evening, in bfloat16 where most of the time goes into products of many weights, which
-# halves it on a processor that has instructions for it; validation by a beam search is slow, so it looks at fewer users.
+# halves it on a processor with instructions for it. Validation by a beam search is slow, so it looks at fewer users.
 SASREC: dict[str, Any] = {
     "loss": "sampled_softmax",
     "negatives": 4096,
