@@ -307,6 +307,15 @@ def test_a_result_of_an_earlier_release_is_a_row_whose_gaps_are_shown(benchmark,
     assert "delete it; the experiment is then evaluated again" in capsys.readouterr().err
 
 
+def test_a_dense_head_does_not_pass_the_gate_of_its_recipe(benchmark, tmp_path, here):
+    assert reproduce(benchmark, "popularity") == 0
+    (one,) = kept(tmp_path)
+    found = {**asdict(one.result), "label": "tiger_decoder"}
+    for overrides, gates in (({}, 1), ({"tiger_decoder.dense": True}, 0)):
+        one.path.write_text(json.dumps({**found, "overrides": overrides}))
+        assert markdown(kept(tmp_path)).count("- tiger_decoder on beauty") == gates
+
+
 def test_where_times_are_known_ties_are_counted_and_shuffled(benchmark, tmp_path, here, capsys):
     assert reproduce(benchmark, "popularity", "--ties", "shuffled") == 2
     assert "beauty has no times" in capsys.readouterr().err
