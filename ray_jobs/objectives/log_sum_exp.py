@@ -1,8 +1,8 @@
 """The logarithm of the softmax's denominator, where a step of training with many negatives spends its time.
 
 Autograd would keep and pass over several matrices of all scores. Here one is kept, of exponentials, and the backward
-pass consists of matrix products only: the softmax is that matrix with its rows scaled, and the scales fit on the
-states.
+pass consists of matrix products only: the softmax is that matrix with scaled rows, and scaling the states instead of
+the rows gives the same products.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from ray_jobs.training.linear import product
 def log_sum_exp(
     states: Tensor, vectors: Tensor, bias: Tensor | None = None, without: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:
-    """``logsumexp(states @ vectors.T + bias)`` over the vectors, float[T]; -inf for a row without any left.
+    """``logsumexp(states @ vectors.T + bias)`` over the vectors, float[T]; -inf for a row with nothing left.
 
     Args:
         states: float[T, d].

@@ -11,9 +11,9 @@ from ray_jobs.training.linear import Linear
 
 
 def text_network(size: int, hidden: int, width: int) -> nn.Sequential:
-    """Maps whitened text vectors float[..., size] to float[..., width]; to 0 before training.
+    """Maps whitened text vectors float[..., size] to float[..., width].
 
-    So that a part that is not trained yet does not affect the ranking.
+    Before training it returns 0, so that an untrained part does not affect the ranking.
     """
     last = Linear(hidden, width, bias=False)
     nn.init.zeros_(last.weight)

@@ -28,8 +28,8 @@ RECIPES = (
     "tiger_decoder",
 )
 
-# What two cores can train in an evening, in bfloat16 where most of the time goes into products of many weights, which
-# halves it on a processor with instructions for it. Validation by a beam search is slow, so it looks at fewer users.
+# What two cores can train in an evening. Where matrix products dominate, bfloat16 halves the time on a processor that
+# supports it. Validation by beam search is slow, so it uses fewer users.
 SASREC: dict[str, Any] = {
     "loss": "sampled_softmax",
     "negatives": 4096,

@@ -14,7 +14,7 @@ from schemas.run_identity import config_hash
 
 _ROOT = Path(__file__).parents[1]
 _RUNNER = "ray_jobs.reproduction.runner"
-# The settings are part of the identity themselves, and what keeps and prints results does not change them.
+# Settings enter the identity by value, and code that keeps or prints results does not affect them.
 _APART = {f"ray_jobs.reproduction.{name}" for name in ("experiments", "results", "usage")}
 
 
@@ -56,7 +56,7 @@ def _source(module: str) -> Path | None:
 
 @cache
 def _read(path: Path) -> tuple[str, tuple[str, ...]]:
-    """A module's content without comments and docstrings, and what it imports."""
+    """The code of a module without comments and docstrings, and the modules that it imports."""
     tree = ast.parse(path.read_text())
     names: list[str] = []
     for node in ast.walk(tree):

@@ -117,7 +117,7 @@ def _measured(row: Row, published: Sequence[Sequence[float | None]]) -> list[str
 
 
 def _verdicts(dataset: str, rows: Sequence[Row]) -> list[str]:
-    """Per gate the best row of the recipe; one that ranks by a dense head is another method than its recipe."""
+    """The best row of the recipe for each gate; a row that ranks by a dense head is a different method and left out."""
     lines = []
     rows = [row for row in rows if not (row.first.overrides or {}).get(f"{row.first.label}.dense")]
     for recipe, data, metric, value in GATES:

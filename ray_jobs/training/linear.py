@@ -98,7 +98,7 @@ class _Linear(torch.autograd.Function):
         dweight = None
         if for_weight:
             wide = min(weight.shape) >= 2 * _LEAST_WIDTH
-            # oneDNN copies a transposed first matrix, so that is the narrower one.
+            # oneDNN copies a transposed first operand, so the narrower matrix goes first.
             if not wide:
                 dweight = rows.T @ inputs
             elif inputs.shape[1] < rows.shape[1]:

@@ -3,8 +3,8 @@
 Ids learn which items follow each other, texts say which items are alike; a sum of scores keeps what each knows. The
 members share no parameters: each is trained in a phase of its own, first ids, then texts, and the second phase keeps
 the weights that are best in the sum. A frozen text encoder gives each item a vector; a small network maps its whitened
-form to the width of the states, see `ray_jobs.recommenders.text_network`. The published encoder and its sizes are not
-known to us: ours is MiniLM by default.
+form to the width of the states, see `ray_jobs.recommenders.text_network`. We do not know the published encoder and
+sizes; ours is MiniLM by default.
 """
 
 from collections.abc import Mapping, Sequence

@@ -108,7 +108,7 @@ class RPG(ScoringRecommender):
         """Unit vectors of states float[T, d], float[C, T, d], over the temperature, and of codes, float[C, K, d]."""
         digits = self.settings.digits
         hidden = states[:, None] + functional.silu(self.heads(states)).unflatten(1, (digits, -1))
-        # In float32, because a low temperature magnifies rounding errors.
+        # In float32: dividing by a low temperature magnifies rounding errors.
         with torch.autocast(states.device.type, enabled=False):
             hidden = functional.normalize(hidden.float(), dim=2).transpose(0, 1) / self.settings.temperature
             vectors = functional.normalize(self.code_vectors.weight.float(), dim=1).unflatten(0, (digits, -1))

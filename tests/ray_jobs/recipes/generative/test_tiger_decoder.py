@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,9 @@ from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.recipes.generative.settings import TigerDecoderSettings
 from ray_jobs.recipes.generative.tiger_decoder import TigerDecoder
 from ray_jobs.recommenders.base import rank_of
+from ray_jobs.recommenders.bundle import load_bundle, save_bundle
 from ray_jobs.training.loop import fit
+from schemas.artifact_seal import seal_folder
 
 SMALL = {"width": 16, "heads": 2, "head_width": 8, "inner": 32, "layers": 2, "beams": 30, "label_smoothing": 0.0}
 HISTORIES, TARGETS = [[1, 7, 12, 3, 4], [3], []], [13, 20, 2]
@@ -115,6 +118,19 @@ def test_a_dense_head_scores_every_item_of_one_pass_as_a_pass_for_each_prefix(mo
     assert "dense.texts" in model.trained_state(), "a trained one needs no encoder to rank"
     swapped = model.log_probabilities(make_batch([[7, 1]], [""]))
     assert not torch.allclose(swapped, model.log_probabilities(make_batch([[1, 7]], [""])), atol=1e-4)
+
+
+def test_a_bundle_without_the_network_for_texts_still_loads(monkeypatch, tmp_path):
+    monkeypatch.setattr("ray_jobs.recipes.generative.tiger_decoder.load_text_encoder", lambda name: Texts())
+    model = _decoder(dense=True, text_hidden=0)
+    wanted = model.log_probabilities(_batch())
+    save_bundle(tmp_path / "bundle", model, {})
+    described = tmp_path / "bundle" / "recipe.json"
+    content = json.loads(described.read_text())
+    del content["settings"]["text_hidden"]  # as an earlier release wrote it
+    described.write_text(json.dumps(content))
+    seal_folder(tmp_path / "bundle")
+    assert torch.equal(load_bundle(tmp_path / "bundle").recommender.log_probabilities(_batch()), wanted)
 
 
 def test_it_learns_which_cluster_follows_in_a_ring():
