@@ -14,6 +14,8 @@ from schemas.sections import settings_of
 LEAKY_POPULARITY, RANDOM = "popularity-leaky", "random"
 JOINS = "+"
 """Between the labels of an ensemble's members: ``sasrec+rpg``."""
+VARIANTS: Mapping[str, str] = {"liger": "tiger_decoder"}
+"""Labels of methods that are a recipe under settings of their own, and that recipe."""
 Ties = Literal["as_is", "shuffled"]
 RECIPES = (
     RANDOM,
@@ -26,6 +28,7 @@ RECIPES = (
     "bert4rec",
     "tiger",
     "tiger_decoder",
+    "liger",
 )
 
 # What two cores can train in an evening. Where matrix products dominate, bfloat16 halves the time on a processor that
@@ -42,6 +45,22 @@ SASREC: dict[str, Any] = {
     "epochs": 16,
     "evaluate_every": 4,
     "patience": 3,
+    "validate_unseen": True,
+}
+TIGER_DECODER: dict[str, Any] = {
+    "width": 128,
+    "layers": 2,
+    "heads": 4,
+    "head_width": 32,
+    "inner": 256,
+    "dropout": 0.3,
+    "label_smoothing": 0.0,
+    "learning_rate": 2e-3,
+    "weight_decay": 0.1,
+    "precision": "bf16",
+    "epochs": 100,
+    "evaluate_every": 5,
+    "patience": 4,
     "validate_unseen": True,
 }
 CPU: dict[str, dict[str, Any]] = {
@@ -96,22 +115,8 @@ CPU: dict[str, dict[str, Any]] = {
         "evaluation_batch_size": 64,
         "validate_unseen": True,
     },
-    "tiger_decoder": {
-        "width": 128,
-        "layers": 2,
-        "heads": 4,
-        "head_width": 32,
-        "inner": 256,
-        "dropout": 0.3,
-        "label_smoothing": 0.0,
-        "learning_rate": 2e-3,
-        "weight_decay": 0.1,
-        "precision": "bf16",
-        "epochs": 100,
-        "evaluate_every": 5,
-        "patience": 4,
-        "validate_unseen": True,
-    },
+    "tiger_decoder": TIGER_DECODER,
+    "liger": {**TIGER_DECODER, "dense": True, "epochs": 20, "evaluate_every": 4},
 }
 # Small models are computed as on a CPU. TIGER (Rajput et al., 2023) and RPG (Hou et al., 2025) have the published
 # sizes, TIGER with batches and rate of public runs near the published values (GRID; cornac has 64 and 3e-4).
@@ -157,8 +162,8 @@ class Experiment:
     """One model on one data set under one seed.
 
     Args:
-        label: the recipe, or `LEAKY_POPULARITY`, which counts the held-out positions, too, or `RANDOM`, which gives
-            each user a random order.
+        label: the recipe, or one of `VARIANTS`, or `LEAKY_POPULARITY`, which counts the held-out positions, too, or
+            `RANDOM`, which gives each user a random order.
         validation_users: how many users early stopping looks at, drawn with a fixed seed; 0 takes all.
         ties: ``as_is``, or ``shuffled``: items of the same time in an order that the seed draws.
         scale, overrides: what `make_experiment` was given for this recipe.
@@ -239,7 +244,7 @@ def module_of(recipe: str, kind: Kind) -> str:
 
 def recipe_of(label: str) -> str:
     """Name in the registry of an experiment's recipe."""
-    return "popularity" if label in (LEAKY_POPULARITY, RANDOM) else label
+    return "popularity" if label in (LEAKY_POPULARITY, RANDOM) else VARIANTS.get(label, label)
 
 
 def make_experiment(
@@ -258,13 +263,22 @@ def make_experiment(
     if ties not in get_args(Ties):
         raise SettingError(f"--ties has {ties!r}, but takes {' or '.join(get_args(Ties))}, or both with a comma")
     recipe = recipe_of(label)
-    profile = Settings.model_construct(stages=SCALES[scale])
-    settings = settings_of(recipe, profile, {**overrides, f"{recipe}.seed": seed})
-    users = 2_000 if Need.CODES in find(recipe, "recommender").needs else 0
-    own = {name: value for name, value in overrides.items() if name.startswith(f"{recipe}.")}
+    section = label if label in VARIANTS else recipe
+    profile = Settings.model_construct(stages={recipe: SCALES[scale].get(section, {})})
+    own = {name: value for name, value in overrides.items() if _section(name) == section}
+    others = {name: value for name, value in overrides.items() if _section(name) not in {recipe, *VARIANTS}}
+    mine = {f"{recipe}{name.removeprefix(section)}": value for name, value in own.items()}
+    settings = settings_of(recipe, profile, {**others, **mine, f"{recipe}.seed": seed})
+    searches = Need.CODES in find(recipe, "recommender").needs and not getattr(settings, "dense", False)
+    users = 2_000 if searches else 0
     return Experiment(
         dataset=dataset, label=label, settings=settings, validation_users=users, ties=ties, scale=scale, overrides=own
     )
+
+
+def _section(name: str) -> str:
+    """The part of an override's name before the dot."""
+    return name.partition(".")[0]
 
 
 def _ensemble(

@@ -117,18 +117,17 @@ def _measured(row: Row, published: Sequence[Sequence[float | None]]) -> list[str
 
 
 def _verdicts(dataset: str, rows: Sequence[Row]) -> list[str]:
-    """The best row of the recipe for each gate; a row that ranks by a dense head is a different method and left out."""
+    """The best row of the label for each gate."""
     lines = []
-    rows = [row for row in rows if not (row.first.overrides or {}).get(f"{row.first.label}.dense")]
-    for recipe, data, metric, value in GATES:
-        mine = [row for row in rows if row.first.label == recipe] if data == dataset else []
+    for label, data, metric, value in GATES:
+        mine = [row for row in rows if row.first.label == label] if data == dataset else []
         if mine:
             best = max(mine, key=lambda row: row.mean(metric))
             reached = best.mean(metric)
             word = "reached" if reached >= value else "NOT reached"
             away = f"{100 * (reached - value):+.2f} points, {100 * (reached / value - 1):+.1f} %"
             lines.append(
-                f"- {recipe} on {dataset}, {metric} >= {value:.4f}: {word}, {reached:.4f} ({away}; {best.name})"
+                f"- {label} on {dataset}, {metric} >= {value:.4f}: {word}, {reached:.4f} ({away}; {best.name})"
             )
     return ["\n".join(lines)] if lines else []
 

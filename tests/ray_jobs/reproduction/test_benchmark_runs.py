@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from infra.errors import SettingError
 from infra.settings import RaySettings
 from ray_jobs.reproduction import identity, runner
 from ray_jobs.reproduction.__main__ import main
 from ray_jobs.reproduction.benchmark_data import read_benchmark
-from ray_jobs.reproduction.experiments import RANDOM, make_experiment
+from ray_jobs.reproduction.experiments import CPU, RANDOM, make_experiment
 from ray_jobs.reproduction.results import ALL_ITEMS, MAIN, read_result, read_results
 from ray_jobs.reproduction.rows import rows_of
 from ray_jobs.reproduction.table import markdown
@@ -307,13 +308,23 @@ def test_a_result_of_an_earlier_release_is_a_row_whose_gaps_are_shown(benchmark,
     assert "delete it; the experiment is then evaluated again" in capsys.readouterr().err
 
 
-def test_a_dense_head_does_not_pass_the_gate_of_its_recipe(benchmark, tmp_path, here):
+def test_a_variant_has_settings_and_gates_of_its_own(benchmark, tmp_path, here):
+    given = {"liger.epochs": 3, "tiger_decoder.epochs": 4, "tiger_decoder.dropout": 0.0}
+    liger = make_experiment("beauty", "liger", 0, "cpu", given)
+    assert (liger.recipe, liger.overrides) == ("tiger_decoder", {"liger.epochs": 3})
+    assert (liger.settings.epochs, liger.settings.dropout) == (3, CPU["liger"]["dropout"])
+    assert (liger.settings.dense, liger.validation_users) == (True, 0), "all users, since it ranks without a search"
+    plain = make_experiment("beauty", "tiger_decoder", 0, "cpu", given)
+    assert (plain.settings.epochs, plain.settings.dense, plain.validation_users) == (4, False, 2_000)
+    with pytest.raises(SettingError, match=r"tiger_decoder\.epoch is no setting"):
+        make_experiment("beauty", "liger", 0, "cpu", {"liger.epoch": 3})
     assert reproduce(benchmark, "popularity") == 0
     (one,) = kept(tmp_path)
-    found = {**asdict(one.result), "label": "tiger_decoder"}
-    for overrides, gates in (({}, 1), ({"tiger_decoder.dense": True}, 0)):
-        one.path.write_text(json.dumps({**found, "overrides": overrides}))
-        assert markdown(kept(tmp_path)).count("- tiger_decoder on beauty") == gates
+    for label, other in (("tiger_decoder", "liger"), ("liger", "tiger_decoder")):
+        one.path.write_text(json.dumps({**asdict(one.result), "label": label}))
+        text = markdown(kept(tmp_path))
+        assert f"- {label} on beauty" in text
+        assert f"- {other} on beauty" not in text
 
 
 def test_where_times_are_known_ties_are_counted_and_shuffled(benchmark, tmp_path, here, capsys):

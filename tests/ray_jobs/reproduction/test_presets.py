@@ -20,7 +20,7 @@ SMALL = {
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("label", [label for label in RECIPES if recipe_of(label) != "popularity"])
 def test_a_preset_builds_takes_a_step_and_ranks(label, scale):
-    known = {field.name for field in fields(settings_class(label))}
+    known = {field.name for field in fields(settings_class(recipe_of(label)))}
     cut = {f"{label}.{name}": value for name, value in SMALL.items() if name in known}
     experiment = make_experiment("beauty", label, 0, scale, cut)
     preset = {name: value for name, value in SCALES[scale][label].items() if name not in SMALL}
