@@ -72,12 +72,11 @@ class CausalStack(nn.Module):
         """States float[B, Q, d], and the keys and values per layer, after the `earlier` ones."""
         x, grown = dropout(x, self.rate, self.training), []
         for number, (layer, bias) in enumerate(zip(self._layers(), biases, strict=True)):
-            normed = layer.self_norm(x)
-            key, value = layer.self_attention.key_value(normed)
+            query, key, value = layer.self_attention.query_key_value(layer.self_norm(x))
             if earlier:
                 key, value = (torch.cat(pair, dim=2) for pair in zip(earlier[number], (key, value), strict=True))
             grown.append((key, value))
-            x = x + layer.drop(layer.self_attention(normed, (key, value), bias))
+            x = x + layer.drop(layer.self_attention.attend(query, key, value, bias))
             x = x + layer.drop(layer.feed(layer.feed_norm(x)))
         return dropout(self.norm(x), self.rate, self.training), grown
 

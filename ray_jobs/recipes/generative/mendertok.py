@@ -62,7 +62,7 @@ class MenderTok(ConditionedRecommender):
     """Text in, code tuples out."""
 
     name: ClassVar[str] = "mendertok"
-    earlier: ClassVar[Mapping[str, Any]] = {"dense": False}
+    earlier: ClassVar[Mapping[str, Any]] = {"dense": False, "text_hidden": 0}
     item_rows: ClassVar[Mapping[str, int]] = {"dense.items.weight": 0}
     computed: ClassVar[frozenset[str]] = frozenset({"dense.texts"})
 
@@ -71,7 +71,8 @@ class MenderTok(ConditionedRecommender):
     def __init__(self, settings: MenderTokSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
         if settings.dense:
-            self.dense = DenseHead(len(catalogue), self.text_encoder.dim, settings.width, catalogue.interacted)
+            dim, hidden = self.text_encoder.dim, settings.text_hidden
+            self.dense = DenseHead(len(catalogue), dim, settings.width, catalogue.interacted, hidden)
         self.projection = nn.Linear(self.text_encoder.dim, settings.width)
         self.norm = nn.RMSNorm(settings.width)
         self.recency = nn.Embedding(settings.max_history + 1, settings.width) if settings.recency else None

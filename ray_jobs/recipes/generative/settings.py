@@ -129,6 +129,7 @@ class MenderTokSettings(ConditionedSettings):
         reading: ``joint`` encodes one text per history, as in the paper; ``parts`` preference and titles separately.
         dense: learn a vector per item besides its codes, read the history's vectors and rank by them, see `DenseHead`;
             false reads texts only and ranks by codes, as in the paper.
+        text_hidden: hidden width of the network that maps whitened text vectors; 0 maps centred ones linearly.
         text_length: maximum number of tokens per example.
         recency: add a learned embedding of how many titles ago a token occurred.
         state_dropout: dropout on the projected encoder states.
@@ -142,6 +143,7 @@ class MenderTokSettings(ConditionedSettings):
     encoder_training: Literal["frozen", "lora"] = "frozen"
     reading: Literal["joint", "parts"] = "joint"
     dense: bool = True
+    text_hidden: CountOrZero = 256
     text_length: Annotated[int, Field(ge=16)] = 128
     recency: bool = True
     state_dropout: Share = 0.2

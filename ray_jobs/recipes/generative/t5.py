@@ -76,15 +76,30 @@ class Attention(nn.Module):
         """float[..., L, heads * w] to float[..., heads, L, w]."""
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
+    def _projected(self, x: Tensor, layers: tuple[Linear, ...]) -> tuple[Tensor, ...]:
+        """`x` through several layers by one product, which is faster; each float[..., heads, L, w]."""
+        joined = linear(x, torch.cat([layer.weight for layer in layers]))
+        return tuple(self.split(part) for part in joined.chunk(len(layers), dim=-1))
+
+    def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of `x`, each float[..., heads, L, w]."""
+        query, key, value = self._projected(x, (self.q, self.k, self.v))
+        return query, key, value
+
     def key_value(self, x: Tensor) -> KeyValue:
         """Keys and values of `x`, each float[..., heads, L, w]."""
-        return self.split(self.k(x)), self.split(self.v(x))
+        key, value = self._projected(x, (self.k, self.v))
+        return key, value
 
-    def forward(self, x: Tensor, key_value: KeyValue, bias: Tensor) -> Tensor:
-        """Attend from `x` float[..., Q, d]; `bias` is added to the scores, -inf where attention is not allowed."""
-        seen = _attend(self.split(self.q(x)), *key_value, bias, self.rate if self.training else 0.0)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        """Attention to float[..., Q, d]; `bias` is added to the scores, -inf where attention is not allowed."""
+        seen = _attend(query, key, value, bias, self.rate if self.training else 0.0)
         out: Tensor = self.o(seen.flatten(-2))
         return out
+
+    def forward(self, x: Tensor, key_value: KeyValue, bias: Tensor) -> Tensor:
+        """Attend from `x` float[..., Q, d], see `attend`."""
+        return self.attend(self.split(self.q(x)), *key_value, bias)
 
 
 class FeedForward(nn.Module):
@@ -137,6 +152,10 @@ class Layer(nn.Module):
         self.feed = FeedForward(settings)
         self.rate = settings.dropout
 
+    def over_itself(self, x: Tensor, bias: Tensor) -> Tensor:
+        """The norm and self-attention of float[..., L, d]."""
+        return self.self_attention.attend(*self.self_attention.query_key_value(self.self_norm(x)), bias)
+
     def drop(self, x: Tensor) -> Tensor:
         """Dropout of a sublayer's output."""
         return dropout(x, self.rate, self.training)
@@ -169,8 +188,7 @@ class Encoder(nn.Module):
         x = dropout(x, self.rate, self.training)
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            normed = layer.self_norm(x)
-            x = x + layer.drop(layer.self_attention(normed, layer.self_attention.key_value(normed), bias))
+            x = x + layer.drop(layer.over_itself(x, bias))
             x = x + layer.drop(layer.feed(layer.feed_norm(x)))
         return dropout(self.norm(x), self.rate, self.training)
 
@@ -250,8 +268,7 @@ class Decoder(nn.Module):
         bias = self.bias(positions, positions).masked_fill(future, float("-inf"))[None]
         x = dropout(x, self.rate, self.training)
         for layer, key_value in zip(self._layers(), memory.key_values, strict=True):
-            normed = layer.self_norm(x)
-            x = x + layer.drop(layer.self_attention(normed, layer.self_attention.key_value(normed), bias))
+            x = x + layer.drop(layer.over_itself(x, bias))
             x = x + layer.drop(layer.cross_attention(layer.cross_norm(x), key_value, memory.bias))
             x = x + layer.drop(layer.feed(layer.feed_norm(x)))
         return dropout(self.norm(x), self.rate, self.training)
