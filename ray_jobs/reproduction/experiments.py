@@ -196,9 +196,9 @@ class Experiment:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Modules below `ray_jobs.recipes` of the recipes that it runs."""
-        own = module_of(self.recipe, "recommender")
-        return (own, module_of(TOKENIZER, "tokenizer")) if self.needs_codes else (own,)
+        """Modules below `ray_jobs` that it runs."""
+        own = f"recipes.{module_of(self.recipe, 'recommender')}"
+        return (own, f"recipes.{module_of(TOKENIZER, 'tokenizer')}") if self.needs_codes else (own,)
 
     def content(self) -> dict[str, Any]:
         """The settings that the result depends on."""
@@ -231,8 +231,9 @@ class EnsembleExperiment(Experiment):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Those of all members."""
-        return tuple(sorted({module for member in self.members for module in member.modules}))
+        """Those of all members, and the one that adds their scores."""
+        own = {module for member in self.members for module in member.modules}
+        return tuple(sorted({*own, "reproduction.ensembles"}))
 
     def content(self) -> dict[str, Any]:
         """The members' settings; the grid of weights is code."""

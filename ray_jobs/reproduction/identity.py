@@ -14,8 +14,9 @@ from schemas.run_identity import config_hash
 
 _ROOT = Path(__file__).parents[1]
 _RUNNER = "ray_jobs.reproduction.runner"
-# Settings enter the identity by value, and code that keeps or prints results does not affect them.
-_APART = {f"ray_jobs.reproduction.{name}" for name in ("experiments", "results", "usage")}
+# Settings enter the identity by value, and code that keeps or prints results does not affect them. Ensembles affect
+# their own results only: they import what scores the members, which would make every result depend on it.
+_APART = {f"ray_jobs.reproduction.{name}" for name in ("ensembles", "experiments", "results", "usage")}
 
 
 def data_hash(catalogue: Catalogue, histories: Histories, texts: bool) -> str:
@@ -31,15 +32,16 @@ def code_hash(modules: Sequence[str]) -> str:
     """Hash of the code that trains and evaluates the recipes in `modules`; comments and docstrings do not count.
 
     Args:
-        modules: below ``ray_jobs.recipes``, such as ``sequential.sasrec``. What they import counts, so that a change of
-            one recipe leaves the results of the others as they are.
+        modules: below ``ray_jobs``, such as ``recipes.sequential.sasrec``. What they import counts, so that a change
+            of one recipe leaves the results of the others as they are.
     """
-    left = [_RUNNER, *(f"ray_jobs.recipes.{module}" for module in modules)]
+    roots = [_RUNNER, *(f"ray_jobs.{module}" for module in modules)]
+    left = list(roots)
     found: dict[str, str] = {}
     while left:
         name = left.pop()
         path = _source(name)
-        if path is not None and name not in found and name not in _APART:
+        if path is not None and name not in found and (name in roots or name not in _APART):
             found[name], imported = _read(path)
             left.extend(imported)
     content = "".join(f"{name}\n{found[name]}\n" for name in sorted(found))

@@ -266,7 +266,7 @@ class Runner:
         item_ids, texts = list(self.catalogue.item_ids), list(self.catalogue.texts)
         training = histories.interacted(len(item_ids))
         content = {"items": item_ids, "texts": texts, "training": training.tolist(), "encoder": PACKAGED}
-        content |= {**TOKENIZER_SETTINGS, "code": code_hash((module_of(TOKENIZER, "tokenizer"),))}
+        content |= {**TOKENIZER_SETTINGS, "code": code_hash((f"recipes.{module_of(TOKENIZER, 'tokenizer')}",))}
         name = f"reproduce--{dataset}--{TOKENIZER}--{config_hash(content)}"
         path = self.folder / f"{name}.npz"
         if not path.exists():

@@ -108,18 +108,20 @@ def test_results_depend_on_the_code_that_a_recipe_imports(monkeypatch):
 
         monkeypatch.setattr(identity, "_source", read)
         identity.code_hash.cache_clear()
-        found = [
-            identity.code_hash((module,)) for module in ("sequential.sasrec", "sequential.rpg", "generative.tiger")
-        ]
+        labels = ("sasrec", "rpg", "tiger", "sasrec+rpg")
+        found = [identity.code_hash(make_experiment("beauty", label, 0, "cpu", {}).modules) for label in labels]
         monkeypatch.undo()
         identity.code_hash.cache_clear()
         return found
 
     before = hashes()
-    assert len(set(before)) == 3
+    assert len(set(before)) == 4
     assert hashes() == before
     of_rpg = hashes("product.py")
-    assert [now == then for now, then in zip(of_rpg, before, strict=True)] == [True, False, True]
+    assert [now == then for now, then in zip(of_rpg, before, strict=True)] == [True, False, True, False]
+    of_tiger, of_ensembles = hashes("t5.py"), hashes("ensembles.py")
+    assert [now == then for now, then in zip(of_tiger, before, strict=True)] == [True, True, False, False]
+    assert [now == then for now, then in zip(of_ensembles, before, strict=True)] == [True, True, True, False]
     for everyones in ("loop.py", "engine.py", "evaluator.py", "batches.py", "dropout.py", "runner.py", "measures.py"):
         assert not set(hashes(everyones)) & set(before), everyones
     assert hashes("table.py", "published.py", "experiments.py") == before, "prints results, or is in the settings"
