@@ -12,9 +12,9 @@ from typing import Any
 from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback  # type: ignore[attr-defined]
 
 from dags.operators.stages import run_page
+from infra import storage
 from infra.alerts import Alert, deliver
 from infra.settings import AlertSettings, load_settings
-from schemas.addresses import remove
 from schemas.failure import Failure, read_failure, write_failure
 
 _LONGEST = 2_000
@@ -34,7 +34,7 @@ def note_failure(context: Mapping[str, Any]) -> None:
 def forget_failure(context: Mapping[str, Any]) -> None:
     """Remove the record of an earlier try of the task in this run."""
     ti = context["ti"]
-    remove(load_settings().failure_uri(ti.dag_id, ti.run_id, ti.task_id))
+    storage.remove(load_settings().failure_uri(ti.dag_id, ti.run_id, ti.task_id))
 
 
 TASK_CALLBACKS = {"on_failure_callback": note_failure, "on_execute_callback": forget_failure}

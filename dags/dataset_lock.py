@@ -9,17 +9,17 @@ released, and a crash leaves nothing locked. A cleared task of an ended run queu
 """
 
 import datetime as dt
-import fcntl
+import json
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowRescheduleException
 
+from infra import storage
 from infra.settings import load_settings
-from infra.state import read_json, write_json
+from infra.state import parsed_json
 
 PREPARES, READS, REMOVES = "prepares", "reads", "removes"
 USES = {
@@ -40,37 +40,37 @@ Run = tuple[str, str]
 """Ids of a DAG and of a run of it."""
 
 
-def acquire(path: Path, run: Run, is_running: Callable[[Run], bool]) -> Run | None:
-    """Add `run` to the queue at `path`, unless it is there, and say whether it holds the lock.
+def acquire(address: str, run: Run, is_running: Callable[[Run], bool]) -> Run | None:
+    """Add `run` to the queue at `address`, unless it is there, and say whether it holds the lock.
 
-    An operating-system lock guards the file: it ends with the process that holds it.
+    The queue is replaced only if nobody else has changed it meanwhile, see `infra.storage.change`.
 
     Args:
-        path: file of one data set, on a volume that all workers share.
+        address: of the file of one data set, which all workers share.
         is_running: whether a queued run is still under way; not called for `run`.
 
     Returns:
         The run that `run` has to wait for, or None when it holds the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        stored = _read_queue(path)
+
+    def changed(content: bytes | None) -> bytes | None:
+        stored = _queue(address, content)
         queue = [other for other in stored if other == run or is_running(other)]
         queue += [] if run in queue else [run]
-        if queue != stored:
-            write_json(path, queue)
+        return None if queue == stored else json.dumps(queue).encode()
+
+    queue = _queue(address, storage.change(address, changed))
     before = queue[: queue.index(run)]
     return next((other for other in before if {USES[other[0]], USES[run[0]]} not in COMPATIBLE), None)
 
 
-def _read_queue(path: Path) -> list[Run]:
+def _queue(address: str, content: bytes | None) -> list[Run]:
     """The queued runs. A damaged file is not replaced: a run that holds the lock would not queue again."""
-    remedy = f"when no run of data set {path.stem} is under way, delete it; later runs then write a new one"
-    try:
-        return read_json(path, remedy, lambda raw: [(str(dag), str(one)) for dag, one in raw])
-    except FileNotFoundError:
+    if content is None:
         return []
+    name = storage.name_of(address).removesuffix(".json")
+    remedy = f"when no run of data set {name} is under way, delete it; later runs then write a new one"
+    return parsed_json(address, content, remedy, lambda raw: [(str(dag), str(one)) for dag, one in raw])
 
 
 def wait_for_lock(context: Mapping[str, Any]) -> None:
@@ -89,8 +89,8 @@ def wait_for_lock(context: Mapping[str, Any]) -> None:
         return bool(context["ti"].get_dr_count(dag_id=dag_id, run_ids=[run_id], states=["running"]))
 
     # The folder's name is older than this module's: runs of an earlier release may be queued there.
-    path = Path(load_settings().home) / "turns" / f"{dataset}.json"
-    before = acquire(path, (run.dag_id, run.run_id), is_running)
+    address = load_settings().shared("turns", f"{dataset}.json")
+    before = acquire(address, (run.dag_id, run.run_id), is_running)
     if before is not None:
         logging.getLogger(__name__).info(
             "Waiting: run %s of %s has locked data set %r. To go on without it, mark that run as failed",

@@ -20,6 +20,7 @@ from infra.home import USER, password_file, settle
 from infra.local_environment import Ports, local_environment, run_module
 from infra.services import Supervisor
 from infra.settings import load_settings
+from infra.storage import join
 
 DAG = "daily_retrain"
 POOL_NOTE = "Stages that need the whole machine; one at a time on a laptop"
@@ -96,7 +97,7 @@ class Demo:
         return "planted-world"
 
     def _addresses(self, dataset: str, day: dict[str, Any] | None) -> None:
-        docs = load_settings().data_docs_dir(dataset) / "index.html"
+        docs = join(load_settings().data_docs_dir(dataset), "index.html")
         print(f"\nSteer      http://127.0.0.1:{self.ports.page}/#dataset={dataset}")
         print(f"Airflow    http://127.0.0.1:{self.ports.airflow}/dags/{DAG}")
         print(f"MLflow     http://127.0.0.1:{self.ports.mlflow}/#/models/penchant-{dataset}")

@@ -15,3 +15,7 @@ class SettingError(UserError):
 
 class DamagedFile(UserError):
     """A file of ours is truncated, empty or not what it should be."""
+
+
+class StorageError(UserError):
+    """An object store cannot be reached, or refuses."""

@@ -26,6 +26,7 @@ from infra import masks
 from infra.bounds import Count, Positive, problems
 from infra.errors import SettingError
 from infra.home import keep_private, registry_login
+from infra.storage import join
 from infra.suggestions import meant
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -208,8 +209,10 @@ class Settings(BaseSettings):
     """The settings of a profile.
 
     Args:
-        home: folder of tables, models, logs and keys, unless another setting moves them.
-        warehouse: path or address of the tables; ``<home>/warehouse`` if empty.
+        home: folder on this machine for logs, keys and sockets, and for all below that has no place of its own.
+        state: path or address of what the engines share: registrations, reports, bundles, tokenizers, data docs,
+            journals and locks; `home` if empty. Several machines need an object store here.
+        warehouse: path or address of the tables; ``<state>/warehouse`` if empty.
         spark, ray, mlflow, llm, alerts, lineage: sections.
         stages: settings of stages and recipes by section.
     """
@@ -219,6 +222,7 @@ class Settings(BaseSettings):
     )
 
     home: str = str(REPOSITORY / ".penchant")
+    state: str = ""
     warehouse: str = ""
     spark: SparkSettings = SparkSettings()
     ray: RaySettings = RaySettings()
@@ -248,28 +252,32 @@ class Settings(BaseSettings):
 
     def table_uri(self, dataset: str, table: str) -> str:
         """Address of a table of a data set."""
-        root = self.warehouse or f"{self.home}/warehouse"
+        root = self.warehouse or self.shared("warehouse")
         return f"{root}/{dataset}/{table}"
 
-    def datasets_dir(self) -> Path:
-        """Folder of the data sets' registrations."""
-        return Path(self.home) / "datasets"
+    def shared(self, *names: str) -> str:
+        """Address of a file or folder that all engines see."""
+        return join(self.state or self.home, *names)
+
+    def datasets_dir(self) -> str:
+        """Address of the data sets' registrations."""
+        return self.shared("datasets")
 
     def report_uri(self, dataset: str, partition: str, identity: str) -> str:
         """Address of the report of a stage with that run identity."""
-        return f"{self.home}/stages/{dataset}/{partition}/{identity}.json"
+        return self.shared("stages", dataset, partition, f"{identity}.json")
 
     def latest_report_uri(self, dataset: str, partition: str, task_id: str) -> str:
         """Address of the newest report of a task of the daily chain, from which ad-hoc runs start."""
-        return f"{self.home}/stages/{dataset}/{partition}/latest/{task_id}.json"
+        return self.shared("stages", dataset, partition, "latest", f"{task_id}.json")
 
     def failure_uri(self, dag_id: str, run_id: str, task_id: str) -> str:
         """Address of the record of a failed task."""
-        return f"{self.home}/failures/{dag_id}/{re.sub(r'[^A-Za-z0-9_.-]', '-', run_id)}/{task_id}.json"
+        return self.shared("failures", dag_id, re.sub(r"[^A-Za-z0-9_.-]", "-", run_id), f"{task_id}.json")
 
-    def data_docs_dir(self, dataset: str) -> Path:
-        """Folder of the data docs pages of a data set."""
-        return Path(self.home) / "data_docs" / dataset
+    def data_docs_dir(self, dataset: str) -> str:
+        """Address of the data docs pages of a data set."""
+        return self.shared("data_docs", dataset)
 
 
 def profile_path() -> Path:

@@ -72,7 +72,7 @@ def write_text(path: Path, text: str, *, private: bool = False, lasting: bool = 
 
 def write_json(path: Path, content: Any, *, lasting: bool = True, **how: Any) -> None:
     """Write a JSON document atomically; `how` is passed to `json.dumps`."""
-    write_text(path, json.dumps(content, **{"indent": 1, **how}), lasting=lasting)
+    write_text(path, json_text(content, **how), lasting=lasting)
 
 
 def read_json(path: Path, remedy: str, make: Callable[[Any], T] = lambda content: content) -> T:
@@ -85,12 +85,26 @@ def read_json(path: Path, remedy: str, make: Callable[[Any], T] = lambda content
         DamagedFile: the file is truncated, empty or not what `make` expects.
         FileNotFoundError: there is none.
     """
+    return _parsed(path, path.read_bytes, remedy, make)
+
+
+def parsed_json(where: str, content: bytes, remedy: str, make: Callable[[Any], T] = lambda content: content) -> T:
+    """The result of `make` for a JSON document that was read at `where`; see `read_json`."""
+    return _parsed(where, lambda: content, remedy, make)
+
+
+def _parsed(where: Path | str, read: Callable[[], bytes], remedy: str, make: Callable[[Any], T]) -> T:
     try:
-        return make(json.loads(path.read_bytes()))
+        return make(json.loads(read()))
     except FileNotFoundError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
-        raise damaged(path, error, remedy) from error
+        raise damaged(where, error, remedy) from error
+
+
+def json_text(content: Any, **how: Any) -> str:
+    """A JSON document as our files have it; `how` is passed to `json.dumps`."""
+    return json.dumps(content, **{"indent": 1, **how})
 
 
 @contextmanager
@@ -181,14 +195,18 @@ def line_of(row: Mapping[str, Any]) -> str:
 
 
 def read_lines(path: Path, make: Callable[[Any], Any] = lambda row: row) -> Lines:
-    """The results of `make` for the lines of a file of JSON lines; damaged lines are skipped and counted."""
+    """As `lines_of`, of a file."""
+    return lines_of(path.read_bytes(), make)
+
+
+def lines_of(content: bytes, make: Callable[[Any], Any] = lambda row: row) -> Lines:
+    """The results of `make` for JSON lines; damaged lines are skipped and counted."""
     found = Lines()
-    with path.open("rb") as file:
-        for line in file:
-            if not line.strip():
-                continue
-            try:
-                found.rows.append(make(json.loads(line)))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                found.lost += 1
+    for line in content.split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            found.rows.append(make(json.loads(line)))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            found.lost += 1
     return found

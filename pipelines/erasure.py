@@ -4,12 +4,12 @@ import datetime as dt
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from pyarrow import fs
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 
+from infra import storage
 from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings
 from pipelines.damaged_files import damage_named
@@ -18,7 +18,7 @@ from pipelines.forgetting.history import deletions, purge
 from pipelines.forgetting.proof import Proof, Proved, Recount, clean_data_docs, note_seen, read_proof, write_proof
 from pipelines.forgetting.requests import add_erasures
 from pipelines.forgetting.traces import deletion_order, find_traces
-from pipelines.language.journal import journal_dir
+from pipelines.language.journal import journal_address, journals
 from pipelines.language.ledger import Ledger
 from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.spark import stage_session
@@ -130,14 +130,14 @@ class _Erasure:
         Raises:
             DataError: a running job holds a journal.
         """
-        folder = journal_dir(self._settings.home, self._request.dataset)
-        if not any(folder.glob("*.jsonl")):
+        folder = journal_address(self._settings, self._request.dataset)
+        if not journals(folder):
             return
         Ledger(self._spark, self._settings, self._request, STAGE)
-        held = sorted(path.name for path in folder.glob("*.jsonl"))
+        held = journals(folder)
         if held:
             raise DataError(
-                f"a language stage of data set {self._request.dataset} is running (it holds {folder / held[0]}); its "
+                f"a language stage of data set {self._request.dataset} is running (it holds {held[0]}); its "
                 "answers may be about the users to erase: run the erasure when it has ended. Ingest already refuses "
                 "the users"
             )
@@ -209,14 +209,19 @@ class _Erasure:
     def _repoint(self, proof: Proof) -> None:
         """Move the reports that later runs start from to table versions without the users."""
         newest = {proved.table: proved.version for proved in proof.tables if proved.deleted}
-        for path in sorted(Path(self._settings.home, "stages", self._request.dataset).glob("*/latest/*.json")):
-            report = read_report(str(path))
+        reports = self._settings.shared("stages", self._request.dataset)
+        for found in storage.below(reports):
+            day_name, _, name = found.name.partition("/")
+            if not (name.startswith("latest/") and name.endswith(".json")):
+                continue
+            address = storage.join(reports, found.name)
+            report = read_report(address)
             assert report is not None
             moved = {name: h for name, h in report.handoffs.items() if h.version < newest.get(h.table, 0)}
             if moved:
-                day = dt.date.fromisoformat(path.parent.parent.name)
+                day = dt.date.fromisoformat(day_name)
                 handoffs = {name: self._at(h, newest[h.table], day) for name, h in moved.items()}
-                write_report(str(path), replace(report, handoffs={**report.handoffs, **handoffs}))
+                write_report(address, replace(report, handoffs={**report.handoffs, **handoffs}))
 
     def _at(self, handoff: Handoff, version: int, day: dt.date) -> Handoff:
         rows = read_table(self._spark, handoff.uri, version)

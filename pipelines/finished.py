@@ -18,6 +18,7 @@ import deltalake
 import infra
 import pipelines
 import schemas
+from infra import storage
 from infra.errors import UserError
 from infra.home import here
 from infra.masks import without_secrets
@@ -80,7 +81,7 @@ class FinishedDay:
         if reads is None or record is None or record["reads"] != reads:
             return None
         outputs = {name: here(value, self.settings.home) for name, value in record["outputs"].items()}
-        if not all(Path(value).exists() for value in outputs.values() if value.startswith("/")):
+        if not all(map(_there, outputs.values())):
             return None
         handoffs = {}
         for name, left in record["left"].items():
@@ -140,6 +141,11 @@ class FinishedDay:
     def _shown(self, table: Table) -> bool:
         docs_dir = self.settings.data_docs_dir(self.request.dataset)
         return data_docs.is_there(docs_dir, table.name, data_docs.label(self._partition(table)))
+
+
+def _there(output: str) -> bool:
+    """Whether the file or folder that an output names exists; true for other outputs."""
+    return storage.exists(output) if "://" in output else not output.startswith("/") or Path(output).exists()
 
 
 def digest_of_inputs(inputs: Mapping[str, Any]) -> str:

@@ -6,12 +6,11 @@ the user. A file sorted by item identifier leaves ascending identifiers, which a
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
-from infra.state import write_json
+from infra import storage
 from pipelines.gates import data_docs
 from pipelines.interactions import CoreSize
 from pipelines.pages.render import write_page
@@ -81,13 +80,14 @@ def order_report(histories: DataFrame) -> OrderReport:
 
 
 def write_order_report(
-    docs_dir: Path, partition: str, report: OrderReport, tie_rule: str, sizes: Sequence[CoreSize]
-) -> Path:
-    """Write the report as a page and as JSON beside the data docs, and return the page's path."""
-    page = docs_dir / "reports" / f"order_of_histories--{partition}.html"
+    docs_dir: str, partition: str, report: OrderReport, tie_rule: str, sizes: Sequence[CoreSize]
+) -> str:
+    """Write the report as a page and as JSON beside the data docs, and return the page's address."""
+    name = storage.join(docs_dir, "reports", f"order_of_histories--{partition}")
+    page = f"{name}.html"
     write_page(page, "order.html", partition=partition, report=report, tie_rule=tie_rule, sizes=sizes)
     record = {"partition": partition, "tie_rule": tie_rule, **asdict(report), "k_core": [asdict(s) for s in sizes]}
-    write_json(page.with_suffix(".json"), record)
+    storage.write_json(f"{name}.json", record)
     data_docs.write_index(docs_dir)
     return page
 

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
+from infra import storage
 from infra.progress import Progress, phased
 from infra.settings import load_settings
 from ray_jobs.evaluation.exposure import LIST_LENGTH
@@ -248,7 +249,8 @@ def _create_version(
         example = input_example(next((user for user in users if user.preference), users[0]))
         recommender = bundle.recommender
         packages = recommender.packages(recommender.settings, steered=recommender.steering is not None)
-        model_id = log_model(run_id, trained.bundle_uri, example, packages, tags)
+        with storage.local_copy(trained.bundle_uri) as folder:
+            model_id = log_model(run_id, folder, example, packages, tags)
     source = f"models:/{model_id}"
     return runs.create_once(
         lambda: client.create_model_version(name, source, run_id=run_id, model_id=model_id, tags=dict(tags)),

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from infra import storage
 from infra.errors import SettingError
 from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings
@@ -84,7 +85,7 @@ def run(request: StageRequest) -> StageReport:
     known = published(settings, request, version)
     if known is None and append_to:
         raise DataError(
-            f"there is no codebook {append_to!r} with a tokenizer in {stored.folder_of(settings.home, append_to)} to "
+            f"there is no codebook {append_to!r} with a tokenizer in {stored.address_of(settings, append_to)} to "
             f"append to; leave {APPEND_KEY} empty to fit one"
         )
     given = request.upstream.get("item_vectors.encoder")
@@ -223,11 +224,11 @@ def published(settings: Settings, request: StageRequest, version: str) -> Result
     rows = read_table(uri, filters=[("codebook", "=", version)])
     if rows.num_rows == 0:
         return None
-    codebook, folder = Codebook.from_table(rows, version), stored.folder_of(settings.home, version)
-    tokenizer = stored.load(folder)
+    codebook, address = Codebook.from_table(rows, version), stored.address_of(settings, version)
+    tokenizer = stored.load(address)
     if tokenizer is None and codebook.appended is not None and codebook.appended.any():
         raise DataError(
-            f"codebook {version} has appended items, and its tokenizer is missing in {folder}: fitting it again would "
+            f"codebook {version} has appended items, and its tokenizer is missing in {address}: fitting it again would "
             "drop them; bring the folder back, or raise --generation to fit a new version"
         )
     return None if tokenizer is None else Result(codebook, tokenizer)
@@ -278,7 +279,7 @@ def _fit(
         quantised_levels=fitted.quantised_levels,
         quantiser=fitted.quantiser,
     )
-    stored.save(stored.folder_of(settings.home, version), tokenizer)
+    stored.save(stored.address_of(settings, version), tokenizer)
     return Result(fitted.codebook, tokenizer, fitted.records, fitted.reused), int(training.sum())
 
 
@@ -371,6 +372,7 @@ def _record(settings: Settings, request: StageRequest, result: Result, append_to
     for name, figure in drawn.items():
         runs.log_figure(run_id, figure, f"plots/{name}.png")
     if result.records:
-        runs.log_artifacts(run_id, stored.folder_of(settings.home, codebook.version), "tokenizer")
+        with storage.local_copy(stored.address_of(settings, codebook.version)) as folder:
+            runs.log_artifacts(run_id, folder, "tokenizer")
     runs.finish(run_id)
     return run_id

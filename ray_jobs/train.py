@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,7 +80,7 @@ def train_as(
     recipe = recipe_of(request)
     kind = recipe_class(recipe)
     own = settings_of(recipe, settings, request)
-    bundle = Path(settings.home) / "bundles" / request.identity().key()
+    bundle = settings.shared("bundles", request.identity().key())
     known = read_provenance(bundle)
     status = "done" if known is None else "reused"
     data = {f"training_data.{k}": str(v) for k, v in asdict(training_data_settings(settings, request)).items()}
@@ -105,7 +104,7 @@ def train_as(
         stage=STAGE,
         status=status,
         counts=known["counts"],
-        outputs={"bundle_uri": str(bundle), "mlflow_run_id": run_id, "run_identity": request.identity().key()},
+        outputs={"bundle_uri": bundle, "mlflow_run_id": run_id, "run_identity": request.identity().key()},
     )
 
 
@@ -115,7 +114,7 @@ def _train(
     kind: type[Recommender],
     own: RecipeSettings,
     layer_settings: SteeringSettings,
-    bundle: Path,
+    bundle: str,
     run_id: str,
     task: str,
 ) -> dict[str, Any]:

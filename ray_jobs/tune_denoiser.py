@@ -9,9 +9,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from infra import storage
 from infra.progress import Progress, phase, phased
 from infra.settings import Settings, load_settings
-from infra.state import read_json, write_json
+from infra.state import read_json
 from ray_jobs import cluster
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.histories import Histories
@@ -27,6 +28,7 @@ from ray_jobs.denoiser.windows import Split, split_windows
 from ray_jobs.registry import runs
 from ray_jobs.training.loop import TrainState
 from ray_jobs.training.ray_train import train
+from schemas.artifact_seal import SEAL
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.sections import stage_settings
@@ -46,21 +48,22 @@ def run(request: StageRequest) -> StageReport:
     """
     settings = load_settings()
     own = stage_settings(DenoiserSettings, settings, request)
-    folder = Path(settings.home) / "bundles" / request.identity().key()
-    status = "reused" if (folder / REPORT).exists() else "done"
+    address = settings.shared("bundles", request.identity().key())
+    status = "reused" if storage.exists(storage.join(address, REPORT)) else "done"
     run_id = runs.find_or_start(settings, request, f"denoiser {request.partition}", asdict(own))
     with runs.finishing(run_id):
         if status == "done":
-            _tune(settings, request, own, folder)
-        report = read_json(folder / REPORT, "delete it and run the stage again, which tunes anew", dict)
-        _record(run_id, folder, report)
+            _tune(settings, request, own, address)
+        with storage.local_copy(address) as folder:
+            report = read_json(folder / REPORT, "delete it and run the stage again, which tunes anew", dict)
+            _record(run_id, folder, report)
     scores = {f"{name}.{key}": value for name, values in report["quality"].items() for key, value in values.items()}
     return StageReport(
         stage=STAGE,
         status=status,
         counts={**report["counts"], **scores},
         outputs={
-            "adapter_uri": str(folder / ADAPTER),
+            "adapter_uri": storage.join(address, ADAPTER),
             "base": report["base"],
             "mlflow_run_id": run_id,
             "run_identity": request.identity().key(),
@@ -68,7 +71,7 @@ def run(request: StageRequest) -> StageReport:
     )
 
 
-def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, folder: Path) -> None:
+def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, address: str) -> None:
     """Pre-train a tiny base if requested, tune, evaluate; the report is written last and marks completion."""
     Progress(settings.home, STAGE).update(0, 1, "reading tables")
     tokenizer = None if own.base == TINY else load_tokenizer(own.base)
@@ -76,13 +79,13 @@ def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, fold
     if all(title == item for title, item in zip(data.catalogue.titles, data.catalogue.item_ids, strict=True)):
         raise DataError(f"{STAGE} reads item titles, and no item of this data set has one; land an item file")
     split = split_windows(data.histories, own)
-    folder.mkdir(parents=True, exist_ok=True)
     cluster.connect()
     name = request.identity().key()
     records: dict[str, list[dict[str, float]]] = {}
     base = own.base
     if tokenizer is None:
-        base, records[BASE] = _make_base(settings, own, data.catalogue, split, folder / BASE, f"{name}--base")
+        made = storage.join(address, BASE)
+        base, records[BASE] = _make_base(settings, own, data.catalogue, split, made, f"{name}--base")
         tokenizer = load_tokenizer(base)
     writer = Writer(tokenizer, data.catalogue.titles, own)
     plan = TuningPlan(base, own, tuple(writer.tuning_examples(split.tuning)), writer.pad)
@@ -93,7 +96,8 @@ def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, fold
     )
     with phase("judging on held-out windows") as found:
         found["windows"] = len(split.heldout)
-        parameters, scores = ray.get(judge.remote(plan, state, writer, data.histories, split, folder / ADAPTER))
+        adapter = storage.join(address, ADAPTER)
+        parameters, scores = ray.get(judge.remote(plan, state, writer, data.histories, split, adapter))
         scores |= quality.of_baselines(data.histories, split.tuning_users, len(data.catalogue), split.heldout, own.seed)
     counts = {
         "windows": len(split.tuning),
@@ -104,15 +108,15 @@ def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, fold
         "loss": round(state.records[-1]["loss"], 6),
     }
     content = {"base": base, "counts": counts, "records": records, "quality": quality.rounded(scores)}
-    write_json(folder / REPORT, content)
+    storage.write_json(storage.join(address, REPORT), content)
     Progress(settings.home, STAGE).update(1, 1, f"AUC {scores['tuned']['auc']:.3f}, base {scores['base']['auc']:.3f}")
 
 
 @phased("pre-training a tiny base")
 def _make_base(
-    settings: Settings, own: DenoiserSettings, catalogue: Catalogue, split: Split, folder: Path, run_name: str
+    settings: Settings, own: DenoiserSettings, catalogue: Catalogue, split: Split, address: str, run_name: str
 ) -> tuple[str, list[dict[str, float]]]:
-    """Pre-train the tiny base into `folder`; returns the setting that loads it, and a record per epoch."""
+    """Pre-train the tiny base into the folder at `address`; returns its setting, and a record per epoch."""
     titles = [quotable(title, own.max_title_words) for title in catalogue.titles]
     tokenizer = tiny_tokenizer([LIST_OPEN, ANSWER_OPEN, ANSWER_MIDDLE, *titles], own.tiny_vocabulary)
     writer = Writer(tokenizer, catalogue.titles, own)
@@ -121,12 +125,13 @@ def _make_base(
     learner = plan.build()
     learner.load_trained_state(state.trained)
     assert isinstance(learner.model, PreTrainedModel)
-    save_base(folder, learner.model, tokenizer)
-    return f"hub:{folder}", state.records
+    with storage.new_folder(address, SEAL) as folder:
+        save_base(folder, learner.model, tokenizer)
+    return f"hub:{address}", state.records
 
 
 def _judge(
-    plan: TuningPlan, state: TrainState, writer: Writer, histories: Histories, split: Split, folder: Path
+    plan: TuningPlan, state: TrainState, writer: Writer, histories: Histories, split: Split, address: str
 ) -> tuple[int, dict[str, dict[str, float]]]:
     """Write the adapter, and evaluate it and its base; runs where the cluster has room for the model."""
     torch.manual_seed(plan.settings.seed)
@@ -134,7 +139,8 @@ def _judge(
     learner.load_trained_state(state.trained)
     model = learner.model
     assert isinstance(model, PeftModel)
-    save_adapter(folder, model)
+    with storage.new_folder(address, SEAL) as folder:
+        save_adapter(folder, model)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tuned = quality.of_model(model, writer, histories, split.heldout)
     with model.disable_adapter():

@@ -4,11 +4,9 @@ PyArrow loads numpy, so it is imported when an address is looked up.
 """
 
 import re
-import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra import state
+from infra import state, storage
 from infra.errors import DamagedFile
 from infra.masks import masked
 
@@ -39,16 +37,7 @@ def bytes_below(address: str) -> int:
 
 def write_text(address: str, text: str) -> None:
     """Write `text` at `address` atomically, with secrets masked."""
-    text = masked(text)
-    if "://" not in address:
-        state.write_text(Path(address), text)
-        return
-    files, path = filesystem_of(address)
-    files.create_dir(path.rsplit("/", 1)[0], recursive=True)
-    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
-    with files.open_output_stream(temporary) as stream:
-        stream.write(text.encode())
-    files.move(temporary, path)
+    storage.write(address, masked(text).encode())
 
 
 def read_text(address: str) -> str | None:
@@ -57,13 +46,9 @@ def read_text(address: str) -> str | None:
     Raises:
         DamagedFile: the file is not UTF-8.
     """
-    files, path = filesystem_of(address)
-    if not _is_there(files, path):
-        return None
-    with files.open_input_stream(path) as stream:
-        content = stream.read()
+    content = storage.read(address)
     try:
-        return content.decode()
+        return None if content is None else content.decode()
     except UnicodeDecodeError as error:
         raise damaged(address, error) from error
 
@@ -71,16 +56,3 @@ def read_text(address: str) -> str | None:
 def damaged(address: str, error: Exception) -> DamagedFile:
     """The error for a stage's file at `address` that cannot be read."""
     return state.damaged(address, error, "delete it and run the stage again")
-
-
-def remove(address: str) -> None:
-    """Remove the file at `address` if it exists."""
-    files, path = filesystem_of(address)
-    if _is_there(files, path):
-        files.delete_file(path)
-
-
-def _is_there(files: "fs.FileSystem", path: str) -> bool:
-    from pyarrow import fs
-
-    return bool(files.get_file_info(path).type != fs.FileType.NotFound)

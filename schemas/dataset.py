@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
+from infra import storage
 from infra.home import here
-from infra.state import damaged, read_json, write_json
+from infra.state import damaged
 from schemas.errors import DataError
 from schemas.names import dataset_name
 from schemas.spelling import NONE, Spelling
@@ -98,33 +98,36 @@ class Dataset:
         return Spelling(scale=NONE, dates=self.event_dates, time_zone=self.time_zone)
 
     @classmethod
-    def load(cls, folder: str | Path, name: str) -> "Dataset":
-        """Read the registration of `name` from `folder`.
+    def load(cls, folder: str, name: str) -> "Dataset":
+        """Read the registration of `name` from the address `folder`.
 
         Raises:
             DataError: the name is invalid or not registered.
             DamagedFile: the file is damaged.
         """
-        path = Path(folder) / f"{dataset_name(name)}.json"
-        if not path.exists():
-            known = sorted(p.stem for p in Path(folder).glob("*.json")) or ["none"]
-            raise DataError(f"no data set {name!r} is registered in {folder} (registered: {', '.join(known)})")
+        address = storage.join(folder, f"{dataset_name(name)}.json")
         remedy = f"register the data set {name} again, which replaces the file"
-        raw = read_json(path, remedy, dict)
-        home = str(path.absolute().parent.parent)
+        try:
+            raw = storage.read_json(address, remedy, dict)
+        except FileNotFoundError:
+            known = [found.removesuffix(".json") for found in storage.names(folder, ".json")] or ["none"]
+            raise DataError(
+                f"no data set {name!r} is registered in {folder} (registered: {', '.join(known)})"
+            ) from None
+        home = storage.parent_of(folder)
         places = {key: here(raw[key], home) for key in ("reviews", "items", "events") if isinstance(raw.get(key), str)}
         try:
             return cls(**{**raw, **places})
         except TypeError as error:
-            raise damaged(path, error, remedy) from error
+            raise damaged(address, error, remedy) from error
 
     @classmethod
-    def find(cls, folder: str | Path, name: str) -> "Dataset | None":
+    def find(cls, folder: str, name: str) -> "Dataset | None":
         """The registration of `name`, or None if its tables were made elsewhere."""
-        return cls.load(folder, name) if (Path(folder) / f"{name}.json").exists() else None
+        return cls.load(folder, name) if storage.exists(storage.join(folder, f"{name}.json")) else None
 
-    def save(self, folder: str | Path) -> Path:
-        """Register the data set in `folder`, replacing an earlier registration of the name."""
-        path = Path(folder) / f"{self.name}.json"
-        write_json(path, asdict(self), sort_keys=True)
-        return path
+    def save(self, folder: str) -> str:
+        """Register the data set in `folder`, replacing an earlier registration of the name; returns the address."""
+        address = storage.join(folder, f"{self.name}.json")
+        storage.write_json(address, asdict(self), sort_keys=True)
+        return address

@@ -1,18 +1,16 @@
 """Bytes that a stage will read, an estimate that decides how its engine starts."""
 
-from pathlib import Path
-
 from infra.errors import UserError
 from schemas.addresses import bytes_below
 from schemas.dataset import Dataset
 from schemas.stage_request import StageRequest
 
 
-def input_bytes(request: StageRequest, datasets_dir: Path, tables: str) -> int | None:
+def input_bytes(request: StageRequest, datasets_dir: str, tables: str) -> int | None:
     """Bytes of a Spark stage's input: landing files and known items, the tables of the request, or all tables.
 
     Args:
-        datasets_dir: folder of the registrations.
+        datasets_dir: address of the registrations.
         tables: address of the data set's tables, without a trailing slash.
 
     Returns:

@@ -15,4 +15,4 @@ os.environ.update(
     }
 )
 
-pytest_plugins = ["recipe_budget"]
+pytest_plugins = ["recipe_budget", "object_store"]

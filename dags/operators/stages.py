@@ -11,10 +11,10 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.log import mask_secret
 
-from infra import masks
+from infra import masks, storage
 from infra.home import here
 from infra.settings import Settings, load_settings
-from schemas.addresses import read_text, remove
+from schemas.addresses import read_text
 from schemas.handoff import StageReport, error_uri, read_report, write_report
 from schemas.recipes import RECIPES
 from schemas.sections import settings_of
@@ -232,7 +232,7 @@ def _is_steered(params: Mapping[str, Any], settings: Settings) -> bool:
 
 def forget_error(request: StageRequest) -> None:
     """Remove the error of an earlier try."""
-    remove(error_uri(request.report_uri))
+    storage.remove(error_uri(request.report_uri))
 
 
 def refuse_if_user_error(request: StageRequest) -> None:

@@ -2,13 +2,12 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.state import read_json, write_json
+from infra import storage
 from pipelines.forgetting.search import IdSearch
 from pipelines.gates import data_docs
 from pipelines.gates.result import GateResult
@@ -103,11 +102,11 @@ class Recount:
         return sum(bool(text) and self.of_text(text) for text in values.to_pylist())
 
 
-def clean_data_docs(docs_dir: Path, recount: Recount) -> int:
+def clean_data_docs(docs_dir: str, recount: Recount) -> int:
     """Remove example rows that contain an id from the results of gates, and return their number."""
     removed = 0
-    for path in sorted((docs_dir / "results").glob("*.json")):
-        result = data_docs.read_record(path)
+    for record in data_docs.records(docs_dir):
+        result = data_docs.read_record(record)
         kept = [
             {**asdict(outcome), "examples": tuple(e for e in outcome.examples if not recount.of_text(e))}
             for outcome in result.outcomes
@@ -119,16 +118,13 @@ def clean_data_docs(docs_dir: Path, recount: Recount) -> int:
     return removed
 
 
-def page_path(docs_dir: Path, erasure: str) -> Path:
-    """Path of an erasure's page; its record has the same path with the suffix ``.json``."""
-    return docs_dir / "reports" / f"erasure--{erasure}.html"
+def _file(docs_dir: str, erasure: str, ending: str) -> str:
+    """Address of an erasure's page (``html``), its record (``json``) or the users found so far (``seen.json``)."""
+    return storage.join(docs_dir, "reports", f"erasure--{erasure}.{ending}")
 
 
-def read_proof(docs_dir: Path, erasure: str) -> Proof | None:
+def read_proof(docs_dir: str, erasure: str) -> Proof | None:
     """The record of an earlier try of the erasure, or None."""
-    path = page_path(docs_dir, erasure).with_suffix(".json")
-    if not path.exists():
-        return None
 
     def made(raw: dict[str, Any]) -> Proof:
         raw.pop("searched_as_words", None)  # of an earlier release
@@ -136,23 +132,30 @@ def read_proof(docs_dir: Path, erasure: str) -> Proof | None:
         lists = {name: tuple(raw.get(name, ())) for name in ("users", "never_seen")}
         return Proof(**{**raw, **lists, "tables": tables})
 
-    return read_json(path, "move it away and run the erasure again, which counts anew what is there now", made)
+    remedy = "move it away and run the erasure again, which counts anew what is there now"
+    try:
+        return storage.read_json(_file(docs_dir, erasure, "json"), remedy, made)
+    except FileNotFoundError:
+        return None
 
 
-def note_seen(docs_dir: Path, erasure: str, keys: Collection[str]) -> frozenset[str]:
+def note_seen(docs_dir: str, erasure: str, keys: Collection[str]) -> frozenset[str]:
     """Record the users whose rows were found, before they are deleted; returns those of all tries so far."""
-    path = page_path(docs_dir, erasure).with_suffix(".seen.json")
+    address = _file(docs_dir, erasure, "seen.json")
     remedy = "move it away and run the erasure again; users whose rows are gone by now then count as never seen"
-    before = read_json(path, remedy, frozenset[str]) if path.exists() else frozenset[str]()
+    try:
+        before = storage.read_json(address, remedy, frozenset[str])
+    except FileNotFoundError:
+        before = frozenset[str]()
     if not before.issuperset(keys):
-        write_json(path, sorted(before.union(keys)))
+        storage.write_json(address, sorted(before.union(keys)))
     return before.union(keys)
 
 
-def write_proof(docs_dir: Path, proof: Proof) -> Path:
-    """Write page and record, and return the page's path."""
-    page = page_path(docs_dir, proof.erasure)
+def write_proof(docs_dir: str, proof: Proof) -> str:
+    """Write page and record, and return the page's address."""
+    page = _file(docs_dir, proof.erasure, "html")
     write_page(page, "erasure.html", proof=proof)
-    write_json(page.with_suffix(".json"), asdict(proof))
+    storage.write_json(_file(docs_dir, proof.erasure, "json"), asdict(proof))
     data_docs.write_index(docs_dir)
     return page

@@ -4,7 +4,6 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
@@ -63,10 +62,10 @@ class Gate:
     """Checks frames before they are published, with one context of Great Expectations for the whole job.
 
     Args:
-        docs_dir: folder of the data docs.
+        docs_dir: address of the data docs.
     """
 
-    def __init__(self, spark: SparkSession, docs_dir: Path) -> None:
+    def __init__(self, spark: SparkSession, docs_dir: str) -> None:
         logging.getLogger("great_expectations").setLevel(logging.WARNING)
         self._spark = spark
         self._docs_dir = docs_dir

@@ -3,17 +3,17 @@
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 
+from infra import storage
 from infra.settings import LLMSettings
 from pipelines.language.batch import answer_in_batches
 from pipelines.language.dialect import Dialect
 from pipelines.language.errors import EndpointError
-from pipelines.language.journal import answers_of, journal
+from pipelines.language.journal import Add, answers_of, journal
 from pipelines.language.port import Port
 from pipelines.language.requests import BAD_ANSWERS, TRUNCATED, Answer, ChatRequest, Request, from_json
 from schemas.llm_responses import LLM_RESPONSES
@@ -27,12 +27,11 @@ ANSWERED = pa.schema(
 REPEAT_TEMPERATURE = 0.4
 
 Batches = Iterator[pa.RecordBatch]
-Journalled = Callable[[dict[str, Any]], None]
 
 
 def answerer(
     llm: LLMSettings,
-    journals: Path,
+    journals: tuple[str, str],
     *,
     run: str,
     bad_attempts: int,
@@ -46,7 +45,7 @@ def answerer(
     executor was lost, requests in the lost one's journal are not sent again.
 
     Args:
-        journals: path of the chunk's journals; each process adds a unique suffix.
+        journals: folder and name of the chunk's journals; each process adds a unique suffix.
         run: the run that the answers are for.
         bad_attempts: attempts in all for a request whose answer is refused, truncated or malformed.
         dialect, key_worked: what earlier tasks learnt of the endpoint.
@@ -57,10 +56,10 @@ def answerer(
         with Port(llm, first_alone=first_alone, dialect=learnt, key_worked=key_worked) as port:
             for batch in batches:
                 requests = [{**row, "run": run} for row in batch.to_pylist()]
-                known = answers_of(journals)
+                known = answers_of(*journals)
                 rows = [known[row["request_key"]] for row in requests if row["request_key"] in known]
                 unsent = [row for row in requests if row["request_key"] not in known]
-                with journal(journals.with_name(f"{journals.name}-{uuid4().hex}.jsonl")) as add:
+                with journal(f"{storage.join(*journals)}-{uuid4().hex}") as add:
                     rows += _answered(unsent, port, add, bad_attempts) if unsent else []
                 yield pa.RecordBatch.from_pylist([*rows, _only(dialect=port.dialect.to_json())], schema=ANSWERED)
 
@@ -82,9 +81,7 @@ def answered_in_batches(
     return [*found, *([_fatal(fatal)] if fatal else [])]
 
 
-def _answered(
-    rows: Sequence[dict[str, Any]], port: Port, add: Journalled, bad_attempts: int
-) -> Iterator[dict[str, Any]]:
+def _answered(rows: Sequence[dict[str, Any]], port: Port, add: Add, bad_attempts: int) -> Iterator[dict[str, Any]]:
     requests = [from_json(row["request"]) for row in rows]
     spent: dict[int, Answer] = {}
     pending: Sequence[int] = range(len(rows))

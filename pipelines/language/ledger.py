@@ -15,7 +15,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +23,7 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from infra import storage
 from infra.progress import Progress, phase
 from infra.settings import Settings
 from pipelines.delta_tables import append_rows, read_table, spark_schema, table_exists
@@ -35,7 +35,7 @@ from pipelines.language.errors import (
     ScoringUnavailable,
     TooManyBadAnswers,
 )
-from pipelines.language.journal import held, journal_dir, left_behind
+from pipelines.language.journal import held, journal_address, journals, left_behind
 from pipelines.language.ledger_settings import ledger_settings
 from pipelines.language.replies import bounded_fields
 from pipelines.language.requests import (
@@ -74,11 +74,11 @@ class Ledger:
         self._asked_before = False
         self._key_worked = False
         self._dialect = ""
-        self._journals = journal_dir(settings.home, request.dataset)
+        self._journals = journal_address(settings, request.dataset)
         self._name = uuid4().hex
         # A rerun with other settings, such as a larger budget, continues the same run.
         self._day = f"{request.partition}/g{request.generation}/"
-        self._open = self._journals / f"{request.partition}.g{request.generation}.{request.stage}.run"
+        self._open = storage.join(self._journals, f"{request.partition}.g{request.generation}.{request.stage}.run")
         self._run = f"{self._day}{request.stage}/{_run_at(self._open) or self._name}"
         self.usage = Usage()
         self._take_over()
@@ -95,7 +95,7 @@ class Ledger:
     def finish(self) -> None:
         """End the run: the stage's next run may repeat requests with useless answers."""
         if not self.dry_run:
-            self._open.unlink(missing_ok=True)
+            storage.remove(self._open)
 
     def counts(self) -> dict[str, int | float]:
         """Usage so far, for a stage's report."""
@@ -182,7 +182,7 @@ class Ledger:
         while done < missing:
             chunk = list(itertools.islice(pending, min(size, self._affordable(whole, f"{done} of {missing}"))))
             started = time.monotonic()
-            journals = self._journals / f"{self._name}-{done}"
+            name = f"{self._name}-{done}"
             if batch:
 
                 def tell(now: int, _of: int, before: int = done) -> None:
@@ -190,12 +190,12 @@ class Ledger:
 
                 rows = answered_in_batches([row.asDict() for row in chunk], self._llm, self._run, tell)
             else:
-                rows = self._answer_chunk(chunk, journals)
+                rows = self._answer_chunk(chunk, name)
             fatal = next((row for row in rows if row["fatal"]), None)
             answered = [row for row in rows if row["status"]]
             self._append(answered)
-            for path in journals.parent.glob(f"{journals.name}-*.jsonl"):
-                path.unlink()
+            for address in journals(self._journals, name):
+                storage.remove(address)
             self._asked_before = True
             learnt = (row["dialect"] for row in rows if row["dialect"])
             self._dialect = next((dialect for dialect in learnt if dialect != self._dialect), self._dialect)
@@ -233,7 +233,7 @@ class Ledger:
                 )
         return most
 
-    def _answer_chunk(self, chunk: Sequence[Row], journals: Path) -> list[dict[str, Any]]:
+    def _answer_chunk(self, chunk: Sequence[Row], name: str) -> list[dict[str, Any]]:
         """Answer one chunk in one Spark job, which must be evaluated only once."""
         tasks = max(1, min(self._limits.tasks, len(chunk)))
         llm = self._llm.model_copy(update={"concurrency": max(1, self._llm.concurrency // tasks)})
@@ -244,7 +244,7 @@ class Ledger:
         frame = frame.coalesce(1) if tasks == 1 else frame.repartition(tasks)
         answer = answerer(
             llm,
-            journals,
+            (self._journals, name),
             run=self._run,
             bad_attempts=self._limits.bad_attempts,
             first_alone=not self._asked_before,
@@ -255,7 +255,7 @@ class Ledger:
 
     def _take_over(self) -> None:
         """Move answers from journals of killed jobs into the table."""
-        for path, found in left_behind(self._journals):
+        for address, found in left_behind(self._journals):
             self.usage.lost_lines += found.lost
             # Journals of earlier releases may have unbounded fields.
             rows = [{**row, **bounded_fields(row)} for row in found.rows]
@@ -264,7 +264,7 @@ class Ledger:
             kept = self._table().where(sf.col("request_key").isin(keys)).select("request_key", at).collect()
             known = {(row.request_key, row.at) for row in kept}
             self._write([row for row in rows if (row["request_key"], _micros(row["answered_at"])) not in known])
-            path.unlink(missing_ok=True)
+            storage.remove(address)
 
     def _append(self, rows: Sequence[dict[str, Any]]) -> None:
         for row in rows:
@@ -348,9 +348,8 @@ class Ledger:
 
     def _begin(self) -> None:
         """Store this run's name, so that a rerun after a kill continues it."""
-        if not self._open.exists():
-            self._open.parent.mkdir(parents=True, exist_ok=True)
-            self._open.write_text(self._run.rsplit("/", 1)[1])
+        if not storage.exists(self._open):
+            storage.write(self._open, self._run.rsplit("/", 1)[1].encode())
 
     def _has_worked(self) -> bool:
         """Whether the endpoint has ever answered; a 403 is then more likely about the request than about the key."""
@@ -428,10 +427,7 @@ def _micros(moment: dt.datetime) -> int:
     return (moment - dt.datetime.fromtimestamp(0, tz=dt.UTC)) // dt.timedelta(microseconds=1)
 
 
-def _run_at(path: Path) -> str | None:
+def _run_at(address: str) -> str | None:
     """The name of an unfinished run, or None if there is none or the file is damaged."""
-    try:
-        found = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        return None
+    found = (storage.read(address) or b"").decode(errors="replace")
     return found if re.fullmatch(r"[0-9a-f]{32}", found) else None

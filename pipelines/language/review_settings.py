@@ -1,7 +1,6 @@
 """Settings for reading reviews, and the part of a review that the model sees."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from infra.bounds import Bounded, Count, CountOrZero, PositiveShare
@@ -61,7 +60,7 @@ class ReviewLineSettings(Bounded):
         return " ".join(redact(review, self.redact, self.phone_region).split()[: self.max_review_words])
 
 
-def require_readable(prompt: ChatPrompt, datasets_dir: Path, dataset: str) -> None:
+def require_readable(prompt: ChatPrompt, datasets_dir: str, dataset: str) -> None:
     """Refuse a prompt that needs stars for a data set that has review texts but no ratings.
 
     Raises:

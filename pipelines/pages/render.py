@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from infra.state import write_text
+from infra import storage
 
 _PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -16,6 +16,6 @@ _PAGES = Environment(
 )
 
 
-def write_page(path: Path, template: str, **values: Any) -> None:
-    """Render `template` of this folder with `values` to `path`, atomically."""
-    write_text(path, _PAGES.get_template(template).render(**values))
+def write_page(address: str, template: str, **values: Any) -> None:
+    """Render `template` of this folder with `values` to `address`, atomically."""
+    storage.write(address, _PAGES.get_template(template).render(**values).encode())

@@ -36,7 +36,7 @@ def register(
     items: str | None = None,
     events: str | None = None,
     *,
-    datasets_dir: Path,
+    datasets_dir: str,
     format: str = "auto",
     review_columns: Mapping[str, str] = _NO_COLUMNS,
     item_columns: Mapping[str, str] = _NO_COLUMNS,

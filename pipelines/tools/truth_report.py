@@ -9,12 +9,12 @@ of titles are compared with the planted noise. Shares are from 0 to 1; "+-" is a
 
 import argparse
 import datetime as dt
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from infra import storage
 from infra.commands.terminal import command
 from infra.settings import load_settings
 from pipelines.landing.planted_world.truth import read_truth
@@ -112,9 +112,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tool_session("truth_report", settings, given.dataset) as spark:
         found = read_warehouse(spark, settings, given.dataset, day, truth)
     report = truth_report(found, truth, window=window, seed=given.seed)
-    out = given.out or settings.data_docs_dir(given.dataset) / "reports" / f"truth--{given.partition}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"dataset": given.dataset, "partition": given.partition, **report}, indent=1))
+    page = storage.join(settings.data_docs_dir(given.dataset), "reports", f"truth--{given.partition}.json")
+    out = page if given.out is None else str(given.out)
+    storage.write_json(out, {"dataset": given.dataset, "partition": given.partition, **report})
     sys.stdout.write(f"{render(report)}\n\nwritten to {out}\n")
 
 

@@ -1,12 +1,14 @@
 """Content of the day's page, from the tasks' reports, earlier days and the registry."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from infra import storage
 from infra.settings import Settings
 from ray_jobs.days import figures
 from ray_jobs.days.facts import PAGE, RUN_ID, Outcome, Paid, numbers, paid_for
@@ -175,5 +177,6 @@ def _links(
         run_id = report.outputs.get("mlflow_run_id") or report.outputs.get("mlflow_run", "")
         if run_id:
             links.append(Link(name=f"MLflow run of {task_id}", address=pages.run(run_id)))
-    docs = settings.data_docs_dir(request.dataset) / "index.html"
-    return [*links, Link(name=f"data docs ({docs})", address=docs.resolve().as_uri() if docs.exists() else "")]
+    docs = storage.join(settings.data_docs_dir(request.dataset), "index.html")
+    address = Path(docs).resolve().as_uri() if storage.is_local(docs) else docs
+    return [*links, Link(name=f"data docs ({docs})", address=address if storage.exists(docs) else "")]

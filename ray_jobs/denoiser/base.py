@@ -1,7 +1,7 @@
 """The base model: loaded from a folder or a hub, or a tiny one that is trained here."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -17,17 +17,20 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from infra import storage
 from infra.errors import SettingError
 from ray_jobs.denoiser.settings import SECTION, TINY, DenoiserSettings
 from ray_jobs.encoders import hub
 from ray_jobs.encoders.settings import HUB_PREFIX
 from schemas.artifact_seal import check_folder, seal_folder
 
+_REMEDY = "bring the base model back from its MLflow run, or make it again (--generation)"
 _START, _END, _PAD = "<s>", "</s>", "<pad>"
 
 
-def resolve(base: str) -> tuple[str, str | None]:
-    """Repository or folder, and revision, of ``hub:<...>``.
+@contextmanager
+def resolved(base: str) -> Iterator[tuple[str, str | None]]:
+    """Repository or folder on this machine, and revision, of ``hub:<...>``.
 
     Raises:
         SettingError: `base` is neither that nor ``tiny``.
@@ -38,10 +41,15 @@ def resolve(base: str) -> tuple[str, str | None]:
             f"{SECTION}.base is {base!r}; use {TINY!r}, 'hub:<repo id>' or 'hub:<folder>', e.g. "
             "'hub:meta-llama/Meta-Llama-3-8B'"
         )
-    source, revision = hub.resolve(base)
-    if Path(source).is_dir():
-        check_folder(Path(source), "bring the base model back from its MLflow run, or make it again (--generation)")
-    return source, revision
+    if "://" not in base:
+        source, revision = hub.resolve(base)
+        if Path(source).is_dir():
+            check_folder(Path(source), _REMEDY)
+        yield source, revision
+        return
+    with storage.local_copy(base.removeprefix(HUB_PREFIX)) as folder:
+        check_folder(folder, _REMEDY)
+        yield str(folder), None
 
 
 def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
@@ -49,10 +57,9 @@ def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
 
     Raises:
         SettingError: it cannot be loaded.
-        DataError: as `resolve`.
+        DataError: as `resolved`.
     """
-    source, revision = resolve(base)
-    with _loading(base):
+    with resolved(base) as (source, revision), _loading(base):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision)
     return tokenizer
 
@@ -62,11 +69,10 @@ def load_base(base: str, dtype: str = "float32") -> PreTrainedModel:
 
     Raises:
         SettingError: it cannot be loaded.
-        DataError: as `resolve`.
+        DataError: as `resolved`.
     """
-    source, revision = resolve(base)
     transformers_logging.disable_progress_bar()
-    with _loading(base):
+    with resolved(base) as (source, revision), _loading(base):
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             source, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True
         )

@@ -8,7 +8,7 @@ before reading). ``recipe.json`` is written last: a folder without it is not a b
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
+from infra import storage
 from infra.progress import phased
 from infra.state import named, read_json
 from ray_jobs.data.batches import make_batch
@@ -26,9 +27,11 @@ from ray_jobs.recommenders.requests import in_catalogue, items_wanted, rows, str
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering import layer as steering
 from ray_jobs.steering.layer import RETRAIN, SteeringLayer
-from schemas.artifact_seal import check_folder, read_description, write_description
+from schemas.artifact_seal import SEAL, check_folder, read_description, write_description
 from schemas.columns import COLUMNS, HISTORY
 from schemas.errors import DataError
+
+Address = TypeVar("Address", str, Path)
 
 _DESCRIPTION = "recipe.json"
 _REMEDY = "bring the bundle back from the model registry, or remove its folder and train the model again"
@@ -169,11 +172,14 @@ class Bundle:
 
 
 @phased("saving the bundle")
-def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[str, Any]) -> Path:
-    """Write `recommender` and its catalogue into the folder `path`, replacing what is there."""
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _DESCRIPTION).unlink(missing_ok=True)
+def save_bundle(address: Address, recommender: Recommender, provenance: Mapping[str, Any]) -> Address:
+    """Write `recommender` and its catalogue into the folder at `address`, replacing what is there."""
+    with storage.new_folder(str(address), _DESCRIPTION) as folder:
+        _save(folder, recommender, provenance)
+    return address
+
+
+def _save(folder: Path, recommender: Recommender, provenance: Mapping[str, Any]) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in recommender.trained_state().items()}
     save_file(state, folder / "weights.safetensors")
     catalogue = recommender.catalogue
@@ -199,32 +205,35 @@ def save_bundle(path: str | Path, recommender: Recommender, provenance: Mapping[
         "provenance": dict(provenance),
     }
     write_description(folder / _DESCRIPTION, content)
-    return folder
 
 
-def read_provenance(path: str | Path) -> dict[str, Any] | None:
-    """The provenance of the bundle at `path`; None if there is no complete bundle.
+def read_provenance(address: str | Path) -> dict[str, Any] | None:
+    """The provenance of the bundle at `address`; None if there is no complete bundle.
 
     Raises:
         DataError: its description is damaged.
     """
-    folder = Path(path)
-    if not (folder / _DESCRIPTION).exists():
+    if not storage.exists(storage.join(str(address), _DESCRIPTION)):
         return None
-    check_folder(folder, _REMEDY, only=(_DESCRIPTION,))
-    return read_json(folder / _DESCRIPTION, RETRAIN, lambda content: dict(content["provenance"]))
+    with storage.local_copy(str(address), only=(SEAL, _DESCRIPTION)) as folder:
+        check_folder(folder, _REMEDY, only=(_DESCRIPTION,))
+        return read_json(folder / _DESCRIPTION, RETRAIN, lambda content: dict(content["provenance"]))
 
 
-def load_bundle(path: str | Path) -> Bundle:
-    """Load the bundle in the folder `path`.
+def load_bundle(address: str | Path) -> Bundle:
+    """Load the bundle in the folder at `address`.
 
     Raises:
-        DataError: there is no complete bundle at `path`, it is damaged, or it has a newer format.
+        DataError: there is no complete bundle at `address`, it is damaged, or it has a newer format.
         DamagedFile: a file of a bundle without a seal is truncated.
     """
-    folder = Path(path)
-    if not (folder / _DESCRIPTION).exists():
-        raise DataError(f"{folder} holds no complete model bundle (no {_DESCRIPTION}); run the train stage first")
+    if not storage.exists(storage.join(str(address), _DESCRIPTION)):
+        raise DataError(f"{address} holds no complete model bundle (no {_DESCRIPTION}); run the train stage first")
+    with storage.local_copy(str(address)) as folder:
+        return _load(folder)
+
+
+def _load(folder: Path) -> Bundle:
     content = read_description(folder / _DESCRIPTION, _REMEDY, RETRAIN)
     with named(folder / "catalogue.parquet", RETRAIN):
         table = pq.read_table(folder / "catalogue.parquet")

@@ -1,14 +1,13 @@
 """Move aliases of registered models, and record when each version was champion."""
 
 import datetime as dt
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from infra.leases import Lease, lease
 from infra.settings import Settings
 from schemas.model_versions import CHAMPION, SINCE_TAG, UNTIL_TAG
 
@@ -18,16 +17,14 @@ class AliasConflict(RuntimeError):
 
 
 @contextmanager
-def promotion_lock(settings: Settings, name: str) -> Iterator[None]:
-    """Hold the lock on the aliases of the model `name` among processes of this home; it ends with its process.
+def promotion_lock(settings: Settings, name: str) -> Iterator[Lease]:
+    """Hold the lock on the aliases of the model `name` among processes that share this state.
 
-    Processes of other homes are noticed by `point_alias`.
+    Processes with another state are noticed by `point_alias`.
     """
-    folder = Path(settings.home) / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with lease(settings.shared("locks", f"{name}.lock")) as held:
+        assert held is not None
+        yield held
 
 
 def version_at(client: MlflowClient, name: str, alias: str) -> str | None:

@@ -5,12 +5,12 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 from mlflow.entities.model_registry import ModelVersion
 
+from infra import storage
 from infra.progress import phased
 from infra.settings import Settings
 from ray_jobs.data.settings import for_comparison_only
@@ -132,7 +132,7 @@ def judge(case: Case) -> Decision:
     else:
         checks += _beside(case, case.champion)
     latency = latency_ms(case.bundle, case.users, case.own.latency_requests)
-    size = sum(file.stat().st_size for file in Path(case.choice.trained.bundle_uri).rglob("*") if file.is_file()) / 1e6
+    size = sum(file.size for file in storage.below(case.choice.trained.bundle_uri)) / 1e6
     checks.append(promotion.within("latency", latency, case.own.latency_ms, "ms"))
     checks.append(promotion.within("size", size, case.own.size_mb, "MB"))
     return Decision(tuple(checks))

@@ -69,7 +69,7 @@ def input_example(user: User) -> pd.DataFrame:
 
 def log_model(
     run_id: str,
-    bundle_dir: str | Path,
+    bundle_dir: Path,
     example: pd.DataFrame,
     packages: Sequence[str],
     tags: Mapping[str, str],

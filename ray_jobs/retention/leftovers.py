@@ -3,7 +3,6 @@
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
@@ -11,6 +10,7 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from pyarrow import fs
 
+from infra import storage
 from infra.settings import Settings
 from ray_jobs.retention.settings import CleanUpSettings
 from ray_jobs.retention.versions import Registry
@@ -104,18 +104,21 @@ def remove(client: MlflowClient, settings: Settings, dataset: str, leftover: Lef
 def _forget_reports(settings: Settings, dataset: str, leftover: Leftover) -> None:
     """Remove stage reports that name removed files, so that a rerun of the day does the work again."""
     name, _, number = leftover.version.rpartition("/")
-    for path in sorted(Path(settings.home, "stages", dataset).glob("*/*.json")):
-        report = read_report(str(path))
+    folder = settings.shared("stages", dataset)
+    for found in storage.below(folder):
+        if found.name.count("/") != 1 or not found.name.endswith(".json"):
+            continue
+        report = read_report(storage.join(folder, found.name))
         outputs = {} if report is None else report.outputs
         of_run = outputs.get("run_identity") == leftover.identity
         of_version = bool(number) and (outputs.get("model_name"), outputs.get("version")) == (name, number)
         if of_run or of_version:
-            path.unlink()
+            storage.remove(storage.join(folder, found.name))
 
 
 def _folders(settings: Settings, identity: str) -> tuple[str, ...]:
     storage = settings.ray.storage.rstrip("/")
-    return (f"{settings.home}/bundles/{identity}", f"{storage}/{identity}", f"{storage}/examples/{identity}")
+    return (settings.shared("bundles", identity), f"{storage}/{identity}", f"{storage}/examples/{identity}")
 
 
 def _size(address: str) -> tuple[int, int]:

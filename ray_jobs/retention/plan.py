@@ -3,10 +3,9 @@
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+from infra import storage
 from infra.settings import Settings
-from infra.state import write_json, write_text
 from ray_jobs.registry.markup import document, markdown_table, table
 from ray_jobs.retention.leftovers import Leftover
 from ray_jobs.retention.table_history import History
@@ -86,15 +85,16 @@ def markdown(plan: Plan, missing: Missing) -> str:
     return "\n\n".join(parts)
 
 
-def write(settings: Settings, request: StageRequest, plan: Plan, missing: Missing, dry_run: bool) -> Path:
-    """Write the page, and the JSON next to it; returns the path of the page."""
+def write(settings: Settings, request: StageRequest, plan: Plan, missing: Missing, dry_run: bool) -> str:
+    """Write the page, and the JSON next to it; returns the address of the page."""
     title = f"Clean-up of {request.dataset}, {request.partition}"
     body = []
     for heading, heads, rows in _tables(plan, missing):
         shown = table(heads, [[html.escape(cell) for cell in row] for row in rows]) if rows else "<p>none</p>"
         body.append(f"<h2>{heading}: {len(rows)}</h2>{shown}")
-    path = settings.data_docs_dir(request.dataset) / "reports" / f"clean-up--{request.partition}.html"
-    write_text(path, document(title + (" (dry run: nothing was removed)" if dry_run else ""), body))
+    name = storage.join(settings.data_docs_dir(request.dataset), "reports", f"clean-up--{request.partition}")
+    page = document(title + (" (dry run: nothing was removed)" if dry_run else ""), body)
+    storage.write(f"{name}.html", page.encode())
     content = {
         "dataset": request.dataset,
         "partition": request.partition,
@@ -108,5 +108,5 @@ def write(settings: Settings, request: StageRequest, plan: Plan, missing: Missin
         "runs": [asdict(one) for one in plan.leftovers],
         "tables": [asdict(one) for one in plan.histories],
     }
-    write_json(path.with_suffix(".json"), content)
-    return path
+    storage.write_json(f"{name}.json", content)
+    return f"{name}.html"

@@ -13,6 +13,8 @@ import numpy as np
 from pydantic import TypeAdapter
 from safetensors.numpy import load_file, save_file
 
+from infra import storage
+from infra.settings import Settings
 from infra.state import named
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.tokenizers.base import Quantiser
@@ -42,15 +44,18 @@ class StoredTokenizer:
     quantiser: Quantiser | None
 
 
-def folder_of(home: str, version: str) -> Path:
-    """The folder of the tokenizer of a codebook version."""
-    return Path(home) / "codebooks" / version
+def address_of(settings: Settings, version: str) -> str:
+    """The address of the tokenizer of a codebook version."""
+    return settings.shared("codebooks", version)
 
 
-def save(folder: Path, stored: StoredTokenizer) -> None:
-    """Write `stored` into `folder`, replacing what is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _DESCRIPTION).unlink(missing_ok=True)
+def save(address: str, stored: StoredTokenizer) -> None:
+    """Write `stored` at `address`, replacing what is there."""
+    with storage.new_folder(address, _DESCRIPTION) as folder:
+        _save(folder, stored)
+
+
+def _save(folder: Path, stored: StoredTokenizer) -> None:
     if stored.quantiser is not None:
         tensors = {name: np.ascontiguousarray(value) for name, value in stored.quantiser.tensors().items()}
         save_file(tensors, folder / _TENSORS)
@@ -64,15 +69,20 @@ def save(folder: Path, stored: StoredTokenizer) -> None:
     write_description(folder / _DESCRIPTION, content)
 
 
-def load(folder: Path) -> StoredTokenizer | None:
-    """The tokenizer in `folder`; None if there is none.
+def load(address: str) -> StoredTokenizer | None:
+    """The tokenizer at `address`; None if there is none.
 
     Raises:
         DataError: it is damaged, or has another format.
         DamagedFile: a file of a tokenizer without a seal is truncated.
     """
-    if not (folder / _DESCRIPTION).exists():
+    if not storage.exists(storage.join(address, _DESCRIPTION)):
         return None
+    with storage.local_copy(address) as folder:
+        return _load(folder)
+
+
+def _load(folder: Path) -> StoredTokenizer:
     content = read_description(folder / _DESCRIPTION, _REMEDY, "fit the tokenizer again (--generation)")
     kind = recipe_class(content["recipe"], "tokenizer")
     settings = TypeAdapter(settings_class(content["recipe"], "tokenizer")).validate_python(content["settings"])

@@ -24,7 +24,7 @@ def queue(tmp_path, airflow_home):
     running = {DAILY, BACKFILL, BENCHMARK, RECIPE, OTHER_RECIPE, ERASURE}
 
     def request(run):
-        return acquire(path, run, running.__contains__)
+        return acquire(str(path), run, running.__contains__)
 
     request.path, request.running = path, running
     request.stored = lambda: [tuple(run) for run in json.loads(path.read_text())]
@@ -76,7 +76,7 @@ def _race(path, number, barrier, answers):
 
     for race in range(RACES):
         barrier.wait(timeout=60)
-        before = acquire(path / f"{race}.json", ("daily_retrain", str(number)), lambda run: True)
+        before = acquire(str(path / f"{race}.json"), ("daily_retrain", str(number)), lambda run: True)
         answers.put((race, number, before))
 
 
@@ -110,9 +110,10 @@ def test_a_process_that_is_killed_while_it_looks_leaves_nothing_locked(queue):
         inside.touch()
         time.sleep(600)
 
-    killed = multiprocessing.get_context("fork").Process(target=acquire, args=(queue.path, BACKFILL, hang))
+    killed = multiprocessing.get_context("fork").Process(target=acquire, args=(str(queue.path), BACKFILL, hang))
     killed.start()
     while not inside.exists():
+        assert killed.is_alive()
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     killed.join()

@@ -35,7 +35,7 @@ def copied(tmp_path):
     """A home and its copy, both there."""
     first = settled(tmp_path / "first")
     Dataset(name="shop", format="columns", reviews=f"{first}/landing/r.csv", items="/elsewhere/i.csv").save(
-        first / "datasets"
+        str(first / "datasets")
     )
     write_json(first / "services.json", {"ray": {"pid": os.getpid(), "started": 1}})
     (first / "spark_drivers").mkdir()
@@ -96,9 +96,9 @@ def test_a_copy_reads_its_own_places_and_ends_no_process_of_the_first(copied):
     assert here(f"{first}/warehouse/shop/items", str(second)) == f"{second}/warehouse/shop/items"
     assert here(f"{first}x/items", str(second)) == f"{first}x/items"
     assert here(f"{second}/items", str(first)) == f"{second}/items"
-    found = Dataset.load(second / "datasets", "shop")
+    found = Dataset.load(str(second / "datasets"), "shop")
     assert (found.reviews, found.items) == (f"{second}/landing/r.csv", "/elsewhere/i.csv")
-    assert Dataset.load(first / "datasets", "shop").reviews == f"{first}/landing/r.csv"
+    assert Dataset.load(str(first / "datasets"), "shop").reviews == f"{first}/landing/r.csv"
     assert socket_folder(first) == socket_folder(first) != socket_folder(second)
     assert socket_folder(first).stat().st_mode & 0o777 == 0o700
 

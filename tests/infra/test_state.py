@@ -110,11 +110,11 @@ def test_a_lone_surrogate_and_a_damaged_line_cost_no_other_line(tmp_path):
 
 
 def test_registrations_reports_and_failures_that_are_cut_are_named(tmp_path):
-    Dataset(name="shop", format="columns", reviews="r.csv").save(tmp_path)
+    Dataset(name="shop", format="columns", reviews="r.csv").save(str(tmp_path))
     for content in ("", '{"name": "shop", "for', '{"name": "shop", "surprise": 1}'):
         (tmp_path / "shop.json").write_text(content)
         with pytest.raises(DamagedFile, match=r"shop\.json cannot be read .*register the data set shop again"):
-            Dataset.load(tmp_path, "shop")
+            Dataset.load(str(tmp_path), "shop")
     report = tmp_path / "report.json"
     write_report(str(report), StageReport(stage="s", status="done"))
     report.write_bytes(report.read_bytes()[:20])

@@ -16,7 +16,7 @@ from pyspark.sql import functions as sf
 from infra.settings import Settings
 from pipelines import erasure as stage
 from pipelines.forgetting.requests import erased_keys, mark_erased
-from pipelines.language.journal import journal, journal_dir
+from pipelines.language.journal import journal, journal_address, journals
 from pipelines.language.prompts import load_chat_prompt, load_title_prompt
 from pipelines.language.requests import request_key, to_json
 from schemas.erasures import user_key
@@ -138,10 +138,10 @@ def warehouse(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
         write_deltalake(settings.table_uri("shop", name), data, partition_by=list(table.partition_by))
     retired = pa.table({"user_id": list(WORDS)})
     write_deltalake(settings.table_uri("shop", "evaluations"), retired)
-    folder = journal_dir(settings.home, "shop")
+    folder = journal_address(settings, "shop")
     requests = _requests(settings)
     for name in ("gone", "stays"):
-        with journal(folder / f"{name}-1.jsonl") as add:
+        with journal(f"{folder}/{name}-1") as add:
             add({**_answer(requests[f"{name} journal"], "{}"), "calls": 1})
     return settings
 
@@ -197,7 +197,7 @@ def test_a_user_is_gone_everywhere_although_the_first_try_was_killed(
     keys = {row["request_key"] for row in _table(warehouse, "llm_responses")}
     stay = {name: request_key(text) for name, text in _requests(warehouse).items()}
     assert keys == {key for name, key in stay.items() if name.startswith("stays")}
-    assert not list(journal_dir(warehouse.home, "shop").glob("*.jsonl"))
+    assert not journals(journal_address(warehouse, "shop"))
 
     proof = json.loads(Path(second.outputs["proof"]).with_suffix(".json").read_text())
     told = {table["table"]: table for table in proof["tables"]}
@@ -270,7 +270,7 @@ def test_a_data_set_that_does_not_exist_is_refused_and_nothing_is_made(
     with pytest.raises(DataError, match="no data set 'shopp' is registered"):
         stage.run(request)
     assert not Path(warehouse.table_uri("shopp", "erasures")).parent.exists()
-    assert not warehouse.data_docs_dir("shopp").exists()
+    assert not Path(warehouse.data_docs_dir("shopp")).exists()
 
 
 def test_many_ids_cost_little_more_than_one(spark: SparkSession, warehouse: Settings) -> None:

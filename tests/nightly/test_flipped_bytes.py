@@ -125,10 +125,10 @@ def test_bundles_tokenizers_and_reports(tmp_path: Path) -> None:
     one = stored.StoredTokenizer(
         recipe="rqkmeans", settings=settings, encoder="e", quantised_levels=2, quantiser=fitted.quantiser
     )
-    stored.save(tmp_path / "tokenizer", one)
+    stored.save(str(tmp_path / "tokenizer"), one)
 
     def of_tokenizer() -> Any:
-        loaded = stored.load(tmp_path / "tokenizer")
+        loaded = stored.load(str(tmp_path / "tokenizer"))
         assert loaded is not None
         assert loaded.quantiser is not None
         tensors = {name: np.asarray(value).tolist() for name, value in loaded.quantiser.tensors().items()}

@@ -1,9 +1,11 @@
 """Damaged records of the data docs are named, and do not stop what does not need them."""
 
+from pathlib import Path
+
 import pytest
 
 from infra.errors import DamagedFile
-from pipelines.forgetting.proof import Proof, page_path, read_proof, write_proof
+from pipelines.forgetting.proof import Proof, read_proof, write_proof
 from pipelines.gates import data_docs
 from pipelines.gates.result import GateResult
 
@@ -18,9 +20,9 @@ PROOF = Proof(
 
 
 def test_the_index_goes_on_without_a_damaged_record_and_names_it(tmp_path):
-    data_docs.write(tmp_path, RESULT)
+    data_docs.write(str(tmp_path), RESULT)
     (tmp_path / "results" / "reviews--2026-01-31.json").write_text('{"table": "revi')
-    data_docs.write(tmp_path, RESULT)
+    data_docs.write(str(tmp_path), RESULT)
     page = (tmp_path / "index.html").read_text()
     assert "<b>items</b>" in page
     assert "reviews--2026-01-31.json cannot be read" in page
@@ -28,10 +30,10 @@ def test_the_index_goes_on_without_a_damaged_record_and_names_it(tmp_path):
 
 
 def test_a_cut_proof_is_no_proof_and_no_missing_one(tmp_path):
-    write_proof(tmp_path, PROOF)
-    assert read_proof(tmp_path, "e1") == PROOF
-    record = page_path(tmp_path, "e1").with_suffix(".json")
+    page = write_proof(str(tmp_path), PROOF)
+    assert read_proof(str(tmp_path), "e1") == PROOF
+    record = Path(page).with_suffix(".json")
     for content in (b"", record.read_bytes()[:60], b"{}"):
         record.write_bytes(content)
         with pytest.raises(DamagedFile, match=r"erasure--e1\.json cannot be read .*run the erasure again"):
-            read_proof(tmp_path, "e1")
+            read_proof(str(tmp_path), "e1")

@@ -93,7 +93,7 @@ CHANGES: dict[str, Callable[[Day], Any]] = {
     "rows of the day": lambda day: day.write("preferences"),
     "rows that it refused": lambda day: day.write("quarantine"),
     "a table was emptied": lambda day: DeltaTable(day.uri("preferences")).delete(),
-    "no page of a gate": lambda day: next((day.settings.data_docs_dir("shop") / "tables").glob("pref*")).unlink(),
+    "no page of a gate": lambda day: next(Path(day.settings.data_docs_dir("shop"), "tables").glob("pref*")).unlink(),
     "no page of the stage": lambda day: day.page.unlink(),
     "a damaged record": lambda day: next(Path(day.uri("preferences")).glob("_finished/*")).write_text("{"),
 }

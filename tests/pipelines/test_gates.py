@@ -45,7 +45,7 @@ def reviews(spark: SparkSession, rows: int = 10, rating: float = 4.0, text: str 
 
 @pytest.fixture
 def gate(spark: SparkSession, tmp_path: Path) -> Gate:
-    return Gate(spark, tmp_path / "docs")
+    return Gate(spark, str(tmp_path / "docs"))
 
 
 def test_every_table_gates_rows_nulls_and_key() -> None:

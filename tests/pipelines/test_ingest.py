@@ -192,7 +192,7 @@ def test_planted_world_arrives_whole_and_a_rerun_changes_nothing(ingest, table, 
 def _checked(spark: SparkSession, folder: Path, reviews: list[dict[str, Any]], rules: LandingRules = ANY_DAY):
     path = folder / "r.json"
     path.write_text("\n".join(json.dumps(record) for record in reviews))
-    dataset = register("shop", str(path), datasets_dir=folder)
+    dataset = register("shop", str(path), datasets_dir=str(folder))
     return check_reviews(read_reviews(spark, dataset, DAY, 10_000), rules, None)
 
 
@@ -226,7 +226,7 @@ def test_metadata_duplicates_junk_and_leaks(spark, tmp_path: Path):
     again = [{"asin": "I2", "title": title} for title in ("Short", "Long title here", '<span class="a-size-medium')]
     (tmp_path / "r.json").write_text(json.dumps(_review(1)))
     (tmp_path / "m.json").write_text("\n".join(json.dumps(m) for m in (rich, junk, *again)))
-    dataset = register("shop", str(tmp_path / "r.json"), str(tmp_path / "m.json"), datasets_dir=tmp_path)
+    dataset = register("shop", str(tmp_path / "r.json"), str(tmp_path / "m.json"), datasets_dir=str(tmp_path))
     landed = read_items(spark, dataset, DAY, 10_000)
     assert landed
     checked = check_items(landed, 60, MAX_TEXT_CHARS).collect()

@@ -121,7 +121,7 @@ CHANGES: dict[str, Callable[[World], Any]] = {
     "rows of the day": lambda world: world.write(REVIEWS),
     "rows that it refused": lambda world: world.write(QUARANTINE),
     "a table was restored": lambda world: DeltaTable(world.settings.table_uri("shop", "items")).delete(),
-    "no page": lambda world: next((world.settings.data_docs_dir("shop") / "tables").glob("items*")).unlink(),
+    "no page": lambda world: next(Path(world.settings.data_docs_dir("shop"), "tables").glob("items*")).unlink(),
     "damage": lambda world: next(Path(world.settings.table_uri("shop", "reviews")).glob("_finished/*")).write_text("{"),
 }
 

@@ -86,7 +86,7 @@ def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stag
     def request(stage: str, **more: object) -> StageRequest:
         columns = {name: name for name in ("user_id", "item_id", "reviewed_at", "text")}
         files = {"reviews": "s3a://bucket/r.parquet", "format": "columns", "review_columns": columns}
-        Dataset(name="clicks", scale="none", **files).save(tmp_path / "datasets")  # type: ignore[arg-type]
+        Dataset(name="clicks", scale="none", **files).save(str(tmp_path / "datasets"))  # type: ignore[arg-type]
         return replace(REQUEST, stage=stage, **more)  # type: ignore[arg-type]
 
     return request

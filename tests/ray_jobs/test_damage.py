@@ -245,9 +245,9 @@ def test_a_stored_tokenizer_is_refused_when_it_is_damaged(tmp_path: Path) -> Non
     one = stored.StoredTokenizer(
         recipe="itemindex", settings=ItemIndexSettings(), encoder="e", quantised_levels=1, quantiser=None
     )
-    stored.save(tmp_path, one)
+    stored.save(str(tmp_path), one)
     for path in sorted(tmp_path.iterdir()):
-        assert sweep(path, lambda: stored.load(tmp_path), 15) == {"refused": 15}, path.name
+        assert sweep(path, lambda: stored.load(str(tmp_path)), 15) == {"refused": 15}, path.name
 
 
 def test_a_file_is_read_once_while_it_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from ray_jobs.data.tables import newest_items, publish, read_table, upsert
 from ray_jobs.recipes.tokenizers.rqvae import RQVAESettings, RQVAETokenizer
 from ray_jobs.tokenizers.base import FitContext
 from ray_jobs.tokenizers.codebook import Codebook
-from ray_jobs.tokenizers.stored import folder_of
+from ray_jobs.tokenizers.stored import address_of
 from ray_jobs.tokenizers.vectors import ArrayVectors, standardisation
 from ray_jobs.training.curves import epoch_losses
 from schemas.errors import DataError
@@ -268,7 +268,7 @@ def test_a_version_takes_new_items_and_moves_no_code(warehouse, ray_session):
         semantic_ids.run(dataclasses.replace(append, recipe="fsq"))
     with pytest.raises(DataError, match="no codebook 'rqkmeans-x'"):
         semantic_ids.run(dataclasses.replace(append, upstream={"semantic_ids.append_to": "rqkmeans-x"}))
-    shutil.rmtree(folder_of(warehouse.settings.home, version))
+    shutil.rmtree(address_of(warehouse.settings, version))
     with pytest.raises(DataError, match="has appended items, and its tokenizer is missing"):
         semantic_ids.run(request)
 

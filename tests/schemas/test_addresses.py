@@ -3,7 +3,8 @@
 import pytest
 
 from infra.errors import DamagedFile
-from schemas.addresses import bytes_below, filesystem_of, read_text, remove, write_text
+from infra.storage import remove
+from schemas.addresses import bytes_below, filesystem_of, read_text, write_text
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])

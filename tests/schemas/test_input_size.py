@@ -16,13 +16,13 @@ def shop(tmp_path):
         (tmp_path / name).write_bytes(b"x" * size)
     files = {name: str(tmp_path / "landing" / f"{name}.csv") for name in ("reviews-{partition}", "items")}
     reviews, items = files.values()
-    Dataset(name="shop", format="columns", reviews=reviews, items=items).save(tmp_path / "datasets")
+    Dataset(name="shop", format="columns", reviews=reviews, items=items).save(str(tmp_path / "datasets"))
     return tmp_path
 
 
 def size(folder, stage, **changes):
     request = StageRequest(**{"stage": stage, "dataset": "shop", "partition": "2026-01-31", **changes})
-    return input_bytes(request, folder / "datasets", str(folder / "tables"))
+    return input_bytes(request, str(folder / "datasets"), str(folder / "tables"))
 
 
 def test_ingest_reads_the_days_files_and_other_stages_what_they_are_given(shop):

@@ -32,7 +32,7 @@ def test_what_names_no_data_set_is_refused_everywhere(name, tmp_path, capsys):
         lambda: dataset_name(name),
         lambda: StageRequest(stage="ingest", dataset=name, partition="2026-01-31"),
         lambda: Dataset(name=name, format="columns", reviews="r.csv"),
-        lambda: Dataset.load(tmp_path, name),
+        lambda: Dataset.load(str(tmp_path), name),
     ):
         with pytest.raises(DataError, match=refused) as error:
             use()

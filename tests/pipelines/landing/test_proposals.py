@@ -142,7 +142,7 @@ def test_registration_shows_the_proposal_and_three_rows(tmp_path: Path, monkeypa
     assert "scale 1-10, dates dmy, time zone Europe/Berlin, decimal ." in told
     assert "rating '1' is 1 stars, reviewed_at '10.01.2024' is 2024-01-10" in told
     assert told.count("stars, reviewed_at") == 3
-    dataset = Dataset.load(tmp_path / "home" / "datasets", "ten")
+    dataset = Dataset.load(str(tmp_path / "home" / "datasets"), "ten")
     assert (dataset.scale, dataset.dates, dataset.time_zone, dataset.decimal) == ("1-10", "dmy", "Europe/Berlin", ".")
     old = json.loads((tmp_path / "home" / "datasets" / "ten.json").read_text())
     plain = Dataset(**{name: value for name, value in old.items() if name not in ("scale", "dates", "time_zone")})
@@ -156,15 +156,19 @@ def test_a_feed_without_ratings_is_registered_and_what_needs_them_is_refused(tmp
     path = tmp_path / "clicks.parquet"
     at = pa.array([dt.datetime(2024, 1, 31)] * 2, pa.timestamp("ns"))
     pq.write_table(pa.table({"user_id": ["u", "v"], "item_id": [1.0, None], "reviewed_at": at, "rating": [1, 1]}), path)
-    dataset = register("clicks", str(path), datasets_dir=tmp_path, stated=Stated(scale="none"))
+    dataset = register("clicks", str(path), datasets_dir=str(tmp_path), stated=Stated(scale="none"))
     assert (dataset.scale, "rating" in dataset.review_columns) == ("none", False)
     with pytest.raises(DataError, match="--scale none says that there are no ratings, and --columns names one"):
         register(
-            "clicks", str(path), datasets_dir=tmp_path, stated=Stated(scale="none"), review_columns={"rating": "rating"}
+            "clicks",
+            str(path),
+            datasets_dir=str(tmp_path),
+            stated=Stated(scale="none"),
+            review_columns={"rating": "rating"},
         )
     pq.write_table(pq.read_table(path).drop_columns(["rating"]), path)
     with pytest.raises(DataError, match=r"which column is rating: .*or --scale none for a feed without ratings"):
-        register("clicks", str(path), datasets_dir=tmp_path)
+        register("clicks", str(path), datasets_dir=str(tmp_path))
 
     rated = replace(RECIPES["sasrec"], needs=frozenset({Need.RATINGS}))
     monkeypatch.setitem(RECIPES, "rated", rated)
@@ -180,4 +184,4 @@ def test_releases_say_themselves_how_they_are_written(tmp_path: Path):
     path = tmp_path / "ratings.csv"
     path.write_text("userId,movieId,rating,timestamp\n1,2,3.5,964982703\n")
     with pytest.raises(DataError, match="need --format columns; the format movielens fixes"):
-        register("ml", str(path), datasets_dir=tmp_path, stated=Stated(scale="1-10"))
+        register("ml", str(path), datasets_dir=str(tmp_path), stated=Stated(scale="1-10"))

@@ -27,24 +27,24 @@ def test_amazon_releases_are_told_apart(tmp_path: Path, release, gz):
     text = ("not json\n" + json.dumps(LINES[release]) + "\n").encode()
     path = tmp_path / ("r.json.gz" if gz else "r.json")
     path.write_bytes(gzip.compress(text) if gz else text)
-    dataset = register("shop", str(path), datasets_dir=tmp_path / "sets")
+    dataset = register("shop", str(path), datasets_dir=str(tmp_path / "sets"))
     assert dataset.format == release
-    assert dataset == Dataset.load(tmp_path / "sets", "shop")
+    assert dataset == Dataset.load(str(tmp_path / "sets"), "shop")
     assert dataset.unknown_items == "keep"
 
 
 def test_python_literals_of_2014_are_told(tmp_path: Path):
     path = tmp_path / "r.json"
     path.write_text(repr(LINES["amazon-2014"]) + "\n")
-    assert register("old", str(path), datasets_dir=tmp_path).format == "amazon-2014"
+    assert register("old", str(path), datasets_dir=str(tmp_path)).format == "amazon-2014"
 
 
 def test_movielens_and_columns_are_told_by_the_header(tmp_path: Path):
     path = tmp_path / "ratings.csv"
     path.write_text("userId,movieId,rating,timestamp\n1,2,3.5,964982703\n")
-    assert register("ml", str(path), datasets_dir=tmp_path).format == "movielens"
+    assert register("ml", str(path), datasets_dir=str(tmp_path)).format == "movielens"
     path.write_text("user_id,item_id,rating,reviewed_at,other\n1,2,3.5,2020-01-01,x\n")
-    dataset = register("own", str(path), datasets_dir=tmp_path)
+    dataset = register("own", str(path), datasets_dir=str(tmp_path))
     assert (dataset.format, dataset.review_columns["user_id"]) == ("columns", "user_id")
     assert "text" not in dataset.review_columns
 
@@ -56,7 +56,7 @@ def test_a_column_mapping_is_checked_against_the_file(tmp_path: Path):
 
     def attempt(columns: str, item_columns: str = "item_id=sku,title=name"):
         return register(
-            "own", str(reviews), str(items), datasets_dir=tmp_path,
+            "own", str(reviews), str(items), datasets_dir=str(tmp_path),
             review_columns=parse_columns(columns), item_columns=parse_columns(item_columns),
         )  # fmt: skip
 
@@ -89,31 +89,31 @@ def test_unknown_content_is_shown(tmp_path: Path, content, message):
     path = tmp_path / "r.json"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
-        register("x", str(path), datasets_dir=tmp_path)
+        register("x", str(path), datasets_dir=str(tmp_path))
     assert not (tmp_path / "x.json").exists()
 
 
 def test_missing_files_and_broken_gzip_are_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"no such file: .*absent\.json"):
-        register("x", str(tmp_path / "absent.json"), datasets_dir=tmp_path)
+        register("x", str(tmp_path / "absent.json"), datasets_dir=str(tmp_path))
     path = tmp_path / "r.json.gz"
     path.write_bytes(gzip.compress(b"a,b,c\n" * 99)[:-9])
     with pytest.raises(DataError, match="damaged or cut off"):
-        register("x", str(path), datasets_dir=tmp_path)
+        register("x", str(path), datasets_dir=str(tmp_path))
     path.write_bytes(gzip.compress(b""))
     with pytest.raises(DataError, match="is empty"):
-        register("x", str(path), datasets_dir=tmp_path)
+        register("x", str(path), datasets_dir=str(tmp_path))
     with pytest.raises(DataError, match="give --format"):
-        register("x", "s3a://bucket/reviews.json.gz", datasets_dir=tmp_path)
+        register("x", "s3a://bucket/reviews.json.gz", datasets_dir=str(tmp_path))
 
 
 def test_daily_files_are_looked_at_through_their_newest_day(tmp_path: Path):
     pattern = tmp_path / "day={partition}" / "r.json"
     with pytest.raises(DataError, match="for any day yet"):
-        register("x", str(pattern), datasets_dir=tmp_path)
+        register("x", str(pattern), datasets_dir=str(tmp_path))
     (tmp_path / "day=2026-01-31").mkdir()
     (tmp_path / "day=2026-01-31" / "r.json").write_text(json.dumps(LINES["amazon-2018"]) + "\n")
-    assert register("x", str(pattern), datasets_dir=tmp_path).format == "amazon-2018"
+    assert register("x", str(pattern), datasets_dir=str(tmp_path)).format == "amazon-2018"
 
 
 def test_the_command_line_registers_and_fails_clearly(tmp_path: Path, monkeypatch, capsys):
@@ -122,7 +122,7 @@ def test_the_command_line_registers_and_fails_clearly(tmp_path: Path, monkeypatc
     path.write_text(json.dumps(LINES["amazon-2023"]) + "\n")
     main(["--name", "shop", "--reviews", str(path)])
     assert "amazon-2023" in capsys.readouterr().out
-    assert Dataset.load(tmp_path / "home" / "datasets", "shop").reviews == str(path)
+    assert Dataset.load(str(tmp_path / "home" / "datasets"), "shop").reviews == str(path)
     with pytest.raises(SystemExit) as stopped:
         main(["--name", "Bad Name", "--reviews", str(path)])
     assert stopped.value.code == 2
@@ -137,7 +137,7 @@ def test_headers_are_understood_however_they_are_written(tmp_path: Path):
         folder.mkdir(exist_ok=True)
         (folder / "r.inter").write_bytes(content)
         (folder / "_SUCCESS").touch()
-        return dict(register("own", str(folder), datasets_dir=tmp_path, layout=Layout(**options)).review_columns)
+        return dict(register("own", str(folder), datasets_dir=str(tmp_path), layout=Layout(**options)).review_columns)
 
     plain = {name: name for name in ("user_id", "item_id", "rating", "reviewed_at")}
     assert columns(b"\xef\xbb\xbfuser_id;item_id;rating;reviewed_at\r\n") == plain
@@ -157,12 +157,12 @@ def test_releases_are_told_from_more_than_one_line_and_arrays_are_refused(tmp_pa
     line = LINES["amazon-2018"]
     bare = {key: value for key, value in line.items() if key != "verified"}
     path.write_text("\n".join(map(json.dumps, (bare, bare, line))))
-    assert register("x", str(path), datasets_dir=tmp_path).format == "amazon-2018"
+    assert register("x", str(path), datasets_dir=str(tmp_path)).format == "amazon-2018"
     for text in (json.dumps([line]), json.dumps([line], indent=1), "\ufeff\n [" + json.dumps(line)):
         path.write_text(text)
         for format in ("auto", "amazon-2018"):
             with pytest.raises(DataError, match=r"one JSON array; write one object a line: jq"):
-                register("x", str(path), datasets_dir=tmp_path, format=format)
+                register("x", str(path), datasets_dir=str(tmp_path), format=format)
 
 
 def test_messages_are_bounded_whatever_they_quote(tmp_path: Path):
@@ -175,7 +175,7 @@ def test_messages_are_bounded_whatever_they_quote(tmp_path: Path):
     ):
         path.write_text(text)
         with pytest.raises(DataError) as refused:
-            register("x", str(path), datasets_dir=tmp_path)
+            register("x", str(path), datasets_dir=str(tmp_path))
         assert len(str(refused.value)) <= 300
         assert str(path) in str(refused.value)
 
@@ -187,9 +187,9 @@ def test_parquet_with_a_column_twice_or_a_date_without_a_day_in_python_is_no_tra
     rows = [pa.array(["u", "v"]), pa.array(["i", "j"]), pa.array([4.0, 5.0]), far]
     pq.write_table(pa.table([*rows, rows[2]], [*names, "rating"]), path)
     with pytest.raises(DataError, match="the column 'rating' comes twice; rename one"):
-        register("own", str(path), datasets_dir=tmp_path)
+        register("own", str(path), datasets_dir=str(tmp_path))
     pq.write_table(pa.table(rows, names), path)
-    assert register("own", str(path), datasets_dir=tmp_path).dates == "iso"
+    assert register("own", str(path), datasets_dir=str(tmp_path)).dates == "iso"
 
 
 def test_a_column_with_a_comma_can_be_named():

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -20,7 +21,7 @@ from infra.settings import LLMSettings
 from pipelines.delta_tables import read_table
 from pipelines.language import ledger as ledger_module
 from pipelines.language.errors import BudgetExhausted, EndpointError, QuotaExhausted, TooManyBadAnswers
-from pipelines.language.journal import journal_dir
+from pipelines.language.journal import journal_address
 from pipelines.language.ledger import Ledger
 from pipelines.language.requests import ChatRequest, to_json
 from schemas.llm_responses import LLM_RESPONSES
@@ -115,7 +116,7 @@ def test_answers_outlive_a_job_that_dies_before_it_commits_them(spark, settings,
     rows = read_table(spark, settings.table_uri("d", "llm_responses"))
     assert rows.count() == rows.select("request_key").distinct().count() == 8
     again.finish()
-    assert not list(journal_dir(settings.home, "d").iterdir())
+    assert not list(Path(journal_address(settings, "d")).iterdir())
 
 
 def test_sigkill_at_half_time_costs_one_pass_in_all(spark, settings, make):
@@ -131,7 +132,7 @@ def test_sigkill_at_half_time_costs_one_pass_in_all(spark, settings, make):
     job = """
 import sys
 from infra.settings import LLMSettings, load_settings
-from pipelines.language.journal import journal_dir
+from pipelines.language.journal import journal_address
 from pipelines.language.ledger import Ledger
 from pipelines.language.requests import ChatRequest, to_json
 from pipelines.spark import spark_session
@@ -353,7 +354,7 @@ def test_which_requests_are_open(spark, settings, make):
     ]
     frame = spark.createDataFrame(pa.Table.from_pylist(rows, schema=LLM_RESPONSES.arrow_schema()))
     frame.coalesce(1).write.format("delta").save(settings.table_uri("d", "llm_responses"))
-    journal_dir(settings.home, "d").mkdir(parents=True)
+    Path(journal_address(settings, "d")).mkdir(parents=True)
     for generation in (0, 1):
         request = StageRequest(stage="preferences", dataset="d", partition="2026-01-02", generation=generation)
         ledger = Ledger(spark, settings, request, "preferences")
@@ -427,7 +428,7 @@ def test_a_poisoned_journal_is_taken_over_and_an_older_table_gets_the_new_column
         row |= {"text": "poisoned \ud83d", "finish_reason": ["stop"], "prompt_tokens": 10**12, "completion_tokens": 3}
         row |= {"latency_ms": 1.0, "answered_at": "2026-01-02T00:00:00.123457+00:00", "calls": 1}
         for name in ("dead-0-x", "dead-0-y"):  # as after a death between the commit and the journal's end
-            (journal_dir(settings.home, "d") / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+            Path(journal_address(settings, "d"), f"{name}.jsonl").write_text(json.dumps(row) + "\n")
         again = make(server)
         assert texts(again.process(frame(spark, again, ["a", "b"]), ["row"])) == ["A", "poisoned \ufffd"]
         assert len(server.calls) == 1

@@ -137,7 +137,7 @@ def test_no_field_of_a_reply_breaks_the_journal_or_the_table(odd, tmp_path):
     ]
     rows = [{name: vars(answer).get(name) for name in ANSWERED.names} for answer in answers]
     pa.RecordBatch.from_pylist(rows, schema=ANSWERED)
-    with journal(tmp_path / "j.jsonl") as add:
+    with journal(str(tmp_path / "j")) as add:
         for row in rows:
             add({**row, "request_key": "k", "answered_at": dt.datetime(2026, 1, 1)})
     assert answers[0].status == "ok"

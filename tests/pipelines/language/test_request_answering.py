@@ -22,7 +22,7 @@ def test_a_task_that_is_started_again_asks_only_for_what_the_lost_one_had_not(tm
                 yield {"request_key": request_key(asked), "request": asked, "asked_again": 0}
 
         def task(*texts):
-            ask = answerer(llm, tmp_path / "job-0", run="r", bad_attempts=1, first_alone=False)
+            ask = answerer(llm, (str(tmp_path), "job-0"), run="r", bad_attempts=1, first_alone=False)
             (batch,) = ask(iter([pa.RecordBatch.from_pylist(list(rows(*texts)))]))
             assert batch.schema == ANSWERED
             return {row["request_key"]: row["text"] for row in batch.to_pylist() if row["status"]}
@@ -31,7 +31,7 @@ def test_a_task_that_is_started_again_asks_only_for_what_the_lost_one_had_not(tm
         (journal,) = tmp_path.glob("job-0-*.jsonl")
         with journal.open("a") as file:
             file.write('{"cut by its en')
-        assert len(answers_of(tmp_path / "job-0")) == 2
+        assert len(answers_of(str(tmp_path), "job-0")) == 2
         again = task("a", "b", "c")
         assert {"A", "B", "C"} == set(again.values())
         assert lost.items() < again.items()
