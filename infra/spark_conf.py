@@ -20,6 +20,9 @@ LARGE_JVM = "-XX:+UseParallelGC"
 INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 """For small data, where compiling a query takes longer than running it."""
 SMALL_HEAP_MIB = 2048
+S3 = "s3"
+"""Folder, below that of the other JARs, of those for tables in an object store."""
+LOG_STORE_JAR = "penchant-log-store.jar"
 
 
 def spark_home() -> Path:
@@ -95,6 +98,41 @@ def delta_jars(settings: Settings) -> list[Path]:
     return jars
 
 
+def s3_conf(settings: Settings) -> dict[str, str]:
+    """Properties with which Spark reads and writes ``s3://`` and ``s3a://``; empty if the tables are elsewhere.
+
+    The address of the store and the keys come from the environment, as for everything else that reads it: of the driver
+    and of every executor. The log store writes a commit only if nobody else has written it; Spark's own loses commits
+    beside other writers.
+
+    Raises:
+        SettingError: the JARs are missing.
+    """
+    if not settings.table_uri("", "").startswith(("s3://", "s3a://")):
+        return {}
+    jars = sorted((settings.spark.jars_dir.resolve() / S3).glob("*.jar"))
+    if not any(jar.name == LOG_STORE_JAR for jar in jars):
+        raise SettingError(f"no JARs for S3 in {settings.spark.jars_dir / S3}; run: python -m infra.jars --s3")
+    conf = {
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        "spark.hadoop.fs.AbstractFileSystem.s3.impl": "org.apache.hadoop.fs.s3a.S3A",
+        "spark.hadoop.fs.s3a.aws.credentials.provider": (
+            "software.amazon.awssdk.auth.credentials.EnvironmentVariableCredentialsProvider,"
+            "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
+        ),
+        **{f"spark.delta.logStore.{scheme}.impl": "penchant.ConditionalLogStore" for scheme in ("s3", "s3a")},
+    }
+    if region := os.environ.get("AWS_REGION", ""):
+        conf["spark.hadoop.fs.s3a.endpoint.region"] = region
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL", ""):
+        conf |= {
+            "spark.hadoop.fs.s3a.endpoint": endpoint,
+            "spark.hadoop.fs.s3a.path.style.access": "true",
+            "spark.hadoop.fs.s3a.connection.ssl.enabled": str(endpoint.startswith("https:")).lower(),
+        }
+    return {"spark.jars": ",".join(map(str, jars)), **conf}
+
+
 def class_archive(settings: Settings) -> Path:
     """Path of Java's class archive, which `pipelines.launch.class_archive` writes."""
     return settings.spark.jars_dir.resolve() / "classes.jsa"
@@ -129,11 +167,13 @@ def spark_conf(settings: Settings, input_bytes: Callable[[], int | None] = lambd
     local = size.master.startswith("local")
     read = input_bytes() if local else None
     small = read is not None and read <= SMALL_BYTES
+    store = s3_conf(settings)
     heap = f"{SMALL_HEAP_MIB if small else large_heap_mib()}m"
     conf = {
         "spark.master": size.master,
         "spark.driver.memory": heap if size.driver_memory == "auto" else size.driver_memory,
-        "spark.jars": ",".join(str(jar) for jar in delta_jars(settings)),
+        **store,
+        "spark.jars": ",".join((*map(str, delta_jars(settings)), *filter(None, [store.get("spark.jars")]))),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",

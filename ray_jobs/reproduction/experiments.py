@@ -69,7 +69,7 @@ CPU: dict[str, dict[str, Any]] = {
     "rpg": {
         "width": 256,
         "heads": 4,
-        "dropout": 0.5,
+        "dropout": 0.4,
         "learning_rate": 3e-3,
         "temperature": 0.05,
         "whiten": False,
