@@ -41,10 +41,11 @@ _FIRST_WAIT_S = 0.1
 
 
 class Found(NamedTuple):
-    """A file below an address: its path from there, and its size in bytes."""
+    """A file below an address: its path from there, its size in bytes, and when it was written, in seconds."""
 
     name: str
     size: int
+    modified: float
 
 
 def is_local(address: str) -> bool:
@@ -183,14 +184,16 @@ def below(address: str) -> list[Found]:
     store, path = _opened(address)
     start = len(path.rstrip("/")) + 1
     with _explained(address):
-        return sorted(Found(one["path"][start:], one["size"]) for chunk in obstore.list(store, path) for one in chunk)
+        listed = (one for chunk in obstore.list(store, path) for one in chunk)
+        return sorted(Found(one["path"][start:], one["size"], one["last_modified"].timestamp()) for one in listed)
 
 
 def _files_below(root: Path) -> Iterator[Found]:
     for path in root.rglob("*"):
         if path.is_file() and path.suffix != ".tmp":
             with suppress(FileNotFoundError):  # removed meanwhile
-                yield Found(path.relative_to(root).as_posix(), path.stat().st_size)
+                known = path.stat()
+                yield Found(path.relative_to(root).as_posix(), known.st_size, known.st_mtime)
 
 
 def names(address: str, ending: str = "") -> list[str]:
@@ -307,9 +310,8 @@ def new_folder(address: str, last: str) -> Iterator[Path]:
         files = below(made)
         for found in sorted(files, key=lambda one: one.name == last):
             write(join(address, found.name), (Path(made) / found.name).read_bytes())
-        for old in set(below(address)) - set(files):
-            if old.name not in {found.name for found in files}:
-                remove(join(address, old.name))
+        for old in {found.name for found in below(address)} - {found.name for found in files}:
+            remove(join(address, old))
 
 
 @contextmanager

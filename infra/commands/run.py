@@ -9,9 +9,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra import storage
 from infra.commands.terminal import Parser, say
 from infra.errors import UserError
 from infra.suggestions import unknown
@@ -123,10 +123,6 @@ def _overrides(pairs: Sequence[str], sections: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _latest_folder(settings: "Settings", dataset: str, partition: str) -> Path:
-    return Path(settings.latest_report_uri(dataset, partition, "task")).parent
-
-
 def _newest_day(settings: "Settings", dataset: str, latest: bool) -> str:
     days = _days(settings, dataset) if latest else []
     if not days:
@@ -137,8 +133,8 @@ def _newest_day(settings: "Settings", dataset: str, latest: bool) -> str:
 
 def _days(settings: "Settings", dataset: str) -> list[str]:
     """Days with finished runs, the newest last."""
-    folder = _latest_folder(settings, dataset, "day").parent.parent
-    return sorted({path.parent.parent.name for path in folder.glob("*/latest/*.json")})
+    reports = (found.name.split("/") for found in storage.below(settings.shared("stages", dataset)))
+    return sorted({parts[0] for parts in reports if len(parts) == 3 and parts[1] == "latest"})
 
 
 def from_latest(request: "StageRequest", stage: "Stage", settings: "Settings") -> "StageRequest":
@@ -152,25 +148,25 @@ def from_latest(request: "StageRequest", stage: "Stage", settings: "Settings") -
     from schemas.tables_to_read import output_read, tables_to_read
 
     read = tables_to_read(stage, settings, request.overrides, request.recipe)
-    folder = _latest_folder(settings, request.dataset, request.partition)
-    paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    if not paths:
+    folder = storage.parent_of(settings.latest_report_uri(request.dataset, request.partition, "task"))
+    found = sorted(storage.below(folder), key=lambda one: one.modified)
+    if not found:
         days = ", ".join(_days(settings, request.dataset)[-3:]) or "none"
         raise UserError(
             f"data set {request.dataset!r} has no finished stage on {request.partition} (days that have one: {days})"
         )
     inputs: dict[str, Handoff] = {}
     upstream: dict[str, str] = {}
-    for path in paths:
-        report = read_report(str(path))
+    for name in (one.name for one in found if one.name.endswith(".json")):
+        report = read_report(storage.join(folder, name))
         assert report is not None
         inputs |= {
-            name: replace(handoff, uri=here(handoff.uri, settings.home))
-            for name, handoff in report.handoffs.items()
-            if name in read
+            table: replace(handoff, uri=here(handoff.uri, settings.home))
+            for table, handoff in report.handoffs.items()
+            if table in read
         }
         # Two tasks may share a stage (`append_items` makes semantic ids), so outputs count under both names.
-        for task in dict.fromkeys((report.stage, path.stem)):
+        for task in dict.fromkeys((report.stage, name.removesuffix(".json"))):
             outputs = {f"{task}.{key}": here(value, settings.home) for key, value in report.outputs.items()}
             upstream |= {key: value for key, value in outputs.items() if output_read(stage, read, key)}
     return replace(request, inputs=inputs, upstream=upstream)

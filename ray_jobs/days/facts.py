@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from infra import storage
 from infra.settings import Settings
 from ray_jobs.data.tables import read_table, table_exists
 from schemas.failure import Failure, read_failure
@@ -63,8 +63,9 @@ def outcomes_of(settings: Settings, request: StageRequest) -> list[Outcome]:
         return read_report(settings.latest_report_uri(request.dataset, request.partition, task_id))
 
     if TASKS not in request.upstream:
-        folder = Path(settings.latest_report_uri(request.dataset, request.partition, "any")).parent
-        found = {path.stem: r for path in sorted(folder.glob("*.json")) if (r := report(path.stem)) is not None}
+        folder = storage.parent_of(settings.latest_report_uri(request.dataset, request.partition, "any"))
+        tasks = [name.removesuffix(".json") for name in storage.names(folder, ".json")]
+        found = {task: r for task in tasks if (r := report(task)) is not None}
         order = {name: number for number, name in enumerate(STAGES)}
         known = sorted(found.items(), key=lambda named: order.get(named[1].stage, 0))
         return [Outcome(task_id=name, status=r.status, report=r) for name, r in known]

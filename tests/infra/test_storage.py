@@ -34,12 +34,13 @@ def test_a_file_is_written_read_listed_and_removed(place):
     storage.write(storage.join(place, "a", "two.txt"), b"333")
     assert storage.read(one) == b"22"
     assert storage.exists(one)
-    assert storage.below(place) == [("a/b/one.json", 2), ("a/two.txt", 3)]
+    assert [found[:2] for found in storage.below(place)] == [("a/b/one.json", 2), ("a/two.txt", 3)]
+    assert all(abs(found.modified - time.time()) < 60 for found in storage.below(place))
     assert storage.names(storage.join(place, "a")) == ["two.txt"]
     assert storage.names(storage.join(place, "a"), ".json") == []
     assert storage.names(storage.join(place, "a", "b"), ".json") == ["one.json"]
     storage.remove(one)
-    assert storage.below(place) == [("a/two.txt", 3)]
+    assert [found.name for found in storage.below(place)] == ["a/two.txt"]
     storage.remove_below(place)
     storage.remove_below(place)
     assert storage.below(place) == []
