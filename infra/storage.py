@@ -284,10 +284,7 @@ def local_copy(address: str, only: Collection[str] = ()) -> Iterator[Path]:
         for found in below(address):
             if only and found.name not in only:
                 continue
-            content = read(join(address, found.name))
-            path = Path(folder) / found.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content or b"")
+            _fetch(join(address, found.name), Path(folder) / found.name)
         yield Path(folder)
 
 
@@ -309,9 +306,29 @@ def new_folder(address: str, last: str) -> Iterator[Path]:
         remove(join(address, last))
         files = below(made)
         for found in sorted(files, key=lambda one: one.name == last):
-            write(join(address, found.name), (Path(made) / found.name).read_bytes())
+            _send(Path(made) / found.name, join(address, found.name))
         for old in {found.name for found in below(address)} - {found.name for found in files}:
             remove(join(address, old))
+
+
+def _fetch(address: str, path: Path) -> None:
+    """Copy an object to a file, piece by piece."""
+    import obstore
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store, key = _opened(address)
+    with _explained(address), path.open("wb") as file:
+        for piece in obstore.get(store, key).stream():
+            file.write(piece)
+
+
+def _send(path: Path, address: str) -> None:
+    """Copy a file to an object, piece by piece if it is large."""
+    import obstore
+
+    store, key = _opened(address)
+    with _explained(address):
+        obstore.put(store, key, path)
 
 
 @contextmanager

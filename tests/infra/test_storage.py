@@ -177,8 +177,12 @@ def test_the_last_file_of_an_artifact_is_written_last(bucket, monkeypatch):
         real = getattr(storage, name)
         return lambda address, *given: (done.append((name, address)), real(address, *given))
 
-    for name in ("write", "remove"):
-        monkeypatch.setattr(storage, name, noted(name))
+    monkeypatch.setattr(storage, "remove", noted("remove"))
+    monkeypatch.setattr(
+        storage,
+        "_send",
+        lambda path, address, send=storage._send: (done.append(("write", address)), send(path, address)),
+    )
     for _ in range(2):
         with storage.new_folder(f"{bucket}/bundle", "a.json") as made:
             for name in ("a.json", "b", "c"):
