@@ -1,6 +1,7 @@
 """Lineage of a run: table versions as MLflow dataset inputs, and the revision of the code."""
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from infra.settings import REPOSITORY
 from schemas.handoff import Handoff
+
+REVISION_VARIABLE = "PENCHANT_REVISION"
+"""Environment variable of an image with the revision of its code; ``-dirty`` at its end tells of uncommitted changes."""
+_DIRTY = "-dirty"
 
 
 class DeltaVersionSource(DeltaDatasetSource):
@@ -49,15 +54,16 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def git_revision(folder: Path = REPOSITORY) -> tuple[str, bool]:
     """Revision of the code in `folder`, and whether tracked files differ from it.
 
+    Outside a checkout, as in an image, both come from `REVISION_VARIABLE`.
+
     Returns:
-        ``("unknown", False)`` without git or outside a checkout (an installed package, an image).
+        ``("unknown", False)`` without that variable, too (an installed package).
     """
     top = _git(folder, "rev-parse", "--show-toplevel")
-    if top is None or Path(top) != folder.resolve():
-        return "unknown", False
-    revision = _git(folder, "rev-parse", "HEAD")
+    revision = _git(folder, "rev-parse", "HEAD") if top is not None and Path(top) == folder.resolve() else None
     if revision is None:
-        return "unknown", False
+        baked = os.environ.get(REVISION_VARIABLE, "")
+        return baked.removesuffix(_DIRTY) or "unknown", baked.endswith(_DIRTY)
     return revision, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
 
 

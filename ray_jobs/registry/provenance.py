@@ -243,6 +243,8 @@ def changed_environment(made: Provenance) -> list[str]:
     found = []
     revision = then["git_revision"]
     files = changed_files(revision, ROOMS) if revision != "unknown" else None
+    if files is None and revision == now["git_revision"] != "unknown" and not now["git_dirty"]:
+        files = []  # The same image, where there is no git to ask.
     if files is None:
         found.append(f"the code was at {revision} and is at {now['git_revision']}; git cannot tell what differs")
     elif files:

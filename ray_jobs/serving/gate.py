@@ -84,7 +84,11 @@ def digest(token: str) -> str:
 def middlewares() -> list[Middleware]:
     """The gate with the limits from the environment; Serve's proxy calls this when it starts."""
     content = json.loads(os.environ[VARIABLE])
-    limits = Limits(**{**content, "hosts": tuple(content["hosts"])})
+    return gate_with(Limits(**{**content, "hosts": tuple(content["hosts"])}))
+
+
+def gate_with(limits: Limits) -> list[Middleware]:
+    """The gate with these limits, for the one proxy of this process."""
     TimedProtocol.limits = limits
     # Serve leaves the protocol to uvicorn, which looks up "auto" here.
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{TimedProtocol.__name__}"

@@ -60,7 +60,7 @@ def test_a_version_is_trained_again_from_what_it_records_and_is_equal(world, cap
     )
 
 
-def test_the_record_is_complete(world):
+def test_the_record_is_complete(world, monkeypatch):
     reference, _ = registered_version(world)
     client = runs.connect(world.settings)
     found = versions.resolve(client, reference)
@@ -85,6 +85,12 @@ def test_the_record_is_complete(world):
     assert any(f"the code was at {'f' * 40}" in one for one in told)
     assert any(one.startswith("torch was 0.1 and is") for one in told)
     assert any("the processor was abacus" in one for one in told)
+    baked = {**made.environment, "git_revision": "f00d", "git_dirty": False}
+    monkeypatch.setattr(provenance, "environment", lambda: baked)
+    monkeypatch.setattr(provenance, "changed_files", lambda *_: None)
+    assert provenance.changed_environment(replace(made, environment=baked)) == [], "the same image"
+    monkeypatch.setattr(provenance, "environment", lambda: baked | {"git_dirty": True})
+    assert "git cannot tell" in provenance.changed_environment(replace(made, environment=baked))[0]
 
 
 def test_what_is_gone_is_named_before_anything_is_trained(world, capsys):

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from infra.errors import SettingError
 from infra.settings import Settings
 from ray_jobs.registry import runs
-from ray_jobs.registry.lineage import git_revision
+from ray_jobs.registry.lineage import REVISION_VARIABLE, git_revision
 from schemas.model_versions import RUN_PAGE_TAG, RUN_PAGE_VARIABLE
 
 matplotlib.use("Agg")
@@ -124,8 +124,12 @@ def test_a_deleted_experiment_is_named(settings, request_of):
         runs.find_or_start(settings, request_of(), "a", {})
 
 
-def test_git_revision(tmp_path):
+def test_git_revision(tmp_path, monkeypatch):
+    monkeypatch.delenv(REVISION_VARIABLE, raising=False)
     assert git_revision(tmp_path) == ("unknown", False)
+    for baked, expected in {"f00d": ("f00d", False), "f00d-dirty": ("f00d", True)}.items():
+        monkeypatch.setenv(REVISION_VARIABLE, baked)
+        assert git_revision(tmp_path) == expected
     environment = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
 
     def git(*arguments):
@@ -139,11 +143,11 @@ def test_git_revision(tmp_path):
     (tmp_path / "a.txt").write_text("1")
     git("add", "a.txt")
     git("commit", "-qm", "one")
-    assert git_revision(tmp_path) == (git("rev-parse", "HEAD"), False)
+    assert git_revision(tmp_path) == (git("rev-parse", "HEAD"), False), "a checkout knows better than its environment"
     (tmp_path / "a.txt").write_text("2")
     assert git_revision(tmp_path)[1] is True
     (tmp_path / "inside").mkdir()
-    assert git_revision(tmp_path / "inside") == ("unknown", False)
+    assert git_revision(tmp_path / "inside") == ("f00d", True)
 
 
 def test_what_was_made_although_its_answer_was_lost_is_found_and_not_made_again():

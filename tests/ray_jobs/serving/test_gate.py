@@ -14,7 +14,7 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from ray_jobs.serving import gate
+from ray_jobs.serving import gate, ray_service
 from ray_jobs.serving.deployment import limits
 from ray_jobs.serving.gate import LARGE, MOST_HEAD, MOST_LARGE, Gate, Limits, TimedProtocol, digest
 from ray_jobs.serving.host_check import host_problem
@@ -288,15 +288,20 @@ def test_large_requests_wait_for_large_ones_and_small_ones_for_none(serve):
     assert served.ask(body=b"x" * (LARGE + 1))[0] == 200
 
 
-def test_serve_finds_the_gate_by_its_environment_and_no_token_in_it(monkeypatch):
+@pytest.fixture
+def proxy(monkeypatch):
+    """This process as a proxy that has no gate yet."""
+    monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
+    monkeypatch.setattr(TimedProtocol, "limits", None, raising=False)
+
+
+def test_serve_finds_the_gate_by_its_environment_and_no_token_in_it(monkeypatch, proxy):
     given = limits(ServingSettings(token=SECRET, hosts=("a", "b"), replicas=3))
     environment = given.as_environment()
     assert SECRET not in str(environment)
     assert SECRET not in str(ServingSettings(token=SECRET))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
-    monkeypatch.setattr(TimedProtocol, "limits", None, raising=False)
     module, _, name = environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].rpartition(".")
     assert (module, name) == (gate.__name__, "middlewares")
     (found,) = gate.middlewares()
@@ -305,3 +310,17 @@ def test_serve_finds_the_gate_by_its_environment_and_no_token_in_it(monkeypatch)
     config = uvicorn.Config(lambda *_: None)
     config.load()
     assert config.http_protocol_class is TimedProtocol
+
+
+def test_a_ray_service_has_the_gate_and_the_model_of_its_settings(monkeypatch, proxy):
+    monkeypatch.setenv("PENCHANT_STAGES__SERVING__TOKEN", SECRET)
+    monkeypatch.setenv("PENCHANT_STAGES__SERVING__HOSTS", '["shop.example.org"]')
+    monkeypatch.setenv("PENCHANT_STAGES__SERVING__REPLICAS", "2")
+    (found,) = ray_service.middlewares()
+    assert TimedProtocol.limits == found.args[0]
+    assert found.args[0].hosts == ("shop.example.org",)
+    assert found.args[0].token_digest == gate.digest(SECRET)
+    assert found.args[0].in_flight == 2 * ServingSettings().queue
+    deployed = ray_service.build({"dataset": "shop"})._bound_deployment
+    assert (deployed.name, deployed.num_replicas) == ("penchant-shop", 2)
+    assert SECRET not in str(deployed.init_args)
