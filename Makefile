@@ -3,11 +3,12 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 UV := 0.13.9
 BIN := .venv/bin
+REVISION = $(shell git rev-parse HEAD)$(shell git diff --quiet HEAD || echo -dirty)
 EXTRAS := airflow,spark,ray,llm,test
 export BENCHMARK
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo down status test affected simulate nightly reproduce lint format constraints clean
+.PHONY: help setup demo down status test affected simulate nightly manifests images reproduce lint format constraints clean
 
 help: ## Show this list
 	@awk -F ":.*## " '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,15 @@ nightly: setup ## Slow checks: planted worlds under three seeds with their contr
 	@$(BIN)/python -m pytest -m "" tests/nightly
 	@$(BIN)/python -m pytest -m nightly tests
 
+manifests: setup ## Render the Helm chart in every size and check each object; builds helm once, which needs Go
+	@$(BIN)/python -m tests.manifests
+
+images: ## Build the images, tagged with the revision of the code; needs Docker. REGISTRY=registry.example.org/team/
+	@for image in airflow spark ray mlflow; do \
+		docker build -f infra/images/$$image.Dockerfile --build-arg REVISION=$(REVISION) -t $(REGISTRY)penchant-$$image:$(REVISION) . || exit 1; \
+	done
+	@docker build -f infra/images/ray.Dockerfile --build-arg REVISION=$(REVISION) --build-arg TORCH=default -t $(REGISTRY)penchant-ray-gpu:$(REVISION) .
+
 reproduce: setup ## Published results measured again: BENCHMARK=<folder> [ARGS="--recipes sasrec --seeds 0,1,2 --minutes 10"]
 	@$(BIN)/python -m ray_jobs.reproduction $(ARGS)
 
@@ -60,4 +70,4 @@ constraints: setup ## Resolve every pin anew into constraints.txt (its comments 
 	@mv constraints.new constraints.txt
 
 clean: down ## Stop the services and remove what runs have made (tables, models, logs); keeps .venv
-	@find .penchant -mindepth 1 -maxdepth 1 ! -name jars -exec rm -rf {} +
+	@find .penchant -mindepth 1 -maxdepth 1 ! -name jars ! -name tools -exec rm -rf {} +

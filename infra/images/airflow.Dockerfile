@@ -1,5 +1,5 @@
 # Airflow's services and tasks. The driver of a Spark stage runs in its task (client mode), so the packages of the Spark
-# image and Java are here, too. Build from the repository's root, see infra/images/README.md.
+# image and Java are here, too. Build from the repository's root, see infra/kubernetes/README.md.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -24,7 +24,8 @@ ARG REVISION
 RUN test -n "${REVISION}" || { echo "give --build-arg REVISION=<revision of the code>" >&2; exit 1; }
 RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless tini \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 1000 --home-dir /scratch --create-home penchant
+    && useradd --uid 1000 --home-dir /scratch --create-home penchant \
+    && install -d -o 1000 -g 1000 /scratch/airflow /scratch/airflow/logs
 COPY --from=build /usr/local /usr/local
 COPY --from=build /opt/penchant /opt/penchant
 LABEL org.opencontainers.image.title="penchant-airflow" org.opencontainers.image.revision="${REVISION}"

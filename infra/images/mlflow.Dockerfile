@@ -1,5 +1,5 @@
 # MLflow's server with artifacts in an object store, runs and users in PostgreSQL. Build from the repository's root, see
-# infra/images/README.md.
+# infra/kubernetes/README.md.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build

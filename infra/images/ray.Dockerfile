@@ -1,6 +1,6 @@
 # Ray's head, workers and the server. TORCH=cpu is the small build of PyTorch for machines without a GPU; TORCH=default is
 # the registry's, which brings CUDA's libraries and needs the driver of the node only. Build from the repository's root,
-# see infra/images/README.md.
+# see infra/kubernetes/README.md.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build

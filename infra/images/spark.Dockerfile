@@ -1,5 +1,5 @@
 # Spark's executors on Kubernetes, and master and workers of a standalone cluster. The JARs of Delta come from the driver.
-# Build from the repository's root, see infra/images/README.md.
+# Build from the repository's root, see infra/kubernetes/README.md.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build

@@ -14,7 +14,7 @@ from infra.settings import REPOSITORY
 from schemas.handoff import Handoff
 
 REVISION_VARIABLE = "PENCHANT_REVISION"
-"""Environment variable of an image with the revision of its code; ``-dirty`` at its end tells of uncommitted changes."""
+"""Environment variable of an image with the revision of its code; it ends with ``-dirty`` after uncommitted changes."""
 _DIRTY = "-dirty"
 
 
