@@ -5,14 +5,14 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 ARG UV=0.13.9
 RUN python -m venv /uv && /uv/bin/pip install --no-cache-dir uv==${UV}
-RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jdk-headless && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/penchant
 COPY pyproject.toml constraints.txt ./
 RUN /uv/bin/uv pip install --system --no-cache --compile-bytecode -c constraints.txt -r pyproject.toml \
     --extra airflow --extra spark --extra kubernetes
 COPY infra infra
 ENV PENCHANT_PROFILE=cluster PENCHANT_HOME=/tmp/home
-RUN python -m infra.jars
+RUN python -m infra.jars --s3
 COPY schemas schemas
 COPY pipelines pipelines
 COPY dags dags

@@ -5,6 +5,8 @@ import re
 import subprocess
 import tomllib
 from dataclasses import fields
+from importlib.util import find_spec
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -159,15 +161,29 @@ def test_every_variable_of_ours_names_a_setting():
     assert unknown("PENCHANT_HOUSE")
 
 
+def test_every_variable_of_airflow_names_an_option():
+    folder = find_spec("airflow").submodule_search_locations[0]
+    known = yaml.load((Path(folder) / "config_templates" / "config.yml").read_text(), yaml.CSafeLoader)
+    options = {f"AIRFLOW__{part}__{name}".upper() for part, found in known.items() for name in found["options"]}
+    files = [*DOCKERFILES, COMPOSE, *CHART.rglob("*.yaml")]
+    named = {name for path in files for name in re.findall(r"\bAIRFLOW__[A-Z0-9_]+\b", path.read_text())}
+    of_provider = {
+        name for name in named if name.startswith(("AIRFLOW__KUBERNETES_EXECUTOR__", "AIRFLOW__OPENLINEAGE__"))
+    }
+    assert len(named) > 15
+    assert named - options - of_provider == set()
+
+
 def test_the_profile_shares_nothing_but_an_object_store(monkeypatch, tmp_path):
     monkeypatch.setenv("PENCHANT_PROFILE", "cluster")
     monkeypatch.setenv("PENCHANT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PENCHANT_SPARK__EXTRA_CONF", '{"spark.delta.logStore.s3.impl": "a.b.C"}')
     found = load_settings()
     addresses = [found.state, found.table_uri("shop", "reviews"), found.ray.storage, found.report_uri("a", "b", "c")]
     assert [one for one in addresses if not one.startswith("s3://")] == []
-    assert found.spark.extra_conf["spark.hadoop.fs.s3.impl"].endswith(".S3AFileSystem")
-    assert found.spark.extra_conf["spark.delta.logStore.s3.impl"] == "a.b.C", "the environment adds to the profile"
+    text = next(path for path in DOCKERFILES if path.stem == "airflow").read_text()
+    assert "python -m infra.jars --s3" in text
+    assert "--from=build /opt/penchant /opt/penchant" in text
+    assert str(found.spark.jars_dir) == "/opt/penchant/jars", "where the image has them"
 
 
 def test_the_services_of_the_compose_file():

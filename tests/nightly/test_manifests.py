@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from importlib import import_module
 
 import pytest
 import yaml
@@ -122,9 +123,8 @@ def test_engines_get_settings_that_load(objects, monkeypatch, tmp_path):
         True,
     )
     conf = extra_conf(given)
-    assert found.spark.extra_conf.items() >= conf.items()
+    assert found.spark.extra_conf == conf
     assert conf["spark.kubernetes.executor.podTemplateFile"] == "/opt/pods/executor.yaml"
-    assert "spark.hadoop.fs.s3.impl" in found.spark.extra_conf, "the profile's are kept"
     serving = ServingSettings(hosts=tuple(json.loads(given["PENCHANT_STAGES__SERVING__HOSTS"])))
     assert "penchant-serving-serve-svc" in serving.hosts
     assert {field.name for field in dataclasses.fields(ServingSettings)} >= {
@@ -146,17 +146,29 @@ def test_airflow_reads_its_connections(objects):
     assert missing == set(), "the README says what each Secret has to contain"
 
 
+def test_serve_accepts_its_configuration(objects):
+    from ray.serve.schema import ServeDeploySchema
+
+    text = next(one for one in objects if one["kind"] == "RayService")["spec"]["serveConfigV2"]
+    [application] = ServeDeploySchema(**yaml.safe_load(text)).applications
+    module, _, name = application.import_path.partition(":")
+    assert callable(getattr(import_module(module), name))
+    assert application.args == {"dataset": "shop"}
+    module, _, name = variables(objects)["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].rpartition(".")
+    assert callable(getattr(import_module(module), name))
+
+
 def test_values_from_a_user_get_to_pods(tmp_path):
     given = {
         "images": {"tag": "f00d", "registry": "registry.example.org/team"},
-        "spark": {"conf": {"spark.delta.logStore.s3.impl": "a.b.C", "spark.driver.port": "9"}},
+        "spark": {"conf": {"spark.task.maxFailures": "8", "spark.driver.port": "9"}},
         "settings": {"PENCHANT_LLM__CONCURRENCY": 7},
         "airflow": {"task": {"nodeSelector": {"pool": "small"}}},
     }
     objects = render(as_values(given, tmp_path / "values.json"), kubernetes="1.34.0")
     assert problems(objects, "1.34") == []
     conf = extra_conf(variables(objects))
-    assert (conf["spark.delta.logStore.s3.impl"], conf["spark.driver.port"]) == ("a.b.C", "9")
+    assert (conf["spark.task.maxFailures"], conf["spark.driver.port"]) == ("8", "9")
     assert variables(objects)["PENCHANT_LLM__CONCURRENCY"] == "7"
     found = dict(pods(objects))
     assert found["ConfigMap penchant-pods, task.yaml"]["spec"]["nodeSelector"] == {"pool": "small"}
