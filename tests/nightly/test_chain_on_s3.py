@@ -70,8 +70,10 @@ class Run:
         return done.stdout
 
     def rows(self, name: str) -> list[str]:
+        """Rows of a table, without the name of the codebook, in which the addresses of its inputs count."""
         table = read_table(self.settings.table_uri(SHOP, name)).to_pylist()
-        return sorted(json.dumps(row, default=str, sort_keys=True) for row in table)
+        rows = ({key: value for key, value in row.items() if key != "codebook"} for row in table)
+        return sorted(json.dumps(row, default=str, sort_keys=True) for row in rows)
 
     def counts(self, task: str) -> dict[str, float]:
         report = read_report(self.settings.latest_report_uri(SHOP, DAY, task))
