@@ -10,6 +10,8 @@ import pytest
 import requests
 from served_registry import free_port, make_registry, running
 
+from infra.home import socket_folder
+from infra.settings import REPOSITORY
 from ray_jobs.recipes.generative.tiger import TigerSettings
 
 ITEMS, CLIENTS = 48, 8
@@ -74,6 +76,64 @@ def test_a_promotion_under_load_loses_no_request(registry, tmp_path, replicas):
     assert set(count) == {"penchant-tiny/1", "penchant-tiny/2"}
     for found in answers:
         assert all(title.endswith(f"version {found['model_version'][-1]}") for title in found["titles"])
+
+
+def test_a_cluster_serves_by_configuration_alone(registry, tmp_path, monkeypatch):
+    """As KubeRay does it: pods with settings in their environment, a configuration sent to the dashboard."""
+    port, dashboard, gcs = free_port(), free_port(), free_port()
+    variables = {
+        "PENCHANT_STAGES__SERVING__POLL_S": "0.3",
+        "PENCHANT_STAGES__SERVING__TOKEN": "open-sesame",
+        "PENCHANT_STAGES__SERVING__CPUS_PER_REPLICA": "0.5",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ray_jobs.serving.ray_service.middlewares",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    command = [
+        *(sys.executable, "-m", "ray_jobs.local_ray", "start", "--head", "--block", "--disable-usage-stats"),
+        *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        *(f"--port={gcs}", "--num-cpus=2", "--dashboard-agent-listen-port=0", "--metrics-export-port=0"),
+        *("--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=100000000"),
+        f"--temp-dir={socket_folder(tmp_path)}/ray",
+    ]
+    configuration = {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": "127.0.0.1", "port": port},
+        "applications": [
+            {
+                "name": "tiny",
+                "route_prefix": "/",
+                "import_path": "ray_jobs.serving.ray_service:build",
+                "args": {"dataset": "tiny"},
+            }
+        ],
+    }
+    login = {"Authorization": f"Bearer {variables['RAY_AUTH_TOKEN']}"}
+    deploy, address = f"http://127.0.0.1:{dashboard}/api/serve/applications/", f"http://127.0.0.1:{port}"
+    with running(command, f"http://127.0.0.1:{dashboard}/api/gcs_healthz", tmp_path / "ray.log"):
+        assert requests.put(deploy, json=configuration, timeout=60).status_code == 401
+        requests.put(deploy, json=configuration, headers=login, timeout=60).raise_for_status()
+        end = time.monotonic() + 120
+        while True:
+            found = requests.get(deploy, headers=login, timeout=60).json()["applications"].get("tiny", {})
+            assert found.get("status") not in ("DEPLOY_FAILED", "UNHEALTHY"), found
+            if found.get("status") == "RUNNING":
+                break
+            assert time.monotonic() < end, found
+            time.sleep(0.5)
+        assert requests.get(f"{address}/-/healthz", timeout=60).status_code == 200, "what the operator's probe asks"
+        asked = {"history": ["i1", "i2"], "k": 4}
+        assert requests.post(f"{address}/recommend", json=asked, timeout=60).status_code == 401
+        opened = {"Authorization": "Bearer open-sesame"}
+        found = requests.post(f"{address}/recommend", json=asked, headers=opened, timeout=60).json()
+        assert (found["model_version"], len(found["item_ids"])) == ("penchant-tiny/1", 4)
+        registry.set_registered_model_alias("penchant-tiny", "champion", "2")
+        while requests.get(f"{address}/health", timeout=60).json()["model_version"] != "penchant-tiny/2":
+            assert time.monotonic() < end + 60
+            time.sleep(0.2)
 
 
 def one_request_and_a_list(address):
