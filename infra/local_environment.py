@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from infra import traces
 from infra.errors import SettingError
 from infra.home import USER, password_file
 from infra.settings import REPOSITORY, LineageSettings, load_settings
@@ -239,5 +240,6 @@ def local_environment(home: Path, ports: Ports) -> dict[str, str]:
         "AIRFLOW__API__EXPOSE_CONFIG": "False",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
         **lineage_environment(load_settings().lineage, home),
+        **traces.airflow_environment(),
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": os.environ.get("AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE", "False"),
     }

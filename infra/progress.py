@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from infra import traces
 from infra.errors import DamagedFile
 from infra.masks import masked
 from infra.state import read_json, write_json
@@ -57,7 +58,7 @@ def speaking_for(stage: str) -> Iterator[None]:
 
 @contextmanager
 def phase(what: str) -> Iterator[dict[str, int | float]]:
-    """Log the start and the end of a phase.
+    """Log the start and the end of a phase, which is also a span of the stage's trace.
 
     Args:
         what: a few words, such as ``gate of reviews``.
@@ -69,7 +70,8 @@ def phase(what: str) -> Iterator[dict[str, int | float]]:
     counts: dict[str, int | float] = {}
     began = time.monotonic()
     try:
-        yield counts
+        with traces.span(what, counts):
+            yield counts
     except BaseException as error:
         LOGGER.info("%s: stopped by %s after %.1f s", what, type(error).__name__, time.monotonic() - began)
         raise

@@ -205,6 +205,24 @@ class LineageSettings(BaseModel, extra="forbid", allow_inf_nan=False):
         return self
 
 
+class MetricsSettings(BaseModel, extra="forbid", allow_inf_nan=False):
+    """Where stages send their metrics when they end; nowhere by default.
+
+    Args:
+        pushgateway: address of a Prometheus Pushgateway; may contain user and password.
+        timeout_s: limit of seconds for sending.
+    """
+
+    pushgateway: str = ""
+    timeout_s: float = Field(default=5, gt=0)
+
+    @model_validator(mode="after")
+    def _is_an_address(self) -> "MetricsSettings":
+        if self.pushgateway and not self.pushgateway.startswith(("http://", "https://")):
+            raise ValueError("pushgateway must begin with http:// or https://")
+        return self
+
+
 class Settings(BaseSettings):
     """The settings of a profile.
 
@@ -213,7 +231,7 @@ class Settings(BaseSettings):
         state: path or address of what the engines share: registrations, reports, bundles, tokenizers, data docs,
             journals and locks; `home` if empty. Several machines need an object store here.
         warehouse: path or address of the tables; ``<state>/warehouse`` if empty.
-        spark, ray, mlflow, llm, alerts, lineage: sections.
+        spark, ray, mlflow, llm, alerts, lineage, metrics: sections.
         stages: settings of stages and recipes by section.
     """
 
@@ -230,6 +248,7 @@ class Settings(BaseSettings):
     llm: LLMSettings = LLMSettings()
     alerts: AlertSettings = AlertSettings()
     lineage: LineageSettings = LineageSettings()
+    metrics: MetricsSettings = MetricsSettings()
     stages: dict[str, dict[str, Any]] = {}
 
     @model_validator(mode="after")

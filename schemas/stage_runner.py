@@ -1,16 +1,19 @@
 """Runs a stage: parses its command line, checks its settings, does the work, measures the time, writes the report."""
 
 import argparse
+import datetime as dt
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
-from infra.errors import UserError
+from infra import metrics, traces
+from infra.errors import SettingError, UserError
 from infra.progress import LOGGER, speaking_for
 from infra.settings import Settings, load_settings
 from schemas.addresses import write_text
@@ -85,17 +88,21 @@ def _run(stage: str, work: Callable[[StageRequest], StageReport], argv: Sequence
     called = time.time()
     _ready_at.clear()
     request = None
+    submitted = float(os.environ[TASK_STARTED]) if TASK_STARTED in os.environ else None
     try:
         description = import_module(STAGES[stage].module).__doc__ or ""
         request = StageRequest.parse(stage, description, argv)
-        report = work(request)
+        with _traced(request, called if submitted is None else submitted):
+            report = work(request)
     except UserError as error:
+        _push_failure(request, "user_error")
         message = bounded(f"{stage}: {type(error).__name__}: {error}")
         print(message, file=sys.stderr, flush=True)  # noqa: T201
         if request is not None and request.report_uri:
             write_text(error_uri(request.report_uri), message)
         raise SystemExit(2) from error
     except Exception as error:
+        _push_failure(request, "error")
         if DISK_FULL not in str(error):
             raise
         traceback.print_exc()
@@ -103,7 +110,7 @@ def _run(stage: str, work: Callable[[StageRequest], StageReport], argv: Sequence
         print(message, file=sys.stderr, flush=True)  # noqa: T201
         raise SystemExit(1) from error
     began = _ready_at[0] if _ready_at else called
-    waited = began - float(os.environ[TASK_STARTED]) if TASK_STARTED in os.environ else None
+    waited = None if submitted is None else began - submitted
     report = replace(
         report,
         seconds=round(time.time() - began, 3),
@@ -111,7 +118,35 @@ def _run(stage: str, work: Callable[[StageRequest], StageReport], argv: Sequence
     )
     if request.report_uri:
         write_report(request.report_uri, report)
+    ended = _end(request, report.status, seconds=report.seconds, start_seconds=report.started_after)
+    metrics.push(replace(ended, counts=report.counts), load_settings().metrics)
     counts = ", ".join(f"{name} {value}" for name, value in report.counts.items())
     start = "" if report.started_after is None else f", started after {report.started_after:.1f} s"
     LOGGER.info("%s in %.1f s%s; %s", report.status, report.seconds, start, counts)
     return report
+
+
+@contextmanager
+def _traced(request: StageRequest, began: float) -> Iterator[None]:
+    """A span of the stage, with one inside for the time until its engine was ready."""
+    facts = {"dataset": request.dataset, "partition": request.partition, "recipe": request.recipe, "dag": request.dag}
+    facts["identity"] = request.identity().key()
+    service = f"penchant-{STAGES[request.stage].engine}"
+    with traces.root(f"stage {request.stage}", service=service, facts=facts, began=began):
+        try:
+            yield
+        finally:
+            if _ready_at:
+                traces.add("start of the engine", began, _ready_at[0])
+
+
+def _end(request: StageRequest, status: str, **more: Any) -> metrics.StageEnd:
+    day = dt.datetime.combine(request.partition_date(), dt.time(), dt.UTC).timestamp()
+    place = {"stage": request.stage, "dataset": request.dataset, "recipe": request.recipe}
+    return metrics.StageEnd(**place, status=status, at=time.time(), day=day, **more)
+
+
+def _push_failure(request: StageRequest | None, status: str) -> None:
+    if request is not None:
+        with suppress(SettingError):
+            metrics.push(_end(request, status, failed=True), load_settings().metrics)

@@ -22,12 +22,12 @@ from dags.operators.stages import (
     run_page,
     skip_unless_wanted,
     started_at,
+    variables_for,
 )
 from infra.settings import load_settings
 from schemas.handoff import read_report
 from schemas.model_versions import RUN_PAGE_VARIABLE
 from schemas.stage_request import StageRequest
-from schemas.stage_runner import TASK_STARTED
 
 if TYPE_CHECKING:
     from ray.job_submission import JobStatus, JobSubmissionClient
@@ -128,10 +128,8 @@ class RayStageOperator(LineageMixin, BaseOperator):
             self.log.info("Attaching to job %s, which is %s", submission_id, status)
             return submission_id, status
         forget_error(request)
-        # Variables, because they are not part of the work: the page that MLflow links to, and the start of the task.
         page = run_page(context)
-        variables = {RUN_PAGE_VARIABLE: page} if page else {}
-        variables[TASK_STARTED] = f"{started_at(context):.3f}"
+        variables = {**({RUN_PAGE_VARIABLE: page} if page else {}), **variables_for(context)}
         command = ["python", "-m", "ray_jobs.stages", self.stage.row.name, *request.to_argv()]
         entrypoint = shlex.join(["env", *(f"{name}={value}" for name, value in variables.items()), *command])
         try:

@@ -17,13 +17,12 @@ from dags.operators.stages import (
     refuse_if_user_error,
     request_for,
     skip_unless_wanted,
-    started_at,
+    variables_for,
 )
 from infra.settings import REPOSITORY, Settings, load_settings
 from infra.spark_conf import properties_file, spark_conf
 from infra.spark_driver import SparkDriver
 from schemas.input_size import input_bytes
-from schemas.stage_runner import TASK_STARTED
 
 
 class SparkStageOperator(LineageMixin, SparkSubmitOperator):
@@ -53,7 +52,7 @@ class SparkStageOperator(LineageMixin, SparkSubmitOperator):
         forget_error(request)
         tables = settings.table_uri(request.dataset, "").rstrip("/")
         conf = spark_conf(settings, lambda: input_bytes(request, settings.datasets_dir(), tables))
-        words, variables = [self.stage.stage, *request.to_argv()], {TASK_STARTED: f"{started_at(context):.3f}"}
+        words, variables = [self.stage.stage, *request.to_argv()], variables_for(context)
         self.application_args, self.env_vars = words, variables
         try:
             if not self._run_in_driver(settings, conf, words, variables):

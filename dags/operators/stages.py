@@ -14,11 +14,13 @@ from airflow.sdk.log import mask_secret
 from infra import masks, storage
 from infra.home import here
 from infra.settings import Settings, load_settings
+from infra.traces import TRACEPARENT
 from schemas.addresses import read_text
 from schemas.handoff import StageReport, error_uri, read_report, write_report
 from schemas.recipes import RECIPES
 from schemas.sections import settings_of
 from schemas.stage_request import StageRequest
+from schemas.stage_runner import TASK_STARTED
 from schemas.stages import STAGES, Stage, is_read, maker_of, only_for_steering
 from schemas.tables_to_read import output_read, tables_to_read
 
@@ -177,6 +179,25 @@ def _reports(task: StageTask, context: Mapping[str, Any]) -> Iterator[tuple[str,
 def started_at(context: Mapping[str, Any]) -> float:
     """When this try of the task began, in seconds since 1970."""
     return float(context["ti"].start_date.timestamp())
+
+
+def variables_for(context: Mapping[str, Any]) -> dict[str, str]:
+    """Environment variables of a stage that are not part of its work: the start of the task, and the task's span."""
+    above = _traceparent()
+    started = {TASK_STARTED: f"{started_at(context):.3f}"}
+    return {**started, TRACEPARENT: above} if above else started
+
+
+def _traceparent() -> str:
+    """The task's span in W3C's form; empty without a context of Airflow."""
+    from opentelemetry import trace
+
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid:
+        return ""
+    # Airflow has a trace for every run. Where it sends none itself, it marks all as not sampled, which is no decision.
+    decided = hasattr(trace.get_tracer_provider(), "sampler")
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags if decided else 1:02x}"
 
 
 def run_page(context: Mapping[str, Any]) -> str:

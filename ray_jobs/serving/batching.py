@@ -1,6 +1,7 @@
 """Batches of requests for one model, formed whenever the model is free."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ class Batcher:
     on average, and the model takes only three times as long for 16 jobs as for 3.
 
     Single jobs and jobs from lists are each served in order of arrival; lists get `LIST_SHARE` places of a batch, and
-    all of them while no single job waits.
+    all of them while no single job waits. `batches`, `jobs` and `seconds` add up what the thread has answered.
 
     Args:
         size: maximum number of jobs in a batch.
@@ -40,6 +41,12 @@ class Batcher:
         self._listed: deque[Waiting] = deque()
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+        self.batches, self.jobs, self.seconds = 0, 0, 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Number of jobs that wait."""
+        return len(self._single) + len(self._listed)
 
     async def answer(self, job: Job, listed: bool = False) -> Answer | Exception:
         """Wait for the answer to `job`, or its error; the job of a cancelled caller is dropped."""
@@ -52,19 +59,22 @@ class Batcher:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while await self._arrived.wait():
-            if len(self._single) + len(self._listed) < self._size:
+            if self.waiting < self._size:
                 await asyncio.sleep(self._wait_s)
             batch = self._next()
-            if not self._single and not self._listed:
+            if not self.waiting:
                 self._arrived.clear()
             if not batch:
                 continue
             jobs = [job for job, _ in batch]
             found: Sequence[Answer | Exception]
+            began = time.perf_counter()
             try:
                 found = await loop.run_in_executor(self._thread, self._run, jobs)
             except Exception as error:
                 found = [error] * len(batch)
+            self.batches, self.jobs = self.batches + 1, self.jobs + len(batch)
+            self.seconds += time.perf_counter() - began
             for (_, done), one in zip(batch, found, strict=True):
                 if not done.done():
                     done.set_result(one)

@@ -10,6 +10,7 @@ none is left to answer.
 import asyncio
 import logging
 import os
+import secrets
 import time
 from http import HTTPStatus
 from typing import Any
@@ -21,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 
 from ray_jobs.serving.answering import Answer, Job, LoadedVersion
 from ray_jobs.serving.batching import Batcher
-from ray_jobs.serving.gate import PASSED, Limits, digest
+from ray_jobs.serving.gate import METRICS, PASSED, Limits, digest
 from ray_jobs.serving.hot_swap import HotSwap, RegistrySource, watch
 from ray_jobs.serving.parsing import RecommendRequest, RequestError, parse
 from ray_jobs.serving.settings import ServingSettings
@@ -32,7 +33,7 @@ LOOKS = 16
 FAULTS_IN_A_ROW = 10
 """Failed answers in a row, without the client's fault, after which `/health` reports them."""
 _LOG = logging.getLogger(__name__)
-_METHODS = {"/recommend": "POST", "/health": "GET", "/version": "GET"}
+_METHODS = {"/recommend": "POST", "/health": "GET", "/version": "GET", METRICS: "GET"}
 
 
 _NO_GATE = (
@@ -42,7 +43,7 @@ _NO_GATE = (
 
 
 class Replica:
-    """Answers ``POST /recommend`` in batches, ``GET /health`` and ``GET /version``."""
+    """Answers ``POST /recommend`` in batches, ``GET /health``, ``GET /version``, and the gate's ``GET /metrics``."""
 
     def __init__(self, tracking_uri: str, model_name: str, chosen: ServingSettings) -> None:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -54,6 +55,7 @@ class Replica:
         self._faults: dict[str, tuple[int, str]] = {}
         self._batcher = Batcher(chosen.max_batch_size, chosen.batch_wait_ms / 1000)
         self._batch_size = chosen.max_batch_size
+        self._name, self._failed = secrets.token_hex(4), 0
 
     async def __call__(self, request: Request) -> Response:
         """Route a request; the answer to an invalid one names the field."""
@@ -70,6 +72,8 @@ class Replica:
             return JSONResponse(health, HTTPStatus.SERVICE_UNAVAILABLE if failing else HTTPStatus.OK)
         if path == "/version":
             return JSONResponse(self._version())
+        if path == METRICS:
+            return JSONResponse(self._numbers())
         try:
             return JSONResponse(await self._recommend(await request.body()))
         except RequestError as refused:
@@ -111,6 +115,7 @@ class Replica:
         if not isinstance(found, Exception):
             self._faults.pop(live.version, None)
             return
+        self._failed += 1
         count, _ = self._faults.get(live.version, (0, ""))
         if not count:
             _LOG.error("%s failed to answer", live.version, exc_info=found)
@@ -122,6 +127,24 @@ class Replica:
             "model_version": live.version,
             "alias": self._alias,
             "serving_for_s": round(time.time() - live.since, 1),
+        }
+
+    def _numbers(self) -> dict[str, Any]:
+        """What `ray_jobs.serving.metrics` shows of this replica."""
+        swap, batcher = self._swap, self._batcher
+        return {
+            "replica": self._name,
+            "model_version": swap.live.version,
+            "model_loaded_timestamp_seconds": swap.live.since,
+            "alias_read_timestamp_seconds": swap.checked,
+            "jobs_waiting": batcher.waiting,
+            "swaps": swap.swaps,
+            "load_failures": swap.load_failures,
+            "registry_failures": swap.registry_failures,
+            "batches": batcher.batches,
+            "batched_jobs": batcher.jobs,
+            "model_seconds": batcher.seconds,
+            "failed_answers": self._failed,
         }
 
     def _health(self) -> dict[str, Any]:
@@ -150,6 +173,7 @@ def limits(chosen: ServingSettings) -> Limits:
         read_s=chosen.read_s,
         in_flight=chosen.queue * chosen.replicas,
         per_client=chosen.per_client,
+        replicas=chosen.replicas,
     )
 
 

@@ -17,30 +17,37 @@ import os
 from asyncio import TimerHandle, Transport
 from collections import Counter
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 import uvicorn.config
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware import Middleware
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ray_jobs.serving.host_check import host_problem
+from ray_jobs.serving.metrics import ServerMetrics
 
 VARIABLE = "PENCHANT_SERVING_GATE"
 PASSED = "x-penchant-gate"
 """Header by which a replica knows that its proxy has a gate."""
 HEALTH = "/health"
+METRICS = "/metrics"
 OWN = "/-/"
 """Paths that Serve's proxy answers itself, e.g. ``/-/healthz``."""
 LARGE = 64 * 1024
 MOST_LARGE = 8
 """Maximum number of bodies above `LARGE` bytes in memory at the same time."""
 LOOK_S = 0.25
-"""Seconds for which an answer of `HEALTH` is reused: a replica gets at most four such requests a second."""
+"""Seconds for which an answer of `HEALTH` or `METRICS` is reused: a replica gets at most four of each a second."""
+MOST_ASKED = 16
+"""Maximum number of questions to replicas for one answer of `METRICS`."""
+ASKED_S = 2.0
+"""Seconds that the replicas have to tell their numbers."""
 MOST_HEAD = 64 * 1024
 CONNECTIONS_PER_REQUEST = 4
 """Connections that a client may hold for each request that it may have in flight."""
@@ -59,6 +66,7 @@ class Limits:
         read_s: maximum seconds for the head of a request to arrive, and again for its body.
         in_flight: maximum number of concurrent requests.
         per_client: maximum number of concurrent requests from one address; 0 for no limit.
+        replicas: number of replicas behind the proxy.
     """
 
     hosts: tuple[str, ...]
@@ -67,6 +75,7 @@ class Limits:
     read_s: float
     in_flight: int
     per_client: int
+    replicas: int = 1
 
     def as_environment(self) -> dict[str, str]:
         """Environment variables that make Serve's proxy load the gate."""
@@ -112,8 +121,9 @@ class Gate:
         self._app, self._limits = app, limits
         self._clients: Counter[str] = Counter()
         self._places: Counter[str] = Counter()
-        self._looking = asyncio.Lock()
+        self._looking, self._asking = asyncio.Lock(), asyncio.Lock()
         self._looked, self._health = -math.inf, list[Message]()
+        self._metrics, self._asked = ServerMetrics(), -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a rejected request, pass on the others."""
@@ -122,12 +132,19 @@ class Gate:
         elif scope["type"] != "http":
             await self._app(scope, receive, send)
         else:
-            try:
-                await self._let_through(scope, receive, send)
-            except _Rejection as refused:
-                await refused.response(scope, receive, send)
-            except _Gone:
-                return
+            with self._metrics.request(scope["path"]) as told:
+
+                async def noted(message: Message) -> None:
+                    if message["type"] == "http.response.start":
+                        told.status = message["status"]
+                    await send(message)
+
+                try:
+                    await self._let_through(scope, receive, noted)
+                except _Rejection as refused:
+                    await refused.response(scope, receive, noted)
+                except _Gone:
+                    return
 
     async def _let_through(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -139,10 +156,11 @@ class Gate:
             raise _Rejection(HTTPStatus.FORBIDDEN, f"{problem}; add it to the setting serving.hosts")
         if scope["path"].startswith(OWN):
             return await self._app({**scope, "headers": []}, _receive_once(receive, b""), send)
-        looks = scope["method"] == "GET" and scope["path"].rstrip("/") == HEALTH
-        if not looks:
+        path = scope["path"].rstrip("/")
+        look = path if scope["method"] == "GET" and path in (HEALTH, METRICS) else ""
+        if look != HEALTH:
             self._check_token(headers.get("authorization", ""))
-        with self._client(scope, looks), self._body(headers) as body:
+        with self._client(scope, look), self._body(headers) as body:
             try:
                 async with asyncio.timeout(self._limits.read_s):
                     await body.read(receive)
@@ -152,8 +170,12 @@ class Gate:
                     f"the request did not arrive within {self._limits.read_s:g} s",
                     {"Connection": "close"},
                 ) from None
-            if looks:
+            if look == HEALTH:
                 return await self._look(scope, send)
+            if look == METRICS:
+                await self._ask_replicas(scope)
+                told = Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
+                return await told(scope, receive, send)
             most = self._limits.in_flight
             with self._place("", most, f"{most} requests are in progress"):
                 # Serve obeys some headers, e.g. one that sets a timeout, so only the request id is passed on.
@@ -168,16 +190,34 @@ class Gate:
         async with self._looking:
             loop = asyncio.get_running_loop()
             if loop.time() - self._looked > LOOK_S:
-                found: list[Message] = []
-
-                async def keep(message: Message) -> None:
-                    found.append(dict(message))
-
-                inner = {**scope, "headers": [(PASSED.encode(), b"1")], "query_string": b""}
-                await self._app(inner, _receive_once(_silence, b""), keep)
-                self._looked, self._health = loop.time(), found
+                self._health = await self._inside(scope)
+                self._looked = loop.time()
         for message in self._health:
             await send(dict(message))
+
+    async def _ask_replicas(self, scope: Scope) -> None:
+        """Hear the replicas' numbers: Serve chooses who answers, so with several some may be asked at the next scrape."""
+        async with self._asking:
+            loop = asyncio.get_running_loop()
+            if loop.time() - self._asked <= LOOK_S:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ASKED_S):
+                    for _ in range(min(self._limits.replicas, MOST_ASKED)):
+                        found = await self._inside(scope)
+                        self._metrics.hear(b"".join(message.get("body", b"") for message in found))
+            self._asked = loop.time()
+
+    async def _inside(self, scope: Scope) -> list[Message]:
+        """What the application answers to a request of the gate's own."""
+        found: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            found.append(dict(message))
+
+        inner = {**scope, "headers": [(PASSED.encode(), b"1")], "query_string": b""}
+        await self._app(inner, _receive_once(_silence, b""), keep)
+        return found
 
     def _check_token(self, given: str) -> None:
         kind, _, token = given.partition(" ")
@@ -190,9 +230,9 @@ class Gate:
             )
 
     @contextmanager
-    def _client(self, scope: Scope, looks: bool) -> Iterator[None]:
+    def _client(self, scope: Scope, look: str) -> Iterator[None]:
         address = (scope.get("client") or ("",))[0]
-        name, most = f"{address} for {HEALTH}" if looks else address, self._limits.per_client
+        name, most = f"{address} for {look}" if look else address, self._limits.per_client
         if most and self._clients[name] >= most:
             raise _Rejection(
                 HTTPStatus.TOO_MANY_REQUESTS, f"{most} requests from {name} are in progress: wait for an answer", _AGAIN

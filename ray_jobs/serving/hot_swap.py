@@ -68,6 +68,7 @@ class HotSwap:
 
     `live` is read once per request. A new version is loaded and answers trial requests before `live` changes, so no
     request waits for a load or gets a version that cannot answer. Requests that began on the old version end on it.
+    `swaps`, `load_failures` and `registry_failures` count what has happened since the start.
 
     Args:
         retry_s: seconds until a version that failed is tried again; another version is tried at once.
@@ -80,6 +81,7 @@ class HotSwap:
         self._source = source
         self._retry_s = retry_s
         self._broken: _Broken | None = None
+        self.swaps = self.load_failures = self.registry_failures = 0
         self.problem: str | None = None
         self.live = self._prepare(source.newest())
         self.checked = time.time()
@@ -89,6 +91,7 @@ class HotSwap:
         try:
             wanted = self._source.newest()
         except Exception as error:
+            self.registry_failures += 1
             self.problem = f"the registry does not say what to serve: {type(error).__name__}: {error}"
             return
         if wanted == self.live.version:
@@ -102,7 +105,9 @@ class HotSwap:
         try:
             self.live = self._prepare(wanted)
             self._broken = None
+            self.swaps += 1
         except Exception as error:
+            self.load_failures += 1
             problem = f"version {wanted} does not load, {self.live.version} stays: {type(error).__name__}: {error}"
             _LOG.exception(problem)
             self._broken = _Broken(wanted, problem, time.monotonic() + self._retry_s)

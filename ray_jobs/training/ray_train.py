@@ -18,6 +18,7 @@ from ray.exceptions import GetTimeoutError
 from ray.train import Checkpoint
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
+from infra import traces
 from infra.errors import SettingError
 from infra.progress import Progress, phased, speak_for
 from infra.settings import RaySettings
@@ -122,7 +123,14 @@ class ProgressBoard:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """The function that each Ray Train worker runs."""
+    """The function that each Ray Train worker runs, a span of the stage's trace."""
+    rank = ray.train.get_context().get_world_rank()
+    above, facts = config["traceparent"], {"rank": rank}
+    with traces.root(f"training worker {rank}", service="penchant-ray", facts=facts, parent=above):
+        _work(config)
+
+
+def _work(config: dict[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
     state = TrainState(fingerprint=config["fingerprint"]) if checkpoint is None else load_state(checkpoint)
     if state.finished:
@@ -300,6 +308,7 @@ def train(
         "checkpoint_s": settings.checkpoint_s,
         "until": until,
         "fingerprint": fingerprint,
+        "traceparent": traces.traceparent(),
     }
     cpus = settings.cpus_per_worker
     trainer_class: Any = ray.train.torch.TorchTrainer
