@@ -1,7 +1,7 @@
 """Metrics of stages for Prometheus, pushed to a Pushgateway when a stage ends.
 
-A stage ends before anybody could scrape it, often in a pod that then disappears. A Pushgateway keeps its last numbers for
-scrapes, and needs no disk of a node, as a textfile for node_exporter would.
+A stage ends before anybody could scrape it, often in a pod that then disappears. A Pushgateway keeps its last numbers
+for scrapes, and needs no disk of a node, as a textfile for node_exporter would.
 """
 
 import logging
@@ -64,8 +64,8 @@ def _push(end: StageEnd, settings: MetricsSettings) -> None:
     address = urlsplit(settings.pushgateway)
     user, password = unquote(address.username or ""), unquote(address.password or "")
 
-    def send(*request: Any) -> Any:
-        return basic_auth_handler(*request, user, password) if password else default_handler(*request)
+    def send(**request: Any) -> Any:
+        return basic_auth_handler(**request, username=user, password=password) if user else default_handler(**request)
 
     place = {"stage": end.stage, "dataset": end.dataset, "recipe": end.recipe}
     pushadd_to_gateway(

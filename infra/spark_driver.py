@@ -28,7 +28,10 @@ from infra.state import new_log
 
 APPLICATION = REPOSITORY / "pipelines" / "launch" / "driver.py"
 CODE = tuple(REPOSITORY / room for room in ("infra", "pipelines", "schemas"))
-ENVIRONMENT = ("AWS_", "AZURE_", "GOOGLE_", "HADOOP", "HF_", "JAVA", "MLFLOW_", "OMP_", "OTEL_", "PENCHANT_", "PYTHON", "SPARK")
+ENVIRONMENT = (
+    *("AWS_", "AZURE_", "GOOGLE_", "HADOOP", "HF_", "JAVA", "MLFLOW_", "OMP_", "OTEL_", "PENCHANT_"),
+    *("PYTHON", "SPARK"),
+)
 """Prefixes of variables that a driver keeps from its start; a task with other values needs another driver."""
 LONGEST_ADDRESS = 100
 """Bytes of a socket's path that every system supports."""

@@ -98,7 +98,7 @@ def span(name: str, facts: Mapping[str, Fact] | None = None) -> Iterator[None]:
     if not _current:
         yield
         return
-    with _span(_current[-1], name, facts or {}, _above(_current[-1]), None):
+    with _span(_current[-1], name, {} if facts is None else facts, _above(_current[-1]), None):
         yield
 
 
@@ -188,4 +188,3 @@ def _first(names: tuple[str, ...]) -> str:
 
 def _nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
-

@@ -142,8 +142,15 @@ def _traced(request: StageRequest, began: float) -> Iterator[None]:
 
 def _end(request: StageRequest, status: str, **more: Any) -> metrics.StageEnd:
     day = dt.datetime.combine(request.partition_date(), dt.time(), dt.UTC).timestamp()
-    place = {"stage": request.stage, "dataset": request.dataset, "recipe": request.recipe}
-    return metrics.StageEnd(**place, status=status, at=time.time(), day=day, **more)
+    return metrics.StageEnd(
+        stage=request.stage,
+        dataset=request.dataset,
+        recipe=request.recipe,
+        status=status,
+        at=time.time(),
+        day=day,
+        **more,
+    )
 
 
 def _push_failure(request: StageRequest | None, status: str) -> None:

@@ -196,7 +196,7 @@ class Gate:
             await send(dict(message))
 
     async def _ask_replicas(self, scope: Scope) -> None:
-        """Hear the replicas' numbers: Serve chooses who answers, so with several some may be asked at the next scrape."""
+        """Hear the replicas' numbers. Serve chooses who answers, so some may be heard only at a later scrape."""
         async with self._asking:
             loop = asyncio.get_running_loop()
             if loop.time() - self._asked <= LOOK_S:

@@ -7,11 +7,11 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+PREFIX = "penchant_serving_"
 ROUTES = ("/recommend", "/health", "/version", "/metrics")
 OTHER = "other"
 GONE = 499
@@ -46,13 +46,18 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        named = {"namespace": "penchant", "subsystem": "serving", "registry": self._registry}
-        self._requests = Counter("requests", "answered requests", ("route", "status"), **named)
+        self._requests = Counter(f"{PREFIX}requests", "answered requests", ("route", "status"), registry=self._registry)
         self._seconds = Histogram(
-            "request_seconds", "from the head of a request to the end of its answer", ("route",), buckets=BUCKETS, **named
+            f"{PREFIX}request_seconds",
+            "from the head of a request to the end of its answer",
+            ("route",),
+            buckets=BUCKETS,
+            registry=self._registry,
         )
-        self._open = Gauge("requests_in_progress", "requests that are not answered yet", **named)
-        self._replicas: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._open = Gauge(
+            f"{PREFIX}requests_in_progress", "requests that are not answered yet", registry=self._registry
+        )
+        self._replicas: dict[str, tuple[float, str, dict[str, float]]] = {}
         self._registry.register(self)  # type: ignore[arg-type]
 
     @contextmanager
@@ -71,7 +76,8 @@ class ServerMetrics:
         """Take what a replica tells, a JSON object with its name, version and numbers; ignore anything else."""
         try:
             found = json.loads(body)
-            self._replicas[found["replica"]] = (time.monotonic(), found)
+            numbers = {name: float(found[name]) for name in (*REPLICA_GAUGES, *REPLICA_COUNTERS)}
+            self._replicas[str(found["replica"])] = (time.monotonic(), str(found["model_version"]), numbers)
         except (ValueError, KeyError, TypeError):
             return
 
@@ -83,17 +89,18 @@ class ServerMetrics:
         """Called by the registry: the replicas' numbers."""
         heard = time.monotonic() - FORGET_S
         self._replicas = {name: told for name, told in self._replicas.items() if told[0] > heard}
-        known = [found for _, found in self._replicas.values()]
         info = GaugeMetricFamily(
-            "penchant_serving_model_info", "1 for the version that the replica serves", labels=("replica", "model_version")
+            "penchant_serving_model_info",
+            "1 for the version that the replica serves",
+            labels=("replica", "model_version"),
         )
-        for found in known:
-            info.add_metric((found["replica"], found["model_version"]), 1)
+        for replica, (_, version, _) in self._replicas.items():
+            info.add_metric((replica, version), 1)
         yield info
         families = ((GaugeMetricFamily, REPLICA_GAUGES), (CounterMetricFamily, REPLICA_COUNTERS))
         for family, meanings in families:
             for name, meaning in meanings.items():
-                metric = family(f"penchant_serving_{name}", meaning, labels=("replica",))
-                for found in known:
-                    metric.add_metric((found["replica"],), found[name])
+                metric = family(f"{PREFIX}{name}", meaning, labels=("replica",))
+                for replica, (_, _, numbers) in self._replicas.items():
+                    metric.add_metric((replica,), numbers[name])
                 yield metric

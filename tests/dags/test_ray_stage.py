@@ -1,11 +1,13 @@
 """The Ray operator against a job server double that keeps Ray's rules: one job per submission id, ever."""
 
 import datetime as dt
+import re
 from types import SimpleNamespace
 
 import pytest
 from ray.job_submission import JobStatus
 
+from infra.traces import TRACEPARENT
 from schemas.addresses import write_text
 from schemas.handoff import StageReport, error_uri, write_report
 from schemas.stage_runner import TASK_STARTED
@@ -108,6 +110,27 @@ def test_the_page_of_the_run_is_told_beside_the_work_and_is_no_part_of_it(run_ta
     assert server.entrypoints[0].startswith(f"env {command}")
     page = "http://airflow:8080/dags/daily_retrain/runs/manual__2026-02-01T03%3A00%3A00%2B00%3A00"
     assert again.entrypoints[0].startswith(f"env {RUN_PAGE_VARIABLE}={page} {command}")
+
+
+def test_a_job_belongs_to_the_trace_that_airflow_has_for_the_run(run_task):
+    from airflow._shared.observability.traces import new_dagrun_trace_carrier, new_task_run_carrier
+    from airflow.sdk.execution_time.task_runner import _make_task_span
+
+    traces, submits = [], []
+    for _ in range(2):
+        run = new_dagrun_trace_carrier()
+        task = {"task_id": "train", "dag_id": "daily_retrain", "run_id": "manual__1", "try_number": 1, "map_index": -1}
+        started = SimpleNamespace(ti=SimpleNamespace(context_carrier=new_task_run_carrier(run), **task))
+        server = JobServer(JobStatus.SUCCEEDED)
+        with _make_task_span(started):
+            run_task(server)
+        told = re.search(rf"{TRACEPARENT}=00-(\w{{32}})-\w{{16}}-01 python ", server.entrypoints[0])
+        assert told is not None, server.entrypoints
+        assert told[1] == run["traceparent"].split("-")[1]
+        traces.append(told[1])
+        submits.append(server.submits)
+    assert traces[0] != traces[1]
+    assert submits[0] == submits[1], "the trace is no part of the work"
 
 
 def test_other_work_is_another_job(run_task):

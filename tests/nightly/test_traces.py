@@ -30,7 +30,7 @@ def test_stages_of_all_engines_share_the_trace_of_their_run(tmp_path):
         for stage in ("ingest", "item_vectors"):
             latest = [] if stage == "ingest" else ["--latest"]
             run("infra.command_line", "run", stage, "--dataset=traced", "--partition=2026-01-31", *latest)
-    print(*tree(spans), sep="\n")
+    sys.stdout.write("\n".join([*tree(spans), ""]))
     assert {span.trace for span in spans} == {"ab" * 16}
     stages = {span.name: span for span in spans if span.parent == "cd" * 8}
     assert {name: span.service for name, span in stages.items()} == {
@@ -39,7 +39,7 @@ def test_stages_of_all_engines_share_the_trace_of_their_run(tmp_path):
     }
     for stage, phases in (
         ("ingest", {"start of the engine", "checking reviews", "gate of reviews", "writing reviews"}),
-        ("item_vectors", {"start of the engine", "encoding texts", "writing item_vectors"}),
+        ("item_vectors", {"start of the engine", "encoding texts"}),
     ):
         whole = stages[f"stage {stage}"]
         inside = {span.name: span for span in spans if span.parent == whole.id}

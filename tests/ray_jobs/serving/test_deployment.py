@@ -10,6 +10,7 @@ from starlette.requests import Request
 from ray_jobs.recommenders.bundle import Bundle
 from ray_jobs.serving import deployment
 from ray_jobs.serving.deployment import FAULTS_IN_A_ROW
+from ray_jobs.serving.metrics import ServerMetrics
 from ray_jobs.serving.settings import ServingSettings
 
 
@@ -130,3 +131,23 @@ def test_long_lists_let_others_in_between(served, monkeypatch):
     assert order.index(2) <= 4
     halves = [order[:41].count(k) for k in (1, 3)]
     assert abs(halves[0] - halves[1]) <= 8, "lists take turns"
+
+
+def test_a_replica_tells_its_numbers(served, monkeypatch):
+    ask, replica, _, registry = served
+    good = ("POST", "/recommend", b'{"history": ["i1"]}')
+    ask(*[good] * 6)
+    for alias in ("m/2", "m/9"):
+        registry.alias = alias
+        replica._swap.refresh()
+    with monkeypatch.context() as patch:
+        patch.setattr(replica._swap.live.bundle.recommender, "topk", lambda *_: 1 / 0)
+        ask(good)
+    ((status, told),) = ask(("GET", "/metrics"))
+    counted = {name: told[name] for name in ("swaps", "load_failures", "registry_failures", "batches", "batched_jobs")}
+    assert status == 200
+    assert counted == {"swaps": 1, "load_failures": 1, "registry_failures": 0, "batches": 3, "batched_jobs": 7}
+    assert (told["model_version"], told["failed_answers"], told["jobs_waiting"]) == ("m/2", 1, 0)
+    metrics = ServerMetrics()
+    metrics.hear(json.dumps(told).encode())
+    assert f'model_info{{model_version="m/2",replica="{replica._name}"}} 1.0' in metrics.text().decode()

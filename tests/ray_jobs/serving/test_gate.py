@@ -324,3 +324,46 @@ def test_a_ray_service_has_the_gate_and_the_model_of_its_settings(monkeypatch, p
     deployed = ray_service.build({"dataset": "shop"})._bound_deployment
     assert (deployed.name, deployed.num_replicas) == ("penchant-shop", 2)
     assert SECRET not in str(deployed.init_args)
+
+
+def scraped(served, **headers):
+    connection = HTTPConnection("127.0.0.1", served.port, timeout=20)
+    connection.request("GET", "/metrics", headers=headers)
+    found = connection.getresponse()
+    text = found.read().decode()
+    connection.close()
+    return found.status, found.headers["Content-Type"], text
+
+
+def test_metrics_tell_routes_and_statuses_of_all_requests_and_ask_for_the_token(serve):
+    served = serve(token_digest=digest(SECRET), in_flight=1)
+    assert scraped(served)[0] == 401
+    assert scraped(served, Host="evil.example")[0] == 403
+    bearer = {"Authorization": f"Bearer {SECRET}"}
+    assert served.ask(**bearer)[0] == served.ask("/health", b"", "GET")[0] == 200
+    assert served.ask(body=b"x" * (4 * LARGE + 1), **bearer)[0] == 413
+    assert served.ask("/users/7", **bearer)[0] == 200
+    slow, _ = served.later("/slow", **bearer)
+    served.until_waiting(1)
+    assert served.ask(**bearer)[0] == 503
+    status, kind, text = scraped(served, **bearer)
+    served.inside.go.set()
+    slow.join()
+    assert (status, kind.partition(";")[0]) == (200, "text/plain")
+    counted = dict(line.rsplit(" ", 1) for line in text.splitlines() if "requests_total{" in line)
+    assert counted == {
+        f'penchant_serving_requests_total{{route="{route}",status="{status}"}}': "1.0"
+        for route, status in (
+            *(("/metrics", 401), ("/metrics", 403), ("/recommend", 200), ("/recommend", 413), ("/recommend", 503)),
+            *(("/health", 200), ("other", 200)),
+        )
+    }
+    assert "penchant_serving_requests_in_progress 2.0" in text
+    assert served.inside.asked["/metrics"] == 1
+
+
+def test_each_scrape_asks_as_many_replicas_as_there_are_and_not_more_than_a_few_times_a_second(serve):
+    served = serve(replicas=3)
+    for _ in range(5):
+        assert scraped(served)[0] == 200
+    assert served.inside.asked["/metrics"] in (3, 6)
