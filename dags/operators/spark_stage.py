@@ -1,6 +1,8 @@
 """A Spark stage through the Spark provider's operator."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ class SparkStageOperator(LineageMixin, SparkSubmitOperator):
         self.application_args, self.env_vars = words, variables
         try:
             if not self._run_in_driver(settings, conf, words, variables):
-                with properties_file(conf) as path:
+                with properties_file(conf) as path, _environment(variables):
                     self.properties_file = str(path)
                     super().execute(context)  # type: ignore[arg-type]
         except Exception:
@@ -84,3 +86,17 @@ class SparkStageOperator(LineageMixin, SparkSubmitOperator):
         if status:
             raise AirflowException(f"the stage {self.stage.stage} ended with status {status}; its output is above")
         return status is not None
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables, which spark-submit inherits: in Kubernetes' client mode, the provider does not pass `env_vars`."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value

@@ -1,6 +1,7 @@
 """The Spark operator: in a driver that stays where there is one, by spark-submit otherwise."""
 
 import datetime as dt
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -46,7 +47,9 @@ def run_task(monkeypatch, tmp_path, airflow_home):
         monkeypatch.setattr(spark_stage, "spark_conf", lambda settings, size: {"spark.driver.memory": "1g"})
         monkeypatch.setattr(spark_stage, "SparkDriver", Driver)
         monkeypatch.setattr(
-            SparkSubmitOperator, "execute", lambda self, context: work("spark-submit", self.application_args)
+            SparkSubmitOperator,
+            "execute",
+            lambda self, context: work(f"spark-submit at {os.environ[TASK_STARTED]}", self.application_args),
         )
         context = {
             "params": {"dataset": "d", "partition": "2026-01-31", "recommender": "mendertok"},
@@ -71,8 +74,10 @@ def test_a_driver_that_is_free_runs_the_stage(run_task):
 
 
 def test_beside_a_busy_driver_and_where_none_stays_it_is_submitted(run_task):
-    assert run_task(driver_says=None)[1] == [("spark-submit", "sequences")]
-    assert run_task(driver_says=0, linger_s=0)[1] == [("spark-submit", "sequences")]
+    submitted = [(f"spark-submit at {STARTED}.000", "sequences")]
+    assert run_task(driver_says=None)[1] == submitted
+    assert run_task(driver_says=0, linger_s=0)[1] == submitted
+    assert TASK_STARTED not in os.environ
 
 
 def test_what_a_person_must_mend_fails_for_good_and_anything_else_is_tried_again(run_task):
