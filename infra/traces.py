@@ -51,7 +51,11 @@ def airflow_environment() -> dict[str, str]:
     if not enabled():
         return {}
     exporter = "otlp_proto_grpc" if _grpc() else "otlp_proto_http"
-    return {"AIRFLOW__TRACES__OTEL_ON": "True", "OTEL_TRACES_EXPORTER": exporter}
+    return {
+        "AIRFLOW__TRACES__OTEL_ON": "True",
+        "AIRFLOW__TRACES__OTEL_SERVICE": "airflow",
+        "OTEL_TRACES_EXPORTER": exporter,
+    }
 
 
 @contextmanager

@@ -80,7 +80,9 @@ def tree(spans):
         mark = f"  FAILED {span.failed}" if span.failed else ""
         name = f"{'  ' * depth}{span.name}"
         lines.append(f"{span.began - first:8.2f} s {took:8.2f} s  {span.service:<15} {name}{mark}")
-        for child in sorted((one for one in spans if one.parent == span.id), key=lambda one: one.began):
+        # Airflow gives all tries of a task one id.
+        inside = (one for one in spans if one.parent == span.id and span.began <= one.began <= span.ended)
+        for child in sorted(inside, key=lambda one: one.began):
             show(child, depth + 1)
 
     for top in sorted((one for one in spans if one.parent not in known), key=lambda one: one.began):

@@ -104,6 +104,7 @@ def test_without_a_receiver_nothing_is_loaded(tmp_path):
 def test_airflow_sends_its_spans_to_the_same_receiver(spans, monkeypatch):
     assert traces.airflow_environment() == {
         "AIRFLOW__TRACES__OTEL_ON": "True",
+        "AIRFLOW__TRACES__OTEL_SERVICE": "airflow",
         "OTEL_TRACES_EXPORTER": "otlp_proto_http",
     }
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")

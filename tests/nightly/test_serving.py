@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 from served_registry import free_port, make_registry, running
 
 from infra.home import socket_folder
@@ -193,3 +194,36 @@ def wait_until_served(address, version, broken, answers):
         assert time.monotonic() < end
         time.sleep(0.05)
     return before
+
+
+def test_metrics_of_a_server_tell_of_requests_versions_and_swaps(registry, tmp_path):
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "ray_jobs.serving", "--dataset", "tiny", "--port", str(port)),
+        *("--replicas", "2", "--cpus-per-replica", "0.5", "--poll-s", "0.3"),
+    ]
+    address = f"http://127.0.0.1:{port}"
+    with running(command, f"{address}/health", tmp_path / "serving.log"):
+        one_request_and_a_list(address)
+        for version, counted in (("2", "swaps"), ("3", "load_failures")):
+            registry.set_registered_model_alias("penchant-tiny", "champion", version)
+            end = time.monotonic() + 90
+            while [n for _, n in scraped(address).get(f"penchant_serving_{counted}_total", [])] != [1, 1]:
+                assert time.monotonic() < end, scraped(address)
+                time.sleep(0.5)
+        told = scraped(address)
+    requested = {(labels["route"], labels["status"]): n for labels, n in told["penchant_serving_requests_total"]}
+    assert requested["/recommend", "200"] == 2
+    assert requested["/recommend", "422"] == 1
+    assert {labels["model_version"] for labels, _ in told["penchant_serving_model_info"]} == {"penchant-tiny/2"}
+    assert [value for _, value in told["penchant_serving_swaps_total"]] == [1, 1]
+    assert sum(value for _, value in told["penchant_serving_batched_jobs_total"]) >= 3
+
+
+def scraped(address):
+    """Labels and values of the server's samples, by name."""
+    found = collections.defaultdict(list)
+    for family in text_string_to_metric_families(requests.get(f"{address}/metrics", timeout=60).text):
+        for sample in family.samples:
+            found[sample.name].append((sample.labels, sample.value))
+    return dict(found)
