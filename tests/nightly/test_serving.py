@@ -214,7 +214,7 @@ def test_metrics_of_a_server_tell_of_requests_versions_and_swaps(registry, tmp_p
         told = scraped(address)
     requested = {(labels["route"], labels["status"]): n for labels, n in told["penchant_serving_requests_total"]}
     assert requested["/recommend", "200"] == 2
-    assert requested["/recommend", "422"] == 1
+    assert requested["/recommend", "422"] == 2
     assert {labels["model_version"] for labels, _ in told["penchant_serving_model_info"]} == {"penchant-tiny/2"}
     assert [value for _, value in told["penchant_serving_swaps_total"]] == [1, 1]
     assert sum(value for _, value in told["penchant_serving_batched_jobs_total"]) >= 3
