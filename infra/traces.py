@@ -155,12 +155,13 @@ def _above(trace: _Trace) -> "Context | None":
 
 
 def _trace(service: str) -> _Trace | None:
-    """The service's tracer in this process; None, and a warning once, if OpenTelemetry's packages are missing."""
+    """The service's tracer in this process; None, after a warning, if a package is missing or a variable is wrong."""
     if service not in _known:
         try:
             _known[service] = _connected(service)
-        except ImportError as error:
-            _LOG.warning("%s is set, and there are no traces: %s", " or ".join(ENDPOINTS), error)
+        except Exception as error:
+            problem = masks.masked(f"{type(error).__name__}: {error}")
+            _LOG.warning("%s is set, and there are no traces: %s", " or ".join(ENDPOINTS), problem)
             _known[service] = None
     return _known[service]
 

@@ -90,6 +90,22 @@ def test_a_receiver_that_is_down_fails_nothing(spans, monkeypatch):
     assert spans == []
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "ValueError"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "ModuleNotFoundError")],
+)
+def test_what_cannot_send_warns_once_and_fails_nothing(spans, monkeypatch, caplog, name, value, problem):
+    monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
+    for _ in range(2):
+        with stage(), phase("checking reviews"):
+            pass
+    (warning,) = caplog.records
+    assert "there are no traces" in warning.getMessage()
+    assert problem in warning.getMessage()
+    assert spans == []
+
+
 def test_without_a_receiver_nothing_is_loaded(tmp_path):
     code = (
         "import sys\nfrom infra import metrics, traces\nfrom infra.progress import phase\n"
