@@ -98,21 +98,32 @@ def delta_jars(settings: Settings) -> list[Path]:
     return jars
 
 
-def s3_conf(settings: Settings) -> dict[str, str]:
-    """Properties with which Spark reads and writes ``s3://`` and ``s3a://``; empty if the tables are elsewhere.
+def _tables_on_s3(settings: Settings) -> bool:
+    return settings.table_uri("", "").startswith(("s3://", "s3a://"))
 
-    The address of the store and the keys come from the environment, as for everything else that reads it: of the driver
-    and of every executor. The log store writes a commit only if nobody else has written it; Spark's own loses commits
-    beside other writers.
+
+def s3_jars(settings: Settings) -> list[Path]:
+    """The JARs with which Spark reads and writes S3; none if the tables are elsewhere.
 
     Raises:
-        SettingError: the JARs are missing.
+        SettingError: they are missing.
     """
-    if not settings.table_uri("", "").startswith(("s3://", "s3a://")):
-        return {}
+    if not _tables_on_s3(settings):
+        return []
     jars = sorted((settings.spark.jars_dir.resolve() / S3).glob("*.jar"))
     if not any(jar.name == LOG_STORE_JAR for jar in jars):
         raise SettingError(f"no JARs for S3 in {settings.spark.jars_dir / S3}; run: python -m infra.jars --s3")
+    return jars
+
+
+def s3_conf(settings: Settings) -> dict[str, str]:
+    """Properties with which Spark reads and writes ``s3://`` and ``s3a://``; empty if the tables are elsewhere.
+
+    The driver and every executor take the store's address and keys from the environment. The log store writes a commit
+    only if nobody else has written it; Delta's own for S3 can lose a commit when there are other writers.
+    """
+    if not _tables_on_s3(settings):
+        return {}
     conf = {
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
         "spark.hadoop.fs.AbstractFileSystem.s3.impl": "org.apache.hadoop.fs.s3a.S3A",
@@ -130,7 +141,7 @@ def s3_conf(settings: Settings) -> dict[str, str]:
             "spark.hadoop.fs.s3a.path.style.access": "true",
             "spark.hadoop.fs.s3a.connection.ssl.enabled": str(endpoint.startswith("https:")).lower(),
         }
-    return {"spark.jars": ",".join(map(str, jars)), **conf}
+    return conf
 
 
 def class_archive(settings: Settings) -> Path:
@@ -167,13 +178,12 @@ def spark_conf(settings: Settings, input_bytes: Callable[[], int | None] = lambd
     local = size.master.startswith("local")
     read = input_bytes() if local else None
     small = read is not None and read <= SMALL_BYTES
-    store = s3_conf(settings)
     heap = f"{SMALL_HEAP_MIB if small else large_heap_mib()}m"
     conf = {
         "spark.master": size.master,
         "spark.driver.memory": heap if size.driver_memory == "auto" else size.driver_memory,
-        **store,
-        "spark.jars": ",".join((*map(str, delta_jars(settings)), *filter(None, [store.get("spark.jars")]))),
+        "spark.jars": ",".join(map(str, [*delta_jars(settings), *s3_jars(settings)])),
+        **s3_conf(settings),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",

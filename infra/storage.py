@@ -197,7 +197,7 @@ def _files_below(root: Path) -> Iterator[Found]:
 
 
 def names(address: str, ending: str = "") -> list[str]:
-    """Names of the files in the folder `address`, not of those in folders below it, that end with `ending`."""
+    """Names, ending with `ending`, of the files directly in the folder `address`."""
     if is_local(address):
         with suppress(FileNotFoundError, NotADirectoryError):
             found = (entry.name for entry in os.scandir(path_of(address)) if entry.is_file())
@@ -361,7 +361,7 @@ def _store(bucket: str, retries: bool) -> "ObjectStore":
 
 @contextmanager
 def _explained(address: str) -> Iterator[None]:
-    """Turn an error of the object store into one that names the address and what to check."""
+    """Raise errors of the object store as `StorageError`, with the address and the variables to check."""
     from obstore.exceptions import BaseError
 
     try:

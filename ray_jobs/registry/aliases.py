@@ -21,10 +21,14 @@ def promotion_lock(settings: Settings, name: str) -> Iterator[Lease]:
     """Hold the lock on the aliases of the model `name` among processes that share this state.
 
     Processes with another state are noticed by `point_alias`.
+
+    Raises:
+        StorageError: at the end, if somebody else took the lock over meanwhile.
     """
     with lease(settings.shared("locks", f"{name}.lock")) as held:
         assert held is not None
         yield held
+        held.check()
 
 
 def version_at(client: MlflowClient, name: str, alias: str) -> str | None:

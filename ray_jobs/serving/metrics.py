@@ -22,7 +22,7 @@ FORGET_S = 300.0
 REPLICA_GAUGES = {
     "model_loaded_timestamp_seconds": "when the replica loaded the version that it serves",
     "alias_read_timestamp_seconds": "when the replica last read the alias from the registry",
-    "jobs_waiting": "requests, and entries of lists, that wait for the model",
+    "jobs_waiting": "requests and list entries waiting for the model",
 }
 REPLICA_COUNTERS = {
     "swaps": "versions that replaced another one",

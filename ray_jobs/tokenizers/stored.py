@@ -45,7 +45,7 @@ class StoredTokenizer:
 
 
 def address_of(settings: Settings, version: str) -> str:
-    """The address of the tokenizer of a codebook version."""
+    """Where the tokenizer of a codebook version is stored."""
     return settings.shared("codebooks", version)
 
 
