@@ -12,24 +12,32 @@ from tests.background import in_background
 
 
 @contextmanager
-def webhook(status=200):
-    """Yields the URL and a list of the requests, as headers, bytes and document."""
-    got = []
+def http_receiver(receive, status=200):
+    """Yields host and port of a server that passes its handler and the body of each POST and PUT to `receive`."""
 
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            got.append((dict(self.headers), body, json.loads(body)))
+            receive(self, self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
+
+        do_PUT = do_POST  # noqa: N815
 
         def log_message(self, *args):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     with in_background(server):
-        yield f"http://127.0.0.1:{server.server_port}/hook/secret", got
+        yield f"127.0.0.1:{server.server_port}"
+
+
+@contextmanager
+def webhook(status=200):
+    """Yields the URL and a list of the requests, as headers, bytes and document."""
+    got = []
+    with http_receiver(lambda call, body: got.append((dict(call.headers), body, json.loads(body))), status) as address:
+        yield f"http://{address}/hook/secret", got
 
 
 @contextmanager

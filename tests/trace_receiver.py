@@ -3,11 +3,10 @@
 import gzip
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.background import in_background
+from tests.receivers import http_receiver
 
 
 @dataclass(frozen=True)
@@ -30,22 +29,12 @@ def trace_receiver():
     """Yields the address for ``OTEL_EXPORTER_OTLP_ENDPOINT`` and the list of spans."""
     got = []
 
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            got.extend(spans_of(body))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def receive(call, body):
+        zipped = call.headers.get("Content-Encoding") == "gzip"
+        got.extend(spans_of(gzip.decompress(body) if zipped else body))
 
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    with in_background(server):
-        yield f"http://127.0.0.1:{server.server_port}", got
+    with http_receiver(receive) as address:
+        yield f"http://{address}", got
 
 
 def spans_of(body):

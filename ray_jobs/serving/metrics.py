@@ -29,7 +29,7 @@ REPLICA_COUNTERS = {
     "load_failures": "versions that did not load or did not answer trial requests",
     "registry_failures": "reads of the alias that failed",
     "batches": "batches that the model answered",
-    "batched_jobs": "requests, and entries of lists, in these batches",
+    "batched_jobs": "requests and list entries in these batches",
     "model_seconds": "time that the model took for these batches",
     "failed_answers": "answers that failed without the client's fault",
 }

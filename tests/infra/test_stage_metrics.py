@@ -2,7 +2,6 @@ import json
 import re
 from base64 import b64encode
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from prometheus_client import generate_latest
@@ -15,7 +14,7 @@ from ray_jobs.serving.metrics import REPLICA_COUNTERS, REPLICA_GAUGES, ServerMet
 from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.stage_runner import run_stage
-from tests.background import in_background
+from tests.receivers import http_receiver
 
 END = StageEnd(stage="ingest", dataset="shop", recipe="", status="done", at=1_770_000_000.0)
 FULL = StageEnd(**{**vars(END), "recipe": "tiger", "seconds": 3.5, "start_seconds": 8.0, "counts": {"rows": 3502}})
@@ -27,23 +26,11 @@ def pushgateway(status=200):
     """Yields the address and the list of requests: method, path, login and samples by name and labels."""
     got = []
 
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self):
-            text = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            login = self.headers.get("Authorization", "")
-            got.append((self.command, self.path, login, samples(text)))
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def receive(call, body):
+        got.append((call.command, call.path, call.headers.get("Authorization", ""), samples(body.decode())))
 
-        do_PUT = do_POST  # noqa: N815
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    with in_background(server):
-        yield f"127.0.0.1:{server.server_port}", got
+    with http_receiver(receive, status) as address:
+        yield address, got
 
 
 def samples(text):
