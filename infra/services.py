@@ -1,4 +1,4 @@
-"""Services on this machine, by default those of the `local` profile: start them, wait until they are healthy, stop them.
+"""Starts services on this machine, by default those of the `local` profile, waits until they are healthy, stops them.
 
 Each service runs in its own session, so its whole process group can be stopped. ``<home>/services.json`` records
 process ids with start times, which distinguishes reused ids.

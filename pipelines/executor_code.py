@@ -37,5 +37,5 @@ def send_code(spark: SparkSession, home: Path) -> None:
 
     Not by ``--py-files``, which would put the archive before the code that this process itself has loaded from.
     """
-    if not spark.sparkContext.master.startswith("local"):
+    if not str(spark.sparkContext.master).startswith("local"):
         spark.sparkContext.addPyFile(str(code_archive(home.resolve() / "spark_code")))

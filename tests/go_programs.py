@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from infra.errors import SettingError
@@ -24,7 +25,8 @@ def go_program(name: str, package: str, version: str) -> Path:
     if go is None:
         raise SettingError(f"install Go, which builds {package}@{version}, or put the program at {program}")
     TOOLS.mkdir(parents=True, exist_ok=True)
-    print(f"building {package}@{version}, once ...", flush=True)
+    sys.stdout.write(f"building {package}@{version}, once ...\n")
+    sys.stdout.flush()
     environment = {**os.environ, "GOBIN": str(TOOLS), "CGO_ENABLED": "0"}
     command = [go, "install", f"{package}@{version}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -1,9 +1,9 @@
-"""Runs the chain on a real cluster on this machine, and compares it with the same on a laptop's services: `make cluster`.
+"""Runs the chain on real engines on this machine, and compares it with the same on a laptop's services: `make cluster`.
 
-The cluster has PostgreSQL behind Airflow and MLflow, an S3 store (versitygw, built once, which needs Go), a Spark master
-with two workers, and a Ray head with two nodes; nothing is shared but the store. On both run two days of `daily_retrain`
-and one `train_recipe`, with two training workers. Prints the contents of every table, the models' metrics and the number
-of calls side by side, with time and memory; returns 1 if anything differs.
+The cluster has PostgreSQL behind Airflow and MLflow, an S3 store (versitygw, built once, which needs Go), a Spark
+master with two workers, and a Ray head with two nodes; nothing is shared but the store. On both run two days of
+`daily_retrain` and one `train_recipe`, with two training workers. Prints the contents of every table, the models'
+metrics and the number of calls side by side, with time and memory; returns 1 if anything differs.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def report(laptop: Outcome, cluster: Outcome) -> str:
     lines = [_table(rows), ""]
     numbers: list[tuple[Any, ...]] = [("what", "laptop", "cluster")]
     ours, theirs = dict(_flat(laptop.counts)), dict(_flat(cluster.counts))
-    shown = [name for name in ours if name.endswith((".test.ndcg_10", ", loss")) or name.endswith(", steps")]
+    shown = [name for name in ours if name.endswith((".test.ndcg_10", ", loss", ", steps"))]
     numbers += [(name, _number(ours[name]), _number(theirs.get(name))) for name in sorted(shown)]
     numbers += [(f"version of {run}", laptop.versions[run], cluster.versions.get(run)) for run in laptop.versions]
     numbers.append(("calls to the language model", laptop.calls, cluster.calls))

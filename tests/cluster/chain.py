@@ -26,6 +26,7 @@ SIZES = ("--days=2", "--users=160", "--items=60", "--accounts=20", "--probes=20"
 OVERRIDES: Mapping[str, Any] = {
     "sequences.user_core": 3,
     "sequences.item_core": 3,
+    "rqvae.epochs": 40,
     "mendertok.epochs": 3,
     "sasrec.epochs": 3,
 }
@@ -118,7 +119,9 @@ class Chain:
     def look(self) -> Outcome:
         """Read the tables."""
         command = [sys.executable, "-m", "tests.cluster.contents", f"--dataset={DATASET}"]
-        done = subprocess.run(command, env=self.environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=self.environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         self.outcome.tables = json.loads(done.stdout)
         return self.outcome

@@ -116,7 +116,9 @@ class Cluster:
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": "engines",
-            "AWS_SECRET_ACCESS_KEY": kept_secret(self.home / "store_key", partial(secrets.token_hex, 20), "[0-9a-f]{40}"),
+            "AWS_SECRET_ACCESS_KEY": kept_secret(
+                self.home / "store_key", partial(secrets.token_hex, 20), "[0-9a-f]{40}"
+            ),
         }
 
     def environment(self) -> dict[str, str]:
@@ -246,8 +248,10 @@ class Cluster:
             ),
             self._ray(
                 "ray-head",
-                ["--head", f"--node-ip-address={HERE}", f"--port={ports.ray_gcs}", "--num-cpus=0"]
-                + ["--dashboard-host=127.0.0.1", f"--dashboard-port={ports.ray_dashboard}"],
+                [
+                    *("--head", f"--node-ip-address={HERE}", f"--port={ports.ray_gcs}", "--num-cpus=0"),
+                    *(f"--dashboard-host={HERE}", f"--dashboard-port={ports.ray_dashboard}"),
+                ],
                 alive=1,
             ),
             *(
@@ -276,7 +280,12 @@ class Cluster:
             health=f"http://{HERE}:{page}",
             page=f"http://{HERE}:{page}",
             # No code on its nodes: executors get it from the driver.
-            environment=lambda: {**self._own_scratch(name), **SMALL_DAEMON, "PYTHONPATH": "", "SPARK_NO_DAEMONIZE": "1"},
+            environment=lambda: {
+                **self._own_scratch(name),
+                **SMALL_DAEMON,
+                "PYTHONPATH": "",
+                "SPARK_NO_DAEMONIZE": "1",
+            },
             after=("spark-master",) if master else ("store",),
         )
 

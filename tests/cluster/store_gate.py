@@ -1,8 +1,8 @@
-"""A gate before an object store that answers 503 on demand: ``python -m tests.cluster.store_gate --port N --to M --closed FILE``.
+"""A gate before an object store that answers 503 on demand: ``python -m tests.cluster.store_gate --port N --to M``.
 
-While FILE exists, each request is answered 503 and not passed on. Requests that were passed on before are answered by
-the store. It passes bytes on without looking into them: a request begins when a client sends something after the store
-has answered.
+While the file ``--closed`` exists, each request is answered 503 and not passed on. Requests that were passed on before
+are answered by the store. It passes bytes on without looking into them: a request begins when a client sends something
+after the store has answered.
 """
 
 import argparse

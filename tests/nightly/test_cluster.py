@@ -7,10 +7,11 @@ second run writes the same partition.
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -138,10 +139,8 @@ def kill_group_of_node(pid: int) -> None:
     """A node's raylet and all else of it, at once."""
     node = psutil.Process(pid)
     for process in [*node.children(recursive=True), node]:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            pass
 
 
 def follow(chain: Chain, label: str, dag: str, run_id: str) -> None:
@@ -158,7 +157,7 @@ def follow(chain: Chain, label: str, dag: str, run_id: str) -> None:
 def test_a_cluster_does_as_a_laptop_does(laptop, world, tmp_path_factory):
     with on(Cluster, tmp_path_factory.mktemp("cluster"), world) as chain:
         cluster = run_chain(chain)
-    print(report(laptop, cluster))
+    sys.stdout.write(report(laptop, cluster))
     assert differences(laptop, cluster) == []
     assert len(laptop.tables) >= 10
     assert all(rows > 0 for name, (rows, _) in laptop.tables.items() if name != "quarantine")
@@ -189,7 +188,7 @@ def test_five_faults_leave_the_same(laptop, world, tmp_path_factory):
         refused = chain.engines.home / "refused"
         twice = battered.counts.pop("twin")
         battered.seconds.pop("twin")
-        print(report(laptop, battered))
+        sys.stdout.write(report(laptop, battered))
         assert faults.done == ["spark worker", "postgres", "store", "ray node"]
         assert refused.stat().st_size > 0, "the outage refused no request"
         assert sum(counts.get("llm_calls", 0) for counts in twice.values()) == 0
