@@ -22,8 +22,9 @@ from tests.simulated.scripted_model import serving
 DATASET = "shop"
 DAILY, RECIPE = "daily_retrain", "train_recipe"
 FIRST, SECOND = "2026-03-01", "2026-03-02"
-SIZES = ("--days=2", "--users=160", "--items=60", "--accounts=20", "--probes=20")
+SIZES = ("--days=2", "--users=90", "--items=40", "--ordinary=20", "--accounts=10", "--probes=10")
 OVERRIDES: Mapping[str, Any] = {
+    "ingest.empty_day": "accept",
     "sequences.user_core": 3,
     "sequences.item_core": 3,
     "rqvae.epochs": 40,

@@ -40,11 +40,12 @@ def laptop(world, tmp_path_factory):
 
 
 def until(what: str, found: Callable[[], object]) -> object:
-    """Wait for something to become true, and return it."""
+    """Wait for something to become true, and return it; meanwhile Airflow may not answer."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        if seen := found():
-            return seen
+        with suppress(SettingError):
+            if seen := found():
+                return seen
         time.sleep(0.2)
     raise AssertionError(f"never seen: {what}")
 
