@@ -31,6 +31,17 @@ def test_two_kinds_are_found_with_their_share(share):
     assert -kinds.intercept / kinds.slope == pytest.approx(even, abs=0.25)
 
 
+def test_the_same_scores_give_the_same_kinds_in_every_process():
+    values = scores(200, 30, apart=3)
+    found = []
+    for state in (1, 2, 3):
+        np.random.seed(state)
+        found.append(fit_two_kinds(values))
+    assert found[0] is not None
+    assert found[0] == found[1] == found[2]
+
+
+
 @pytest.mark.parametrize("values", [scores(1000, 0, apart=5), scores(900, 100, apart=1), [0.3] * 50, shades(), twins()])
 def test_one_kind_is_no_noise(values):
     assert fit_two_kinds(values) is None
