@@ -11,7 +11,6 @@ from infra.settings import Settings, load_settings
 from pipelines.delta_tables import read_table, table_exists
 from pipelines.events import check_events
 from pipelines.forgetting.requests import erased_keys, mark_erased
-from pipelines.gates.ahead import load_ahead
 from pipelines.items import check_items, stubs
 from pipelines.landing.checks import accepted_rows
 from pipelines.landing.csv_rows import BLANK, HEADER
@@ -32,6 +31,8 @@ from schemas.stage_request import StageRequest
 
 _TABLES = (ITEMS, REVIEWS, EVENTS)
 _USER_CHARS = 100
+_MOST_BROADCAST = 2_000_000
+"""Item identifiers that fit into the memory of every executor, some 100 bytes each."""
 
 Counts = dict[str, int | float]
 
@@ -46,7 +47,6 @@ def run(request: StageRequest) -> StageReport:
     ours = stage_settings(IngestSettings, settings, request)
     dataset = Dataset.load(settings.datasets_dir(), request.dataset)
     rules = ours.rules(request.partition_date(), dataset.spelling().rated)
-    load_ahead()
     spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
     with Publisher(spark, settings, request) as publisher:
@@ -65,7 +65,11 @@ def run(request: StageRequest) -> StageReport:
         if landed_items := read_items(spark, dataset, request.partition, ours.max_line_bytes):
             check("items", landed_items, check_items(landed_items, ours.description_words, ours.max_text_chars))
         known = _known_items(spark, settings, dataset, request, checked.get("items"))
-        must_be_known = known if dataset.unknown_items == "quarantine" else None
+        must_be_known = None
+        if known is not None and dataset.unknown_items == "quarantine":
+            known = publisher.evaluate(known)
+            # Sent to every executor, so that reviews and events need not be sorted by item.
+            must_be_known = sf.broadcast(known) if known.count() <= _MOST_BROADCAST else known
         progress.update(1, 4, "reading reviews")
         landed = read_reviews(spark, dataset, request.partition, ours.max_line_bytes)
         check("reviews", landed, check_reviews(landed, rules, must_be_known))
@@ -110,7 +114,7 @@ def run(request: StageRequest) -> StageReport:
         for table in tables:
             if table.name == REVIEWS.name:
                 progress.update(3, 4, "publishing reviews")
-            handoff = publisher.publish(rows[table.name], table)
+            handoff = publisher.publish(rows[table.name], table, cached=True)
             expected = counts.get(f"{table.name}.ingested", 0) + counts.get(f"{table.name}.stubs", 0)
             assert handoff.rows == expected, (table.name, handoff.rows, expected)
         progress.update(4, 4, f"{publisher.handoffs['reviews'].rows} reviews")

@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
@@ -12,14 +11,12 @@ from infra.settings import Settings
 from pipelines.damaged_files import ENGINE_ERRORS, raise_if_damaged
 from pipelines.delta_tables import conform, read_input, read_table, write_partition
 from pipelines.gates import data_docs
+from pipelines.gates.gate import Gate
 from pipelines.gates.result import GateResult
 from schemas.handoff import Handoff
 from schemas.quarantine import QUARANTINE
 from schemas.stage_request import StageRequest
 from schemas.table import Table
-
-if TYPE_CHECKING:
-    from pipelines.gates.gate import Gate
 
 
 class Publisher:
@@ -37,7 +34,7 @@ class Publisher:
         self._spark = spark
         self._settings = settings
         self._request = request
-        self._gate: Gate | None = None
+        self._gate = Gate(settings.data_docs_dir(request.dataset))
         self._cached = ExitStack()
         self.handoffs: dict[str, Handoff] = {}
         self.gates: dict[str, GateResult] = {}
@@ -78,17 +75,19 @@ class Publisher:
         self._cached.callback(lambda: rows._jdf.queryExecution().analyzed().rdd().unpersist(False))
         return rows
 
-    def publish(self, frame: DataFrame, table: Table) -> Handoff:
+    def publish(self, frame: DataFrame, table: Table, *, cached: bool = False) -> Handoff:
         """Gate `frame` and make it the content of the request's partition of `table`; see `write_partition`.
 
         Args:
             frame: rows of the table; its partition columns may be omitted.
+            cached: it is a selection from rows that `cache` or `evaluate` keep, which is cheaper to repeat than to
+                evaluate and keep once more.
 
         Raises:
             DataError: `frame` does not fit the contract.
             GateFailed: a check of severity ``fail`` failed; nothing was written.
         """
-        return self._publish(frame, table)[0]
+        return self._publish(frame, table, cached)[0]
 
     def quarantine(self, frame: DataFrame) -> dict[str, int]:
         """Publish the rows that the stage refused, as `publish`, and return their number by reason."""
@@ -96,23 +95,22 @@ class Publisher:
         counts = rows.groupBy("reason").agg(sf.count(sf.lit(1)).alias("rows")).orderBy("reason").collect()
         return {row.reason: row.rows for row in counts}
 
-    def _publish(self, frame: DataFrame, table: Table) -> tuple[Handoff, DataFrame]:
+    def _publish(self, frame: DataFrame, table: Table, cached: bool = False) -> tuple[Handoff, DataFrame]:
         self._request.require_table(table.name)
         values = {"partition_date": self._request.partition_date(), "stage": self._request.stage}
         where = {name: values[name] for name in table.partition_by}
-        rows = self.evaluate(conform(frame, table, where))
+        rows = conform(frame, table, where)
+        rows = rows if cached else self.evaluate(rows)
         if rows.isEmpty():
             rows = self._spark.createDataFrame([], rows.schema)  # no query on it starts a job
-        if self._gate is None:
-            from pipelines.gates.gate import Gate
-
-            self._gate = Gate(self._spark, self._settings.data_docs_dir(self._request.dataset))
         with phase(f"gate of {table.name}") as counts:
             self.gates[table.name] = result = self._gate.check(rows, table, data_docs.label(where))
             counts |= {"rows": result.rows, "warnings": len(result.warnings())}
         uri = self._settings.table_uri(self._request.dataset, table.name)
         with phase(f"writing {table.name}") as counts:
-            handoff = write_partition(self._spark, rows, table, uri, where, self._request.identity())
+            # The gate has counted the rows and found every key once; a partition that we fill in has no strays.
+            counted = None if set(where) & set(frame.columns) else result.rows
+            handoff = write_partition(self._spark, rows, table, uri, where, self._request.identity(), counted)
             counts["rows"] = handoff.rows
         self.handoffs[table.name] = handoff
         return handoff, rows

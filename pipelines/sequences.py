@@ -1,15 +1,16 @@
 """The work of the stage sequences: k-core, ordered histories, times of the splits."""
 
 import datetime as dt
+import math
 from dataclasses import dataclass
 
+import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
 from infra.progress import Progress, phase
 from infra.settings import load_settings
-from pipelines.day_content import day_content
-from pipelines.gates.ahead import load_ahead
+from pipelines.day_content import day_content, hash_totals, newest_totals, row_hashes
 from pipelines.interactions import CoreSize, k_core, newest_events, newest_reviews
 from pipelines.order_report import order_report, write_order_report
 from pipelines.publisher import Publisher
@@ -26,6 +27,8 @@ from schemas.sections import stage_settings
 from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
 
+_DAY_MICROS = 86_400_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class TimeCuts:
@@ -36,16 +39,33 @@ class TimeCuts:
 
 
 def time_cuts(events: DataFrame, settings: SequencesSettings) -> TimeCuts:
-    """Times at the exact quantiles of all events, the same for all users."""
-    quantiles = sf.array(sf.lit(settings.valid_quantile), sf.lit(settings.test_quantile))
-    row = events.agg(
-        sf.transform(
-            sf.percentile(sf.unix_micros("occurred_at"), quantiles),
-            lambda micros: sf.timestamp_micros(sf.ceil(micros).cast("bigint")),
-        ).alias("cuts")
-    ).first()
-    assert row is not None
-    valid, test = (cut.replace(tzinfo=dt.UTC) for cut in row.cuts)
+    """Times at the exact quantiles of all events, the same for all users; between two events in proportion.
+
+    Only the days in which a quantile falls are looked at closely, so that little is collected.
+    """
+    micros = sf.unix_micros("occurred_at")
+    day = micros - sf.pmod(micros, sf.lit(_DAY_MICROS))
+    days = sorted(events.groupBy(day.alias("day")).agg(sf.count(sf.lit(1)).alias("rows")).collect())
+    ends = np.cumsum([row.rows for row in days])
+    positions = [float(ends[-1] - 1) * share for share in (settings.valid_quantile, settings.test_quantile)]
+    ranks = sorted({end for position in positions for end in (math.floor(position), math.ceil(position))})
+    wanted = sorted({int(np.searchsorted(ends, rank, "right")) for rank in ranks})
+    close = events.where(day.isin([days[one].day for one in wanted]))
+    times = sorted(close.groupBy(micros.alias("micros")).agg(sf.count(sf.lit(1)).alias("rows")).collect())
+    values: dict[int, int] = {}
+    for one in wanted:
+        before = int(ends[one]) - days[one].rows
+        for time in (time for time in times if time.micros - time.micros % _DAY_MICROS == days[one].day):
+            values |= {rank: time.micros for rank in ranks if before <= rank < before + time.rows}
+            before += time.rows
+
+    def at(position: float) -> dt.datetime:
+        low, high = math.floor(position), math.ceil(position)
+        between = (high - position) * values[low] + (position - low) * values[high]
+        micros = values[low] if values[low] == values[high] else math.ceil(between)
+        return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=micros)
+
+    valid, test = map(at, positions)
     return TimeCuts(valid=valid, test=test)
 
 
@@ -61,15 +81,18 @@ def sequences(events: DataFrame, cuts: TimeCuts, settings: SequencesSettings) ->
     if settings.max_length is not None:
         start = sf.greatest(sf.size("history") - settings.max_length + 1, sf.lit(1))
         rows = rows.withColumn("history", sf.slice("history", start, settings.max_length))
-    times = sf.col("history.occurred_at")
-    length = sf.size("history")
+    times, length = sf.col("history.occurred_at"), sf.size("history")
+    # A lambda function that reads `times` by index would make Spark extract it anew for every position.
+    before = sf.concat(sf.array(sf.lit(None).cast("timestamp")), sf.slice(times, 1, length - 1))
     splits = length >= SHORTEST_SPLIT
     return rows.select(
         "user_id",
         sf.col("history.item_id").alias("item_ids"),
         times.alias("occurred_at"),
         sf.col("history.rating").alias("ratings"),
-        sf.transform(times, lambda time, i: (i > 0) & (time == sf.get(times, i - 1))).alias("tied_with_previous"),
+        sf.zip_with(times, before, lambda time, last: sf.coalesce(time == last, sf.lit(False))).alias(
+            "tied_with_previous"
+        ),
         sf.lit(settings.tie_rule).alias("tie_rule"),
         length.alias("length"),
         sf.when(splits, length - 2).alias("valid_position"),
@@ -88,7 +111,7 @@ def _tie_key(rule: str) -> Column:
 def titled_items(events: DataFrame, items: DataFrame, day: dt.date) -> int:
     """How many items of `events` have a title on `day`; recipes that read titles are refused where none has."""
     titled = items.where(sf.col("title").isNotNull() & (sf.col("partition_date") <= sf.lit(day))).select("item_id")
-    return events.select("item_id").join(titled, "item_id", "left_semi").distinct().count()
+    return events.select("item_id").distinct().join(titled, "item_id", "left_semi").count()
 
 
 def run(request: StageRequest) -> StageReport:
@@ -99,24 +122,24 @@ def run(request: StageRequest) -> StageReport:
     """
     settings = load_settings()
     chosen = stage_settings(SequencesSettings, settings, request)
-    load_ahead()
     spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
     with Publisher(spark, settings, request) as publisher:
         progress.update(0, 4, "reading reviews")
-        reviews = publisher.read(REVIEWS).where(sf.col("partition_date") <= sf.lit(request.partition_date()))
-        read = reviews.count()
+        with phase("newest review of each user and item") as found:
+            reviews = newest_reviews(publisher.read(REVIEWS), request.partition_date(), *row_hashes(REVIEWS))
+            newest = publisher.cache(reviews)
+            totals = newest.agg(sf.coalesce(sf.sum("copies"), sf.lit(0)).alias("read"), *hash_totals()).first()
+            assert totals is not None
+            read, distinct = totals.read, totals.rows
+            found |= {"reviews": read, "pairs": distinct}
         if not read:
             raise DataError(f"{request.dataset} has no reviews up to {request.partition}; run the stage 'ingest' first")
-        with phase("newest review of each user and item") as found:
-            newest = publisher.cache(newest_reviews(reviews, request.partition_date()))
-            distinct = newest.count()
-            found |= {"reviews": read, "pairs": distinct}
         events, done = newest, None
         dataset = Dataset.find(settings.datasets_dir(), request.dataset)
         if dataset is not None and dataset.events:
             with phase("newest event of each user, item and time") as found:
-                done = publisher.read(EVENTS).where(sf.col("partition_date") <= sf.lit(request.partition_date()))
+                done = publisher.read(EVENTS)
                 events = publisher.cache(newest_events(done, request.partition_date(), chosen.actions))
                 found["events"] = events.count()
             if not found["events"]:
@@ -129,10 +152,11 @@ def run(request: StageRequest) -> StageReport:
         kept = publisher.cache(kept)
         cuts = time_cuts(kept, chosen)
         progress.update(2, 4, "interactions")
-        interactions = publisher.publish(kept.drop("delivered", "source_line"), INTERACTIONS)
+        columns = [name for name in INTERACTIONS.column_names() if name in kept.columns]
+        interactions = publisher.publish(kept.select(columns), INTERACTIONS, cached=True)
         progress.update(3, 4, "sequences")
         histories = publisher.cache(sequences(kept, cuts, chosen))
-        published = publisher.publish(histories, SEQUENCES)
+        published = publisher.publish(histories, SEQUENCES, cached=True)
         with phase("order of histories"):
             report = order_report(histories)
         page = write_order_report(
@@ -143,7 +167,10 @@ def run(request: StageRequest) -> StageReport:
         counts["titled_items"] = titled_items(kept, publisher.read(ITEMS), request.partition_date())
         counts |= publisher.warning_counts()
         handoffs = dict(publisher.handoffs)
-        content = day_content(reviews, publisher.read(ITEMS), request.partition_date(), done)
+        items = newest_totals(publisher.read(ITEMS), ITEMS, request.partition_date())
+        content = day_content(
+            totals, items, newest_totals(done, EVENTS, request.partition_date()) if done is not None else None
+        )
     progress.update(4, 4, f"{published.rows} histories")
     return StageReport(
         stage=STAGE,
