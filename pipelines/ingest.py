@@ -18,7 +18,7 @@ from pipelines.landing.readers import Landed, read_events, read_items, read_revi
 from pipelines.landing.readers.rows import RAW_CHARS
 from pipelines.publisher import Publisher
 from pipelines.reviews import check_reviews
-from pipelines.spark import stage_session
+from pipelines.spark import joinable, stage_session
 from pipelines.stages.ingest import STAGE, UNKNOWN_ITEM, IngestSettings
 from schemas.dataset import Dataset
 from schemas.errors import LONGEST_DETAIL, GateFailed
@@ -31,8 +31,6 @@ from schemas.stage_request import StageRequest
 
 _TABLES = (ITEMS, REVIEWS, EVENTS)
 _USER_CHARS = 100
-_MOST_BROADCAST = 2_000_000
-"""Item identifiers that fit into the memory of every executor, some 100 bytes each."""
 
 Counts = dict[str, int | float]
 
@@ -68,8 +66,7 @@ def run(request: StageRequest) -> StageReport:
         must_be_known = None
         if known is not None and dataset.unknown_items == "quarantine":
             known = publisher.evaluate(known)
-            # Sent to every executor, so that reviews and events need not be sorted by item.
-            must_be_known = sf.broadcast(known) if known.count() <= _MOST_BROADCAST else known
+            must_be_known = joinable(known, known.count())
         progress.update(1, 4, "reading reviews")
         landed = read_reviews(spark, dataset, request.partition, ours.max_line_bytes)
         check("reviews", landed, check_reviews(landed, rules, must_be_known))

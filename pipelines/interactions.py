@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as sf
 
+from pipelines.spark import joinable
 from schemas.errors import DataError
 
 HELD_BYTES = 512 << 20
@@ -122,8 +123,8 @@ def k_core(
     kept = events
     if len(sizes) > 1:
         # Pairs leave with their user or their item only: what stays is all events between those that stay.
-        for ids in pairs.sides():
-            kept = kept.join(sf.broadcast(ids), ids.columns, "left_semi")
+        for ids, rows in zip(pairs.sides(), (sizes[-1].users, sizes[-1].items), strict=True):
+            kept = kept.join(joinable(ids, rows), ids.columns, "left_semi")
     return kept.select(events.columns), tuple(sizes)
 
 

@@ -100,9 +100,10 @@ class Publisher:
         values = {"partition_date": self._request.partition_date(), "stage": self._request.stage}
         where = {name: values[name] for name in table.partition_by}
         rows = conform(frame, table, where)
-        rows = rows if cached else self.evaluate(rows)
-        if rows.isEmpty():
-            rows = self._spark.createDataFrame([], rows.schema)  # no query on it starts a job
+        if not cached:
+            rows = self.evaluate(rows)
+            if rows.isEmpty():
+                rows = self._spark.createDataFrame([], rows.schema)  # no query on it starts a job
         with phase(f"gate of {table.name}") as counts:
             self.gates[table.name] = result = self._gate.check(rows, table, data_docs.label(where))
             counts |= {"rows": result.rows, "warnings": len(result.warnings())}
