@@ -8,7 +8,7 @@ EXTRAS := airflow,spark,ray,llm,test
 export BENCHMARK
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo down status test affected simulate nightly manifests images reproduce lint format constraints clean
+.PHONY: help setup demo down status test affected simulate nightly cluster manifests images reproduce lint format constraints clean
 
 help: ## Show this list
 	@awk -F ":.*## " '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ simulate: setup ## DAYS=14 days of a planted world through Airflow, with everyth
 nightly: setup ## Slow checks: planted worlds under three seeds with their controls, streamed and split training, servers
 	@$(BIN)/python -m pytest -m "" tests/nightly
 	@$(BIN)/python -m pytest -m nightly tests
+
+cluster: setup ## The chain on real engines (PostgreSQL, S3 store, Spark and Ray nodes) beside a laptop's; needs Go once
+	@$(BIN)/python -m tests.cluster
 
 manifests: setup ## Render the Helm chart in every size and check each object; builds helm once, which needs Go
 	@$(BIN)/python -m tests.manifests

@@ -10,6 +10,9 @@ from infra.errors import SettingError
 from infra.progress import read_progress
 
 PARSED_WITHIN_S = 120
+SHARE = 0.1
+"""Part of the time that Airflow may spend on telling how a run goes; an answer takes it a tenth of a second or more."""
+LONGEST_PAUSE_S = 5.0
 
 
 class DagRuns:
@@ -46,6 +49,7 @@ class DagRuns:
         finished: set[str] = set()
         shown = ""
         while True:
+            asked = time.monotonic()
             state = self.api.run_state(dag_id, run_id)
             tasks = self.api.tasks(dag_id, run_id)
             for task in sorted(tasks, key=lambda t: t["end_date"] or "9"):
@@ -59,7 +63,7 @@ class DagRuns:
                     shown = ""
             if state in ("success", "failed"):
                 break
-            time.sleep(1)
+            time.sleep(min(LONGEST_PAUSE_S, max(1.0, (time.monotonic() - asked) / SHARE)))
         if state == "failed":
             raise SettingError(self._why(dag_id, run_id))
         return tasks

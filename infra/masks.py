@@ -19,7 +19,7 @@ SHORTEST = 8
 """Shorter values are not masked everywhere, because they occur in words."""
 NAMES = re.compile(
     r"(?i)passw|passphrase|secret|token(?!iz)|credential|(?<![a-z])sas(?![a-z])|authorization|connection[._-]?string|"
-    r"(api|access|account|private|signing|encryption)[._-]?key|(?<=[._-])(pwd|pass)$|(?<![a-z])auth$|cookies?$|"
+    r"(api|access|account|private|signing|encryption)[._-]?key(?![._-]?id)|(?<=[._-])(pwd|pass)$|(?<![a-z])auth$|cookies?$|"
     r"(?<!public)(?<!partition)(?<!primary)(?<!foreign)(?<!sort)(?<!cache)(?<!index)[._-]keys?$"
 )
 """Names of settings, properties and variables with secret values."""

@@ -1,4 +1,4 @@
-"""Services of the `local` profile: start those that are not running, wait until they are healthy, stop them.
+"""Starts services on this machine, by default those of the `local` profile, waits until they are healthy, stops them.
 
 Each service runs in its own session, so its whole process group can be stopped. ``<home>/services.json`` records
 process ids with start times, which distinguishes reused ids.
@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,8 +31,8 @@ from infra.state import new_log, read_json, write_json
 
 START_LIMIT_S = 240
 STOP_LIMIT_S = 25
-_NAME = "PENCHANT_SERVICE"
-"""Variable in a service's environment with its name."""
+_NAME, OWNER = "PENCHANT_SERVICE", "PENCHANT_SERVICES"
+"""Variables in a service's environment: its name, and the home of the supervisor that started it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +40,26 @@ class Service:
     """One local service.
 
     Args:
-        health: URL that responds with 200 once the service is ready.
+        health: URL that responds with 200 once the service is ready, or a function that says so.
         page: URL of its user interface, if it has one.
-        environment: prepares the start and returns variables in addition to `local_environment`'s.
+        environment: prepares the start and returns variables in addition to those of all services.
         ends_its_children: its first process stops the others in order; otherwise the whole process group gets the
             signal.
+        after: services that must be ready before this one starts.
     """
 
     name: str
     argv: list[str]
     ports: tuple[str, ...]
-    health: str
+    health: str | Callable[[], bool]
     page: str | None = None
     environment: Callable[[], Mapping[str, str]] = dict
     ends_its_children: bool = False
+    after: tuple[str, ...] = ()
+
+    def is_ready(self) -> bool:
+        """Whether it does its work."""
+        return _answers(self.health) if isinstance(self.health, str) else self.health()
 
 
 def local_services(home: Path, ports: Ports) -> list[Service]:
@@ -120,12 +126,28 @@ def local_services(home: Path, ports: Ports) -> list[Service]:
 
 
 class Supervisor:
-    """Starts and stops local services of one home folder: all of them, or those in `names`."""
+    """Starts and stops services of one home folder.
 
-    def __init__(self, home: Path, ports: Ports, names: Collection[str] | None = None) -> None:
+    Args:
+        names: of the services to manage; all by default.
+        services: to manage; by default those of the local profile.
+        environment: of every service; by default `local_environment`.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        ports: Ports,
+        names: Collection[str] | None = None,
+        *,
+        services: Sequence[Service] | None = None,
+        environment: Callable[[], Mapping[str, str]] | None = None,
+    ) -> None:
         self.home = home
         self.ports = ports
-        self._services = [s for s in local_services(home, ports) if names is None or s.name in names]
+        known = local_services(home, ports) if services is None else services
+        self._services = [service for service in known if names is None or service.name in names]
+        self._environment = environment or partial(local_environment, home, ports)
         self._state_path = home / "services.json"
 
     def running(self) -> dict[str, int]:
@@ -150,21 +172,26 @@ class Supervisor:
             raise SettingError("\n".join(busy))
         if any(service.name == "mlflow" for service in wanted):
             require_registry(self.home)
-        processes = {service.name: self._start(service) for service in wanted}
+        processes: dict[str, subprocess.Popen[bytes]] = {}
         started = time.monotonic()
-        waiting = list(self._services)
+        waiting, to_start = list(self._services), list(wanted)
         while waiting:
-            for service in list(waiting):
+            unready = {service.name for service in waiting}
+            for service in [one for one in to_start if unready.isdisjoint(one.after)]:
+                to_start.remove(service)
+                processes[service.name] = self._start(service)
+            for service in [one for one in waiting if one not in to_start]:
                 process = processes.get(service.name)
                 if process is not None and process.poll() is not None:
                     raise SettingError(f"{service.name} ended with status {process.returncode}:\n{self._tail(service)}")
-                if _answers(service.health):
+                if service.is_ready():
                     waiting.remove(service)
                     where = f" at {service.page}" if service.page else ""
                     say(f"  {service.name:<8} ready after {time.monotonic() - started:.0f} s{where}")
             if time.monotonic() - started > START_LIMIT_S:
                 names = ", ".join(s.name for s in waiting)
-                raise SettingError(f"not healthy after {START_LIMIT_S} s: {names}\n{self._tail(waiting[0])}")
+                first = next(service for service in waiting if service not in to_start)
+                raise SettingError(f"not healthy after {START_LIMIT_S} s: {names}\n{self._tail(first)}")
             time.sleep(0.5)
 
     def down(self, say: Callable[[str], None] = print) -> None:
@@ -224,7 +251,7 @@ class Supervisor:
         with new_log(self._log(service)) as log:
             process = subprocess.Popen(
                 service.argv,
-                env={**local_environment(self.home, self.ports), **service.environment(), _NAME: service.name},
+                env={**self._environment(), **service.environment(), _NAME: service.name, OWNER: str(self.home)},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -248,7 +275,8 @@ def _environment(pid: int) -> dict[str, str]:
 
 def _is_of(pid: int, home: Path) -> bool:
     """Whether a process belongs to this home folder."""
-    named = _environment(pid).get("PENCHANT_HOME")
+    environment = _environment(pid)
+    named = environment.get(OWNER) or environment.get("PENCHANT_HOME")
     return named is not None and Path(named).resolve() == home.resolve()
 
 

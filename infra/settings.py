@@ -335,6 +335,7 @@ def load_settings() -> Settings:
         os.environ.update(registry_login(Path(settings.home), settings.mlflow.tracking_uri))
         masks.hide([*secrets_of(settings), *masks.secrets_in(os.environ)])
         masks.hide_short(masks.short_passwords_in(settings.model_dump()))
+        _require_whole_addresses(settings)
         return settings
     except ValidationError as error:
         raise SettingError(f"settings from {profile_path()} and PENCHANT_* variables: {problems(error)}") from error
@@ -346,6 +347,21 @@ def load_settings() -> Settings:
         ) from error
     except (TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingError(f"profile {profile_path()} cannot be read as TOML: {str(error)[:120]}") from error
+
+
+def _require_whole_addresses(settings: Settings) -> None:
+    """Refuse addresses that masking would change, because stages hand them on in reports.
+
+    Raises:
+        SettingError: a key or password is part of one.
+    """
+    places = {"home": settings.home, "state": settings.state, "warehouse": settings.warehouse}
+    for name, address in (*places.items(), ("ray.storage", settings.ray.storage)):
+        if masks.without_hidden(address) != address:
+            raise SettingError(
+                f"the address in the setting {name} contains the value of a key or password, which is masked wherever "
+                "it is written: change one of the two"
+            )
 
 
 def _about_variable(error: SettingsError) -> str:

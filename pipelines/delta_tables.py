@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from delta import DeltaTable
 from delta import exceptions as delta_errors
 from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as sf
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
@@ -146,8 +146,7 @@ def write_partition(
 
     Args:
         partition: value of every column in ``table.partition_by``; filled in where `frame` lacks them.
-        counted: number of rows, where the caller has counted them and checked that keys are unique and all rows belong
-            to the partition.
+        counted: number of rows, where a gate has counted them and found keys unique, and all belong to the partition.
 
     Raises:
         DataError: columns do not fit the contract, keys repeat, or rows belong to another partition.
@@ -272,31 +271,21 @@ def delete_rows(
     retrying(attempt, *_CONFLICTS)
 
 
-def repeated_keys(rows: DataFrame, table: Table, *sums: Column) -> tuple[DataFrame, Row]:
-    """The keys of `table` in `rows` with their number of ``copies``, and totals: ``rows``, ``repeated`` keys.
-
-    Args:
-        sums: aggregates of the rows of a key, numbers, that are summed up under their names.
-    """
-    keys = rows.groupBy(*table.key).agg(sf.count(sf.lit(1)).alias("copies"), *sums)
-    names = keys.columns[len(table.key) + 1 :]
+def _checked_count(rows: DataFrame, table: Table, partition: Mapping[str, Any]) -> int:
+    keys = rows.groupBy(*table.key).agg(
+        sf.count(sf.lit(1)).alias("_copies"), sf.sum((~_within(partition)).cast("int")).alias("_strays")
+    )
     totals = keys.agg(
-        sf.coalesce(sf.sum("copies"), sf.lit(0)).alias("rows"),
-        sf.count_if(sf.col("copies") > 1).alias("repeated"),
-        *(sf.coalesce(sf.sum(name), sf.lit(0)).alias(name) for name in names),
+        sf.coalesce(sf.sum("_copies"), sf.lit(0)).alias("rows"),
+        sf.coalesce(sf.sum("_strays"), sf.lit(0)).alias("strays"),
+        sf.count_if(sf.col("_copies") > 1).alias("repeated"),
+        sf.max_by(sf.struct(*table.key), sf.col("_copies")).alias("example"),
     ).first()
     assert totals is not None
-    return keys, totals
-
-
-def _checked_count(rows: DataFrame, table: Table, partition: Mapping[str, Any]) -> int:
-    keys, totals = repeated_keys(rows, table, sf.sum((~_within(partition)).cast("int")).alias("strays"))
     if totals.repeated:
-        example = keys.where(sf.col("copies") > 1).orderBy(sf.desc("copies")).select(*table.key).first()
-        assert example is not None
         raise DataError(
             f"table {table.name}: {totals.repeated} keys ({', '.join(table.key)}) are on more than one row, "
-            f"e.g. {example.asDict()}; give duplicates one winner before publishing"
+            f"e.g. {totals.example.asDict()}; give duplicates one winner before publishing"
         )
     if totals.strays:
         raise DataError(f"table {table.name}: {totals.strays} rows are outside the partition {dict(partition)}")

@@ -11,6 +11,7 @@ from infra.settings import Settings, load_settings
 from pipelines.delta_tables import read_table, table_exists
 from pipelines.events import check_events
 from pipelines.forgetting.requests import erased_keys, mark_erased
+from pipelines.gates.ahead import load_ahead
 from pipelines.items import check_items, stubs
 from pipelines.landing.checks import accepted_rows
 from pipelines.landing.csv_rows import BLANK, HEADER
@@ -45,6 +46,7 @@ def run(request: StageRequest) -> StageReport:
     ours = stage_settings(IngestSettings, settings, request)
     dataset = Dataset.load(settings.datasets_dir(), request.dataset)
     rules = ours.rules(request.partition_date(), dataset.spelling().rated)
+    load_ahead()
     spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
     with Publisher(spark, settings, request) as publisher:

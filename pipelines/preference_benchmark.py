@@ -14,6 +14,7 @@ from pyspark.sql import functions as sf
 
 from infra.progress import Progress, phase
 from infra.settings import load_settings
+from pipelines.gates.ahead import load_ahead
 from pipelines.landing.planted_world.truth import read_truth
 from pipelines.language.histories import newest_items
 from pipelines.publisher import Publisher
@@ -213,6 +214,7 @@ def run(request: StageRequest) -> StageReport:
     settings = load_settings()
     chosen = stage_settings(PreferenceBenchmarkSettings, settings, request)
     truth = read_truth(Path(chosen.truth)) if chosen.truth else None
+    load_ahead()
     spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
     with Publisher(spark, settings, request) as publisher:

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
@@ -11,12 +12,14 @@ from infra.settings import Settings
 from pipelines.damaged_files import ENGINE_ERRORS, raise_if_damaged
 from pipelines.delta_tables import conform, read_input, read_table, write_partition
 from pipelines.gates import data_docs
-from pipelines.gates.gate import Gate
 from pipelines.gates.result import GateResult
 from schemas.handoff import Handoff
 from schemas.quarantine import QUARANTINE
 from schemas.stage_request import StageRequest
 from schemas.table import Table
+
+if TYPE_CHECKING:
+    from pipelines.gates.gate import Gate
 
 
 class Publisher:
@@ -34,7 +37,7 @@ class Publisher:
         self._spark = spark
         self._settings = settings
         self._request = request
-        self._gate = Gate(settings.data_docs_dir(request.dataset))
+        self._gate: Gate | None = None
         self._cached = ExitStack()
         self.handoffs: dict[str, Handoff] = {}
         self.gates: dict[str, GateResult] = {}
@@ -104,6 +107,10 @@ class Publisher:
             rows = self.evaluate(rows)
             if rows.isEmpty():
                 rows = self._spark.createDataFrame([], rows.schema)  # no query on it starts a job
+        if self._gate is None:
+            from pipelines.gates.gate import Gate
+
+            self._gate = Gate(self._spark, self._settings.data_docs_dir(self._request.dataset))
         with phase(f"gate of {table.name}") as counts:
             self.gates[table.name] = result = self._gate.check(rows, table, data_docs.label(where))
             counts |= {"rows": result.rows, "warnings": len(result.warnings())}

@@ -1,16 +1,15 @@
 """The work of the stage sequences: k-core, ordered histories, times of the splits."""
 
 import datetime as dt
-import math
 from dataclasses import dataclass
 
-import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
 from infra.progress import Progress, phase
 from infra.settings import load_settings
 from pipelines.day_content import day_content, hash_totals, newest_totals, row_hashes
+from pipelines.gates.ahead import load_ahead
 from pipelines.interactions import CoreSize, k_core, newest_events, newest_reviews
 from pipelines.order_report import order_report, write_order_report
 from pipelines.publisher import Publisher
@@ -27,8 +26,6 @@ from schemas.sections import stage_settings
 from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
 
-_DAY_MICROS = 86_400_000_000
-
 
 @dataclass(frozen=True, kw_only=True)
 class TimeCuts:
@@ -39,33 +36,16 @@ class TimeCuts:
 
 
 def time_cuts(events: DataFrame, settings: SequencesSettings) -> TimeCuts:
-    """Times at the exact quantiles of all events, the same for all users; between two events in proportion.
-
-    Only the days in which a quantile falls are looked at closely, so that little is collected.
-    """
-    micros = sf.unix_micros("occurred_at")
-    day = micros - sf.pmod(micros, sf.lit(_DAY_MICROS))
-    days = sorted(events.groupBy(day.alias("day")).agg(sf.count(sf.lit(1)).alias("rows")).collect())
-    ends = np.cumsum([row.rows for row in days])
-    positions = [float(ends[-1] - 1) * share for share in (settings.valid_quantile, settings.test_quantile)]
-    ranks = sorted({end for position in positions for end in (math.floor(position), math.ceil(position))})
-    wanted = sorted({int(np.searchsorted(ends, rank, "right")) for rank in ranks})
-    close = events.where(day.isin([days[one].day for one in wanted]))
-    times = sorted(close.groupBy(micros.alias("micros")).agg(sf.count(sf.lit(1)).alias("rows")).collect())
-    values: dict[int, int] = {}
-    for one in wanted:
-        before = int(ends[one]) - days[one].rows
-        for time in (time for time in times if time.micros - time.micros % _DAY_MICROS == days[one].day):
-            values |= {rank: time.micros for rank in ranks if before <= rank < before + time.rows}
-            before += time.rows
-
-    def at(position: float) -> dt.datetime:
-        low, high = math.floor(position), math.ceil(position)
-        between = (high - position) * values[low] + (position - low) * values[high]
-        micros = values[low] if values[low] == values[high] else math.ceil(between)
-        return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=micros)
-
-    valid, test = map(at, positions)
+    """Times at the exact quantiles of all events, the same for all users."""
+    quantiles = sf.array(sf.lit(settings.valid_quantile), sf.lit(settings.test_quantile))
+    row = events.agg(
+        sf.transform(
+            sf.percentile(sf.unix_micros("occurred_at"), quantiles),
+            lambda micros: sf.timestamp_micros(sf.ceil(micros).cast("bigint")),
+        ).alias("cuts")
+    ).first()
+    assert row is not None
+    valid, test = (cut.replace(tzinfo=dt.UTC) for cut in row.cuts)
     return TimeCuts(valid=valid, test=test)
 
 
@@ -122,6 +102,7 @@ def run(request: StageRequest) -> StageReport:
     """
     settings = load_settings()
     chosen = stage_settings(SequencesSettings, settings, request)
+    load_ahead()
     spark = stage_session(request, settings)
     progress = Progress(settings.home, STAGE)
     with Publisher(spark, settings, request) as publisher:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
@@ -18,6 +19,7 @@ from infra.progress import phased
 from infra.settings import Settings
 from infra.spark_conf import properties_file, require_java, spark_conf
 from pipelines.damaged_files import damage_named
+from pipelines.executor_code import send_code
 from schemas.input_size import input_bytes, table_bytes
 from schemas.stage_request import StageRequest
 from schemas.stage_runner import engine_is_ready
@@ -111,5 +113,6 @@ def spark_session(
         java_lang.Class.forName(_DELTA, False, java_lang.Thread.currentThread().getContextClassLoader())
     except Py4JJavaError as error:
         raise SettingError("Spark does not find the Delta classes; run: python -m infra.jars") from error
+    send_code(spark, Path(settings.home))
     engine_is_ready()
     return spark

@@ -1,58 +1,32 @@
-"""The gate before every write: a table's contract.
-
-Every check is an expectation of Great Expectations. Spark counts the rows that break one, of all checks at once; where
-there are any, Great Expectations decides and shows such rows.
-"""
+"""The gate before every write: a table's contract as expectations of Great Expectations."""
 
 import datetime as dt
+import logging
 import time
-from collections.abc import Callable
-from functools import cache
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as sf
+import great_expectations as gx
+from great_expectations import expectations as gxe
+from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+from great_expectations.data_context.types.base import (
+    DataContextConfig,
+    InMemoryStoreBackendDefaults,
+    ProgressBarsConfig,
+)
+from great_expectations.expectations.expectation import Expectation
+from pyspark.sql import DataFrame, SparkSession
 
-from pipelines.delta_tables import repeated_keys
 from pipelines.gates import data_docs
-from pipelines.gates.result import ROW_COUNT, GateResult, unbroken
+from pipelines.gates.result import GateResult, Outcome
 from schemas.errors import GateFailed
-from schemas.table import Check, Table
+from schemas.table import Check, Severity, Table
 
-if TYPE_CHECKING:
-    from pipelines.gates.expectations import Expectations
-
-_Value = str | float
-
-
-def _outside(column: Column, min_value: float | None = None, max_value: float | None = None) -> Column:
-    low = sf.lit(False) if min_value is None else column < min_value
-    high = sf.lit(False) if max_value is None else column > max_value
-    return low | high
-
-
-def _unlisted(column: Column, value_set: list[_Value]) -> Column:
-    return ~column.isin(value_set)
-
-
-_BREAKS: dict[str, Callable[..., Column]] = {
-    "ExpectColumnValuesToNotBeNull": Column.isNull,
-    "ExpectColumnValuesToBeBetween": _outside,
-    "ExpectColumnValuesToBeInSet": _unlisted,
-    "ExpectColumnValueLengthsToBeBetween": lambda column, **limits: _outside(sf.length(column), **limits),
-}
-"""Whether a row breaks an expectation, from its column and arguments; null counts as no."""
-
-
-def breaks(check: Check) -> Column | None:
-    """Whether a row breaks `check`; None for a check that is not on the values of one column.
-
-    How many rows may break it (``mostly``) does not count here.
-    """
-    if check.expectation not in _BREAKS:
-        return None
-    arguments = {name: value for name, value in check.arguments.items() if name not in ("column", "mostly")}
-    return _BREAKS[check.expectation](sf.col(check.arguments["column"]), **arguments)
+_EXAMPLES = 5
+_VALUE_LENGTH = 60
+_GX_SEVERITY = {Severity.FAIL: "critical", Severity.WARN: "warning"}
+_COUNTS = {"result_format": "BASIC", "partial_unexpected_count": 0}
+_ROWS = {"result_format": "SUMMARY", "partial_unexpected_count": _EXAMPLES, "include_unexpected_rows": True}
 
 
 def checks_of(table: Table) -> list[Check]:
@@ -61,7 +35,7 @@ def checks_of(table: Table) -> list[Check]:
     if not table.may_be_empty:
         checks.append(
             Check(
-                expectation=ROW_COUNT,
+                expectation="ExpectTableRowCountToBeBetween",
                 arguments={"min_value": 1},
                 reason="No rows means that something upstream is broken; every other check passes on an empty table.",
             )
@@ -75,36 +49,31 @@ def checks_of(table: Table) -> list[Check]:
         for column in table.columns
         if not column.nullable
     ]
-    return [*checks, key_check(table), *table.checks]
-
-
-def key_check(table: Table) -> Check:
-    """The check that a table's key is unique."""
     single = len(table.key) == 1
-    return Check(
+    unique = Check(
         expectation="ExpectColumnValuesToBeUnique" if single else "ExpectCompoundColumnsToBeUnique",
         arguments={"column": table.key[0]} if single else {"column_list": list(table.key)},
         reason="This is the table's key: a merge could not tell two rows with the same key apart.",
     )
-
-
-def _load() -> "Expectations":
-    from pipelines.gates.expectations import Expectations
-
-    return Expectations()
+    return [*checks, unique, *table.checks]
 
 
 class Gate:
-    """Checks frames before they are published.
+    """Checks frames before they are published, with one context of Great Expectations for the whole job.
 
     Args:
         docs_dir: address of the data docs.
-        load: loads Great Expectations, which takes seconds, when a row breaks a check.
     """
 
-    def __init__(self, docs_dir: str, load: Callable[[], "Expectations"] = _load) -> None:
+    def __init__(self, spark: SparkSession, docs_dir: str) -> None:
+        logging.getLogger("great_expectations").setLevel(logging.WARNING)
+        self._spark = spark
         self._docs_dir = docs_dir
-        self._loaded = cache(load)
+        stores = InMemoryStoreBackendDefaults(init_temp_docs_sites=False)
+        quiet = DataContextConfig(store_backend_defaults=stores, progress_bars=ProgressBarsConfig(globally=False))
+        self._context = gx.get_context(mode="ephemeral", project_config=quiet)
+        self._source = self._context.data_sources.add_spark("spark", persist=False)
+        self._validations = 0
 
     def check(self, frame: DataFrame, table: Table, partition: str) -> GateResult:
         """Check `frame` against the contract of `table` and write the data docs page.
@@ -116,19 +85,18 @@ class Gate:
                 rows. Warnings do not raise.
         """
         started = time.monotonic()
-        checks = dict(enumerate(checks_of(table)))
-        held, rows = _held(frame, table, checks)
-        outcomes = {number: unbroken(checks[number], rows) for number in held}
-        if left := {number: check for number, check in checks.items() if number not in held}:
-            outcomes |= self._loaded().outcomes(frame, table, left)
+        checks = checks_of(table)
+        found = self._validate(frame, table.name, dict(enumerate(checks)), _COUNTS)
+        broken = {number: checks[number] for number, result in found.items() if not result.success}
+        found |= self._validate(frame, table.name, broken, _ROWS) if broken else {}
         result = GateResult(
             table=table.name,
             description=table.description,
             partition=partition,
-            rows=rows,
+            rows=frame.count(),
             seconds=round(time.monotonic() - started, 3),
             checked_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            outcomes=tuple(outcomes[number] for number in checks),
+            outcomes=tuple(_outcome(check, found[number], table) for number, check in enumerate(checks)),
         )
         data_docs.write(self._docs_dir, result)
         if failures := result.failures():
@@ -139,17 +107,67 @@ class Gate:
             )
         return result
 
+    def _validate(
+        self, frame: DataFrame, name: str, checks: Mapping[int, Check], result_format: Mapping[str, Any]
+    ) -> dict[int, ExpectationValidationResult]:
+        self._validations += 1
+        label = f"{name}-{self._validations}"
+        suite = self._context.suites.add(gx.ExpectationSuite(name=label))
+        for number, check in checks.items():
+            suite.add_expectation(_expectation(check, number))
+        batch = self._source.add_dataframe_asset(label).add_batch_definition_whole_dataframe("all rows")
+        definition = self._context.validation_definitions.add(
+            gx.ValidationDefinition(name=label, data=batch, suite=suite)
+        )
+        results = definition.run(batch_parameters={"dataframe": frame}, result_format=dict(result_format)).results
+        return {_number(result): result for result in results}
 
-def _held(frame: DataFrame, table: Table, checks: dict[int, Check]) -> tuple[set[int], int]:
-    """The numbers of the checks that no row breaks, and the number of rows."""
-    broken = {f"{number}": rule for number, check in checks.items() if (rule := breaks(check)) is not None}
-    counts = frame.agg(*(sf.count_if(rule).alias(name) for name, rule in broken.items())).first()
-    totals = repeated_keys(frame, table)[1]
-    assert counts is not None
-    held = {int(name) for name in broken if not counts[name]}
-    for number, check in checks.items():
-        if check == key_check(table) and not totals.repeated:
-            held.add(number)
-        if check.expectation == ROW_COUNT and check.arguments == {"min_value": 1} and totals.rows:
-            held.add(number)
-    return held, totals.rows
+
+def _expectation(check: Check, number: int) -> Expectation:
+    kind = getattr(gxe, check.expectation)
+    return kind(**check.arguments, severity=_GX_SEVERITY[check.severity], meta={"number": number})
+
+
+def _number(result: ExpectationValidationResult) -> int:
+    assert result.expectation_config is not None
+    return int(result.expectation_config.meta["number"])
+
+
+def _outcome(check: Check, found: ExpectationValidationResult, table: Table) -> Outcome:
+    subject = check.arguments.get("column") or ", ".join(check.arguments.get("column_list", ())) or "rows"
+    unexpected = int(found.result.get("unexpected_count") or 0)
+    return Outcome(
+        expectation=check.expectation,
+        subject=subject,
+        arguments=dict(check.arguments),
+        severity=check.severity.value,
+        reason=check.reason,
+        success=bool(found.success),
+        observed=_observed(found, unexpected),
+        unexpected=unexpected,
+        examples=tuple(_row(row, table, check) for row in found.result.get("unexpected_rows") or ())[:_EXAMPLES],
+    )
+
+
+def _observed(found: ExpectationValidationResult, unexpected: int) -> str:
+    raised = [i for i in _exceptions(found.exception_info) if i.get("raised_exception")]
+    if raised:
+        return f"could not be checked: {raised[0].get('exception_message')}"
+    if "observed_value" in found.result:
+        return f"observed {found.result['observed_value']}"
+    return f"{unexpected} of {found.result.get('element_count', 0)} rows break it"
+
+
+def _exceptions(info: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return [info] if "raised_exception" in info else [value for value in info.values() if isinstance(value, dict)]
+
+
+def _row(row: Mapping[str, Any], table: Table, check: Check) -> str:
+    """Key and checked column of a row, for people."""
+    names = dict.fromkeys([*table.key, *([check.arguments["column"]] if "column" in check.arguments else [])])
+    return ", ".join(f"{name}={_short(row.get(name))}" for name in names)
+
+
+def _short(value: Any) -> str:
+    text = value.isoformat(sep=" ") if isinstance(value, dt.datetime) else repr(value)
+    return text if len(text) <= _VALUE_LENGTH else f"{text[: _VALUE_LENGTH - 1]}…"

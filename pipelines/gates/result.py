@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from schemas.table import Check, Severity
-
-ROW_COUNT = "ExpectTableRowCountToBeBetween"
+from schemas.table import Severity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,21 +33,6 @@ class Outcome:
         shown = f"; rows such as {' | '.join(self.examples)}" if self.examples else ""
         arguments = ", ".join(f"{k}={v}" for k, v in self.arguments.items() if k not in ("column", "column_list"))
         return f"{self.expectation} on {self.subject}{f' ({arguments})' if arguments else ''}: {self.observed}{shown}"
-
-
-def unbroken(check: Check, rows: int) -> Outcome:
-    """The outcome of a check that none of so many rows breaks."""
-    whole = check.expectation == ROW_COUNT
-    return Outcome(
-        expectation=check.expectation,
-        subject=check.arguments.get("column") or ", ".join(check.arguments.get("column_list", ())) or "rows",
-        arguments=dict(check.arguments),
-        severity=check.severity.value,
-        reason=check.reason,
-        success=True,
-        observed=f"observed {rows}" if whole else f"0 of {rows} rows break it",
-        unexpected=0,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
 from infra.settings import Settings, load_settings
+from pipelines.gates.ahead import load_ahead
 from pipelines.language.histories import chosen_users, product_names, reviewed_positions
 from pipelines.language.ledger import Ledger
 from pipelines.language.prompts import ChatPrompt, TitlePrompt
@@ -82,6 +83,7 @@ def run_language_stage(
         DataError: an input table is missing or the result fails its gate.
     """
     settings = load_settings()
+    load_ahead()
     spark = stage_session(request, settings)
     ledger = Ledger(spark, settings, request, table.name)
     with Publisher(spark, settings, request) as publisher:

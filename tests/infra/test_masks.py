@@ -196,7 +196,7 @@ def test_what_says_where_or_how_many_is_no_secret():
     plain = {
         "PWD": "/home/me/work", "GOOGLE_APPLICATION_CREDENTIALS": "/home/Me/key.json", "primary_key": "timestamp",
         "TOKEN_AT": "/run/secrets/token", "prompt_tokens": "12345678", "stop_tokens": ["<|im_end|>"],
-        "keyboard": "abcdefghi",
+        "keyboard": "abcdefghi", "AWS_ACCESS_KEY_ID": "bucket-owner",
         "address": "s3a://bucket/shop/items?versionId=3&max_tokens=300", "image": "http://host:8080/@user",
     }  # fmt: skip
     assert list(masks.secrets_in(plain)) == []

@@ -39,6 +39,18 @@ def test_an_unknown_setting_is_named(monkeypatch, tmp_path):
         load_settings()
 
 
+@pytest.mark.parametrize("name", ["STATE", "WAREHOUSE", "RAY__STORAGE"])
+def test_an_address_that_masking_would_change_is_refused(monkeypatch, name):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "recommender")
+    monkeypatch.setenv(f"PENCHANT_{name}", "s3://shops/recommender/here")
+    with pytest.raises(
+        SettingError, match=rf"the setting {name.lower().replace('__', '.')} contains the value of a key"
+    ):
+        load_settings()
+    monkeypatch.setenv(f"PENCHANT_{name}", "s3://shops/here")
+    load_settings()
+
+
 @pytest.mark.parametrize(
     ("alerts", "message"),
     [

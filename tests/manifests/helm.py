@@ -1,45 +1,25 @@
-"""Helm, built once from its Go module into ``.penchant/tools``, and what it renders."""
+"""What Helm renders."""
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from infra.errors import SettingError
 from infra.settings import REPOSITORY
+from tests.go_programs import go_program
 
 VERSION = "v3.22.0"
-MODULE = f"helm.sh/helm/v3/cmd/helm@{VERSION}"
+PACKAGE = "helm.sh/helm/v3/cmd/helm"
 CHART = REPOSITORY / "infra" / "kubernetes"
-TOOLS = REPOSITORY / ".penchant" / "tools"
 NAMESPACE = "ml"
 RELEASE = "penchant"
 
 
 def helm() -> Path:
-    """The program; building it takes some minutes and is done once.
-
-    Raises:
-        SettingError: Go is not installed, or the build failed.
-    """
-    program = TOOLS / f"helm-{VERSION}"
-    if program.exists():
-        return program
-    go = shutil.which("go")
-    if go is None:
-        raise SettingError(f"to check the chart, install Go, which builds {MODULE}, or put helm at {program}")
-    TOOLS.mkdir(parents=True, exist_ok=True)
-    print(f"building {MODULE}, once ...", flush=True)
-    environment = {**os.environ, "GOBIN": str(TOOLS), "CGO_ENABLED": "0"}
-    done = subprocess.run([go, "install", MODULE], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SettingError(f"go install {MODULE} failed: {done.stderr[-600:]}")
-    (TOOLS / "helm").rename(program)
-    return program
+    """The program."""
+    return go_program("helm", PACKAGE, VERSION)
 
 
 def render(*arguments: str, kubernetes: str) -> list[dict[str, Any]]:

@@ -3,6 +3,8 @@
 import datetime as dt
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,8 @@ from pyspark.sql import functions as sf
 
 from infra.settings import Settings
 from pipelines.delta_tables import conform, read_table
-from pipelines.gates.expectations import Expectations
-from pipelines.gates.gate import Gate, breaks, checks_of
-from pipelines.gates.result import GateResult, unbroken
+from pipelines.gates.gate import Gate, checks_of
+from pipelines.gates.result import GateResult
 from pipelines.publisher import Publisher
 from schemas.errors import LONGEST_MESSAGE, DataError, GateFailed
 from schemas.handoff import Handoff
@@ -22,7 +23,6 @@ from schemas.interactions import INTERACTIONS
 from schemas.quarantine import QUARANTINE
 from schemas.reviews import REVIEWS
 from schemas.stage_request import StageRequest
-from schemas.table import between, not_empty, one_of
 
 DAY = {"partition_date": dt.date(2026, 1, 1)}
 REQUEST = StageRequest(stage="ingest", dataset="world", partition="2026-01-01")
@@ -44,8 +44,8 @@ def reviews(spark: SparkSession, rows: int = 10, rating: float = 4.0, text: str 
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Gate:
-    return Gate(str(tmp_path / "docs"))
+def gate(spark: SparkSession, tmp_path: Path) -> Gate:
+    return Gate(spark, str(tmp_path / "docs"))
 
 
 def test_every_table_gates_rows_nulls_and_key() -> None:
@@ -131,36 +131,14 @@ def test_a_stage_replaces_its_own_quarantined_rows_only(spark: SparkSession, set
     assert (left.stage, left.row_key) == ("preferences", "f:1")
 
 
-def test_counted_checks_break_where_great_expectations_says_so(spark: SparkSession) -> None:
-    table = replace(
-        REVIEWS,
-        checks=(
-            *REVIEWS.checks,
-            one_of("title", "good", "bad"),
-            between("source_line", 3, reason="no maximum"),
-            not_empty("title", reason="nulls are not counted"),
-        ),
+def test_a_gate_that_cannot_be_loaded_ahead_says_so_when_it_is_needed() -> None:
+    code = (
+        "import sys; sys.modules['great_expectations'] = None\n"
+        "import threading; from pipelines.gates.ahead import load_ahead\n"
+        "load_ahead(); [t.join() for t in threading.enumerate() if t.name == 'load-gate']\n"
+        "print('loaded ahead'); from pipelines.gates.gate import Gate"
     )
-    rows = [(None, 4.0, "", 1), ("", float("nan"), "a", 2), ("good", None, "", 3), ("mad", 0.4, None, None)]
-    odd = spark.createDataFrame(rows, "title string, rating float, text string, source_line bigint")
-    frame = reviews(spark, rows=4).drop(*odd.columns).withColumn("item_id", sf.when(sf.col("user_id") != "u1", "i"))
-    number = sf.monotonically_increasing_id
-    frame = frame.coalesce(1).withColumn("n", number()).join(odd.coalesce(1).withColumn("n", number()), "n")
-    checks = {n: check for n, check in enumerate(checks_of(table)) if breaks(check) is not None}
-    ours = frame.agg(*(sf.count_if(breaks(check)) for check in checks.values())).first()
-    theirs = Expectations().outcomes(frame, table, checks)
-    assert list(ours) == [theirs[n].unexpected for n in checks]
-    assert len(checks) == len(checks_of(table)) - 2
-    assert sum(1 for count in ours if count) == 8
-    whole = reviews(spark)
-    every = Expectations().outcomes(whole, REVIEWS, dict(enumerate(checks_of(REVIEWS))))
-    assert every == {n: unbroken(check, 10) for n, check in enumerate(checks_of(REVIEWS))}
-
-
-def test_great_expectations_is_loaded_only_where_a_row_breaks_a_check(spark: SparkSession, tmp_path: Path) -> None:
-    loaded: list[str] = []
-    gate = Gate(str(tmp_path / "docs"), lambda: loaded.append("loaded") or Expectations())
-    assert gate.check(reviews(spark), REVIEWS, "2026-01-01").status_name == "passed"
-    assert loaded == []
-    assert gate.check(reviews(spark, text=""), REVIEWS, "2026-01-01").status_name == "warned"
-    assert loaded == ["loaded"]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "loaded ahead\n")
+    assert done.stderr.count("Traceback") == 1
+    assert "great_expectations" in done.stderr.splitlines()[-1]

@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 import logging
-import math
 import random
 from collections import Counter
 from pathlib import Path
@@ -111,20 +110,6 @@ def test_splits_lengths_and_short_histories(spark: SparkSession) -> None:
 def test_time_cuts_are_exact_quantiles(spark: SparkSession) -> None:
     cuts = time_cuts(events(spark, [("u", f"i{day}", day) for day in range(101)]), SequencesSettings())
     assert cuts == TimeCuts(valid=EPOCH + dt.timedelta(days=80), test=EPOCH + dt.timedelta(days=90))
-
-
-@pytest.mark.parametrize(("valid", "test"), [(0.8, 0.9), (0.31, 0.32), (0.001, 0.999)])
-def test_time_cuts_between_events_are_those_of_spark(spark: SparkSession, valid: float, test: float) -> None:
-    draw = random.Random(7)
-    micros = [draw.randrange(-(10**12), 3 * 10**12) for _ in range(300)] + [86_400_000_000] * 90
-    rows = spark.createDataFrame([(one,) for one in micros], "micros bigint")
-    exact = rows.agg(sf.percentile("micros", [valid, test])).first()[0]
-    cuts = time_cuts(
-        rows.select(sf.timestamp_micros("micros").alias("occurred_at")),
-        SequencesSettings(valid_quantile=valid, test_quantile=test),
-    )
-    start = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    assert [cuts.valid, cuts.test] == [start + dt.timedelta(microseconds=math.ceil(one)) for one in exact]
 
 
 def test_order_report_sees_ties_and_sorted_files(spark: SparkSession) -> None:

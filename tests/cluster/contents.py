@@ -1,0 +1,58 @@
+"""What the tables of a data set contain, as JSON: ``python -m tests.cluster.contents --dataset shop``.
+
+For each table the number of rows and a digest that does not depend on their order or on the files.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+
+from deltalake import DeltaTable
+
+from infra.settings import load_settings
+from ray_jobs.data.tables import read_table
+from schemas.tables import TABLES
+
+OTHER_EACH_TIME = {
+    "codebook": "its name is a digest of its inputs, whose addresses count",
+    "tokenizer": "likewise",
+    "run_id": "a name that MLflow draws",
+    "created_at": "a time",
+}
+"""Columns that differ between two runs of the same, and why."""
+
+
+def rows(uri: str) -> list[str]:
+    """The rows of a table as sorted text, without `OTHER_EACH_TIME`."""
+    table = read_table(uri)
+    kept = [name for name in table.column_names if name not in OTHER_EACH_TIME]
+    return sorted(json.dumps(row, default=str, sort_keys=True) for row in table.select(kept).to_pylist())
+
+
+def contents(dataset: str) -> dict[str, tuple[int, str]]:
+    """Rows and digest of each table that there is."""
+    settings = load_settings()
+    found = {}
+    for name in TABLES:
+        uri = settings.table_uri(dataset, name)
+        if DeltaTable.is_deltatable(uri):
+            text = rows(uri)
+            found[name] = (len(text), hashlib.sha256("\n".join(text).encode()).hexdigest()[:12])
+    return found
+
+
+def main() -> None:
+    """Print the contents, or the rows of one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--table", help="print the rows of this table instead")
+    given = parser.parse_args()
+    if given.table:
+        print("\n".join(rows(load_settings().table_uri(given.dataset, given.table))))
+    else:
+        json.dump(contents(given.dataset), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
