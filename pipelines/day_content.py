@@ -2,42 +2,44 @@
 
 import datetime as dt
 import hashlib
-from collections.abc import Sequence
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as sf
 
-from schemas.events import EVENTS
-from schemas.items import ITEMS
-from schemas.reviews import REVIEWS
 from schemas.table import Table
 
 _PLACES = ("partition_date", "source_line", "source")
+_SUMMED = ("_hash_0", "_hash_1")
 
 
-def day_content(reviews: DataFrame, items: DataFrame, day: dt.date, events: DataFrame | None = None) -> str:
-    """Sixteen hex digits that identify what is known on `day`.
-
-    Of a row that was delivered on several days the newest counts; file, line and day of its delivery do not. The sums
-    of the rows' hashes do not depend on their order.
-    """
-    frames = [(reviews, REVIEWS), (items, ITEMS), *([] if events is None else [(events, EVENTS)])]
-    sums = [_sum_of(frame, table, day) for frame, table in frames]
-    return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
-
-
-def _sum_of(rows: DataFrame, table: Table, day: dt.date) -> Sequence[str]:
+def row_hashes(table: Table) -> list[Column]:
+    """Two hashes of key and values of a row of `table`; file, line and day of its delivery do not count."""
     columns = [name for name in table.column_names() if name not in (*table.key, *_PLACES)]
-    places = [name for name in _PLACES if name in table.column_names()]
-    newest = (
-        rows.where(sf.col("partition_date") <= sf.lit(day))
+    values = (*(sf.col(name) for name in table.key), sf.struct(*columns))
+    return [sf.xxhash64(sf.lit(seed), *values).alias(name) for seed, name in enumerate(_SUMMED)]
+
+
+def newest_totals(rows: DataFrame, table: Table, day: dt.date) -> Row | None:
+    """`hash_totals` of what is known on `day`: of a row that was delivered on several days the newest counts.
+
+    A day delivers a key once.
+    """
+    known = rows.where(sf.col("partition_date") <= sf.lit(day))
+    return (
+        known.select(*table.key, "partition_date", *row_hashes(table))
         .groupBy(*table.key)
-        .agg(sf.max_by(sf.struct(*columns), sf.struct(*places)).alias("newest"))
+        .agg(*(sf.max_by(name, "partition_date").alias(name) for name in _SUMMED))
+        .agg(*hash_totals())
+        .first()
     )
-    hashes = [
-        sf.xxhash64(sf.lit(seed), *(sf.col(name) for name in table.key), "newest").cast("decimal(20,0)")
-        for seed in (0, 1)
-    ]
-    row = newest.agg(sf.count(sf.lit(1)), *(sf.sum(value) for value in hashes)).first()
-    assert row is not None
-    return [str(value) for value in row]
+
+
+def hash_totals() -> list[Column]:
+    """Aggregates of `row_hashes` that do not depend on the order of rows: their number and the sums of both."""
+    return [sf.count(sf.lit(1)).alias("rows"), *(sf.sum(sf.col(n).cast("decimal(20,0)")).alias(n) for n in _SUMMED)]
+
+
+def day_content(*totals: Row | None) -> str:
+    """Sixteen hex digits that identify what is known on a day, from the `hash_totals` of its tables."""
+    sums = [[str(row[name]) for name in ("rows", *_SUMMED)] for row in totals if row is not None]
+    return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]

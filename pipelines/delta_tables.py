@@ -136,6 +136,7 @@ def write_partition(
     uri: str,
     partition: Mapping[str, Any],
     identity: RunIdentity,
+    counted: int | None = None,
 ) -> Handoff:
     """Make one partition equal to `frame`, writing only rows that differ.
 
@@ -145,6 +146,7 @@ def write_partition(
 
     Args:
         partition: value of every column in ``table.partition_by``; filled in where `frame` lacks them.
+        counted: number of rows, where a gate has counted them and found keys unique, and all belong to the partition.
 
     Raises:
         DataError: columns do not fit the contract, keys repeat, or rows belong to another partition.
@@ -152,19 +154,25 @@ def write_partition(
     assert set(partition) == set(table.partition_by), (table.name, partition)
     rows = conform(frame, table, partition)
     check_log(uri)
-    count = _checked_count(rows, table, partition)
+    count = _checked_count(rows, table, partition) if counted is None else counted
 
     def attempt() -> int:
         _create(spark, table, uri)
         _allow_nulls(spark, rows, table, uri)
-        return _merge(spark, rows, table, uri, partition, identity)
+        return _merge(spark, rows, count, table, uri, partition, identity)
 
     version = retrying(attempt, *_CONFLICTS)
     return Handoff(table=table.name, uri=uri, version=version, rows=count, schema_hash=table.schema_hash())
 
 
 def _merge(
-    spark: SparkSession, rows: DataFrame, table: Table, uri: str, partition: Mapping[str, Any], identity: RunIdentity
+    spark: SparkSession,
+    rows: DataFrame,
+    count: int,
+    table: Table,
+    uri: str,
+    partition: Mapping[str, Any],
+    identity: RunIdentity,
 ) -> int:
     """Merge the rows that differ and return the version at which the partition equals `rows`.
 
@@ -192,7 +200,7 @@ def _merge(
                 )
             finally:
                 changes.unpersist()
-        elif rows.isEmpty():
+        elif not count:
             return seen
         else:
             _fill(rows, uri, partition, identity)

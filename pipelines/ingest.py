@@ -19,7 +19,7 @@ from pipelines.landing.readers import Landed, read_events, read_items, read_revi
 from pipelines.landing.readers.rows import RAW_CHARS
 from pipelines.publisher import Publisher
 from pipelines.reviews import check_reviews
-from pipelines.spark import stage_session
+from pipelines.spark import joinable, stage_session
 from pipelines.stages.ingest import STAGE, UNKNOWN_ITEM, IngestSettings
 from schemas.dataset import Dataset
 from schemas.errors import LONGEST_DETAIL, GateFailed
@@ -65,7 +65,10 @@ def run(request: StageRequest) -> StageReport:
         if landed_items := read_items(spark, dataset, request.partition, ours.max_line_bytes):
             check("items", landed_items, check_items(landed_items, ours.description_words, ours.max_text_chars))
         known = _known_items(spark, settings, dataset, request, checked.get("items"))
-        must_be_known = known if dataset.unknown_items == "quarantine" else None
+        must_be_known = None
+        if known is not None and dataset.unknown_items == "quarantine":
+            known = publisher.evaluate(known)
+            must_be_known = joinable(known, known.count())
         progress.update(1, 4, "reading reviews")
         landed = read_reviews(spark, dataset, request.partition, ours.max_line_bytes)
         check("reviews", landed, check_reviews(landed, rules, must_be_known))
@@ -110,7 +113,7 @@ def run(request: StageRequest) -> StageReport:
         for table in tables:
             if table.name == REVIEWS.name:
                 progress.update(3, 4, "publishing reviews")
-            handoff = publisher.publish(rows[table.name], table)
+            handoff = publisher.publish(rows[table.name], table, cached=True)
             expected = counts.get(f"{table.name}.ingested", 0) + counts.get(f"{table.name}.stubs", 0)
             assert handoff.rows == expected, (table.name, handoff.rows, expected)
         progress.update(4, 4, f"{publisher.handoffs['reviews'].rows} reviews")

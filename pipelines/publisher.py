@@ -78,17 +78,19 @@ class Publisher:
         self._cached.callback(lambda: rows._jdf.queryExecution().analyzed().rdd().unpersist(False))
         return rows
 
-    def publish(self, frame: DataFrame, table: Table) -> Handoff:
+    def publish(self, frame: DataFrame, table: Table, *, cached: bool = False) -> Handoff:
         """Gate `frame` and make it the content of the request's partition of `table`; see `write_partition`.
 
         Args:
             frame: rows of the table; its partition columns may be omitted.
+            cached: it is a selection from rows that `cache` or `evaluate` keep, which is cheaper to repeat than to
+                evaluate and keep once more.
 
         Raises:
             DataError: `frame` does not fit the contract.
             GateFailed: a check of severity ``fail`` failed; nothing was written.
         """
-        return self._publish(frame, table)[0]
+        return self._publish(frame, table, cached)[0]
 
     def quarantine(self, frame: DataFrame) -> dict[str, int]:
         """Publish the rows that the stage refused, as `publish`, and return their number by reason."""
@@ -96,13 +98,15 @@ class Publisher:
         counts = rows.groupBy("reason").agg(sf.count(sf.lit(1)).alias("rows")).orderBy("reason").collect()
         return {row.reason: row.rows for row in counts}
 
-    def _publish(self, frame: DataFrame, table: Table) -> tuple[Handoff, DataFrame]:
+    def _publish(self, frame: DataFrame, table: Table, cached: bool = False) -> tuple[Handoff, DataFrame]:
         self._request.require_table(table.name)
         values = {"partition_date": self._request.partition_date(), "stage": self._request.stage}
         where = {name: values[name] for name in table.partition_by}
-        rows = self.evaluate(conform(frame, table, where))
-        if rows.isEmpty():
-            rows = self._spark.createDataFrame([], rows.schema)  # no query on it starts a job
+        rows = conform(frame, table, where)
+        if not cached:
+            rows = self.evaluate(rows)
+            if rows.isEmpty():
+                rows = self._spark.createDataFrame([], rows.schema)  # no query on it starts a job
         if self._gate is None:
             from pipelines.gates.gate import Gate
 
@@ -112,7 +116,9 @@ class Publisher:
             counts |= {"rows": result.rows, "warnings": len(result.warnings())}
         uri = self._settings.table_uri(self._request.dataset, table.name)
         with phase(f"writing {table.name}") as counts:
-            handoff = write_partition(self._spark, rows, table, uri, where, self._request.identity())
+            # The gate has counted the rows and found every key once; a partition that we fill in has no strays.
+            counted = None if set(where) & set(frame.columns) else result.rows
+            handoff = write_partition(self._spark, rows, table, uri, where, self._request.identity(), counted)
             counts["rows"] = handoff.rows
         self.handoffs[table.name] = handoff
         return handoff, rows

@@ -8,7 +8,7 @@ from pyspark.sql import functions as sf
 
 from infra.progress import Progress, phase
 from infra.settings import load_settings
-from pipelines.day_content import day_content
+from pipelines.day_content import day_content, hash_totals, newest_totals, row_hashes
 from pipelines.gates.ahead import load_ahead
 from pipelines.interactions import CoreSize, k_core, newest_events, newest_reviews
 from pipelines.order_report import order_report, write_order_report
@@ -61,15 +61,18 @@ def sequences(events: DataFrame, cuts: TimeCuts, settings: SequencesSettings) ->
     if settings.max_length is not None:
         start = sf.greatest(sf.size("history") - settings.max_length + 1, sf.lit(1))
         rows = rows.withColumn("history", sf.slice("history", start, settings.max_length))
-    times = sf.col("history.occurred_at")
-    length = sf.size("history")
+    times, length = sf.col("history.occurred_at"), sf.size("history")
+    # A lambda function that reads `times` by index would make Spark extract it anew for every position.
+    before = sf.concat(sf.array(sf.lit(None).cast("timestamp")), sf.slice(times, 1, length - 1))
     splits = length >= SHORTEST_SPLIT
     return rows.select(
         "user_id",
         sf.col("history.item_id").alias("item_ids"),
         times.alias("occurred_at"),
         sf.col("history.rating").alias("ratings"),
-        sf.transform(times, lambda time, i: (i > 0) & (time == sf.get(times, i - 1))).alias("tied_with_previous"),
+        sf.zip_with(times, before, lambda time, last: sf.coalesce(time == last, sf.lit(False))).alias(
+            "tied_with_previous"
+        ),
         sf.lit(settings.tie_rule).alias("tie_rule"),
         length.alias("length"),
         sf.when(splits, length - 2).alias("valid_position"),
@@ -88,7 +91,7 @@ def _tie_key(rule: str) -> Column:
 def titled_items(events: DataFrame, items: DataFrame, day: dt.date) -> int:
     """How many items of `events` have a title on `day`; recipes that read titles are refused where none has."""
     titled = items.where(sf.col("title").isNotNull() & (sf.col("partition_date") <= sf.lit(day))).select("item_id")
-    return events.select("item_id").join(titled, "item_id", "left_semi").distinct().count()
+    return events.select("item_id").distinct().join(titled, "item_id", "left_semi").count()
 
 
 def run(request: StageRequest) -> StageReport:
@@ -104,19 +107,20 @@ def run(request: StageRequest) -> StageReport:
     progress = Progress(settings.home, STAGE)
     with Publisher(spark, settings, request) as publisher:
         progress.update(0, 4, "reading reviews")
-        reviews = publisher.read(REVIEWS).where(sf.col("partition_date") <= sf.lit(request.partition_date()))
-        read = reviews.count()
+        with phase("newest review of each user and item") as found:
+            reviews = newest_reviews(publisher.read(REVIEWS), request.partition_date(), *row_hashes(REVIEWS))
+            newest = publisher.cache(reviews)
+            totals = newest.agg(sf.coalesce(sf.sum("copies"), sf.lit(0)).alias("read"), *hash_totals()).first()
+            assert totals is not None
+            read, distinct = totals.read, totals.rows
+            found |= {"reviews": read, "pairs": distinct}
         if not read:
             raise DataError(f"{request.dataset} has no reviews up to {request.partition}; run the stage 'ingest' first")
-        with phase("newest review of each user and item") as found:
-            newest = publisher.cache(newest_reviews(reviews, request.partition_date()))
-            distinct = newest.count()
-            found |= {"reviews": read, "pairs": distinct}
         events, done = newest, None
         dataset = Dataset.find(settings.datasets_dir(), request.dataset)
         if dataset is not None and dataset.events:
             with phase("newest event of each user, item and time") as found:
-                done = publisher.read(EVENTS).where(sf.col("partition_date") <= sf.lit(request.partition_date()))
+                done = publisher.read(EVENTS)
                 events = publisher.cache(newest_events(done, request.partition_date(), chosen.actions))
                 found["events"] = events.count()
             if not found["events"]:
@@ -129,10 +133,11 @@ def run(request: StageRequest) -> StageReport:
         kept = publisher.cache(kept)
         cuts = time_cuts(kept, chosen)
         progress.update(2, 4, "interactions")
-        interactions = publisher.publish(kept.drop("delivered", "source_line"), INTERACTIONS)
+        columns = [name for name in INTERACTIONS.column_names() if name in kept.columns]
+        interactions = publisher.publish(kept.select(columns), INTERACTIONS, cached=True)
         progress.update(3, 4, "sequences")
         histories = publisher.cache(sequences(kept, cuts, chosen))
-        published = publisher.publish(histories, SEQUENCES)
+        published = publisher.publish(histories, SEQUENCES, cached=True)
         with phase("order of histories"):
             report = order_report(histories)
         page = write_order_report(
@@ -143,7 +148,10 @@ def run(request: StageRequest) -> StageReport:
         counts["titled_items"] = titled_items(kept, publisher.read(ITEMS), request.partition_date())
         counts |= publisher.warning_counts()
         handoffs = dict(publisher.handoffs)
-        content = day_content(reviews, publisher.read(ITEMS), request.partition_date(), done)
+        items = newest_totals(publisher.read(ITEMS), ITEMS, request.partition_date())
+        content = day_content(
+            totals, items, newest_totals(done, EVENTS, request.partition_date()) if done is not None else None
+        )
     progress.update(4, 4, f"{published.rows} histories")
     return StageReport(
         stage=STAGE,

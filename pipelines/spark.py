@@ -11,7 +11,8 @@ from pathlib import Path
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
 from pyspark.errors import PySparkRuntimeError
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sf
 
 from infra.errors import SettingError
 from infra.progress import phased
@@ -24,7 +25,17 @@ from schemas.stage_request import StageRequest
 from schemas.stage_runner import engine_is_ready
 
 SUBMIT = "PYSPARK_SUBMIT_ARGS"
+_MOST_BROADCAST = 2_000_000
+"""Identifiers that fit into the memory of every executor, some 100 bytes each."""
 _DELTA = "io.delta.sql.DeltaSparkSessionExtension"
+
+
+def joinable(ids: DataFrame, rows: int) -> DataFrame:
+    """A frame of so many identifiers for a join; few are sent whole, without sorting the other side.
+
+    Spark itself only does so if it knows the size, which it does not of rows that it has evaluated before.
+    """
+    return sf.broadcast(ids) if rows <= _MOST_BROADCAST else ids
 
 
 @phased("Spark session")

@@ -59,12 +59,22 @@ def with_problems(frame: DataFrame, *cases: Case, known_items: DataFrame | None 
 def numbered_copies(frame: DataFrame, table: Table, *best_first: Column) -> DataFrame:
     """Number the valid rows that share a key of `table`, in a column ``copy`` from 1; null where there is a problem.
 
+    Only rows with a problem keep their ``raw``, which nobody reads of others. All rows of a user and item are in the
+    same partition of the frame, whatever their times.
+
     Args:
         best_first: order of copies; then by file and line.
     """
     valid = sf.col("problem").isNull()
-    copies = Window.partitionBy(valid, *table.key).orderBy(*best_first, "source_file", "source_line")
-    return frame.withColumn("copy", sf.when(valid, sf.row_number().over(copies)))
+    # Spark compares the first number of a sort quickly, and texts that begin alike slowly.
+    copies = Window.partitionBy(sf.xxhash64(*table.key), valid, *table.key).orderBy(
+        *best_first, "source_file", "source_line"
+    )
+    return (
+        frame.withColumn("raw", sf.when(~valid, sf.col("raw")))
+        .repartition(*table.key[:2])
+        .withColumn("copy", sf.when(valid, sf.row_number().over(copies)))
+    )
 
 
 def accepted_rows(checked: DataFrame, table: Table) -> DataFrame:

@@ -64,6 +64,9 @@ def plain(raw: str) -> str:
     Control characters and the marks U+200B and U+FEFF count as white space. A tag becomes a space, so that the
     sentences of ``one.<br />Two`` stay apart.
     """
+    # Every white space but the space itself, and every mark that counts as one, is not printable.
+    if raw.isprintable() and "  " not in raw and "&" not in raw and "<" not in raw:
+        return raw.strip()
     text = raw
     if "&" in text:
         text = _ENTITY.sub(_character, _ENTITY.sub(_character, text))

@@ -7,7 +7,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from infra.settings import Settings
-from pipelines.day_content import day_content
+from pipelines.day_content import day_content, newest_totals
 from pipelines.delta_tables import read_input, spark_schema
 from pipelines.later_days import with_later_days
 from schemas.handoff import Handoff, StageReport
@@ -109,8 +109,9 @@ def test_content_is_what_is_known_on_the_day(spark):
     later = {"partition_date": dt.date(2026, 1, 2)}
 
     def content(reviews: list[dict[str, Any]], items: list[dict[str, Any]], on: str = "2026-01-02") -> str:
-        frames = frame(spark, "reviews", *reviews), frame(spark, "items", *items)
-        return day_content(*frames, dt.date.fromisoformat(on))
+        rows = {"reviews": reviews, "items": items}
+        until = dt.date.fromisoformat(on)
+        return day_content(*(newest_totals(frame(spark, name, *rows[name]), TABLES[name], until) for name in rows))
 
     known = content([one, two], [item])
     assert content([two, {**one, "source_line": 7}], [item]) == known

@@ -15,7 +15,7 @@ from infra.errors import SettingError
 from infra.settings import Settings
 from pipelines import sequences as stage
 from pipelines.delta_tables import read_table
-from pipelines.interactions import k_core, newest_reviews
+from pipelines.interactions import HELD_BYTES, CoreSize, k_core, newest_reviews
 from pipelines.order_report import order_report
 from pipelines.sequences import TimeCuts, sequences, time_cuts
 from pipelines.stages.sequences import SequencesSettings
@@ -48,26 +48,28 @@ def reference_core(pairs: set[tuple[str, str]], user_core: int, item_core: int) 
         pairs = kept
 
 
-def test_k_core_equals_a_reference_and_counts_distinct_pairs(spark: SparkSession) -> None:
+@pytest.mark.parametrize("held_bytes", [0, 700, HELD_BYTES])
+def test_k_core_equals_a_reference_and_counts_distinct_pairs(spark: SparkSession, held_bytes: int) -> None:
     draw = random.Random(5)
     rows = [(f"u{draw.randrange(30)}", f"i{draw.randrange(25)}", day) for day in range(210)]
     rows += [("loyal", "i1", day) for day in range(20)]
     pairs = {(u, i) for u, i, _ in rows}
     expected = reference_core(pairs, 5, 5)
     assert 0 < len(expected) < len(pairs)
-    kept, sizes = k_core(events(spark, rows), 5, 5, 50)
+    kept, sizes = k_core(events(spark, rows), 5, 5, 50, held_bytes)
     assert sorted((r.user_id, r.item_id) for r in kept.collect()) == sorted(
         (u, i) for u, i, _ in rows if (u, i) in expected
     )
     assert (sizes[0].pairs, sizes[-1].pairs) == (len(pairs), len(expected))
     assert len(sizes) > 3
+    assert sizes[0] == CoreSize(users=len({u for u, _ in pairs}), items=len({i for _, i in pairs}), pairs=len(pairs))
     assert "loyal" not in {r.user_id for r in kept.collect()}
     with pytest.raises(DataError, match=r"still shrinks after 1 steps.*sequences\.max_core_iterations"):
-        k_core(events(spark, rows), 5, 5, 1)
+        k_core(events(spark, rows), 5, 5, 1, held_bytes)
     with pytest.raises(
         DataError, match=rf"leaves nothing of {len(pairs)} user-item pairs .*lower sequences\.user_core"
     ):
-        k_core(events(spark, rows), 40, 5, 50)
+        k_core(events(spark, rows), 40, 5, 50, held_bytes)
 
 
 def test_newest_partition_wins_and_the_future_is_not_seen(spark: SparkSession) -> None:
@@ -76,8 +78,9 @@ def test_newest_partition_wins_and_the_future_is_not_seen(spark: SparkSession) -
     columns = (
         "user_id string, item_id string, reviewed_at timestamp, rating float, source_line bigint, partition_date date"
     )
-    (row,) = newest_reviews(spark.createDataFrame(rows, columns), second).collect()
+    (row,) = newest_reviews(spark.createDataFrame(rows, columns), second, sf.col("rating").alias("again")).collect()
     assert (row.item_id, row.rating, row.delivered, row.source_line) == ("i", 5.0, second, 2)
+    assert (row.copies, row.again) == (2, 5.0)
 
 
 def test_ties_follow_the_rule_whatever_order_the_rows_come_in(spark: SparkSession) -> None:

@@ -33,7 +33,7 @@ def read_json_lines(spark: SparkSession, path: str, max_line_bytes: int, layout:
     blank = sf.btrim("line", sf.lit(_BLANKS)) == ""
     valid = sf.is_valid_utf8("line")
     readable = (sf.col("size") <= max_line_bytes) & valid & ~blank
-    safe = is_shallow(sf.col("line")) & ~sf.col("line").rlike(_SURROGATE)
+    safe = is_shallow(sf.col("line")) & ~(sf.col("line").contains("\\u") & sf.col("line").rlike(_SURROGATE))
     frame = frame.withColumn("text", sf.when(readable & safe, sf.col("line")))
     frame = frame.withColumn("record", sf.when(is_object(sf.col("text")), sf.try_parse_json("text")))
     look = sf.pandas_udf(_repaired, "text string, detail string")  # type: ignore[call-overload]
@@ -63,7 +63,8 @@ def read_json_lines(spark: SparkSession, path: str, max_line_bytes: int, layout:
 
 def is_shallow(text: Column) -> Column:
     """Whether `text` has so few opening brackets that no parser overflows its stack."""
-    return sf.octet_length(text) - sf.octet_length(sf.translate(text, "[{", "")) <= MAX_DEPTH
+    without = sf.replace(sf.replace(text, sf.lit("[")), sf.lit("{"))  # translate looks every character up
+    return sf.octet_length(text) - sf.octet_length(without) <= MAX_DEPTH
 
 
 def is_object(text: Column) -> Column:

@@ -25,6 +25,8 @@ _SPLIT = 64 << 20
 """Bytes from which an uncompressed file is split over tasks."""
 _SMALL = 32 << 20
 """Bytes up to which lines are counted on the driver, faster than a job would start."""
+_SPREAD = 8 << 20
+"""Bytes from which lines that a Python task reads are given to all cores."""
 _BATCH_ROWS, _BATCH_BYTES = 5_000, 4 << 20
 _PACKED = (".gz", ".bz2", ".zst", ".deflate", ".lz4", ".snappy")
 _ODD_NAME = re.compile(r"[\\\[\]{}*?:%#^\n]")
@@ -48,6 +50,7 @@ def landed_lines(spark: SparkSession, path: str, layout: Layout, max_line_bytes:
         return _lines_by_spark(spark, path)
     files, lines = _files(spark, path, layout)
     frame = files.mapInArrow(partial(_emit_lines, layout=layout, max_bytes=max_line_bytes), _LINE_SCHEMA)
+    frame = _spread(frame, path)
     return Landed(frame.withColumn("line", sf.col("line").cast("string")), lines)
 
 
@@ -75,6 +78,7 @@ def landed_csv(
             _check_header(str(file), (line.decode(errors="replace") for _, line, _ in every), mapping, layout)
         files, count = _files(spark, path, layout)
         frame = files.mapInArrow(partial(_emit_files, emit=emit, layout=layout, max_bytes=max_line_bytes), schema)
+        frame = _spread(frame, path)
     problem = sf.when(sf.col("reason") != "", sf.struct("reason", "detail"))
     return Landed(frame.withColumn("problem", problem).drop("reason", "detail"), count)
 
@@ -117,6 +121,14 @@ def _files(spark: SparkSession, path: str, layout: Layout) -> tuple[DataFrame, i
     if errors := sorted(row.error for row in counted if row.error):
         raise DataError(errors[0])
     return files, sum(row.lines for row in counted)
+
+
+def _spread(frame: DataFrame, path: str) -> DataFrame:
+    """`frame`, of a partition per file of `path`, with its rows spread over all cores if it is large."""
+    files, cores = text_files.parts(Path(path)), frame.sparkSession.sparkContext.defaultParallelism
+    if len(files) >= cores or sum(file.stat().st_size for file in files) < _SPREAD:
+        return frame
+    return frame.repartition(cores, "source_line")
 
 
 def _rows(batches: Batches) -> Iterator[tuple[Any, ...]]:

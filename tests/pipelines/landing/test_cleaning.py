@@ -1,13 +1,16 @@
 """Cleaning of titles, texts, prices, brands and categories of product pages."""
 
 import re
+import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipelines.items import clean_item, item_text
+from pipelines.landing import markup
 from pipelines.landing.cleaning import (
+    _TAIL_OF_A_TAG,
     clean_brand,
     clean_categories,
     clean_description,
@@ -140,6 +143,7 @@ def _words_only(text):
 @given(text=_NO_MARKUP)
 def test_a_text_without_markup_is_changed_in_its_white_space_only(text):
     assert _words_only(clean_text(text)) == _words_only(text)
+    assume(not clean_text(text).endswith(_TAIL_OF_A_TAG))
     title = clean_title(f"Lamp {text}")
     assert title is not None
     assert _words_only(title) == _words_only(f"Lamp {text}")
@@ -267,3 +271,10 @@ def test_no_field_of_one_item_shows_in_the_next():
     assert poor == {
         "title": None, "brand": None, "categories": [], "price": None, "description": None, "text": "item 2",
     }  # fmt: skip
+
+
+def test_nothing_printable_but_the_space_counts_as_white_space() -> None:
+    marks = [chr(one) for one in range(sys.maxunicode + 1) if markup._SPACE.match(chr(one))]
+    assert [one for one in marks if one.isprintable()] == [" "]
+    assert clean_text(" Ein\u00a0Lied  für dich ") == "Ein Lied für dich"
+    assert clean_text(" Ein Lied für dich ") == "Ein Lied für dich"
