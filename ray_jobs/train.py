@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from infra.errors import SettingError
@@ -16,7 +17,6 @@ from infra.settings import Settings, load_settings
 from ray_jobs import cluster
 from ray_jobs.data.examples import Examples, evaluation_examples, join_examples, latest_preferences
 from ray_jobs.data.fusion import fused_examples
-from ray_jobs.data.histories import Histories
 from ray_jobs.data.recorded import at_versions
 from ray_jobs.data.settings import training_data_settings
 from ray_jobs.data.streamed_examples import (
@@ -126,7 +126,7 @@ def _train(
     runs.log_inputs(run_id, reading.inputs)
     needs_preferences = Need.PREFERENCES in kind.needs or layer_settings.enabled
     data = read_training_data(settings, reading, Need.CODES in kind.needs, needs_preferences)
-    if not _timed(data.histories):
+    if not data.histories.timed():
         require(recipe, vars(own), {Need.TIMES: f"in {request.dataset} all items of a history have the same one"})
     torch.manual_seed(own.seed)
     recommender = kind(own, data.catalogue)
@@ -292,9 +292,8 @@ def _training_examples(
     recommender: Recommender, data: TrainingData, stream_rows: int, shards: str, added: Examples | None
 ) -> Examples | StreamedExamples:
     more = [] if added is None else [added]
-    lengths = [len(data.histories.training_items(user)) for user in range(len(data.histories))]
     several = recommender.every_prefix and recommender.crop is None
-    rows = sum(max(0, length - 1) for length in lengths) if several else len(lengths)
+    rows = int(np.maximum(data.histories.training_ends - 1, 0).sum()) if several else len(data.histories)
     rows += sum(map(len, more))
     if rows <= stream_rows:
         own = recommender.training_examples(data.histories)
@@ -302,11 +301,6 @@ def _training_examples(
     parts = itertools.chain(example_parts(recommender, data.histories, ROWS_PER_FILE), more)
     written = write_examples(shards, parts, -(-rows // ROWS_PER_FILE), recommender.settings.seed)
     return written.cropped_by(recommender.crop)
-
-
-def _timed(histories: Histories) -> bool:
-    """Whether any history has items with different times."""
-    return histories.times is not None and any((times != times[:1]).any() for times in histories.times)
 
 
 def _with_preference(training: Examples | BatchSource) -> int:

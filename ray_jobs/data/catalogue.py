@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.errors import DataError
 
@@ -73,7 +74,7 @@ def read_catalogue(sequences: pa.Table, items: pa.Table, everything: bool = Fals
     columns = ["item_id", "title", "text", "partition_date"]
     for row in sorted(items.select(columns).to_pylist(), key=lambda r: r["partition_date"]):
         rows[row["item_id"]] = row
-    wanted = sorted(set(sequences.column("item_ids").combine_chunks().flatten().to_pylist()))
+    wanted = sorted({item for chunk in sequences["item_ids"].chunks for item in pc.unique(chunk.flatten()).to_pylist()})
     missing = [item for item in wanted if item not in rows]
     if missing:
         raise DataError(

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from ray_jobs.data.catalogue import IntArray
 from ray_jobs.data.histories import Histories, Split
+from ray_jobs.data.rows import Array, Rows, offsets_of, ranges
 from schemas.columns import COLUMNS, HISTORY, ExampleColumn
 from schemas.preferences import join_preferences
 
-Array = npt.NDArray[Any]
 Values = Array | tuple[str, ...]
 """Values of a column: a text per example, or an array of one value per example or of all values along its axis."""
 T = TypeVar("T")
@@ -98,7 +98,7 @@ class Examples:
         """
         first, ends = self.offsets[HISTORY][:-1], starts + lengths
         inside = ends < self.lengths
-        places, following = _ranges(first + starts, lengths), (first + ends)[inside]
+        places, following = ranges(first + starts, lengths), (first + ends)[inside]
         along = {column.source: column.name for column in COLUMNS.values() if column.source and column.along == HISTORY}
         columns = dict(self.columns)
         for name, values in self.columns.items():
@@ -127,18 +127,7 @@ class Examples:
 def _places(offsets: IntArray, rows: IntArray, whole: bool = True) -> tuple[IntArray, IntArray]:
     """Indices of the values of `rows` in a flat array, and their new offsets; empty rows without `whole`."""
     lengths = np.diff(offsets)[rows] * whole
-    return _ranges(offsets[rows], lengths), offsets_of(lengths)
-
-
-def _ranges(starts: IntArray, lengths: IntArray) -> IntArray:
-    """Concatenated ranges from `starts` with `lengths`."""
-    moved = offsets_of(lengths)
-    return np.repeat(starts - moved[:-1], lengths) + np.arange(moved[-1])
-
-
-def offsets_of(lengths: IntArray | Sequence[int]) -> IntArray:
-    """Offsets int64[n + 1] of concatenated rows of `lengths`."""
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return ranges(offsets[rows], lengths), offsets_of(lengths)
 
 
 def filled(column: ExampleColumn, count: int) -> Values:
@@ -179,20 +168,20 @@ def make_examples(count: int, columns: Mapping[str, Sequence[Any] | Array]) -> E
 
 def values_at(histories: Histories, users: IntArray, positions: IntArray, axis: str) -> dict[str, Array]:
     """Values of the columns along `axis` from the histories of `users` at `positions`."""
-    places = offsets_of([len(items) for items in histories.items])[users] + positions
+    places = Rows.of(histories.items).offsets[users] + positions
     return {
-        column.name: _joined(column, values)[places]
+        column.name: values.values[places].astype(column.dtype, copy=False)
         for column in COLUMNS.values()
         if column.along == axis and (values := histories.values(column)) is not None
     }
 
 
-def examples_at(histories: Histories, rows: Sequence[tuple[int, int]], max_history: int) -> Examples:
+def examples_at(histories: Histories, rows: Sequence[tuple[int, int]] | IntArray, max_history: int) -> Examples:
     """One example per (user, position of the target), with the last `max_history` items before it as history."""
     users, positions = np.array(rows, dtype=np.int64).reshape(-1, 2).T
     lengths = np.minimum(positions, max_history)
     columns: dict[str, Values] = {"users": users, "positions": positions}
-    columns |= values_at(histories, np.repeat(users, lengths), _ranges(positions - lengths, lengths), HISTORY)
+    columns |= values_at(histories, np.repeat(users, lengths), ranges(positions - lengths, lengths), HISTORY)
     columns |= values_at(histories, users, positions, "")
     for column in COLUMNS.values():
         if column.required and column.name not in columns:
@@ -236,20 +225,22 @@ def training_examples(histories: Histories, max_history: int, every_prefix: bool
         every_prefix: True makes each training position but the first a target; False makes one example per user, for
             recipes that score all positions of a history at once.
     """
-    rows: list[tuple[int, int]] = []
-    for user in range(len(histories)):
-        end = len(histories.training_items(user))
-        first = 1 if every_prefix else end - 1
-        rows.extend((user, target) for target in range(max(1, first), end))
-    return examples_at(histories, rows, max_history)
+    ends = histories.training_ends
+    if every_prefix:
+        counts = np.maximum(ends - 1, 0)
+        users, positions = np.repeat(np.arange(len(ends)), counts), ranges(np.ones_like(counts), counts)
+    else:
+        users = np.flatnonzero(ends >= 2)
+        positions = ends[users] - 1
+    return examples_at(histories, np.stack([users, positions], axis=1), max_history)
 
 
 def evaluation_examples(histories: Histories, split: Split, max_history: int) -> Examples:
     """One example per user with a held-out target in `split`, with all items that the user has seen; users in order."""
-    positions = [histories.target_position(user, split) for user in range(len(histories))]
-    rows = [(user, target) for user, target in enumerate(positions) if target >= 1]
-    found = examples_at(histories, rows, max_history)
-    before = np.repeat(found.users, found.positions), _ranges(np.zeros_like(found.positions), found.positions)
+    positions = histories.valid_position if split == "valid" else histories.test_position
+    users = np.flatnonzero(positions >= 1)
+    found = examples_at(histories, np.stack([users, positions[users]], axis=1), max_history)
+    before = np.repeat(found.users, found.positions), ranges(np.zeros_like(found.positions), found.positions)
     seen = values_at(histories, *before, HISTORY)[HISTORY]
     return found.with_columns({"seen": offsets_of(found.positions)}, seen=seen)
 

@@ -4,16 +4,18 @@ Splits are defined here: training positions are before `valid_position`; the his
 of the test target, is everything before it.
 """
 
-import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ray_jobs.data.catalogue import Catalogue, IntArray
+from ray_jobs.data.rows import Notes, Rows, Texts, offsets_of, ranges
 from schemas.columns import COLUMNS, ExampleColumn
 from schemas.errors import DataError
 
@@ -24,7 +26,7 @@ Split = Literal["valid", "test"]
 
 @dataclass(frozen=True)
 class Histories:
-    """Every user's ordered history.
+    """Every user's ordered history, in flat arrays: rows that are given as a sequence of arrays are copied into one.
 
     Args:
         items: per user the catalogue indices, oldest first.
@@ -36,14 +38,21 @@ class Histories:
         more: by name of a column of `schemas.columns` with another source per user a value for each item.
     """
 
-    user_ids: tuple[str, ...]
-    items: tuple[IntArray, ...]
+    user_ids: Sequence[str]
+    items: Sequence[IntArray]
     valid_position: IntArray
     test_position: IntArray
-    preferences: tuple[Mapping[int, tuple[str, ...]], ...]
-    times: tuple[IntArray, ...] | None = None
+    preferences: Sequence[Mapping[int, tuple[str, ...]]]
+    times: Sequence[IntArray] | None = None
     training_end: IntArray | None = None
-    more: Mapping[str, tuple[npt.NDArray[Any], ...]] = field(default_factory=dict)
+    more: Mapping[str, Sequence[npt.NDArray[Any]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        flat: dict[str, Any] = {"user_ids": Texts.of(self.user_ids), "items": Rows.of(self.items)}
+        flat["times"] = None if self.times is None else Rows.of(self.times)
+        flat["more"] = {name: Rows.of(rows, COLUMNS[name].dtype) for name, rows in self.more.items()}
+        for name, value in flat.items():
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -54,20 +63,43 @@ class Histories:
         cut: dict[str, Any] = {name: rows if rows is None else rows[start:stop] for name, rows in kept.items()}
         return Histories(**cut, more={name: rows[start:stop] for name, rows in self.more.items()})
 
-    def values(self, column: ExampleColumn) -> tuple[npt.NDArray[Any], ...] | None:
+    @property
+    def lengths(self) -> IntArray:
+        """Number of items of each history, int64[U]."""
+        return Rows.of(self.items).lengths
+
+    @property
+    def training_ends(self) -> IntArray:
+        """End of each user's training positions, int64[U]."""
+        ends = self.valid_position if self.training_end is None else self.training_end
+        return np.where(ends < 0, self.lengths, np.minimum(ends, self.lengths))
+
+    def values(self, column: ExampleColumn) -> Rows | None:
         """Per user a value of `column` for each item, from the column's source; None if it is missing."""
-        return {"item_ids": self.items, "occurred_at": self.times}.get(column.source, self.more.get(column.name))
+        rows = {"item_ids": self.items, "occurred_at": self.times}.get(column.source, self.more.get(column.name))
+        return None if rows is None else Rows.of(rows)
 
     def training_items(self, user: int) -> IntArray:
         """Items at the training positions of a user, oldest first."""
         end = int((self.valid_position if self.training_end is None else self.training_end)[user])
         return self.items[user] if end < 0 else self.items[user][:end]
 
+    def all_training_items(self) -> IntArray:
+        """Items at the training positions of all users, one user after another."""
+        return Rows.of(self.items).beginnings(self.training_ends)
+
+    def timed(self) -> bool:
+        """Whether any history has items with different times."""
+        if self.times is None:
+            return False
+        times = Rows.of(self.times)
+        firsts = times.values[times.offsets[:-1][times.lengths > 0]]
+        return bool((times.values != np.repeat(firsts, times.lengths[times.lengths > 0])).any())
+
     def interacted(self, items: int) -> npt.NDArray[np.bool_]:
         """Which of `items` catalogue items have a training position, bool[N]."""
         found = np.zeros(items, dtype=np.bool_)
-        for user in range(len(self)):
-            found[self.training_items(user)] = True
+        found[self.all_training_items()] = True
         return found
 
     def target_position(self, user: int, split: Split) -> int:
@@ -87,38 +119,62 @@ def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Ta
     Raises:
         DataError: `sequences` is empty, or has a user twice or an item that is not in the catalogue.
     """
-    rows = sorted(sequences.to_pylist(), key=lambda row: row["user_id"])
-    if not rows:
+    if not sequences.num_rows:
         raise DataError("table sequences has no row for this partition; run the sequences stage first")
-    users = tuple(row["user_id"] for row in rows)
-    if len(set(users)) < len(users):
+    ids = _plain(sequences["user_id"]).cast(pa.large_string())
+    order = pc.sort_indices(ids).to_numpy()
+    users = Texts(ids.take(pa.array(order)))
+    if len(users) > 1 and pc.any(pc.equal(users.arrow[1:], users.arrow[:-1])).as_py():
         raise DataError("table sequences has a user twice: read one partition_date of it")
-    unknown = {item for row in rows for item in row["item_ids"]} - set(catalogue.index)
-    if unknown:
-        raise DataError(f"table sequences holds {len(unknown)} items outside the catalogue, e.g. {min(unknown)!r}")
-    known: dict[str, dict[int, tuple[str, ...]]] = {user: {} for user in users}
-    for row in [] if preferences is None else preferences.to_pylist():
-        if row["user_id"] in known and row["preferences"]:
-            known[row["user_id"]][row["position"]] = tuple(row["preferences"])
+    known = pa.array(catalogue.item_ids, pa.string())
+
+    def read(name: str, convert: Callable[[pa.Array], npt.NDArray[Any]]) -> Rows:
+        """A column of lists in the order of `users`; converted chunk by chunk, since texts take the most memory."""
+        chunks = sequences[name].chunks
+        lengths = np.concatenate([chunk.value_lengths().fill_null(0).to_numpy() for chunk in chunks]).astype(np.int64)
+        values = np.concatenate([convert(chunk.flatten()) for chunk in chunks])
+        return Rows(values[ranges(offsets_of(lengths)[order], lengths[order])], offsets_of(lengths[order]))
+
+    def position(name: str) -> IntArray:
+        found = _plain(sequences[name]).cast(pa.int64()).fill_null(-1)
+        return found.to_numpy()[order]
+
+    def item_places(ids: pa.Array) -> IntArray:
+        places = pc.index_in(ids.cast(pa.string()), value_set=known)
+        if places.null_count:
+            unknown = pc.unique(ids.filter(pc.is_null(places)))
+            raise DataError(
+                f"table sequences holds {len(unknown)} items outside the catalogue, e.g. {pc.min(unknown).as_py()!r}"
+            )
+        return places.to_numpy().astype(np.int64)
+
+    there = set(sequences.column_names)
     return Histories(
         user_ids=users,
-        items=tuple(np.array([catalogue.index[i] for i in row["item_ids"]], dtype=np.int64) for row in rows),
-        valid_position=_positions(rows, "valid_position"),
-        test_position=_positions(rows, "test_position"),
-        preferences=tuple(known[user] for user in users),
-        times=tuple(_seconds(row["occurred_at"]) for row in rows) if "occurred_at" in sequences.column_names else None,
-        training_end=_positions(rows, TRAINING_END) if TRAINING_END in sequences.column_names else None,
+        items=read("item_ids", item_places),
+        valid_position=position("valid_position"),
+        test_position=position("test_position"),
+        preferences=Notes.read(users, preferences),
+        times=read("occurred_at", _seconds) if "occurred_at" in there else None,
+        training_end=position(TRAINING_END) if TRAINING_END in there else None,
         more={
-            column.name: tuple(np.array(row[column.source], dtype=column.dtype) for row in rows)
+            column.name: read(column.source, partial(_numbers, kind=column.dtype))
             for column in COLUMNS.values()
-            if column.source in set(sequences.column_names) - {"item_ids", "occurred_at"}
+            if column.source in there - {"item_ids", "occurred_at"}
         },
     )
 
 
-def _seconds(times: Sequence[dt.datetime]) -> IntArray:
-    return np.array([int(time.timestamp()) for time in times], dtype=np.int64)
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    found = column.combine_chunks()
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
-def _positions(rows: Sequence[Mapping[str, Any]], name: str) -> IntArray:
-    return np.array([-1 if row[name] is None else row[name] for row in rows], dtype=np.int64)
+def _seconds(times: pa.Array) -> IntArray:
+    """Seconds since 1970, cut towards zero."""
+    found = times.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return found // 1_000_000 + ((found < 0) & (found % 1_000_000 != 0))
+
+
+def _numbers(values: pa.Array, kind: str) -> npt.NDArray[Any]:
+    return values.to_numpy(zero_copy_only=False).astype(kind)

@@ -21,6 +21,7 @@ from ray_jobs.data.crops import Crop
 from ray_jobs.data.example_tables import from_table, table_schema, to_table
 from ray_jobs.data.examples import Examples
 from ray_jobs.data.histories import Histories
+from ray_jobs.data.rows import offsets_of
 from ray_jobs.recommenders.base import Recommender
 from schemas.addresses import filesystem_of, read_text, write_text
 from schemas.artifact_seal import read_seal_text, seal_text
@@ -158,13 +159,14 @@ def _unpacked(content: bytes) -> Batch:
 
 def example_parts(recommender: Recommender, histories: Histories, rows: int) -> Iterator[Examples]:
     """The training examples of `recommender`, in parts of about `rows` examples of consecutive users."""
-    start, waiting = 0, 0
     several = recommender.every_prefix and recommender.crop is None
-    for user in range(len(histories)):
-        waiting += len(histories.training_items(user)) if several else 1
-        if waiting >= rows or user == len(histories) - 1:
-            yield recommender.training_examples(histories.part(start, user + 1))
-            start, waiting = user + 1, 0
+    counts = histories.training_ends if several else np.ones(len(histories), dtype=np.int64)
+    passed = offsets_of(counts)
+    start = 0
+    while start < len(histories):
+        stop = min(int(np.searchsorted(passed, passed[start] + rows)), len(histories))
+        yield recommender.training_examples(histories.part(start, stop))
+        start = stop
 
 
 def write_examples(folder: str, parts: Iterable[Examples], files: int, seed: int) -> StreamedExamples:

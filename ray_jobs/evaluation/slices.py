@@ -28,8 +28,7 @@ def order_of(kind: str, name: str) -> tuple[int, int, str, str]:
 
 def training_counts(histories: "Histories", items: int) -> npt.NDArray[np.int64]:
     """How often each of `items` catalogue items occurs at a training position, int64[N]."""
-    seen = [histories.training_items(user) for user in range(len(histories))]
-    return np.bincount(np.concatenate(seen) if seen else np.zeros(0, dtype=np.int64), minlength=items)
+    return np.bincount(histories.all_training_items(), minlength=items)
 
 
 def popularity_bands(counts: npt.ArrayLike) -> npt.NDArray[np.str_]:

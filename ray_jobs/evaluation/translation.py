@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ray_jobs.data.catalogue import Catalogue, IntArray
-from ray_jobs.data.examples import Array, Examples, offsets_of, values_at
+from ray_jobs.data.examples import Array, Examples, values_at
 from ray_jobs.data.histories import Histories
+from ray_jobs.data.rows import offsets_of
 from schemas.columns import HISTORY
 
 

@@ -87,7 +87,7 @@ def measure_following(
         properties = terms.properties()
     names, having = list(properties), list(properties.values())
     tested = [(names[place], having[place]) for place in commonest(having, len(recommender.catalogue), words)]
-    able = [user for user in range(len(histories)) if histories.target_position(user, "test") >= 1]
+    able = np.flatnonzero(histories.test_position >= 1)
     chosen = sorted(np.random.default_rng(seed).permutation(able)[:users].tolist())
     if len(tested) < 2 or not chosen:
         return Following()

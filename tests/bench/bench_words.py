@@ -258,7 +258,7 @@ def unread(histories: Histories) -> Histories:
 def mixed_up(histories: Histories) -> Histories:
     """The same histories, each with what is known of somebody else."""
     half = len(histories) // 2
-    return replace(histories, preferences=histories.preferences[half:] + histories.preferences[:half])
+    return replace(histories, preferences=(*histories.preferences[half:], *histories.preferences[:half]))
 
 
 def run_seed(seed: int, arms: Sequence[str], users: int, items: int) -> dict[str, dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,10 +28,7 @@ class Popularity(ScoringRecommender):
 
     def fit_counts(self, histories: Histories) -> None:
         """Count the items at training positions."""
-        self.counts.zero_()
-        for user in range(len(histories)):
-            items = torch.from_numpy(histories.training_items(user))
-            self.counts.index_add_(0, items, torch.ones(len(items)))
+        self.counts.copy_(torch.from_numpy(np.bincount(histories.all_training_items(), minlength=len(self.counts))))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Mean negative log-likelihood of the targets under smoothed counts; nothing is trained."""
