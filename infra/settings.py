@@ -8,6 +8,7 @@ names (``mendertok.epochs``).
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Any, Literal
@@ -333,9 +334,10 @@ def load_settings() -> Settings:
         settings = Settings()
         keep_private(Path(settings.home))
         os.environ.update(registry_login(Path(settings.home), settings.mlflow.tracking_uri))
-        masks.hide([*secrets_of(settings), *masks.secrets_in(os.environ)])
+        found = [*secrets_of(settings), *masks.secrets_in(os.environ)]
+        masks.hide(found)
         masks.hide_short(masks.short_passwords_in(settings.model_dump()))
-        _require_whole_addresses(settings)
+        _require_whole_addresses(settings, found)
         return settings
     except ValidationError as error:
         raise SettingError(f"settings from {profile_path()} and PENCHANT_* variables: {problems(error)}") from error
@@ -349,15 +351,15 @@ def load_settings() -> Settings:
         raise SettingError(f"profile {profile_path()} cannot be read as TOML: {str(error)[:120]}") from error
 
 
-def _require_whole_addresses(settings: Settings) -> None:
-    """Refuse addresses that masking would change, because stages hand them on in reports.
+def _require_whole_addresses(settings: Settings, hidden: Sequence[str]) -> None:
+    """Refuse addresses that contain one of the `hidden` values: stages hand them on in reports, where it is masked.
 
     Raises:
-        SettingError: a key or password is part of one.
+        SettingError: one does.
     """
     places = {"home": settings.home, "state": settings.state, "warehouse": settings.warehouse}
     for name, address in (*places.items(), ("ray.storage", settings.ray.storage)):
-        if masks.without_hidden(address) != address:
+        if any(len(value) >= masks.SHORTEST and value in address for value in hidden):
             raise SettingError(
                 f"the address in the setting {name} contains the value of a key or password, which is masked wherever "
                 "it is written: change one of the two"
