@@ -413,7 +413,7 @@ def _trained_mendertok(histories, epochs):
 
 def test_mendertok_learns_the_order_of_a_history():
     """Planted: the newest item's cluster says the next one. Perfect knowledge of the cluster gives NDCG@10 of .59."""
-    # After ten epochs it depends on the processor's rounding whether it has learned it yet: .46 on one, above .5 on another.
+    # After ten epochs rounding decides whether it has learned it yet: .46 on one processor, above .5 on another.
     model, test = _trained_mendertok(small_histories(), 20)
     score = model.judge(InMemoryExamples(test))
     assert score > 0.5
