@@ -62,7 +62,7 @@ class Outcome:
 
 
 def write_world(folder: Path) -> Path:
-    """Landing files of two days, and the truth that answers for the language model."""
+    """Write landing files of two days, and the truth from which the scripted language model answers."""
     command = [sys.executable, "-m", "tests.simulated.days", f"--out={folder}", *SIZES]
     subprocess.run(command, check=True, cwd=REPOSITORY, capture_output=True)
     return folder

@@ -37,6 +37,20 @@ SPARK = {
     **INTERPRETED,
 }
 SMALL_DAEMON = {"SPARK_DAEMON_MEMORY": "256m", "SPARK_DAEMON_JAVA_OPTS": SMALL_JVM}
+JARS = REPOSITORY / ".penchant" / "jars"
+
+
+def settings(llm: str, workers: int) -> dict[str, str]:
+    """Variables of the profile `cluster` that are the same on any engines."""
+    return {
+        "PENCHANT_PROFILE": "cluster",
+        "PENCHANT_SPARK__SHUFFLE_PARTITIONS": "2",
+        "PENCHANT_SPARK__JARS_DIR": str(JARS),
+        "PENCHANT_RAY__WORKERS": str(workers),
+        "PENCHANT_RAY__CPUS_PER_WORKER": "1",
+        "PENCHANT_LLM__BASE_URL": llm,
+        "PENCHANT_LLM__CONCURRENCY": "4",
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +94,7 @@ class Cluster:
     def up(self, say: Callable[[str], None] = print) -> None:
         """Start what does not run, building or downloading what is missing."""
         go_program(*VERSITYGW)
-        install_s3(self._jars)
+        install_s3(JARS)
         (self.home / "store" / BUCKET).mkdir(parents=True, exist_ok=True)
         self.supervisor.up(say)
 
@@ -102,10 +116,6 @@ class Cluster:
         for path in folder.rglob("*.jsonl.gz"):
             store.upload_file(str(path), BUCKET, f"landing/{path.relative_to(folder)}")
         return f"s3://{BUCKET}/landing"
-
-    @property
-    def _jars(self) -> Path:
-        return REPOSITORY / ".penchant" / "jars"
 
     @property
     def store(self) -> dict[str, str]:
@@ -133,19 +143,13 @@ class Cluster:
         return {
             **own,
             **self.store,
-            "PENCHANT_PROFILE": "cluster",
+            **settings(self.llm, self.workers),
             "PENCHANT_STATE": f"s3://{BUCKET}/state",
             "PENCHANT_WAREHOUSE": f"s3://{BUCKET}/warehouse",
             "PENCHANT_SPARK__MASTER": f"spark://{HERE}:{ports.spark_master}",
             "PENCHANT_SPARK__DRIVER_MEMORY": "1g",
-            "PENCHANT_SPARK__SHUFFLE_PARTITIONS": "2",
-            "PENCHANT_SPARK__JARS_DIR": str(self._jars),
             "PENCHANT_SPARK__EXTRA_CONF": json.dumps(SPARK),
-            "PENCHANT_RAY__WORKERS": str(self.workers),
-            "PENCHANT_RAY__CPUS_PER_WORKER": "1",
             "PENCHANT_RAY__STORAGE": f"s3://{BUCKET}/ray",
-            "PENCHANT_LLM__BASE_URL": self.llm,
-            "PENCHANT_LLM__CONCURRENCY": "4",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._database("airflow"),
             "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(
                 {"conn_type": "spark", "host": f"spark://{HERE}", "port": ports.spark_master}
