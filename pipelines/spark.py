@@ -26,7 +26,7 @@ from schemas.stage_runner import engine_is_ready
 
 SUBMIT = "PYSPARK_SUBMIT_ARGS"
 _MOST_BROADCAST = 2_000_000
-"""Identifiers that fit into the memory of every executor, some 100 bytes each."""
+"""The most identifiers that are sent to every executor; each takes about 100 bytes there."""
 _DELTA = "io.delta.sql.DeltaSparkSessionExtension"
 
 

@@ -88,7 +88,7 @@ def write_day(path: Path, rows: int, day: int, of: int) -> None:
     # Of two million lines the busiest user wrote about 3,000 and the most popular item has about 40,000.
     user = (random.random(first) ** 2 * users).astype(np.int64)
     item = (random.random(first) ** 2.5 * items).astype(np.int64)
-    # Scattered, so that the order of identifiers says nothing about how common they are.
+    # Shuffled, so that an identifier's order says nothing about how common it is.
     user, item = user * 7_919 % users, item * 7_919 % items
     words = np.array(_WORDS.split())
     texts = [
