@@ -81,7 +81,8 @@ def planted_codes(items: int, seed: int) -> tuple[np.ndarray, tuple[int, ...]]:
 
 def catalogue_of(codes: np.ndarray, sizes: tuple[int, ...]) -> Catalogue:
     names = tuple(map(str, range(len(codes))))
-    return Catalogue(item_ids=names, titles=names, texts=names, codes=codes, level_sizes=sizes)
+    titles = tuple(f"item {name}" for name in names)  # A title that is the item's id counts as none.
+    return Catalogue(item_ids=names, titles=titles, texts=titles, codes=codes, level_sizes=sizes)
 
 
 def histories(items: int, batch: int, length: int, seed: int) -> Batch:
