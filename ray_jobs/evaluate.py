@@ -3,20 +3,25 @@
 import json
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
 
 from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings
 from ray_jobs.data.histories import Histories
 from ray_jobs.data.settings import TrainingDataSettings, for_comparison_only, training_data_settings
-from ray_jobs.data.tables import publish, table_exists, table_version
+from ray_jobs.data.tables import WaitingRows, table_exists, table_version, waiting_rows
 from ray_jobs.data.training_data import TrainingData, read_training_data
-from ray_jobs.evaluation.evaluator import HISTORY, Ranked, evaluate, evaluate_sampled, measured
+from ray_jobs.evaluation.evaluator import HISTORY, Ranked, evaluate_sampled, measured, slices_of
 from ray_jobs.evaluation.exposure import popularity_percentiles
-from ray_jobs.evaluation.measurements import Measured, compare, require_same_units, to_rows
-from ray_jobs.evaluation.slices import COLD, TARGET
+from ray_jobs.evaluation.measurements import Measured, compare, groups_of, require_same_units, to_rows
+from ray_jobs.evaluation.metrics import ndcg, recall
+from ray_jobs.evaluation.parts import USERS_PER_PART, Collected, Ranking
+from ray_jobs.evaluation.slices import training_counts
 from ray_jobs.evaluation.translation import Translation
 from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.settings import PopularitySettings
@@ -93,47 +98,42 @@ def run(request: StageRequest) -> StageReport:
     rows = 0
     if any(candidate.run_id for candidate in candidates):
         runs.connect(settings)
-    for number, candidate in enumerate(candidates):
+    training = training_counts(data.histories, len(data.catalogue))
+    with Ranking(data.histories, training, own.actors, own.cpus_per_actor) as ranking:
+        for number, candidate in enumerate(candidates):
 
-        def notify(done: int, total: int, note: str, number: int = number) -> None:
-            progress.update(number * total + done, len(candidates) * total, note)
+            def notify(done: int, note: str, number: int = number) -> None:
+                total = len(data.histories)
+                progress.update(number * total + done, len(candidates) * total, note)
 
-        known = data.catalogue if candidate.version else None
-        with phase(f"ranking with {candidate.label}") as ranked:
-            results = evaluate(
-                candidate.recommender, data.histories, ("valid", "test"), own.exclude_seen, notify, known
-            )
-            ranked["held-out items"] = sum(len(result.ranks) for result in results)
-        if not all(len(result.ranks) for result in results):
-            raise DataError(
-                "no history has an item before and at its held-out position in both splits: three items are needed, "
-                "and with training_data.split time an item on each side of both cuts"
-            )
-        found = measured(results, candidate.model, data.histories, data.catalogue.item_ids, protocol)
-        if not reference:
-            reference = {one.split: one for one in found}
-            counts |= _targets(results, reference)
-        partition = {"partition_date": request.partition_date(), "task": NEXT_ITEM, "model": candidate.model}
-        handoff = publish(to_rows(found), MEASUREMENTS, uri, partition, request.identity())
-        rows += handoff.rows
-        summary = summarise(results, found, reference)
-        with phase(f"words and other protocols with {candidate.label}"):
-            if not candidate.version:
-                summary |= other_protocols(candidate.recommender, data.histories, own)
-            shares = word_shares(candidate, data, own)
-        summary |= {f"test.words.{name}": round(value, 6) for name, value in shares.items()}
-        outputs |= {f"{candidate.role}_words_{name}": f"{value:.6f}" for name, value in shares.items()}
-        candidate.recommender.release()
-        shown = {name: value for name, value in summary.items() if f".{HISTORY}." not in name}
-        counts = {f"{candidate.label}.{name}": value for name, value in shown.items()} | counts
-        if candidate.version:
-            outputs |= beside_champion(candidate, results, data)
-            counts["champion.unknown_targets"] = int(outputs[UNKNOWN_TARGETS])
-        if candidate.run_id:
-            logged = summary | slice_means(found)
-            runs.log_metrics(candidate.run_id, [(name, value, 0) for name, value in logged.items()])
-            runs.set_tags(candidate.run_id, {EVALUATION_TAG: json.dumps(asdict(own)), PROTOCOL_TAG: protocol})
-            _log_lists(candidate, results)
+            model = candidate.model
+            partition = {"partition_date": request.partition_date(), "task": NEXT_ITEM, "model": model}
+            with waiting_rows(MEASUREMENTS, partition, "unit_id") as waiting:
+                results = rank_users(ranking, candidate, data, own, protocol, waiting, notify)
+                handoff = waiting.publish(uri, request.identity())
+            rows += handoff.rows
+            found = [by_number(result, model, protocol) for result in results]
+            if not reference:
+                reference = {one.split: one for one in found}
+                counts |= _targets(results)
+            summary = summarise(results, found, reference)
+            with phase(f"words and other protocols with {candidate.label}"):
+                if not candidate.version:
+                    summary |= other_protocols(ranking, candidate.recommender, data.histories, own)
+                shares = word_shares(candidate, data, own)
+            summary |= {f"test.words.{name}": round(value, 6) for name, value in shares.items()}
+            outputs |= {f"{candidate.role}_words_{name}": f"{value:.6f}" for name, value in shares.items()}
+            candidate.recommender.release()
+            shown = {name: value for name, value in summary.items() if f".{HISTORY}." not in name}
+            counts = {f"{candidate.label}.{name}": value for name, value in shown.items()} | counts
+            if candidate.version:
+                outputs |= beside_champion(candidate, results, data)
+                counts["champion.unknown_targets"] = int(outputs[UNKNOWN_TARGETS])
+            if candidate.run_id:
+                logged = summary | slice_means(results)
+                runs.log_metrics(candidate.run_id, [(name, value, 0) for name, value in logged.items()])
+                runs.set_tags(candidate.run_id, {EVALUATION_TAG: json.dumps(asdict(own)), PROTOCOL_TAG: protocol})
+                _log_lists(candidate, results)
     progress.update(1, 1, f"{len(candidates)} models")
     return StageReport(
         stage=STAGE,
@@ -144,16 +144,63 @@ def run(request: StageRequest) -> StageReport:
     )
 
 
+def rank_users(
+    ranking: Ranking,
+    candidate: Candidate,
+    data: TrainingData,
+    own: EvaluateSettings,
+    protocol: str,
+    waiting: WaitingRows,
+    notify: Callable[[int, str], None],
+) -> list[Ranked]:
+    """The numbers of all users under every split and condition; their rows are added to `waiting` part by part.
+
+    Raises:
+        DataError: a split has no target that can be ranked.
+    """
+    recommender, collected = candidate.recommender, Collected()
+    between = Translation.between(recommender.catalogue, data.catalogue) if candidate.version else None
+    with phase(f"ranking with {candidate.label}") as ranked:
+        for number, part in enumerate(ranking.parts(recommender, exclude_seen=own.exclude_seen, between=between), 1):
+            waiting.add(to_rows(measured(part, candidate.model, data.histories, data.catalogue.item_ids, protocol)))
+            collected.add(part)
+            done = min(number * USERS_PER_PART, len(data.histories))
+            notify(done, f"{recommender.name}, {done:,} users")
+        results = collected.results()
+        ranked["held-out items"] = sum(len(result.ranks) for result in results)
+    if not all(len(result.ranks) for result in results):
+        raise DataError(
+            "no history has an item before and at its held-out position in both splits: three items are needed, "
+            "and with training_data.split time an item on each side of both cuts"
+        )
+    return results
+
+
+def by_number(result: Ranked, model: str, protocol: str) -> Measured:
+    """NDCG@10 of each user, for comparisons within this stage: users and targets are numbers instead of ids."""
+    return Measured(
+        model=model,
+        task=NEXT_ITEM,
+        split=result.split,
+        condition=result.condition,
+        protocol=protocol,
+        units=pa.array(result.examples.users),
+        targets=pa.array(result.examples.targets),
+        slices={},
+        values={"ndcg_10": ndcg(result.ranks, 10)},
+    )
+
+
 def protocol_of(how: TrainingDataSettings, own: EvaluateSettings) -> str:
     """How targets are held out and what is ranked; values of two protocols do not compare."""
     ties = f" ties=shuffled-{how.ties_seed}" if how.ties == "shuffled" else ""
     return f"split={how.split}{ties} catalogue={how.catalogue} seen={'left out' if own.exclude_seen else 'ranked'}"
 
 
-def _targets(results: Sequence[Ranked], by_split: Mapping[str, Measured]) -> dict[str, float]:
+def _targets(results: Sequence[Ranked]) -> dict[str, float]:
     """Number of targets in their own history, and of targets at no training position."""
-    counts = {f"{one.split}.targets_in_their_history": one.examples.seen_targets() for one in results}
-    unmet = {f"{split}.unmet_targets": int((one.slices[TARGET] == COLD).sum()) for split, one in by_split.items()}
+    counts = {f"{one.split}.targets_in_their_history": one.seen_targets for one in results}
+    unmet = {f"{one.split}.unmet_targets": int((one.counts[one.examples.targets] == 0).sum()) for one in results}
     return {**counts, **unmet}
 
 
@@ -225,19 +272,24 @@ def beside_champion(candidate: Candidate, results: Sequence[Ranked], data: Train
     """Outputs about the champion for the register stage."""
     served = next(result for result in reversed(results) if result.split == "test")
     known = candidate.recommender.catalogue.index
-    unknown = sum(data.catalogue.item_ids[target] not in known for target in served.examples.targets.tolist())
+    lacking = np.array([item not in known for item in data.catalogue.item_ids])
     return {
         CHAMPION: candidate.version,
         CHAMPION_COVERAGE: f"{served.exposure()['coverage_10']:.6f}",
-        UNKNOWN_TARGETS: str(unknown),
+        UNKNOWN_TARGETS: str(int(lacking[served.examples.targets].sum())),
     }
 
 
-def other_protocols(recommender: Recommender, histories: Histories, own: EvaluateSettings) -> dict[str, float]:
+def other_protocols(
+    ranking: Ranking, recommender: Recommender, histories: Histories, own: EvaluateSettings
+) -> dict[str, float]:
     """Means under other protocols, each with its prefix: all items ranked, or ranked among sampled items."""
     found: dict[str, float] = {}
     if own.all_items and own.exclude_seen:
-        (ranked,) = evaluate(recommender, histories, ("test",), exclude_seen=False, as_served=True)
+        collected = Collected()
+        for part in ranking.parts(recommender, ("test",), exclude_seen=False, as_served=True):
+            collected.add(part)
+        (ranked,) = collected.results()
         found = {f"{ALL_ITEMS}.{name}": round(float(v.mean()), 6) for name, v in ranked.metrics().items()}
     if own.sampled_negatives:
         found |= means(evaluate_sampled(recommender, histories, negatives=own.sampled_negatives, seed=own.seed))
@@ -305,17 +357,15 @@ def summarise(
     return summary
 
 
-def slice_means(found: Sequence[Measured]) -> dict[str, float]:
+def slice_means(results: Sequence[Ranked]) -> dict[str, float]:
     """Means on the test split, as served, by slice."""
-    served = next(one for one in reversed(found) if one.split == "test")
+    served = next(one for one in reversed(results) if one.split == "test")
+    values = {"recall_10": recall(served.ranks, 10), "ndcg_10": ndcg(served.ranks, 10)}
     shown: dict[str, float] = {}
-    for kind, name, inside in served.groups():
+    for kind, name, inside in groups_of(slices_of(served)):
         label = f"test.{kind}.{name}"
         shown[f"{label}.users"] = float(inside.sum())
-        shown |= {
-            f"{label}.{metric}": round(float(served.values[metric][inside].mean()), 6)
-            for metric in ("recall_10", "ndcg_10")
-        }
+        shown |= {f"{label}.{metric}": round(float(own[inside].mean()), 6) for metric, own in values.items()}
     return shown
 
 
@@ -324,9 +374,7 @@ def _log_lists(candidate: Candidate, results: Sequence[Ranked]) -> None:
     from ray_jobs.registry.plots import list_popularity
 
     result = next(result for result in reversed(results) if result.split == "test")
-    percentiles = popularity_percentiles(result.counts)
-    shown = {
-        candidate.recommender.name: percentiles[result.lists[result.lists >= 0]],
-        "held-out targets": percentiles[result.examples.targets],
-    }
-    runs.log_figure(candidate.run_id, list_popularity(shown), "plots/recommended_popularity.png")
+    chosen = np.bincount(result.examples.targets, minlength=len(result.counts))
+    shown = {candidate.recommender.name: result.places, "held-out targets": chosen}
+    figure = list_popularity(popularity_percentiles(result.counts), shown)
+    runs.log_figure(candidate.run_id, figure, "plots/recommended_popularity.png")

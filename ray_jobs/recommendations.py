@@ -1,20 +1,22 @@
 """The work of `ray_jobs.stages.recommendations`: score batches of users with the registered version on actors."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import mlflow
 import pyarrow as pa
+import pyarrow.compute as pc
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from infra.progress import Progress, phased
+from infra.progress import Progress
 from infra.settings import load_settings
 from ray_jobs.actors import through
 from ray_jobs.data.example_tables import arrow_type
-from ray_jobs.data.tables import publish
+from ray_jobs.data.tables import input_rows, publish_parts
 from ray_jobs.registry import runs
-from ray_jobs.registry.users import User, read_users, user_columns
+from ray_jobs.registry.users import User, user_columns, user_parts
 from ray_jobs.registry.versions import load_version, resolve
 from ray_jobs.stages.recommendations import STAGE, RecommendationsSettings
 from schemas.columns import COLUMNS, HISTORY
@@ -23,6 +25,9 @@ from schemas.handoff import StageReport
 from schemas.recommendations import RECOMMENDATIONS
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
+
+USERS_AT_ONCE = 32_768
+"""Users in the memory of this process."""
 
 
 class Scorer:
@@ -62,23 +67,44 @@ def batches(users: Sequence[User], size: int) -> Iterator[pa.Table]:
         )
 
 
-@phased("scoring users", lambda rows: {"users": rows.num_rows})
-def score(
-    users: Sequence[User], tracking_uri: str, version: str, chosen: RecommendationsSettings, progress: Progress
-) -> pa.Table:
-    """Columns user_id, item_ids, scores and preference for each of `users`, in no particular order.
+@dataclass
+class Tally:
+    """What is known of all users after their rows have gone by."""
 
-    The batches are always the same, so the scores of the same users are the same to the last bit.
+    users: int = 0
+    with_preference: int = 0
+    items: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
+    seconds: float = 0.0
+
+    def read(self, parts: Iterable[list[User]]) -> Iterator[list[User]]:
+        """Count the users of `parts` on their way."""
+        for users in parts:
+            self.users += len(users)
+            self.with_preference += sum(user.preference is not None for user in users)
+            yield users
+
+    def wrote(self, parts: Iterable[pa.Table], notify: Callable[[int], None]) -> Iterator[pa.Table]:
+        """Note the items of recommended lists on their way, and the time until the last list."""
+        began, done = time.monotonic(), 0
+        for part in parts:
+            shown = part["item_ids"].combine_chunks().flatten()
+            self.items = pc.unique(pa.chunked_array([self.items, shown]))
+            done += part.num_rows
+            notify(done)
+            yield part
+        self.seconds = time.monotonic() - began
+
+
+def score(
+    parts: Iterable[Sequence[User]], tracking_uri: str, version: str, chosen: RecommendationsSettings
+) -> Iterator[pa.Table]:
+    """Columns user_id, item_ids, scores and preference for each user of `parts`, in their order.
+
+    The batches are the same if the parts are, so the scores of the same users are the same to the last bit.
     """
     arguments = (tracking_uri, version, chosen.k, chosen.exclude_seen)
-    tables = batches(users, chosen.users_per_batch)
-    parts: list[pa.Table] = []
-    done = 0
-    for part in through(Scorer, arguments, tables, chosen.actors, chosen.cpus_per_actor):
-        parts.append(part)
-        done += part.num_rows
-        progress.update(done, len(users), f"{done:,} users")
-    return pa.concat_tables(parts)
+    tables = (table for users in parts for table in batches(users, chosen.users_per_batch))
+    return through(Scorer, arguments, tables, chosen.actors, chosen.cpus_per_actor)
 
 
 def run(request: StageRequest) -> StageReport:
@@ -96,27 +122,30 @@ def run(request: StageRequest) -> StageReport:
             f"version {version} of model {name} is not in the registry at {settings.mlflow.tracking_uri} "
             f"({error.error_code}); run the register stage again"
         ) from error
-    users = read_users(settings, request)
     reference = f"{name}/{version}"
-    started = time.monotonic()
-    rows = score(users, settings.mlflow.tracking_uri, reference, chosen, Progress(settings.home, STAGE))
-    seconds = time.monotonic() - started
-    handoff = publish(
-        rows,
+    tally, progress = Tally(), Progress(settings.home, STAGE)
+    progress.update(0, 1, "reading users")
+    total = input_rows(settings, request, "sequences")
+    size = -(-USERS_AT_ONCE // chosen.users_per_batch) * chosen.users_per_batch  # whole batches
+    parts = tally.read(user_parts(settings, request, size))
+    rows = score(parts, settings.mlflow.tracking_uri, reference, chosen)
+    handoff = publish_parts(
+        tally.wrote(rows, lambda done: progress.update(done, total, f"{done:,} users")),
         RECOMMENDATIONS,
         settings.table_uri(request.dataset, "recommendations"),
         {"partition_date": request.partition_date(), "model_version": reference},
         request.identity(),
+        along="user_id",
     )
     return StageReport(
         stage=STAGE,
         status="done",
         handoffs={"recommendations": handoff},
         counts={
-            "users": len(users),
-            "with_preference": sum(user.preference is not None for user in users),
-            "items_recommended": len(set(rows.column("item_ids").combine_chunks().flatten().to_pylist())),
-            "scoring_seconds": round(seconds, 2),
+            "users": tally.users,
+            "with_preference": tally.with_preference,
+            "items_recommended": len(tally.items),
+            "scoring_seconds": round(tally.seconds, 2),
         },
         outputs={"model_version": reference},
     )

@@ -8,8 +8,11 @@ from ray_jobs.data.histories import TRAINING_END
 from ray_jobs.data.settings import training_data_settings
 from ray_jobs.data.tables import input_partition
 from ray_jobs.data.ties import shuffle_ties
+from schemas.columns import sources
 from schemas.errors import DataError
 from schemas.stage_request import StageRequest
+
+_POSITIONS = ("valid_position", "test_position", "time_valid_start", "time_test_start")
 
 
 def input_sequences(settings: Settings, request: StageRequest) -> tuple[pa.Table, dict[str, list[int]] | None]:
@@ -18,8 +21,10 @@ def input_sequences(settings: Settings, request: StageRequest) -> tuple[pa.Table
     Raises:
         DataError: the day has no sequences, or none that can be split as configured.
     """
-    sequences = input_partition(settings, request, "sequences")
     own = training_data_settings(settings, request)
+    more = ["ratings", "tied_with_previous"] if own.ties == "shuffled" else []
+    columns = [*dict.fromkeys(["user_id", "length", *_POSITIONS, *sources(), *more])]
+    sequences = input_partition(settings, request, "sequences", columns)
     if own.split == "time":
         return split_by_time(sequences), None
     return (sequences, None) if own.ties == "as_is" else shuffle_ties(sequences, own.ties_seed)

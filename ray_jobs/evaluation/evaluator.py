@@ -1,5 +1,6 @@
 """Rank the held-out item of every user against the whole catalogue."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,8 @@ from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.data.catalogue import Catalogue, IntArray
 from ray_jobs.data.examples import Examples, evaluation_examples, latest_preferences
 from ray_jobs.data.histories import Histories, Split
-from ray_jobs.evaluation.exposure import LIST_LENGTH, exposure
+from ray_jobs.data.rows import Texts
+from ray_jobs.evaluation.exposure import LIST_LENGTH, exposure, places_of
 from ray_jobs.evaluation.measurements import Measured
 from ray_jobs.evaluation.metrics import per_user
 from ray_jobs.evaluation.slices import LENGTH, TARGET, length_bands, popularity_bands, training_counts
@@ -30,9 +32,12 @@ class Ranked:
 
     Args:
         ranks: int64[U] from 1, ties against the model; 0 if the model did not place the target.
-        lists: int64[U, 10], the recommended catalogue indices, best first, -1 where fewer were found.
+        lists: int64[U, 10], the recommended catalogue indices, best first, -1 where fewer were found; left out of
+            the joined results of `ray_jobs.evaluation.parts`, which have `shown`.
         counts: int64[N], occurrences of each catalogue item at training positions.
         sampled: ranked among sampled negatives, not the catalogue.
+        shown: int64[N], see `places`, if the lists are not kept.
+        seen_targets: see `Examples.seen_targets`.
     """
 
     split: Split
@@ -42,6 +47,13 @@ class Ranked:
     lists: npt.NDArray[np.int64] = field(repr=False)
     counts: npt.NDArray[np.int64] = field(repr=False)
     sampled: bool = False
+    shown: npt.NDArray[np.int64] | None = field(default=None, repr=False)
+    seen_targets: int = 0
+
+    @property
+    def places(self) -> npt.NDArray[np.int64]:
+        """How many of the lists each catalogue item is in, int64[N]."""
+        return places_of(self.lists, len(self.counts)) if self.shown is None else self.shown
 
     def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
         """Per-user metrics by name, float64[U]; names begin with ``sampled_`` for ranks among sampled negatives."""
@@ -50,7 +62,7 @@ class Ranked:
 
     def exposure(self) -> dict[str, float]:
         """See `ray_jobs.evaluation.exposure.exposure`."""
-        return exposure(self.lists, self.examples.targets, self.counts)
+        return exposure(self.places, self.examples.targets, self.counts)
 
 
 def evaluate(
@@ -80,26 +92,53 @@ def evaluate(
     counts = training_counts(histories, len(catalogue or recommender.catalogue))
     total, done, results = sum(len(job[2]) for job in jobs), 0, []
     for split, condition, examples in jobs:
-        ranks, lists = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, LIST_LENGTH, dtype=torch.int64)]
-        translated = examples
-        if between is not None:
-            examples = between.histories(histories, examples, recommender.settings.max_history)
-            translated = between.targets(examples)
-        for batch in InMemoryExamples(translated).batches(recommender.settings.evaluation_batch_size, None):
-            placed = batch.to(recommender.device)
-            if condition == WITH_PREFERENCE and recommender.steering is not None:
-                placed = placed.with_strength(recommender.known_weight)
-            found, best = recommender.ranks_and_topk(placed, LIST_LENGTH, placed.seen if exclude_seen else None)
-            ranks.append(found.cpu())
-            lists.append(best.cpu())
-            done += len(batch)
+
+        def told(count: int, split: Split = split, condition: str = condition) -> None:
+            nonlocal done
+            done += count
             notify(done, total, f"{recommender.name}, {split}, {condition}")
-        found_ranks, found_lists = torch.cat(ranks).numpy(), torch.cat(lists).numpy()
-        if between is not None:
-            found_ranks = np.where(between.unknown(examples), 0, found_ranks)
-            found_lists = between.lists(found_lists)
-        results.append(Ranked(split, condition, examples, found_ranks, found_lists, counts))
+
+        results.append(rank(recommender, histories, split, condition, examples, counts, exclude_seen, between, told))
     return results
+
+
+def rank(
+    recommender: Recommender,
+    histories: Histories,
+    split: Split,
+    condition: str,
+    examples: Examples,
+    counts: npt.NDArray[np.int64],
+    exclude_seen: bool,
+    between: Translation | None = None,
+    told: Callable[[int], None] = lambda _: None,
+) -> Ranked:
+    """Rank the targets of `examples`, see `evaluate`.
+
+    Args:
+        histories: from which the examples were built.
+        between: from the recommender's catalogue to that of the histories, if it is another one.
+        told: called with the number of examples of each batch that is done.
+    """
+    seen_targets = examples.seen_targets()
+    ranks, lists = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, LIST_LENGTH, dtype=torch.int64)]
+    translated = examples
+    if between is not None:
+        examples = between.histories(histories, examples, recommender.settings.max_history)
+        translated = between.targets(examples)
+    for batch in InMemoryExamples(translated).batches(recommender.settings.evaluation_batch_size, None):
+        placed = batch.to(recommender.device)
+        if condition == WITH_PREFERENCE and recommender.steering is not None:
+            placed = placed.with_strength(recommender.known_weight)
+        found, best = recommender.ranks_and_topk(placed, LIST_LENGTH, placed.seen if exclude_seen else None)
+        ranks.append(found.cpu())
+        lists.append(best.cpu())
+        told(len(batch))
+    found_ranks, found_lists = torch.cat(ranks).numpy(), torch.cat(lists).numpy()
+    if between is not None:
+        found_ranks = np.where(between.unknown(examples), 0, found_ranks)
+        found_lists = between.lists(found_lists)
+    return Ranked(split, condition, examples, found_ranks, found_lists, counts, seen_targets=seen_targets)
 
 
 def evaluate_sampled(
@@ -161,7 +200,7 @@ def _jobs(
 
 
 def measured(
-    results: list[Ranked], model: str, histories: Histories, item_ids: tuple[str, ...], protocol: str
+    results: Sequence[Ranked], model: str, histories: Histories, item_ids: tuple[str, ...], protocol: str
 ) -> list[Measured]:
     """The metrics of each user in `results`.
 
@@ -177,13 +216,18 @@ def measured(
             split=result.split,
             condition=result.condition,
             protocol=protocol,
-            units=pa.array([histories.user_ids[int(user)] for user in result.examples.users], pa.string()),
+            units=Texts.of(histories.user_ids).arrow.take(pa.array(result.examples.users)).cast(pa.string()),
             targets=pa.array([item_ids[int(target)] for target in result.examples.targets], pa.string()),
-            slices={
-                TARGET: popularity_bands(result.counts)[result.examples.targets],
-                LENGTH: length_bands(result.examples.positions),
-            },
+            slices=slices_of(result),
             values=result.metrics(),
         )
         for result in results
     ]
+
+
+def slices_of(result: Ranked) -> dict[str, npt.NDArray[np.str_]]:
+    """By kind of group, the group of each user, str[U]."""
+    return {
+        TARGET: popularity_bands(result.counts)[result.examples.targets],
+        LENGTH: length_bands(result.examples.positions),
+    }

@@ -22,11 +22,16 @@ def popularity_percentiles(counts: npt.ArrayLike) -> FloatArray:
     return (below + upto) / (2.0 * max(1, len(values)))
 
 
-def exposure(lists: IntArray, targets: IntArray, counts: npt.ArrayLike) -> dict[str, float]:
+def places_of(lists: IntArray, items: int) -> IntArray:
+    """How many of `lists`, int64[U, k] with -1 where one is shorter, each item is in, int64[N]."""
+    return np.bincount(lists[lists >= 0], minlength=items)
+
+
+def exposure(places: IntArray, targets: IntArray, counts: npt.ArrayLike) -> dict[str, float]:
     """Measures of the recommended lists, each name with the suffix ``_10``.
 
     Args:
-        lists: catalogue indices int64[U, k], -1 where a list is shorter.
+        places: number of lists that each catalogue item is in, [N].
         targets: held-out items, int64[U].
         counts: occurrences of each catalogue item at training positions, [N].
 
@@ -39,17 +44,16 @@ def exposure(lists: IntArray, targets: IntArray, counts: npt.ArrayLike) -> dict[
             positions after add-one smoothing.
     """
     count = np.asarray(counts, dtype=np.float64)
-    placed = lists[lists >= 0]
-    shown = np.bincount(placed, minlength=len(count))
     percentiles = popularity_percentiles(count)
     information = -np.log2((count + 1) / (count.sum() + len(count)))
-    popularity = float(percentiles[placed].mean()) if len(placed) else 0.0
+    share = places / max(1, places.sum())
+    popularity = float(share @ percentiles)
     measures = {
-        "coverage": float((shown > 0).mean()),
-        "gini": gini(shown),
+        "coverage": float((places > 0).mean()),
+        "gini": gini(places),
         "popularity": popularity,
         "popularity_bias": popularity - float(percentiles[targets].mean()),
-        "novelty": float(information[placed].mean()) if len(placed) else 0.0,
+        "novelty": float(share @ information),
     }
     return {f"{name}_{LIST_LENGTH}": value for name, value in measures.items()}
 

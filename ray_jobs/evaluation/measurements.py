@@ -60,9 +60,16 @@ class Measured:
 
     def groups(self) -> Iterator[tuple[str, str, npt.NDArray[np.bool_]]]:
         """Kind and name of each group that is not empty, and which units are in it, bool[U]."""
-        pairs = [(kind, name) for kind, names in self.slices.items() for name in set(names.tolist())]
-        for kind, name in sorted(pairs, key=lambda pair: order_of(*pair)):
-            yield kind, name, self.slices[kind] == name
+        return groups_of(self.slices)
+
+
+def groups_of(
+    slices: Mapping[str, npt.NDArray[np.str_]],
+) -> Iterator[tuple[str, str, npt.NDArray[np.bool_]]]:
+    """See `Measured.groups`."""
+    pairs = [(kind, str(name)) for kind, names in slices.items() for name in np.unique(names)]
+    for kind, name in sorted(pairs, key=lambda pair: order_of(*pair)):
+        yield kind, name, slices[kind] == name
 
 
 def require_same_units(one: Measured, other: Measured) -> None:

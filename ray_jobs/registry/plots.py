@@ -124,18 +124,20 @@ def _curves(axes: Axes, label: str, steps: Sequence[float], curves: Mapping[str,
     axes.set_ylabel(label)
 
 
-def list_popularity(shown: Mapping[str, npt.NDArray[np.float64]]) -> Figure:
+def list_popularity(percentiles: npt.NDArray[np.float64], shown: Mapping[str, npt.NDArray[np.int64]]) -> Figure:
     """How popular the recommended items are, beside the items that users chose.
 
     Args:
-        shown: by name the popularity percentiles, 0 to 1, of all recommended items or targets.
+        percentiles: popularity of each item, 0 to 1, [N].
+        shown: by name how often each item was recommended, or was the target, int64[N].
     """
     figure, axes = one_axes(8, 4.2)
     edges = np.linspace(0, 1, 11)
     middles = (edges[:-1] + edges[1:]) / 2 * 100
-    for colour, (name, values) in zip(COLOURS, shown.items(), strict=False):
-        share = np.histogram(values, edges)[0] / max(1, len(values)) * 100
-        mean = f"mean {100 * values.mean():.0f}" if len(values) else "none"
+    for colour, (name, places) in zip(COLOURS, shown.items(), strict=False):
+        total = int(places.sum())
+        share = np.histogram(percentiles, edges, weights=places)[0] / max(1, total) * 100
+        mean = f"mean {100 * float(percentiles @ places) / total:.0f}" if total else "none"
         axes.plot(middles, share, color=colour, marker="o", ms=4, label=f"{name} ({mean})")
     axes.set_xlabel("popularity at training positions (percentile of the catalogue, 100 is the most popular item)")
     axes.set_ylabel("share of places (%)")

@@ -1,14 +1,14 @@
 """The users to score: their full histories and known preferences."""
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from infra.settings import Settings
-from ray_jobs.data.tables import has_table, input_partition, input_table
+from ray_jobs.data.tables import has_table, input_partition, input_parts, input_table
 from schemas.columns import HISTORY, requested, sources
 from schemas.preferences import join_preferences
 from schemas.stage_request import StageRequest
@@ -87,3 +87,15 @@ def read_users(settings: Settings, request: StageRequest) -> list[User]:
         if has_table(settings, request, name)
     }
     return users_of(sequences, known.get("preferences"), request.partition_date(), known.get("review_summaries"))
+
+
+def user_parts(settings: Settings, request: StageRequest, users_at_once: int) -> Iterator[list[User]]:
+    """`read_users`, of whom only `users_at_once` are in memory."""
+    columns = ["user_id", "length", *sources()]
+    others = {
+        "preferences": ["user_id", "position", "preferences", "status"],
+        "review_summaries": ["user_id", "as_of", "summary", "status"],
+    }
+    for part in input_parts(settings, request, "sequences", "user_id", columns, others, users_at_once):
+        known, summaries = part.get("preferences"), part.get("review_summaries")
+        yield users_of(part["sequences"], known, request.partition_date(), summaries)

@@ -15,7 +15,7 @@ which the promotion gate checks.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from infra.bounds import Bounded, CountOrZero, Seed
+from infra.bounds import Bounded, CountOrZero, Positive, Seed
 
 STAGE = "evaluate"
 
@@ -31,6 +31,9 @@ class EvaluateSettings(Bounded):
         sampled_negatives: also rank among this many sampled items, as some papers do; the metrics are named
             ``sampled_...`` and are not in the table. 0 skips this.
         seed: of the sampled items and users.
+        actors: copies of the model that rank in parallel on the Ray cluster; 0 ranks in the stage's own process, which
+            is faster for some thousand users.
+        cpus_per_actor: cores of each copy.
     """
 
     section: ClassVar[str] = STAGE
@@ -41,3 +44,5 @@ class EvaluateSettings(Bounded):
     words: CountOrZero = 20
     sampled_negatives: CountOrZero = 0
     seed: Seed = 0
+    actors: CountOrZero = 0
+    cpus_per_actor: Positive = 1

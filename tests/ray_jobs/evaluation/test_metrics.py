@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ray_jobs.evaluation.exposure import exposure, gini, popularity_percentiles
+from ray_jobs.evaluation.exposure import exposure, gini, places_of, popularity_percentiles
 from ray_jobs.evaluation.metrics import (
     METRICS,
     bootstrap,
@@ -93,7 +93,7 @@ def test_exposure_by_hand():
     counts = np.array([0, 1, 1, 6])
     assert popularity_percentiles(counts).tolist() == [0.125, 0.5, 0.5, 0.875]
     lists = np.array([[3, 1], [3, -1]])
-    found = exposure(lists, np.array([0, 3]), counts)
+    found = exposure(places_of(lists, 4), np.array([0, 3]), counts)
     assert found["coverage_10"] == 0.5
     assert found["popularity_10"] == pytest.approx((2 * 0.875 + 0.5) / 3)
     assert found["popularity_bias_10"] == pytest.approx((2 * 0.875 + 0.5) / 3 - 0.5)

@@ -69,7 +69,10 @@ def test_groups_of_users_are_shown_with_their_size():
 
 
 def test_popularity_of_lists_adds_up():
-    axes = plots.list_popularity({"a": np.array([0.95, 0.99, 1.0]), "b": np.linspace(0, 1, 1000)}).axes[0]
+    percentiles = np.linspace(0, 1, 1000)
+    shown = {"a": np.repeat([0, 3], [950, 50]), "b": np.ones(1000, dtype=np.int64)}
+    axes = plots.list_popularity(percentiles, shown).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a (mean 98)", "b (mean 50)"]
     first, second = (line.get_ydata() for line in axes.lines)
     assert first.tolist() == [0] * 9 + [100]
     assert second.sum() == pytest.approx(100)

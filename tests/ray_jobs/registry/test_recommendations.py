@@ -8,13 +8,13 @@ import pytest
 from infra.errors import SettingError
 from ray_jobs import recommendations
 from ray_jobs.data.tables import read_table, table_version
-from ray_jobs.registry.users import read_users, users_of
+from ray_jobs.registry.users import read_users, user_parts, users_of
 from schemas.errors import DataError
 
 UPSTREAM = {"register.model_name": "penchant-tiny", "register.version": "1"}
 
 
-def test_every_user_is_scored_as_the_model_would_answer(registered, ray_session):
+def test_every_user_is_scored_as_the_model_would_answer(registered, ray_session, monkeypatch):
     world, _, _ = registered
     request = world.request(
         "recommendations",
@@ -44,8 +44,13 @@ def test_every_user_is_scored_as_the_model_would_answer(registered, ray_session)
     assert rows[0]["preference"] == "I like jazz. I dislike loud amplifiers"
     assert rows[1]["preference"] is None
 
+    assert [len(part) for part in user_parts(world.settings, request, 7)] == [7, 7, 7, 3]
+    assert [reader for part in user_parts(world.settings, request, 7) for reader in part] == audience
+    monkeypatch.setattr(recommendations, "USERS_AT_ONCE", 10)
     again = recommendations.run(request)
     assert again.handoffs["recommendations"] == handoff
+    assert again.counts.items() >= {"users": 24, "with_preference": 8}.items()
+    assert again.counts["items_recommended"] == len({item for row in rows for item in row["item_ids"]})
     assert table_version(handoff.uri) == handoff.version
 
 
