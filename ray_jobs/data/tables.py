@@ -8,13 +8,16 @@ crash, a retry or a second writer never duplicates a row.
 import datetime as dt
 import functools
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from pyarrow.parquet import filters_to_expression
@@ -44,6 +47,9 @@ VERIFIED = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True, page_checksum_verification=True)
 )
 """Parquet with verification of page checksums."""
+ROWS_AT_ONCE = 200_000
+"""Rows in memory where a table is too large to be there as a whole."""
+_BATCH = 16_384
 
 T = TypeVar("T")
 
@@ -139,6 +145,54 @@ def input_version(settings: Settings, request: StageRequest, name: str) -> tuple
     return uri, version
 
 
+def input_rows(settings: Settings, request: StageRequest, name: str) -> int:
+    """Number of rows of the request's day of a table that it reads."""
+    uri, version = input_version(settings, request, name)
+    return count_rows(open_table(uri, version), pc.field("partition_date") == request.partition_date())
+
+
+def input_parts(
+    settings: Settings,
+    request: StageRequest,
+    name: str,
+    key: str,
+    columns: list[str],
+    others: Mapping[str, list[str]],
+    rows_at_once: int,
+) -> Iterator[dict[str, pa.Table]]:
+    """The request's day of a table, a range of `key` at a time, and the rows of other tables in the same range.
+
+    Only the keys are in memory as a whole. The table is scanned once per range.
+
+    Args:
+        key: the key of the table `name`, whose rows come sorted by it.
+        columns: of the table `name`.
+        others: columns by the name of a table that the request may lack.
+        rows_at_once: largest number of rows of the table `name` in a range.
+
+    Yields:
+        Rows by the name of the table.
+
+    Raises:
+        DataError: as `input_partition`.
+    """
+    day = pc.field("partition_date") == request.partition_date()
+    keys = input_partition(settings, request, name, [key])[key].combine_chunks().cast(pa.large_string())
+    keys = keys.take(pc.sort_indices(keys))
+    with ExitStack() as opened:
+        read = {name: columns, **others}
+        there = {
+            one: opened.enter_context(table_rows(open_table(*input_version(settings, request, one)), day))
+            for one in read
+            if one == name or has_table(settings, request, one)
+        }
+        for start in range(0, len(keys), rows_at_once):
+            first, last = keys[start].as_py(), keys[min(start + rows_at_once, len(keys)) - 1].as_py()
+            inside = day & (pc.field(key) >= first) & (pc.field(key) <= last)
+            parts = {one: rows.to_table(columns=read[one], filter=inside) for one, rows in there.items()}
+            yield {**parts, name: parts[name].sort_by(key)}
+
+
 @functools.cache
 def _day_count(uri: str, version: int, day: dt.date | None) -> int:
     """Number of rows of a version, or of one day of it; cached, since a version never changes."""
@@ -216,6 +270,136 @@ def publish(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any]
         counts["rows"] = wanted.num_rows
         version = retrying(attempt, CommitFailedError)
     return _handoff(table, uri, version, wanted.num_rows)
+
+
+def publish_parts(
+    parts: Iterable[pa.Table],
+    table: Table,
+    uri: str,
+    partition: Mapping[str, Any],
+    identity: RunIdentity,
+    along: str,
+) -> Handoff:
+    """`publish` for rows that do not fit in memory: they wait in a local file, and go to the table in one commit.
+
+    Args:
+        parts: tables whose values of `along` are all greater than those of the tables before.
+        along: a column of the key, such as the user.
+
+    Raises:
+        DataError: as `publish`.
+        ValueError: a part has values of `along` that are not greater.
+    """
+    with waiting_rows(table, partition, along) as waiting:
+        for part in parts:
+            waiting.add(part)
+        return waiting.publish(uri, identity)
+
+
+@contextmanager
+def waiting_rows(table: Table, partition: Mapping[str, Any], along: str) -> Iterator["WaitingRows"]:
+    """What `publish_parts` does in steps: add the parts, then publish."""
+    with tempfile.TemporaryDirectory() as folder:
+        waiting = WaitingRows(Path(folder) / "rows.parquet", table, partition, along)
+        try:
+            yield waiting
+        finally:
+            waiting.close()
+
+
+class WaitingRows:
+    """Rows of one partition in a local file, sorted in blocks, see `waiting_rows`."""
+
+    def __init__(self, path: Path, table: Table, partition: Mapping[str, Any], along: str) -> None:
+        assert set(partition) == set(table.partition_by), (table.name, partition)
+        assert along in table.key, (table.name, along)
+        self._path, self._table, self._partition, self._along = path, table, partition, along
+        self._writer = pq.ParquetWriter(path, table.arrow_schema(), compression="zstd")
+        self._held: list[pa.Table] = []
+        self._before: Any = None
+
+    def add(self, rows: pa.Table) -> None:
+        """Add the next part.
+
+        Raises:
+            DataError: as `publish`, but `rows` may be empty.
+            ValueError: its values along are not greater than those before.
+        """
+        self._held.append(rows)
+        if sum(map(len, self._held)) >= ROWS_AT_ONCE:
+            self._write()
+
+    def _write(self) -> None:
+        block = _checked(pa.concat_tables(self._held), self._table, self._partition, may_be_empty=True)
+        self._held = []
+        if not block.num_rows:
+            return
+        ends = pc.min_max(block[self._along]).as_py()
+        if self._before is not None and ends["min"] <= self._before:
+            raise ValueError(
+                f"rows for {self._table.name} are not in the order of {self._along}: {ends['min']!r} came after "
+                f"{self._before!r}"
+            )
+        self._before = ends["max"]
+        self._writer.write_table(block, row_group_size=block.num_rows)
+
+    def close(self) -> None:
+        """Take no more parts."""
+        self._writer.close()
+
+    def publish(self, uri: str, identity: RunIdentity) -> Handoff:
+        """Replace the content of the partition in one commit, or make none if it has just these rows."""
+        if self._held:
+            self._write()
+        self.close()
+        table, partition = self._table, self._partition
+        with pq.ParquetFile(self._path) as wanted, phase(f"writing {table.name}") as counts:
+            counts["rows"] = found = wanted.metadata.num_rows
+            if not found and not table.may_be_empty:
+                raise DataError(f"table {table.name}: no rows to publish for {dict(partition)}")
+
+            def attempt() -> int:
+                target = _opened_or_created(table, uri, identity)
+                if _has_just(target, table, partition, self._along, wanted):
+                    return int(target.version())
+                write_deltalake(
+                    target,
+                    pa.RecordBatchReader.from_batches(table.arrow_schema(), _batches(wanted, table)),
+                    mode="overwrite",
+                    predicate=_predicate(partition),
+                    commit_properties=_commit_properties(identity),
+                )
+                seal_table(uri)
+                return int(target.version())
+
+            return _handoff(table, uri, retrying(attempt, CommitFailedError), found)
+
+
+def _blocks(stored: pq.ParquetFile, table: Table) -> Iterator[pa.Table]:
+    for group in range(stored.num_row_groups):
+        yield stored.read_row_group(group).cast(table.arrow_schema())
+
+
+def _batches(stored: pq.ParquetFile, table: Table) -> Iterator[pa.RecordBatch]:
+    for block in _blocks(stored, table):
+        yield from block.to_batches(max_chunksize=_BATCH)
+
+
+def _has_just(
+    target: DeltaTable, table: Table, partition: Mapping[str, Any], along: str, wanted: pq.ParquetFile
+) -> bool:
+    """Whether the partition has the rows that wait in `wanted` and no others; a block of them is read at a time."""
+    within = partition_filter(partition)
+    with table_rows(target, within) as rows:
+        if rows.count_rows(filter=within) != wanted.metadata.num_rows:
+            return False
+        for block in _blocks(wanted, table):
+            ends = pc.min_max(block[along]).as_py()
+            inside = within & (pc.field(along) >= ends["min"]) & (pc.field(along) <= ends["max"])
+            there = rows.to_table(columns=table.column_names(), filter=inside).cast(table.arrow_schema())
+            if not _sorted(there, table).equals(block):
+                return False
+    return True
 
 
 def upsert(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any], identity: RunIdentity) -> Handoff:

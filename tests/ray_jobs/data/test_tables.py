@@ -8,11 +8,15 @@ import pytest
 from deltalake import DeltaTable
 from planted_warehouse import IDENTITY, PARTITION, PER_CLUSTER, WORDS
 
+from ray_jobs.data import tables
 from ray_jobs.data.tables import (
     input_partition,
+    input_parts,
+    input_rows,
     input_table,
     newest_items,
     publish,
+    publish_parts,
     read_table,
     table_version,
     upsert,
@@ -53,6 +57,48 @@ def test_equal_content_makes_no_commit_and_other_partitions_stay(uri):
     assert third.version == first.version + 2
     assert contents(uri, "x") == {"c": 3}
     assert contents(uri, "it's") == {"a": 7}
+
+
+def test_parts_become_one_commit_and_equal_parts_none(uri, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", 3)
+    to = (ITEM_VECTORS, uri, {"encoder": "x"}, IDENTITY, "item_id")
+
+    def parts(*names, value=1):
+        return (vectors(list(group), value) for group in names)
+
+    publish(vectors(["a"], 7), ITEM_VECTORS, uri, {"encoder": "y"}, IDENTITY)
+    first = publish_parts(parts("ba", "dc", "e"), *to)
+    assert (first.rows, first.version) == (5, 2)
+    assert contents(uri, "x") == dict.fromkeys("abcde", 1)
+    assert publish_parts(parts("a", "bcde"), *to) == first, "the same rows in other parts"
+    assert publish(vectors(list("ecdab"), 1), *to[:4]) == first
+    assert publish_parts(parts("ab", "cd"), *to).version == 3
+    assert publish_parts(parts("ab", "cd", value=2), *to).version == 4
+    assert contents(uri, "x") == dict.fromkeys("abcd", 2)
+    assert contents(uri, "y") == {"a": 7}
+    for wrong in (("abc", "cde"), ("bcd", "a")):
+        with pytest.raises(ValueError, match="not in the order of item_id"):
+            publish_parts(parts(*wrong), *to)
+    with pytest.raises(DataError, match="no rows to publish"):
+        publish_parts(parts(), *to)
+    assert table_version(uri) == 4
+
+
+def test_a_day_is_read_in_ranges_of_its_key_with_what_other_tables_have_there(warehouse):
+    request = warehouse.request("recommendations")
+    whole = input_partition(warehouse.settings, request, "sequences", ["user_id", "length"]).sort_by("user_id")
+    others = {"preferences": ["user_id", "position"], "review_summaries": ["user_id"]}
+    parts = list(input_parts(warehouse.settings, request, "sequences", "user_id", whole.column_names, others, 5))
+    assert [len(part["sequences"]) for part in parts] == [5] * (len(whole) // 5) + [len(whole) % 5] * bool(
+        len(whole) % 5
+    )
+    assert pa.concat_tables(part["sequences"] for part in parts).equals(whole)
+    known = input_table(warehouse.settings, request, "preferences", ["user_id", "position"])
+    assert sum(len(part["preferences"]) for part in parts) == len(known) > 0
+    for part in parts:
+        assert set(part["preferences"]["user_id"].to_pylist()) <= set(part["sequences"]["user_id"].to_pylist())
+        assert "review_summaries" not in part
+    assert input_rows(warehouse.settings, request, "sequences") == len(whole)
 
 
 def test_commits_say_whose_they_are_and_the_protocol_stays_plain(uri):
