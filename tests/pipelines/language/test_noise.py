@@ -41,7 +41,6 @@ def test_the_same_scores_give_the_same_kinds_in_every_process():
     assert found[0] == found[1] == found[2]
 
 
-
 @pytest.mark.parametrize("values", [scores(1000, 0, apart=5), scores(900, 100, apart=1), [0.3] * 50, shades(), twins()])
 def test_one_kind_is_no_noise(values):
     assert fit_two_kinds(values) is None

@@ -1,6 +1,9 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
+from ray import cloudpickle
 from small_world import small_catalogue, small_histories
 
 from ray_jobs.data.histories import Histories
@@ -75,6 +78,7 @@ def test_users_without_a_target_and_without_preferences_are_left_out():
 
 
 def test_actors_answer_as_this_process_does_and_take_one_model_after_another(ray_session):
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # for `Told`: workers do not find this file
     histories, model = small_histories(users=75), _model(Told)
     day = small_catalogue()
     known, counts = _model(), training_counts(histories, len(day))
