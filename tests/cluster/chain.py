@@ -49,6 +49,7 @@ class Outcome:
         counts: numbers of the reports by run and task, without measurements of time and memory.
         calls: to the language model.
         versions: decisions by run, such as ``promoted``.
+        statuses: of the reports by run and task: ``done`` or ``reused``.
         seconds: of each run.
         peak_mib: memory of all engines together.
     """
@@ -57,6 +58,7 @@ class Outcome:
     counts: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     calls: int = 0
     versions: dict[str, str] = field(default_factory=dict)
+    statuses: dict[str, dict[str, str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     peak_mib: float = 0.0
 
@@ -100,7 +102,7 @@ class Chain:
         started = time.monotonic()
         tasks = self.runs.follow(dag, run_id)
         self.outcome.seconds[label] = round(time.monotonic() - started, 1)
-        self.outcome.counts[label] = {}
+        self.outcome.counts[label], self.outcome.statuses[label] = {}, {}
         for task in tasks:
             report = self.api.report(dag, run_id, task["task_id"]) if task["state"] == "success" else None
             if not report or "counts" not in report:
@@ -108,6 +110,7 @@ class Chain:
             counts = report["counts"]
             kept = {name: value for name, value in counts.items() if not any(part in name for part in MEASURED)}
             self.outcome.counts[label][task["task_id"]] = kept
+            self.outcome.statuses[label][task["task_id"]] = report["status"]
             self.outcome.calls += int(counts.get("llm_calls", 0))
             if task["task_id"] == "register":
                 self.outcome.versions[label] = f"{report['outputs'].get('version', '')} {report['outputs']['decision']}"

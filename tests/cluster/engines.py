@@ -6,7 +6,7 @@ import secrets
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -88,7 +88,7 @@ class Cluster:
     ports: ClusterPorts = field(default_factory=ClusterPorts.free)
 
     def __post_init__(self) -> None:
-        self.supervisor = Supervisor(self.home, self.ports, services=self._services(), environment=self.environment)
+        self.supervisor = self._supervisor()
         self.gate_closed = self.home / "store-closed"
 
     def up(self, say: Callable[[str], None] = print) -> None:
@@ -97,6 +97,10 @@ class Cluster:
         install_s3(JARS)
         (self.home / "store" / BUCKET).mkdir(parents=True, exist_ok=True)
         self.supervisor.up(say)
+
+    def restart(self, name: str) -> None:
+        """Start one service that has ended."""
+        self._supervisor((name,)).up(lambda _: None)
 
     def down(self) -> None:
         """Stop all."""
@@ -116,6 +120,9 @@ class Cluster:
         for path in folder.rglob("*.jsonl.gz"):
             store.upload_file(str(path), BUCKET, f"landing/{path.relative_to(folder)}")
         return f"s3://{BUCKET}/landing"
+
+    def _supervisor(self, names: Collection[str] | None = None) -> Supervisor:
+        return Supervisor(self.home, self.ports, names, services=self._services(), environment=self.environment)
 
     @property
     def store(self) -> dict[str, str]:
