@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ import polars as pl
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from matplotlib.figure import Figure
 
 from infra.settings import REPOSITORY, load_settings
 from infra.spark_conf import properties_file, spark_conf, spark_home
@@ -43,6 +45,7 @@ COMPARED = (
     "user_id", "item_ids", "occurred_at", "ratings", "tied_with_previous", "length", "time_valid_start",
     "time_test_start",
 )  # fmt: skip
+COSTS = {"wall seconds": "wall", "processor seconds": "cpu", "largest memory, MiB": "peak_mib"}
 EVERY_S = 0.1
 """Seconds between two looks at the processes."""
 _WORDS = (
@@ -239,21 +242,22 @@ class Shop:
         return [str(self._landing / "items.jsonl")]
 
 
-def measure(shop: Shop, share: float, phases: bool) -> None:
-    """Print what one size takes."""
+def measure(shop: Shop, share: float, phases: bool) -> dict[str, Took]:
+    """Print what one size takes; what the stages and Polars took for all lines."""
     shop.deliver(0, shop.rows)
     print(f"{shop.rows:,} lines", flush=True)
-    full = run_day(shop, 0, shop.rows, phases)
+    full, peer = run_day(shop, 0, shop.rows, phases)
     if share:
         new = int(shop.rows * share)
         shop.deliver(1, new)
         print(f"{new:,} more lines on the next day", flush=True)
-        more = run_day(shop, 1, new, phases)
+        more, _ = run_day(shop, 1, new, phases)
         print(f"  the day costs {more.wall / full.wall:.0%} of the wall and {more.cpu / full.cpu:.0%} of the processor")
+    return {"both stages": full, "Polars": peer}
 
 
-def run_day(shop: Shop, day: int, rows: int, phases: bool) -> Took:
-    """Run everything for a day; what the stages took."""
+def run_day(shop: Shop, day: int, rows: int, phases: bool) -> tuple[Took, Took]:
+    """Run everything for a day; what the stages took, and Polars."""
     peer = shop.polars(day + 1)
     print(peer.line("Polars", shop.rows, peer), flush=True)
     took = []
@@ -265,7 +269,18 @@ def run_day(shop: Shop, day: int, rows: int, phases: bool) -> Took:
     every = took[0] + took[1]
     print(every.line("both stages", rows, peer))
     print(shop.compare(day), flush=True)
-    return every
+    return every, peer
+
+
+def plot(path: Path, sizes: Mapping[int, Mapping[str, Took]]) -> None:
+    """Draw how the cost grows with the number of lines, on logarithmic axes."""
+    figure = Figure((11, 3.6), layout="constrained")
+    for axes, (label, part) in zip(figure.subplots(1, 3), COSTS.items(), strict=True):
+        for name in next(iter(sizes.values())):
+            axes.loglog(list(sizes), [getattr(took[name], part) for took in sizes.values()], marker="o", label=name)
+        axes.set(xlabel="lines", ylabel=label, ylim=(1, None))
+        axes.legend()
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
@@ -274,16 +289,20 @@ def main() -> None:
     parser.add_argument("--rows", type=lambda text: [int(one) for one in text.split(",")], default=[100_000])
     parser.add_argument("--day", type=float, default=0.0, help="share of new lines on a further day; 0 for none")
     parser.add_argument("--phases", action="store_true", help="also print the phases that each stage logs")
+    parser.add_argument("--plot", type=Path, help="draw how the cost grows with the rows into this file")
     parser.add_argument("--keep", type=Path, help="work in this new folder, with Spark's event logs, and keep it")
     given = parser.parse_args()
     os.environ["PENCHANT_SPARK__JARS_DIR"] = str(load_settings().spark.jars_dir)
+    sizes = {}
     for rows in given.rows:
         if given.keep:
             (folder := given.keep / str(rows)).mkdir(parents=True)
-            measure(Shop(folder, rows, jobs=True), given.day, given.phases)
+            sizes[rows] = measure(Shop(folder, rows, jobs=True), given.day, given.phases)
         else:
             with tempfile.TemporaryDirectory() as temporary:
-                measure(Shop(Path(temporary), rows, jobs=False), given.day, given.phases)
+                sizes[rows] = measure(Shop(Path(temporary), rows, jobs=False), given.day, given.phases)
+    if given.plot:
+        plot(given.plot, sizes)
 
 
 if __name__ == "__main__":
