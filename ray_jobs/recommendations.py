@@ -16,7 +16,7 @@ from ray_jobs.actors import through
 from ray_jobs.data.example_tables import arrow_type
 from ray_jobs.data.tables import input_rows, publish_parts
 from ray_jobs.registry import runs
-from ray_jobs.registry.users import User, user_columns, user_parts
+from ray_jobs.registry.users import USERS_AT_ONCE, User, user_columns, user_parts
 from ray_jobs.registry.versions import load_version, resolve
 from ray_jobs.stages.recommendations import STAGE, RecommendationsSettings
 from schemas.columns import COLUMNS, HISTORY
@@ -25,9 +25,6 @@ from schemas.handoff import StageReport
 from schemas.recommendations import RECOMMENDATIONS
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
-
-USERS_AT_ONCE = 32_768
-"""Users in the memory of this process."""
 
 
 class Scorer:

@@ -25,7 +25,7 @@ from ray_jobs.registry.results import ModelResult, read_results, results_of_vers
 from ray_jobs.registry.settings import PromotionSettings
 from ray_jobs.registry.steering_report import TAG as STEERING_TAG
 from ray_jobs.registry.trained import BASELINE, Trained
-from ray_jobs.registry.users import User, read_users
+from ray_jobs.registry.users import Audience, read_audience
 from ray_jobs.stages.register import STAGE
 from schemas.handoff import StageReport
 from schemas.model_versions import (
@@ -86,7 +86,7 @@ def run(request: StageRequest) -> StageReport:
         own_results, beside = results_of_version(everything, trained.identity, request, baseline, lost)
         results = with_slices(own_results + beside)
         bundle = load_bundle(trained.bundle_uri)
-        users = read_users(settings, request)
+        audience = read_audience(settings, request, own.latency_requests + 1)
         training_run = client.get_run(trained.run_id)
         decision = judge(
             Case(
@@ -98,7 +98,7 @@ def run(request: StageRequest) -> StageReport:
                 choice=choice,
                 coverage=training_run.data.metrics.get(f"test.coverage_{LIST_LENGTH}"),
                 bundle=bundle,
-                users=users,
+                users=audience.sample,
                 champion=None if champion is None else client.get_model_version(name, champion),
                 version="" if found is None else str(found.version),
             )
@@ -118,8 +118,8 @@ def run(request: StageRequest) -> StageReport:
             git_revision=revision,
             git_dirty=dirty,
             items=len(bundle.catalogue),
-            users=len(users),
-            with_preference=sum(user.preference is not None for user in users),
+            users=audience.users,
+            with_preference=audience.with_preference,
             results=results,
             comparisons=_comparisons(results, trained),
             exposures=_exposures(client, training_run, request, choice.lost),
@@ -135,7 +135,7 @@ def run(request: StageRequest) -> StageReport:
         made = found is None
         if found is None:
             progress.update(2, STEPS, "logging the model")
-            found = _create_version(client, training_run, trained, bundle, users, name, tags)
+            found = _create_version(client, training_run, trained, bundle, audience, name, tags)
         progress.update(3, STEPS, "model card")
         _describe(client, found, content, tags)
         runs.log_json(trained.run_id, decision.to_dict(), "promotion.json")
@@ -230,7 +230,7 @@ def _create_version(
     training_run: Run,
     trained: Trained,
     bundle: Bundle,
-    users: list[User],
+    audience: Audience,
     name: str,
     tags: Mapping[str, str],
 ) -> ModelVersion:
@@ -246,7 +246,7 @@ def _create_version(
     run_id = training_run.info.run_id
     model_id = versions.find_logged_model(client, training_run.info.experiment_id, run_id, trained.identity)
     if model_id is None:
-        example = input_example(next((user for user in users if user.preference), users[0]))
+        example = input_example(audience.first_told)
         recommender = bundle.recommender
         packages = recommender.packages(recommender.settings, steered=recommender.steering is not None)
         with storage.local_copy(trained.bundle_uri) as folder:

@@ -256,7 +256,7 @@ def _lifts(case: Case, champion: str) -> tuple[FloatArray | None, FloatArray | N
 
 
 def latency_ms(bundle: Bundle, users: Sequence[User], requests: int) -> float:
-    """Median milliseconds of a request for ten items, over `requests` users spread over `users`, after one warm-up."""
+    """Median milliseconds of a request for ten items, over `requests` of `users`, after one warm-up."""
     taken = []
     for number in np.linspace(0, len(users) - 1, requests + 1).astype(int):
         started = time.perf_counter()

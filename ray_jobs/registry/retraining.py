@@ -3,7 +3,6 @@
 import tempfile
 from dataclasses import dataclass, replace
 
-import numpy as np
 from mlflow.entities import Run
 
 from infra.settings import Settings
@@ -21,7 +20,7 @@ from ray_jobs.registry.comparison import (
     compare_weights,
 )
 from ray_jobs.registry.provenance import Provenance
-from ray_jobs.registry.users import read_users
+from ray_jobs.registry.users import read_audience
 from ray_jobs.stages import evaluate as evaluating
 from schemas.errors import DataError
 from schemas.run_identity import config_hash
@@ -130,8 +129,7 @@ def _compared(
     users: int,
 ) -> Comparison:
     curves = [bundle.provenance.get("records", []) for bundle in (original, again)]
-    audience = read_users(settings, replace(request, stage=STAGE))
-    chosen = [audience[i] for i in np.unique(np.linspace(0, len(audience) - 1, users).astype(int))]
+    chosen = read_audience(settings, replace(request, stage=STAGE), users).sample
     return Comparison(
         lines=(
             *compare_curves(curves[0], curves[1], tolerance),

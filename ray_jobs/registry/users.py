@@ -5,13 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from infra.settings import Settings
-from ray_jobs.data.tables import has_table, input_partition, input_parts, input_table
+from ray_jobs.data.tables import input_parts, input_rows
 from schemas.columns import HISTORY, requested, sources
 from schemas.preferences import join_preferences
 from schemas.stage_request import StageRequest
+
+USERS_AT_ONCE = 32_768
+"""Users in the memory of a process that goes through all."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +81,8 @@ def users_of(
     ]
 
 
-def read_users(settings: Settings, request: StageRequest) -> list[User]:
-    """`users_of` the request's partition; preferences and summaries are optional."""
-    sequences = input_partition(settings, request, "sequences", ["user_id", "length", *sources()])
-    day = [("partition_date", "=", request.partition_date())]
-    known = {
-        name: input_table(settings, request, name, filters=day)
-        for name in ("preferences", "review_summaries")
-        if has_table(settings, request, name)
-    }
-    return users_of(sequences, known.get("preferences"), request.partition_date(), known.get("review_summaries"))
-
-
 def user_parts(settings: Settings, request: StageRequest, users_at_once: int) -> Iterator[list[User]]:
-    """`read_users`, of whom only `users_at_once` are in memory."""
+    """`users_of` the request's partition, some at a time; preferences and summaries are optional."""
     columns = ["user_id", "length", *sources()]
     others = {
         "preferences": ["user_id", "position", "preferences", "status"],
@@ -99,3 +91,34 @@ def user_parts(settings: Settings, request: StageRequest, users_at_once: int) ->
     for part in input_parts(settings, request, "sequences", "user_id", columns, others, users_at_once):
         known, summaries = part.get("preferences"), part.get("review_summaries")
         yield users_of(part["sequences"], known, request.partition_date(), summaries)
+
+
+@dataclass(frozen=True)
+class Audience:
+    """The users of a partition: their numbers, and some of them.
+
+    Args:
+        sample: evenly spread over all, in their order.
+        first_told: the first user with a preference, else the first user.
+    """
+
+    users: int
+    with_preference: int
+    sample: tuple[User, ...]
+    first_told: User
+
+
+def read_audience(settings: Settings, request: StageRequest, sample: int) -> Audience:
+    """The users of the request's partition, and `sample` of them, or all if there are fewer."""
+    total = input_rows(settings, request, "sequences")
+    places = np.unique(np.linspace(0, total - 1, sample).astype(int))
+    first, told, number, chosen = None, 0, 0, []
+    for part in user_parts(settings, request, USERS_AT_ONCE):
+        chosen += [part[place - number] for place in places if number <= place < number + len(part)]
+        number += len(part)
+        with_preference = [user for user in part if user.preference is not None]
+        told += len(with_preference)
+        if first is None or (first.preference is None and with_preference):
+            first = (with_preference or part)[0]
+    assert first is not None, "input_parts refuses a day without rows"
+    return Audience(total, told, tuple(chosen), first)

@@ -14,7 +14,7 @@ from ray_jobs.data.item_texts import DESCRIBED_KEY, item_texts
 from ray_jobs.data.tables import newest_items, publish, read_table
 from ray_jobs.data.training_data import read_training_data
 from ray_jobs.registry.provenance import tables_of
-from ray_jobs.registry.users import read_users
+from ray_jobs.registry.users import user_parts
 from ray_jobs.semantic_ids import item_vectors
 from ray_jobs.stages.entry import run
 from schemas.denoised_sequences import DENOISED_SEQUENCES
@@ -73,7 +73,7 @@ def test_preferences_that_a_request_with_inputs_leaves_out_are_not_read(warehous
     def read(**inputs):
         request = warehouse.request("train", recipe="popularity", inputs=inputs)
         found = read_training_data(warehouse.settings, request, codes=False, preferences=True).histories
-        users = read_users(warehouse.settings, request)
+        users = next(user_parts(warehouse.settings, request, 100))
         told = any(found.latest_preferences(user, 99) for user in range(len(found)))
         return {told, any(user.preference for user in users), "preferences" in tables_of(warehouse.settings, request)}
 

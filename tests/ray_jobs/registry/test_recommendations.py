@@ -8,7 +8,8 @@ import pytest
 from infra.errors import SettingError
 from ray_jobs import recommendations
 from ray_jobs.data.tables import read_table, table_version
-from ray_jobs.registry.users import read_users, user_parts, users_of
+from ray_jobs.registry import users
+from ray_jobs.registry.users import Audience, read_audience, user_parts, users_of
 from schemas.errors import DataError
 
 UPSTREAM = {"register.model_name": "penchant-tiny", "register.version": "1"}
@@ -30,7 +31,7 @@ def test_every_user_is_scored_as_the_model_would_answer(registered, ray_session,
     rows = read_table(handoff.uri, handoff.version).sort_by("user_id").to_pylist()
     assert {row["model_version"] for row in rows} == {"penchant-tiny/1"}
     assert {row["partition_date"] for row in rows} == {dt.date(2026, 1, 31)}
-    audience = read_users(world.settings, request)
+    audience = next(user_parts(world.settings, request, 100))
     assert [row["user_id"] for row in rows] == [reader.user_id for reader in audience]
     question = pd.DataFrame({"history": [r.history for r in audience], "known": [r.preference for r in audience]})
     answer = mlflow.pyfunc.load_model("models:/penchant-tiny/1").predict(question, params={"k": 5})
@@ -46,6 +47,11 @@ def test_every_user_is_scored_as_the_model_would_answer(registered, ray_session,
 
     assert [len(part) for part in user_parts(world.settings, request, 7)] == [7, 7, 7, 3]
     assert [reader for part in user_parts(world.settings, request, 7) for reader in part] == audience
+    monkeypatch.setattr(users, "USERS_AT_ONCE", 7)
+    told = next(reader for reader in audience if reader.preference)
+    for wanted, places in ((5, (0, 5, 11, 17, 23)), (1, (0,)), (99, range(24))):
+        some = read_audience(world.settings, request, wanted)
+        assert some == Audience(24, 8, tuple(audience[place] for place in places), told)
     monkeypatch.setattr(recommendations, "USERS_AT_ONCE", 10)
     again = recommendations.run(request)
     assert again.handoffs["recommendations"] == handoff

@@ -5,7 +5,7 @@ import pytest
 from ray_jobs.days import printed
 from ray_jobs.registry.aliases import point_alias
 from ray_jobs.registry.runs import connect
-from ray_jobs.registry.users import read_users
+from ray_jobs.registry.users import user_parts
 from ray_jobs.tools import report
 from schemas.errors import DataError
 from schemas.model_versions import CHAMPION
@@ -24,7 +24,7 @@ def scored(registered):
             "scores": [-1.5 - n for n in range(7)],
             "preference": reader.preference,
         }
-        for reader in read_users(world.settings, request)
+        for reader in next(user_parts(world.settings, request, 100))
     ]
     day = dt.date.fromisoformat(DAY)
     world = world.publish("recommendations", rows, {"partition_date": day, "model_version": "penchant-tiny/1"})
