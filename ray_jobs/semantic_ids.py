@@ -15,6 +15,7 @@ from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings
 from ray_jobs.data.day_sequences import input_sequences, training_ends
 from ray_jobs.data.item_texts import DESCRIBED_KEY, item_texts
+from ray_jobs.data.rows import Rows, offsets_of
 from ray_jobs.data.tables import (
     VERIFIED,
     input_table,
@@ -181,9 +182,7 @@ def _streamed(settings: Settings, request: StageRequest, encoder: str, items: pa
     return DatasetVectors(data, (len(items), len(data.take(1)[0]["vector"])))
 
 
-def training_sequences(
-    settings: Settings, request: StageRequest, item_ids: list[str]
-) -> tuple[npt.NDArray[np.int64], ...]:
+def training_sequences(settings: Settings, request: StageRequest, item_ids: list[str]) -> Rows:
     """Rows in `item_ids` of each user's items at training positions, oldest first, users by id.
 
     `ray_jobs.data.day_sequences` defines the training positions.
@@ -193,12 +192,16 @@ def training_sequences(
     """
     sequences, _ = input_sequences(settings, request)
     sequences = sequences.sort_by("user_id")
-    place = {item: row for row, item in enumerate(item_ids)}
-    rows = tuple(
-        np.array([place[item] for item in items[:end] if item in place], np.int64)
-        for items, end in zip(sequences["item_ids"].to_pylist(), training_ends(sequences), strict=True)
-    )
-    if not any(len(row) for row in rows):
+    known = pa.array(item_ids, pa.string())
+    chunks = sequences["item_ids"].chunks
+    places = [pc.index_in(chunk.flatten().cast(pa.string()), value_set=known).fill_null(-1) for chunk in chunks]
+    items = Rows(np.concatenate(places), offsets_of(pc.list_value_length(sequences["item_ids"]).to_numpy()))
+    ends = np.minimum(training_ends(sequences), items.lengths)
+    trained = items.beginnings(ends)
+    there = trained >= 0
+    owners = np.repeat(np.arange(len(items)), ends)[there]
+    rows = Rows(trained[there].astype(np.int64), offsets_of(np.bincount(owners, minlength=len(items))))
+    if not len(rows.values):
         raise DataError(
             f"none of the {len(item_ids)} items of data set {request.dataset} occurs at a training position of its "
             "sequences: do items and sequences come from the same data?"
@@ -257,7 +260,7 @@ def _fit(
     kind = recipe_class(recipe, "tokenizer")
     own = settings_of(recipe, settings, request)
     sequences = training_sequences(settings, request, item_ids)
-    training = np.isin(np.arange(len(item_ids)), np.concatenate(sequences))
+    training = np.isin(np.arange(len(item_ids)), sequences.values)
     fitted = kind(own).fit(
         vectors,
         item_ids,

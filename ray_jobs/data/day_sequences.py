@@ -1,10 +1,12 @@
 """The day's sequences, with ties and held-out positions according to the settings of training data."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.settings import Settings
 from ray_jobs.data.histories import TRAINING_END
+from ray_jobs.data.rows import IntArray
 from ray_jobs.data.settings import training_data_settings
 from ray_jobs.data.tables import input_partition
 from ray_jobs.data.ties import shuffle_ties
@@ -57,8 +59,8 @@ def split_by_time(sequences: pa.Table) -> pa.Table:
     return sequences.append_column(TRAINING_END, valid)
 
 
-def training_ends(sequences: pa.Table) -> list[int]:
+def training_ends(sequences: pa.Table) -> IntArray:
     """End of each row's training positions: the validation target, or the end of a history without one."""
     if TRAINING_END in sequences.column_names:
-        return sequences[TRAINING_END].to_pylist()  # type: ignore[no-any-return]
-    return pc.coalesce(sequences["valid_position"], sequences["length"]).to_pylist()  # type: ignore[no-any-return]
+        return sequences[TRAINING_END].to_numpy().astype(np.int64)
+    return pc.coalesce(sequences["valid_position"], sequences["length"]).to_numpy().astype(np.int64)

@@ -1,6 +1,6 @@
 """The interface of tokenizer recipes: item vectors in, a codebook and a quantiser for new items out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -36,7 +36,7 @@ class FitContext:
     run_name: str
     home: str
     stage: str
-    sequences: tuple[npt.NDArray[np.int64], ...] = ()
+    sequences: Sequence[npt.NDArray[np.int64]] = ()
     categories: CategoryPaths | None = None
     after_report: Callable[[int], None] | None = None
 

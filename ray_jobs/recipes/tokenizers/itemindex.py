@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.errors import SettingError
+from ray_jobs.data.rows import Rows
 from ray_jobs.recipes.tokenizers.settings import ItemIndexSettings
 from ray_jobs.tokenizers.base import FitContext, Fitted, Floats
 from ray_jobs.tokenizers.codebook import Codebook
@@ -66,7 +67,7 @@ class ItemIndex:
             drawn = np.random.default_rng(self.settings.seed).permutation(base**length)
             places = np.r_[drawn, np.arange(base**length, len(order))][: len(order)]
         else:
-            rows, first = np.unique(np.concatenate(context.sequences), return_index=True)
+            rows, first = np.unique(Rows.of(context.sequences).values, return_index=True)
             assert len(rows) == known
             order = np.r_[rows[np.argsort(first)], order[known:]]
         numbers = np.empty(len(order), np.int64)

@@ -86,7 +86,7 @@ def test_codebooks_are_fitted_on_what_came_before_the_cut(by_time):
     rows = semantic_ids.training_sequences(by_time.settings, request, items)
     assert {len(row) for row in rows} == {VALID_CUT}
     plain = _cut(by_time)
-    assert training_ends(plain) == [length - 2 for length in plain["length"].to_pylist()]
+    assert training_ends(plain).tolist() == [length - 2 for length in plain["length"].to_pylist()]
 
 
 def test_histories_that_nothing_can_be_learned_from_or_judged_on_are_refused(warehouse):
