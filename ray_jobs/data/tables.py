@@ -234,9 +234,13 @@ def newest_items(settings: Settings, request: StageRequest) -> pa.Table:
         raise DataError(
             f"table items of data set {request.dataset} has no rows up to {request.partition}; run the stage 'ingest'"
         )
-    rows = rows.sort_by([("item_id", "ascending"), ("partition_date", "descending")])
-    ids = rows["item_id"].combine_chunks()
-    first = pa.concat_arrays([pa.array([True]), pc.not_equal(ids[1:], ids[:-1])])
+    return first_rows(rows.sort_by([("item_id", "ascending"), ("partition_date", "descending")]), "item_id")
+
+
+def first_rows(rows: pa.Table, key: str) -> pa.Table:
+    """The first of the consecutive rows of each key."""
+    keys = rows[key].combine_chunks()
+    first = pa.concat_arrays([pa.array([True] * min(1, len(keys)), pa.bool_()), pc.not_equal(keys[1:], keys[:-1])])
     return rows.filter(first)
 
 

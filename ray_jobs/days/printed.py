@@ -1,17 +1,17 @@
 """A finished day as text: a few users with their recommendations, metrics, version and counts."""
 
 import textwrap
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from infra.settings import Settings
-from ray_jobs.data.tables import input_partition, input_table, newest_items, table_exists
+from ray_jobs.data.tables import first_rows, input_rows, input_table, newest_items, table_exists
 from ray_jobs.evaluation.measurements import compare
 from ray_jobs.evaluation.metrics import Paired
 from ray_jobs.registry import runs, versions
@@ -93,17 +93,28 @@ def _wrapped(label: str, text: str) -> str:
     return textwrap.fill(text, WIDTH, initial_indent=f"{label:<12}", subsequent_indent=" " * 12)
 
 
-def chosen_users(recommended: Iterable[Mapping[str, Any]], known: Mapping[str, Mapping[str, Any]], count: int) -> list:
-    """The `count` rows to show: users with the most preferences first, then by id."""
-    return sorted(
-        recommended, key=lambda row: (-len(known.get(row["user_id"], {}).get("preferences", [])), row["user_id"])
-    )[:count]
+def chosen_users(recommended: pa.Table, known: pa.Table | None, count: int) -> list[str]:
+    """The `count` users to show: those with the most preferences first, then by id.
+
+    Args:
+        known: see `newest_preferences`.
+    """
+    found = recommended.select(["user_id"])
+    if known is not None:
+        many = known.select(["user_id"]).append_column("many", pc.list_value_length(known["preferences"]))
+        found = found.join(many, "user_id")
+    else:
+        found = found.append_column("many", pa.nulls(len(found), pa.int32()))
+    order = [("many", "descending"), ("user_id", "ascending")]
+    return found.sort_by(order)["user_id"].slice(0, count).to_pylist()  # type: ignore[no-any-return]
 
 
-def newest_preferences(preferences: pa.Table | None) -> dict[str, dict[str, Any]]:
+def newest_preferences(preferences: pa.Table | None) -> pa.Table | None:
     """The row of the last position with preferences by user."""
-    rows = [] if preferences is None else preferences.sort_by("position").to_pylist()
-    return {row["user_id"]: row for row in rows if row["status"] == "ok"}
+    if preferences is None:
+        return None
+    told = preferences.filter(pc.field("status") == "ok")
+    return first_rows(told.sort_by([("user_id", "ascending"), ("position", "descending")]), "user_id")
 
 
 def user_lines(
@@ -177,17 +188,19 @@ def count_lines(source: Source, users: int, recommended: int) -> list[str]:
         counts.insert(0, f"{reviews.num_rows:,} reviews")
     lines.append(_wrapped("tables", ", ".join(counts)))
     refused = source.partition("quarantine", ["stage", "reason"])
-    reasons = Counter() if refused is None else Counter(f"{r['stage']}: {r['reason']}" for r in refused.to_pylist())
+    kinds = [] if refused is None else refused.group_by(["stage", "reason"]).aggregate([([], "count_all")]).to_pylist()
+    reasons = {f"{kind['stage']}: {kind['reason']}": kind["count_all"] for kind in kinds}
     text = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items())) or "nothing"
     lines.append(_wrapped("quarantined", f"{sum(reasons.values()):,}: {text}" if reasons else text))
     preferences = source.partition("preferences", ["user_id", "status"])
     if preferences is not None:
-        rows = preferences.to_pylist()
-        called = {row["user_id"] for row in rows if row["status"] != "not_asked"}
-        known = {row["user_id"] for row in rows if row["status"] == "ok"}
+        called, known = (
+            pc.count_distinct(preferences.filter(wanted)["user_id"]).as_py()
+            for wanted in (pc.field("status") != "not_asked", pc.field("status") == "ok")
+        )
         day = f"--dataset {source.request.dataset} --partition {source.request.partition}"
         text = (
-            f"the language model was called for {len(called):,} users and gave preferences of {len(known):,}; "
+            f"the language model was called for {called:,} users and gave preferences of {known:,}; "
             f"penchant language-sample {day} compares another endpoint review by review"
         )
         lines.append(_wrapped("language", text))
@@ -204,14 +217,24 @@ def report(settings: Settings, dataset: str, partition: str, users: int = 3) -> 
     source = Source(settings, request, runs.connect(settings))
     version = source.version()
     link = f"{version.name}/{version.version}"
-    recommended = [
-        row for row in input_partition(settings, request, "recommendations").to_pylist() if row["model_version"] == link
-    ]
-    if not recommended:
+    day = pc.field("partition_date") == request.partition_date()
+    own_lists = day & (pc.field("model_version") == link)
+    recommended = input_table(settings, request, "recommendations", ["user_id"], own_lists)
+    if not recommended.num_rows:
         raise DataError(f"table recommendations has no rows of {link} for {partition}; run the recommendations stage")
-    sequences = {row["user_id"]: row for row in input_partition(settings, request, "sequences").to_pylist()}
     known = newest_preferences(source.partition("preferences"))
-    titles = {row["item_id"]: row["title"] or row["item_id"] for row in newest_items(settings, request).to_pylist()}
+    chosen = chosen_users(recommended, known, users)
+
+    def rows_of(name: str, which: pc.Expression) -> dict[str, dict[str, Any]]:
+        found = input_table(settings, request, name, None, which & pc.field("user_id").isin(chosen))
+        return {row["user_id"]: row for row in found.to_pylist()}
+
+    lists, histories = rows_of("recommendations", own_lists), rows_of("sequences", day)
+    told = [] if known is None else known.filter(pc.field("user_id").isin(chosen)).to_pylist()
+    said = {row["user_id"]: row for row in told}
+    shown = {item for row in (*lists.values(), *histories.values()) for item in row["item_ids"]}
+    items = newest_items(settings, request).filter(pc.field("item_id").isin(sorted(shown)))
+    titles = {row["item_id"]: row["title"] or row["item_id"] for row in items.to_pylist()}
     baseline = source.outputs("train_baseline").get("run_identity", "")
     own, beside = results_of_version(
         read_results(settings, request),
@@ -224,9 +247,9 @@ def report(settings: Settings, dataset: str, partition: str, users: int = 3) -> 
 
     title = f"Penchant: {dataset}, {partition}"
     lines = ["=" * len(title), title, "=" * len(title)]
-    for row in chosen_users(recommended, known, users):
-        lines += user_lines(row, sequences[row["user_id"]], known.get(row["user_id"]), titles)
+    for user in chosen:
+        lines += user_lines(lists[user], histories[user], said.get(user), titles)
     lines += metric_lines(own + beside, comparisons)
     lines += version_lines(source.client, version)
-    lines += count_lines(source, len(sequences), len(recommended))
+    lines += count_lines(source, input_rows(settings, request, "sequences"), recommended.num_rows)
     return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 import datetime as dt
 
+import pyarrow as pa
 import pytest
 
 from ray_jobs.days import printed
@@ -75,9 +76,14 @@ def test_a_recommender_that_lost_to_its_baseline_stands_beside_it(scored):
 
 
 def test_users_without_preferences_follow_by_id():
-    rows = [{"user_id": name} for name in ("c", "b", "a")]
-    said = {"c": {"preferences": ["one"]}, "b": {"preferences": ["one", "two"]}}
-    assert [row["user_id"] for row in printed.chosen_users(rows, said, 3)] == ["b", "c", "a"]
+    listed = pa.table({"user_id": ["d", "c", "b", "a"]})
+    places, said = [0, 2, 1, 4], [["one"], ["one", "two"], ["one"], ["one"] * 3]
+    told = pa.table({"user_id": [*"cbbx"], "position": places, "status": ["ok"] * 4, "preferences": said})
+    known = printed.newest_preferences(told)
+    assert known["position"].to_pylist() == [2, 0, 4]
+    assert printed.chosen_users(listed, known, 3) == ["b", "c", "a"]
+    assert printed.chosen_users(listed, None, 2) == ["a", "b"]
+    assert printed.newest_preferences(told.slice(0, 0)).num_rows == 0
 
 
 def test_long_titles_stay_on_their_line():
