@@ -4,6 +4,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
 from infra.progress import phase
+from pipelines.evaluated import evaluated
 from pipelines.language.histories import newest_items
 from pipelines.language.language_stage import LanguageRun, Result, refused_rows, run_language_stage
 from pipelines.language.ledger import Ledger
@@ -191,17 +192,17 @@ def _denoise(run: LanguageRun) -> Result | None:
     )
     positions = scored_positions(sequences.join(users, "user_id"), titles.where("title != ''"), chosen)
     positions = run.publisher.cache(positions.limit(0) if scoring == "none" else positions)
-    scored = scores(ledger, positions, prompt, chosen.contexts).localCheckpoint()
+    scored = scores(ledger, positions, prompt, chosen.contexts).transform(evaluated)
     if ledger.dry_run:
         return None
     with phase("marking noise"):
         marked, kinds = mark(scored, chosen)
-        marked = marked.localCheckpoint()
+        marked = marked.transform(evaluated)
     suspects = marked.where("suspect").select("user_id", "position")
     with phase("candidates for replacements"):
-        ranked = suggest_replacements(sequences, suspects, chosen.candidates).localCheckpoint()
+        ranked = suggest_replacements(sequences, suspects, chosen.candidates).transform(evaluated)
     replacements = _replacements(ledger, ranked, positions, titles, prompt, chosen)
-    rows = denoised_sequences(sequences, marked, replacements, users).localCheckpoint()
+    rows = denoised_sequences(sequences, marked, replacements, users).transform(evaluated)
     found = (
         marked.join(replacements, ["user_id", "position"], "left")
         .agg(
@@ -239,4 +240,4 @@ def _replacements(
     shown = positions.where("context = 0").select("user_id", "position", "others")
     named = titles.where("title != ''").select(sf.col("item_id").alias("replacement"), "title")
     asked = ranked.join(shown, ["user_id", "position"]).join(named, "replacement")
-    return best_by_likelihood(ranked, gains(ledger, asked, prompt, "choosing replacements")).localCheckpoint()
+    return best_by_likelihood(ranked, gains(ledger, asked, prompt, "choosing replacements")).transform(evaluated)

@@ -3,6 +3,7 @@
 from pyspark.sql import Window
 from pyspark.sql import functions as sf
 
+from pipelines.evaluated import evaluated
 from pipelines.language.language_stage import LanguageRun, Result, checked_text, refused_rows, run_language_stage
 from pipelines.language.prompts import load_chat_prompt
 from pipelines.language.validation import description_problem
@@ -46,7 +47,7 @@ def _describe(run: LanguageRun) -> Result | None:
             "read.problem",
             sf.coalesce("answer.text", "answer.error").alias("raw"),
         )
-        .localCheckpoint()
+        .transform(evaluated)
     )
     status = sf.when(sf.col("request_key").isNull(), "not_asked").when(sf.col("text").isNotNull(), "ok")
     return Result(

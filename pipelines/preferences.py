@@ -7,6 +7,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as sf
 
 from infra.progress import phase
+from pipelines.evaluated import evaluated
 from pipelines.language.language_stage import LanguageRun, Result, refused_rows, run_language_stage
 from pipelines.language.merging import Line, preferences_by_position
 from pipelines.language.prompts import load_chat_prompt
@@ -78,11 +79,11 @@ def _prefer(run: LanguageRun) -> Result | None:
     chosen = stage_settings(PreferencesSettings, run.settings, run.request)
     reading = stage_settings(ReviewLineSettings, run.settings, run.request)
     sequences, users = run.histories(reading.max_users)
-    lines = run.lines(sequences, users, reading).localCheckpoint()
+    lines = run.lines(sequences, users, reading).transform(evaluated)
     if run.ledger.dry_run:
         return None
     with phase("merging lines into preferences"):
-        rows = preferences(sequences, lines, users, chosen).localCheckpoint()
+        rows = preferences(sequences, lines, users, chosen).transform(evaluated)
     read = lines.agg(sf.count_distinct("user_id").alias("users"), sf.count("line").alias("lines")).first()
     assert read is not None
     number = sf.when(sf.col("number") > 0, sf.col("number"))

@@ -11,6 +11,7 @@ from infra.progress import phase
 from infra.settings import Settings
 from pipelines.damaged_files import ENGINE_ERRORS, raise_if_damaged
 from pipelines.delta_tables import conform, read_input, read_table, write_partition
+from pipelines.evaluated import evaluated
 from pipelines.gates import data_docs
 from pipelines.gates.result import GateResult
 from schemas.handoff import Handoff
@@ -74,7 +75,7 @@ class Publisher:
         The plans of later queries start from these rows. With `cache`, every query would analyse and compare the whole
         plan of `frame` again, which takes seconds for a long one.
         """
-        rows = frame.localCheckpoint()
+        rows = frame.transform(evaluated)
         self._cached.callback(lambda: rows._jdf.queryExecution().analyzed().rdd().unpersist(False))
         return rows
 

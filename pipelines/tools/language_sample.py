@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.commands.terminal import command
 from infra.settings import Settings, load_settings
+from pipelines.evaluated import evaluated
 from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.language.validation import sentiment_of
 from schemas.errors import DataError
@@ -86,7 +87,7 @@ def read_sample(spark: "SparkSession", settings: Settings, dataset: str, day: dt
         .orderBy(sf.desc("n"), "user_id")
         .limit(users)
         .select("user_id")
-        .localCheckpoint()
+        .transform(evaluated)
     )
     order = [row.user_id for row in chosen.collect()]
     if not order:

@@ -71,6 +71,10 @@ class Faults:
         tasks = {task["task_id"]: task["state"] for task in self.api.tasks(dag, run_id)}
         return tasks.get(task_id) or ""
 
+    def tries(self, dag: str, run_id: str, task_id: str) -> int:
+        """How often a task was started."""
+        return next(task["try_number"] for task in self.api.tasks(dag, run_id) if task["task_id"] == task_id)
+
     def kill_spark_worker(self, run_id: str) -> None:
         """A worker with its executor, once reviews are being read."""
         since = time.time()
@@ -85,19 +89,21 @@ class Faults:
         assert executors, "the worker has no executor"
         kill_group(worker)
         assert self.task(DAILY, run_id, "ingest") == "running"
+        tries = self.tries(DAILY, run_id, "ingest")
         self.done.append("spark worker")
         until("the end of ingest", lambda: self.task(DAILY, run_id, "ingest") == "success")
+        assert self.tries(DAILY, run_id, "ingest") == tries, "rows that one executor kept are on the other, too"
         self.cluster.restart("spark-1")
 
     def restart_postgres(self, run_id: str) -> None:
-        """As a fast shutdown does, while `sequences` runs; what ends with it is started again."""
+        """As a fast shutdown does, while `sequences` runs; Airflow ends with it and is started again."""
         until("sequences runs", lambda: self.task(DAILY, run_id, "sequences") == "running")
-        server = self._running("postgres")
+        server, airflow = self._running("postgres"), self._running("airflow")
         os.kill(server, signal.SIGINT)
         until("the end of PostgreSQL", lambda: not group_members(server))
         time.sleep(3)
         self.cluster.restart("postgres")
-        time.sleep(20)
+        until("the end of Airflow", lambda: not group_members(airflow))
         self.cluster.up(lambda _: None)
         self.done.append("postgres")
 
