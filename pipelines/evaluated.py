@@ -10,5 +10,5 @@ def evaluated(frame: DataFrame) -> DataFrame:
     Kept rows have no lineage, so if all copies are lost, the job fails, and with it the try of its task. One executor
     may end at any time on a cluster, above all on spot nodes.
     """
-    local = frame.sparkSession.sparkContext.master.startswith("local[")
+    local = str(frame.sparkSession.sparkContext.master).startswith("local")
     return frame.localCheckpoint(storageLevel=StorageLevel.MEMORY_AND_DISK if local else StorageLevel.MEMORY_AND_DISK_2)
