@@ -8,7 +8,6 @@ knows the user and one that knows the words. The weights of wishes and refusals 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from infra.state import named, read_json, write_json
+from ray_jobs.steering.remembered import Remembered
 from ray_jobs.steering.sentences import read_sentence
 from ray_jobs.steering.terms import FILE as TERMS_FILE
 from ray_jobs.steering.terms import FloatArray, TermIndex
@@ -68,7 +68,7 @@ class SteeringLayer:
 
     def __init__(self, terms: TermIndex, fit: Fit) -> None:
         self.terms, self.fit = terms, fit
-        self.match = lru_cache(maxsize=_KEPT_SENTENCES)(self._match)
+        self.match = Remembered(self._match, _KEPT_SENTENCES)
 
     def with_fit(self, fit: Fit) -> "SteeringLayer":
         """The same terms under another fit."""

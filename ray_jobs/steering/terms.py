@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from safetensors.numpy import save_file
 
 from ray_jobs.encoders.text import TextEncoder, load_text_encoder
 from ray_jobs.steering.opposites import opposites_of
+from ray_jobs.steering.remembered import Remembered
 from schemas.words import FUNCTION_WORDS, stem, words
 
 FILE = "terms.safetensors"
@@ -103,7 +103,7 @@ class TermIndex:
         self._rarity = np.log(size / np.maximum(1, np.diff(terms.starts)))
         self._loaded = None if isinstance(encoder, str) else encoder
         self._encoded: dict[str, npt.NDArray[np.float32]] = {}
-        self.match = lru_cache(maxsize=_KEPT_PHRASES)(self._match)
+        self.match = Remembered(self._match, _KEPT_PHRASES)
 
     @property
     def text_encoder(self) -> TextEncoder:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ray import cloudpickle
 from steering.small_layer import PROPERTIES, WordEncoder, having, small_layer, told_catalogue, told_histories
 
 from ray_jobs.data.batches import make_batch
@@ -148,6 +149,16 @@ def test_a_bundle_keeps_its_layer(tmp_path):
     recommender.steering = None
     save_bundle(tmp_path, recommender, {})
     assert load_bundle(tmp_path).recommender.steering is None
+
+
+@pytest.mark.parametrize("name", ["sasrec", "popularity", "tiger", "mendertok"])
+def test_a_copy_in_another_process_answers_alike(name):
+    recommender = model(name)
+    before = ask(recommender, SENTENCES)
+    again = cloudpickle.loads(cloudpickle.dumps(recommender))
+    assert again.steering is not recommender.steering
+    for own, other in zip(before, ask(again, SENTENCES), strict=True):
+        assert torch.equal(own, other)
 
 
 def test_the_weights_are_fitted_and_the_lists_follow(monkeypatch):
