@@ -121,7 +121,7 @@ def test_training_and_evaluation_end_to_end_and_again(coded, ray_session, caplog
     assert again.status == "reused"
     assert again.counts == model.counts
     assert again.outputs == model.outputs
-    second = evaluate.run(request)
+    second = evaluate.run(coded.request("evaluate", upstream=upstream, overrides={"evaluate.actors": 1}))
     assert second.status == "reused"
     assert second.counts == report.counts
     assert table_version(coded.uri("measurements")) == version
