@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from infra.commands.terminal import command
 from infra.settings import Settings, load_settings
-from pipelines.evaluated import evaluated
 from pipelines.language.review_settings import ReviewLineSettings
 from pipelines.language.validation import sentiment_of
 from schemas.errors import DataError
@@ -61,6 +60,7 @@ def read_sample(spark: "SparkSession", settings: Settings, dataset: str, day: dt
     from pyspark.sql import functions as sf
 
     from pipelines.delta_tables import read_table, table_exists
+    from pipelines.evaluated import evaluated
     from pipelines.language.histories import newest_items, reviewed_positions
 
     def table(name: str) -> "DataFrame":
