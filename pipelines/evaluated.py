@@ -1,4 +1,4 @@
-"""Rows that are evaluated once and start the plans of later queries."""
+"""Evaluates a data frame once, so that later queries start from its rows."""
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame

@@ -9,7 +9,7 @@ import datetime as dt
 import functools
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -256,23 +256,16 @@ def publish(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any]
     assert set(partition) == set(table.partition_by), (table.name, partition)
     wanted = _checked(rows, table, partition)
 
-    def attempt() -> int:
-        target = _opened_or_created(table, uri, identity)
-        if _sorted(_partition_rows(target, table, partition), table).equals(wanted):
-            return int(target.version())
-        write_deltalake(
-            target,
-            wanted,
-            mode="overwrite",
-            predicate=_predicate(partition),
-            commit_properties=_commit_properties(identity),
-        )
-        seal_table(uri)
-        return int(target.version())
-
     with phase(f"writing {table.name}") as counts:
         counts["rows"] = wanted.num_rows
-        version = retrying(attempt, CommitFailedError)
+        version = _replaced(
+            table,
+            uri,
+            partition,
+            identity,
+            same=lambda target: _sorted(_partition_rows(target, table, partition), table).equals(wanted),
+            rows=lambda: wanted,
+        )
     return _handoff(table, uri, version, wanted.num_rows)
 
 
@@ -284,7 +277,7 @@ def publish_parts(
     identity: RunIdentity,
     along: str,
 ) -> Handoff:
-    """`publish` for rows that do not fit in memory: they wait in a local file, and go to the table in one commit.
+    """`publish` for more rows than fit in memory: a local file collects them, and one commit writes them to the table.
 
     Args:
         parts: tables whose values of `along` are all greater than those of the tables before.
@@ -302,7 +295,7 @@ def publish_parts(
 
 @contextmanager
 def waiting_rows(table: Table, partition: Mapping[str, Any], along: str) -> Iterator["WaitingRows"]:
-    """What `publish_parts` does in steps: add the parts, then publish."""
+    """`publish_parts` in two steps: add the parts, then publish."""
     with tempfile.TemporaryDirectory() as folder:
         waiting = WaitingRows(Path(folder) / "rows.parquet", table, partition, along)
         try:
@@ -312,7 +305,7 @@ def waiting_rows(table: Table, partition: Mapping[str, Any], along: str) -> Iter
 
 
 class WaitingRows:
-    """Rows of one partition in a local file, sorted in blocks, see `waiting_rows`."""
+    """Collects the rows of one partition in a local file, in sorted blocks; see `waiting_rows`."""
 
     def __init__(self, path: Path, table: Table, partition: Mapping[str, Any], along: str) -> None:
         assert set(partition) == set(table.partition_by), (table.name, partition)
@@ -327,7 +320,7 @@ class WaitingRows:
 
         Raises:
             DataError: as `publish`, but `rows` may be empty.
-            ValueError: its values along are not greater than those before.
+            ValueError: a value of the column `along` is not greater than all before.
         """
         self._held.append(rows)
         if sum(map(len, self._held)) >= ROWS_AT_ONCE:
@@ -362,21 +355,37 @@ class WaitingRows:
             if not found and not table.may_be_empty:
                 raise DataError(f"table {table.name}: no rows to publish for {dict(partition)}")
 
-            def attempt() -> int:
-                target = _opened_or_created(table, uri, identity)
-                if _has_just(target, table, partition, self._along, wanted):
-                    return int(target.version())
-                write_deltalake(
-                    target,
-                    pa.RecordBatchReader.from_batches(table.arrow_schema(), _batches(wanted, table)),
-                    mode="overwrite",
-                    predicate=_predicate(partition),
-                    commit_properties=_commit_properties(identity),
-                )
-                seal_table(uri)
-                return int(target.version())
+            version = _replaced(
+                table,
+                uri,
+                partition,
+                identity,
+                same=lambda target: _has_just(target, table, partition, self._along, wanted),
+                rows=lambda: pa.RecordBatchReader.from_batches(table.arrow_schema(), _batches(wanted, table)),
+            )
+        return _handoff(table, uri, version, found)
 
-            return _handoff(table, uri, retrying(attempt, CommitFailedError), found)
+
+def _replaced(
+    table: Table,
+    uri: str,
+    partition: Mapping[str, Any],
+    identity: RunIdentity,
+    *,
+    same: Callable[[DeltaTable], bool],
+    rows: Callable[[], pa.Table | pa.RecordBatchReader],
+) -> int:
+    """Make `rows` the partition's content, unless it is the same already; the table's version."""
+
+    def attempt() -> int:
+        target = _opened_or_created(table, uri, identity)
+        if not same(target):
+            by = _commit_properties(identity)
+            write_deltalake(target, rows(), mode="overwrite", predicate=_predicate(partition), commit_properties=by)
+            seal_table(uri)
+        return int(target.version())
+
+    return retrying(attempt, CommitFailedError)
 
 
 def _blocks(stored: pq.ParquetFile, table: Table) -> Iterator[pa.Table]:

@@ -1,6 +1,6 @@
-"""Rank the held-out items of all users part by part, in this process or on actors.
+"""Rank the held-out items of all users, one group of users at a time, in this process or on Ray actors.
 
-What is kept of a user are a few numbers: everything else ends with the part that the user is in.
+Only a few numbers are kept per user; everything else is dropped with the group.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -119,7 +119,7 @@ class Ranking:
         as_served: bool = False,
     ) -> Iterator[list[Ranked]]:
         """The results of `ray_jobs.evaluation.evaluator.evaluate` part by part, in the order of users."""
-        jobs = self.jobs(recommender, splits, as_served)
+        jobs = self._jobs(recommender, splits, as_served)
         self._number += 1
         model: Any = (recommender, between)
         if self._copies:
@@ -132,7 +132,7 @@ class Ranking:
         for results in self._run(given):
             yield [replace(one, counts=self._counts) for one in results]
 
-    def jobs(self, recommender: Recommender, splits: tuple[Split, ...], as_served: bool = False) -> tuple[Job, ...]:
+    def _jobs(self, recommender: Recommender, splits: tuple[Split, ...], as_served: bool = False) -> tuple[Job, ...]:
         """What `evaluate` ranks: each split with the history alone, and with preferences if they may have an effect."""
         jobs: list[Job] = []
         for split in splits:

@@ -1,9 +1,9 @@
-"""How much memory do training data, evaluation and recommendations take as the users become more?
+"""How does the memory of training data, evaluation and recommendations grow with the number of users?
 
-For each number of users a warehouse of generated histories (a geometric number of items, mean 10, three at least) is
-made, and an untrained SASRec of width 32 over all items is stored and registered. Then each stage runs in a process of
-its own, on a local Ray: ``training`` writes the files that training streams, ``evaluation`` and ``recommendations`` are
-the stages' own code, which ranks and scores on actors and publishes the tables.
+For each number of users, this generates a warehouse of histories (a geometric number of items, mean 10, at least
+three) and registers an untrained SASRec of width 32 over all items. Then each stage runs in its own process, on a local
+Ray: ``training`` writes the files that training streams; ``evaluation`` and ``recommendations`` run the stages' own
+code, which ranks and scores on actors and publishes the tables.
 
     python -m tests.bench.bench_scale_out --users 10000,40000 --items 100000
     python -m tests.bench.bench_scale_out --users 100000,1000000 --items 1000 --stages training

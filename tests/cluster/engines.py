@@ -41,7 +41,7 @@ JARS = REPOSITORY / ".penchant" / "jars"
 
 
 def settings(llm: str, workers: int) -> dict[str, str]:
-    """Variables of the profile `cluster` that are the same on any engines."""
+    """Environment variables of the profile `cluster` that do not depend on the engines."""
     return {
         "PENCHANT_PROFILE": "cluster",
         "PENCHANT_SPARK__SHUFFLE_PARTITIONS": "2",
