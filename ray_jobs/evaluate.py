@@ -14,8 +14,9 @@ from infra.progress import Progress, phase
 from infra.settings import Settings, load_settings
 from ray_jobs.data.histories import Histories
 from ray_jobs.data.settings import TrainingDataSettings, for_comparison_only, training_data_settings
-from ray_jobs.data.tables import WaitingRows, table_exists, table_version, waiting_rows
+from ray_jobs.data.tables import table_exists, table_version
 from ray_jobs.data.training_data import TrainingData, read_training_data
+from ray_jobs.data.waiting_rows import WaitingRows, waiting_rows
 from ray_jobs.evaluation.evaluator import HISTORY, Ranked, evaluate_sampled, measured, slices_of
 from ray_jobs.evaluation.exposure import popularity_percentiles
 from ray_jobs.evaluation.measurements import Measured, compare, groups_of, require_same_units, to_rows

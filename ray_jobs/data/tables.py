@@ -8,16 +8,13 @@ crash, a retry or a second writer never duplicates a row.
 import datetime as dt
 import functools
 import json
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from pyarrow.parquet import filters_to_expression
@@ -47,9 +44,6 @@ VERIFIED = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True, page_checksum_verification=True)
 )
 """Parquet with verification of page checksums."""
-ROWS_AT_ONCE = 200_000
-"""Rows in memory where a table is too large to be there as a whole."""
-_BATCH = 16_384
 
 T = TypeVar("T")
 
@@ -254,119 +248,22 @@ def publish(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any]
         DataError: `rows` violates the contract, has null or repeated keys or rows of another partition, or is empty.
     """
     assert set(partition) == set(table.partition_by), (table.name, partition)
-    wanted = _checked(rows, table, partition)
+    wanted = checked(rows, table, partition)
 
     with phase(f"writing {table.name}") as counts:
         counts["rows"] = wanted.num_rows
-        version = _replaced(
+        version = replaced(
             table,
             uri,
             partition,
             identity,
-            same=lambda target: _sorted(_partition_rows(target, table, partition), table).equals(wanted),
+            same=lambda target: in_order(_partition_rows(target, table, partition), table).equals(wanted),
             rows=lambda: wanted,
         )
-    return _handoff(table, uri, version, wanted.num_rows)
+    return handoff_of(table, uri, version, wanted.num_rows)
 
 
-def publish_parts(
-    parts: Iterable[pa.Table],
-    table: Table,
-    uri: str,
-    partition: Mapping[str, Any],
-    identity: RunIdentity,
-    along: str,
-) -> Handoff:
-    """`publish` for more rows than fit in memory: a local file collects them, and one commit writes them to the table.
-
-    Args:
-        parts: tables whose values of `along` are all greater than those of the tables before.
-        along: a column of the key, such as the user.
-
-    Raises:
-        DataError: as `publish`.
-        ValueError: a part has values of `along` that are not greater.
-    """
-    with waiting_rows(table, partition, along) as waiting:
-        for part in parts:
-            waiting.add(part)
-        return waiting.publish(uri, identity)
-
-
-@contextmanager
-def waiting_rows(table: Table, partition: Mapping[str, Any], along: str) -> Iterator["WaitingRows"]:
-    """`publish_parts` in two steps: add the parts, then publish."""
-    with tempfile.TemporaryDirectory() as folder:
-        waiting = WaitingRows(Path(folder) / "rows.parquet", table, partition, along)
-        try:
-            yield waiting
-        finally:
-            waiting.close()
-
-
-class WaitingRows:
-    """Collects the rows of one partition in a local file, in sorted blocks; see `waiting_rows`."""
-
-    def __init__(self, path: Path, table: Table, partition: Mapping[str, Any], along: str) -> None:
-        assert set(partition) == set(table.partition_by), (table.name, partition)
-        assert along in table.key, (table.name, along)
-        self._path, self._table, self._partition, self._along = path, table, partition, along
-        self._writer = pq.ParquetWriter(path, table.arrow_schema(), compression="zstd")
-        self._held: list[pa.Table] = []
-        self._before: Any = None
-
-    def add(self, rows: pa.Table) -> None:
-        """Add the next part.
-
-        Raises:
-            DataError: as `publish`, but `rows` may be empty.
-            ValueError: a value of the column `along` is not greater than all before.
-        """
-        self._held.append(rows)
-        if sum(map(len, self._held)) >= ROWS_AT_ONCE:
-            self._write()
-
-    def _write(self) -> None:
-        block = _checked(pa.concat_tables(self._held), self._table, self._partition, may_be_empty=True)
-        self._held = []
-        if not block.num_rows:
-            return
-        ends = pc.min_max(block[self._along]).as_py()
-        if self._before is not None and ends["min"] <= self._before:
-            raise ValueError(
-                f"rows for {self._table.name} are not in the order of {self._along}: {ends['min']!r} came after "
-                f"{self._before!r}"
-            )
-        self._before = ends["max"]
-        self._writer.write_table(block, row_group_size=block.num_rows)
-
-    def close(self) -> None:
-        """Take no more parts."""
-        self._writer.close()
-
-    def publish(self, uri: str, identity: RunIdentity) -> Handoff:
-        """Replace the content of the partition in one commit, or make none if it has just these rows."""
-        if self._held:
-            self._write()
-        self.close()
-        table, partition = self._table, self._partition
-        with pq.ParquetFile(self._path) as wanted, phase(f"writing {table.name}") as counts:
-            counts["rows"] = found = wanted.metadata.num_rows
-            if not found and not table.may_be_empty:
-                raise DataError(f"table {table.name}: no rows to publish for {dict(partition)}")
-
-            version = _replaced(
-                table,
-                uri,
-                partition,
-                identity,
-                same=lambda target: _has_just(target, table, partition, self._along, wanted),
-                rows=lambda: pa.RecordBatchReader.from_batches(table.arrow_schema(), _batches(wanted, table)),
-            )
-        return _handoff(table, uri, version, found)
-
-
-def _replaced(
+def replaced(
     table: Table,
     uri: str,
     partition: Mapping[str, Any],
@@ -388,33 +285,6 @@ def _replaced(
     return retrying(attempt, CommitFailedError)
 
 
-def _blocks(stored: pq.ParquetFile, table: Table) -> Iterator[pa.Table]:
-    for group in range(stored.num_row_groups):
-        yield stored.read_row_group(group).cast(table.arrow_schema())
-
-
-def _batches(stored: pq.ParquetFile, table: Table) -> Iterator[pa.RecordBatch]:
-    for block in _blocks(stored, table):
-        yield from block.to_batches(max_chunksize=_BATCH)
-
-
-def _has_just(
-    target: DeltaTable, table: Table, partition: Mapping[str, Any], along: str, wanted: pq.ParquetFile
-) -> bool:
-    """Whether the partition has the rows that wait in `wanted` and no others; a block of them is read at a time."""
-    within = partition_filter(partition)
-    with table_rows(target, within) as rows:
-        if rows.count_rows(filter=within) != wanted.metadata.num_rows:
-            return False
-        for block in _blocks(wanted, table):
-            ends = pc.min_max(block[along]).as_py()
-            inside = within & (pc.field(along) >= ends["min"]) & (pc.field(along) <= ends["max"])
-            there = rows.to_table(columns=table.column_names(), filter=inside).cast(table.arrow_schema())
-            if not _sorted(there, table).equals(block):
-                return False
-    return True
-
-
 def upsert(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any], identity: RunIdentity) -> Handoff:
     """Insert `rows` into one partition, or update rows with the same keys; equal rows make no commit.
 
@@ -422,12 +292,12 @@ def upsert(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any],
         DataError: as `publish`, but `rows` may be empty.
     """
     assert set(partition) == set(table.partition_by), (table.name, partition)
-    wanted = _checked(rows, table, partition, may_be_empty=True)
+    wanted = checked(rows, table, partition, may_be_empty=True)
     key = next(name for name in table.key if name not in partition)
 
     def attempt() -> tuple[int, int]:
         target = _opened_or_created(table, uri, identity)
-        present = _sorted(_rows_among(target, table, partition, key, wanted[key].combine_chunks()), table)
+        present = in_order(_rows_among(target, table, partition, key, wanted[key].combine_chunks()), table)
         changed = _differing(wanted, present, table)
         if changed.num_rows == 0:
             return int(target.version()), count_rows(target, partition_filter(partition))
@@ -448,10 +318,11 @@ def upsert(rows: pa.Table, table: Table, uri: str, partition: Mapping[str, Any],
         return int(target.version()), count_rows(target, partition_filter(partition))
 
     version, count = retrying(attempt, CommitFailedError)
-    return _handoff(table, uri, version, count)
+    return handoff_of(table, uri, version, count)
 
 
-def _handoff(table: Table, uri: str, version: int, rows: int) -> Handoff:
+def handoff_of(table: Table, uri: str, version: int, rows: int) -> Handoff:
+    """What a stage hands on after it wrote `rows` rows."""
     return Handoff(table=table.name, uri=uri, version=version, rows=rows, schema_hash=table.schema_hash())
 
 
@@ -549,7 +420,12 @@ def _rows_among(target: DeltaTable, table: Table, partition: Mapping[str, Any], 
     return pa.Table.from_batches(batches, scanned.projected_schema).cast(table.arrow_schema())
 
 
-def _checked(rows: pa.Table, table: Table, partition: Mapping[str, Any], may_be_empty: bool | None = None) -> pa.Table:
+def checked(rows: pa.Table, table: Table, partition: Mapping[str, Any], may_be_empty: bool | None = None) -> pa.Table:
+    """`rows` of one partition in the table's schema and order; errors as `publish`.
+
+    Args:
+        may_be_empty: as the table by default.
+    """
     schema = table.arrow_schema()
     for name, value in partition.items():
         if name not in rows.column_names:
@@ -576,10 +452,11 @@ def _checked(rows: pa.Table, table: Table, partition: Mapping[str, Any], may_be_
             f"table {table.name}: {repeated.num_rows} keys ({', '.join(table.key)}) are on more than one row, "
             f"e.g. {example}; give duplicates one winner before publishing"
         )
-    return _sorted(rows.select(schema.names).cast(schema), table)
+    return in_order(rows.select(schema.names).cast(schema), table)
 
 
-def _sorted(rows: pa.Table, table: Table) -> pa.Table:
+def in_order(rows: pa.Table, table: Table) -> pa.Table:
+    """`rows` sorted by the table's key, in one chunk."""
     return rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
 
 

@@ -107,7 +107,8 @@ def make(home: Path, users: int, items: int, seed: int) -> None:
 
     from infra.settings import load_settings
     from ray_jobs.data.catalogue import Catalogue
-    from ray_jobs.data.tables import publish, publish_parts
+    from ray_jobs.data.tables import publish
+    from ray_jobs.data.waiting_rows import publish_parts
     from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
     from ray_jobs.recommenders.bundle import save_bundle
     from ray_jobs.registry import runs

@@ -8,7 +8,7 @@ import pytest
 from deltalake import DeltaTable
 from planted_warehouse import IDENTITY, PARTITION, PER_CLUSTER, WORDS
 
-from ray_jobs.data import tables
+from ray_jobs.data import waiting_rows
 from ray_jobs.data.tables import (
     input_partition,
     input_parts,
@@ -16,11 +16,11 @@ from ray_jobs.data.tables import (
     input_table,
     newest_items,
     publish,
-    publish_parts,
     read_table,
     table_version,
     upsert,
 )
+from ray_jobs.data.waiting_rows import publish_parts
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.item_vectors import ITEM_VECTORS
@@ -60,7 +60,7 @@ def test_equal_content_makes_no_commit_and_other_partitions_stay(uri):
 
 
 def test_parts_become_one_commit_and_equal_parts_none(uri, monkeypatch):
-    monkeypatch.setattr(tables, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(waiting_rows, "ROWS_AT_ONCE", 3)
     to = (ITEM_VECTORS, uri, {"encoder": "x"}, IDENTITY, "item_id")
 
     def parts(*names, value=1):
