@@ -9,16 +9,9 @@ import pyarrow.compute as pc
 
 from infra.progress import Progress
 from infra.settings import Settings, load_settings
+from ray_jobs.data.day_states import input_partition
 from ray_jobs.data.reviews import reviewed_positions
-from ray_jobs.data.tables import (
-    input_partition,
-    input_version,
-    open_table,
-    read_table,
-    table_exists,
-    table_rows,
-    upsert,
-)
+from ray_jobs.data.tables import input_version, open_table, read_table, table_exists, table_rows, upsert
 from ray_jobs.encoders.streaming import encoded
 from ray_jobs.stages.text_vectors import STAGE, TextVectorsSettings
 from schemas.delta import partition_filter

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.settings import Settings
+from ray_jobs.data.day_states import input_partition
 from ray_jobs.data.histories import TRAINING_END
 from ray_jobs.data.rows import IntArray
 from ray_jobs.data.settings import training_data_settings
-from ray_jobs.data.tables import input_partition
 from ray_jobs.data.ties import shuffle_ties
 from schemas.columns import sources
 from schemas.errors import DataError
