@@ -10,7 +10,7 @@ from pipelines.delta_tables import read_table
 from pipelines.evaluated import evaluated
 from pipelines.spark import joinable
 from pipelines.stored import stored_days, stored_rows
-from schemas.day_states import span
+from schemas.day_states import first_of
 from schemas.delta import partition_filter
 from schemas.table import DIGEST, SINCE, Table
 from schemas.tables import TABLES
@@ -49,22 +49,21 @@ def with_digest(rows: DataFrame, table: Table) -> DataFrame:
     """`rows` with the digest of their values, for a table that keeps one."""
     if DIGEST.name not in table.column_names():
         return rows
-    values = [name for name in table.column_names() if name not in (DIGEST.name, SINCE.name, *table.partition_by)]
-    return rows.withColumn(DIGEST.name, sf.xxhash64(*values))
+    return rows.withColumn(DIGEST.name, sf.xxhash64(*table.content_names()))
 
 
 def state(frame: DataFrame, table: Table, uri: str, version: int | None, day: dt.date) -> DataFrame:
-    """What was known on `day`, under that ``partition_date``.
+    """What was known on `day`, under that ``partition_date``; nothing where the day has no partition.
 
     Args:
         frame: the table at `uri`, at `version` or at its newest.
     """
-    first, last = _span(table, uri, version, day)
-    rows = frame.where(sf.col("partition_date").between(sf.lit(first), sf.lit(last)))
-    if first != last:
-        newest = rows.groupBy(table.changes_by).agg(sf.max("partition_date").alias("partition_date"))
-        rows = rows.join(newest, newest.columns, "left_semi")
-    return rows if first == day else rows.withColumn("partition_date", sf.lit(day))
+    first = _first(table, uri, version, day)
+    rows = frame.where(sf.col("partition_date").between(sf.lit(first), sf.lit(day)))
+    if first == day:
+        return rows
+    newest = rows.groupBy(table.changes_by).agg(sf.max("partition_date").alias("partition_date"))
+    return rows.join(newest, newest.columns, "left_semi").withColumn("partition_date", sf.lit(day))
 
 
 def read_day(spark: SparkSession, uri: str, day: dt.date) -> DataFrame:
@@ -83,10 +82,10 @@ def changes(rows: DataFrame, table: Table, frame: DataFrame, uri: str, day: dt.d
         rows: everybody's, with digests; evaluated twice.
         frame: the table at `uri` at its newest version.
     """
-    owner, before = table.changes_by, day - dt.timedelta(days=1)
-    if DIGEST.name not in frame.columns or min(stored_days(uri), default=day) >= day:
+    owner, before = table.changes_by, max((one for one in stored_days(uri) if one < day), default=None)
+    if DIGEST.name not in frame.columns or before is None:
         return EVERYBODY
-    since, _ = _span(table, uri, None, before)
+    since = _first(table, uri, None, before)
     if (day - since).days >= MOST_DAYS:
         return EVERYBODY
     old, new = (_digests(one, owner) for one in (state(frame, table, uri, None, before), rows))
@@ -108,15 +107,30 @@ def changes(rows: DataFrame, table: Table, frame: DataFrame, uri: str, day: dt.d
     return Changes(owners=differing.select(owner), since=since, number=found.changed)
 
 
+def unlike_before(rows: DataFrame, table: Table, frame: DataFrame, day: dt.date) -> DataFrame:
+    """Those of `rows` that differ from the newest row of their key before `day`.
+
+    Args:
+        rows: with digests.
+        frame: the table, in which a row counts until a later day has another one.
+    """
+    if DIGEST.name not in frame.columns:
+        return rows
+    newest = sf.max_by(DIGEST.name, "partition_date").alias("_before")
+    before = frame.where(sf.col("partition_date") < sf.lit(day)).groupBy(*table.key).agg(newest)
+    compared = rows.join(before, [*table.key], "left")
+    return compared.where(~sf.col(DIGEST.name).eqNullSafe(sf.col("_before"))).drop("_before")
+
+
 def _digests(rows: DataFrame, owner: str) -> DataFrame:
     # The number tells rows from none where digests cancel each other out.
     digest: Column = sf.struct(sf.bit_xor(DIGEST.name), sf.count(sf.lit(1)))
     return rows.groupBy(owner).agg(digest.alias("digest"))
 
 
-def _span(table: Table, uri: str, version: int | None, day: dt.date) -> tuple[dt.date, dt.date]:
+def _first(table: Table, uri: str, version: int | None, day: dt.date) -> dt.date:
     if not table.changes_by:
-        return day, day
+        return day
     stored = stored_rows(uri, version)
 
     def since(of: dt.date) -> dt.date | None:
@@ -126,4 +140,4 @@ def _span(table: Table, uri: str, version: int | None, day: dt.date) -> tuple[dt
         earlier: dt.date | None = found[SINCE.name][0].as_py() if found.num_rows else None
         return earlier
 
-    return span(stored_days(uri, version), day, since)
+    return first_of(day, since)

@@ -10,7 +10,7 @@ from pyspark.sql import functions as sf
 from infra.progress import phase
 from infra.settings import Settings
 from pipelines.damaged_files import ENGINE_ERRORS, raise_if_damaged
-from pipelines.day_states import Changes, changes, state, with_digest
+from pipelines.day_states import Changes, changes, state, unlike_before, with_digest
 from pipelines.delta_tables import conform, read_input, read_table, table_exists, write_partition
 from pipelines.evaluated import evaluated
 from pipelines.gates import data_docs
@@ -79,6 +79,14 @@ class Publisher:
             return Changes()
         before = read_table(self._spark, uri)
         return changes(with_digest(frame, table), table, before, uri, self._request.partition_date())
+
+    def unlike_before(self, frame: DataFrame, table: Table) -> DataFrame:
+        """Those rows of `frame` that differ from the newest ones of `table` before the request's day, evaluated."""
+        rows, uri = with_digest(frame, table), self._uri(table)
+        if not table_exists(self._spark, uri):
+            return rows
+        before = read_table(self._spark, uri)
+        return self.evaluate(unlike_before(rows, table, before, self._request.partition_date()))
 
     def cache(self, frame: DataFrame) -> DataFrame:
         """Cache `frame` until the exit."""

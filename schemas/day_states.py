@@ -21,19 +21,18 @@ def days_of(partitions: Iterable[Mapping[str, str]]) -> list[dt.date]:
     return sorted({dt.date.fromisoformat(one["partition_date"]) for one in partitions})
 
 
-def span(days: Iterable[dt.date], day: dt.date, since: Callable[[dt.date], dt.date | None]) -> tuple[dt.date, dt.date]:
-    """First and last of the partitions that make up the state of `day`; both are `day` if there is none up to it.
+def first_of(day: dt.date, since: Callable[[dt.date], dt.date | None]) -> dt.date:
+    """The first of the partitions that make up the state of `day`, of which it is the last.
 
     Args:
-        days: those that have rows.
-        since: what the rows of a day name.
+        since: what the rows of a day name; None also for a day without rows.
     """
-    first = last = max((one for one in days if one <= day), default=day)
+    first = day
     while (earlier := since(first)) is not None:
         first = earlier
-    return first, last
+    return first
 
 
-def within(first: dt.date, last: dt.date) -> pc.Expression:
-    """The condition for rows of the partitions from `first` to `last`."""
-    return (pc.field("partition_date") >= pa.scalar(first)) & (pc.field("partition_date") <= pa.scalar(last))
+def within(first: dt.date, day: dt.date) -> pc.Expression:
+    """The condition for rows of the partitions from `first` to `day`."""
+    return (pc.field("partition_date") >= pa.scalar(first)) & (pc.field("partition_date") <= pa.scalar(day))

@@ -130,3 +130,7 @@ class Table:
     def column_names(self) -> list[str]:
         """Names in declared order."""
         return [c.name for c in self.columns]
+
+    def content_names(self) -> list[str]:
+        """Names of the columns that a stage computes, in declared order: those that no writer fills in."""
+        return [name for name in self.column_names() if name not in (*self.partition_by, SINCE.name, DIGEST.name)]

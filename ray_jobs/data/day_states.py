@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 
 from infra.settings import Settings
 from ray_jobs.data.tables import count_rows, has_table, input_version, open_table, table_rows
-from schemas.day_states import days_of, span, within
+from schemas.day_states import first_of, within
 from schemas.delta import partition_filter, table_files
 from schemas.errors import DataError
 from schemas.stage_request import StageRequest
@@ -33,7 +33,7 @@ def state(
 def state_batches(
     opened: DeltaTable, table: Table, day: dt.date, columns: list[str], of: pc.Expression | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """What was known on `day`, some rows at a time.
+    """What was known on `day`, some rows at a time; none where the day has no partition.
 
     Args:
         opened: the `table` at some version.
@@ -42,10 +42,10 @@ def state_batches(
     Raises:
         DataError: a file is damaged.
     """
-    first, last = _span(opened, table, day)
-    inside = within(first, last) if of is None else within(first, last) & of
+    first = _first(opened, table, day)
+    inside = within(first, day) if of is None else within(first, day) & of
     with table_rows(opened, inside) as rows:
-        if first == last:
+        if first == day:
             yield from rows.to_batches(columns=columns, filter=inside)
             return
         owner = table.changes_by
@@ -131,9 +131,8 @@ def input_partition(settings: Settings, request: StageRequest, name: str, column
     Raises:
         DataError: as `input_table`, or the day has no rows.
     """
-    opened = open_table(*input_version(settings, request, name))
-    rows = state(opened, TABLES[name], request.partition_date(), columns)
-    if rows.num_rows == 0 or not (name in request.inputs or request.partition_date() in days_of(opened.partitions())):
+    rows = input_state(settings, request, name, columns)
+    if rows.num_rows == 0:
         raise DataError(
             f"table {name} of data set {request.dataset} has no rows for {request.partition}; "
             f"run the stage {maker_of(name)!r} for that day first"
@@ -141,9 +140,9 @@ def input_partition(settings: Settings, request: StageRequest, name: str, column
     return rows
 
 
-def _span(opened: DeltaTable, table: Table, day: dt.date) -> tuple[dt.date, dt.date]:
+def _first(opened: DeltaTable, table: Table, day: dt.date) -> dt.date:
     if not table.changes_by:
-        return day, day
+        return day
 
     def since(of: dt.date) -> dt.date | None:
         with table_rows(opened, where := partition_filter({_DAY: of})) as rows:
@@ -151,4 +150,4 @@ def _span(opened: DeltaTable, table: Table, day: dt.date) -> tuple[dt.date, dt.d
         earlier: dt.date | None = found[SINCE.name][0].as_py() if found else None
         return earlier
 
-    return span(days_of(opened.partitions()), day, since)
+    return first_of(day, since)

@@ -180,10 +180,8 @@ def count_lines(source: Source, users: int, recommended: int) -> list[str]:
     """Counts of the day's tables and of quarantined rows."""
     lines = [_rule("Coverage")]
     reviews = source.partition("reviews", ["partition_date"])
-    items = source.partition("items", ["partition_date"])
     counts = [f"{users:,} users with a sequence", f"{recommended:,} of them with recommendations"]
-    if items is not None:
-        counts.insert(0, f"{items.num_rows:,} items")
+    counts.insert(0, f"{newest_items(source.settings, source.request).num_rows:,} items")
     if reviews is not None:
         counts.insert(0, f"{reviews.num_rows:,} reviews")
     lines.append(_wrapped("tables", ", ".join(counts)))
