@@ -33,6 +33,7 @@ from schemas.items import ITEMS
 from schemas.run_identity import RunIdentity
 from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
+from schemas.table import DIGEST, SINCE
 
 DATASET, DAY, MODEL = "generated", "2026-01-31", "penchant-generated"
 IDENTITY = RunIdentity(dag="bench", partition=DAY, recipe="sasrec", config_hash="0" * 12)
@@ -96,6 +97,7 @@ def sequence_rows(users: int, items: int, seed: int) -> Iterator[pa.Table]:
             "time_valid_start": pa.array(lengths - 2),
             "time_test_start": pa.array(lengths - 1),
         }
+        columns |= {name: pa.nulls(count) for name in (SINCE.name, DIGEST.name)}
         yield pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema)
 
 
