@@ -79,7 +79,7 @@ def changes(rows: DataFrame, table: Table, frame: DataFrame, uri: str, day: dt.d
     """Compare `rows` with the state before `day`.
 
     Args:
-        rows: everybody's, with digests; evaluated twice.
+        rows: everybody's, with digests.
         frame: the table at `uri` at its newest version.
     """
     owner, before = table.changes_by, max((one for one in stored_days(uri) if one < day), default=None)
@@ -89,22 +89,23 @@ def changes(rows: DataFrame, table: Table, frame: DataFrame, uri: str, day: dt.d
     if (day - since).days >= MOST_DAYS:
         return EVERYBODY
     old, new = (_digests(one, owner) for one in (state(frame, table, uri, None, before), rows))
-    compared = old.withColumnsRenamed({"digest": "old"}).join(
-        new.withColumnsRenamed({"digest": "new"}), owner, "full_outer"
-    )
-    differing = compared.where(~sf.col("old").eqNullSafe(sf.col("new"))).transform(evaluated)
-    found = differing.agg(
-        sf.count_if(sf.col("new").isNull()).alias("gone"), sf.count(sf.lit(1)).alias("changed")
+    compared = old.withColumnRenamed("digest", "old").join(new.withColumnRenamed("digest", "new"), owner, "full_outer")
+    gone, same = sf.col("new").isNull(), sf.col("old").eqNullSafe(sf.col("new"))
+    found = compared.select(owner, gone.alias("gone"), (~same).alias("differs")).transform(evaluated)
+    totals = found.agg(
+        sf.count_if("gone").alias("gone"),
+        sf.count_if("differs").alias("changed"),
+        sf.count(sf.lit(1)).alias("owners"),
+        sf.min(owner).alias("first"),
     ).first()
-    totals = rows.agg(sf.count_distinct(owner).alias("owners"), sf.min(owner).alias("first")).first()
-    assert found is not None
     assert totals is not None
-    if found.gone or found.changed > MOST_CHANGED * totals.owners:
+    if totals.gone or totals.changed > MOST_CHANGED * totals.owners:
         return EVERYBODY
-    if not found.changed:
-        first = rows.sparkSession.createDataFrame([(totals.first,)], f"{owner} string")
-        return Changes(owners=first, since=since, number=1)
-    return Changes(owners=differing.select(owner), since=since, number=found.changed)
+    if not totals.changed:
+        return Changes(
+            owners=found.where(sf.col(owner) == sf.lit(totals["first"])).select(owner), since=since, number=1
+        )
+    return Changes(owners=found.where("differs").select(owner), since=since, number=totals.changed)
 
 
 def unlike_before(rows: DataFrame, table: Table, frame: DataFrame, day: dt.date) -> DataFrame:
