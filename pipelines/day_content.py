@@ -14,7 +14,7 @@ _SUMMED = ("_hash_0", "_hash_1")
 
 def row_hashes(table: Table) -> list[Column]:
     """Two hashes of key and values of a row of `table`; file, line and day of its delivery do not count."""
-    columns = [name for name in table.column_names() if name not in (*table.key, *_PLACES)]
+    columns = [name for name in table.content_names() if name not in (*table.key, *_PLACES)]
     values = (*(sf.col(name) for name in table.key), sf.struct(*columns))
     return [sf.xxhash64(sf.lit(seed), *values).alias(name) for seed, name in enumerate(_SUMMED)]
 

@@ -30,7 +30,7 @@ from schemas.delta import (
 from schemas.errors import DataError
 from schemas.handoff import Handoff
 from schemas.run_identity import RunIdentity
-from schemas.table import Table
+from schemas.table import DIGEST, SINCE, Table
 from schemas.table_seal import check_files, check_log, newest_version, seal_table
 
 # They have no common base class of their own.
@@ -55,10 +55,13 @@ def spark_schema(table: Table) -> StructType:
 def conform(frame: DataFrame, table: Table, partition: Mapping[str, Any]) -> DataFrame:
     """The columns of `table` in declared order; missing partition columns get their value from `partition`.
 
+    Rows without the columns that `pipelines.day_states` fills in are everybody's.
+
     Raises:
         DataError: columns are missing, unknown or of another type; the message names all of them.
     """
-    for name, value in partition.items():
+    unknown = {column.name: None for column in (SINCE, DIGEST) if column in table.columns}
+    for name, value in {**unknown, **partition}.items():
         if name not in frame.columns:
             frame = frame.withColumn(name, sf.lit(value).cast(spark_schema(table)[name].dataType))
     expected, actual = (
@@ -158,6 +161,7 @@ def write_partition(
 
     def attempt() -> int:
         _create(spark, table, uri)
+        _add_columns(spark, table, uri)
         _allow_nulls(spark, rows, table, uri)
         return _merge(spark, rows, count, table, uri, partition, identity)
 
@@ -313,6 +317,15 @@ def _create(spark: SparkSession, table: Table, uri: str) -> None:
                 return
             time.sleep(0.1)
         raise
+
+
+def _add_columns(spark: SparkSession, table: Table, uri: str) -> None:
+    """Give a table of an earlier release the nullable columns that it lacks."""
+    stored = stored_rows(uri).schema.names
+    missing = [one for one in spark_schema(table) if one.nullable and one.name not in stored]
+    if missing:
+        columns = ", ".join(f"{one.name} {one.dataType.simpleString()}" for one in missing)
+        spark.sql(f"ALTER TABLE delta.`{uri}` ADD COLUMNS ({columns})")
 
 
 def _allow_nulls(spark: SparkSession, rows: DataFrame, table: Table, uri: str) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import deltalake
+import pyarrow as pa
+import pyarrow.compute as pc
 
 import infra
 import pipelines
@@ -136,7 +138,10 @@ class FinishedDay:
         return {name: values[name] for name in table.partition_by}
 
     def _left(self, table: Table, version: int | None = None) -> list[str]:
-        return files_of(self.uri(table), partition_filter(self._partition(table)), version)
+        of_day = partition_filter(self._partition(table))
+        # What a day adds depends on the days before it.
+        known = pc.field("partition_date") <= pa.scalar(self.request.partition_date())
+        return files_of(self.uri(table), known if table.changes_by else of_day, version)
 
     def _shown(self, table: Table) -> bool:
         docs_dir = self.settings.data_docs_dir(self.request.dataset)

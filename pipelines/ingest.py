@@ -86,6 +86,12 @@ def run(request: StageRequest) -> StageReport:
             counts["items.stubs"] = untitled.count()
             rows["items"] = rows["items"].unionByName(untitled) if "items" in rows else untitled
 
+        counts["items.unchanged"] = 0
+        if "items" in rows and "{partition}" not in (dataset.items or ""):
+            # The same file lands every day.
+            landed_rows, rows["items"] = rows["items"], publisher.unlike_before(rows["items"], ITEMS)
+            counts["items.unchanged"] = landed_rows.count() - rows["items"].count()
+
         # Refused rows first, so that they can be looked at when a gate stops the rest.
         progress.update(2, 4, "publishing quarantine and items")
         refused = reduce(DataFrame.unionByName, (_refused(frame, name) for name, frame in checked.items()))
@@ -103,7 +109,7 @@ def run(request: StageRequest) -> StageReport:
             )
         no_items = accepted and not counts.get("items.lines_read", 0)
         tables = [
-            replace(ITEMS, may_be_empty=empty or no_items),
+            replace(ITEMS, may_be_empty=empty or no_items or counts["items.unchanged"] > 0),
             replace(REVIEWS, may_be_empty=empty, checks=(RATED, *REVIEWS.checks) if rules.rated else REVIEWS.checks),
         ]
         if "events" in checked:
@@ -114,7 +120,8 @@ def run(request: StageRequest) -> StageReport:
             if table.name == REVIEWS.name:
                 progress.update(3, 4, "publishing reviews")
             handoff = publisher.publish(rows[table.name], table, cached=True)
-            expected = counts.get(f"{table.name}.ingested", 0) + counts.get(f"{table.name}.stubs", 0)
+            expected = sum(counts.get(f"{table.name}.{part}", 0) for part in ("ingested", "stubs"))
+            expected -= counts.get(f"{table.name}.unchanged", 0)
             assert handoff.rows == expected, (table.name, handoff.rows, expected)
         progress.update(4, 4, f"{publisher.handoffs['reviews'].rows} reviews")
         counts["empty_day"] = int(nothing)

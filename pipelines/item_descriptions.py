@@ -23,9 +23,10 @@ def run(request: StageRequest) -> StageReport:
 def _describe(run: LanguageRun) -> Result | None:
     chosen = stage_settings(ItemDescriptionsSettings, run.settings, run.request)
     prompt = load_chat_prompt(chosen.prompt)
-    landed = run.publisher.read(ITEMS).where(sf.col("partition_date") == sf.lit(run.request.partition_date()))
+    landed = run.publisher.read(ITEMS).where(sf.col("partition_date") <= sf.lit(run.request.partition_date()))
+    newest = landed.groupBy("item_id").agg(sf.max_by("text", "partition_date").alias("text"))
     shown = sf.array_join(sf.slice(sf.split("text", r"\s+"), 1, chosen.max_text_words), " ")
-    items = landed.select("item_id", shown.alias("text"))
+    items = newest.select("item_id", shown.alias("text"))
     rank = sf.row_number().over(Window.orderBy(sf.sha2("item_id", 256), "item_id"))
     asked = sf.lit(True) if chosen.max_items == 0 else rank <= chosen.max_items
     requests = run.ledger.requests(lambda text: prompt.render("description", text=text), "text")

@@ -220,17 +220,13 @@ def run(request: StageRequest) -> StageReport:
     with Publisher(spark, settings, request) as publisher:
         day = request.partition_date()
         progress.update(0, 3, "reading histories")
-
-        def of_day(table: Table) -> DataFrame:
-            return publisher.read(table).where(sf.col("partition_date") == sf.lit(day))
-
-        sequences = _rows(of_day(SEQUENCES), "user_id", "item_ids", "valid_position", "test_position")
+        sequences = _rows(publisher.read_day(SEQUENCES), "user_id", "item_ids", "valid_position", "test_position")
         if not sequences:
             raise DataError(f"{request.dataset} has no histories for {day}; run the stage 'sequences' for that day")
-        known = of_day(PREFERENCES).where("status = 'ok'")
+        known = publisher.read_day(PREFERENCES).where("status = 'ok'")
         columns = ("user_id", "position", "preferences", "sentiments", "evidence")
         histories = read_histories(sequences, _rows(known, *columns))
-        judged = of_day(REVIEW_SENTIMENTS).where(sf.col("score") < sf.lit(chosen.negative_below))
+        judged = publisher.read_day(REVIEW_SENTIMENTS).where(sf.col("score") < sf.lit(chosen.negative_below))
         negative = negative_positions(_rows(judged, "user_id", "position", "item_id"), histories)
         progress.update(1, 3, f"{len(histories):,} histories")
         stored = Stored(

@@ -10,7 +10,8 @@ from pyspark.sql import functions as sf
 from infra.progress import phase
 from infra.settings import Settings
 from pipelines.damaged_files import ENGINE_ERRORS, raise_if_damaged
-from pipelines.delta_tables import conform, read_input, read_table, write_partition
+from pipelines.day_states import Changes, changes, state, unlike_before, with_digest
+from pipelines.delta_tables import conform, read_input, read_table, table_exists, write_partition
 from pipelines.evaluated import evaluated
 from pipelines.gates import data_docs
 from pipelines.gates.result import GateResult
@@ -62,7 +63,30 @@ class Publisher:
         self._request.require_table(table.name)
         if table.name in self._request.inputs:
             return read_input(self._spark, self._request.inputs[table.name], self._request.partition_date())
-        return read_table(self._spark, self._settings.table_uri(self._request.dataset, table.name))
+        return read_table(self._spark, self._uri(table))
+
+    def read_day(self, table: Table) -> DataFrame:
+        """What the table says as of the request's day, read like `read`."""
+        handoff = self._request.inputs.get(table.name)
+        uri = handoff.uri if handoff else self._uri(table)
+        version = handoff.version if handoff else None
+        return state(self.read(table), table, uri, version, self._request.partition_date())
+
+    def changes(self, frame: DataFrame, table: Table) -> Changes:
+        """Whose rows in `frame`, all of the request's day, differ from those of the day before in `table`."""
+        uri = self._uri(table)
+        if not table_exists(self._spark, uri):
+            return Changes()
+        before = read_table(self._spark, uri)
+        return changes(with_digest(frame, table), table, before, uri, self._request.partition_date())
+
+    def unlike_before(self, frame: DataFrame, table: Table) -> DataFrame:
+        """Those rows of `frame` that differ from the newest ones of `table` before the request's day, evaluated."""
+        rows, uri = with_digest(frame, table), self._uri(table)
+        if not table_exists(self._spark, uri):
+            return rows
+        before = read_table(self._spark, uri)
+        return self.evaluate(unlike_before(rows, table, before, self._request.partition_date()))
 
     def cache(self, frame: DataFrame) -> DataFrame:
         """Cache `frame` until the exit."""
@@ -79,11 +103,16 @@ class Publisher:
         self._cached.callback(lambda: rows._jdf.queryExecution().analyzed().rdd().unpersist(False))
         return rows
 
-    def publish(self, frame: DataFrame, table: Table, *, cached: bool = False) -> Handoff:
+    def publish(
+        self, frame: DataFrame, table: Table, *, cached: bool = False, changed: Changes | None = None
+    ) -> Handoff:
         """Gate `frame` and make it the content of the request's partition of `table`; see `write_partition`.
+
+        Of a table with `Table.changes_by`, only the rows of those who changed are gated and written.
 
         Args:
             frame: rows of the table; its partition columns may be omitted.
+            changed: who changed, where it is known already; else `frame` is compared with the day before.
             cached: it is a selection from rows that `cache` or `evaluate` keep, which is cheaper to repeat than to
                 evaluate and keep once more.
 
@@ -91,7 +120,7 @@ class Publisher:
             DataError: `frame` does not fit the contract.
             GateFailed: a check of severity ``fail`` failed; nothing was written.
         """
-        return self._publish(frame, table, cached)[0]
+        return self._publish(frame, table, cached, changed)[0]
 
     def quarantine(self, frame: DataFrame) -> dict[str, int]:
         """Publish the rows that the stage refused, as `publish`, and return their number by reason."""
@@ -99,8 +128,15 @@ class Publisher:
         counts = rows.groupBy("reason").agg(sf.count(sf.lit(1)).alias("rows")).orderBy("reason").collect()
         return {row.reason: row.rows for row in counts}
 
-    def _publish(self, frame: DataFrame, table: Table, cached: bool = False) -> tuple[Handoff, DataFrame]:
+    def _publish(
+        self, frame: DataFrame, table: Table, cached: bool = False, changed: Changes | None = None
+    ) -> tuple[Handoff, DataFrame]:
         self._request.require_table(table.name)
+        if table.changes_by:
+            if changed is None:
+                frame, cached = frame if cached else self.evaluate(frame), True
+                changed = self.changes(frame, table)
+            frame = changed.of(with_digest(frame, table))
         values = {"partition_date": self._request.partition_date(), "stage": self._request.stage}
         where = {name: values[name] for name in table.partition_by}
         rows = conform(frame, table, where)
@@ -115,7 +151,7 @@ class Publisher:
         with phase(f"gate of {table.name}") as counts:
             self.gates[table.name] = result = self._gate.check(rows, table, data_docs.label(where))
             counts |= {"rows": result.rows, "warnings": len(result.warnings())}
-        uri = self._settings.table_uri(self._request.dataset, table.name)
+        uri = self._uri(table)
         with phase(f"writing {table.name}") as counts:
             # The gate has counted the rows and found every key once; a partition that we fill in has no strays.
             counted = None if set(where) & set(frame.columns) else result.rows
@@ -123,6 +159,9 @@ class Publisher:
             counts["rows"] = handoff.rows
         self.handoffs[table.name] = handoff
         return handoff, rows
+
+    def _uri(self, table: Table) -> str:
+        return self._settings.table_uri(self._request.dataset, table.name)
 
     def warning_counts(self) -> dict[str, int]:
         """The number of the gates' warnings, by ``gate_warnings.<table>``, for a stage's report."""

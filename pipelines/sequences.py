@@ -9,6 +9,7 @@ from pyspark.sql import functions as sf
 from infra.progress import Progress, phase
 from infra.settings import load_settings
 from pipelines.day_content import day_content, hash_totals, newest_totals, row_hashes
+from pipelines.day_states import EVERYBODY
 from pipelines.gates.ahead import load_ahead
 from pipelines.interactions import CoreSize, k_core, newest_events, newest_reviews
 from pipelines.order_report import order_report, write_order_report
@@ -134,17 +135,23 @@ def run(request: StageRequest) -> StageReport:
         cuts = time_cuts(kept, chosen)
         progress.update(2, 4, "interactions")
         columns = [name for name in INTERACTIONS.column_names() if name in kept.columns]
-        interactions = publisher.publish(kept.select(columns), INTERACTIONS, cached=True)
-        progress.update(3, 4, "sequences")
         histories = publisher.cache(sequences(kept, cuts, chosen))
-        published = publisher.publish(histories, SEQUENCES, cached=True)
+        with phase("who changed") as found:
+            changed = publisher.changes(histories, SEQUENCES)
+            found |= {} if changed.owners is None else {"users": changed.number}
+        # Histories without their beginning, or of some users only, do not tell of every interaction.
+        untold = chosen.max_length is not None or chosen.min_history > chosen.user_core
+        publisher.publish(kept.select(columns), INTERACTIONS, cached=True, changed=EVERYBODY if untold else changed)
+        progress.update(3, 4, "sequences")
+        published = publisher.publish(histories, SEQUENCES, cached=True, changed=changed)
         with phase("order of histories"):
             report = order_report(histories)
         page = write_order_report(
             settings.data_docs_dir(request.dataset), request.partition, report, chosen.tie_rule, sizes
         )
         counts = {"reviews_read": read, "duplicates_across_days": read - distinct}
-        counts |= {"interactions": interactions.rows, "sequences": published.rows}
+        counts |= {"interactions": kept.count(), "sequences": histories.count()}
+        counts["changed_histories"] = published.rows
         counts["titled_items"] = titled_items(kept, publisher.read(ITEMS), request.partition_date())
         counts |= publisher.warning_counts()
         handoffs = dict(publisher.handoffs)
@@ -152,7 +159,7 @@ def run(request: StageRequest) -> StageReport:
         content = day_content(
             totals, items, newest_totals(done, EVENTS, request.partition_date()) if done is not None else None
         )
-    progress.update(4, 4, f"{published.rows} histories")
+    progress.update(4, 4, f"{counts['sequences']:,} histories, {counts['changed_histories']:,} of them changed")
     return StageReport(
         stage=STAGE,
         status="done",

@@ -7,13 +7,13 @@ from infra.progress import Progress
 from infra.settings import load_settings
 from ray_jobs.data.item_texts import DESCRIBED_KEY, item_texts
 from ray_jobs.data.tables import read_table, table_exists, upsert
+from ray_jobs.encoders.distinct_texts import distinct_texts, hashes_of
 from ray_jobs.encoders.streaming import encoded
 from ray_jobs.stages.item_vectors import STAGE, ItemVectorsSettings
 from schemas.handoff import StageReport
 from schemas.item_vectors import ITEM_VECTORS
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
-from schemas.text_vectors import text_hash
 
 
 def run(request: StageRequest) -> StageReport:
@@ -25,20 +25,17 @@ def run(request: StageRequest) -> StageReport:
     identity, partition = request.identity(), {"encoder": own.encoder}
 
     items = item_texts(settings, request, own.descriptions)
-    hashes = [text_hash(text) for text in items["text"].to_pylist()]
-    items = items.append_column("content_hash", pa.array(hashes, pa.string()))
+    items = items.append_column("content_hash", hashes_of(items["text"]))
     there = _stored(uri, own.encoder, ["item_id", "content_hash"])
-    held = set(zip(there["item_id"].to_pylist(), there["content_hash"].to_pylist(), strict=True))
-    behind = items.filter(
-        pa.array([pair not in held for pair in zip(items["item_id"].to_pylist(), hashes, strict=True)])
-    )
+    held = there["content_hash"].take(pc.index_in(items["item_id"], there["item_id"].combine_chunks()))
+    behind = items.filter(pc.fill_null(pc.not_equal(items["content_hash"], held), True))
     known = pc.is_in(behind["content_hash"], there["content_hash"].combine_chunks())
     same_text = behind.filter(known)
     unknown = behind.filter(pc.invert(known))
-    texts = dict(zip(unknown["content_hash"].to_pylist(), unknown["text"].to_pylist(), strict=True))
+    texts = distinct_texts(unknown["text"])
 
     handoff = upsert(_copies(same_text, uri, own.encoder), ITEM_VECTORS, uri, partition, identity)
-    progress.update(0, max(1, len(texts)), f"{items.num_rows:,} items, {len(texts):,} new texts")
+    progress.update(0, max(1, len(texts)), f"{items.num_rows:,} items, {texts.num_rows:,} new texts")
     for vectors in encoded(texts, own.encoder, own, settings.ray.use_gpu, progress):
         rows = unknown.filter(pc.is_in(unknown["content_hash"], vectors["content_hash"].combine_chunks()))
         handoff = upsert(_with_vectors(rows, vectors), ITEM_VECTORS, uri, partition, identity)
@@ -48,7 +45,7 @@ def run(request: StageRequest) -> StageReport:
         stage=STAGE,
         status="done" if behind.num_rows else "reused",
         handoffs={ITEM_VECTORS.name: handoff},
-        counts={"items": items.num_rows, "encoded": len(texts), "cached": items.num_rows - len(texts)},
+        counts={"items": items.num_rows, "encoded": texts.num_rows, "cached": items.num_rows - texts.num_rows},
         outputs={"encoder": own.encoder, **described},
     )
 

@@ -13,8 +13,8 @@ from mlflow.exceptions import MlflowException
 from infra.progress import Progress
 from infra.settings import load_settings
 from ray_jobs.actors import through
+from ray_jobs.data.day_states import input_rows
 from ray_jobs.data.example_tables import arrow_type
-from ray_jobs.data.tables import input_rows
 from ray_jobs.data.waiting_rows import publish_parts
 from ray_jobs.registry import runs
 from ray_jobs.registry.users import USERS_AT_ONCE, User, user_columns, user_parts

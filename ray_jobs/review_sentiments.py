@@ -5,11 +5,13 @@ from dataclasses import asdict
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings
 from ray_jobs.data.reviews import reviewed_positions
 from ray_jobs.data.tables import publish, table_exists, table_version
+from ray_jobs.encoders.distinct_texts import distinct_texts, hashes_of
 from ray_jobs.registry import runs
 from ray_jobs.sentiment.quality import THRESHOLD, agreement
 from ray_jobs.sentiment.settings import PROBE, STAGE, ReviewSentimentsSettings
@@ -19,7 +21,6 @@ from schemas.handoff import StageReport
 from schemas.review_sentiments import NEGATIVE, POSITIVE, REVIEW_SENTIMENTS
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
-from schemas.text_vectors import text_hash
 
 _DECIMALS = 4
 
@@ -85,8 +86,8 @@ def _scores(
     progress: Progress,
 ) -> npt.NDArray[np.float64]:
     """Probability of positive per row, float64[N]."""
-    texts = rows["text"].to_pylist()
-    if not texts:
+    texts = rows["text"]
+    if not len(texts):
         return np.zeros(0)
     if own.classifier == PROBE:
         from ray_jobs.sentiment.probe import cross_fitted
@@ -100,13 +101,14 @@ def _scores(
         return cross_fitted(vectors, stars, users, own, fitted)
     from ray_jobs.sentiment.hub import hub_scores
 
-    hashes = [text_hash(text) for text in texts]
-    distinct = dict(zip(hashes, texts, strict=True))
-    found: dict[str, float] = {}
-    for scores in hub_scores(distinct, own, settings.ray.use_gpu):
-        found |= scores
-        progress.update(len(found), len(distinct) + 1, "texts classified")
-    return np.array([found[each] for each in hashes])
+    distinct, found = distinct_texts(texts), []
+    for batch in hub_scores(distinct, own, settings.ray.use_gpu):
+        found.append(batch)
+        progress.update(sum(part.num_rows for part in found), distinct.num_rows + 1, "texts classified")
+    judged = pa.concat_tables(found).combine_chunks()
+    places = pc.index_in(hashes_of(texts), judged["content_hash"].combine_chunks())
+    scores: npt.NDArray[np.float64] = judged["score"].take(places).to_numpy().astype(np.float64)
+    return scores
 
 
 def _published(rows: pa.Table, scores: npt.NDArray[np.float64], classifier: str) -> pa.Table:

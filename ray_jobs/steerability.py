@@ -11,8 +11,9 @@ from mlflow.entities.model_registry import ModelVersion
 from infra.errors import SettingError
 from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings
+from ray_jobs.data.day_states import input_partition
 from ray_jobs.data.settings import TIME_SPLIT
-from ray_jobs.data.tables import input_partition, input_table, publish, table_exists, table_version
+from ray_jobs.data.tables import input_table, publish, table_exists, table_version
 from ray_jobs.evaluation.property_steering import steer_to_properties, summarise_properties
 from ray_jobs.evaluation.steering import Past, Sample, answer, evaluation_rows, read_pasts, summarise
 from ray_jobs.recommenders.bundle import Bundle, load_bundle

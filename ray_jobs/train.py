@@ -15,6 +15,7 @@ from infra.errors import SettingError
 from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings
 from ray_jobs import cluster
+from ray_jobs.data.day_states import input_partition
 from ray_jobs.data.examples import Examples, evaluation_examples, join_examples, latest_preferences
 from ray_jobs.data.fusion import fused_examples
 from ray_jobs.data.recorded import at_versions
@@ -26,7 +27,6 @@ from ray_jobs.data.streamed_examples import (
     remove_examples,
     write_examples,
 )
-from ray_jobs.data.tables import input_partition
 from ray_jobs.data.training_data import TrainingData, read_training_data
 from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.generative.settings import ConditionedSettings

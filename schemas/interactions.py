@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.table import PARTITION_DATE, Column, Table
+from schemas.table import PARTITION_DATE, SINCE, Column, Table
 
 INTERACTIONS = Table(
     name="interactions",
@@ -12,8 +12,10 @@ INTERACTIONS = Table(
         Column("item_id", pa.string(), "item"),
         Column("occurred_at", pa.timestamp("us", tz="UTC"), "time of the review"),
         Column("rating", pa.float32(), "stars; null in data sets without ratings", nullable=True, once_required=True),
+        SINCE,
         PARTITION_DATE,
     ),
     key=("user_id", "item_id", "occurred_at"),
     partition_by=("partition_date",),
+    changes_by="user_id",
 )

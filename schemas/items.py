@@ -1,8 +1,12 @@
-"""The table `items`: catalogue items with the text that encoders read, one partition per landing day."""
+"""The table `items`: catalogue items with the text that encoders read, one partition per landing day.
+
+An item is known by its newest row. Where every day lands the whole catalogue, a partition holds only items that differ
+from those known before.
+"""
 
 import pyarrow as pa
 
-from schemas.table import LANDING_DATE, Check, Column, Severity, Table, between, not_empty
+from schemas.table import DIGEST, LANDING_DATE, Check, Column, Severity, Table, between, not_empty
 
 ITEMS = Table(
     name="items",
@@ -15,6 +19,7 @@ ITEMS = Table(
         Column("price", pa.float64(), "price in the currency of the source", nullable=True),
         Column("description", pa.string(), "description, markup removed", nullable=True),
         Column("text", pa.string(), "text for encoders, built from this item's own fields only"),
+        DIGEST,
         LANDING_DATE,
     ),
     key=("item_id",),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from schemas.table import PARTITION_DATE, Column, Table, between, one_of
+from schemas.table import DIGEST, PARTITION_DATE, SINCE, Column, Table, between, one_of
 
 PREFERENCES = Table(
     name="preferences",
@@ -22,10 +22,13 @@ PREFERENCES = Table(
             "positions of the reviews that support each, parallel to preferences",
         ),
         Column("status", pa.string(), "ok, none (no valid preference) or not_asked (outside the coverage setting)"),
+        DIGEST,
+        SINCE,
         PARTITION_DATE,
     ),
     key=("user_id", "position"),
     partition_by=("partition_date",),
+    changes_by="user_id",
     checks=(
         between("position", 0, reason="Positions count from 0."),
         one_of("status", "ok", "none", "not_asked"),

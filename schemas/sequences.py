@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.table import PARTITION_DATE, Column, Table, between
+from schemas.table import DIGEST, PARTITION_DATE, SINCE, Column, Table, between
 
 SEQUENCES = Table(
     name="sequences",
@@ -31,9 +31,12 @@ SEQUENCES = Table(
         Column(
             "time_test_start", pa.int32(), "first position at or after the global test cut; equals length where none"
         ),
+        DIGEST,
+        SINCE,
         PARTITION_DATE,
     ),
     key=("user_id",),
     partition_by=("partition_date",),
+    changes_by="user_id",
     checks=(between("length", 1, reason="An empty history cannot be used."),),
 )

@@ -82,6 +82,13 @@ def not_empty(column: str, *, reason: str, severity: Severity = Severity.FAIL, *
 
 
 PARTITION_DATE = Column("partition_date", pa.date32(), "day that the row was computed for")
+SINCE = Column(
+    "since",
+    pa.date32(),
+    "day of the newest partition that holds everybody, if this one holds only those who changed since; else null",
+    nullable=True,
+)
+DIGEST = Column("digest", pa.int64(), "of the row's values; finds those who changed", nullable=True)
 LANDING_DATE = Column("partition_date", pa.date32(), "day whose landing files brought the row")
 
 
@@ -97,6 +104,8 @@ class Table:
         partition_by: columns that the table is partitioned by; a writer replaces whole partitions.
         retention_days: how long old versions are kept: longer than the longest training run.
         may_be_empty: a partition without rows is valid, as in `quarantine`.
+        changes_by: whose rows belong together, such as ``user_id``, if a partition holds only the rows of those who
+            changed since the partition before; see `schemas.day_states`. Empty: a partition holds everybody.
     """
 
     name: str
@@ -107,6 +116,7 @@ class Table:
     retention_days: int = 30
     checks: tuple[Check, ...] = ()
     may_be_empty: bool = False
+    changes_by: str = ""
 
     def arrow_schema(self) -> pa.Schema:
         """The table's schema in Arrow, columns in declared order."""
@@ -120,3 +130,7 @@ class Table:
     def column_names(self) -> list[str]:
         """Names in declared order."""
         return [c.name for c in self.columns]
+
+    def content_names(self) -> list[str]:
+        """Names of the columns that a stage computes, in declared order: those that no writer fills in."""
+        return [name for name in self.column_names() if name not in (*self.partition_by, SINCE.name, DIGEST.name)]

@@ -79,11 +79,10 @@ def numbered_copies(frame: DataFrame, table: Table, *best_first: Column) -> Data
 
 def accepted_rows(checked: DataFrame, table: Table) -> DataFrame:
     """The rows of `checked` to publish in `table`: the first copy of each key."""
-    columns = [name for name in table.column_names() if name != "partition_date"]
-    return checked.where("copy = 1").withColumn("source", sf.col("source_file")).select(columns)
+    return checked.where("copy = 1").withColumn("source", sf.col("source_file")).select(table.content_names())
 
 
 def checked_columns(table: Table, *more: str) -> list[str]:
     """`SOURCE_FIELDS`, then the columns of `table` that a landing file gives, then `more`."""
-    ours = [name for name in table.column_names() if name not in (*SOURCE_FIELDS, "source", "partition_date")]
+    ours = [name for name in table.content_names() if name not in (*SOURCE_FIELDS, "source")]
     return [*SOURCE_FIELDS, *ours, *more]

@@ -39,8 +39,7 @@ class LanguageRun:
 
     def histories(self, max_users: int) -> tuple[DataFrame, DataFrame]:
         """The day's rows of the table sequences, and the user_id of those to ask about (`chosen_users`), cached."""
-        day = sf.lit(self.request.partition_date())
-        sequences = self.publisher.cache(self.publisher.read(SEQUENCES).where(sf.col("partition_date") == day))
+        sequences = self.publisher.cache(self.publisher.read_day(SEQUENCES))
         return sequences, self.publisher.cache(chosen_users(sequences, max_users))
 
     def lines(self, sequences: DataFrame, users: DataFrame, chosen: ReviewLineSettings) -> DataFrame:

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from infra.settings import Settings
+from pipelines.day_states import read_day
 from pipelines.delta_tables import read_table, table_exists
 from pipelines.landing.planted_world.truth import TruePosition, Truth
 from pipelines.language.histories import reviewed_positions
@@ -61,15 +62,18 @@ def read_warehouse(spark: SparkSession, settings: Settings, dataset: str, day: d
     def table(name: str) -> DataFrame:
         return read_table(spark, settings.table_uri(dataset, name))
 
+    def of_day(name: str) -> DataFrame:
+        return read_day(spark, settings.table_uri(dataset, name), day)
+
     def rows(name: str) -> list[dict[str, Any]]:
         if not table_exists(spark, settings.table_uri(dataset, name)):
             return []
-        return [row.asDict() for row in table(name).where(sf.col("partition_date") == sf.lit(day)).collect()]
+        return [row.asDict() for row in of_day(name).collect()]
 
     language = {name: rows(name) for name in ("preferences", "denoised_sequences", "review_summaries")}
     if not any(language.values()):
         raise DataError(f"{dataset} has none of {', '.join(language)} for {day}; run these stages for that day first")
-    sequences = table("sequences").where(sf.col("partition_date") == sf.lit(day))
+    sequences = of_day("sequences")
     written = reviewed_positions(sequences, table("reviews"), table("items"), day).select(
         "user_id", "position", "review"
     )
@@ -80,7 +84,7 @@ def read_warehouse(spark: SparkSession, settings: Settings, dataset: str, day: d
     known = table("items").where(sf.col("partition_date") <= sf.lit(day))
     newest = known.groupBy("item_id").agg(sf.max_by(sf.struct("title", "text"), "partition_date").alias("newest"))
     items = newest.select("item_id", "newest.*").collect()
-    refused = table("quarantine").where((sf.col("partition_date") == sf.lit(day)) & (sf.col("stage") == "preferences"))
+    refused = of_day("quarantine").where("stage = 'preferences'")
     return Warehouse(
         histories=histories,
         titles={row.item_id: row.title or "" for row in items},

@@ -60,6 +60,7 @@ def measure(spark: "SparkSession", settings: Settings, dataset: str, day: dt.dat
     from pyspark.sql import Row
     from pyspark.sql import functions as sf
 
+    from pipelines.day_states import read_day
     from pipelines.delta_tables import read_table
 
     def table(name: str) -> "DataFrame":
@@ -82,7 +83,7 @@ def measure(spark: "SparkSession", settings: Settings, dataset: str, day: dt.dat
     newest = {row.prompt_name: row for row in rows.orderBy("at").collect()}
     found = {}
     for stage in (stage for stage, prompt in prompts.items() if prompt in newest):
-        of_day = table(SCORE if stage == SCORE else READ).where(sf.col("partition_date") == sf.lit(day))
+        of_day = read_day(spark, settings.table_uri(dataset, SCORE if stage == SCORE else READ), day)
         size = sf.size("item_ids") if stage == SCORE else sf.lit(1)
         reviews = of_day.where("status != 'not_asked'").agg(sf.sum(size).alias("n")).collect()[0].n
         if reviews:
@@ -119,11 +120,11 @@ def report(spark: "SparkSession", settings: Settings, given: argparse.Namespace,
     """The measured figures, and the projected costs of a first pass and of a day."""
     from pyspark.sql import functions as sf
 
-    from pipelines.delta_tables import read_table
+    from pipelines.day_states import read_day
 
     new = given.new_reviews_per_day
     found = measure(spark, settings, given.dataset, day)
-    positions = read_table(spark, settings.table_uri(given.dataset, READ)).where(sf.col("partition_date") == day)
+    positions = read_day(spark, settings.table_uri(given.dataset, READ), day)
     mean = (sf.count("*") / sf.count_distinct("user_id")).alias("mean")
     each = given.reviews_per_user or positions.agg(mean).collect()[0]["mean"]
     near = min(each, stage_settings(DenoisedSequencesSettings, settings).context + 1)

@@ -59,12 +59,13 @@ def read_sample(spark: "SparkSession", settings: Settings, dataset: str, day: dt
     """
     from pyspark.sql import functions as sf
 
+    from pipelines.day_states import read_day
     from pipelines.delta_tables import read_table, table_exists
     from pipelines.evaluated import evaluated
     from pipelines.language.histories import newest_items, reviewed_positions
 
     def table(name: str) -> "DataFrame":
-        return read_table(spark, settings.table_uri(dataset, name)).where(sf.col("partition_date") == sf.lit(day))
+        return read_day(spark, settings.table_uri(dataset, name), day)
 
     def optional(name: str) -> "DataFrame | None":
         return table(name) if table_exists(spark, settings.table_uri(dataset, name)) else None

@@ -5,11 +5,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.settings import Settings
+from ray_jobs.data.day_states import input_partition
 from ray_jobs.data.histories import TRAINING_END
 from ray_jobs.data.rows import IntArray
 from ray_jobs.data.settings import training_data_settings
-from ray_jobs.data.tables import input_partition
-from ray_jobs.data.ties import shuffle_ties
+from ray_jobs.data.ties import Moved, shuffle_ties
 from schemas.columns import sources
 from schemas.errors import DataError
 from schemas.stage_request import StageRequest
@@ -17,7 +17,7 @@ from schemas.stage_request import StageRequest
 _POSITIONS = ("valid_position", "test_position", "time_valid_start", "time_test_start")
 
 
-def input_sequences(settings: Settings, request: StageRequest) -> tuple[pa.Table, dict[str, list[int]] | None]:
+def input_sequences(settings: Settings, request: StageRequest) -> tuple[pa.Table, Moved | None]:
     """The day's sequences, and the new positions of `shuffle_ties` if ties were shuffled.
 
     Raises:

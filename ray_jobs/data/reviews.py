@@ -5,7 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.settings import Settings
-from ray_jobs.data.tables import input_partition, input_table
+from ray_jobs.data.day_states import input_partition
+from ray_jobs.data.tables import input_table
 from schemas.review_texts import review_text
 from schemas.reviews import REVIEWS
 from schemas.sequences import SEQUENCES

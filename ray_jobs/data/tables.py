@@ -9,7 +9,7 @@ import datetime as dt
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -139,54 +139,6 @@ def input_version(settings: Settings, request: StageRequest, name: str) -> tuple
     return uri, version
 
 
-def input_rows(settings: Settings, request: StageRequest, name: str) -> int:
-    """Number of rows of the request's day of a table that it reads."""
-    uri, version = input_version(settings, request, name)
-    return count_rows(open_table(uri, version), pc.field("partition_date") == request.partition_date())
-
-
-def input_parts(
-    settings: Settings,
-    request: StageRequest,
-    name: str,
-    key: str,
-    columns: list[str],
-    others: Mapping[str, list[str]],
-    rows_at_once: int,
-) -> Iterator[dict[str, pa.Table]]:
-    """The request's day of a table, a range of `key` at a time, and the rows of other tables in the same range.
-
-    Only the keys are in memory as a whole. The table is scanned once per range.
-
-    Args:
-        key: the key of the table `name`, whose rows come sorted by it.
-        columns: of the table `name`.
-        others: columns by the name of a table that the request may lack.
-        rows_at_once: largest number of rows of the table `name` in a range.
-
-    Yields:
-        Rows by the name of the table.
-
-    Raises:
-        DataError: as `input_partition`.
-    """
-    day = pc.field("partition_date") == request.partition_date()
-    keys = input_partition(settings, request, name, [key])[key].combine_chunks().cast(pa.large_string())
-    keys = keys.take(pc.sort_indices(keys))
-    with ExitStack() as opened:
-        read = {name: columns, **others}
-        there = {
-            one: opened.enter_context(table_rows(open_table(*input_version(settings, request, one)), day))
-            for one in read
-            if one == name or has_table(settings, request, one)
-        }
-        for start in range(0, len(keys), rows_at_once):
-            first, last = keys[start].as_py(), keys[min(start + rows_at_once, len(keys)) - 1].as_py()
-            inside = day & (pc.field(key) >= first) & (pc.field(key) <= last)
-            parts = {one: rows.to_table(columns=read[one], filter=inside) for one, rows in there.items()}
-            yield {**parts, name: parts[name].sort_by(key)}
-
-
 @functools.cache
 def _day_count(uri: str, version: int, day: dt.date | None) -> int:
     """Number of rows of a version, or of one day of it; cached, since a version never changes."""
@@ -197,21 +149,6 @@ def count_rows(table: DeltaTable, where: pc.Expression | None) -> int:
     """Number of rows of `table` that match `where`; all without it."""
     with table_rows(table, where) as rows:
         return int(rows.count_rows(filter=where))
-
-
-def input_partition(settings: Settings, request: StageRequest, name: str, columns: list[str] | None = None) -> pa.Table:
-    """The rows of the request's day of a table that is partitioned by ``partition_date``.
-
-    Raises:
-        DataError: as `input_table`, or the day has no rows.
-    """
-    rows = input_table(settings, request, name, columns, pc.field("partition_date") == request.partition_date())
-    if rows.num_rows == 0:
-        raise DataError(
-            f"table {name} of data set {request.dataset} has no rows for {request.partition}; "
-            f"run the stage {maker_of(name)!r} for that day first"
-        )
-    return rows
 
 
 def newest_items(settings: Settings, request: StageRequest) -> pa.Table:

@@ -4,21 +4,38 @@ Metrics that this lowers came from the order of the tie rule, not from users' be
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ray_jobs.data.catalogue import IntArray
 from ray_jobs.data.histories import Histories
+from ray_jobs.data.rows import IntArray, Rows, Texts, offsets_of
 from schemas.columns import sources
 from schemas.errors import DataError
 
+# Multipliers and shifts of SplitMix64 (Steele, Lea and Flood, 2014).
+_STEP, _FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
-def shuffle_ties(sequences: pa.Table, seed: int) -> tuple[pa.Table, dict[str, list[int]]]:
+
+@dataclass(frozen=True)
+class Moved:
+    """New positions of the items of each user.
+
+    Args:
+        users: user ids.
+        positions: per user and old position the new position at which everything up to the old one is known; negative
+            where nothing is left of it.
+    """
+
+    users: pa.Array
+    positions: Rows
+
+
+def shuffle_ties(sequences: pa.Table, seed: int) -> tuple[pa.Table, Moved]:
     """`sequences` with the items of every tie in an order that depends on `seed` and the user only.
 
     Split positions do not move, so a tie across one changes the held-out item: a model must be trained and evaluated on
@@ -27,27 +44,24 @@ def shuffle_ties(sequences: pa.Table, seed: int) -> tuple[pa.Table, dict[str, li
     Args:
         sequences: rows of the table of that name, one partition.
 
-    Returns:
-        The table, and per user and old position the first new position at which everything up to the old one is known.
-
     Raises:
         DataError: a row's ``tied_with_previous`` is not as long as its history.
     """
+    tied = flat(sequences["tied_with_previous"])
+    lengths, flags = flat(sequences["item_ids"]).value_lengths().to_numpy(), tied.value_lengths().to_numpy()
+    if (flags != lengths).any():
+        row = int(np.flatnonzero(flags != lengths)[0])
+        raise DataError(
+            f"table sequences, user {sequences['user_id'][row].as_py()!r}: tied_with_previous has {flags[row]} values "
+            f"for {lengths[row]} items; run the sequences stage again"
+        )
+    users = sequences["user_id"].combine_chunks()
+    offsets = offsets_of(lengths)
+    order = _order(tied.flatten().to_numpy(zero_copy_only=False), offsets, Texts(users), seed)
     # All items of a tie have the same time.
-    columns: dict[str, list[Any]] = {name: [] for name in {"ratings", *sources()} - {"occurred_at"}}
-    known_at = {}
-    for row in sequences.select(["user_id", "tied_with_previous", *columns]).to_pylist():
-        tied = row["tied_with_previous"]
-        if len(tied) != len(row["item_ids"]):
-            raise DataError(
-                f"table sequences, user {row['user_id']!r}: tied_with_previous has {len(tied)} values for "
-                f"{len(row['item_ids'])} items; run the sequences stage again"
-            )
-        order = _order(tied, seed, row["user_id"])
-        for name in columns:
-            columns[name].append([row[name][old] for old in order])
-        known_at[row["user_id"]] = _complete(order, tied)
-    return with_values(sequences, columns), known_at
+    columns = {name: pa.array(order) for name in {"ratings", *sources()} - {"occurred_at"}}
+    taken = {name: lists_of(offsets, flat(sequences[name]).flatten().take(places)) for name, places in columns.items()}
+    return with_values(sequences, taken), Moved(users, Rows(_complete(order, offsets), offsets))
 
 
 def shuffle_history_ties(histories: Histories, seed: int) -> Histories:
@@ -59,12 +73,10 @@ def shuffle_history_ties(histories: Histories, seed: int) -> Histories:
     if histories.times is None:
         raise DataError("the histories have no times, so it is not known which items tie and can be shuffled")
     assert not any(histories.preferences), "preferences have positions, which are not moved here"
-    orders = []
-    for user, times in zip(histories.user_ids, histories.times, strict=True):
-        orders.append(np.array(_order(same_as_previous(times).tolist(), seed, user), dtype=np.int64))
+    times = Rows.of(histories.times)
+    order = _order(np.diff(times.values, prepend=0) == 0, times.offsets, histories.user_ids, seed)
     items, *more = (
-        tuple(values[order] for values, order in zip(rows, orders, strict=True))
-        for rows in (histories.items, *histories.more.values())
+        Rows(Rows.of(rows).values[order], times.offsets) for rows in (histories.items, *histories.more.values())
     )
     return replace(histories, items=items, more=dict(zip(histories.more, more, strict=True)))
 
@@ -74,50 +86,78 @@ def same_as_previous(times: IntArray) -> npt.NDArray[np.bool_]:
     return np.diff(times, prepend=times[:1] - 1) == 0
 
 
-def with_values(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
+def with_values(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
     """`table` with other values in its `columns`."""
     for name, values in columns.items():
         field = table.schema.field(name)
-        table = table.set_column(table.column_names.index(name), field, pa.array(values, field.type))
+        table = table.set_column(table.column_names.index(name), field, values.cast(field.type))
     return table
 
 
-def _order(tied: Sequence[bool], seed: int, user: str) -> list[int]:
-    """The old position at each new one."""
-    rng = np.random.default_rng([seed, zlib.crc32(user.encode())])
-    order: list[int] = []
-    for start, end in _ties(tied):
-        order += [start + int(step) for step in rng.permutation(end - start)]
-    return order
+def flat(column: pa.ChunkedArray) -> pa.Array:
+    """`column` in one array."""
+    found = column.combine_chunks()
+    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
 
 
-def _ties(tied: Sequence[bool]) -> list[tuple[int, int]]:
-    """Half-open spans of positions with the same time; most have one position."""
-    starts = [position for position, same in enumerate(tied) if position == 0 or not same]
-    return list(zip(starts, [*starts[1:], len(tied)], strict=True))
+def lists_of(offsets: IntArray, values: pa.Array) -> pa.Array:
+    """Lists of `values`, list u from ``offsets[u]`` to ``offsets[u + 1]``."""
+    return pa.LargeListArray.from_arrays(pa.array(offsets), values)
 
 
-def _complete(order: Sequence[int], tied: Sequence[bool]) -> list[int]:
+def _order(tied: npt.NDArray[np.bool_], offsets: IntArray, users: Iterable[str], seed: int) -> IntArray:
+    """The old place at each new one, in flat arrays of all histories.
+
+    Args:
+        tied: positions of the same time as the one before; what it says of first positions does not count.
+        users: of each history; the order of a tie is that of hashes of seed, user and position.
+    """
+    lengths = np.diff(offsets)
+    starts = ~tied
+    starts[offsets[:-1][lengths > 0]] = True
+    names = np.fromiter((zlib.crc32(user.encode()) for user in users), np.uint64, len(lengths))
+    places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    names = _mixed(names ^ _mixed(np.array([seed], np.uint64)))
+    keys = _mixed(np.repeat(names, lengths) + places.astype(np.uint64))
+    found: IntArray = np.lexsort((keys, np.cumsum(starts)))
+    return found
+
+
+def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Bits that look random, and differ where `values` do."""
+    values = values + _STEP
+    values = (values ^ (values >> np.uint64(30))) * _FIRST
+    values = (values ^ (values >> np.uint64(27))) * _SECOND
+    mixed: npt.NDArray[np.uint64] = values ^ (values >> np.uint64(31))
+    return mixed
+
+
+def _complete(order: IntArray, offsets: IntArray) -> IntArray:
     """For each old position the largest new position of the items of its tie up to it."""
-    new = [0] * len(order)
-    for position, old in enumerate(order):
-        new[old] = position
-    return [max(new[start : old + 1]) for start, end in _ties(tied) for old in range(start, end)]
+    new = np.empty_like(order)
+    new[order] = np.arange(len(order))
+    # A tie keeps its span, so that nothing before it moves beyond its first place.
+    found: IntArray = np.maximum.accumulate(new) - np.repeat(offsets[:-1], np.diff(offsets))
+    return found
 
 
-def move_preferences(preferences: pa.Table, known_at: Mapping[str, Sequence[int]]) -> pa.Table:
+def move_preferences(preferences: pa.Table, moved: Moved) -> pa.Table:
     """Rows of the table preferences at new positions, ascending per user.
 
     A preference that rests on reviews up to an old position moves to the new position at which all of them are in the
-    history, so it never rests on a later review. Of several at one position the newest stays; empty ones are dropped.
-
-    Args:
-        known_at: per user the new position of each old one; a negative one drops the row.
+    history, so it never rests on a later review. Of several at one position the newest stays; empty ones are dropped,
+    and so are those of users without a history.
     """
-    rows: dict[tuple[str, int], dict[str, Any]] = {}
-    for row in sorted(preferences.to_pylist(), key=lambda row: (row["user_id"], row["position"])):
-        positions = known_at.get(row["user_id"], ())
-        known = row["preferences"] and row["position"] < len(positions)
-        if known and (moved := positions[row["position"]]) >= 0:
-            rows[row["user_id"], moved] = {**row, "position": moved}
-    return pa.Table.from_pylist([rows[key] for key in sorted(rows)], schema=preferences.schema)
+    told = pc.greater(pc.list_value_length(preferences["preferences"]), 0)
+    rows = preferences.filter(told).sort_by([("user_id", "ascending"), ("position", "ascending")])
+    rows = rows.filter(pc.is_in(rows["user_id"], moved.users))
+    users = pc.index_in(rows["user_id"], moved.users).to_numpy()
+    old = rows["position"].to_numpy()
+    there = old < moved.positions.lengths[users]
+    rows, users, old = rows.filter(pa.array(there)), users[there], old[there]
+    new = moved.positions.values[moved.positions.offsets[users] + old]
+    newest = np.append((np.diff(users) != 0) | (np.diff(new) != 0), True)[: len(new)]
+    kept = newest & (new >= 0)
+    field = rows.schema.field("position")
+    rows = rows.filter(pa.array(kept))
+    return rows.set_column(rows.column_names.index("position"), field, pa.array(new[kept], field.type))

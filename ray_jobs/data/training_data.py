@@ -9,9 +9,10 @@ from infra.settings import Settings
 from ray_jobs.data.catalogue import Catalogue, read_catalogue
 from ray_jobs.data.corrections import remove_suspects, replace_suspects
 from ray_jobs.data.day_sequences import input_sequences
+from ray_jobs.data.day_states import input_partition, input_state
 from ray_jobs.data.histories import Histories, read_histories
 from ray_jobs.data.settings import CODEBOOK_KEY, training_data_settings
-from ray_jobs.data.tables import has_table, input_partition, input_table, newest_items
+from ray_jobs.data.tables import has_table, input_table, newest_items
 from ray_jobs.data.ties import move_preferences
 from ray_jobs.tokenizers.codebook import Codebook
 from schemas.errors import DataError
@@ -52,8 +53,7 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
         catalogue = _with_codes(settings, request, catalogue, codebook)
     known = None
     if preferences and has_table(settings, request, "preferences"):
-        day = pc.field("partition_date") == request.partition_date()
-        known = input_table(settings, request, "preferences", ["user_id", "position", "preferences"], day)
+        known = input_state(settings, request, "preferences", ["user_id", "position", "preferences"])
         known = known if known_at is None else move_preferences(known, known_at)
     if own.corrections != "none":
         denoised = input_partition(settings, request, "denoised_sequences")

@@ -11,7 +11,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from infra.settings import Settings
-from ray_jobs.data.tables import first_rows, input_rows, input_table, newest_items, table_exists
+from ray_jobs.data.day_states import input_rows, input_state
+from ray_jobs.data.tables import first_rows, input_table, newest_items, table_exists
 from ray_jobs.evaluation.measurements import compare
 from ray_jobs.evaluation.metrics import Paired
 from ray_jobs.registry import runs, versions
@@ -48,8 +49,7 @@ class Source:
         """The day's rows of a table, or None if there is no such table."""
         if not table_exists(self.settings.table_uri(self.request.dataset, name)):
             return None
-        day = [("partition_date", "=", self.request.partition_date())]
-        return input_table(self.settings, self.request, name, columns, day)
+        return input_state(self.settings, self.request, name, columns)
 
     def outputs(self, task_id: str) -> Mapping[str, str]:
         """Outputs of a task of the day, empty if it did not run."""
@@ -180,10 +180,8 @@ def count_lines(source: Source, users: int, recommended: int) -> list[str]:
     """Counts of the day's tables and of quarantined rows."""
     lines = [_rule("Coverage")]
     reviews = source.partition("reviews", ["partition_date"])
-    items = source.partition("items", ["partition_date"])
     counts = [f"{users:,} users with a sequence", f"{recommended:,} of them with recommendations"]
-    if items is not None:
-        counts.insert(0, f"{items.num_rows:,} items")
+    counts.insert(0, f"{newest_items(source.settings, source.request).num_rows:,} items")
     if reviews is not None:
         counts.insert(0, f"{reviews.num_rows:,} reviews")
     lines.append(_wrapped("tables", ", ".join(counts)))
@@ -225,11 +223,14 @@ def report(settings: Settings, dataset: str, partition: str, users: int = 3) -> 
     known = newest_preferences(source.partition("preferences"))
     chosen = chosen_users(recommended, known, users)
 
-    def rows_of(name: str, which: pc.Expression) -> dict[str, dict[str, Any]]:
-        found = input_table(settings, request, name, None, which & pc.field("user_id").isin(chosen))
-        return {row["user_id"]: row for row in found.to_pylist()}
-
-    lists, histories = rows_of("recommendations", own_lists), rows_of("sequences", day)
+    theirs = pc.field("user_id").isin(chosen)
+    lists, histories = (
+        {row["user_id"]: row for row in rows.to_pylist()}
+        for rows in (
+            input_table(settings, request, "recommendations", None, own_lists & theirs),
+            input_state(settings, request, "sequences", None, theirs),
+        )
+    )
     told = [] if known is None else known.filter(pc.field("user_id").isin(chosen)).to_pylist()
     said = {row["user_id"]: row for row in told}
     shown = {item for row in (*lists.values(), *histories.values()) for item in row["item_ids"]}

@@ -1,11 +1,12 @@
 """Texts through models on Ray actors: each distinct text once, in tables that a stage commits one by one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from infra.progress import Progress, phase
 from ray_jobs.actors import through
@@ -13,12 +14,12 @@ from ray_jobs.encoders.settings import EncodingSettings
 
 
 def encoded(
-    texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_gpu: bool, progress: Progress
+    texts: pa.Table, encoder: str, own: EncodingSettings, use_gpu: bool, progress: Progress
 ) -> Iterator[pa.Table]:
     """Vectors of `texts`, in tables of about ``own.commit_rows`` rows.
 
     Args:
-        texts: by hash; without any, the encoder is not loaded.
+        texts: as from `distinct_texts`; without any, the encoder is not loaded.
         encoder: its name; may differ from ``own.encoder``.
         progress: updated after each table.
 
@@ -29,16 +30,16 @@ def encoded(
         SettingError: the encoder cannot be loaded.
     """
     with phase("encoding texts") as counts:
-        counts["new texts"] = len(texts)
+        counts["new texts"] = total = texts.num_rows
         done = 0
-        for vectors in _encoded(texts, encoder, own, use_gpu) if texts else ():
+        for vectors in _encoded(texts, encoder, own, use_gpu) if total else ():
             yield vectors
             done += vectors.num_rows
-            progress.update(done, len(texts), "texts encoded")
-        assert done == len(texts), f"{len(texts)} texts went into the encoder and {done} came out"
+            progress.update(done, total, "texts encoded")
+        assert done == total, f"{total} texts went into the encoder and {done} came out"
 
 
-def _encoded(texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_gpu: bool) -> Iterator[pa.Table]:
+def _encoded(texts: pa.Table, encoder: str, own: EncodingSettings, use_gpu: bool) -> Iterator[pa.Table]:
     from ray_jobs.encoders.text import require_text_encoder
 
     require_text_encoder(encoder)
@@ -53,20 +54,22 @@ def _encoded(texts: Mapping[str, str], encoder: str, own: EncodingSettings, use_
 
 
 def texts_through(
-    texts: Mapping[str, str], model: type, arguments: tuple[Any, ...], copies: int, batch_size: int, use_gpu: bool
+    texts: pa.Table, model: type, arguments: tuple[Any, ...], copies: int, batch_size: int, use_gpu: bool
 ) -> Iterator[pa.Table]:
     """A model's results for `texts`, batch by batch, sorted by length to save padding.
 
     Args:
-        texts: by hash.
+        texts: as from `distinct_texts`.
         model: class for `ray_jobs.actors.through`, called with tables of the columns content_hash and text.
         arguments: of its constructor.
         copies: number of parallel actors.
     """
-    order = sorted(texts, key=lambda text_hash: (len(texts[text_hash]), text_hash))
+    ordered = texts.append_column("length", pc.utf8_length(texts["text"])).sort_by(
+        [("length", "ascending"), ("content_hash", "ascending")]
+    )
     tables = (
-        pa.table({"content_hash": part, "text": [texts[text_hash] for text_hash in part]})
-        for part in (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+        ordered.slice(start, batch_size).select(["content_hash", "text"])
+        for start in range(0, ordered.num_rows, batch_size)
     )
     yield from through(model, arguments, tables, copies, 1, use_gpu)
 

@@ -13,8 +13,9 @@ from mlflow.entities.model_registry import ModelVersion
 from infra import storage
 from infra.progress import phased
 from infra.settings import Settings
+from ray_jobs.data.day_states import state
 from ray_jobs.data.settings import for_comparison_only
-from ray_jobs.data.tables import input_table, read_table, table_exists
+from ray_jobs.data.tables import input_version, open_table, read_table, table_exists
 from ray_jobs.evaluation.exposure import LIST_LENGTH
 from ray_jobs.evaluation.measurements import Measured, require_same_units
 from ray_jobs.evaluation.metrics import FloatArray
@@ -194,8 +195,8 @@ def _among_known(
 ) -> list[Check]:
     """The check over the users that the champion's day had; none if that is everybody."""
     day = dt.date.fromisoformat(champion.tags.get(PARTITION_TAG, case.request.partition))
-    evaluated = (pc.field("partition_date") == day) & pc.field("test_position").is_valid()
-    then = input_table(case.settings, case.request, SEQUENCES.name, ["user_id"], evaluated)
+    opened = open_table(*input_version(case.settings, case.request, SEQUENCES.name))
+    then = state(opened, SEQUENCES, day, ["user_id", "test_position"]).drop_null()
     known = pc.is_in(mine.units, then["user_id"].combine_chunks()).to_numpy(zero_copy_only=False)
     return [] if known.all() else [promotion.known_users(new, old, known, case.own.margin, named)]
 

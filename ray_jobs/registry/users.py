@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from infra.settings import Settings
-from ray_jobs.data.tables import input_parts, input_rows
+from ray_jobs.data.day_states import input_parts, input_rows
 from schemas.columns import HISTORY, requested, sources
 from schemas.preferences import join_preferences
 from schemas.stage_request import StageRequest

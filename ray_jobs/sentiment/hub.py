@@ -1,6 +1,6 @@
 """Sentiment by a sequence classifier from a hub or a folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,18 +86,17 @@ def require_hub_classifier(name: str) -> None:
     _labels(name, config)
 
 
-def hub_scores(texts: Mapping[str, str], own: ReviewSentimentsSettings, use_gpu: bool) -> Iterator[dict[str, float]]:
-    """Probability of positive by content hash, batch by batch.
+def hub_scores(texts: pa.Table, own: ReviewSentimentsSettings, use_gpu: bool) -> Iterator[pa.Table]:
+    """The columns content_hash and score, the probability of positive, batch by batch.
 
     Args:
-        texts: by content hash.
+        texts: as from `distinct_texts`.
 
     Raises:
         SettingError: as `load_hub_classifier`.
     """
     require_hub_classifier(own.classifier)
-    for batch in texts_through(texts, _Classify, (own.classifier, use_gpu), own.copies, own.batch_size, use_gpu):
-        yield dict(zip(batch["content_hash"].to_pylist(), batch["score"].to_pylist(), strict=True))
+    yield from texts_through(texts, _Classify, (own.classifier, use_gpu), own.copies, own.batch_size, use_gpu)
 
 
 class _Classify:

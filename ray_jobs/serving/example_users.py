@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.settings import Settings
-from ray_jobs.data.tables import open_table, read_table, table_exists, table_rows
+from ray_jobs.data.day_states import state_batches
+from ray_jobs.data.tables import open_table, read_table, table_exists
 from ray_jobs.registry.users import User, users_of
 from schemas.columns import sources
-from schemas.delta import partition_filter
+from schemas.day_states import days_of
 from schemas.errors import DataError
+from schemas.tables import TABLES
 
 MOST_ROWS = 200_000
 """Maximum number of rows read from a table."""
@@ -30,7 +32,7 @@ def example_users(settings: Settings, dataset: str, count: int) -> list[User]:
         DataError: there is no such table, or it is empty.
     """
     uri = settings.table_uri(dataset, "sequences")
-    days = [dt.date.fromisoformat(part["partition_date"]) for part in open_table(uri).partitions()]
+    days = days_of(open_table(uri).partitions())
     if not days:
         raise DataError(f"table sequences of data set {dataset} is empty: run the stage 'sequences' first")
     day = max(days)
@@ -91,14 +93,10 @@ def _summaries(uri: str, day: dt.date, users: list[str]) -> pa.Table | None:
 
 
 def _batches(uri: str, day: dt.date, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    """Rows of a day, at most `MOST_ROWS`."""
-    table = open_table(uri)
-    within = partition_filter({"partition_date": day})
-    with table_rows(table, within) as rows:
-        scanner = rows.scanner(columns=list(columns), filter=within, batch_size=8_192, use_threads=False)
-        seen = 0
-        for batch in scanner.to_batches():
-            yield batch
-            seen += batch.num_rows
-            if seen >= MOST_ROWS:
-                return
+    """What was known on a day, at most about `MOST_ROWS`."""
+    seen = 0
+    for batch in state_batches(open_table(uri), TABLES[uri.rstrip("/").rpartition("/")[2]], day, [*columns]):
+        yield batch
+        seen += batch.num_rows
+        if seen >= MOST_ROWS:
+            return

@@ -1,7 +1,7 @@
 """How does the memory of training data, evaluation and recommendations grow with the number of users?
 
 For each number of users, this generates a warehouse of histories (a geometric number of items, mean 10, at least
-three) and registers an untrained SASRec of width 32 over all items. Then each stage runs in its own process, on a local
+five) and registers an untrained SASRec of width 32 over all items. Then each stage runs in its own process, on a local
 Ray: ``training`` writes the files that training streams; ``evaluation`` and ``recommendations`` run the stages' own
 code, which ranks and scores on actors and publishes the tables.
 
@@ -33,10 +33,11 @@ from schemas.items import ITEMS
 from schemas.run_identity import RunIdentity
 from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
+from schemas.table import DIGEST, SINCE
 
 DATASET, DAY, MODEL = "generated", "2026-01-31", "penchant-generated"
 IDENTITY = RunIdentity(dag="bench", partition=DAY, recipe="sasrec", config_hash="0" * 12)
-MEAN_LENGTH, FEWEST = 10, 3
+MEAN_LENGTH, FEWEST = 10, 5
 USERS_AT_ONCE = 20_000
 STAGES = ("training", "evaluation", "recommendations")
 MIB = 2**20
@@ -96,6 +97,7 @@ def sequence_rows(users: int, items: int, seed: int) -> Iterator[pa.Table]:
             "time_valid_start": pa.array(lengths - 2),
             "time_test_start": pa.array(lengths - 1),
         }
+        columns |= {name: pa.nulls(count) for name in (SINCE.name, DIGEST.name)}
         yield pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema)
 
 

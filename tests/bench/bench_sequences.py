@@ -22,7 +22,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import deltalake
 import numpy as np
 import polars as pl
 import psutil
@@ -33,8 +32,12 @@ from matplotlib.figure import Figure
 from infra.settings import REPOSITORY, load_settings
 from infra.spark_conf import properties_file, spark_conf, spark_home
 from infra.spark_driver import spark_submit
+from ray_jobs.data.day_states import state
+from ray_jobs.data.tables import open_table
 from schemas.dataset import Dataset
+from schemas.handoff import read_report
 from schemas.input_size import input_bytes
+from schemas.sequences import SEQUENCES
 from schemas.stage_request import StageRequest
 
 DATASET = "shop"
@@ -211,7 +214,7 @@ class Shop:
         conf = spark_conf(self.settings, lambda: input_bytes(request, self.settings.datasets_dir(), tables))
         launcher = REPOSITORY / "pipelines" / "launch" / "stage.py"
         arguments = [stage, f"--dataset={DATASET}", f"--partition={DAYS[day]}", f"--overrides={OVERRIDES}"]
-        arguments.append(f"--report-uri={self.folder / f'{stage}-{day}.json'}")
+        arguments.append(f"--report-uri={self._report(stage, day)}")
         with properties_file(conf | self._logged) as path:
             words = spark_submit(path, launcher, *arguments)
             return measured(words, dict(os.environ), self.folder / f"{stage}-{day}.log")
@@ -228,12 +231,18 @@ class Shop:
         Raises:
             SystemExit: they differ.
         """
-        table = deltalake.DeltaTable(self.settings.table_uri(DATASET, "sequences"))
-        stored = table.to_pyarrow_table(filters=[("partition_date", "=", dt.date.fromisoformat(DAYS[day]))])
+        date = dt.date.fromisoformat(DAYS[day])
+        stored = state(open_table(self.settings.table_uri(DATASET, "sequences")), SEQUENCES, date, [*COMPARED])
         ours, theirs = content(stored), content(pq.read_table(self._made()))
         if ours != theirs:
             raise SystemExit(f"the histories differ: {ours} by the stages, {theirs} by Polars")
-        return f"  {ours[0]:,} histories by both, digest {ours[1][:12]}"
+        written = read_report(str(self._report("sequences", day)))
+        assert written is not None
+        rows = ", ".join(f"{name} {handoff.rows:,}" for name, handoff in sorted(written.handoffs.items()))
+        return f"  {ours[0]:,} histories by both, digest {ours[1][:12]}; rows written: {rows}"
+
+    def _report(self, stage: str, day: int) -> Path:
+        return self.folder / f"{stage}-{day}.json"
 
     def _made(self) -> Path:
         return self.folder / "polars.parquet"
@@ -278,7 +287,7 @@ def plot(path: Path, sizes: Mapping[int, Mapping[str, Took]]) -> None:
     for axes, (label, part) in zip(figure.subplots(1, 3), COSTS.items(), strict=True):
         for name in next(iter(sizes.values())):
             axes.loglog(list(sizes), [getattr(took[name], part) for took in sizes.values()], marker="o", label=name)
-        axes.set(xlabel="lines", ylabel=label, ylim=(1, None))
+        axes.set(xlabel="lines", ylabel=label)
         axes.legend()
     figure.savefig(path, dpi=150)
 

@@ -26,7 +26,8 @@ import numpy as np
 from infra.progress import Progress
 from infra.settings import REPOSITORY, load_settings
 from ray_jobs import item_vectors, review_sentiments, semantic_ids, text_vectors, train
-from ray_jobs.data.tables import input_partition, input_table
+from ray_jobs.data.day_states import input_partition
+from ray_jobs.data.tables import input_table
 from ray_jobs.evaluation.property_steering import steer_to_properties, summarise_properties
 from ray_jobs.evaluation.steering import GIVEN, LATEST, NONE, RANDOM, answer, main_metric, read_pasts, summarise
 from ray_jobs.recommenders.bundle import load_bundle

@@ -265,6 +265,27 @@ def test_daily_files_know_the_items_of_earlier_days(ingest, table, tmp_path: Pat
         ingest(*paths, partition="2026-02-01")
 
 
+def test_a_catalogue_that_lands_every_day_is_written_once(ingest, table, tmp_path: Path):
+    reviews, items = tmp_path / "r.json", tmp_path / "m.json"
+    reviews.write_text("\n".join(json.dumps(_review(n)) for n in (0, 1, 2)))
+    titles = {"I0": "Lamp", "I1": "Cup", "I2": "Chair"}
+    for day, changes, written in (("30", {}, 3), ("31", {"I1": "Blue cup", "I3": "Bed"}, 2)):
+        titles |= changes
+        items.write_text("\n".join(json.dumps({"asin": asin, "title": title}) for asin, title in titles.items()))
+        report = ingest(reviews, items, partition=f"2026-01-{day}")
+        assert report.handoffs["items"].rows == written
+        assert report.counts["items.ingested"] == written + report.counts["items.unchanged"] == len(titles)
+    again = ingest(reviews, items, partition="2026-02-01")
+    assert (again.handoffs["items"].rows, again.counts["items.unchanged"]) == (0, 4)
+    assert {(row.partition_date.day, row.title) for row in table("items")} == {
+        (30, "Lamp"),
+        (30, "Cup"),
+        (30, "Chair"),
+        (31, "Blue cup"),
+        (31, "Bed"),
+    }
+
+
 def test_too_many_refused_rows_stop_at_the_gate_and_are_shown(ingest, table, tmp_path: Path):
     """With the reason, a line of it, and for unknown items what the item file has; a higher limit lets them pass."""
     (tmp_path / "r.csv").write_text("user_id,item_id,rating,reviewed_at\na,12,5,2024-01-01\nb,x,4,2024-01-02\n\n")

@@ -11,13 +11,14 @@ from pyspark.sql import DataFrame, SparkSession
 from infra.errors import SettingError
 from infra.settings import Settings
 from pipelines import preference_benchmark as stage
-from pipelines.delta_tables import read_table, spark_schema
+from pipelines.delta_tables import read_table
 from pipelines.landing.planted_world import WorldSettings, grow_world, write_world
 from pipelines.steering.histories import History
 from schemas.errors import DataError
 from schemas.stage_request import StageRequest
 from schemas.tables import TABLES
 from schemas.text_vectors import text_hash
+from tests.pipelines.given_rows import frame_of
 
 DAY = dt.date(2026, 1, 31)
 EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -66,7 +67,7 @@ def rows(users_with_preferences: int) -> dict[str, list[tuple]]:
 
 
 def write(spark: SparkSession, settings: Settings, name: str, content: list[tuple]) -> None:
-    frame = spark.createDataFrame(content, spark_schema(TABLES[name])).coalesce(1)
+    frame = frame_of(spark, name, content)
     columns = TABLES[name].partition_by
     frame.write.format("delta").mode("overwrite").partitionBy(*columns).save(settings.table_uri("d", name))
 
@@ -140,7 +141,7 @@ def test_vectors_are_found_by_name_and_missing_ones_are_named_with_their_stage(s
     tables = rows(users_with_preferences=8)
 
     def frame(name: str, content: list[tuple]) -> DataFrame:
-        return spark.createDataFrame(content, spark_schema(TABLES[name]))
+        return frame_of(spark, name, content)
 
     stored = stage.Stored(
         spark=spark,

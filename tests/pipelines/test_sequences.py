@@ -5,6 +5,7 @@ import json
 import logging
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pyspark.sql import functions as sf
 from infra.errors import SettingError
 from infra.settings import Settings
 from pipelines import sequences as stage
+from pipelines.day_states import read_day
 from pipelines.delta_tables import read_table
 from pipelines.interactions import HELD_BYTES, CoreSize, k_core, newest_reviews
 from pipelines.order_report import order_report
@@ -179,9 +181,10 @@ def test_the_stage_publishes_twice_the_same(
 
     first = stage.run(request)
     phases = [message.partition(": ") for message in caplog.messages if message.endswith(" s")]
-    assert [(name, said.rpartition(", ")[0]) for name, _, said in phases[-7:]] == [
+    assert [(name, said.rpartition(", ")[0]) for name, _, said in phases[-8:]] == [
         ("newest review of each user and item", "40 reviews, 24 pairs"),
         ("k-core", "6 users, 4 items, 24 pairs"),
+        ("who changed", ""),
         ("gate of interactions", "24 rows, 0 warnings"),
         ("writing interactions", "24 rows"),
         ("gate of sequences", "6 rows, 0 warnings"),
@@ -202,3 +205,14 @@ def test_the_stage_publishes_twice_the_same(
     page = Path(first.outputs["order_report"])
     assert json.loads(page.with_suffix(".json").read_text())["tie_share"] == pytest.approx(12 / 18)
     assert page.name in (page.parent.parent / "index.html").read_text()
+
+    later = stage.run(replace(request, partition="2026-01-03"))
+    assert (later.counts["interactions"], later.counts["sequences"]) == (36, 9)
+    assert later.counts["changed_histories"] == later.handoffs["sequences"].rows == 9, "the ratings of all are new"
+    quiet = stage.run(replace(request, partition="2026-01-04"))
+    assert (quiet.counts["interactions"], quiet.counts["sequences"]) == (36, 9)
+    assert [quiet.handoffs[name].rows for name in ("interactions", "sequences")] == [4, 1], "nobody changed"
+    uri = later.handoffs["sequences"].uri
+    columns = ["user_id", "item_ids", "occurred_at", "ratings"]
+    before, after = (read_day(spark, uri, dt.date(2026, 1, day)).select(columns).orderBy("user_id") for day in (3, 4))
+    assert after.collect() == before.collect()

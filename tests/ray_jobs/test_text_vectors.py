@@ -26,6 +26,10 @@ def preference_lines(warehouse):
     return {line for lines in rows["preferences"].to_pylist() for line in lines}
 
 
+def told(*texts):
+    return pa.chunked_array([texts])
+
+
 def test_headline_and_body_are_one_text_without_the_stars():
     assert review_text("Meh!", "It  broke.", 9) == "Meh! It broke."
     assert review_text("Broken", "After a day", 9) == "Broken. After a day"
@@ -83,15 +87,15 @@ def test_each_distinct_text_is_encoded_once_ever(warehouse, ray_session, monkeyp
     rows = read_table(warehouse.uri("text_vectors")).to_pylist()
     assert {row["content_hash"] for row in rows} == {text_hash(text) for text in lines | texts}
     some = sorted(lines)[:2] + sorted(texts)[:2]
-    stored = text_vectors.vectors_of(warehouse.settings, request, PACKAGED, some)
+    stored = text_vectors.vectors_of(warehouse.settings, request, PACKAGED, told(*some))
     assert np.allclose(stored, load_text_encoder(PACKAGED).encode(some), atol=1e-5)
 
     asked = []
 
     def counted(texts, *_):
-        asked.append(sorted(texts.values()))
-        if texts:
-            yield pa.table({"content_hash": list(texts), "vector": [[1.0] * 384] * len(texts)})
+        asked.append(sorted(texts["text"].to_pylist()))
+        if texts.num_rows:
+            yield pa.table({"content_hash": texts["content_hash"], "vector": [[1.0] * 384] * texts.num_rows})
 
     monkeypatch.setattr(text_vectors, "encoded", counted)
     again = text_vectors.run(request)
@@ -107,7 +111,7 @@ def test_each_distinct_text_is_encoded_once_ever(warehouse, ray_session, monkeyp
     assert asked == [[], ["Avoid plastic", "Find a violin"]]
     assert third.handoffs["text_vectors"].rows == first.handoffs["text_vectors"].rows + 2
     with pytest.raises(DataError, match=r"1 of 2 texts have no .*, e\.g\. 'Find a cello'; run the stage"):
-        text_vectors.vectors_of(warehouse.settings, request, PACKAGED, ["Find a violin", "Find a cello"])
+        text_vectors.vectors_of(warehouse.settings, request, PACKAGED, told("Find a violin", "Find a cello"))
 
 
 def test_a_day_without_a_text_leaves_an_empty_table(warehouse):
@@ -124,7 +128,7 @@ def test_a_day_without_a_text_leaves_an_empty_table(warehouse):
     report = text_vectors.run(warehouse.request("text_vectors"))
     assert (report.status, report.counts["texts"], report.handoffs["text_vectors"].rows) == ("reused", 0, 0)
     with pytest.raises(DataError, match="1 of 1 texts have no"):
-        text_vectors.vectors_of(warehouse.settings, warehouse.request("text_vectors"), PACKAGED, ["x"])
+        text_vectors.vectors_of(warehouse.settings, warehouse.request("text_vectors"), PACKAGED, told("x"))
 
 
 def test_the_encoder_is_that_of_the_items(warehouse):

@@ -9,9 +9,8 @@ from test_stages import DAY, tables
 
 from infra.settings import Settings, SparkSettings
 from pipelines import preferences
-from pipelines.delta_tables import spark_schema
 from schemas.stage_request import StageRequest
-from schemas.tables import TABLES
+from tests.pipelines.given_rows import frame_of
 
 pytestmark = pytest.mark.nightly
 FILTERED, SILENT, REFUSED = "tuned heads", "brass hoops", "iron pans"
@@ -41,7 +40,7 @@ def wayward(endpoint, faults):
 def home(spark, jars_dir, tmp_path_factory):
     made = Settings(home=str(tmp_path_factory.mktemp("home")), spark=SparkSettings(jars_dir=jars_dir))
     for name, rows in tables().items():
-        frame = spark.createDataFrame(rows, spark_schema(TABLES[name])).coalesce(1)
+        frame = frame_of(spark, name, rows)
         frame.write.format("delta").partitionBy("partition_date").save(made.table_uri("d", name))
     return made
 

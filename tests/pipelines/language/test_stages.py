@@ -12,11 +12,11 @@ from scripted_server import Reply, chat_reply, scripted_server
 from infra.progress import read_progress
 from infra.settings import Settings, SparkSettings
 from pipelines import denoised_sequences, item_descriptions, preferences, review_summaries
-from pipelines.delta_tables import read_table, spark_schema
+from pipelines.delta_tables import read_table
 from pipelines.language.histories import product_names
 from pipelines.language.replacements import best_by_likelihood, suggest_replacements
 from schemas.stage_request import StageRequest
-from schemas.tables import TABLES
+from tests.pipelines.given_rows import frame_of
 
 DAY = dt.date(2026, 1, 2)
 # (item, stars, review); "u1" has a stranger among drums at position 2, "u4" is not asked about
@@ -87,7 +87,7 @@ def settings(jars_dir, tmp_path_factory):
 @pytest.fixture(scope="module")
 def tables_made(spark, settings):
     for name, rows in tables().items():
-        frame = spark.createDataFrame(rows, spark_schema(TABLES[name])).coalesce(1)
+        frame = frame_of(spark, name, rows)
         frame.write.format("delta").partitionBy("partition_date").save(settings.table_uri("d", name))
 
 
@@ -233,7 +233,7 @@ def test_a_new_day_asks_about_users_with_new_reviews_only(spark, warehouse, monk
         "items": second["items"],
     }
     for name, content in days.items():
-        frame = spark.createDataFrame(content, spark_schema(TABLES[name])).coalesce(1)
+        frame = frame_of(spark, name, content)
         frame.write.format("delta").partitionBy("partition_date").save(warehouse.table_uri("days", name))
     stages = (preferences, review_summaries, denoised_sequences)
 
@@ -314,7 +314,7 @@ def test_a_review_that_gives_orders_changes_no_neighbour(spark, warehouse, monke
     at = {("u1", "drum-d"): INJECTIONS[0], ("u1", "drum-b"): INJECTIONS[1]}
     poisoned["reviews"] = [(*row[:5], at.get((row[0], row[1]), row[5]), *row[6:]) for row in poisoned["reviews"]]
     for name, content in poisoned.items():
-        frame = spark.createDataFrame(content, spark_schema(TABLES[name])).coalesce(1)
+        frame = frame_of(spark, name, content)
         frame.write.format("delta").partitionBy("partition_date").save(warehouse.table_uri("poisoned", name))
 
     def gullible(path, body, n):

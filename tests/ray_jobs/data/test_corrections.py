@@ -2,7 +2,8 @@ import pyarrow as pa
 import pytest
 
 from ray_jobs.data.corrections import remove_suspects, replace_suspects
-from ray_jobs.data.ties import move_preferences
+from ray_jobs.data.rows import Rows
+from ray_jobs.data.ties import Moved, move_preferences
 from schemas.errors import DataError
 
 SEQUENCES = pa.table(
@@ -53,18 +54,21 @@ def test_removed_suspects_leave_targets_where_their_items_are():
         "valid_position": 1,
         "test_position": 2,
     }
-    assert known_at == {"u": [0, 0, 0, 1, 2], "v": [0, 1, 2]}
+    assert known_at.users.to_pylist() == ["u", "v"]
+    assert list(map(list, known_at.positions)) == [[0, 0, 0, 1, 2], [0, 1, 2]]
 
 
 def test_preferences_move_with_their_positions():
-    known = pa.table({"user_id": ["u"] * 5 + ["w"], "position": [4, 3, 2, 1, 0, 0], "preferences": list("edcbaz")})
-    moved = move_preferences(known, {"u": [0, 0, 0, 1, 2], "w": [0]})
+    known = pa.table(
+        {"user_id": ["u"] * 5 + ["w"], "position": [4, 3, 2, 1, 0, 0], "preferences": [[one] for one in "edcbaz"]}
+    )
+    moved = move_preferences(known, Moved(pa.array(["u", "w"]), Rows.of([[0, 0, 0, 1, 2], [0]])))
     assert [tuple(row.values()) for row in moved.to_pylist()] == [
-        *[("u", 0, "c"), ("u", 1, "d"), ("u", 2, "e")],
-        ("w", 0, "z"),
+        *[("u", 0, ["c"]), ("u", 1, ["d"]), ("u", 2, ["e"])],
+        ("w", 0, ["z"]),
     ]
-    gone = move_preferences(known, {"u": [-1, 0, 1, 2, 3], "w": [-1]})
-    assert next(tuple(row.values()) for row in gone.to_pylist()) == ("u", 0, "b")
+    gone = move_preferences(known, Moved(pa.array(["u", "w"]), Rows.of([[-1, 0, 1, 2, 3], [-1]])))
+    assert next(tuple(row.values()) for row in gone.to_pylist()) == ("u", 0, ["b"])
     assert gone.num_rows == 4
 
 

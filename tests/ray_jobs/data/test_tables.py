@@ -9,17 +9,8 @@ from deltalake import DeltaTable
 from planted_warehouse import IDENTITY, PARTITION, PER_CLUSTER, WORDS
 
 from ray_jobs.data import waiting_rows
-from ray_jobs.data.tables import (
-    input_partition,
-    input_parts,
-    input_rows,
-    input_table,
-    newest_items,
-    publish,
-    read_table,
-    table_version,
-    upsert,
-)
+from ray_jobs.data.day_states import input_partition, input_parts, input_rows
+from ray_jobs.data.tables import input_table, newest_items, publish, read_table, table_version, upsert
 from ray_jobs.data.waiting_rows import publish_parts
 from schemas.errors import DataError
 from schemas.handoff import Handoff

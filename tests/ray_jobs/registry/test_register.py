@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 
 from infra.settings import REPOSITORY
 from ray_jobs import register
-from ray_jobs.data.tables import input_partition, read_table
+from ray_jobs.data.day_states import input_partition
+from ray_jobs.data.tables import read_table
 from ray_jobs.registry import aliases, runs
 from ray_jobs.registry.judging import choose
 from ray_jobs.registry.results import summarise

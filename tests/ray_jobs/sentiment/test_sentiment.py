@@ -1,6 +1,7 @@
 """Classifiers of the tone of reviews: the cross-fitted probe, and one from a hub."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from planted_reviews import plant_reviews, tone_of
@@ -8,6 +9,7 @@ from small_classifier import save_classifier
 
 from infra.errors import SettingError
 from ray_jobs.data.reviews import reviewed_positions
+from ray_jobs.encoders.distinct_texts import distinct_texts
 from ray_jobs.encoders.text import PACKAGED, load_text_encoder
 from ray_jobs.sentiment.hub import hub_scores, load_hub_classifier, require_hub_classifier
 from ray_jobs.sentiment.probe import cross_fitted, fold_of
@@ -129,4 +131,4 @@ def test_labels_that_do_not_say_it_are_refused(tmp_path, labels):
 def test_an_unreachable_hub_is_said_with_what_to_do():
     own = ReviewSentimentsSettings(classifier="hub:siebert/sentiment-roberta-large-english")
     with pytest.raises(SettingError, match=r"could not be loaded .*HF_HUB_OFFLINE.*'probe' needs no network"):
-        next(hub_scores({"h": "text"}, own, use_gpu=False))
+        next(hub_scores(distinct_texts(pa.chunked_array([["text"]])), own, use_gpu=False))

@@ -1,0 +1,38 @@
+"""Tables whose partitions hold only what changed: the partitions that make up what was known on a day.
+
+Such a table (`Table.changes_by`) is written like this: the first partition holds everybody. A later one holds all rows
+of those whose rows differ from the state before, and names in ``since`` the partition that holds everybody. It holds
+everybody itself, with ``since`` null, where somebody is gone, where most have changed, or after some weeks, so that a
+reader never needs many partitions. A day without any change repeats the rows of one owner, so that there is a
+partition for every day.
+
+The state of a day is, of each owner, the rows of the newest partition from ``since`` to the day.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def days_of(partitions: Iterable[Mapping[str, str]]) -> list[dt.date]:
+    """The days that have rows, from the partitions of a Delta table."""
+    return sorted({dt.date.fromisoformat(one["partition_date"]) for one in partitions})
+
+
+def first_of(day: dt.date, since: Callable[[dt.date], dt.date | None]) -> dt.date:
+    """The first of the partitions that make up the state of `day`, of which it is the last.
+
+    Args:
+        since: what the rows of a day name; None also for a day without rows.
+    """
+    first = day
+    while (earlier := since(first)) is not None:
+        first = earlier
+    return first
+
+
+def within(first: dt.date, day: dt.date) -> pc.Expression:
+    """The condition for rows of the partitions from `first` to `day`."""
+    return (pc.field("partition_date") >= pa.scalar(first)) & (pc.field("partition_date") <= pa.scalar(day))
