@@ -9,9 +9,15 @@ keys and values are computed once. `reasoning` says how the K + 1 states are tau
   from step to step; and steps with noise in their inputs are to be recognised among those of other users.
 
 Differences from the paper, which trains on every prefix as an example of its own: all positions of a history reason at
-once, each over its own prefix. This gives the same states for K + 1 times the cost of the encoder, instead of L times.
-The divergence and the contrast, two of the losses, are taken at the newest position of each history only. Blocks,
-norms and scale of the inputs are those of the backbone here. With ``steps=0`` the recipe is its backbone.
+once, each over what its own state depends on. An example then costs K + 1 passes of the encoder, instead of one for
+each prefix. With ``bert4rec`` it is the masked positions that reason, over the whole window. The divergence and the
+contrast, two of the losses, are taken at the newest of these positions of each history only. The contrast compares
+cosines: with the published inner products, it pushed users apart who wanted the same. On a planted world of 30 items
+NDCG@10 was 0.43 with these, 0.49 with cosines and 0.49 for the backbone (one seed). Blocks, norms and scale of the
+inputs are those of the backbone here. With ``steps=0`` the recipe is its backbone.
+
+The temperature must be low for ``prl``, since those of early steps are multiples of it. At 1, the default of SASRec,
+NDCG@10 on another planted world was 0.59, against 0.69 at 0.07 and for the backbone at either (one seed).
 """
 
 from collections.abc import Mapping, Sequence
