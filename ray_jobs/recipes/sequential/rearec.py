@@ -16,8 +16,12 @@ cosines: with the published inner products, it pushed users apart who wanted the
 NDCG@10 was 0.43 with these, 0.49 with cosines and 0.49 for the backbone (one seed). Blocks, norms and scale of the
 inputs are those of the backbone here. With ``steps=0`` the recipe is its backbone.
 
-The temperature must be low for ``prl``, since those of early steps are multiples of it. At 1, the default of SASRec,
-NDCG@10 on another planted world was 0.59, against 0.69 at 0.07 and for the backbone at either (one seed).
+The temperature must be low for ``prl``, since those of early steps are multiples of it: on a planted world whose
+backbone reaches NDCG@10 0.721, it reached 0.722 at 0.07 and 0.692 at 1, the default of SASRec (means of three seeds).
+
+On a world of private loops with one layer, means of three seeds: ``erl`` 0.566, ``prl`` 0.546, the backbone 0.527, the
+backbone with three layers 0.530. The parts are not shown to matter there: 0.570 and 0.541 without vectors of the steps,
+0.550 for ``prl`` without its early losses, 0.563 for ``erl`` without its divergence.
 """
 
 from collections.abc import Mapping, Sequence
