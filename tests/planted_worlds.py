@@ -41,6 +41,21 @@ def threads(seed, users=700, items=60, noise=0.15):
     return histories(rows)
 
 
+def loops(seed, users=700, items=60, few=5):
+    """Each user goes round a few items in an order of their own, and sometimes starts anew at any of them."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(users):
+        mine = rng.choice(items, few, replace=False)
+        place = int(rng.integers(few))
+        row = [int(mine[place])]
+        for _ in range(11):
+            place = int(rng.integers(few)) if rng.random() < 0.3 else (place + 1) % few
+            row.append(int(mine[place]))
+        rows.append(row)
+    return histories(rows)
+
+
 def order_free(seed, users=700, reach=6):
     """The next cluster is a permutation of the most frequent among the last `reach` items, wherever they stood."""
     rng = np.random.default_rng(seed)
