@@ -80,6 +80,29 @@ class SASRecSettings(SequentialSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ICSRecSettings(SASRecSettings):
+    """Settings of ICSRec.
+
+    Args:
+        coarse_weight: weight of the loss between sub-sequences with the same next item; 0 leaves it out.
+        fine_weight: weight of the loss between sub-sequences and the centres of their clusters; 0 leaves it out.
+        contrast_temperature: divides the inner products in both losses.
+        intents: number of clusters.
+        sample_per_intent: maximum number of sub-sequences per cluster for k-means; more are sampled.
+        mask_false_negatives: sub-sequences with the same next item, or in the same cluster, are not pushed apart.
+    """
+
+    section: ClassVar[str] = "icsrec"
+
+    coarse_weight: NonNegative = 0.1
+    fine_weight: NonNegative = 0.1
+    contrast_temperature: Positive = 1.0
+    intents: Count = 256
+    sample_per_intent: Count = 256
+    mask_false_negatives: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class EnsRecSettings(SASRecSettings):
     """Settings of EnsRec; what has no name of its own for the member that reads texts is the same for both.
 
