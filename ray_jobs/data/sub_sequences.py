@@ -79,5 +79,6 @@ class SubSequences:
         steps = torch.arange(int(lengths.max()))
         inside = steps < lengths[:, None]
         history = self.items[torch.where(inside, starts[:, None] + steps, 0)].long().masked_fill(~inside, -1)
-        columns = {HISTORY: history, "targets": self.targets(rows), "preferences": ("",) * len(rows)}
-        return Batch(columns, {HISTORY: lengths})
+        return Batch(
+            {HISTORY: history, "targets": self.targets(rows), "preferences": ("",) * len(rows)}, {HISTORY: lengths}
+        )

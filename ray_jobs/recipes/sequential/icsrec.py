@@ -11,7 +11,11 @@ one of each sub-sequence, so that weights of 0 give SASRec to the bit. The sub-s
 from all training positions of the examples, as many per step as the batch has examples. K-means runs once instead of
 five times, on a sample. The encoder is our SASRec, and there is no GRU. A step takes about three times SASRec's.
 
-On planted intents (`tests/nightly`) it beats SASRec by a little, and loses where the index is shuffled.
+Measured on planted intents (`tests/nightly/test_planted_recommenders.py`; NDCG@10, means of three seeds): 0.104, SASRec
+of the same settings 0.100, with a shuffled index 0.075, without the fine loss 0.045. But SASRec with a dropout of 0.4
+instead of 0.2 had 0.109, and ICSRec with it 0.073: here the contrast is a regulariser, no better than dropout. On a
+similar world, at a temperature of 4 and a dropout of 0.3, a shuffled index did as well as the true one (0.179 and
+0.177; SASRec 0.168).
 """
 
 from collections.abc import Mapping
@@ -39,7 +43,7 @@ class ICSRec(SASRec):
     """SASRec with two contrastive losses beside that of the next item."""
 
     name: ClassVar[str] = "icsrec"
-    gathered_methods = (*SASRec.gathered_methods, "cluster")
+    gathered_methods: ClassVar[tuple[str, ...]] = (*SASRec.gathered_methods, "cluster")
 
     settings: ICSRecSettings
     sub_sequences: SubSequences
