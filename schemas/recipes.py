@@ -208,6 +208,23 @@ RECIPES: Mapping[str, Recipe] = {
             }
         },
     ),
+    "icsrec": Recipe(
+        implementation="sequential.icsrec:ICSRec",
+        kind="recommender",
+        summary="SASRec that draws histories with the same next item, or of one cluster, together",
+        paper=Paper(
+            "Intent Contrastive Learning with Cross Subsequences for Sequential Recommendation", "Qin et al.", 2024
+        ),
+        presets={
+            "published": {
+                "dropout": 0.5,
+                "batch_size": 256,
+                "optimizer": "adam",
+                "weight_decay": 0.0,
+                "coarse_weight": 0.3,
+            }
+        },
+    ),
     "ensrec": Recipe(
         implementation="sequential.ensrec:EnsRec",
         kind="recommender",

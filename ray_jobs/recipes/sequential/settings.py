@@ -274,3 +274,26 @@ class PopularitySettings(RecipeSettings):
     """Settings of popularity."""
 
     section: ClassVar[str] = "popularity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ICSRecSettings(SASRecSettings):
+    """Settings of ICSRec.
+
+    Args:
+        coarse_weight: weight of the loss between sub-sequences with the same next item; 0 leaves it out.
+        fine_weight: weight of the loss between sub-sequences and the centres of their clusters; 0 leaves it out.
+        contrast_temperature: divides the inner products in both losses.
+        intents: number of clusters.
+        sample_per_intent: maximum number of sub-sequences per cluster for k-means; more are sampled.
+        mask_false_negatives: sub-sequences with the same next item, or in the same cluster, are not pushed apart.
+    """
+
+    section: ClassVar[str] = "icsrec"
+
+    coarse_weight: NonNegative = 0.1
+    fine_weight: NonNegative = 0.1
+    contrast_temperature: Positive = 1.0
+    intents: Count = 256
+    sample_per_intent: Count = 256
+    mask_false_negatives: bool = True
