@@ -191,6 +191,40 @@ RECIPES: Mapping[str, Recipe] = {
         status="core",
         presets={"published": {"loss": "bce"}},
     ),
+    "mclrec": Recipe(
+        implementation="sequential.mclrec:MCLRec",
+        kind="recommender",
+        summary="SASRec that draws random and learned views of a history together",
+        paper=Paper("Meta-optimized Contrastive Learning for Sequential Recommendation", "Qin et al.", 2023),
+        presets={
+            "published": {
+                "inner": 256,
+                "dropout": 0.5,
+                "batch_size": 256,
+                "optimizer": "adam",
+                "weight_decay": 0.0,
+                "views_weight": 0.04,
+                "augmented_weight": 0.4,
+            }
+        },
+    ),
+    "icsrec": Recipe(
+        implementation="sequential.icsrec:ICSRec",
+        kind="recommender",
+        summary="SASRec that draws histories with the same next item, or of one cluster, together",
+        paper=Paper(
+            "Intent Contrastive Learning with Cross Subsequences for Sequential Recommendation", "Qin et al.", 2024
+        ),
+        presets={
+            "published": {
+                "dropout": 0.5,
+                "batch_size": 256,
+                "optimizer": "adam",
+                "weight_decay": 0.0,
+                "coarse_weight": 0.3,
+            }
+        },
+    ),
     "ensrec": Recipe(
         implementation="sequential.ensrec:EnsRec",
         kind="recommender",

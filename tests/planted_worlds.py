@@ -108,6 +108,26 @@ def coded_catalogue():
     return items.with_codes(codes, (CLUSTERS, PER_CLUSTER))
 
 
+def intents(seed, users=400, others=3_000, items=300, many=15, noise=0.15):
+    """A user has two or three intents in turn, each a set of items in no order; and other users with the same intents.
+
+    Twenty equal items share an intent, and few users tell which ones.
+    """
+    rng = np.random.default_rng(seed)
+    member = rng.permutation(items).reshape(many, -1)
+
+    def history():
+        own = rng.choice(many, size=int(rng.integers(2, 4)), replace=False)
+        now, row = own[0], []
+        for _ in range(int(rng.integers(6, 12))):
+            if rng.random() < 0.4:
+                now = rng.choice(own)
+            row.append(int(rng.integers(items)) if rng.random() < noise else int(rng.choice(member[now])))
+        return row
+
+    return histories([history() for _ in range(users)]), histories([history() for _ in range(others)])
+
+
 def communities(seed, users=500):
     """Users stay in a community of items, whose members follow each other in a ring; ids say nothing of it."""
     rng = np.random.default_rng(seed)

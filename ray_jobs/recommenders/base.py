@@ -31,7 +31,7 @@ class Recommender(Trainable):
 
     metric = Metric("valid_ndcg_10", "valid NDCG@10")
     can_split = True
-    gathered_methods = ("topk", "ranks")
+    gathered_methods: ClassVar[tuple[str, ...]] = ("topk", "ranks")
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]]

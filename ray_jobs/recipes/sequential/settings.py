@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from infra.bounds import Count, CountOrZero, NonNegative, Positive, PositiveShare, Share
+from infra.bounds import Count, CountOrZero, NonNegative, Positive, PositiveShare, Share, ShareBelowOne
 from infra.errors import SettingError
 from ray_jobs.encoders.settings import PACKAGED, Encoder
 from ray_jobs.recommenders.settings import RecipeSettings, TransformerSettings
@@ -77,6 +77,33 @@ class SASRecSettings(SequentialSettings):
                 f"{self._named('positions')} is rotary, which needs heads of even width, but {self._named('width')} / "
                 f"{self._named('heads')} is {self.width // self.heads}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MCLRecSettings(SASRecSettings):
+    """Settings of MCLRec.
+
+    Args:
+        views_weight: weight of the contrastive loss between random views; 0 leaves it out.
+        augmented_weight: weight of the contrastive loss with learned views; 0 leaves it and the augmenters out.
+        margin_weight: weight, in that loss, of the regulariser that keeps views from becoming one.
+        contrast_temperature: divides the inner products in both losses.
+        kept_share: share of a history that cropping keeps.
+        masked_share: share of its positions that masking empties.
+        shuffled_share: share of it that shuffling reorders.
+        joint: train encoder and augmenters at once, in one update a step instead of three; the paper's ablation.
+    """
+
+    section: ClassVar[str] = "mclrec"
+
+    views_weight: NonNegative = 0.03
+    augmented_weight: NonNegative = 0.1
+    margin_weight: NonNegative = 0.1
+    contrast_temperature: Positive = 1.0
+    kept_share: PositiveShare = 0.5
+    masked_share: ShareBelowOne = 0.5
+    shuffled_share: Share = 0.8
+    joint: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,3 +274,26 @@ class PopularitySettings(RecipeSettings):
     """Settings of popularity."""
 
     section: ClassVar[str] = "popularity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ICSRecSettings(SASRecSettings):
+    """Settings of ICSRec.
+
+    Args:
+        coarse_weight: weight of the loss between sub-sequences with the same next item; 0 leaves it out.
+        fine_weight: weight of the loss between sub-sequences and the centres of their clusters; 0 leaves it out.
+        contrast_temperature: divides the inner products in both losses.
+        intents: number of clusters.
+        sample_per_intent: maximum number of sub-sequences per cluster for k-means; more are sampled.
+        mask_false_negatives: sub-sequences with the same next item, or in the same cluster, are not pushed apart.
+    """
+
+    section: ClassVar[str] = "icsrec"
+
+    coarse_weight: NonNegative = 0.1
+    fine_weight: NonNegative = 0.1
+    contrast_temperature: Positive = 1.0
+    intents: Count = 256
+    sample_per_intent: Count = 256
+    mask_false_negatives: bool = True
