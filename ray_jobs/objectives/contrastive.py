@@ -1,13 +1,27 @@
-"""Losses that compare two views of the same rows."""
+"""Losses by which rows that belong together are to be recognised among others, in float32.
+
+Scores are inner products over the temperature; for cosines give unit vectors.
+"""
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+
+def info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """Mean cross-entropy of finding each row's own key among all rows' keys (van den Oord et al., 2018).
+
+    Args:
+        queries, keys: float[..., B, d]; row b of both belongs together.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        scores = queries.float() @ keys.float().transpose(-2, -1) / temperature
+        own = torch.arange(scores.shape[-1], device=scores.device).expand(scores.shape[:-1])
+        return functional.cross_entropy(scores.flatten(0, -2), own.flatten())
 
 
 def nt_xent(first: Tensor, second: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Mean cross-entropy of finding each row's other view among the views of all rows (Chen et al., 2020).
-
-    Scores are inner products over the temperature, in float32; for cosines give unit vectors.
 
     Args:
         first, second: float[B, d], the views.

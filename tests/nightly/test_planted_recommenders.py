@@ -3,6 +3,8 @@
 A check holds when the mean over seeds and at least two of three seeds say so.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import planted_worlds as worlds
 import pytest
@@ -11,8 +13,10 @@ import torch
 from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.evaluation.evaluator import evaluate
+from ray_jobs.recipes.generative.discrec import DiscRec, DiscRecSettings
 from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
+from ray_jobs.recipes.sequential.icsrec import ICSRec, ICSRecSettings
 from ray_jobs.recipes.sequential.mclrec import MCLRec
 from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
@@ -122,6 +126,44 @@ def test_hstu_uses_the_time_between_events():
     assert_better(better, softmax, 0.02)
 
 
+def test_discrec_brings_the_codes_of_an_item_together_and_a_branch_of_the_same_size_does_not():
+    """With one encoder layer; where codes mislead, the pair of them tells the successor."""
+    given = {"width": 32, "heads": 2, "head_width": 16, "inner": 64, "layers": 1, "encoder_layers": 1}
+    given |= {"max_history": 8, "batch_size": 64, "learning_rate": 5e-3, "dropout": 0.1, "label_smoothing": 0.0}
+    found = {"item": [], "history": [], "token": []}
+    for seed in SEEDS:
+        world = worlds.successors(seed)
+        for reads, scores in found.items():
+            settings = DiscRecSettings(**given, epochs=6, evaluate_every=6, reads=reads, seed=seed)
+            scores.append(trained(DiscRec, settings, world, worlds.coded_catalogue()))
+    assert_better(found["item"], found["token"], 0.1)
+    assert_better(found["item"], found["history"], 0.1)
+
+
+class AnyTarget(ICSRec):
+    """Takes any two sub-sequences for two with the same target."""
+
+    def training_begins(self, source):
+        super().training_begins(source)
+        index, generator = self.sub_sequences, torch.Generator().manual_seed(self.seed)
+        order = index.order[torch.randperm(len(index), generator=generator)]
+        self.sub_sequences = replace(index, order=order)
+
+
+def test_icsrec_learns_intents_from_histories_with_the_same_target():
+    """Few users to train on, and others to test on. More dropout helps SASRec as much, see the head of the recipe."""
+    better, plain, shuffled = [], [], []
+    for seed in SEEDS:
+        (world, others), items = worlds.intents(seed), worlds.catalogue(300)
+        settings = ICSRecSettings(**SMALL, epochs=50, dropout=0.2, intents=15, seed=seed)
+        better.append(trained(ICSRec, settings, world, items, others))
+        without = replace(settings, coarse_weight=0.0, fine_weight=0.0)
+        plain.append(trained(ICSRec, without, world, items, others))
+        shuffled.append(trained(AnyTarget, settings, world, items, others))
+    assert_better(better, plain)
+    assert_better(better, shuffled, 0.01)
+
+
 class OtherHistories(MCLRec):
     """The second view is of another history."""
 
@@ -135,9 +177,9 @@ class OtherHistories(MCLRec):
 
 
 def test_mclrec_learns_whose_history_a_view_is():
-    """Joint training and leaving the augmenters out do not lose here, see the recipe, so they are no controls.
+    """Joint training and leaving the augmenters out do not lose here, see the head of the recipe: they are no controls.
 
-    The plain encoder is updated as often as that of the method, twice in each of its steps.
+    More dropout helps SASRec as much. The plain encoder is updated as often as that of the method, twice in each of its steps.
     """
     better, plain, mixed = [], [], []
     for seed in SEEDS:

@@ -177,6 +177,41 @@ class HSTUSettings(SequentialSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReaRecSettings(BERT4RecSettings, HSTUSettings, SASRecSettings):
+    """Settings of ReaRec: those of its backbones, of which each reads its own, and those of the reasoning.
+
+    Args:
+        backbone: the recipe whose encoder reasons: ``sasrec``, ``hstu`` or ``bert4rec``.
+        reasoning: ``erl``, the mean of all steps, which are to differ; or ``prl``, the last step, approached by
+            sharper and sharper ones.
+        steps: number of reasoning steps (K); 0 trains and ranks as the backbone does.
+        divergence_weight: weight in the loss of ``erl`` of how far steps rank the catalogue differently.
+        early_weight: weight in the loss of ``prl`` of the steps before the last.
+        sharpening: factor by which the temperature of ``prl`` falls from step to step, to `temperature` at the last.
+        contrast_weight: weight in the loss of ``prl`` of recognising a user's steps despite noise.
+        contrast_after: epochs before that begins.
+        noise: standard deviation of that noise.
+    """
+
+    section: ClassVar[str] = "rearec"
+
+    weight_decay: NonNegative = 0.01
+    heads: Count = 2
+    dropout: Share = 0.3
+    loss: LossName = "ce"
+    temperature: Positive = 0.07
+    backbone: Literal["sasrec", "hstu", "bert4rec"] = "sasrec"
+    reasoning: Literal["erl", "prl"] = "prl"
+    steps: CountOrZero = 2
+    divergence_weight: NonNegative = 0.05
+    early_weight: NonNegative = 1.0
+    sharpening: Annotated[float, Field(ge=1)] = 5.0
+    contrast_weight: NonNegative = 1.0
+    contrast_after: CountOrZero = 2
+    noise: NonNegative = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
 class RPGSettings(ItemSettings):
     """Settings of RPG.
 
@@ -239,3 +274,26 @@ class PopularitySettings(RecipeSettings):
     """Settings of popularity."""
 
     section: ClassVar[str] = "popularity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ICSRecSettings(SASRecSettings):
+    """Settings of ICSRec.
+
+    Args:
+        coarse_weight: weight of the loss between sub-sequences with the same next item; 0 leaves it out.
+        fine_weight: weight of the loss between sub-sequences and the centres of their clusters; 0 leaves it out.
+        contrast_temperature: divides the inner products in both losses.
+        intents: number of clusters.
+        sample_per_intent: maximum number of sub-sequences per cluster for k-means; more are sampled.
+        mask_false_negatives: sub-sequences with the same next item, or in the same cluster, are not pushed apart.
+    """
+
+    section: ClassVar[str] = "icsrec"
+
+    coarse_weight: NonNegative = 0.1
+    fine_weight: NonNegative = 0.1
+    contrast_temperature: Positive = 1.0
+    intents: Count = 256
+    sample_per_intent: Count = 256
+    mask_false_negatives: bool = True
