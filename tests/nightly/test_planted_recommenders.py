@@ -179,7 +179,8 @@ class OtherHistories(MCLRec):
 def test_mclrec_learns_whose_history_a_view_is():
     """Joint training and leaving the augmenters out do not lose here, see the head of the recipe: they are no controls.
 
-    More dropout helps SASRec as much. The plain encoder is updated as often as that of the method, twice in each of its steps.
+    More dropout helps SASRec as much. The plain encoder is updated as often as that of the method, twice in each of
+    its steps.
     """
     better, plain, mixed = [], [], []
     for seed in SEEDS:
