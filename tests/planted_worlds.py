@@ -128,6 +128,20 @@ def intents(seed, users=400, others=3_000, items=300, many=15, noise=0.15):
     return histories([history() for _ in range(users)]), histories([history() for _ in range(others)])
 
 
+def on_a_ring(seed, users=300, others=2_000, items=300, noise=0.1):
+    """About six events a user, in no order, near the user's own place on a ring of items; and other such users."""
+    rng = np.random.default_rng(seed)
+    ring = rng.permutation(items)
+
+    def history():
+        place = rng.random() * items
+        length = int(rng.integers(5, 8))
+        near = [int(ring[int(rng.normal(place, 4)) % items]) for _ in range(length)]
+        return [int(rng.integers(items)) if rng.random() < noise else item for item in near]
+
+    return histories([history() for _ in range(users)]), histories([history() for _ in range(others)])
+
+
 def communities(seed, users=500):
     """Users stay in a community of items, whose members follow each other in a ring; ids say nothing of it."""
     rng = np.random.default_rng(seed)

@@ -7,9 +7,15 @@ the augmenters with the encoder as it has become, then the encoder again. Rankin
 
 Differences from the paper: the next-item loss is SASRec's, over all positions of whole histories, and the views are of
 whole histories, not of every prefix; with both weights at 0 this is SASRec to the bit. A masked position holds no item,
-but attention still reads its place. Positions count from the newest item. Blocks are SASRec's. The margins of the
-regulariser are those of the authors' code, see `margins`. A step computes the losses three times, which costs about
-three times as much as one of SASRec with views.
+but attention still reads its place. Positions count from the newest item. Blocks are SASRec's. With gradient
+accumulation views are compared within micro-batches.
+
+We have not found what the learned views are worth. On short histories of a planted world
+(`tests/nightly/test_planted_recommenders.py`, three seeds) the method beats SASRec with as many updates of the encoder,
+NDCG@10 0.137 against 0.125, and with views of other histories it has 0.083. But that gain comes from the random views:
+it is 0.146 without augmenters (``augmented_weight=0``), 0.138 with everything trained at once (``joint``) and 0.136
+without the regulariser. And it is one of regularisation: with dropout 0.5 instead of 0.2 SASRec has 0.139, the method
+0.140, and the random views alone 0.143. A step takes three times as long as one without augmenters.
 """
 
 from collections.abc import Sequence
@@ -119,8 +125,7 @@ def margins(first: Tensor, second: Tensor) -> Tensor:
 
     Let p be the inner product of a row's views and n those of one of them with all views of other rows, in float32.
     This is the mean of p above the largest n, where it is above, plus the mean distance of all n below the larger of p
-    and the largest n. So are the margins in the authors' code, where each row has its own; the paper's are those of
-    the smallest p of the batch.
+    and the largest n. Each row has its own margins, as in the authors' code.
 
     Args:
         first, second: float[B, d], the views.
