@@ -10,8 +10,8 @@ from pipelines.delta_tables import read_table
 from pipelines.evaluated import evaluated
 from pipelines.spark import joinable
 from pipelines.stored import stored_days, stored_rows
-from schemas.day_states import first_of
-from schemas.delta import partition_filter
+from schemas.day_states import first_partition
+from schemas.delta import table_name
 from schemas.table import DIGEST, SINCE, Table
 from schemas.tables import TABLES
 
@@ -58,7 +58,7 @@ def state(frame: DataFrame, table: Table, uri: str, version: int | None, day: dt
     Args:
         frame: the table at `uri`, at `version` or at its newest.
     """
-    first = _first(table, uri, version, day)
+    first = first_partition(stored_rows(uri, version), table, day)
     rows = frame.where(sf.col("partition_date").between(sf.lit(first), sf.lit(day)))
     if first == day:
         return rows
@@ -72,7 +72,7 @@ def read_day(spark: SparkSession, uri: str, day: dt.date) -> DataFrame:
     Raises:
         DataError: as `read_table`.
     """
-    return state(read_table(spark, uri), TABLES[uri.rstrip("/").rpartition("/")[2]], uri, None, day)
+    return state(read_table(spark, uri), TABLES[table_name(uri)], uri, None, day)
 
 
 def changes(rows: DataFrame, table: Table, frame: DataFrame, uri: str, day: dt.date) -> Changes:
@@ -85,7 +85,7 @@ def changes(rows: DataFrame, table: Table, frame: DataFrame, uri: str, day: dt.d
     owner, before = table.changes_by, max((one for one in stored_days(uri) if one < day), default=None)
     if DIGEST.name not in frame.columns or before is None:
         return EVERYBODY
-    since = _first(table, uri, None, before)
+    since = first_partition(stored_rows(uri), table, before)
     if (day - since).days >= MOST_DAYS:
         return EVERYBODY
     old, new = (_digests(one, owner) for one in (state(frame, table, uri, None, before), rows))
@@ -127,18 +127,3 @@ def _digests(rows: DataFrame, owner: str) -> DataFrame:
     # The number tells rows from none where digests cancel each other out.
     digest: Column = sf.struct(sf.bit_xor(DIGEST.name), sf.count(sf.lit(1)))
     return rows.groupBy(owner).agg(digest.alias("digest"))
-
-
-def _first(table: Table, uri: str, version: int | None, day: dt.date) -> dt.date:
-    if not table.changes_by:
-        return day
-    stored = stored_rows(uri, version)
-
-    def since(of: dt.date) -> dt.date | None:
-        if SINCE.name not in stored.schema.names:
-            return None
-        found = stored.head(1, columns=[SINCE.name], filter=partition_filter({"partition_date": of}))
-        earlier: dt.date | None = found[SINCE.name][0].as_py() if found.num_rows else None
-        return earlier
-
-    return first_of(day, since)

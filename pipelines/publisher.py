@@ -10,7 +10,7 @@ from pyspark.sql import functions as sf
 from infra.progress import phase
 from infra.settings import Settings
 from pipelines.damaged_files import ENGINE_ERRORS, raise_if_damaged
-from pipelines.day_states import Changes, changes, state, unlike_before, with_digest
+from pipelines.day_states import EVERYBODY, Changes, changes, state, unlike_before, with_digest
 from pipelines.delta_tables import conform, read_input, read_table, table_exists, write_partition
 from pipelines.evaluated import evaluated
 from pipelines.gates import data_docs
@@ -74,18 +74,16 @@ class Publisher:
 
     def changes(self, frame: DataFrame, table: Table) -> Changes:
         """Whose rows in `frame`, all of the request's day, differ from those of the day before in `table`."""
-        uri = self._uri(table)
-        if not table_exists(self._spark, uri):
-            return Changes()
-        before = read_table(self._spark, uri)
+        before, uri = self._before(table), self._uri(table)
+        if before is None:
+            return EVERYBODY
         return changes(with_digest(frame, table), table, before, uri, self._request.partition_date())
 
     def unlike_before(self, frame: DataFrame, table: Table) -> DataFrame:
         """Those rows of `frame` that differ from the newest ones of `table` before the request's day, evaluated."""
-        rows, uri = with_digest(frame, table), self._uri(table)
-        if not table_exists(self._spark, uri):
+        rows, before = with_digest(frame, table), self._before(table)
+        if before is None:
             return rows
-        before = read_table(self._spark, uri)
         return self.evaluate(unlike_before(rows, table, before, self._request.partition_date()))
 
     def cache(self, frame: DataFrame) -> DataFrame:
@@ -162,6 +160,11 @@ class Publisher:
 
     def _uri(self, table: Table) -> str:
         return self._settings.table_uri(self._request.dataset, table.name)
+
+    def _before(self, table: Table) -> DataFrame | None:
+        """The newest version of a table that the stage writes; None where there is none yet."""
+        uri = self._uri(table)
+        return read_table(self._spark, uri) if table_exists(self._spark, uri) else None
 
     def warning_counts(self) -> dict[str, int]:
         """The number of the gates' warnings, by ``gate_warnings.<table>``, for a stage's report."""

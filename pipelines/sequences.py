@@ -139,9 +139,9 @@ def run(request: StageRequest) -> StageReport:
         with phase("who changed") as found:
             changed = publisher.changes(histories, SEQUENCES)
             found |= {} if changed.owners is None else {"users": changed.number}
-        # Histories without their beginning, or of some users only, do not tell of every interaction.
-        untold = chosen.max_length is not None or chosen.min_history > chosen.user_core
-        publisher.publish(kept.select(columns), INTERACTIONS, cached=True, changed=EVERYBODY if untold else changed)
+        # Where histories are cut, or those of some users left out, interactions may change without them.
+        partial = chosen.max_length is not None or chosen.min_history > chosen.user_core
+        publisher.publish(kept.select(columns), INTERACTIONS, cached=True, changed=EVERYBODY if partial else changed)
         progress.update(3, 4, "sequences")
         published = publisher.publish(histories, SEQUENCES, cached=True, changed=changed)
         with phase("order of histories"):

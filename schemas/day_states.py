@@ -10,29 +10,38 @@ The state of a day is, of each owner, the rows of the newest partition from ``si
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from schemas.table import SINCE, Table
+
+_DAY = "partition_date"
 
 
 def days_of(partitions: Iterable[Mapping[str, str]]) -> list[dt.date]:
     """The days that have rows, from the partitions of a Delta table."""
-    return sorted({dt.date.fromisoformat(one["partition_date"]) for one in partitions})
+    return sorted({dt.date.fromisoformat(one[_DAY]) for one in partitions})
 
 
-def first_of(day: dt.date, since: Callable[[dt.date], dt.date | None]) -> dt.date:
+def first_partition(rows: ds.Dataset, table: Table, day: dt.date) -> dt.date:
     """The first of the partitions that make up the state of `day`, of which it is the last.
 
     Args:
-        since: what the rows of a day name; None also for a day without rows.
+        rows: of the table; a table of an earlier release may lack the column ``since``.
     """
     first = day
-    while (earlier := since(first)) is not None:
+    while table.changes_by and SINCE.name in rows.schema.names:
+        found = rows.head(1, columns=[SINCE.name], filter=pc.field(_DAY) == pa.scalar(first))
+        earlier = found[SINCE.name][0].as_py() if found.num_rows else None
+        if earlier is None:
+            break
         first = earlier
     return first
 
 
 def within(first: dt.date, day: dt.date) -> pc.Expression:
     """The condition for rows of the partitions from `first` to `day`."""
-    return (pc.field("partition_date") >= pa.scalar(first)) & (pc.field("partition_date") <= pa.scalar(day))
+    return (pc.field(_DAY) >= pa.scalar(first)) & (pc.field(_DAY) <= pa.scalar(day))

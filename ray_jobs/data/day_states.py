@@ -9,12 +9,12 @@ from deltalake import DeltaTable
 
 from infra.settings import Settings
 from ray_jobs.data.tables import count_rows, has_table, input_version, open_table, table_rows
-from schemas.day_states import first_of, within
+from schemas.day_states import first_partition, within
 from schemas.delta import partition_filter, table_files
 from schemas.errors import DataError
 from schemas.stage_request import StageRequest
 from schemas.stages import maker_of
-from schemas.table import SINCE, Table
+from schemas.table import Table
 from schemas.tables import TABLES
 
 _DAY = "partition_date"
@@ -42,7 +42,8 @@ def state_batches(
     Raises:
         DataError: a file is damaged.
     """
-    first = _first(opened, table, day)
+    with table_rows(opened, partition_filter({_DAY: day})) as rows:
+        first = first_partition(rows, table, day)
     inside = within(first, day) if of is None else within(first, day) & of
     with table_rows(opened, inside) as rows:
         if first == day:
@@ -138,16 +139,3 @@ def input_partition(settings: Settings, request: StageRequest, name: str, column
             f"run the stage {maker_of(name)!r} for that day first"
         )
     return rows
-
-
-def _first(opened: DeltaTable, table: Table, day: dt.date) -> dt.date:
-    if not table.changes_by:
-        return day
-
-    def since(of: dt.date) -> dt.date | None:
-        with table_rows(opened, where := partition_filter({_DAY: of})) as rows:
-            found = rows.head(1, columns=[SINCE.name], filter=where) if SINCE.name in rows.schema.names else None
-        earlier: dt.date | None = found[SINCE.name][0].as_py() if found else None
-        return earlier
-
-    return first_of(day, since)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_jobs.data.catalogue import Catalogue, IntArray
-from ray_jobs.data.rows import Notes, Rows, Texts, offsets_of, ranges
+from ray_jobs.data.rows import Notes, Rows, Texts, flat, offsets_of, ranges
 from schemas.columns import COLUMNS, ExampleColumn
 from schemas.errors import DataError
 
@@ -121,7 +121,7 @@ def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Ta
     """
     if not sequences.num_rows:
         raise DataError("table sequences has no row for this partition; run the sequences stage first")
-    ids = _plain(sequences["user_id"]).cast(pa.large_string())
+    ids = flat(sequences["user_id"]).cast(pa.large_string())
     order = pc.sort_indices(ids).to_numpy()
     users = Texts(ids.take(pa.array(order)))
     if len(users) > 1 and pc.any(pc.equal(users.arrow[1:], users.arrow[:-1])).as_py():
@@ -136,7 +136,7 @@ def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Ta
         return Rows(values[ranges(offsets_of(lengths)[order], lengths[order])], offsets_of(lengths[order]))
 
     def position(name: str) -> IntArray:
-        found = _plain(sequences[name]).cast(pa.int64()).fill_null(-1)
+        found = flat(sequences[name]).cast(pa.int64()).fill_null(-1)
         return found.to_numpy()[order]
 
     def item_places(ids: pa.Array) -> IntArray:
@@ -163,11 +163,6 @@ def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Ta
             if column.source in there - {"item_ids", "occurred_at"}
         },
     )
-
-
-def _plain(column: pa.ChunkedArray) -> pa.Array:
-    found = column.combine_chunks()
-    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
 def _seconds(times: pa.Array) -> IntArray:

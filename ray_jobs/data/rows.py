@@ -24,6 +24,17 @@ def ranges(starts: IntArray, lengths: IntArray) -> IntArray:
     return np.repeat(starts - moved[:-1], lengths) + np.arange(moved[-1])
 
 
+def flat(column: pa.ChunkedArray) -> pa.Array:
+    """`column` in one array."""
+    found = column.combine_chunks()
+    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
+
+
+def lists_of(offsets: IntArray, values: pa.Array) -> pa.Array:
+    """Lists of `values`, list u from ``offsets[u]`` to ``offsets[u + 1]``."""
+    return pa.LargeListArray.from_arrays(pa.array(offsets), values)
+
+
 class Rows(Sequence[Array]):
     """Rows of numbers of different lengths.
 

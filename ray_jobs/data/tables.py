@@ -31,6 +31,7 @@ from schemas.delta import (
     require_columns,
     retrying,
     table_files,
+    table_name,
 )
 from schemas.errors import DataError
 from schemas.handoff import Handoff
@@ -275,7 +276,7 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable:
     except TableNotFoundError as error:
         raise no_table(uri) from error
     except DeltaError as error:
-        name = uri.rstrip("/").rsplit("/", 1)[-1]
+        name = table_name(uri)
         raise DataError(
             f"table {name} at {uri} has a damaged log: {str(error)[:80]}. Bring it back from a copy, or move the "
             f"table away and run the stage {maker_of(name)!r} again"

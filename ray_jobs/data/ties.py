@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_jobs.data.histories import Histories
-from ray_jobs.data.rows import IntArray, Rows, Texts, offsets_of
+from ray_jobs.data.rows import IntArray, Rows, Texts, flat, lists_of, offsets_of
 from schemas.columns import sources
 from schemas.errors import DataError
 
@@ -55,7 +55,7 @@ def shuffle_ties(sequences: pa.Table, seed: int) -> tuple[pa.Table, Moved]:
             f"table sequences, user {sequences['user_id'][row].as_py()!r}: tied_with_previous has {flags[row]} values "
             f"for {lengths[row]} items; run the sequences stage again"
         )
-    users = sequences["user_id"].combine_chunks()
+    users = flat(sequences["user_id"])
     offsets = offsets_of(lengths)
     order = _order(tied.flatten().to_numpy(zero_copy_only=False), offsets, Texts(users), seed)
     # All items of a tie have the same time.
@@ -92,17 +92,6 @@ def with_values(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
         field = table.schema.field(name)
         table = table.set_column(table.column_names.index(name), field, values.cast(field.type))
     return table
-
-
-def flat(column: pa.ChunkedArray) -> pa.Array:
-    """`column` in one array."""
-    found = column.combine_chunks()
-    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
-
-
-def lists_of(offsets: IntArray, values: pa.Array) -> pa.Array:
-    """Lists of `values`, list u from ``offsets[u]`` to ``offsets[u + 1]``."""
-    return pa.LargeListArray.from_arrays(pa.array(offsets), values)
 
 
 def _order(tied: npt.NDArray[np.bool_], offsets: IntArray, users: Iterable[str], seed: int) -> IntArray:

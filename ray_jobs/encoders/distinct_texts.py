@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ray_jobs.data.rows import flat
 from schemas.text_vectors import text_hash
 
 _AT_ONCE = 65_536
@@ -16,8 +17,7 @@ def distinct_texts(texts: pa.ChunkedArray) -> pa.Table:
 
 def hashes_of(texts: pa.ChunkedArray) -> pa.Array:
     """`text_hash` of each text."""
-    codes = texts.combine_chunks().dictionary_encode()
-    codes = pa.concat_arrays(codes.chunks) if isinstance(codes, pa.ChunkedArray) else codes
+    codes = flat(texts).dictionary_encode()
     return _hashed(codes.dictionary).take(codes.indices)
 
 

@@ -16,6 +16,7 @@ from ray_jobs.data.tables import open_table, read_table, table_exists
 from ray_jobs.registry.users import User, users_of
 from schemas.columns import sources
 from schemas.day_states import days_of
+from schemas.delta import table_name
 from schemas.errors import DataError
 from schemas.tables import TABLES
 
@@ -95,7 +96,7 @@ def _summaries(uri: str, day: dt.date, users: list[str]) -> pa.Table | None:
 def _batches(uri: str, day: dt.date, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
     """What was known on a day, at most about `MOST_ROWS`."""
     seen = 0
-    for batch in state_batches(open_table(uri), TABLES[uri.rstrip("/").rpartition("/")[2]], day, [*columns]):
+    for batch in state_batches(open_table(uri), TABLES[table_name(uri)], day, [*columns]):
         yield batch
         seen += batch.num_rows
         if seen >= MOST_ROWS:

@@ -191,8 +191,12 @@ class EncoderDecoder(GenerativeRecommender):
 
     def newest_input(self, codes: Tensor) -> Tensor:
         """The last of the `target_inputs`, float[..., d], after the codes int64[..., t] of a tuple."""
-        start = torch.zeros(codes.shape[:-1], dtype=torch.int64, device=codes.device)
-        return self.target_inputs((self.tokens.ids(codes)[..., -1] if codes.shape[-1] else start)[..., None])[..., 0, :]
+        if level := codes.shape[-1]:
+            newest = codes[..., -1] + self.tokens.offsets[level - 1]
+        else:
+            newest = torch.zeros(codes.shape[:-1], dtype=torch.int64, device=codes.device)
+        inputs: Tensor = self.tokens.table(newest)
+        return inputs
 
     def _memory(self, batch: Batch) -> Memory:
         return self.decoder.memory(*self.encode(batch))

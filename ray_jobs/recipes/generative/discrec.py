@@ -39,11 +39,11 @@ class DiscRec(Tiger):
         is_end = at == (lengths * self.levels)[:, None]
         items = at // self.levels - is_end.long()
         places = torch.where(is_end, self.levels, at % self.levels)
-        visible = {
-            "item": items[:, :, None] == items[:, None, :],
-            "history": (at <= (lengths * self.levels)[:, None])[:, None, :].expand(-1, at.shape[1], -1),
-            "token": (at[:, :, None] == at[:, None, :]),
-        }[self.settings.reads]
+        if self.settings.reads == "history":
+            visible = (at <= (lengths * self.levels)[:, None])[:, None, :].expand(-1, at.shape[1], -1)
+        else:
+            owners = items if self.settings.reads == "item" else at
+            visible = owners[:, :, None] == owners[:, None, :]
         out: Tensor = self.read_history(self.tokens.table(tokens), places, visible)
         return out
 

@@ -23,7 +23,6 @@ class SequentialRecommender(ScoringRecommender):
     item_rows: Mapping[str, int] = {"items.weight": 1}
 
     settings: SequentialSettings
-    blocks: nn.ModuleList
 
     def __init__(self, settings: SequentialSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
@@ -34,36 +33,21 @@ class SequentialRecommender(ScoringRecommender):
         """float[N], added to the items' scores."""
 
     @abstractmethod
-    def states(self, batch: Batch, kept: list[Seen] | None = None) -> Tensor:
-        """States float[B, L, d]; the one at position t depends on the history up to t and predicts the next item.
-
-        Args:
-            kept: gets what each block has read.
-        """
-
-    @abstractmethod
-    def enter(self, x: Tensor) -> Tensor:
-        """The input of the first block, of vectors float[B, L, d] with their positions."""
-
-    @abstractmethod
-    def leave(self, x: Tensor) -> Tensor:
-        """States of the output of the last block, float[B, L, d]."""
+    def states(self, batch: Batch) -> Tensor:
+        """States float[B, L, d]; the one at position t depends on the history up to t and predicts the next item."""
 
     def asked(self, lengths: Tensor) -> Tensor:
         """The position int64[B] whose state predicts what is not known yet; 0 of padding for an empty history."""
         return (lengths - 1).clamp(min=0)
 
-    def lesson(self, batch: Batch, kept: list[Seen] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def lesson(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """What training compares.
-
-        Args:
-            kept: gets what each block has read.
 
         Returns:
             States float[B, L, d], the item int64[B, L] that each is to predict, and bool[B, L], which of them count.
         """
         labels, real = next_items(batch)
-        return self.states(batch, kept), labels, real
+        return self.states(batch), labels, real
 
     def item_vectors(self) -> ItemVectors:
         """Item vectors for scoring states."""
@@ -89,13 +73,39 @@ class SequentialRecommender(ScoringRecommender):
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of all items at the position that is asked."""
-        states = self.states(batch)
-        return self.scores_of(states[torch.arange(len(states), device=states.device), self.asked(batch.lengths)])
+        return self.scores_of(states_at(self.states(batch), self.asked(batch.lengths)))
 
     def scores_of(self, states: Tensor) -> Tensor:
         """Scores float[B, N] of all items for states float[B, d]."""
         scores = states @ self.item_vectors()[:].T
         return scores if self.item_bias is None else scores + self.item_bias
+
+
+class BlockRecommender(SequentialRecommender):
+    """A stack of blocks, which can go on after the history: see what it has read, and how states enter and leave."""
+
+    blocks: nn.ModuleList
+
+    @abstractmethod
+    def states(self, batch: Batch, kept: list[Seen] | None = None) -> Tensor:
+        """See `SequentialRecommender.states`.
+
+        Args:
+            kept: gets what each block has read.
+        """
+
+    @abstractmethod
+    def enter(self, x: Tensor) -> Tensor:
+        """The input of the first block, of vectors float[B, L, d] with their positions."""
+
+    @abstractmethod
+    def leave(self, x: Tensor) -> Tensor:
+        """States of the output of the last block, float[B, L, d]."""
+
+    def lesson(self, batch: Batch, kept: list[Seen] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """See `SequentialRecommender.lesson`; `kept` as for `states`."""
+        labels, real = next_items(batch)
+        return self.states(batch, kept), labels, real
 
 
 def position_ids(lengths: Tensor, length: int, count: int) -> Tensor:
@@ -113,9 +123,14 @@ def next_items(batch: Batch) -> tuple[Tensor, Tensor]:
     return labels, torch.arange(labels.shape[1], device=labels.device) < batch.lengths[:, None]
 
 
+def states_at(states: Tensor, places: Tensor) -> Tensor:
+    """States float[B, d] at one position of each row, int64[B], of float[B, L, d]."""
+    return states[torch.arange(len(states), device=states.device), places]
+
+
 def last_states(states: Tensor, lengths: Tensor) -> Tensor:
     """States float[B, d] at the newest item, of float[B, L, d]."""
-    return states[torch.arange(len(states), device=states.device), (lengths - 1).clamp(min=0)]
+    return states_at(states, (lengths - 1).clamp(min=0))
 
 
 def embedding(count: int, width: int, padding_idx: int | None = None) -> nn.Embedding:

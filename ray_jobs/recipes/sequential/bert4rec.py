@@ -16,13 +16,13 @@ from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples, examples_at
 from ray_jobs.data.histories import Histories
-from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding, position_ids
+from ray_jobs.recipes.sequential.base import BlockRecommender, embedding, position_ids
 from ray_jobs.recipes.sequential.settings import BERT4RecSettings
 from ray_jobs.recipes.sequential.transformer import Seen, transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
 
 
-class BERT4Rec(SequentialRecommender):
+class BERT4Rec(BlockRecommender):
     """Attention over the whole window."""
 
     name: ClassVar[str] = "bert4rec"
@@ -55,12 +55,12 @@ class BERT4Rec(SequentialRecommender):
         return examples_at(histories, [row for row in rows if row[1] >= 1], self.settings.max_history)
 
     def enter(self, x: Tensor) -> Tensor:
-        """See `SequentialRecommender.enter`."""
+        """See `BlockRecommender.enter`."""
         out: Tensor = self.dropout(self.norm(x))
         return out
 
     def leave(self, x: Tensor) -> Tensor:
-        """See `SequentialRecommender.leave`."""
+        """See `BlockRecommender.leave`."""
         out: Tensor = self.head(x)
         return out
 
@@ -89,7 +89,7 @@ class BERT4Rec(SequentialRecommender):
         return share + (1 - share) * self.settings.mask_share * (length + 1)
 
     def lesson(self, batch: Batch, kept: list[Seen] | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """See `SequentialRecommender.lesson`: masked positions are to predict their own items."""
+        """See `BlockRecommender.lesson`: masked positions are to predict their own items."""
         window, last = self._window(batch)
         real = window >= 0
         drawn = real & (torch.rand(window.shape, device=window.device) < self.settings.mask_share)

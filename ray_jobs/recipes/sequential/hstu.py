@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding, position_ids
+from ray_jobs.recipes.sequential.base import BlockRecommender, embedding, position_ids
 from ray_jobs.recipes.sequential.settings import HSTUSettings
 from ray_jobs.recipes.sequential.transformer import Seen, transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
@@ -39,7 +39,7 @@ class RelativeBias(nn.Module):
         return bias if self.by_time is None or buckets is None else bias + self.by_time[buckets][:, None]
 
 
-class HSTU(SequentialRecommender):
+class HSTU(BlockRecommender):
     """Pointwise gated attention without a feed-forward part."""
 
     name: ClassVar[str] = "hstu"
@@ -58,7 +58,7 @@ class HSTU(SequentialRecommender):
         )
 
     def enter(self, x: Tensor) -> Tensor:
-        """See `SequentialRecommender.enter`."""
+        """See `BlockRecommender.enter`."""
         out: Tensor = self.dropout(x)
         return out
 

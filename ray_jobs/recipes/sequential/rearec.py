@@ -37,7 +37,7 @@ from ray_jobs.data.examples import Examples
 from ray_jobs.data.histories import Histories
 from ray_jobs.objectives.contrastive import info_nce
 from ray_jobs.objectives.parts import mean_in_parts
-from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding
+from ray_jobs.recipes.sequential.base import BlockRecommender, embedding, states_at
 from ray_jobs.recipes.sequential.bert4rec import BERT4Rec
 from ray_jobs.recipes.sequential.hstu import HSTU
 from ray_jobs.recipes.sequential.sasrec import SASRec
@@ -58,7 +58,7 @@ class ReaRec(ScoringRecommender):
     def __init__(self, settings: ReaRecSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
         kinds = {"sasrec": SASRec, "hstu": HSTU, "bert4rec": BERT4Rec}
-        self.backbone: SequentialRecommender = kinds[settings.backbone](settings, catalogue)
+        self.backbone: BlockRecommender = kinds[settings.backbone](settings, catalogue)
         self.item_rows = {f"backbone.{name}": row for name, row in self.backbone.item_rows.items()}
         self.step_vectors = embedding(settings.steps, settings.width) if settings.steps else None
         """The vectors of the reasoning positions."""
@@ -163,6 +163,5 @@ class ReaRec(ScoringRecommender):
         """Scores of all items, after reasoning at the position that is asked."""
         seen: list[Seen] = []
         states, places = self.backbone.states(batch, seen), self.backbone.asked(batch.lengths)
-        rows = torch.arange(len(states), device=states.device)
-        steps = self.reason(states[rows, places][:, None], [each.at(places) for each in seen])
+        steps = self.reason(states_at(states, places)[:, None], [each.at(places) for each in seen])
         return self.backbone.scores_of(self.user(steps)[:, 0])

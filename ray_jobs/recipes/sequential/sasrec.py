@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding, position_ids
+from ray_jobs.recipes.sequential.base import BlockRecommender, embedding, position_ids
 from ray_jobs.recipes.sequential.settings import SASRecSettings
 from ray_jobs.recipes.sequential.transformer import Seen, transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
 
 
-class SASRec(SequentialRecommender):
+class SASRec(BlockRecommender):
     """Causal attention over the newest items."""
 
     name: ClassVar[str] = "sasrec"
@@ -37,12 +37,12 @@ class SASRec(SequentialRecommender):
         return out
 
     def enter(self, x: Tensor) -> Tensor:
-        """See `SequentialRecommender.enter`."""
+        """See `BlockRecommender.enter`."""
         out: Tensor = self.dropout(x)
         return out
 
     def leave(self, x: Tensor) -> Tensor:
-        """See `SequentialRecommender.leave`."""
+        """See `BlockRecommender.leave`."""
         out: Tensor = self.norm(x)
         return out
 
