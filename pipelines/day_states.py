@@ -16,19 +16,19 @@ from schemas.table import DIGEST, SINCE, Table
 from schemas.tables import TABLES
 
 MOST_DAYS = 28
-"""Days after which a partition holds everybody again."""
+"""Days after which a partition is full again."""
 MOST_CHANGED = 0.5
-"""Share of the owners above which a partition holds everybody."""
+"""Share of changed owners above which a partition is full."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """Whose rows a partition gets.
+    """The owners whose rows go into a partition.
 
     Args:
-        owners: those who changed, in the column `Table.changes_by`; None for everybody.
-        since: the newest partition that holds everybody; None if this one does.
-        number: of those who changed.
+        owners: those that changed, in the column `Table.changes_by`; None for all, which makes the partition full.
+        since: the newest full partition; None if this one is full.
+        number: of `owners`.
     """
 
     owners: DataFrame | None = None
@@ -42,7 +42,7 @@ class Changes:
         return rows.withColumn(SINCE.name, sf.lit(self.since).cast("date"))
 
 
-EVERYBODY = Changes()
+FULL = Changes()
 
 
 def with_digest(rows: DataFrame, table: Table) -> DataFrame:
@@ -79,15 +79,15 @@ def changes(rows: DataFrame, table: Table, frame: DataFrame, uri: str, day: dt.d
     """Compare `rows` with the state before `day`.
 
     Args:
-        rows: everybody's, with digests.
+        rows: of all owners, with digests.
         frame: the table at `uri` at its newest version.
     """
     owner, before = table.changes_by, max((one for one in stored_days(uri) if one < day), default=None)
     if DIGEST.name not in frame.columns or before is None:
-        return EVERYBODY
+        return FULL
     since = first_partition(stored_rows(uri), table, before)
     if (day - since).days >= MOST_DAYS:
-        return EVERYBODY
+        return FULL
     old, new = (_digests(one, owner) for one in (state(frame, table, uri, None, before), rows))
     compared = old.withColumnRenamed("digest", "old").join(new.withColumnRenamed("digest", "new"), owner, "full_outer")
     gone, same = sf.col("new").isNull(), sf.col("old").eqNullSafe(sf.col("new"))
@@ -100,7 +100,7 @@ def changes(rows: DataFrame, table: Table, frame: DataFrame, uri: str, day: dt.d
     ).first()
     assert totals is not None
     if totals.gone or totals.changed > MOST_CHANGED * totals.owners:
-        return EVERYBODY
+        return FULL
     if not totals.changed:
         return Changes(
             owners=found.where(sf.col(owner) == sf.lit(totals["first"])).select(owner), since=since, number=1

@@ -55,7 +55,7 @@ def spark_schema(table: Table) -> StructType:
 def conform(frame: DataFrame, table: Table, partition: Mapping[str, Any]) -> DataFrame:
     """The columns of `table` in declared order; missing partition columns get their value from `partition`.
 
-    Rows without the columns that `pipelines.day_states` fills in are everybody's.
+    Without the columns that `pipelines.day_states` fills in, the rows are a full partition.
 
     Raises:
         DataError: columns are missing, unknown or of another type; the message names all of them.

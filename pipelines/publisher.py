@@ -10,7 +10,7 @@ from pyspark.sql import functions as sf
 from infra.progress import phase
 from infra.settings import Settings
 from pipelines.damaged_files import ENGINE_ERRORS, raise_if_damaged
-from pipelines.day_states import EVERYBODY, Changes, changes, state, unlike_before, with_digest
+from pipelines.day_states import FULL, Changes, changes, state, unlike_before, with_digest
 from pipelines.delta_tables import conform, read_input, read_table, table_exists, write_partition
 from pipelines.evaluated import evaluated
 from pipelines.gates import data_docs
@@ -73,10 +73,10 @@ class Publisher:
         return state(self.read(table), table, uri, version, self._request.partition_date())
 
     def changes(self, frame: DataFrame, table: Table) -> Changes:
-        """Whose rows in `frame`, all of the request's day, differ from those of the day before in `table`."""
+        """The owners whose rows in `frame`, all rows of the request's day, differ from the day before in `table`."""
         before, uri = self._before(table), self._uri(table)
         if before is None:
-            return EVERYBODY
+            return FULL
         return changes(with_digest(frame, table), table, before, uri, self._request.partition_date())
 
     def unlike_before(self, frame: DataFrame, table: Table) -> DataFrame:
@@ -106,11 +106,11 @@ class Publisher:
     ) -> Handoff:
         """Gate `frame` and make it the content of the request's partition of `table`; see `write_partition`.
 
-        Of a table with `Table.changes_by`, only the rows of those who changed are gated and written.
+        Of a table with `Table.changes_by`, only the rows of owners that changed are gated and written.
 
         Args:
             frame: rows of the table; its partition columns may be omitted.
-            changed: who changed, where it is known already; else `frame` is compared with the day before.
+            changed: the owners that changed, if they are known already; else `frame` is compared with the day before.
             cached: it is a selection from rows that `cache` or `evaluate` keep, which is cheaper to repeat than to
                 evaluate and keep once more.
 

@@ -9,7 +9,7 @@ from pyspark.sql import functions as sf
 from infra.progress import Progress, phase
 from infra.settings import load_settings
 from pipelines.day_content import day_content, hash_totals, newest_totals, row_hashes
-from pipelines.day_states import EVERYBODY
+from pipelines.day_states import FULL
 from pipelines.gates.ahead import load_ahead
 from pipelines.interactions import CoreSize, k_core, newest_events, newest_reviews
 from pipelines.order_report import order_report, write_order_report
@@ -136,12 +136,12 @@ def run(request: StageRequest) -> StageReport:
         progress.update(2, 4, "interactions")
         columns = [name for name in INTERACTIONS.column_names() if name in kept.columns]
         histories = publisher.cache(sequences(kept, cuts, chosen))
-        with phase("who changed") as found:
+        with phase("changed users") as found:
             changed = publisher.changes(histories, SEQUENCES)
             found |= {} if changed.owners is None else {"users": changed.number}
         # Where histories are cut, or those of some users left out, interactions may change without them.
         partial = chosen.max_length is not None or chosen.min_history > chosen.user_core
-        publisher.publish(kept.select(columns), INTERACTIONS, cached=True, changed=EVERYBODY if partial else changed)
+        publisher.publish(kept.select(columns), INTERACTIONS, cached=True, changed=FULL if partial else changed)
         progress.update(3, 4, "sequences")
         published = publisher.publish(histories, SEQUENCES, cached=True, changed=changed)
         with phase("order of histories"):

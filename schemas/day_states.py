@@ -1,12 +1,12 @@
 """Tables whose partitions hold only what changed: the partitions that make up what was known on a day.
 
-Such a table (`Table.changes_by`) is written like this: the first partition holds everybody. A later one holds all rows
-of those whose rows differ from the state before, and names in ``since`` the partition that holds everybody. It holds
-everybody itself, with ``since`` null, where somebody is gone, where most have changed, or after some weeks, so that a
-reader never needs many partitions. A day without any change repeats the rows of one owner, so that there is a
-partition for every day.
+The rows of such a table belong to owners (`Table.changes_by`), such as users. A *full* partition has the rows of all of
+them. Any other has all rows of those owners whose rows differ from the day before, and ``since`` names the newest full
+partition before it. A partition is full, with ``since`` null, on the first day, when an owner has gone, when most
+owners have changed, and after some weeks, so that readers never need many partitions. A day without any change repeats
+the rows of one owner, so that every day has a partition.
 
-The state of a day is, of each owner, the rows of the newest partition from ``since`` to the day.
+The state of a day is each owner's rows in the newest partition that has them, from ``since`` to the day.
 """
 
 import datetime as dt

@@ -197,7 +197,7 @@ RECIPES: Mapping[str, Recipe] = {
     "mclrec": Recipe(
         implementation="sequential.mclrec:MCLRec",
         kind="recommender",
-        summary="SASRec that draws random and learned views of a history together",
+        summary="SASRec that pulls together random and learned views of a history",
         paper=Paper("Meta-optimized Contrastive Learning for Sequential Recommendation", "Qin et al.", 2023),
         presets={
             "published": {**_CONTRASTIVE, "inner": 256, "views_weight": 0.04, "augmented_weight": 0.4},
@@ -206,7 +206,7 @@ RECIPES: Mapping[str, Recipe] = {
     "icsrec": Recipe(
         implementation="sequential.icsrec:ICSRec",
         kind="recommender",
-        summary="SASRec that draws histories with the same next item, or of one cluster, together",
+        summary="SASRec that pulls together histories with the same next item or of one cluster",
         paper=Paper(
             "Intent Contrastive Learning with Cross Subsequences for Sequential Recommendation", "Qin et al.", 2024
         ),

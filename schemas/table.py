@@ -85,10 +85,10 @@ PARTITION_DATE = Column("partition_date", pa.date32(), "day that the row was com
 SINCE = Column(
     "since",
     pa.date32(),
-    "day of the newest partition that holds everybody, if this one holds only those who changed since; else null",
+    "day of the newest full partition before this one; null if this one is full",
     nullable=True,
 )
-DIGEST = Column("digest", pa.int64(), "of the row's values; finds those who changed", nullable=True)
+DIGEST = Column("digest", pa.int64(), "of the row's values; tells which owners changed", nullable=True)
 LANDING_DATE = Column("partition_date", pa.date32(), "day whose landing files brought the row")
 
 
@@ -104,8 +104,8 @@ class Table:
         partition_by: columns that the table is partitioned by; a writer replaces whole partitions.
         retention_days: how long old versions are kept: longer than the longest training run.
         may_be_empty: a partition without rows is valid, as in `quarantine`.
-        changes_by: whose rows belong together, such as ``user_id``, if a partition holds only the rows of those who
-            changed since the partition before; see `schemas.day_states`. Empty: a partition holds everybody.
+        changes_by: column of the owners of rows, such as ``user_id``, if a partition has only the rows of owners that
+            changed since the day before; see `schemas.day_states`. Empty: every partition is full.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Losses by which rows that belong together are to be recognised among others, in float32.
+"""Contrastive losses: each row is to find its counterpart among those of all rows. Computed in float32.
 
 Scores are inner products over the temperature; for cosines give unit vectors.
 """

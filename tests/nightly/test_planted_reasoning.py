@@ -1,7 +1,7 @@
 """What latent reasoning gains and costs: three seeds, and a control that must lose; see `test_planted_recommenders`.
 
-No test claims that the vectors of the steps, or the loss of PRL's early steps, are needed: on these worlds results
-without them are the same within noise.
+No test checks that the step vectors, or PRL's loss on early steps, are needed: without them, results on these worlds
+are the same within noise.
 """
 
 from dataclasses import replace

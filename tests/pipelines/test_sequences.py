@@ -184,7 +184,7 @@ def test_the_stage_publishes_twice_the_same(
     assert [(name, said.rpartition(", ")[0]) for name, _, said in phases[-8:]] == [
         ("newest review of each user and item", "40 reviews, 24 pairs"),
         ("k-core", "6 users, 4 items, 24 pairs"),
-        ("who changed", ""),
+        ("changed users", ""),
         ("gate of interactions", "24 rows, 0 warnings"),
         ("writing interactions", "24 rows"),
         ("gate of sequences", "6 rows, 0 warnings"),

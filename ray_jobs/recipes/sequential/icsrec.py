@@ -1,9 +1,9 @@
 """ICSRec: intent contrastive learning with cross subsequences (Qin et al., 2024), as an objective on SASRec.
 
-Two histories that lead to the same item are taken as signs of one intent. The *coarse* loss draws the states of two
-sub-sequences with the same next item together, whoever they belong to. The *fine* loss draws each state to the centre
-of its cluster, an intent that k-means finds among the states of all sub-sequences as every epoch begins. Both push
-other sub-sequences of the batch away, except those with the same next item or in the same cluster, unless
+Two histories that lead to the same item are taken as signs of one intent. The *coarse* loss pulls together the states
+of two sub-sequences with the same next item, even of different users. The *fine* loss pulls each state to the centre of
+its cluster, an intent that k-means finds among the states of all sub-sequences as every epoch begins. Both push other
+sub-sequences of the batch away, except those with the same next item or in the same cluster, unless
 `mask_false_negatives` is off. Items are ranked as in SASRec.
 
 Differences from the paper: the next-item loss is SASRec's, over all positions of whole histories instead of the last

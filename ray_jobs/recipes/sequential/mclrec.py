@@ -1,9 +1,9 @@
 """MCLRec: contrastive learning with learned augmentations (Qin et al., 2023), as an objective on SASRec.
 
-Two random views of a history, by two of cropping, masking and shuffling, have states that are drawn together and pushed
-away from those of the other histories. Two small networks, the *augmenters*, make two more views of these states. They
-learn in turn with the encoder, on the same batch and views: the encoder learns with the augmenters as they are, then
-the augmenters with the encoder as it has become, then the encoder again. Ranking is that of SASRec.
+Two random views of a history are made by two of cropping, masking and shuffling. The loss pulls their states together
+and pushes them away from those of other histories. Two small networks, the *augmenters*, make two more views of these
+states. They learn in turn with the encoder, on the same batch and views: the encoder learns with the augmenters as they
+are, then the augmenters with the encoder as it has become, then the encoder again. Ranking is that of SASRec.
 
 Differences from the paper: the next-item loss is SASRec's, over all positions of whole histories, and the views are of
 whole histories, not of every prefix; with both weights at 0 this is SASRec to the bit. A masked position holds no item,
@@ -121,11 +121,11 @@ class MCLRec(SASRec):
 
 
 def margins(first: Tensor, second: Tensor) -> Tensor:
-    """The regulariser, which keeps two views from becoming one: pairs are not to stand out from what is no pair.
+    """The regulariser, which keeps the two views of a row from becoming equal.
 
-    Let p be the inner product of a row's views and n those of one of them with all views of other rows, in float32.
-    This is the mean of p above the largest n, where it is above, plus the mean distance of all n below the larger of p
-    and the largest n. Each row has its own margins, as in the authors' code.
+    Let p be the inner product of a row's two views, and n its inner products with the views of the other rows, in
+    float32. The first term is the mean of max(0, p - max n). The second is the mean of max(p, max n) - n over all n.
+    Each row has its own margins, as in the authors' code.
 
     Args:
         first, second: float[B, d], the views.

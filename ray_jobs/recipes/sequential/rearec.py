@@ -12,9 +12,9 @@ Differences from the paper, which trains on every prefix as an example of its ow
 once, each over what its own state depends on. An example then costs K + 1 passes of the encoder, instead of one for
 each prefix. With ``bert4rec`` it is the masked positions that reason, over the whole window. The divergence and the
 contrast, two of the losses, are taken at the newest of these positions of each history only. The contrast compares
-cosines: with the published inner products, it pushed users apart who wanted the same. On a planted world of 30 items
-NDCG@10 was 0.43 with these, 0.49 with cosines and 0.49 for the backbone (one seed). Blocks, norms and scale of the
-inputs are those of the backbone here. With ``steps=0`` the recipe is its backbone.
+cosines: with the published inner products, it pushed apart users who wanted the same item. On a planted world of 30
+items NDCG@10 was 0.43 with these, 0.49 with cosines and 0.49 for the backbone (one seed). Blocks, norms and scale of
+the inputs are those of the backbone here. With ``steps=0`` the recipe is its backbone.
 
 The temperature must be low for ``prl``, since those of early steps are multiples of it: on a planted world whose
 backbone reaches NDCG@10 0.721, it reached 0.722 at 0.07 and 0.692 at 1, the default of SASRec (means of three seeds).

@@ -3,15 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_training import killed_after, numbers
+from small_training import killed_after, numbers, small_fit, small_plan
 from small_world import small_catalogue, small_histories
 from torch.nn import functional
 
 from ray_jobs.data.batches import InMemoryExamples, make_batch
-from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.recipes.sequential.icsrec import ICSRec, ICSRecSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
-from ray_jobs.training.loop import fit
 
 SIZES = {"width": 16, "layers": 1, "max_history": 8, "batch_size": 16, "epochs": 2, "learning_rate": 5e-3}
 SETTINGS = ICSRecSettings(**SIZES, dropout=0.1, intents=6, coarse_weight=0.3)
@@ -19,11 +17,8 @@ STILL = replace(SETTINGS, dropout=0.0)
 BATCH = make_batch([[1, 7, 13], [20, 3], [4], [11, 2, 25, 9]], [""] * 4, np.array([19, 3, 7, 0]))
 
 
-def _trained(settings=SETTINGS, kind=ICSRec, **given):
-    torch.manual_seed(0)
-    model, histories = kind(settings, small_catalogue()), small_histories()
-    valid = InMemoryExamples(evaluation_examples(histories, "valid", 8))
-    return fit(model, InMemoryExamples(model.training_examples(histories)), valid, **given)
+def _trained(settings=SETTINGS, **given):
+    return small_fit(small_plan(settings, settings.section), **given)
 
 
 def _begun(settings=STILL):
@@ -42,7 +37,7 @@ def _state(model, row):
 
 
 def test_without_weights_it_is_sasrec_to_the_bit():
-    plain = _trained(SASRecSettings(**SIZES, dropout=0.1), SASRec)
+    plain = _trained(SASRecSettings(**SIZES, dropout=0.1))
     same = _trained(replace(SETTINGS, coarse_weight=0.0, fine_weight=0.0))
     assert numbers(same) == numbers(plain)
     assert all(torch.equal(tensor, same.current[name]) for name, tensor in plain.current.items())

@@ -4,16 +4,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from small_training import killed_after, numbers
-from small_world import small_catalogue, small_histories
+from small_training import killed_after, numbers, small_fit, small_plan
+from small_world import small_catalogue
 
-from ray_jobs.data.batches import InMemoryExamples, make_batch
-from ray_jobs.data.examples import evaluation_examples
+from ray_jobs.data.batches import make_batch
 from ray_jobs.recipes.sequential.mclrec import MCLRec, margins
 from ray_jobs.recipes.sequential.sasrec import SASRec
 from ray_jobs.recipes.sequential.settings import MCLRecSettings, SASRecSettings
 from ray_jobs.training.engine import Engine
-from ray_jobs.training.loop import fit
 from ray_jobs.training.phases import trainable_names
 from ray_jobs.training.workers import SINGLE_WORKER
 
@@ -23,11 +21,8 @@ STILL = replace(SETTINGS, dropout=0.0)
 BATCH = make_batch([[1, 7, 13], [20, 3], [4], [11, 2, 25, 9]], [""] * 4, np.array([19, 3, 7, 0]))
 
 
-def _trained(settings=SETTINGS, kind=MCLRec, **given):
-    torch.manual_seed(0)
-    model, histories = kind(settings, small_catalogue()), small_histories()
-    valid = InMemoryExamples(evaluation_examples(histories, "valid", 8))
-    return fit(model, InMemoryExamples(model.training_examples(histories)), valid, **given)
+def _trained(settings=SETTINGS, **given):
+    return small_fit(small_plan(settings, settings.section), **given)
 
 
 def _model(settings=STILL):
@@ -62,7 +57,7 @@ def _changed(before, after):
 
 
 def test_without_weights_it_is_sasrec_to_the_bit():
-    plain = _trained(SASRecSettings(**SIZES | {"epochs": 1}, dropout=0.1), SASRec)
+    plain = _trained(SASRecSettings(**SIZES | {"epochs": 1}, dropout=0.1))
     same = _trained(replace(SETTINGS, views_weight=0.0, augmented_weight=0.0, epochs=1))
     assert numbers(same) == numbers(plain)
     assert set(same.current) == set(plain.current)
