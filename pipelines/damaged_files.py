@@ -14,7 +14,7 @@ from schemas import damaged_files
 from schemas.addresses import filesystem_of
 
 ENGINE_ERRORS = (PySparkException, Py4JError)
-_FILE = re.compile(r"reading file (?:file:(?=/))?(.+?\.parquet)\. ")
+_FILE = re.compile(r"reading file (?:file:(?=/))?(.{1,1000}?\.parquet)\. ")
 _CHECKSUM_ERROR = "org.apache.hadoop.fs.ChecksumException"
 
 

@@ -11,12 +11,15 @@ The state of a day is each owner's rows in the newest partition that has them, f
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from schemas.table import SINCE, Table
+
+if TYPE_CHECKING:  # it loads pandas
+    import pyarrow.dataset as ds
 
 _DAY = "partition_date"
 
@@ -26,7 +29,7 @@ def days_of(partitions: Iterable[Mapping[str, str]]) -> list[dt.date]:
     return sorted({dt.date.fromisoformat(one[_DAY]) for one in partitions})
 
 
-def first_partition(rows: ds.Dataset, table: Table, day: dt.date) -> dt.date:
+def first_partition(rows: "ds.Dataset", table: Table, day: dt.date) -> dt.date:
     """The first of the partitions that make up the state of `day`, of which it is the last.
 
     Args:

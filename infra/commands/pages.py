@@ -6,7 +6,6 @@ fills in what belongs between. WHAT is ``settings SECTION``, ``profile SECTION``
 """
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from schemas.stages import STAGES, maker_of
 from schemas.tables import TABLES
 
 ROOMS = ("dags", "infra", "pipelines", "ray_jobs", "schemas")
-_MADE = re.compile(r"(<!-- made: (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MADE, _END = "<!-- made: ", "<!-- end -->"
 
 
 def pages(repository: Path = REPOSITORY) -> list[Path]:
@@ -46,9 +45,16 @@ def filled(text: str) -> str:
     """A page with its generated tables.
 
     Raises:
-        SettingError: it names a table that does not exist.
+        SettingError: it names a table that does not exist, or a table has no end.
     """
-    return _MADE.sub(lambda found: f"{found[1]}\n{_content(found['what'])}\n\n{found[3]}", text)
+    made, *tables = text.split(_MADE)
+    for table in tables:
+        what, _, rest = table.partition(" -->\n")
+        _, end, after = rest.partition(_END)
+        if not end:
+            raise SettingError(f"no {_END} after {_MADE}{what[:80]}")
+        made += f"{_MADE}{what} -->\n\n{_content(what)}\n\n{end}{after}"
+    return made
 
 
 def _content(what: str) -> str:

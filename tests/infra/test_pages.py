@@ -74,6 +74,8 @@ def test_a_page_that_asks_for_an_unknown_table_is_named():
         filled("<!-- made: settings ingset -->\n<!-- end -->")
     with pytest.raises(SettingError, match="no table 'nonsense'; there are settings"):
         filled("<!-- made: nonsense -->\n<!-- end -->")
+    with pytest.raises(SettingError, match="no <!-- end --> after <!-- made: stages"):
+        filled("<!-- made: stages -->\n| stage |")
 
 
 def test_write_brings_pages_up_to_date(tmp_path):
