@@ -72,6 +72,17 @@ def next_items(batch: Batch) -> tuple[Tensor, Tensor]:
     return labels, torch.arange(labels.shape[1], device=labels.device) < batch.lengths[:, None]
 
 
+def next_times(batch: Batch) -> Tensor | None:
+    """The time of the item after each position of the history, at the newest of the request, int64[B, L].
+
+    None if the batch has no times.
+    """
+    if batch.times is None or batch.asked_at is None:
+        return None
+    newest = (batch.lengths - 1).clamp(min=0)[:, None]
+    return batch.times.roll(-1, dims=1).scatter(1, newest, batch.asked_at[:, None])
+
+
 def last_states(states: Tensor, lengths: Tensor) -> Tensor:
     """States float[B, d] at the newest item, of float[B, L, d]."""
     return states[torch.arange(len(states), device=states.device), (lengths - 1).clamp(min=0)]
