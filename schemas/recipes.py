@@ -163,6 +163,15 @@ RECIPES: Mapping[str, Recipe] = {
         paper=_TIGER,
         needs=frozenset({Need.CODES}),
     ),
+    "discrec": Recipe(
+        implementation="generative.discrec:DiscRec",
+        kind="recommender",
+        summary="TIGER whose tokens also read the other tokens of their item",
+        paper=Paper(
+            "DiscRec: Disentangled Semantic-Collaborative Modeling for Generative Recommendation", "Liu et al.", 2025
+        ),
+        needs=frozenset({Need.CODES}),
+    ),
     "tiger_decoder": Recipe(
         implementation="generative.tiger_decoder:TigerDecoder",
         kind="recommender",

@@ -73,6 +73,26 @@ def by_time(seed, users=1_200):
     return histories(rows, times)
 
 
+def successors(seed, users=500, noise=0.15):
+    """Every item has one successor, but for the noise; items with a code in common have nothing else in common."""
+    rng = np.random.default_rng(seed)
+    successor = rng.permutation(ITEMS)
+    rows = []
+    for _ in range(users):
+        row = [int(rng.integers(ITEMS))]
+        for _ in range(int(rng.integers(6, 10))):
+            row.append(int(rng.integers(ITEMS)) if rng.random() < noise else int(successor[row[-1]]))
+        rows.append(row)
+    return histories(rows)
+
+
+def coded_catalogue():
+    """The items with two codes each: cluster and place in it."""
+    items = catalogue()
+    codes = {item: divmod(number, PER_CLUSTER) for number, item in enumerate(items.item_ids)}
+    return items.with_codes(codes, (CLUSTERS, PER_CLUSTER))
+
+
 def drift(seed, users=700, items=120, window=3):
     """Interest moves along a circle of items, either way, at one speed; a user is seen three to five times.
 

@@ -287,7 +287,7 @@ def plot(path: Path, sizes: Mapping[int, Mapping[str, Took]]) -> None:
     for axes, (label, part) in zip(figure.subplots(1, 3), COSTS.items(), strict=True):
         for name in next(iter(sizes.values())):
             axes.loglog(list(sizes), [getattr(took[name], part) for took in sizes.values()], marker="o", label=name)
-        axes.set(xlabel="lines", ylabel=label, ylim=(1, None))
+        axes.set(xlabel="lines", ylabel=label)
         axes.legend()
     figure.savefig(path, dpi=150)
 

@@ -184,6 +184,16 @@ class EncoderDecoder(GenerativeRecommender):
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """States float[B, L, d] that the decoder attends to, and bool[B, L], False at padding."""
 
+    def target_inputs(self, tokens: Tensor) -> Tensor:
+        """Decoder inputs float[..., t, d] of the start token and the first t - 1 codes of a tuple, int64[..., t]."""
+        inputs: Tensor = self.tokens.table(tokens)
+        return inputs
+
+    def newest_input(self, codes: Tensor) -> Tensor:
+        """The last of the `target_inputs`, float[..., d], after the codes int64[..., t] of a tuple."""
+        start = torch.zeros(codes.shape[:-1], dtype=torch.int64, device=codes.device)
+        return self.target_inputs((self.tokens.ids(codes)[..., -1] if codes.shape[-1] else start)[..., None])[..., 0, :]
+
     def _memory(self, batch: Batch) -> Memory:
         return self.decoder.memory(*self.encode(batch))
 
@@ -197,7 +207,7 @@ class EncoderDecoder(GenerativeRecommender):
         labels = self.codes[batch.targets]  # [B, H]
         start = torch.zeros_like(labels[:, :1])
         inputs = torch.cat([start, self.tokens.ids(labels[:, :-1])], dim=1)
-        states = self.decoder(self.tokens.table(inputs), self._memory(batch))  # [B, H, d]
+        states = self.decoder(self.target_inputs(inputs), self._memory(batch))  # [B, H, d]
         dense = None if self.dense is None else self._dense_loss(self.dense.scores(states[:, 0]), batch)
         scores, smoothing = self.code_scores(states), self.settings.label_smoothing
         if batch.negative is None:
@@ -219,7 +229,7 @@ class EncoderDecoder(GenerativeRecommender):
 
     def first_states(self, batch: Batch) -> Tensor:
         """See `GenerativeRecommender.first_states`."""
-        first = self.tokens.table(torch.zeros(len(batch), 1, dtype=torch.int64, device=self.device))
+        first = self.target_inputs(torch.zeros(len(batch), 1, dtype=torch.int64, device=self.device))
         return self.decoder(first, self._memory(batch))[:, 0]
 
     def searches(self, batch: Batch) -> Callable[[], Step]:
@@ -232,14 +242,10 @@ class EncoderDecoder(GenerativeRecommender):
 
         def step(codes: Tensor, parents: Tensor) -> Tensor:
             nonlocal past
-            level = codes.shape[-1]
-            if past is None:
-                newest = torch.zeros(codes.shape[:2], dtype=torch.int64, device=codes.device)
-            else:
-                newest = codes[..., -1] + self.tokens.offsets[level - 1]
+            if past is not None:
                 past = past._replace(paths=select_paths(past.paths, parents))
-            states, past = self.decoder.step(self.tokens.table(newest), memory, past)
-            return self.tokens.log_probabilities(states, level)
+            states, past = self.decoder.step(self.newest_input(codes), memory, past)
+            return self.tokens.log_probabilities(states, codes.shape[-1])
 
         return step
 

@@ -56,6 +56,20 @@ class TigerSettings(GenerativeSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiscRecSettings(TigerSettings):
+    """Settings of DiscRec.
+
+    Args:
+        reads: what a token's collaborative vector sees: the tokens of its ``item``, those of the whole ``history``, or
+            the ``token`` alone, as controls.
+    """
+
+    section: ClassVar[str] = "discrec"
+
+    reads: Literal["item", "history", "token"] = "item"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TigerDecoderSettings(GenerativeSettings):
     """Settings of the decoder-only TIGER.
 

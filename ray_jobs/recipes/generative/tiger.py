@@ -57,7 +57,12 @@ class Tiger(EncoderDecoder):
         mask = torch.arange(width + 1, device=tokens.device) <= ends
         return tokens.masked_fill(~mask, 0), mask
 
+    def history_inputs(self, tokens: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002  (for recipes built on this)
+        """Encoder inputs float[B, L * H + 1, d] of `input_tokens`, for histories of int64[B] items."""
+        inputs: Tensor = self.tokens.table(tokens)
+        return inputs
+
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Encoder states of the flattened history."""
         tokens, mask = self.input_tokens(batch)
-        return self.encoder(self.tokens.table(tokens), mask), mask
+        return self.encoder(self.history_inputs(tokens, batch.lengths), mask), mask

@@ -11,6 +11,7 @@ from infra.errors import SettingError
 from ray_jobs.data.batches import InMemoryExamples, make_batch
 from ray_jobs.data.examples import evaluation_examples, latest_preferences
 from ray_jobs.recipes import recipe_class
+from ray_jobs.recipes.generative.discrec import DiscRec, DiscRecSettings
 from ray_jobs.recipes.generative.menderemb import MenderEmb, MenderEmbSettings
 from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recipes.generative.settings import GenerativeSettings
@@ -28,6 +29,12 @@ SMALL = {"width": 16, "heads": 2, "head_width": 8, "inner": 32, "layers": 2, "be
 def _tiger(**given):
     torch.manual_seed(0)
     return Tiger(TigerSettings(**{**SMALL, "encoder_layers": 1, **given}), small_catalogue()).eval()
+
+
+@pytest.fixture(scope="module")
+def discrec():
+    torch.manual_seed(0)
+    return DiscRec(DiscRecSettings(**SMALL, encoder_layers=1), small_catalogue()).eval()
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +182,7 @@ def _preference_batch():
     return make_batch([[1, 7, 12], [3], []], ["Find a kettle", "", "Avoid noise"], np.array([13, 20, 2]))
 
 
-@pytest.mark.parametrize("which", ["tiger", "mendertok", "mendertok_parts", "menderemb"])
+@pytest.mark.parametrize("which", ["tiger", "discrec", "mendertok", "mendertok_parts", "menderemb"])
 def test_beam_search_with_enough_beams_is_exact_and_gives_items_only_once(which, request):
     model = _tiger() if which == "tiger" else request.getfixturevalue(which)
     batch = _preference_batch()
@@ -260,7 +267,7 @@ def test_tiger_reads_flattened_codes_with_ranges_per_level_and_an_end():
     assert mask.tolist() == [[True] * 3 + [False] * 2, [True] * 5]
 
 
-@pytest.mark.parametrize("which", ["tiger", "mendertok", "mendertok_dense", "menderemb"])
+@pytest.mark.parametrize("which", ["tiger", "discrec", "mendertok", "mendertok_dense", "menderemb"])
 def test_padding_beside_longer_histories_changes_nothing(which, request):
     model = _tiger() if which == "tiger" else request.getfixturevalue(which)
     with torch.no_grad():
