@@ -189,7 +189,7 @@ class Latent(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.each = _network(2 * width, width, width)
-        self.mean_of = _network(width, width, 2 * width)
+        self.gaussian = _network(width, width, 2 * width)
 
     def forward(self, windows: Tensor, seen_at: Tensor, *given: Tensor) -> tuple[Normal, ...]:
         """A Gaussian float[..., d] for each choice in `given`, bool[..., S], of windows float[..., S, d]."""
@@ -197,7 +197,8 @@ class Latent(nn.Module):
         found = []
         for chosen in given:
             weights = (chosen / chosen.sum(dim=-1, keepdim=True).clamp(min=1)).to(said.dtype)
-            mean, spread = self.mean_of((weights[..., None, :] @ said)[..., 0, :]).chunk(2, dim=-1)
+            # In float32: in bfloat16 the distance of two that are close is mostly rounding.
+            mean, spread = self.gaussian((weights[..., None, :] @ said)[..., 0, :]).float().chunk(2, dim=-1)
             found.append(Normal(mean, 0.1 + 0.9 * spread.sigmoid(), validate_args=False))
         return tuple(found)
 
