@@ -138,7 +138,7 @@ def test_discrec_brings_the_codes_of_an_item_together_and_a_branch_of_the_same_s
 
 
 def test_idnp_follows_an_interest_to_the_time_at_which_it_is_asked():
-    """What it does not show: without the latent variable, and with the other divergence, it is as good here."""
+    """What it does not show: the latent variable helps on two of three seeds only, and either divergence is as good."""
     better, untimed, same_size, popular = [], [], [], []
     for seed in SEEDS:
         world, items = worlds.drift(seed), worlds.catalogue(120)
@@ -147,6 +147,6 @@ def test_idnp_follows_an_interest_to_the_time_at_which_it_is_asked():
         untimed.append(trained(IDNP, IDNPSettings(**given, window=3, timed=False), world, items))
         same_size.append(trained(SASRec, SASRecSettings(**given, layers=4, inner=64), world, items))
         popular.append(popularity(world, items))
-    assert_better(better, untimed, 0.08)
-    assert_better(better, same_size, 0.08)
-    assert_better(better, popular, 0.08)
+    assert_better(better, untimed, 0.06)
+    assert_better(better, same_size, 0.06)
+    assert_better(better, popular, 0.15)
