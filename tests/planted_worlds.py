@@ -41,6 +41,21 @@ def threads(seed, users=700, items=60, noise=0.15):
     return histories(rows)
 
 
+def loops(seed, users=700, items=60, few=5):
+    """Each user goes round a few items in an order of their own, and sometimes starts anew at any of them."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(users):
+        mine = rng.choice(items, few, replace=False)
+        place = int(rng.integers(few))
+        row = [int(mine[place])]
+        for _ in range(11):
+            place = int(rng.integers(few)) if rng.random() < 0.3 else (place + 1) % few
+            row.append(int(mine[place]))
+        rows.append(row)
+    return histories(rows)
+
+
 def order_free(seed, users=700, reach=6):
     """The next cluster is a permutation of the most frequent among the last `reach` items, wherever they stood."""
     rng = np.random.default_rng(seed)
@@ -91,6 +106,26 @@ def coded_catalogue():
     items = catalogue()
     codes = {item: divmod(number, PER_CLUSTER) for number, item in enumerate(items.item_ids)}
     return items.with_codes(codes, (CLUSTERS, PER_CLUSTER))
+
+
+def intents(seed, users=400, others=3_000, items=300, many=15, noise=0.15):
+    """A user has two or three intents in turn, each a set of items in no order; and other users with the same intents.
+
+    Twenty equal items share an intent, and few users tell which ones.
+    """
+    rng = np.random.default_rng(seed)
+    member = rng.permutation(items).reshape(many, -1)
+
+    def history():
+        own = rng.choice(many, size=int(rng.integers(2, 4)), replace=False)
+        now, row = own[0], []
+        for _ in range(int(rng.integers(6, 12))):
+            if rng.random() < 0.4:
+                now = rng.choice(own)
+            row.append(int(rng.integers(items)) if rng.random() < noise else int(rng.choice(member[now])))
+        return row
+
+    return histories([history() for _ in range(users)]), histories([history() for _ in range(others)])
 
 
 def drift(seed, users=700, items=120, window=3):

@@ -31,7 +31,7 @@ class Recommender(Trainable):
 
     metric = Metric("valid_ndcg_10", "valid NDCG@10")
     can_split = True
-    gathered_methods = ("topk", "ranks")
+    gathered_methods: ClassVar[tuple[str, ...]] = ("topk", "ranks")
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]]
@@ -41,7 +41,7 @@ class Recommender(Trainable):
     """True: each training position is an example; False: one example per user, scored at all positions."""
     earlier: ClassVar[Mapping[str, Any]] = {}
     """Values of settings that are missing in bundles of earlier releases."""
-    item_rows: ClassVar[Mapping[str, int]] = {}
+    item_rows: Mapping[str, int] = {}
     """Trained tensors with a row per item of the catalogue, and the row of the first item."""
     computed: ClassVar[frozenset[str]] = frozenset()
     """Tensors of the trained state that are computed from the data, not learned."""

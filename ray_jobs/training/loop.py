@@ -140,6 +140,7 @@ def fit(
     frozen = copy.deepcopy(trainable).requires_grad_(False).eval() if referred else None
     set_trainable(trainable, frozenset().union(*names))
     workers.shard(trainable, trainable.gathered_methods)
+    trainable.training_begins(train)
     steps = trainable.steps(train, workers.world)
     curve_steps = math.ceil(steps * sum(phase.epochs for phase in phases) / curve_points)
     run = _Run(trainable, frozen, train, valid, state, workers, hooks or Hooks(), steps, curve_steps)

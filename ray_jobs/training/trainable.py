@@ -155,6 +155,9 @@ class Trainable(nn.Module):
         """Micro-batches whose gradients are accumulated, to save memory."""
         return (batch,)
 
+    def training_begins(self, source: BatchSource) -> None:
+        """Derive from the training examples what all epochs need, e.g. an index; called again when a run resumes."""
+
     def epoch_begins(self, epoch: int, source: BatchSource) -> bool:  # noqa: ARG002
         """Prepare epoch `epoch` (from 1), e.g. cluster the embeddings; not called when resuming inside an epoch.
 

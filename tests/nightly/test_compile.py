@@ -1,12 +1,14 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
-from small_training import fit_two
+from small_training import fit_two, small_fit, small_plan
 
 from ray_jobs.data.batches import make_batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
+from ray_jobs.recipes.sequential.icsrec import ICSRecSettings
 
 
 def test_compiled_losses_are_those_of_the_plain_recipe(monkeypatch):
@@ -22,6 +24,15 @@ def test_compiled_losses_are_those_of_the_plain_recipe(monkeypatch):
     state, _ = fit_two(epochs=1, compile=True)
     assert compiled == [{"dynamic": True}]
     assert state.records[0]["loss"] == pytest.approx(plain.records[0]["loss"], rel=1e-6)
+
+
+def test_a_compiled_contrast_draws_what_the_plain_one_draws(monkeypatch):
+    settings = ICSRecSettings(width=16, layers=1, dropout=0.0, intents=6, epochs=1, batch_size=32)
+    plain = small_fit(small_plan(settings, "icsrec"))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    state = small_fit(small_plan(replace(settings, compile=True), "icsrec"))
+    for name in ("next_item", "coarse", "fine"):
+        assert state.records[0][name] == pytest.approx(plain.records[0][name], rel=1e-5)
 
 
 def test_a_compiled_search_finds_what_the_plain_one_finds():

@@ -63,7 +63,7 @@ class MenderTok(ConditionedRecommender):
 
     name: ClassVar[str] = "mendertok"
     earlier: ClassVar[Mapping[str, Any]] = {"dense": False, "text_hidden": 0}
-    item_rows: ClassVar[Mapping[str, int]] = {"dense.items.weight": 0}
+    item_rows: Mapping[str, int] = {"dense.items.weight": 0}
     computed: ClassVar[frozenset[str]] = frozenset({"dense.texts"})
 
     settings: MenderTokSettings

@@ -37,7 +37,7 @@ class TigerDecoder(GenerativeRecommender):
     name: ClassVar[str] = "tiger_decoder"
     every_prefix: ClassVar[bool] = False
     earlier: ClassVar[Mapping[str, Any]] = {"text_hidden": 0}
-    item_rows: ClassVar[Mapping[str, int]] = {"dense.items.weight": 0}
+    item_rows: Mapping[str, int] = {"dense.items.weight": 0}
     computed: ClassVar[frozenset[str]] = frozenset({"dense.texts"})
 
     settings: TigerDecoderSettings

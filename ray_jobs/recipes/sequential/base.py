@@ -11,6 +11,7 @@ from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.objectives.next_item import ItemVectors, next_item_loss
 from ray_jobs.recipes.sequential.settings import SequentialSettings
+from ray_jobs.recipes.sequential.transformer import Seen
 from ray_jobs.recommenders.base import ScoringRecommender
 from ray_jobs.training.trainable import TERMS
 
@@ -19,7 +20,7 @@ class SequentialRecommender(ScoringRecommender):
     """Input and output share one table of item vectors; row 0 is padding, row i + 1 is item i."""
 
     every_prefix: ClassVar[bool] = False
-    item_rows: ClassVar[Mapping[str, int]] = {"items.weight": 1}
+    item_rows: Mapping[str, int] = {"items.weight": 1}
 
     settings: SequentialSettings
 
@@ -28,10 +29,25 @@ class SequentialRecommender(ScoringRecommender):
         self.items = embedding(len(catalogue) + 1, settings.width, padding_idx=0)
         with torch.no_grad():
             self.items.weight[0].zero_()
+        self.item_bias: Tensor | None = None
+        """float[N], added to the items' scores."""
 
     @abstractmethod
     def states(self, batch: Batch) -> Tensor:
         """States float[B, L, d]; the one at position t depends on the history up to t and predicts the next item."""
+
+    def asked(self, lengths: Tensor) -> Tensor:
+        """The position int64[B] whose state predicts what is not known yet; 0 of padding for an empty history."""
+        return (lengths - 1).clamp(min=0)
+
+    def lesson(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What training compares.
+
+        Returns:
+            States float[B, L, d], the item int64[B, L] that each is to predict, and bool[B, L], which of them count.
+        """
+        labels, real = next_items(batch)
+        return self.states(batch), labels, real
 
     def item_vectors(self) -> ItemVectors:
         """Item vectors for scoring states."""
@@ -47,14 +63,50 @@ class SequentialRecommender(ScoringRecommender):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Mean next-item loss over all positions without padding."""
-        labels, real = next_items(batch)
+        states, labels, real = self.lesson(batch)
+        return {"loss": self.next_item_loss(batch, states[real], labels, real), TERMS: real.sum()}
+
+    def next_item_loss(self, batch: Batch, states: Tensor, labels: Tensor, real: Tensor) -> Tensor:
+        """Mean loss of the states float[T, d] at the T positions `real`; for the others see `lesson`."""
         own, users = torch.cat([batch.history, batch.targets[:, None]], dim=1), real.nonzero()[:, 0]
-        loss = next_item_loss(self.settings, self.states(batch)[real], self.item_vectors(), labels[real], own, users)
-        return {"loss": loss, TERMS: real.sum()}
+        return next_item_loss(self.settings, states, self.item_vectors(), labels[real], own, users, self.item_bias)
 
     def scores(self, batch: Batch) -> Tensor:
-        """Scores of all items at the last position; an empty history is one position of padding."""
-        return last_states(self.states(batch), batch.lengths) @ self.item_vectors()[:].T
+        """Scores of all items at the position that is asked."""
+        states = self.states(batch)
+        return self.scores_of(states[torch.arange(len(states), device=states.device), self.asked(batch.lengths)])
+
+    def scores_of(self, states: Tensor) -> Tensor:
+        """Scores float[B, N] of all items for states float[B, d]."""
+        scores = states @ self.item_vectors()[:].T
+        return scores if self.item_bias is None else scores + self.item_bias
+
+
+class BlockRecommender(SequentialRecommender):
+    """A stack of blocks, which can go on after the history: see what it has read, and how states enter and leave."""
+
+    blocks: nn.ModuleList
+
+    @abstractmethod
+    def states(self, batch: Batch, kept: list[Seen] | None = None) -> Tensor:
+        """See `SequentialRecommender.states`.
+
+        Args:
+            kept: gets what each block has read.
+        """
+
+    @abstractmethod
+    def enter(self, x: Tensor) -> Tensor:
+        """The input of the first block, of vectors float[B, L, d] with their positions."""
+
+    @abstractmethod
+    def leave(self, x: Tensor) -> Tensor:
+        """States of the output of the last block, float[B, L, d]."""
+
+    def lesson(self, batch: Batch, kept: list[Seen] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """See `SequentialRecommender.lesson`; `kept` as for `states`."""
+        labels, real = next_items(batch)
+        return self.states(batch, kept), labels, real
 
 
 def position_ids(lengths: Tensor, length: int, count: int) -> Tensor:

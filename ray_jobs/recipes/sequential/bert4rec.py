@@ -16,19 +16,17 @@ from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples, examples_at
 from ray_jobs.data.histories import Histories
-from ray_jobs.objectives.next_item import next_item_loss
-from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding, position_ids
+from ray_jobs.recipes.sequential.base import BlockRecommender, embedding, position_ids
 from ray_jobs.recipes.sequential.settings import BERT4RecSettings
-from ray_jobs.recipes.sequential.transformer import transformer_blocks
+from ray_jobs.recipes.sequential.transformer import Seen, transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
-from ray_jobs.training.trainable import TERMS
 
 
-class BERT4Rec(SequentialRecommender):
+class BERT4Rec(BlockRecommender):
     """Attention over the whole window."""
 
     name: ClassVar[str] = "bert4rec"
-    item_rows: ClassVar[Mapping[str, int]] = {"items.weight": 1, "item_bias": 0}
+    item_rows: Mapping[str, int] = {"items.weight": 1, "item_bias": 0}
 
     settings: BERT4RecSettings
 
@@ -56,43 +54,48 @@ class BERT4Rec(SequentialRecommender):
             rows.extend((user, min(start + size, length) - 1) for start in starts)
         return examples_at(histories, [row for row in rows if row[1] >= 1], self.settings.max_history)
 
-    def filled(self, window: Tensor, masked: Tensor) -> Tensor:
+    def enter(self, x: Tensor) -> Tensor:
+        """See `BlockRecommender.enter`."""
+        out: Tensor = self.dropout(self.norm(x))
+        return out
+
+    def leave(self, x: Tensor) -> Tensor:
+        """See `BlockRecommender.leave`."""
+        out: Tensor = self.head(x)
+        return out
+
+    def filled(self, window: Tensor, masked: Tensor, kept: list[Seen] | None = None) -> Tensor:
         """States float[B, L, d] of a window int64[B, L], padded with -1, with the mask token at `masked` bool[B, L]."""
         x = torch.where(masked[..., None], self.mask_vector, self.items(window + 1))
         real = (window >= 0) | masked
         ids = position_ids(real.sum(dim=1), window.shape[1], self.settings.max_history + 1)
-        x = self.dropout(self.norm(x + self.positions(ids)))
+        x = self.enter(x + self.positions(ids))
         visible = real[:, None, None, :]
         for block in self.blocks:
-            x = block(x, visible=visible)
-        out: Tensor = self.head(x)
-        return out
+            x = block(x, visible=visible, kept=kept)
+        return self.leave(x)
 
-    def states(self, batch: Batch) -> Tensor:
-        """State float[B, 1, d] of a mask token after the history."""
-        window, last = self._window(batch)
-        return self.filled(window, last)[last][:, None]
+    def states(self, batch: Batch, kept: list[Seen] | None = None) -> Tensor:
+        """States float[B, L + 1, d] with a mask token after the history."""
+        return self.filled(*self._window(batch), kept)
+
+    def asked(self, lengths: Tensor) -> Tensor:
+        """The mask token's position."""
+        return lengths
 
     def positions_in(self, length: float) -> float:
         """The masked ones of history and target."""
         share = self.settings.last_item_share
         return share + (1 - share) * self.settings.mask_share * (length + 1)
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean loss over masked positions."""
+    def lesson(self, batch: Batch, kept: list[Seen] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """See `BlockRecommender.lesson`: masked positions are to predict their own items."""
         window, last = self._window(batch)
         real = window >= 0
         drawn = real & (torch.rand(window.shape, device=window.device) < self.settings.mask_share)
         last_only = torch.rand(len(batch), 1, device=window.device) < self.settings.last_item_share
         masked = torch.where(last_only | ~drawn.any(dim=1, keepdim=True), last, drawn)
-        states, labels = self.filled(window, masked)[masked], window[masked]
-        users = masked.nonzero()[:, 0]
-        loss = next_item_loss(self.settings, states, self.item_vectors(), labels, window, users, self.item_bias)
-        return {"loss": loss, TERMS: masked.sum()}
-
-    def scores(self, batch: Batch) -> Tensor:
-        """Scores of all items for a mask token after the history."""
-        return self.states(batch)[:, 0] @ self.item_vectors()[:].T + self.item_bias
+        return self.filled(window, masked, kept), window, masked
 
     def _window(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """History and target int64[B, L + 1], and the position of the target, bool[B, L + 1]."""

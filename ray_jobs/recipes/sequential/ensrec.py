@@ -82,7 +82,7 @@ class EnsRec(ScoringRecommender):
 
     name: ClassVar[str] = "ensrec"
     every_prefix: ClassVar[bool] = False
-    item_rows: ClassVar[Mapping[str, int]] = {"ids.items.weight": 1}
+    item_rows: Mapping[str, int] = {"ids.items.weight": 1}
     computed: ClassVar[frozenset[str]] = frozenset({"texts.texts"})
 
     settings: EnsRecSettings

@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding, next_times, position_ids
+from ray_jobs.recipes.sequential.base import BlockRecommender, embedding, next_times, position_ids
 from ray_jobs.recipes.sequential.settings import HSTUSettings
-from ray_jobs.recipes.sequential.transformer import transformer_blocks
+from ray_jobs.recipes.sequential.transformer import Seen, transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
 from schemas.errors import DataError
 
@@ -39,7 +39,7 @@ class RelativeBias(nn.Module):
         return bias if self.by_time is None or buckets is None else bias + self.by_time[buckets][:, None]
 
 
-class HSTU(SequentialRecommender):
+class HSTU(BlockRecommender):
     """Pointwise gated attention without a feed-forward part."""
 
     name: ClassVar[str] = "hstu"
@@ -57,7 +57,16 @@ class HSTU(SequentialRecommender):
             RelativeBias(settings.max_history, settings.time_bias) for _ in range(settings.layers)
         )
 
-    def states(self, batch: Batch) -> Tensor:
+    def enter(self, x: Tensor) -> Tensor:
+        """See `BlockRecommender.enter`."""
+        out: Tensor = self.dropout(x)
+        return out
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Unit vectors."""
+        return functional.normalize(x, dim=-1, eps=1e-6)
+
+    def states(self, batch: Batch, kept: list[Seen] | None = None) -> Tensor:
         """Unit vectors float[B, L, d].
 
         Raises:
@@ -66,11 +75,11 @@ class HSTU(SequentialRecommender):
         length = batch.history.shape[1]
         ids = position_ids(batch.lengths, length, self.settings.max_history)
         x = self.items(batch.history + 1) * self.settings.width**0.5 + self.positions(ids)
-        x = self.dropout(x) * (batch.history >= 0)[..., None]
+        x = self.enter(x) * (batch.history >= 0)[..., None]
         buckets = self._buckets(batch) if self.settings.time_bias else None
         for block, bias in zip(self.blocks, self.biases, strict=True):
-            x = block(x, causal=True, bias=bias(length, buckets))
-        return functional.normalize(x, dim=-1, eps=1e-6)
+            x = block(x, causal=True, bias=bias(length, buckets), kept=kept)
+        return self.leave(x)
 
     def item_vectors(self) -> Tensor:
         """Unit vectors float[N, d]."""
@@ -81,8 +90,8 @@ class HSTU(SequentialRecommender):
         times, asked_at = batch.times, next_times(batch)
         if times is None or asked_at is None:
             raise DataError(
-                "hstu needs the times of the interactions, and none are given; set hstu.time_bias to false to train "
-                "and serve without"
+                f"{self.settings.section} needs the times of the interactions, and none are given; set "
+                f"{self.settings.section}.time_bias to false to train and serve without"
             )
         requested = asked_at if self.settings.use_request_time else times
         gaps = (requested[:, :, None] - times[:, None, :]).abs().clamp(min=1)

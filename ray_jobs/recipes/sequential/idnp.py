@@ -23,7 +23,6 @@ from torch.nn import functional
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.objectives.next_item import next_item_loss
 from ray_jobs.recipes.sequential.base import SequentialRecommender, next_items, next_times
 from ray_jobs.recipes.sequential.settings import IDNPSettings
 from ray_jobs.recommenders.dropout import Dropout, softmax_attention
@@ -67,8 +66,7 @@ class IDNP(SequentialRecommender):
         """Mean next-item loss over all positions without padding, and the mean divergence there, weighted."""
         labels, real = next_items(batch)
         states, divergences = self._everywhere(batch)
-        own, users = torch.cat([batch.history, batch.targets[:, None]], dim=1), real.nonzero()[:, 0]
-        loss = next_item_loss(self.settings, states[real], self.item_vectors(), labels[real], own, users)
+        loss = self.next_item_loss(batch, states[real], labels, real)
         if divergences is None:
             return {"loss": loss, TERMS: real.sum()}
         divergence = divergences[real].mean()
@@ -79,7 +77,7 @@ class IDNP(SequentialRecommender):
         """Scores of all items for the interest when asked; an empty history is one position of padding."""
         ends = (batch.lengths - 1).clamp(min=0)[:, None] - self._steps(batch)
         places = torch.arange(ends.shape[1], device=ends.device)[None]
-        return self._interests(batch, ends, places)[0][:, 0] @ self.item_vectors()[:].T
+        return self.scores_of(self._interests(batch, ends, places)[0][:, 0])
 
     def _steps(self, batch: Batch) -> Tensor:
         """How many positions before the newest one each window ends, int64[S]."""

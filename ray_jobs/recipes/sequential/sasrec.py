@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.recipes.sequential.base import SequentialRecommender, embedding, position_ids
+from ray_jobs.recipes.sequential.base import BlockRecommender, embedding, position_ids
 from ray_jobs.recipes.sequential.settings import SASRecSettings
-from ray_jobs.recipes.sequential.transformer import transformer_blocks
+from ray_jobs.recipes.sequential.transformer import Seen, transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
 
 
-class SASRec(SequentialRecommender):
+class SASRec(BlockRecommender):
     """Causal attention over the newest items."""
 
     name: ClassVar[str] = "sasrec"
@@ -36,13 +36,22 @@ class SASRec(SequentialRecommender):
         out: Tensor = self.items(history + 1)
         return out
 
-    def states(self, batch: Batch) -> Tensor:
+    def enter(self, x: Tensor) -> Tensor:
+        """See `BlockRecommender.enter`."""
+        out: Tensor = self.dropout(x)
+        return out
+
+    def leave(self, x: Tensor) -> Tensor:
+        """See `BlockRecommender.leave`."""
+        out: Tensor = self.norm(x)
+        return out
+
+    def states(self, batch: Batch, kept: list[Seen] | None = None) -> Tensor:
         """States float[B, L, d]."""
         x = self.embedded(batch.history) * self.settings.width**0.5
         if self.positions is not None:
             x = x + self.positions(position_ids(batch.lengths, x.shape[1], self.settings.max_history))
-        x = self.dropout(x)
+        x = self.enter(x)
         for block in self.blocks:
-            x = block(x, causal=True)
-        out: Tensor = self.norm(x)
-        return out
+            x = block(x, causal=True, kept=kept)
+        return self.leave(x)

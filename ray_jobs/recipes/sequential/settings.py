@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from infra.bounds import Count, CountOrZero, NonNegative, Positive, PositiveShare, Share
+from infra.bounds import Count, CountOrZero, NonNegative, Positive, PositiveShare, Share, ShareBelowOne
 from infra.errors import SettingError
 from ray_jobs.encoders.settings import PACKAGED, Encoder
 from ray_jobs.recommenders.settings import RecipeSettings, TransformerSettings
@@ -80,6 +80,33 @@ class SASRecSettings(SequentialSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MCLRecSettings(SASRecSettings):
+    """Settings of MCLRec.
+
+    Args:
+        views_weight: weight of the contrastive loss between random views; 0 leaves it out.
+        augmented_weight: weight of the contrastive loss with learned views; 0 leaves it and the augmenters out.
+        margin_weight: weight, in that loss, of the regulariser that keeps views from becoming one.
+        contrast_temperature: divides the inner products in both losses.
+        kept_share: share of a history that cropping keeps.
+        masked_share: share of its positions that masking empties.
+        shuffled_share: share of it that shuffling reorders.
+        joint: train encoder and augmenters at once, in one update a step instead of three; the paper's ablation.
+    """
+
+    section: ClassVar[str] = "mclrec"
+
+    views_weight: NonNegative = 0.03
+    augmented_weight: NonNegative = 0.1
+    margin_weight: NonNegative = 0.1
+    contrast_temperature: Positive = 1.0
+    kept_share: PositiveShare = 0.5
+    masked_share: ShareBelowOne = 0.5
+    shuffled_share: Share = 0.8
+    joint: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class EnsRecSettings(SASRecSettings):
     """Settings of EnsRec; what has no name of its own for the member that reads texts is the same for both.
 
@@ -147,6 +174,41 @@ class HSTUSettings(SequentialSettings):
     time_bias: bool = True
     use_request_time: bool = True
     attention: Literal["pointwise", "softmax"] = "pointwise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaRecSettings(BERT4RecSettings, HSTUSettings, SASRecSettings):
+    """Settings of ReaRec: those of its backbones, of which each reads its own, and those of the reasoning.
+
+    Args:
+        backbone: the recipe whose encoder reasons: ``sasrec``, ``hstu`` or ``bert4rec``.
+        reasoning: ``erl``, the mean of all steps, which are to differ; or ``prl``, the last step, approached by
+            sharper and sharper ones.
+        steps: number of reasoning steps (K); 0 trains and ranks as the backbone does.
+        divergence_weight: weight in the loss of ``erl`` of how far steps rank the catalogue differently.
+        early_weight: weight in the loss of ``prl`` of the steps before the last.
+        sharpening: factor by which the temperature of ``prl`` falls from step to step, to `temperature` at the last.
+        contrast_weight: weight in the loss of ``prl`` of recognising a user's steps despite noise.
+        contrast_after: epochs before that begins.
+        noise: standard deviation of that noise.
+    """
+
+    section: ClassVar[str] = "rearec"
+
+    weight_decay: NonNegative = 0.01
+    heads: Count = 2
+    dropout: Share = 0.3
+    loss: LossName = "ce"
+    temperature: Positive = 0.07
+    backbone: Literal["sasrec", "hstu", "bert4rec"] = "sasrec"
+    reasoning: Literal["erl", "prl"] = "prl"
+    steps: CountOrZero = 2
+    divergence_weight: NonNegative = 0.05
+    early_weight: NonNegative = 1.0
+    sharpening: Annotated[float, Field(ge=1)] = 5.0
+    contrast_weight: NonNegative = 1.0
+    contrast_after: CountOrZero = 2
+    noise: NonNegative = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,3 +299,26 @@ class PopularitySettings(RecipeSettings):
     """Settings of popularity."""
 
     section: ClassVar[str] = "popularity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ICSRecSettings(SASRecSettings):
+    """Settings of ICSRec.
+
+    Args:
+        coarse_weight: weight of the loss between sub-sequences with the same next item; 0 leaves it out.
+        fine_weight: weight of the loss between sub-sequences and the centres of their clusters; 0 leaves it out.
+        contrast_temperature: divides the inner products in both losses.
+        intents: number of clusters.
+        sample_per_intent: maximum number of sub-sequences per cluster for k-means; more are sampled.
+        mask_false_negatives: sub-sequences with the same next item, or in the same cluster, are not pushed apart.
+    """
+
+    section: ClassVar[str] = "icsrec"
+
+    coarse_weight: NonNegative = 0.1
+    fine_weight: NonNegative = 0.1
+    contrast_temperature: Positive = 1.0
+    intents: Count = 256
+    sample_per_intent: Count = 256
+    mask_false_negatives: bool = True

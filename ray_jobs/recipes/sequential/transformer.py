@@ -4,7 +4,7 @@ Either softmax attention with a feed-forward part (SASRec, BERT4Rec), or HSTU's:
 from a fourth projection, and no feed-forward part.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -53,6 +53,39 @@ class BlockShape:
             raise SettingError(f"rotary needs heads of even width, but {self.width} / {self.heads} is odd")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a block has read, kept so that latent positions can follow.
+
+    A latent position follows one position of the history: it attends to what that one attends to, and to all latent
+    positions that follow the same one, itself included. The history does not attend to it.
+
+    Args:
+        keys, values: float[B, heads, L, w].
+        visible: bool, broadcast to [B, heads, Q, L]: what each of the Q followed positions attends to.
+        bias: float, broadcast to [B, heads, Q, L], added to the scores.
+        places: int64, broadcast to [B, heads, Q]: the followed positions.
+        latent: keys and values float[B, heads, Q, w] of the latent positions so far.
+    """
+
+    keys: Tensor
+    values: Tensor
+    visible: Tensor
+    bias: Tensor | None
+    places: Tensor
+    latent: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def at(self, places: Tensor) -> "Seen":
+        """The same for one followed position of each row, int64[B], without latent positions."""
+        rows, (batch, heads, length, _) = torch.arange(len(places), device=places.device), self.keys.shape
+
+        def chosen(pairs: Tensor) -> Tensor:
+            return pairs.expand(batch, heads, length, length)[rows, :, places][:, :, None]
+
+        bias = None if self.bias is None else chosen(self.bias)
+        return replace(self, visible=chosen(self.visible), bias=bias, places=places[:, None, None], latent=[])
+
+
 def transformer_blocks(settings: TransformerSettings, **shape: Any) -> nn.ModuleList:
     """The blocks of a recipe, of the size in `settings` and otherwise of `shape`, see `BlockShape`."""
     made = BlockShape(width=settings.width, heads=settings.heads, dropout=settings.dropout, **shape)
@@ -84,7 +117,14 @@ class TransformerBlock(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, *, causal: bool = False, visible: Tensor | None = None, bias: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        causal: bool = False,
+        visible: Tensor | None = None,
+        bias: Tensor | None = None,
+        kept: list[Seen] | None = None,
+        after: Seen | None = None,
     ) -> Tensor:
         """One block.
 
@@ -93,9 +133,12 @@ class TransformerBlock(nn.Module):
             visible: bool, broadcast to [B, heads, L, L]: the positions that each position (third axis) attends to, in
                 addition to `causal`; at least one each.
             bias: float, broadcast to [B, heads, L, L], added to the scores.
+            kept: gets what the block has read.
+            after: `x` float[B, Q, d] is a latent position after each position that this one follows; the block adds
+                it there.
         """
         pre = self.shape.norm == "pre"
-        x = x + self._attend(self.attention_norm(x) if pre else x, causal, visible, bias)
+        x = x + self._attend(self.attention_norm(x) if pre else x, causal, visible, bias, kept, after)
         if not pre:
             x = self.attention_norm(x)
         if self.feed is None or self.feed_norm is None:
@@ -106,7 +149,15 @@ class TransformerBlock(nn.Module):
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.shape.dropout, self.training)
 
-    def _attend(self, x: Tensor, causal: bool, visible: Tensor | None, bias: Tensor | None) -> Tensor:
+    def _attend(
+        self,
+        x: Tensor,
+        causal: bool,
+        visible: Tensor | None,
+        bias: Tensor | None,
+        kept: list[Seen] | None,
+        after: Seen | None,
+    ) -> Tensor:
         shape = self.shape
         mixed = self.projection(x)
         if shape.gate:
@@ -115,10 +166,16 @@ class TransformerBlock(nn.Module):
             part.unflatten(-1, (shape.heads, -1)).transpose(1, 2)
             for part in mixed[..., : 3 * shape.width].chunk(3, dim=-1)
         )
+        places = torch.arange(x.shape[1], device=x.device) if after is None else after.places + len(after.latent) + 1
         if shape.rotary:
-            q, k = _rotated(q), _rotated(k)
+            q, k = _rotated(q, places), _rotated(k, places)
         rate = shape.dropout if self.training else 0.0
-        if shape.attention == "softmax":
+        if kept is not None:
+            kept.append(Seen(keys=k, values=v, visible=_mask(q, causal, visible), bias=bias, places=places))
+        if after is not None:
+            after.latent.append((k, v))
+            seen = _latent_attention(q, after, shape, rate)
+        elif shape.attention == "softmax":
             seen = _softmax_attention(q, k, v, causal, visible, bias, rate)
         else:
             seen = _pointwise_attention(q, k, v, causal, visible, bias) / shape.max_length
@@ -128,8 +185,11 @@ class TransformerBlock(nn.Module):
         return self._drop(self.out(seen))
 
 
-def _causal_mask(length: int, device: torch.device) -> Tensor:
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+def _mask(q: Tensor, causal: bool, visible: Tensor | None) -> Tensor:
+    """What each position attends to: bool, broadcast to [B, heads, L, L]."""
+    mask = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device)
+    mask = mask.tril() if causal else mask
+    return mask if visible is None else mask & visible
 
 
 def _softmax_attention(
@@ -137,9 +197,7 @@ def _softmax_attention(
 ) -> Tensor:
     if visible is None and bias is None and not (rate and drawn_here(q)):
         return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=rate)
-    mask = _causal_mask(q.shape[-2], q.device) if causal else None
-    if visible is not None:
-        mask = visible if mask is None else mask & visible
+    mask = _mask(q, causal, visible) if causal else visible
     if bias is not None:
         mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
     return softmax_attention(q, k, v, mask, rate, q.shape[-1] ** -0.5)
@@ -150,18 +208,33 @@ def _pointwise_attention(
 ) -> Tensor:
     scores = q @ k.transpose(-2, -1)
     weights = functional.silu(scores if bias is None else scores + bias)
-    if causal:
-        weights = weights * _causal_mask(q.shape[-2], q.device)
-    if visible is not None:
-        weights = weights * visible
-    return weights @ v
+    return (weights * _mask(q, causal, visible) if causal or visible is not None else weights) @ v
 
 
-def _rotated(x: Tensor) -> Tensor:
-    """Rotary position embeddings (Su et al., 2021) of float[B, heads, L, w]."""
-    length, half = x.shape[-2], x.shape[-1] // 2
+def _latent_attention(q: Tensor, after: Seen, shape: BlockShape, rate: float) -> Tensor:
+    """Attention of latent positions float[B, heads, Q, w], the newest of `after`."""
+    softmax, length = shape.attention == "softmax", after.keys.shape[2]
+    q = q * q.shape[-1] ** -0.5 if softmax else q
+    past = q @ after.keys.transpose(-2, -1)
+    past = past if after.bias is None else past + after.bias
+    own = torch.stack([(q * k).sum(-1) for k, _ in after.latent], dim=-1)
+    if softmax:
+        past = past.masked_fill(~after.visible, float("-inf"))
+        weights = dropout(torch.cat([past, own], dim=-1).softmax(-1), rate, True)
+    else:
+        weights = functional.silu(torch.cat([past, own], dim=-1)) / shape.max_length
+        weights = torch.cat([weights[..., :length] * after.visible, weights[..., length:]], dim=-1)
+    seen = weights[..., :length] @ after.values
+    for step, (_, v) in enumerate(after.latent, start=length):
+        seen = seen + weights[..., step, None] * v
+    return seen
+
+
+def _rotated(x: Tensor, places: Tensor) -> Tensor:
+    """Rotary position embeddings (Su et al., 2021) of float[B, heads, L, w] at `places`, broadcast to [B, heads, L]."""
+    half = x.shape[-1] // 2
     rates = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
-    angles = torch.arange(length, device=x.device)[:, None] * rates
+    angles = places[..., None] * rates
     first, second = x[..., :half], x[..., half:]
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

@@ -12,6 +12,7 @@ from ray_jobs.recipes.generative.mendertok import MenderTok, MenderTokSettings
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
 from ray_jobs.recipes.sequential.ensrec import EnsRec, EnsRecSettings
 from ray_jobs.recipes.sequential.popularity import Popularity
+from ray_jobs.recipes.sequential.rearec import ReaRec, ReaRecSettings
 from ray_jobs.recipes.sequential.rpg import RPG, RPGSettings
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
 from ray_jobs.recipes.sequential.settings import PopularitySettings
@@ -35,12 +36,13 @@ def _model(name):
         "sasrec": lambda: SASRec(SASRecSettings(width=16), catalogue),
         "ensrec": lambda: EnsRec(EnsRecSettings(width=16), catalogue),
         "rpg": lambda: RPG(RPGSettings(width=16, digits=8, components=16), catalogue),
+        "rearec": lambda: ReaRec(ReaRecSettings(width=16, backbone="bert4rec"), catalogue),
         "tiger": lambda: Tiger(TigerSettings(**SMALL, encoder_layers=1), catalogue),
         "mendertok": lambda: MenderTok(MenderTokSettings(**SMALL), catalogue),
     }[name]()
 
 
-@pytest.mark.parametrize("name", ["popularity", "sasrec", "ensrec", "rpg", "tiger", "mendertok"])
+@pytest.mark.parametrize("name", ["popularity", "sasrec", "ensrec", "rpg", "rearec", "tiger", "mendertok"])
 def test_a_bundle_comes_back_as_it_was(name, tmp_path):
     model = _model(name).eval()
     save_bundle(tmp_path / "bundle", model, {"run_identity": "x"})

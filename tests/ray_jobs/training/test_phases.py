@@ -102,8 +102,8 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_learns_the_same():
     seen = []
 
     class Watched(TwoLosses):
-        def states(self, batch):
-            states = super().states(batch)
+        def states(self, batch, kept=None):
+            states = super().states(batch, kept)
             seen.append(self.blocks[0].projection(states).dtype)
             return states
 

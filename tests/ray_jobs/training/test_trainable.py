@@ -164,6 +164,27 @@ def test_what_an_epoch_begins_with_survives_a_resume_and_what_it_ends_with_is_re
     assert len(set(biases)) == 2, "two of the cuts are inside an epoch"
 
 
+class Indexed(Line):
+    """Needs something of all examples at every step."""
+
+    begun = 0
+
+    def training_begins(self, source):
+        self.mean, self.begun = source.rows.mean(dim=0), self.begun + 1
+
+    def loss(self, batch):
+        return {"loss": self.error(batch - self.mean)}
+
+
+def test_what_training_begins_with_is_found_again_by_a_run_that_resumes(tmp_path):
+    model = made(Indexed)
+    whole = fit(model, Points())
+    assert model.begun == 1
+    for cut in (3, 5):
+        assert_same(resumed(tmp_path, cut, Indexed), whole)
+    assert set(whole.trained) == set(made(Line).state_dict()), "it is no part of the model"
+
+
 class Adversaries(Line):
     """Two updates a step: the inner layer lowers the error, then the outer one raises it."""
 

@@ -113,7 +113,7 @@ def test_bert4rec_masks_the_last_item_only_where_it_should():
         model = _bert(last_item_share=share, mask_share=0.6)
         seen = []
         original = model.filled
-        model.filled = lambda window, masked, s=seen, f=original: s.append(masked) or f(window, masked)
+        model.filled = lambda window, masked, kept, s=seen, f=original: s.append(masked) or f(window, masked, kept)
         torch.manual_seed(0)
         model.loss(batch)
         assert set(seen[0].sum(dim=1).tolist()) == expected
