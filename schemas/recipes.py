@@ -286,6 +286,19 @@ RECIPES: Mapping[str, Recipe] = {
             "published": {"width": 256, "inner": 300, "dropout": 0.5, "temperature": 0.07, "batch_size": 2048},
         },
     ),
+    "idnp": Recipe(
+        implementation="sequential.idnp:IDNP",
+        kind="recommender",
+        summary="a neural process over windows of few items, asked for the interest at a time",
+        paper=Paper(
+            "IDNP: Interest Dynamics Modeling using Generative Neural Processes for Sequential Recommendation",
+            "Du et al.",
+            2023,
+        ),
+        needs=frozenset({Need.TIMES}),
+        switches={Need.TIMES: Switch("timed", default=True)},
+        presets={"untimed": {"timed": False}},
+    ),
     "popularity": Recipe(
         implementation="sequential.popularity:Popularity",
         kind="recommender",

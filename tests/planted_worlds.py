@@ -142,6 +142,30 @@ def on_a_ring(seed, users=300, others=2_000, items=300, noise=0.1):
     return histories([history() for _ in range(users)]), histories([history() for _ in range(others)])
 
 
+def drift(seed, users=700, items=120, window=3):
+    """Interest moves along a circle of items, either way, at one speed; a user is seen three to five times.
+
+    Each time, `window` items near the interest come within minutes; the times are a day to forty apart, in which the
+    interest goes up to two fifths around. The test target stands alone, one such time after the others.
+    """
+    rng = np.random.default_rng(seed)
+    rows, times = [], []
+    for _ in range(users):
+        place, speed = rng.random(), rng.choice([-0.01, 0.01])
+        now, row, moments = 10**9 + int(rng.integers(10**8)), [], []
+        visits = int(rng.integers(3, 6))
+        for visit in range(visits + 1):
+            for _ in range(window if visit < visits else 1):
+                row.append(round(place * items + 2 * rng.normal()) % items)
+                moments.append(now)
+                now += 60
+            days = np.exp(rng.uniform(0, np.log(40)))
+            now, place = now + int(days * DAY), (place + speed * days) % 1
+        rows.append(row)
+        times.append(moments)
+    return histories(rows, times)
+
+
 def communities(seed, users=500):
     """Users stay in a community of items, whose members follow each other in a ring; ids say nothing of it."""
     rng = np.random.default_rng(seed)

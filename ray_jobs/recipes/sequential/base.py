@@ -128,6 +128,17 @@ def states_at(states: Tensor, places: Tensor) -> Tensor:
     return states[torch.arange(len(states), device=states.device), places]
 
 
+def next_times(batch: Batch) -> Tensor | None:
+    """The time of the item after each position of the history, at the newest of the request, int64[B, L].
+
+    None if the batch has no times.
+    """
+    if batch.times is None or batch.asked_at is None:
+        return None
+    newest = (batch.lengths - 1).clamp(min=0)[:, None]
+    return batch.times.roll(-1, dims=1).scatter(1, newest, batch.asked_at[:, None])
+
+
 def last_states(states: Tensor, lengths: Tensor) -> Tensor:
     """States float[B, d] at the newest item, of float[B, L, d]."""
     return states_at(states, (lengths - 1).clamp(min=0))

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.recipes.sequential.base import BlockRecommender, embedding, position_ids
+from ray_jobs.recipes.sequential.base import BlockRecommender, embedding, next_times, position_ids
 from ray_jobs.recipes.sequential.settings import HSTUSettings
 from ray_jobs.recipes.sequential.transformer import Seen, transformer_blocks
 from ray_jobs.recommenders.dropout import Dropout
@@ -87,14 +87,12 @@ class HSTU(BlockRecommender):
 
     def _buckets(self, batch: Batch) -> Tensor:
         """Bucket int64[B, L, L] of the time from each item to each later position's request."""
-        times, asked_at = batch.times, batch.asked_at
+        times, asked_at = batch.times, next_times(batch)
         if times is None or asked_at is None:
             raise DataError(
                 f"{self.settings.section} needs the times of the interactions, and none are given; set "
                 f"{self.settings.section}.time_bias to false to train and serve without"
             )
-        requested = times
-        if self.settings.use_request_time:
-            requested = times.roll(-1, dims=1).scatter(1, (batch.lengths - 1).clamp(min=0)[:, None], asked_at[:, None])
+        requested = asked_at if self.settings.use_request_time else times
         gaps = (requested[:, :, None] - times[:, None, :]).abs().clamp(min=1)
         return (gaps.float().log() / _BUCKET_WIDTH).floor().long().clamp(max=_BUCKETS - 1)

@@ -212,6 +212,31 @@ class ReaRecSettings(BERT4RecSettings, HSTUSettings, SASRecSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class IDNPSettings(SequentialSettings):
+    """Settings of IDNP.
+
+    Args:
+        layers: convolutions over a window, of which each reaches twice as far as the one before.
+        window: number of items of a window.
+        timed: ask at a time, with windows at theirs, which the data set must have; false numbers the windows.
+        latent: draw a variable for the whole of a user's interest.
+        divergence: between that variable given all windows and given some, ``wasserstein`` or ``kl``.
+        divergence_weight: of it in the loss.
+    """
+
+    section: ClassVar[str] = "idnp"
+
+    max_history: Count = 20
+    layers: Count = 3
+    dropout: Share = 0.2
+    window: Count = 4
+    timed: bool = True
+    latent: bool = True
+    divergence: Literal["wasserstein", "kl"] = "wasserstein"
+    divergence_weight: NonNegative = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
 class RPGSettings(ItemSettings):
     """Settings of RPG.
 

@@ -13,7 +13,7 @@ from ray_jobs.data.crops import Crop
 from ray_jobs.data.examples import evaluation_examples, make_examples, training_examples
 from ray_jobs.recipes import recipe_class
 from ray_jobs.recipes.generative.settings import MenderTokSettings
-from ray_jobs.recipes.sequential.settings import BERT4RecSettings, HSTUSettings, SASRecSettings
+from ray_jobs.recipes.sequential.settings import BERT4RecSettings, HSTUSettings, IDNPSettings, SASRecSettings
 from ray_jobs.training.loop import Hooks, fit
 
 CROP = Crop(least=2, most=4)
@@ -92,6 +92,7 @@ def test_the_expected_number_of_items_is_the_mean_of_epochs():
         ("sasrec", SASRecSettings(width=16, weigh="positions")),
         ("hstu", HSTUSettings(width=16, time_bias=False)),
         ("bert4rec", BERT4RecSettings(width=16)),
+        ("idnp", IDNPSettings(width=16, timed=False)),
         ("tiger", SETTINGS),
     ],
 )
