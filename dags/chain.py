@@ -71,10 +71,12 @@ INGEST = StageTask(stage="ingest")
 SEQUENCES = StageTask(stage="sequences")
 ITEM_VECTORS = StageTask(stage="item_vectors", only_for=("item_vectors",))
 SEMANTIC_IDS = StageTask(stage="semantic_ids", without=("continuation",), only_for=("semantic_ids",))
+COLLABORATIVE_VECTORS = StageTask(stage="collaborative_vectors", if_read=True)
 CONTINUATION = StageTask(stage="continuation")
 APPEND_ITEMS = StageTask(
     stage="semantic_ids",
     task_id="append_items",
+    without=("collaborative_vectors",),
     only_for=("semantic_ids",),
     doc="Gives new items codes of the codebook in use; existing codes do not change. Nothing is trained.",
 )
@@ -82,7 +84,7 @@ TRAIN_RECOMMENDER = StageTask(stage="train", task_id="train_recommender")
 TRAIN_BASELINE = StageTask(
     stage="train",
     task_id="train_baseline",
-    without=("semantic_ids", "preference_benchmark", "continuation"),
+    without=("collaborative_vectors", "semantic_ids", "preference_benchmark", "continuation"),
     recipe="sasrec",
     doc="Trains the baseline, SASRec, on the same split. It is registered instead of a recommender that is worse.",
 )
@@ -120,12 +122,12 @@ LEAVE_OUT = Param(
     description="Tasks to skip. Later tasks do without their results.",
     examples=list(OPTIONAL),
 )
-MODEL = (ITEM_VECTORS, SEMANTIC_IDS, TRAIN_RECOMMENDER, EVALUATE, REGISTER)
+MODEL = (ITEM_VECTORS, COLLABORATIVE_VECTORS, SEMANTIC_IDS, TRAIN_RECOMMENDER, EVALUATE, REGISTER)
 STEERING = (TEXT_VECTORS, REVIEW_SENTIMENTS, PREFERENCE_BENCHMARK, STEERABILITY)
 GROUPS = {
     "data": (INGEST, SEQUENCES),
     "language": LANGUAGE,
-    "items": (ITEM_VECTORS, CONTINUATION, APPEND_ITEMS, SEMANTIC_IDS),
+    "items": (ITEM_VECTORS, COLLABORATIVE_VECTORS, CONTINUATION, APPEND_ITEMS, SEMANTIC_IDS),
     "steering": (TEXT_VECTORS, REVIEW_SENTIMENTS, PREFERENCE_BENCHMARK),
     "model": (TRAIN_RECOMMENDER, TRAIN_BASELINE, EVALUATE, STEERABILITY),
     "release": (REGISTER, RECOMMENDATIONS),

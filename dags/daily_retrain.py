@@ -7,7 +7,8 @@ computes nothing.
 language (`preferences`, `review_summaries`, `denoised_sequences`) ->
 `item_vectors` -> `continuation` -> `append_items` or `semantic_ids` -> `train_recommender`, `train_baseline` ->
 `champion` -> `evaluate` -> `register` -> `recommendations`; finally `day_report`, also after failures.
-With **measure steerability** also `text_vectors` -> `review_sentiments` -> `preference_benchmark` before the training,
+If a recipe or `semantic_ids.collaborative` reads them, also `collaborative_vectors` before `semantic_ids`. With
+**measure steerability** also `text_vectors` -> `review_sentiments` -> `preference_benchmark` before the training,
 and `steerability` before `register`
 
 **Work follows change.** A day without changes ends at `changes`: no calls, no training, no scoring. New items are

@@ -39,6 +39,6 @@ with new_dag(
     prepared = inputs()
     dataset_lock() >> prepared
     tasks = make_tasks(*MODEL, source="inputs")
-    for first in ("item_vectors", "semantic_ids", "train_recommender"):
+    for first in ("item_vectors", "collaborative_vectors", "semantic_ids", "train_recommender"):
         prepared >> tasks[first]
     tasks["train_recommender"] >> champion() >> tasks["evaluate"]

@@ -92,7 +92,7 @@ def drift(settings: Settings, request: StageRequest, codebook: str) -> dict[str,
 
     Returns:
         Measures of `semantic_ids.quality_of`, and ``new_items``; empty if the codebook or its tokenizer is gone, or
-        another tokenizer is requested; only ``full`` = 1 if there is no room for the new items.
+        another tokenizer or kind of vectors is requested; only ``full`` = 1 if there is no room for the new items.
 
     Raises:
         DataError: an item has no vector.
@@ -104,8 +104,11 @@ def drift(settings: Settings, request: StageRequest, codebook: str) -> dict[str,
     if known is None or (wanted and wanted != known.tokenizer.recipe):
         return {}
     own = stage_settings(coding.SemanticIdsSettings, settings, request)
+    if own.collaborative != known.tokenizer.collaborative:
+        return {}
     encoder = known.tokenizer.encoder
-    item_ids, vectors = semantic_ids.item_vectors(settings, request, encoder, own.in_memory_rows)
+    item_ids, texts = semantic_ids.item_vectors(settings, request, encoder, own.in_memory_rows)
+    vectors = semantic_ids.vectors_to_code(settings, request, known, item_ids, texts)
     try:
         result, fresh = semantic_ids.with_items(known, item_ids, vectors)
     except SettingError:

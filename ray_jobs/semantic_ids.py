@@ -13,9 +13,9 @@ from infra import storage
 from infra.errors import SettingError
 from infra.progress import Progress, phased
 from infra.settings import Settings, load_settings
-from ray_jobs.data.day_sequences import input_sequences, training_ends
+from ray_jobs.data.day_sequences import input_sequences, training_rows
 from ray_jobs.data.item_texts import DESCRIBED_KEY, item_texts
-from ray_jobs.data.rows import Rows, offsets_of
+from ray_jobs.data.rows import Rows
 from ray_jobs.data.tables import (
     VERIFIED,
     input_table,
@@ -33,10 +33,11 @@ from ray_jobs.recipes import recipe_class
 from ray_jobs.registry import runs
 from ray_jobs.stages.entry import recipe_of
 from ray_jobs.stages.semantic_ids import STAGE, SemanticIdsSettings
-from ray_jobs.tokenizers import stored
+from ray_jobs.tokenizers import fused_vectors, stored
 from ray_jobs.tokenizers.base import CategoryPaths, FitContext
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.collisions import collision_groups
+from ray_jobs.tokenizers.fusion import Fusion, Parts
 from ray_jobs.tokenizers.joining import distances_of, join
 from ray_jobs.tokenizers.quality import quality_report
 from ray_jobs.tokenizers.stored import StoredTokenizer
@@ -74,7 +75,7 @@ def run(request: StageRequest) -> StageReport:
     """Fit the tokenizer that the request names and publish its codebook, or append to one.
 
     Raises:
-        SettingError: the codebook to append to is of another recipe or encoder, or is full.
+        SettingError: the codebook to append to is of another recipe, encoder or kind of vectors, or is full.
         DataError: an input is missing, or there is no codebook to append to.
     """
     settings = load_settings()
@@ -94,12 +95,20 @@ def run(request: StageRequest) -> StageReport:
     if known is not None:
         _require_same(version, "recipe", request.recipe, known.tokenizer.recipe)
         _require_same(version, "encoder", given, encoder)
+        _require_same(version, f"{STAGE}.collaborative", own.collaborative, known.tokenizer.collaborative)
     item_ids, vectors = item_vectors(settings, request, encoder, own.in_memory_rows)
+    fusion, teacher, parts = _fused(settings, request, own.collaborative, version, known, item_ids, vectors)
+    handoffs = {}
+    if parts is not None:
+        vectors = fused_vectors.side_by_side(parts)
+        # Before the codes, so that a version with codes has its vectors.
+        stored_parts = fused_vectors.store(settings, request, version, item_ids, parts, new=known is None)
+        handoffs[stored_parts.table] = stored_parts
     uri = settings.table_uri(request.dataset, SEMANTIC_IDS.name)
     partition, identity = {"codebook": version}, request.identity()
     categories = category_paths(settings, request)
     if known is None:
-        result, training = _fit(settings, request, version, encoder, item_ids, vectors, categories)
+        result, training = _fit(settings, request, version, encoder, item_ids, vectors, categories, fusion, teacher)
         before = table_version(uri) if table_exists(uri) else None
         handoff = publish(result.codebook.to_table(), SEMANTIC_IDS, uri, partition, identity)
         changed = not result.reused or handoff.version != before
@@ -117,7 +126,7 @@ def run(request: StageRequest) -> StageReport:
     return StageReport(
         stage=STAGE,
         status="done" if changed else "reused",
-        handoffs={SEMANTIC_IDS.name: handoff},
+        handoffs={SEMANTIC_IDS.name: handoff, **handoffs},
         counts=counts,
         outputs={"codebook": version, "mlflow_run_id": run_id},
     )
@@ -191,16 +200,7 @@ def training_sequences(settings: Settings, request: StageRequest, item_ids: list
         DataError: none of the items occurs at one.
     """
     sequences, _ = input_sequences(settings, request)
-    sequences = sequences.sort_by("user_id")
-    known = pa.array(item_ids, pa.string())
-    chunks = sequences["item_ids"].chunks
-    places = [pc.index_in(chunk.flatten().cast(pa.string()), value_set=known).fill_null(-1) for chunk in chunks]
-    items = Rows(np.concatenate(places), offsets_of(pc.list_value_length(sequences["item_ids"]).to_numpy()))
-    ends = np.minimum(training_ends(sequences), items.lengths)
-    trained = items.beginnings(ends)
-    there = trained >= 0
-    owners = np.repeat(np.arange(len(items)), ends)[there]
-    rows = Rows(trained[there].astype(np.int64), offsets_of(np.bincount(owners, minlength=len(items))))
+    rows = training_rows(sequences, pa.array(item_ids, pa.string()))
     if not len(rows.values):
         raise DataError(
             f"none of the {len(item_ids)} items of data set {request.dataset} occurs at a training position of its "
@@ -245,6 +245,35 @@ def _require_same(version: str, what: str, requested: str | None, actual: str) -
         )
 
 
+def _fused(
+    settings: Settings,
+    request: StageRequest,
+    kind: str,
+    version: str,
+    known: Result | None,
+    item_ids: list[str],
+    texts: Vectors,
+) -> tuple[Fusion | None, str, Parts | None]:
+    """The fusion, its teacher and the parts of the items; None for a version of texts alone."""
+    if kind == "none":
+        return None, "", None
+    if known is None:
+        return fused_vectors.fitted(settings, request, kind, item_ids, fused_vectors.in_memory(texts))
+    fusion = known.tokenizer.fusion
+    assert fusion is not None, "the kinds are the same"
+    held = fused_vectors.in_memory(texts)
+    return fusion, known.tokenizer.teacher, fused_vectors.grown(settings, request, version, fusion, item_ids, held)
+
+
+def vectors_to_code(
+    settings: Settings, request: StageRequest, known: Result, item_ids: list[str], texts: Vectors
+) -> Vectors:
+    """What a known version codes: text vectors, or those that it fuses."""
+    version, kind = known.codebook.version, known.tokenizer.collaborative
+    _, _, parts = _fused(settings, request, kind, version, known, item_ids, texts)
+    return texts if parts is None else fused_vectors.side_by_side(parts)
+
+
 @phased("fitting the tokenizer", lambda fitted: {"items": fitted[1], "epochs": len(fitted[0].records)})
 def _fit(
     settings: Settings,
@@ -254,6 +283,8 @@ def _fit(
     item_ids: list[str],
     vectors: Vectors,
     categories: CategoryPaths | None,
+    fusion: Fusion | None = None,
+    teacher: str = "",
 ) -> tuple[Result, int]:
     """A new version, and the number of items it was fitted on; stores its tokenizer."""
     recipe = recipe_of(request)
@@ -281,6 +312,8 @@ def _fit(
         encoder=encoder,
         quantised_levels=fitted.quantised_levels,
         quantiser=fitted.quantiser,
+        fusion=fusion,
+        teacher=teacher,
     )
     stored.save(stored.address_of(settings, version), tokenizer)
     return Result(fitted.codebook, tokenizer, fitted.records, fitted.reused), int(training.sum())
@@ -356,6 +389,8 @@ def _record(settings: Settings, request: StageRequest, result: Result, append_to
 
     codebook, tokenizer = result.codebook, result.tokenizer
     appending = {"append_to": append_to} if append_to else {}
+    if tokenizer.fusion is not None:
+        appending |= {"collaborative": tokenizer.collaborative, "teacher": tokenizer.teacher}
     run_id = runs.find_or_start(
         settings,
         request,

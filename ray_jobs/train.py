@@ -19,7 +19,7 @@ from ray_jobs.data.day_states import input_partition
 from ray_jobs.data.examples import Examples, evaluation_examples, join_examples, latest_preferences
 from ray_jobs.data.fusion import fused_examples
 from ray_jobs.data.recorded import at_versions
-from ray_jobs.data.settings import training_data_settings
+from ray_jobs.data.settings import TEACHER_KEY, training_data_settings
 from ray_jobs.data.streamed_examples import (
     ROWS_PER_FILE,
     StreamedExamples,
@@ -125,7 +125,8 @@ def _train(
     reading = at_versions(settings, request, provenance.tables_of(settings, request))
     runs.log_inputs(run_id, reading.inputs)
     needs_preferences = Need.PREFERENCES in kind.needs or layer_settings.enabled
-    data = read_training_data(settings, reading, Need.CODES in kind.needs, needs_preferences)
+    needs = kind.needs_with(own)
+    data = read_training_data(settings, reading, Need.CODES in kind.needs, needs_preferences, needs)
     if not data.histories.timed():
         require(recipe, vars(own), {Need.TIMES: f"in {request.dataset} all items of a history have the same one"})
     torch.manual_seed(own.seed)
@@ -185,6 +186,7 @@ def _train(
         "dataset": request.dataset,
         "partition": request.partition,
         "codebook": data.codebook,
+        **({"teacher": request.upstream[TEACHER_KEY]} if Need.COLLABORATIVE_VECTORS in needs else {}),
         "data_version": data.version,
         **provenance.to_record(settings, reading, how, layer_settings),
         "counts": counts,

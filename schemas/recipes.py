@@ -26,6 +26,10 @@ class Need(StrEnum):
     RATINGS = "ratings"
     VECTORS = "vectors"
     CODES = "codes"
+    COLLABORATIVE_VECTORS = "collaborative_vectors"
+    """The teacher's vectors, see `Catalogue.vectors`."""
+    FUSED_VECTORS = "fused_vectors"
+    """The vectors that the codes stand for, if they are more than those of texts."""
     PREFERENCES = "preferences"
     """Optional, like review summaries: a run without them is not refused."""
     REVIEW_SUMMARIES = "review_summaries"
@@ -40,6 +44,8 @@ TABLES: Mapping[Need, tuple[str, ...]] = {
     Need.RATINGS: ("sequences",),
     Need.VECTORS: ("item_vectors",),
     Need.CODES: ("item_vectors", "semantic_ids"),
+    Need.COLLABORATIVE_VECTORS: ("collaborative_vectors",),
+    Need.FUSED_VECTORS: ("item_vectors", "semantic_ids", "fused_vectors"),
     Need.PREFERENCES: ("preferences",),
     Need.REVIEW_SUMMARIES: ("review_summaries",),
     Need.BENCHMARK: ("preference_benchmark",),

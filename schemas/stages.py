@@ -203,6 +203,17 @@ Builds the samples of the five axes for each split, each with a history, a prefe
 """,
     ),
     Stage(
+        name="collaborative_vectors",
+        engine="ray",
+        reads=("sequences",),
+        writes=("collaborative_vectors",),
+        sections=("collaborative_vectors", "training_data"),
+        doc="""
+Trains a small SASRec, the *teacher*, on the training positions of the day's histories, and keeps the vector of each
+item that occurs there: **collaborative_vectors**. The same histories and settings are not trained on again.
+""",
+    ),
+    Stage(
         name="continuation",
         engine="ray",
         reads=("items", "item_descriptions", "item_vectors"),
@@ -218,29 +229,44 @@ and what to train anew. The reason is in the report and in the log of the next t
     Stage(
         name="semantic_ids",
         engine="ray",
-        reads=("items", "item_descriptions", "item_vectors", "sequences"),
-        writes=("semantic_ids",),
+        reads=("items", "item_descriptions", "item_vectors", "sequences", "collaborative_vectors"),
+        reads_if={"collaborative_vectors": ("semantic_ids.collaborative",)},
+        writes=("semantic_ids", "fused_vectors"),
         sections=("semantic_ids", RECIPE, "training_data"),
         recipe="tokenizer",
         default_recipe="rqvae",
         upstream=(
             "item_vectors.encoder",
             "item_vectors.descriptions",
+            "collaborative_vectors.teacher",
             "continuation.append_to",
             "semantic_ids.append_to",
         ),
-        doc="Trains the tokenizer on Ray Train and gives each item a unique code tuple: **semantic_ids**.",
+        doc="""
+Trains the tokenizer on Ray Train and gives each item a unique code tuple: **semantic_ids**. With
+`semantic_ids.collaborative` it codes vectors of texts and of behaviour together: **fused_vectors**.
+""",
     ),
     Stage(
         name="train",
         engine="ray",
-        reads=("items", "sequences", "preferences", "denoised_sequences", "semantic_ids", "preference_benchmark"),
+        reads=(
+            "items",
+            "sequences",
+            "preferences",
+            "denoised_sequences",
+            "collaborative_vectors",
+            "semantic_ids",
+            "fused_vectors",
+            "preference_benchmark",
+        ),
         reads_if=_CORRECTED
-        | {"preferences": (RECIPE, "steering.enabled"), "semantic_ids": (RECIPE,), "preference_benchmark": (RECIPE,)},
+        | {"preferences": (RECIPE, "steering.enabled")}
+        | dict.fromkeys(("collaborative_vectors", "semantic_ids", "fused_vectors", "preference_benchmark"), (RECIPE,)),
         sections=(RECIPE, "training_data", "steering"),
         recipe="recommender",
         default_recipe="mendertok",
-        upstream=("semantic_ids.codebook", "continuation.warm_start"),
+        upstream=("collaborative_vectors.teacher", "semantic_ids.codebook", "continuation.warm_start"),
         doc="""
 Trains the chosen recommender on Ray Train, starting from the version that `continuation` names; parameters, losses and
 curves are in the MLflow run. With `training_data.corrections` it reads the histories as corrected by

@@ -45,6 +45,7 @@ class StageTask:
         recipe: fixed recipe, instead of the run's.
         only_for: skip the task if the recommender needs none of these tables,
         unless: except in runs with this boolean parameter on.
+        if_read: skip the task if no other task of the run reads its tables with the run's settings.
     """
 
     stage: str
@@ -55,6 +56,7 @@ class StageTask:
     recipe: str = ""
     only_for: tuple[str, ...] = ()
     unless: str = ""
+    if_read: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task_id", self.task_id or self.stage)
@@ -235,13 +237,31 @@ def skip_unless_wanted(stage: StageTask, context: Mapping[str, Any]) -> None:
     params = context["params"]
     if stage.task_id in (params.get("leave_out") or ()):
         raise AirflowSkipException(f"leave_out names {stage.task_id}")
-    wanted = bool(stage.unless) and params[stage.unless]
-    if stage.only_for and not wanted and not RECIPES[params["recommender"]].tables() & {*stage.only_for}:
+    if not _serves(stage, params):
         raise AirflowSkipException(f"{params['recommender']} does not need {' or '.join(stage.only_for)}")
+    if stage.if_read and not _is_read_in(stage, context):
+        raise AirflowSkipException(f"with these settings no task reads {' or '.join(stage.row.writes)}")
     if stage.row.calls_llm and not is_read(stage.row):
         raise AirflowSkipException(f"no stage reads {stage.row.writes[0]}")
     if only_for_steering(stage.row) and not _is_steered(params, load_settings()):
         raise AirflowSkipException(f"steering.enabled is off, and {params['recommender']} reads no text of users")
+
+
+def _serves(stage: StageTask, params: Mapping[str, Any]) -> bool:
+    """Whether the run's recommender, or a parameter of the run, needs the task."""
+    wanted = bool(stage.unless) and params[stage.unless]
+    return not stage.only_for or wanted or bool(RECIPES[params["recommender"]].tables() & {*stage.only_for})
+
+
+def _is_read_in(stage: StageTask, context: Mapping[str, Any]) -> bool:
+    """Whether a task of the run that is needed reads a table of the task, with the run's settings."""
+    params, settings = context["params"], load_settings()
+    others = [one.stage for one in context["dag"].tasks if hasattr(one, "stage")]
+    return any(
+        {*stage.row.writes} & {*tables_to_read(one.row, settings, overrides_of(params), one.recipe_of(params))}
+        for one in others
+        if one.task_id != stage.task_id and _serves(one, params)
+    )
 
 
 def _is_steered(params: Mapping[str, Any], settings: Settings) -> bool:

@@ -24,6 +24,8 @@ class Catalogue:
         codes: semantic ids int64[N, H]; None if the recipe needs none.
         level_sizes: vocabulary size per level; empty without codes.
         interacted: bool[N], items at some training position; None if all are known to be.
+        vectors: learned vectors float32[N, D] by ``<table>.<column>``, those that the recipe needs; zero for an item
+            without one. See `ray_jobs.data.learned_vectors`.
     """
 
     item_ids: tuple[str, ...]
@@ -32,6 +34,7 @@ class Catalogue:
     codes: IntArray | None = None
     level_sizes: tuple[int, ...] = ()
     interacted: npt.NDArray[np.bool_] | None = None
+    vectors: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     index: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -41,6 +44,7 @@ class Catalogue:
         if self.codes is not None:
             assert self.codes.shape == (len(self.item_ids), len(self.level_sizes))
         assert self.interacted is None or self.interacted.shape == (len(self.item_ids),)
+        assert all(len(vectors) == len(self.item_ids) for vectors in self.vectors.values())
 
     def __len__(self) -> int:
         return len(self.item_ids)

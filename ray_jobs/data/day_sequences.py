@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from infra.settings import Settings
 from ray_jobs.data.day_states import input_partition
 from ray_jobs.data.histories import TRAINING_END
-from ray_jobs.data.rows import IntArray
+from ray_jobs.data.rows import IntArray, Rows, offsets_of
 from ray_jobs.data.settings import training_data_settings
 from ray_jobs.data.ties import Moved, shuffle_ties
 from schemas.columns import sources
@@ -64,3 +64,16 @@ def training_ends(sequences: pa.Table) -> IntArray:
     if TRAINING_END in sequences.column_names:
         return sequences[TRAINING_END].to_numpy().astype(np.int64)
     return pc.coalesce(sequences["valid_position"], sequences["length"]).to_numpy().astype(np.int64)
+
+
+def training_rows(sequences: pa.Table, items: pa.Array) -> Rows:
+    """Rows in `items` of each user's items at training positions, oldest first, users by id; other items left out."""
+    sequences = sequences.sort_by("user_id")
+    chunks = sequences["item_ids"].chunks
+    places = [pc.index_in(chunk.flatten().cast(pa.string()), value_set=items).fill_null(-1) for chunk in chunks]
+    found = Rows(np.concatenate(places), offsets_of(pc.list_value_length(sequences["item_ids"]).to_numpy()))
+    ends = np.minimum(training_ends(sequences), found.lengths)
+    trained = found.beginnings(ends)
+    there = trained >= 0
+    owners = np.repeat(np.arange(len(found)), ends)[there]
+    return Rows(trained[there].astype(np.int64), offsets_of(np.bincount(owners, minlength=len(found))))

@@ -7,7 +7,7 @@ from typing import Any
 from pyarrow import fs
 
 from infra.settings import Settings
-from ray_jobs.data.settings import CODEBOOK_KEY
+from ray_jobs.data.settings import CODEBOOK_KEY, TEACHER_KEY
 from ray_jobs.data.tables import count_rows, open_table, table_exists
 from schemas.delta import partition_filter, table_files
 from schemas.errors import DataError
@@ -20,8 +20,9 @@ from schemas.tables_to_read import tables_to_read
 
 def partition_values(request: StageRequest) -> dict[str, Any]:
     """Values of the partition columns of the tables that a request reads."""
-    codebook = request.upstream.get(CODEBOOK_KEY, "")
-    return {"partition_date": request.partition_date(), **({"codebook": codebook} if codebook else {})}
+    named = {"codebook": CODEBOOK_KEY, "teacher": TEACHER_KEY}
+    found = {column: request.upstream[key] for column, key in named.items() if request.upstream.get(key)}
+    return {"partition_date": request.partition_date(), **found}
 
 
 def pinned(settings: Settings, request: StageRequest) -> StageRequest:

@@ -13,6 +13,8 @@ TIME_SPLIT = "time-split"
 """Version of histories that are split at the same moments for all users."""
 CODEBOOK_KEY = "semantic_ids.codebook"
 """Upstream output: the version of the semantic ids."""
+TEACHER_KEY = "collaborative_vectors.teacher"
+"""Upstream output: the name of the teacher whose vectors are read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Reads the data for training and evaluating recommenders from the warehouse."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import pyarrow.compute as pc
@@ -11,11 +12,13 @@ from ray_jobs.data.corrections import remove_suspects, replace_suspects
 from ray_jobs.data.day_sequences import input_sequences
 from ray_jobs.data.day_states import input_partition, input_state
 from ray_jobs.data.histories import Histories, read_histories
+from ray_jobs.data.learned_vectors import read_vectors
 from ray_jobs.data.settings import CODEBOOK_KEY, training_data_settings
 from ray_jobs.data.tables import has_table, input_table, newest_items
 from ray_jobs.data.ties import move_preferences
 from ray_jobs.tokenizers.codebook import Codebook
 from schemas.errors import DataError
+from schemas.recipes import Need
 from schemas.stage_request import StageRequest
 
 
@@ -35,12 +38,15 @@ class TrainingData:
 
 
 @phased("reading histories and items", lambda data: {"users": len(data.histories), "items": len(data.catalogue)})
-def read_training_data(settings: Settings, request: StageRequest, codes: bool, preferences: bool) -> TrainingData:
-    """Read sequences and items, and optionally codes and preferences.
+def read_training_data(
+    settings: Settings, request: StageRequest, codes: bool, preferences: bool, vectors: Collection[Need] = ()
+) -> TrainingData:
+    """Read sequences and items, and optionally codes, preferences and learned vectors.
 
     Args:
         codes: read the semantic ids of the codebook in ``request.upstream``.
         preferences: read the day's preferences, if the request has any.
+        vectors: needs; those of `ray_jobs.data.learned_vectors` are read.
 
     Raises:
         DataError: a table or the codebook is missing; the message names the stage to run.
@@ -51,6 +57,8 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
     codebook = request.upstream.get(CODEBOOK_KEY, "") if codes else ""
     if codes:
         catalogue = _with_codes(settings, request, catalogue, codebook)
+    if learned := read_vectors(settings, request, vectors, catalogue.item_ids):
+        catalogue = replace(catalogue, vectors=learned)
     known = None
     if preferences and has_table(settings, request, "preferences"):
         known = input_state(settings, request, "preferences", ["user_id", "position", "preferences"])

@@ -15,6 +15,7 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.crops import Crop
 from ray_jobs.data.examples import Examples, training_examples
 from ray_jobs.data.histories import Histories
+from ray_jobs.data.learned_vectors import required
 from ray_jobs.encoders.text import TextEncoder
 from ray_jobs.evaluation.metrics import ndcg
 from ray_jobs.recommenders.settings import RecipeSettings, TransformerSettings
@@ -24,6 +25,7 @@ from ray_jobs.training.trainable import BatchSource, Metric, Notify, Trainable, 
 from ray_jobs.training.workers import SINGLE_WORKER, Workers
 from schemas.errors import DataError
 from schemas.recipes import RECIPES, TEXT_ENCODER, Need
+from schemas.stages import maker_of
 
 
 class Recommender(Trainable):
@@ -70,11 +72,23 @@ class Recommender(Trainable):
             raise DataError(
                 f"recipe {self.name} needs semantic ids: run the semantic_ids stage for this data set first"
             )
+        for name in required(self.needs_with(settings)):
+            if name not in catalogue.vectors:
+                table = name.partition(".")[0]
+                raise DataError(
+                    f"recipe {self.name} needs {table}: run the stage {maker_of(table)} for this data set first"
+                )
         if Need.TITLES in self.needs and all(t == i for t, i in zip(catalogue.titles, catalogue.item_ids, strict=True)):
             raise DataError(
                 f"recipe {self.name} needs item titles, and no item of this data set has one; "
                 "use a recipe that reads ids only (sasrec, popularity) or land an item file"
             )
+
+    @classmethod
+    def needs_with(cls, settings: RecipeSettings) -> frozenset[Need]:
+        """The needs that no setting switches off."""
+        listed = RECIPES.get(cls.name)
+        return cls.needs if listed is None else listed.needs_with(vars(settings))
 
     @classmethod
     def packages(cls, settings: RecipeSettings, *, steered: bool) -> tuple[str, ...]:

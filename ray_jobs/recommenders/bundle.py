@@ -1,8 +1,8 @@
 """A trained recommender as a folder that a fresh process can load.
 
 ``recipe.json`` (recipe, settings, provenance), ``weights.safetensors`` and ``catalogue.parquet`` (ids, titles, texts,
-codes); with a steering layer ``steering.json`` and ``terms.safetensors``; ``seal.json`` (digests of the others, checked
-before reading). ``recipe.json`` is written last: a folder without it is not a bundle.
+codes, learned vectors); with a steering layer ``steering.json`` and ``terms.safetensors``; ``seal.json`` (digests of
+the others, checked before reading). ``recipe.json`` is written last: a folder without it is not a bundle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ from ray_jobs.recommenders.requests import in_catalogue, items_wanted, rows, str
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering import layer as steering
 from ray_jobs.steering.layer import RETRAIN, SteeringLayer
+from ray_jobs.tokenizers.vectors import lists, matrix
 from schemas.artifact_seal import SEAL, check_folder, read_description, write_description
 from schemas.columns import COLUMNS, HISTORY
 from schemas.errors import DataError
@@ -34,6 +35,8 @@ from schemas.errors import DataError
 Address = TypeVar("Address", str, Path)
 
 _DESCRIPTION = "recipe.json"
+_VECTORS = "vectors:"
+"""Prefix of the columns of `Catalogue.vectors`."""
 _REMEDY = "bring the bundle back from the model registry, or remove its folder and train the model again"
 
 
@@ -194,6 +197,8 @@ def _save(folder: Path, recommender: Recommender, provenance: Mapping[str, Any])
     )
     if catalogue.interacted is not None:
         table = table.append_column("met", pa.array(catalogue.interacted))
+    for name, vectors in catalogue.vectors.items():
+        table = table.append_column(_VECTORS + name, lists(vectors))
     pq.write_table(table, folder / "catalogue.parquet", write_page_checksum=True)
     (folder / steering.FILE).unlink(missing_ok=True)
     if recommender.steering is not None:
@@ -245,6 +250,9 @@ def _load(folder: Path) -> Bundle:
         codes=np.array(codes, dtype=np.int64) if content["level_sizes"] else None,
         level_sizes=tuple(content["level_sizes"]),
         interacted=np.array(table["met"].to_pylist(), dtype=np.bool_) if "met" in table.column_names else None,
+        vectors={
+            name.removeprefix(_VECTORS): matrix(table[name]) for name in table.column_names if name.startswith(_VECTORS)
+        },
     )
     kind = recipe_class(content["recipe"])
     settings = TypeAdapter(settings_class(content["recipe"])).validate_python({**kind.earlier, **content["settings"]})

@@ -18,7 +18,7 @@ from infra.errors import SettingError
 from infra.home import here
 from infra.settings import Settings, load_settings
 from ray_jobs.data.recorded import partition_values, unreadable
-from ray_jobs.data.settings import CODEBOOK_KEY, TrainingDataSettings
+from ray_jobs.data.settings import CODEBOOK_KEY, TEACHER_KEY, TrainingDataSettings
 from ray_jobs.data.tables import has_table
 from ray_jobs.recipes import recipe_class
 from ray_jobs.registry import versions
@@ -49,7 +49,8 @@ def tables_of(settings: Settings, request: StageRequest) -> list[str]:
     names = tables_to_read(STAGES["train"], settings, request.overrides, request.recipe)
     given = {
         "preferences": has_table(settings, request, "preferences"),
-        "semantic_ids": bool(request.upstream.get(CODEBOOK_KEY)),
+        "collaborative_vectors": bool(request.upstream.get(TEACHER_KEY)),
+        **dict.fromkeys(("semantic_ids", "fused_vectors"), bool(request.upstream.get(CODEBOOK_KEY))),
     }
     return [name for name in names if given.get(name, True)]
 
@@ -115,6 +116,7 @@ class Provenance:
     ray: Mapping[str, Any]
     inputs: Mapping[str, Handoff]
     codebook: str
+    teacher: str
     warm_start: str
     evaluation: Mapping[str, Any] | None
     environment: Mapping[str, Any]
@@ -124,7 +126,8 @@ class Provenance:
         overrides = {f"{self.recipe}.{name}": value for name, value in self.settings.items()}
         overrides |= {f"training_data.{name}": value for name, value in self.training_data.items()}
         overrides |= {f"{SECTION}.{name}": value for name, value in self.steering.items()}
-        upstream = {CODEBOOK_KEY: self.codebook} if self.codebook else {}
+        named = {CODEBOOK_KEY: self.codebook, TEACHER_KEY: self.teacher}
+        upstream = {key: name for key, name in named.items() if name}
         return StageRequest(
             stage="train",
             dataset=self.dataset,
@@ -169,6 +172,7 @@ def provenance_of(client: MlflowClient, found: ModelVersion, bundle: "Bundle") -
         ray=provenance.get("ray", {}),
         inputs=_inputs(provenance, run),
         codebook=provenance.get("codebook", ""),
+        teacher=provenance.get("teacher", ""),
         warm_start=warm_start,
         evaluation=None if evaluation is None else json.loads(evaluation),
         environment=provenance.get("environment", {}),

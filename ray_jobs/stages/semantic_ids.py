@@ -5,10 +5,16 @@ never change. A rerun appends to its own version; ``semantic_ids.append_to`` nam
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from infra.bounds import Bounded, CountOrZero
+from infra.errors import SettingError
+from infra.settings import Settings
 from ray_jobs.encoders.settings import PACKAGED, Encoder
+from ray_jobs.stages.entry import recipe_of
+from schemas.recipes import RECIPES, Need
+from schemas.sections import settings_of, stage_settings
+from schemas.stage_request import StageRequest
 
 STAGE = "semantic_ids"
 
@@ -21,6 +27,10 @@ class SemanticIdsSettings(Bounded):
         encoder: whose item vectors are tokenized, if the request does not name one.
         append_to: version of a codebook that gets its missing items; empty fits a new one.
         in_memory_rows: with more items, vectors are streamed from the table.
+        collaborative: what is coded beside texts. ``none``; ``concatenated``, the teacher's vector (table
+            collaborative_vectors) beside that of the text; ``only``, the teacher's instead of it. An item without
+            training interactions gets the teacher's vector that a regression guesses from its text. Needs all vectors
+            in memory.
     """
 
     section: ClassVar[str] = STAGE
@@ -28,3 +38,15 @@ class SemanticIdsSettings(Bounded):
     encoder: Encoder = PACKAGED
     append_to: str = ""
     in_memory_rows: CountOrZero = 1_000_000
+    collaborative: Literal["none", "only", "concatenated"] = "none"
+
+
+def check(settings: Settings, request: StageRequest) -> None:
+    """Refuse collaborative vectors for a tokenizer that reads no vectors."""
+    own, recipe = stage_settings(SemanticIdsSettings, settings, request), recipe_of(request)
+    given = vars(settings_of(recipe, settings, request))
+    if own.collaborative != "none" and Need.VECTORS not in RECIPES[recipe].needs_with(given):
+        raise SettingError(
+            f"{STAGE}.collaborative is {own.collaborative}, and the tokenizer {recipe} reads no vectors: set it to "
+            "none, or choose another tokenizer"
+        )

@@ -1,7 +1,8 @@
 """A fitted tokenizer as a folder, for later runs to assign codes to new items.
 
-``quantiser.safetensors``, ``seal.json`` (digests of the others, checked before reading) and ``tokenizer.json`` (recipe,
-settings, encoder), which is written last: a folder without it is empty.
+``quantiser.safetensors``, ``fusion.safetensors`` if more than texts is coded, ``seal.json`` (digests of the others,
+checked before reading) and ``tokenizer.json`` (recipe, settings, encoder), which is written last: a folder without it
+is empty.
 """
 
 import dataclasses
@@ -18,10 +19,12 @@ from infra.settings import Settings
 from infra.state import named
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.tokenizers.base import Quantiser
+from ray_jobs.tokenizers.fusion import Fusion, restore
 from schemas.artifact_seal import read_description, write_description
 
 _DESCRIPTION = "tokenizer.json"
 _TENSORS = "quantiser.safetensors"
+_FUSION = "fusion.safetensors"
 _REMEDY = "bring the folder back from a copy, or fit the tokenizer again (--generation)"
 
 
@@ -35,6 +38,8 @@ class StoredTokenizer:
         encoder: name of the encoder of its vectors.
         quantised_levels: as in `ray_jobs.tokenizers.base.Fitted`.
         quantiser: None for a recipe that reads no vectors.
+        fusion: how collaborative vectors are coded, too; None for texts alone.
+        teacher: whose collaborative vectors they are.
     """
 
     recipe: str
@@ -42,6 +47,13 @@ class StoredTokenizer:
     encoder: str
     quantised_levels: int
     quantiser: Quantiser | None
+    fusion: Fusion | None = None
+    teacher: str = ""
+
+    @property
+    def collaborative(self) -> str:
+        """Value of ``semantic_ids.collaborative`` that it was fitted with."""
+        return "none" if self.fusion is None else self.fusion.kind
 
 
 def address_of(settings: Settings, version: str) -> str:
@@ -56,15 +68,17 @@ def save(address: str, stored: StoredTokenizer) -> None:
 
 
 def _save(folder: Path, stored: StoredTokenizer) -> None:
-    if stored.quantiser is not None:
-        tensors = {name: np.ascontiguousarray(value) for name, value in stored.quantiser.tensors().items()}
-        save_file(tensors, folder / _TENSORS)
+    for part, file in ((stored.quantiser, _TENSORS), (stored.fusion, _FUSION)):
+        if part is not None:
+            tensors = {name: np.ascontiguousarray(value) for name, value in part.tensors().items()}
+            save_file(tensors, folder / file)
     content = {
         "recipe": stored.recipe,
         "settings": dataclasses.asdict(stored.settings),
         "encoder": stored.encoder,
         "quantised_levels": stored.quantised_levels,
         "quantiser": stored.quantiser is not None,
+        **({} if stored.fusion is None else {"collaborative": stored.collaborative, "teacher": stored.teacher}),
     }
     write_description(folder / _DESCRIPTION, content)
 
@@ -88,10 +102,16 @@ def _load(folder: Path) -> StoredTokenizer:
     settings = TypeAdapter(settings_class(content["recipe"], "tokenizer")).validate_python(content["settings"])
     with named(folder / _TENSORS, _REMEDY):
         quantiser = kind(settings).restore(load_file(folder / _TENSORS)) if content["quantiser"] else None
+    fusion = None
+    if how := content.get("collaborative"):
+        with named(folder / _FUSION, _REMEDY):
+            fusion = restore(how, load_file(folder / _FUSION))
     return StoredTokenizer(
         recipe=content["recipe"],
         settings=settings,
         encoder=content["encoder"],
         quantised_levels=content["quantised_levels"],
         quantiser=quantiser,
+        fusion=fusion,
+        teacher=content.get("teacher", ""),
     )

@@ -20,6 +20,7 @@ class Plan:
     """What a worker needs to train a recommender, see `ray_jobs.training.ray_train.TrainingPlan`.
 
     Args:
+        valid: None for training without evaluation.
         start: trained tensors to start from; None starts from those that the seed gives.
     """
 
@@ -27,7 +28,7 @@ class Plan:
     settings: RecipeSettings
     catalogue: Catalogue
     train: Examples | BatchSource
-    valid: Examples
+    valid: Examples | None
     start: Mapping[str, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -42,10 +43,10 @@ class Plan:
             recommender.load_trained_state(self.start)
         return recommender
 
-    def sources(self, recommender: Recommender, notify: Notify = silent) -> tuple[BatchSource, BatchSource]:
+    def sources(self, recommender: Recommender, notify: Notify = silent) -> tuple[BatchSource, BatchSource | None]:
         """Training and validation batches of a worker."""
         for examples in (self.train, self.valid):
             if isinstance(examples, Examples):
                 recommender.prepare(examples, notify)
         train = InMemoryExamples(self.train, recommender.crop) if isinstance(self.train, Examples) else self.train
-        return train, InMemoryExamples(self.valid)
+        return train, None if self.valid is None else InMemoryExamples(self.valid)

@@ -59,6 +59,7 @@ def test_the_chain_runs_in_the_order_of_the_data(dags):
         ("sequences", "denoised_sequences"),
         ("denoised_sequences", "train_recommender"),
         ("item_vectors", "semantic_ids"),
+        ("collaborative_vectors", "semantic_ids"),
         ("continuation", "semantic_ids"),
         ("continuation", "append_items"),
         ("append_items", "train_recommender"),

@@ -85,8 +85,16 @@ def test_what_training_does_not_read_is_no_part_of_its_work(request_of, recommen
 
 
 TASKS = (
-    *("INGEST", "SEQUENCES", "ITEM_VECTORS", "SEMANTIC_IDS", "CONTINUATION", "APPEND_ITEMS", "TRAIN_RECOMMENDER"),
-    *("TRAIN_BASELINE", "EVALUATE", "REGISTER", "RECOMMENDATIONS", "TEXT_VECTORS", "REVIEW_SENTIMENTS"),
+    *("INGEST", "SEQUENCES", "ITEM_VECTORS", "COLLABORATIVE_VECTORS", "SEMANTIC_IDS", "CONTINUATION", "APPEND_ITEMS"),
+    *(
+        "TRAIN_RECOMMENDER",
+        "TRAIN_BASELINE",
+        "EVALUATE",
+        "REGISTER",
+        "RECOMMENDATIONS",
+        "TEXT_VECTORS",
+        "REVIEW_SENTIMENTS",
+    ),
     *("PREFERENCE_BENCHMARK", "STEERABILITY", "ERASURE", "CLEAN_UP", "TUNE_DENOISER"),
 )
 
@@ -133,7 +141,10 @@ LANGUAGE = {"preferences", "review_summaries", "denoised_sequences"}
         ("llm.chunk", 9, LANGUAGE | {"erasure"}),
         (
             *("training_data.ties", "shuffled"),
-            {"train_recommender", "train_baseline", "evaluate", "semantic_ids", "append_items", "tune_denoiser"},
+            {
+                *("train_recommender", "train_baseline", "evaluate", "semantic_ids", "append_items", "tune_denoiser"),
+                "collaborative_vectors",
+            },
         ),
         ("serving.k", 3, set()),
     ],
@@ -276,6 +287,36 @@ def test_what_only_words_need_is_not_asked_for_where_words_move_nothing(airflow_
         except AirflowSkipException:
             skipped.add(task.task_id)
     assert skipped == (set() if asked else {"review_summaries"})
+
+
+@pytest.mark.parametrize(
+    ("recommender", "collaborative", "taught"),
+    [("mendertok", "none", False), ("mendertok", "concatenated", True), ("sasrec", "concatenated", False)],
+)
+@pytest.mark.parametrize("name", ["daily_retrain", "train_recipe"])
+def test_a_teacher_is_trained_only_where_a_task_of_the_run_reads_it(dags, name, recommender, collaborative, taught):
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from dags.operators.stages import skip_unless_wanted
+
+    overrides = {"semantic_ids.collaborative": collaborative}
+    params = {"recommender": recommender, "tokenizer": "rqvae", "overrides": overrides, "measure_steering": False}
+    context = {"params": params, "dag": dags[name]}
+    task = dags[name].get_task("collaborative_vectors").stage
+    if taught:
+        skip_unless_wanted(task, context)
+    else:
+        with pytest.raises(AirflowSkipException, match="no task reads collaborative_vectors"):
+            skip_unless_wanted(task, context)
+
+
+def test_a_teacher_is_part_of_the_work_of_a_tokenizer_that_reads_it(request_of):
+    given = {**PREPARED, "collaborative_vectors": report("collaborative_vectors", "collaborative_vectors", teacher="t")}
+    key = "collaborative_vectors.teacher"
+    for kind, read in (("none", False), ("only", True)):
+        overrides = {"semantic_ids.collaborative": kind}
+        made = request_of("SEMANTIC_IDS", {"inputs": given}, tokenizer="rqvae", overrides=overrides)
+        assert ("collaborative_vectors" in made.inputs, key in made.upstream) == (read, read)
 
 
 def test_a_signal_that_no_stage_reads_is_not_asked_for(airflow_home, monkeypatch):

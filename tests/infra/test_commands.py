@@ -131,7 +131,7 @@ def test_what_does_not_exist_is_refused_in_a_line(home, said, argv, problem):
 
 
 def test_what_there_is_is_listed(home, said):
-    assert "sequences             spark   interactions, sequences" in said("stages")[1]
+    assert "sequences              spark   interactions, sequences" in said("stages")[1]
     assert "made by" not in said("tables")[1]
     assert "Made by sequences, read by preferences, " in said("tables", "sequences")[1]
     assert "settings  <recipe>, training_data, steering" in said("stages", "train")[1]

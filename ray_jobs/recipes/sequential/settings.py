@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from infra.bounds import Count, CountOrZero, NonNegative, Positive, PositiveShare, Share, ShareBelowOne
+from infra.bounds import Bounded, Count, CountOrZero, NonNegative, Positive, PositiveShare, Share, ShareBelowOne
 from infra.errors import SettingError
 from ray_jobs.encoders.settings import PACKAGED, Encoder
 from ray_jobs.recommenders.settings import RecipeSettings, TransformerSettings
@@ -30,7 +30,7 @@ class ItemSettings(TransformerSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_divisor(self, "heads", "width")
+        require_divisor(self, "heads", "width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +266,7 @@ class RPGSettings(ItemSettings):
         if self.codebook_size & (self.codebook_size - 1):
             raise SettingError(f"{self._named('codebook_size')} is {self.codebook_size}, but must be a power of two")
         if self.components:
-            _require_divisor(self, "digits", "components")
+            require_divisor(self, "digits", "components")
 
     def components_of(self, dim: int) -> int:
         """Components of text vectors of width `dim`.
@@ -286,7 +286,8 @@ class RPGSettings(ItemSettings):
         return self.components or dim
 
 
-def _require_divisor(settings: TransformerSettings, part: str, whole: str) -> None:
+def require_divisor(settings: Bounded, part: str, whole: str) -> None:
+    """Raises SettingError if the setting `part` does not divide the setting `whole`."""
     if getattr(settings, whole) % getattr(settings, part):
         raise SettingError(
             f"{settings._named(part)} is {getattr(settings, part)}, but must divide "
