@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from dags.chain import LANGUAGE, MEASURED
 from dags.operators.stages import overrides_of, partition_of
-from infra.errors import UserError
+from infra.errors import SettingError, UserError
 from infra.settings import Settings, load_settings
 from schemas import recipes
 from schemas.dataset import Dataset
@@ -55,6 +55,10 @@ def refuse_missing(context: Any, counts: Mapping[str, float]) -> None:
         for name in used:
             given = vars(settings_of(name, settings, overrides))
             recipes.require(name, given, recipes.lacking(dataset, counts))
+        if used and recipes.Need.FUSED_VECTORS in recipes.RECIPES[used[0]].needs_with(
+            vars(settings_of(used[0], settings, overrides))
+        ):
+            _refuse_texts_alone(used[0], settings_of("semantic_ids", settings, overrides).collaborative)
         profile = settings.stages.get(SENTIMENTS, {}).get("classifier", "probe")
         if dataset and params.get(MEASURED) and overrides.get(f"{SENTIMENTS}.classifier", profile) == "probe":
             dataset.require_ratings(
@@ -62,6 +66,14 @@ def refuse_missing(context: Any, counts: Mapping[str, float]) -> None:
             )
     except UserError as error:
         raise AirflowFailException(str(error)) from error
+
+
+def _refuse_texts_alone(recipe: str, collaborative: str) -> None:
+    if collaborative == "none":
+        raise SettingError(
+            f"{recipe} learns from the vectors that its codes stand for, but semantic_ids.collaborative is none: set "
+            'it to "fused"'
+        )
 
 
 def _refuse_wrong(context: Any, settings: Settings, overrides: Mapping[str, Any]) -> None:

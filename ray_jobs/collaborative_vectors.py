@@ -15,7 +15,7 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.day_sequences import input_sequences, training_rows
 from ray_jobs.data.examples import training_examples
 from ray_jobs.data.histories import Histories
-from ray_jobs.data.rows import Notes, Rows, Texts
+from ray_jobs.data.rows import Rows
 from ray_jobs.data.tables import count_rows, handoff_of, open_table, publish, table_exists
 from ray_jobs.registry import runs
 from ray_jobs.stages.collaborative_vectors import STAGE, CollaborativeVectorsSettings
@@ -89,15 +89,7 @@ def training_part(sequences: pa.Table) -> tuple[tuple[str, ...], Histories]:
     everything = everything.take(pc.sort_indices(everything))
     rows = training_rows(sequences, everything)
     used, places = np.unique(rows.values, return_inverse=True)
-    users = Texts(pa.array(sorted(sequences["user_id"].to_pylist()), pa.large_string()))
-    nowhere = np.full(len(users), -1, np.int64)
-    histories = Histories(
-        user_ids=users,
-        items=Rows(places.astype(np.int64), rows.offsets),
-        valid_position=nowhere,
-        test_position=nowhere,
-        preferences=Notes.read(users, None),
-    )
+    histories = Histories.of_training(Rows(places.astype(np.int64), rows.offsets))
     return tuple(everything.take(pa.array(used)).to_pylist()), histories
 
 
@@ -122,7 +114,7 @@ def teacher_plan(own: CollaborativeVectorsSettings, item_ids: tuple[str, ...], h
     examples = training_examples(histories, own.max_history, every_prefix=False)
     if not len(examples):
         raise DataError("no history has two training positions, so that there is nothing to learn from")
-    return Plan(TEACHER, own.recipe(), Catalogue(item_ids, item_ids, item_ids), examples, None)
+    return Plan(TEACHER, own.recipe(own.width), Catalogue(item_ids, item_ids, item_ids), examples, None)
 
 
 @phased("training the teacher", lambda outcome: {"steps": outcome.state.step})

@@ -258,7 +258,8 @@ def _fused(
     if kind == "none":
         return None, "", None
     if known is None:
-        return fused_vectors.fitted(settings, request, kind, item_ids, fused_vectors.in_memory(texts))
+        sequences = training_sequences(settings, request, item_ids)
+        return fused_vectors.fitted(settings, request, kind, item_ids, fused_vectors.in_memory(texts), sequences)
     fusion = known.tokenizer.fusion
     assert fusion is not None, "the kinds are the same"
     held = fused_vectors.in_memory(texts)

@@ -185,6 +185,16 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         needs=frozenset({Need.CODES}),
     ),
+    "prorec": Recipe(
+        implementation="generative.prorec:ProRec",
+        kind="recommender",
+        summary="TIGER over codes of texts and behaviour, taught the vectors that they stand for",
+        paper=Paper(
+            "Progressive Collaborative and Semantic Knowledge Fusion for Generative Recommendation", "Xiao et al.", 2025
+        ),
+        needs=frozenset({Need.CODES, Need.FUSED_VECTORS}),
+        switches={Need.FUSED_VECTORS: Switch("distill_weight", default=True, off="0")},
+    ),
     "tiger_decoder": Recipe(
         implementation="generative.tiger_decoder:TigerDecoder",
         kind="recommender",

@@ -29,6 +29,7 @@ SECTIONS = {stage.name: _class_of(stage) for stage in STAGES.values() if stage.n
     "llm": "pipelines.language.ledger_settings:LedgerSettings",
     "download": "pipelines.tools.download:DownloadSettings",
     "review_sentiments": "ray_jobs.sentiment.settings:ReviewSentimentsSettings",
+    "alignment": "ray_jobs.tokenizers.settings:AlignmentSettings",
     "training_data": "ray_jobs.data.settings:TrainingDataSettings",
     "steering": "ray_jobs.steering.settings:SteeringSettings",
     "promotion": "ray_jobs.registry.settings:PromotionSettings",

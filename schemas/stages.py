@@ -232,7 +232,7 @@ and what to train anew. The reason is in the report and in the log of the next t
         reads=("items", "item_descriptions", "item_vectors", "sequences", "collaborative_vectors"),
         reads_if={"collaborative_vectors": ("semantic_ids.collaborative",)},
         writes=("semantic_ids", "fused_vectors"),
-        sections=("semantic_ids", RECIPE, "training_data"),
+        sections=("semantic_ids", RECIPE, "alignment", "training_data"),
         recipe="tokenizer",
         default_recipe="rqvae",
         upstream=(

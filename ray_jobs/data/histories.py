@@ -54,6 +54,13 @@ class Histories:
         for name, value in flat.items():
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def of_training(cls, rows: Rows) -> "Histories":
+        """Histories of training positions alone, `rows` of catalogue indices; nothing is held out."""
+        nowhere = np.full(len(rows), -1, np.int64)
+        users = Texts.of([str(user) for user in range(len(rows))])
+        return cls(users, rows, nowhere, nowhere, Notes.read(users, None))
+
     def __len__(self) -> int:
         return len(self.user_ids)
 

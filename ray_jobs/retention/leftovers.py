@@ -14,6 +14,7 @@ from infra import storage
 from infra.settings import Settings
 from ray_jobs.retention.settings import CleanUpSettings
 from ray_jobs.retention.versions import Registry
+from ray_jobs.tokenizers.settings import ALIGNMENT
 from schemas.addresses import filesystem_of
 from schemas.handoff import read_report
 from schemas.model_versions import IDENTITY_TAG, VERSION_TAG
@@ -118,7 +119,8 @@ def _forget_reports(settings: Settings, dataset: str, leftover: Leftover) -> Non
 
 def _folders(settings: Settings, identity: str) -> tuple[str, ...]:
     storage = settings.ray.storage.rstrip("/")
-    return (settings.shared("bundles", identity), f"{storage}/{identity}", f"{storage}/examples/{identity}")
+    names = (identity, f"{identity}{ALIGNMENT}", f"examples/{identity}")
+    return (settings.shared("bundles", identity), *(f"{storage}/{name}" for name in names))
 
 
 def _size(address: str) -> tuple[int, int]:

@@ -28,9 +28,9 @@ class SemanticIdsSettings(Bounded):
         append_to: version of a codebook that gets its missing items; empty fits a new one.
         in_memory_rows: with more items, vectors are streamed from the table.
         collaborative: what is coded beside texts. ``none``; ``concatenated``, the teacher's vector (table
-            collaborative_vectors) beside that of the text; ``only``, the teacher's instead of it. An item without
-            training interactions gets the teacher's vector that a regression guesses from its text. Needs all vectors
-            in memory.
+            collaborative_vectors) beside that of the text; ``fused``, both in one space of the teacher's width, see
+            section alignment; ``only``, the teacher's alone. An item without training interactions gets a
+            collaborative vector that is guessed from its text. All but ``none`` need the vectors in memory.
     """
 
     section: ClassVar[str] = STAGE
@@ -38,7 +38,7 @@ class SemanticIdsSettings(Bounded):
     encoder: Encoder = PACKAGED
     append_to: str = ""
     in_memory_rows: CountOrZero = 1_000_000
-    collaborative: Literal["none", "only", "concatenated"] = "none"
+    collaborative: Literal["none", "only", "concatenated", "fused"] = "none"
 
 
 def check(settings: Settings, request: StageRequest) -> None:

@@ -4,19 +4,25 @@ What an item once got stays: a later text or teacher changes neither its vector 
 """
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from infra.errors import SettingError
 from infra.settings import Settings
+from ray_jobs.data.histories import Histories
 from ray_jobs.data.learned_vectors import coded_vectors, teacher_vectors
+from ray_jobs.data.rows import Rows, offsets_of
 from ray_jobs.data.settings import TEACHER_KEY
 from ray_jobs.data.tables import publish, upsert
 from ray_jobs.tokenizers import fusion
+from ray_jobs.tokenizers.alignment import align, alignment_plan
 from ray_jobs.tokenizers.fusion import Fusion, Parts
+from ray_jobs.tokenizers.settings import AlignmentSettings
 from ray_jobs.tokenizers.vectors import ArrayVectors, Floats, Vectors, lists
 from schemas.errors import DataError
 from schemas.fused_vectors import FUSED_VECTORS
 from schemas.handoff import Handoff
+from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
 
@@ -35,9 +41,12 @@ def in_memory(texts: Vectors) -> Floats:
 
 
 def fitted(
-    settings: Settings, request: StageRequest, kind: str, item_ids: list[str], texts: Floats
+    settings: Settings, request: StageRequest, kind: str, item_ids: list[str], texts: Floats, sequences: Rows
 ) -> tuple[Fusion, str, Parts]:
     """A new fusion with the request's teacher, the teacher's name, and the parts of all items.
+
+    Args:
+        sequences: rows of the items at training positions, user by user.
 
     Raises:
         DataError: the request names no teacher, or it knows none of the items.
@@ -46,8 +55,23 @@ def fitted(
     teacher = request.upstream[TEACHER_KEY]
     if not known.any():
         raise DataError(f"teacher {teacher} knows none of the {len(item_ids)} items")
-    made = fusion.join(kind, texts, known)
+    if kind != "fused":
+        made: Fusion = fusion.join(kind, texts, known)
+        return made, teacher, made.parts(texts, known)
+    own = stage_settings(AlignmentSettings, settings, request)
+    met = fusion.has_one(known)
+    histories = Histories.of_training(renumbered(sequences, met))
+    plan = alignment_plan(own, histories, texts[met], known[met])
+    made, vectors = align(plan, settings.ray, request.identity().key(), settings.home, request.stage)
+    known[met] = vectors
     return made, teacher, made.parts(texts, known)
+
+
+def renumbered(rows: Rows, only: npt.NDArray[np.bool_]) -> Rows:
+    """`rows` of indices without those that are not in `only`, as indices among the rest."""
+    kept = only[rows.values]
+    owners = np.repeat(np.arange(len(rows)), rows.lengths)[kept]
+    return Rows((np.cumsum(only) - 1)[rows.values[kept]], offsets_of(np.bincount(owners, minlength=len(rows))))
 
 
 def grown(

@@ -7,7 +7,6 @@ gets does not depend on which other items are new.
 The two parts are unit vectors, so that neither outweighs the other by its scale.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,11 +85,6 @@ def join(kind: str, texts: Floats, known: Floats) -> Joined:
         if left > 0 and missed / left**2 < best:
             best, weights = missed / left**2, axes @ shrunk
     return Joined(kind, mean.astype(np.float32), weights.astype(np.float32), offset.astype(np.float32))
-
-
-def restore(kind: str, tensors: Mapping[str, npt.NDArray[Any]]) -> Fusion:
-    """The inverse of `Fusion.tensors`."""
-    return Joined(kind, **tensors)
 
 
 def unit(vectors: Floats) -> Floats:

@@ -18,8 +18,9 @@ from infra import storage
 from infra.settings import Settings
 from infra.state import named
 from ray_jobs.recipes import recipe_class, settings_class
+from ray_jobs.tokenizers.alignment import Aligned
 from ray_jobs.tokenizers.base import Quantiser
-from ray_jobs.tokenizers.fusion import Fusion, restore
+from ray_jobs.tokenizers.fusion import Fusion, Joined
 from schemas.artifact_seal import read_description, write_description
 
 _DESCRIPTION = "tokenizer.json"
@@ -102,10 +103,11 @@ def _load(folder: Path) -> StoredTokenizer:
     settings = TypeAdapter(settings_class(content["recipe"], "tokenizer")).validate_python(content["settings"])
     with named(folder / _TENSORS, _REMEDY):
         quantiser = kind(settings).restore(load_file(folder / _TENSORS)) if content["quantiser"] else None
-    fusion = None
+    fusion: Fusion | None = None
     if how := content.get("collaborative"):
         with named(folder / _FUSION, _REMEDY):
-            fusion = restore(how, load_file(folder / _FUSION))
+            tensors = load_file(folder / _FUSION)
+        fusion = Aligned(tensors) if how == "fused" else Joined(how, **tensors)
     return StoredTokenizer(
         recipe=content["recipe"],
         settings=settings,

@@ -17,7 +17,18 @@ def small_catalogue() -> Catalogue:
         texts=tuple(f"A {CLUSTERS[cluster]}, number {number}" for cluster, number in names),
         codes=np.array(names, dtype=np.int64),
         level_sizes=(len(CLUSTERS), PER_CLUSTER),
+        vectors={
+            "collaborative_vectors.vector": learned(names, 8),
+            "fused_vectors.collaborative": learned(names, 6),
+            "fused_vectors.text": learned(names, 6),
+        },
     )
+
+
+def learned(names: list[tuple[int, int]], width: int) -> np.ndarray:
+    """Vectors of a stage: a direction for each cluster, and some noise."""
+    noise = np.random.default_rng(0).normal(size=(len(names), width)) * 0.2
+    return (np.eye(len(CLUSTERS), width)[[cluster for cluster, _ in names]] + noise).astype(np.float32)
 
 
 def small_histories(users: int = 60, seed: int = 0, told: bool = False) -> Histories:

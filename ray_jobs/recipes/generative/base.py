@@ -220,9 +220,16 @@ class EncoderDecoder(GenerativeRecommender):
             wanted = cross_entropies(scores, labels, smoothing, "none").sum(0)
             rejected = _unlikelihood(cross_entropies(scores, labels, 0.0, "none")).sum(0)
             codes = torch.where(batch.negative, self.settings.negative_weight * rejected, wanted).mean()
-        if dense is None:
+        more = self.more_losses(states, batch)
+        if dense is None and not more:
             return {"loss": codes}
-        return {"loss": codes + self.settings.dense_weight * dense, "codes": codes, "dense": dense}
+        total = codes if dense is None else codes + self.settings.dense_weight * dense
+        shown = more if dense is None else {"dense": dense, **more}
+        return {"loss": total + sum(more.values()), "codes": codes, **shown}
+
+    def more_losses(self, states: Tensor, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002  (for recipes built on this)
+        """Further losses by name, with their weights, from the decoder states float[B, H, d] that predict the codes."""
+        return {}
 
     def _dense_loss(self, scores: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of the targets under scores float[B, N]; for rejected targets their unlikelihood."""

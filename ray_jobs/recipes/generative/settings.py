@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from infra.bounds import Count, CountOrZero, NonNegative, Share
+from infra.bounds import Count, CountOrZero, NonNegative, Positive, Share
 from infra.errors import SettingError
 from ray_jobs.encoders.settings import PACKAGED, Encoder
 from ray_jobs.recommenders.settings import TransformerSettings
@@ -67,6 +67,21 @@ class DiscRecSettings(TigerSettings):
     section: ClassVar[str] = "discrec"
 
     reads: Literal["item", "history", "token"] = "item"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProRecSettings(TigerSettings):
+    """Settings of ProRec.
+
+    Args:
+        distill_weight: weight of the loss against the vectors that the codes stand for; 0 leaves it out.
+        distill_temperature: divides the cosines in it.
+    """
+
+    section: ClassVar[str] = "prorec"
+
+    distill_weight: NonNegative = 1.0
+    distill_temperature: Positive = 0.07
 
 
 @dataclass(frozen=True, kw_only=True)
