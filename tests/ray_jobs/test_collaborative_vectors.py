@@ -10,11 +10,12 @@ from planted_warehouse import IDENTITY, PARTITION
 from test_vector_stages import KMEANS, land, plant_vectors
 
 from infra.errors import SettingError
-from ray_jobs import collaborative_vectors, continuation, semantic_ids
+from ray_jobs import collaborative_vectors, continuation, semantic_ids, train
 from ray_jobs.data.learned_vectors import coded_vectors, teacher_vectors
 from ray_jobs.data.settings import TEACHER_KEY
 from ray_jobs.data.tables import publish, read_table
 from ray_jobs.data.training_data import read_training_data
+from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.stages.semantic_ids import check
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.fusion import unit
@@ -135,3 +136,48 @@ def test_a_tokenizer_that_reads_no_vectors_gets_none(warehouse):
     request = warehouse.request("semantic_ids", recipe="itemindex", overrides={"semantic_ids.collaborative": "only"})
     with pytest.raises(SettingError, match="the tokenizer itemindex reads no vectors"):
         check(warehouse.settings, request)
+
+
+@pytest.mark.nightly
+def test_fused_vectors_are_coded_appended_to_and_learned_from(warehouse, ray_session):
+    upstream = {TEACHER_KEY: plant_teacher(warehouse)}
+    coding = {**KMEANS, "semantic_ids.collaborative": "fused", "alignment.epochs": 2}
+    request = warehouse.request("semantic_ids", recipe="rqkmeans", overrides=coding, upstream=upstream)
+    plant_vectors(warehouse, request)
+    report = semantic_ids.run(request)
+    version = report.outputs["codebook"]
+    assert semantic_ids.run(request).status == "reused"
+    before = Codebook.from_table(read_table(warehouse.uri("semantic_ids")), version)
+    place = (warehouse.uri("fused_vectors"), None, version)
+    collaborative, text = coded_vectors(*place, before.item_ids)
+    assert collaborative.shape == text.shape == (60, 8)
+    alone = ~teacher_vectors(warehouse.settings, request, before.item_ids).any(axis=1)
+    assert alone.any()
+    assert np.array_equal((collaborative == text).all(axis=1), alone), "who is new has its text in both places"
+
+    land(warehouse, request, "I999", like="I001")
+    plant_vectors(warehouse, request)
+    append = warehouse.request("semantic_ids", upstream={"semantic_ids.append_to": version}, overrides=coding)
+    assert semantic_ids.run(append).counts["new_items"] == 1
+    grown = Codebook.from_table(read_table(warehouse.uri("semantic_ids")), version)
+    assert (grown.codes[:-1] == before.codes).all()
+    new = coded_vectors(*place, ["I999"])
+    assert np.array_equal(*new)
+
+    small = {"width": 16, "heads": 2, "head_width": 8, "inner": 32, "layers": 1, "encoder_layers": 1, "epochs": 1}
+    learning = warehouse.request(
+        "train",
+        recipe="prorec",
+        overrides={f"prorec.{name}": value for name, value in small.items()} | {"steering.enabled": False},
+        upstream={"semantic_ids.codebook": version},
+    )
+    trained = train.run(learning)
+    bundle = load_bundle(trained.outputs["bundle_uri"])
+    assert {"semantic_ids", "fused_vectors"} <= set(bundle.provenance["inputs"])
+    item = bundle.catalogue.item_ids.index("I001")
+    assert np.array_equal(bundle.catalogue.vectors["fused_vectors.text"][item], coded_vectors(*place, ["I001"])[1][0])
+    assert len(bundle.recommend([["I001", "I100"]], [None], 5)[0]) == 5
+
+    plain = semantic_ids.run(warehouse.request("semantic_ids", recipe="rqkmeans", overrides=KMEANS))
+    with pytest.raises(DataError, match=r"codes text vectors alone: set semantic_ids\.collaborative"):
+        train.run(dataclasses.replace(learning, upstream={"semantic_ids.codebook": plain.outputs["codebook"]}))
