@@ -11,7 +11,9 @@ from test_vector_stages import KMEANS, land, plant_vectors
 
 from infra.errors import SettingError
 from ray_jobs import collaborative_vectors, continuation, semantic_ids, train
+from ray_jobs.data.histories import Histories
 from ray_jobs.data.learned_vectors import coded_vectors, teacher_vectors
+from ray_jobs.data.rows import Rows
 from ray_jobs.data.settings import TEACHER_KEY
 from ray_jobs.data.tables import publish, read_table
 from ray_jobs.data.training_data import read_training_data
@@ -181,3 +183,10 @@ def test_fused_vectors_are_coded_appended_to_and_learned_from(warehouse, ray_ses
     plain = semantic_ids.run(warehouse.request("semantic_ids", recipe="rqkmeans", overrides=KMEANS))
     with pytest.raises(DataError, match=r"codes text vectors alone: set semantic_ids\.collaborative"):
         train.run(dataclasses.replace(learning, upstream={"semantic_ids.codebook": plain.outputs["codebook"]}))
+
+
+def test_a_teacher_has_the_same_name_everywhere():
+    """A new name trains all teachers anew, and every codebook fitted on them is of another."""
+    own = collaborative_vectors.CollaborativeVectorsSettings()
+    seen = Histories.of_training(Rows.of([[0, 1, 2], [2, 1]]))
+    assert collaborative_vectors.teacher_name(own, ("a", "b", "c"), seen, 0) == "sasrec-fff9081d63c4-g0"
