@@ -268,20 +268,17 @@ class _Excluded:
 
 
 class _Allowed:
-    """Items that may come, and per level the nodes above them."""
+    """Items that may come, and the nodes above them."""
 
     def __init__(self, trie: Trie, allowed: Tensor) -> None:
-        self.slots = allowed[:, trie.leaf_items.long()]  # [B, N]
-        before = torch.nn.functional.pad(self.slots.cumsum(dim=1, dtype=torch.int32), (1, 0))
-        self._levels: list[Tensor] = []
-        for level in range(trie.depth):
-            nodes = torch.arange(trie.symbols[level].numel(), dtype=torch.int32, device=allowed.device)
-            first, end = trie.slots_below(level + 1, nodes)
-            self._levels.append(before[:, end.long()] > before[:, first.long()])
+        self.trie = trie
+        self.slots = allowed.index_select(1, trie.leaf_items)  # [B, N]
+        self._before = torch.nn.functional.pad(self.slots.cumsum(dim=1, dtype=torch.int32), (1, 0))
 
     def reaches(self, level: int, nodes: Tensor) -> Tensor:
         """Whether nodes [B, W] at depth `level` + 1 have an item below that may come; any answer for a negative one."""
-        return self._levels[level].gather(1, nodes.clamp_min(0).long())
+        first, end = self.trie.slots_below(level + 1, nodes.clamp_min(0).int())
+        return self._before.gather(1, end.long()) > self._before.gather(1, first.long())
 
 
 def _items_of(
