@@ -31,16 +31,17 @@ from schemas.stage_request import StageRequest
 class Scorer:
     """An actor that holds the model and scores batches of users."""
 
-    def __init__(self, tracking_uri: str, version: str, k: int, exclude_seen: bool) -> None:
+    def __init__(self, tracking_uri: str, version: str, k: int, exclude_seen: bool, where: str) -> None:
         mlflow.set_tracking_uri(tracking_uri)
         mlflow.set_registry_uri(tracking_uri)
         self._bundle = load_version(resolve(MlflowClient(tracking_uri, tracking_uri), version))
-        self._k, self._exclude_seen = k, exclude_seen
+        self._k, self._exclude_seen, self._where = k, exclude_seen, where
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Score the rows of `batch`, as `batches` builds them."""
         given = {name: batch.column(name).to_pylist() for name in batch.column_names if name != "user_id"}
         history = given.pop(HISTORY)
+        given["where"] = [self._where] * len(history)
         answers = self._bundle.recommend(history, [None] * len(history), self._k, self._exclude_seen, **given)
         return pa.table(
             {
@@ -100,7 +101,7 @@ def score(
 
     The batches are the same if the parts are, so the scores of the same users are the same to the last bit.
     """
-    arguments = (tracking_uri, version, chosen.k, chosen.exclude_seen)
+    arguments = (tracking_uri, version, chosen.k, chosen.exclude_seen, chosen.where)
     tables = (table for users in parts for table in batches(users, chosen.users_per_batch))
     return through(Scorer, arguments, tables, chosen.actors, chosen.cpus_per_actor)
 

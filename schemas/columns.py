@@ -21,6 +21,7 @@ HISTORY = "history"
 PAD = -1
 MOST_CHARACTERS = 4_000
 """Limit of a sentence; what people type is far shorter."""
+MOST_CONDITION = 1_000
 MOST_ITEMS = 10_000
 MOST_STRENGTH = 10.0
 """Above it the sentence alone orders a list."""
@@ -204,6 +205,31 @@ COLUMNS: dict[str, ExampleColumn] = {
             kind="int64",
             source="occurred_at",
             request=FromRequest(name="asked_at", meaning=_SECOND, otherwise=_now, low=EARLIEST, high=LATEST),
+        ),
+        # Rules of a request, see `ray_jobs.recommenders.rules`: the only items that may come, items that may not, and a
+        # condition on the attributes of those that may.
+        ExampleColumn(
+            name="allow",
+            kind="item",
+            along="allow",
+            pad=PAD,
+            batched=False,
+            request=FromRequest(name="allow", meaning="item id"),
+        ),
+        ExampleColumn(
+            name="deny",
+            kind="item",
+            along="deny",
+            pad=PAD,
+            batched=False,
+            request=FromRequest(name="deny", meaning="item id"),
+        ),
+        ExampleColumn(
+            name="where",
+            kind="text",
+            default="",
+            batched=False,
+            request=FromRequest(name="where", meaning="condition", most=MOST_CONDITION),
         ),
         # True where the preference rejects the target.
         ExampleColumn(name="negative", kind="bool", default=False),

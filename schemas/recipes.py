@@ -97,6 +97,7 @@ class Recipe:
         packages: additional packages to load a trained one.
         status: ``core``, or ``experimental`` until measurements show a reason to use it.
         presets: named settings, selected with ``<recipe>.preset``.
+        advice: when to take it, from measurements; empty without any.
     """
 
     implementation: str
@@ -108,6 +109,7 @@ class Recipe:
     packages: tuple[str, ...] = ()
     status: Literal["core", "experimental"] = "experimental"
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    advice: str = ""
 
     @property
     def family(self) -> str:

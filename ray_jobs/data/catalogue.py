@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import DataError
+from schemas.item_conditions import ATTRIBUTES
 
 IntArray = npt.NDArray[np.int64]
 
@@ -24,6 +24,7 @@ class Catalogue:
         codes: semantic ids int64[N, H]; None if the recipe needs none.
         level_sizes: vocabulary size per level; empty without codes.
         interacted: bool[N], items at some training position; None if all are known to be.
+        attributes: a row per item with the columns of `schemas.item_conditions.ATTRIBUTES`; None if they are not known.
         vectors: learned vectors float32[N, D] by ``<table>.<column>``, those that the recipe needs; zero for an item
             without one. See `ray_jobs.data.learned_vectors`.
     """
@@ -34,6 +35,7 @@ class Catalogue:
     codes: IntArray | None = None
     level_sizes: tuple[int, ...] = ()
     interacted: npt.NDArray[np.bool_] | None = None
+    attributes: pa.Table | None = field(default=None, repr=False, compare=False)
     vectors: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     index: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
@@ -66,28 +68,28 @@ class Catalogue:
 
 
 def read_catalogue(sequences: pa.Table, items: pa.Table, everything: bool = False) -> Catalogue:
-    """Items that occur in `sequences`, with title and text of their newest row in the table `items`.
+    """Items that occur in `sequences`, with title, text and attributes.
 
     Args:
+        items: rows of the table `items`, one per item.
         everything: take all of `items`.
 
     Raises:
         DataError: an item of a sequence has no row in `items`.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    columns = ["item_id", "title", "text", "partition_date"]
-    for row in sorted(items.select(columns).to_pylist(), key=lambda r: r["partition_date"]):
-        rows[row["item_id"]] = row
-    wanted = sorted({item for chunk in sequences["item_ids"].chunks for item in pc.unique(chunk.flatten()).to_pylist()})
-    missing = [item for item in wanted if item not in rows]
-    if missing:
+    used = pc.unique(pc.list_flatten(sequences["item_ids"]))
+    known = items["item_id"].combine_chunks()
+    missing = used.filter(pc.invert(pc.is_in(used, known)))
+    if len(missing):
         raise DataError(
-            f"table items lacks {len(missing)} of the {len(wanted)} items in sequences, e.g. {missing[0]!r}; "
-            "run the ingest stage on the item file that belongs to these reviews"
+            f"table items lacks {len(missing)} of the {len(used)} items in sequences, e.g. "
+            f"{min(missing.to_pylist())!r}; run the ingest stage on the item file that belongs to these reviews"
         )
-    wanted = sorted(rows) if everything else wanted
+    chosen = items if everything else items.filter(pc.is_in(known, used))
+    chosen = chosen.sort_by("item_id")
     return Catalogue(
-        item_ids=tuple(wanted),
-        titles=tuple(rows[item]["title"] or item for item in wanted),
-        texts=tuple(rows[item]["text"] for item in wanted),
+        item_ids=tuple(chosen["item_id"].to_pylist()),
+        titles=tuple(pc.coalesce(chosen["title"], chosen["item_id"]).to_pylist()),
+        texts=tuple(chosen["text"].to_pylist()),
+        attributes=chosen.select(list(ATTRIBUTES)).combine_chunks(),
     )

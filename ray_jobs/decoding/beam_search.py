@@ -38,13 +38,14 @@ def constrained_beam_search(
     beams: int,
     k: int,
     exclude: Tensor | None = None,
+    allowed: Tensor | None = None,
     *,
     max_per_first_code: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The `k` best items per row that a search with `beams` beams finds.
 
     Log-probabilities are over the full vocabulary of a level: codes that the trie lacks are masked without
-    renormalisation. A branch is dropped as soon as all of its items are excluded, so min(k, remaining items) items are
+    renormalisation. A branch is dropped as soon as none of its items may come, so min(k, remaining items) items are
     always returned. With as many beams as items the result is that of scoring every item. Ties are in the order of
     items. A log-probability below `MIN_LOG_PROB` counts as `MIN_LOG_PROB`.
 
@@ -57,6 +58,7 @@ def constrained_beam_search(
         beams: prefixes kept per row, at least `k`.
         k: items to return per row.
         exclude: int64[B, E], items to leave out of each row, padded with -1.
+        allowed: bool[B, N], the only items that may come in each row; None for all.
         max_per_first_code: maximum number of items with the same first code; None for no maximum.
 
     Returns:
@@ -72,7 +74,7 @@ def constrained_beam_search(
         raise SettingError(f"max_per_first_code is {max_per_first_code}: at least 1 is needed, or None for no maximum")
     # Compiled code cannot take views of weights in inference mode.
     with torch.no_grad() if torch.compiler.is_compiling() else torch.inference_mode():
-        items, scores = _search(step, trie, batch, beams, k, exclude, max_per_first_code)
+        items, scores = _search(step, trie, batch, beams, k, exclude, allowed, max_per_first_code)
     return items.clone(), scores.clone()
 
 
@@ -83,10 +85,16 @@ def _search(
     beams: int,
     k: int,
     exclude: Tensor | None,
+    allowed: Tensor | None,
     max_per_first_code: int | None,
 ) -> tuple[Tensor, Tensor]:
     device = trie.leaf_items.device
-    excluded = None if exclude is None or not exclude.shape[1] else _Excluded(trie, exclude.to(device))
+    rule: _Allowed | None = None
+    excluded: _Excluded | None = None
+    if allowed is not None:
+        rule = _Allowed(trie, left(allowed.to(device), exclude))
+    elif exclude is not None and exclude.shape[1]:
+        excluded = _Excluded(trie, exclude.to(device))
     # A beam with the score _DEAD does not exist, whatever its node.
     nodes = torch.zeros(batch, 1, dtype=torch.int32, device=device)  # [B, n]
     groups: Tensor | None = None  # [B, n], each beam's first code, if it matters
@@ -105,6 +113,8 @@ def _search(
         if excluded is not None:
             excluded.drop(level, nodes, totals)
         found = _extensions(trie, level, nodes, totals, children)
+        if rule is not None:
+            found.values.masked_fill_(~rule.reaches(level, found.nodes), _DEAD)
         kept = min(beams, found.values.shape[1])
         if groups is None or max_per_first_code is None:
             scores, picked = _top(found.values, kept)  # [B, n']
@@ -120,7 +130,7 @@ def _search(
             groups = nodes if groups is None else groups.gather(1, parents)
         earlier = codes.gather(1, parents.unsqueeze(2).expand(-1, -1, level))
         codes = torch.cat([earlier, symbols.unsqueeze(2)], dim=2)
-    items, scores, groups = _items_of(trie, nodes, scores, groups, excluded, k)
+    items, scores, groups = _items_of(trie, nodes, scores, groups, excluded, rule, k)
     return _best_items(items, scores, groups, k, max_per_first_code)
 
 
@@ -214,6 +224,16 @@ def _top_of_groups(values: Tensor, groups: Tensor, cap: int, count: int) -> tupl
     return values.gather(1, picked), picked
 
 
+def left(allowed: Tensor, exclude: Tensor | None) -> Tensor:
+    """The allowed items, bool[B, N], without the excluded ones, int64[B, E], padded with -1."""
+    if exclude is None or not exclude.shape[1]:
+        return allowed
+    rows, places = (exclude >= 0).nonzero(as_tuple=True)
+    out = torch.zeros_like(allowed)
+    out[rows.to(out.device), exclude[rows, places].to(out.device)] = True
+    return allowed & ~out
+
+
 class _Excluded:
     """Excluded items, and per level the nodes below which all items are excluded."""
 
@@ -247,18 +267,40 @@ class _Excluded:
         return self.slots.gather(1, places) == slots
 
 
+class _Allowed:
+    """Items that may come, and the nodes above them."""
+
+    def __init__(self, trie: Trie, allowed: Tensor) -> None:
+        self.trie = trie
+        self.slots = allowed.index_select(1, trie.leaf_items)  # [B, N]
+        self._before = torch.nn.functional.pad(self.slots.cumsum(dim=1, dtype=torch.int32), (1, 0))
+
+    def reaches(self, level: int, nodes: Tensor) -> Tensor:
+        """Whether nodes [B, W] at depth `level` + 1 have an item below that may come; any answer for a negative one."""
+        first, end = self.trie.slots_below(level + 1, nodes.clamp_min(0).int())
+        return self._before.gather(1, end.long()) > self._before.gather(1, first.long())
+
+
 def _items_of(
-    trie: Trie, leaves: Tensor, scores: Tensor, groups: Tensor | None, excluded: _Excluded | None, k: int
+    trie: Trie,
+    leaves: Tensor,
+    scores: Tensor,
+    groups: Tensor | None,
+    excluded: _Excluded | None,
+    rule: _Allowed | None,
+    k: int,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Items, scores and groups [B, W] of the leaves [B, n]; -inf for padding.
 
-    The first `k` items of a leaf that are not excluded suffice.
+    The first `k` items of a leaf that are not excluded suffice, unless a rule may leave them out.
     """
     if trie.leaf_starts is None:
         return trie.leaf_items[leaves], scores, groups
     seen = 0 if excluded is None else excluded.slots.shape[1]
-    packed = _Packed(trie.leaf_starts, leaves, k + seen)
+    packed = _Packed(trie.leaf_starts, leaves, k + seen if rule is None else None)
     none = packed.none if excluded is None else packed.none | excluded.holds(packed.places)
+    if rule is not None:
+        none = none | ~rule.slots.gather(1, packed.places.long())
     scores = scores.gather(1, packed.beams).masked_fill_(none, -torch.inf)
     return trie.leaf_items[packed.places], scores, None if groups is None else groups.gather(1, packed.beams)
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ray_jobs.decoding.beam_search import MIN_LOG_PROB, Step, constrained_beam_search
+from ray_jobs.decoding.beam_search import MIN_LOG_PROB, Step, constrained_beam_search, left
 from ray_jobs.decoding.trie import Trie
 
 _OUT = -1e6
-"""Bonus of excluded items: far below any other, but finite, since differences of infinities are NaN."""
+"""Bonus of items that may not come: far below any other, but finite, since differences of infinities are NaN."""
 
 
 def guided_beam_search(
@@ -25,6 +25,7 @@ def guided_beam_search(
     beams: int,
     k: int,
     exclude: Tensor | None = None,
+    allowed: Tensor | None = None,
     *,
     max_per_first_code: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -37,24 +38,21 @@ def guided_beam_search(
         make_step: returns the model without cached state, see `Step`.
         bonus: float[B, N], added to the log-probability of each item.
         beams: prefixes kept per row at first, at least `k`.
-        k, exclude, max_per_first_code: see `constrained_beam_search`.
+        k, exclude, allowed, max_per_first_code: see `constrained_beam_search`.
 
     Returns:
         Items int64[B, k] and sums float[B, k], as `constrained_beam_search`.
     """
     steered = bonus.any(dim=1)  # [B]
-    if exclude is not None and exclude.shape[1]:
-        # Excluded items must not attract the search.
-        places = torch.where(exclude < 0, trie.items, exclude)
-        out = torch.zeros(len(bonus), trie.items + 1, dtype=torch.bool, device=bonus.device).scatter_(1, places, True)
-        bonus = bonus.masked_fill(out[:, :-1], _OUT)
+    everything = torch.ones_like(bonus, dtype=torch.bool) if allowed is None else allowed
+    bonus = bonus.masked_fill(~left(everything, exclude), _OUT)  # other items must not attract the search
     bounds = _bounds(trie, bonus)
     best: tuple[Tensor, Tensor] | None = None
     while True:
         guide = _Guide(make_step(), trie, bounds)
         width = max(k, min(beams, trie.items))
         items, scores = constrained_beam_search(
-            guide, trie, len(bonus), width, width, exclude, max_per_first_code=max_per_first_code
+            guide, trie, len(bonus), width, width, exclude, allowed, max_per_first_code=max_per_first_code
         )
         if trie.leaf_starts is not None:
             items, scores = _own_bonus(trie, bonus, bounds, items, scores)

@@ -242,11 +242,14 @@ class Recommender(Trainable):
         """Raises SettingError if the recipe cannot return `k` items."""
 
     @abstractmethod
-    def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def topk(
+        self, batch: Batch, k: int, exclude: Tensor | None = None, allowed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The best items, steered by preferences if the recipe reads them or has a steering layer.
 
         Args:
             exclude: int64[B, E], items to leave out, padded with -1.
+            allowed: bool[B, N], the only items that may come; None for all.
 
         Returns:
             Catalogue indices int64[B, k], best first, padded with -1, and scores float[B, k].
@@ -282,14 +285,16 @@ class ScoringRecommender(Recommender):
         """See `Recommender.log_probabilities`."""
         return self._as_log_probabilities(self.scores(batch))
 
-    def _masked_scores(self, batch: Batch, exclude: Tensor | None) -> Tensor:
-        scores = without(self._steered(self.scores(batch), batch), exclude)
+    def _masked_scores(self, batch: Batch, exclude: Tensor | None, allowed: Tensor | None = None) -> Tensor:
+        scores = without(self._steered(self.scores(batch), batch), exclude, allowed)
         return scores if self.cold_items is None else scores.masked_fill(self.cold_items, float("-inf"))
 
     @torch.no_grad()
-    def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def topk(
+        self, batch: Batch, k: int, exclude: Tensor | None = None, allowed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The k best by score; ties in the order of item ids."""
-        return best(self._masked_scores(batch, exclude), k)
+        return best(self._masked_scores(batch, exclude, allowed), k)
 
     @torch.no_grad()
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:
@@ -308,8 +313,10 @@ class ScoringRecommender(Recommender):
         return self._masked_scores(batch, None).gather(1, candidates)
 
 
-def without(scores: Tensor, exclude: Tensor | None) -> Tensor:
-    """Scores float[B, N] with -inf for excluded items int64[B, E], padded with -1."""
+def without(scores: Tensor, exclude: Tensor | None, allowed: Tensor | None = None) -> Tensor:
+    """Scores float[B, N] with -inf for excluded items int64[B, E], padded with -1, and where not `allowed`."""
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, float("-inf"))
     if exclude is None or not exclude.numel():
         return scores
     items = scores.shape[1]

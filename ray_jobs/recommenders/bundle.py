@@ -1,18 +1,20 @@
 """A trained recommender as a folder that a fresh process can load.
 
 ``recipe.json`` (recipe, settings, provenance), ``weights.safetensors`` and ``catalogue.parquet`` (ids, titles, texts,
-codes, learned vectors); with a steering layer ``steering.json`` and ``terms.safetensors``; ``seal.json`` (digests of
-the others, checked before reading). ``recipe.json`` is written last: a folder without it is not a bundle.
+codes, attributes, learned vectors); with a steering layer ``steering.json`` and ``terms.safetensors``; ``seal.json``
+(digests of the others, checked before reading). ``recipe.json`` is written last: a folder without it is not a bundle.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
@@ -23,7 +25,9 @@ from ray_jobs.data.batches import make_batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recommenders.base import Recommender
+from ray_jobs.recommenders.conditions import BoolArray
 from ray_jobs.recommenders.requests import in_catalogue, items_wanted, rows, strengths
+from ray_jobs.recommenders.rules import RULES, Rules
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering import layer as steering
 from ray_jobs.steering.layer import RETRAIN, SteeringLayer
@@ -31,6 +35,7 @@ from ray_jobs.tokenizers.vectors import lists, matrix
 from schemas.artifact_seal import SEAL, check_folder, read_description, write_description
 from schemas.columns import COLUMNS, HISTORY
 from schemas.errors import DataError
+from schemas.item_conditions import ATTRIBUTES
 
 Address = TypeVar("Address", str, Path)
 
@@ -63,6 +68,11 @@ class Bundle:
 
     recommender: Recommender
     provenance: Mapping[str, Any]
+
+    @cached_property
+    def rules(self) -> Rules:
+        """What may come under the rules of requests."""
+        return Rules(self.catalogue)
 
     @property
     def recipe(self) -> str:
@@ -100,7 +110,8 @@ class Bundle:
                 on validation.
             strength: weight of the sentences: 0 none, 1 as fitted, up to `MOST_STRENGTH`.
             columns: further columns of `schemas.columns` that requests may bring, such as ``times``, a row for each
-                history, or ``asked_at``, a value for each; None counts as missing.
+                history, or ``asked_at``, a value for each; None counts as missing. ``allow``, ``deny`` and ``where``
+                are rules, see `Rules`: no other item comes, and k items do if so many are allowed.
 
         Returns:
             Per history up to k pairs (item id, score), best first; fewer if the catalogue has fewer left.
@@ -123,6 +134,7 @@ class Bundle:
             for row, (given, words) in enumerate(zip(preferences, known, strict=True)):
                 if words and not given and weight > 0:
                     sentences[row], factors[row] = words, weight
+        allowed = self.rules.allowed(len(histories), **{name: columns.pop(name, None) for name in RULES})
         columns = {HISTORY: histories, "preferences": sentences, **columns}
         found = in_catalogue(columns, self.catalogue.index, len(histories)) | {"strength": factors}
         k = items_wanted(k, len(self.catalogue))
@@ -130,7 +142,8 @@ class Bundle:
         answers: list[list[tuple[str, float]]] = []
         for start in range(0, len(histories), size):
             part = {name: values[start : start + size] for name, values in found.items()}
-            answers.extend(self._answer(part, k, exclude_seen))
+            rule = None if allowed is None else allowed[start : start + size]
+            answers.extend(self._answer(part, k, exclude_seen, rule))
         return answers
 
     def effective_preference(self, preference: str | None, known: str | None) -> str | None:
@@ -156,7 +169,9 @@ class Bundle:
             tuple(layer.because(sentence, index[item]) for item in item_ids), layer.match(sentence).unmatched
         )
 
-    def _answer(self, given: Mapping[str, Any], k: int, exclude_seen: bool) -> list[list[tuple[str, float]]]:
+    def _answer(
+        self, given: Mapping[str, Any], k: int, exclude_seen: bool, rule: BoolArray | None
+    ) -> list[list[tuple[str, float]]]:
         length, device = self.settings.max_history, self.recommender.device
         recent: dict[str, Any] = {
             name: [row[-length:] for row in values] if COLUMNS[name].along == HISTORY else values
@@ -167,7 +182,8 @@ class Bundle:
         if exclude_seen:
             seen = [list(dict.fromkeys(row.tolist())) for row in given[HISTORY]]
             exclude = make_batch(seen, [""] * len(seen)).history.to(device)
-        items, scores = self.recommender.topk(batch, k, exclude)
+        allowed = None if rule is None else torch.from_numpy(rule).to(device)
+        items, scores = self.recommender.topk(batch, k, exclude, allowed)
         return [
             [(self.catalogue.item_ids[i], s) for i, s in zip(row, row_scores, strict=True) if i >= 0]
             for row, row_scores in zip(items.tolist(), scores.tolist(), strict=True)
@@ -197,6 +213,9 @@ def _save(folder: Path, recommender: Recommender, provenance: Mapping[str, Any])
     )
     if catalogue.interacted is not None:
         table = table.append_column("met", pa.array(catalogue.interacted))
+    if catalogue.attributes is not None:
+        for name in ATTRIBUTES:
+            table = table.append_column(name, catalogue.attributes[name])
     for name, vectors in catalogue.vectors.items():
         table = table.append_column(_VECTORS + name, lists(vectors))
     pq.write_table(table, folder / "catalogue.parquet", write_page_checksum=True)
@@ -250,6 +269,7 @@ def _load(folder: Path) -> Bundle:
         codes=np.array(codes, dtype=np.int64) if content["level_sizes"] else None,
         level_sizes=tuple(content["level_sizes"]),
         interacted=np.array(table["met"].to_pylist(), dtype=np.bool_) if "met" in table.column_names else None,
+        attributes=table.select(list(ATTRIBUTES)) if set(ATTRIBUTES) <= set(table.column_names) else None,
         vectors={
             name.removeprefix(_VECTORS): matrix(table[name]) for name in table.column_names if name.startswith(_VECTORS)
         },

@@ -147,21 +147,32 @@ def find_or_start(
         SettingError: MLflow does not answer, or the earlier try recorded other parameters under this identity.
     """
     client = connect(settings)
-    experiment_id = _experiment_id(client, experiment or experiment_name(request.dataset))
     identity = request.identity()
-    run = _search(client, experiment_id, identity.key())
-    if run is None:
-        run = create_once(
-            lambda: client.create_run(experiment_id, tags=_tags(request, tags), run_name=name),
-            lambda: _search(client, experiment_id, identity.key()),
-        )
-    elif run.info.status in ("FAILED", "KILLED"):
-        client.update_run(run.info.run_id, status="RUNNING")
+    run = found_or_started(
+        client, experiment or experiment_name(request.dataset), identity.key(), name, _tags(request, tags)
+    )
     run_id = run.info.run_id
     _log_params(client, run, params)
     if request.inputs:
         client.log_inputs(run_id, datasets=dataset_inputs(request.inputs))
     return run_id
+
+
+def found_or_started(client: MlflowClient, experiment: str, key: str, name: str, tags: Mapping[str, str]) -> Run:
+    """The run of an experiment with the identity `key`: a new one with `tags`, or that of an earlier try.
+
+    A failed or killed run is set to running again.
+    """
+    experiment_id = _experiment_id(client, experiment)
+    run = _search(client, experiment_id, key)
+    if run is None:
+        return create_once(
+            lambda: client.create_run(experiment_id, tags={IDENTITY_TAG: key, **tags}, run_name=name),
+            lambda: _search(client, experiment_id, key),
+        )
+    if run.info.status in ("FAILED", "KILLED"):
+        client.update_run(run.info.run_id, status="RUNNING")
+    return run
 
 
 def _tags(request: StageRequest, tags: Mapping[str, str] | None) -> dict[str, str]:

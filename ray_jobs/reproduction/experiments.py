@@ -8,14 +8,14 @@ from infra.errors import SettingError
 from infra.settings import Settings
 from ray_jobs.encoders.settings import PACKAGED
 from ray_jobs.recommenders.settings import RecipeSettings
-from schemas.recipes import Kind, Need, find
+from schemas.recipes import Kind, Need, find, of_kind
 from schemas.sections import settings_of
 
 LEAKY_POPULARITY, RANDOM = "popularity-leaky", "random"
 JOINS = "+"
 """Between the labels of an ensemble's members: ``sasrec+rpg``."""
-VARIANTS: Mapping[str, str] = {"liger": "tiger_decoder"}
-"""Labels of methods that are a recipe under settings of their own, and that recipe."""
+VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"liger": ("tiger_decoder", {"dense": True})}
+"""Labels of methods that are a recipe under settings of their own: that recipe, and the settings."""
 Ties = Literal["as_is", "shuffled"]
 RECIPES = (
     RANDOM,
@@ -118,7 +118,7 @@ CPU: dict[str, dict[str, Any]] = {
         "validate_unseen": True,
     },
     "tiger_decoder": TIGER_DECODER,
-    "liger": {**TIGER_DECODER, "dense": True, "epochs": 20, "evaluate_every": 4},
+    "liger": {**TIGER_DECODER, "epochs": 20, "evaluate_every": 4},
 }
 # Small models are computed as on a CPU. TIGER (Rajput et al., 2023) and RPG (Hou et al., 2025) have the published
 # sizes, TIGER with batches and rate of public runs near the published values (GRID; cornac has 64 and 3e-4).
@@ -153,7 +153,11 @@ GPU: dict[str, dict[str, Any]] = {
         "validate_unseen": True,
     },
 }
-SCALES = {"cpu": CPU, "gpu": GPU}
+DEFAULTS = "defaults"
+"""The scale that changes no setting: what a user of a recipe gets who sets nothing."""
+SCALES: Mapping[str, Mapping[str, dict[str, Any]]] = {"cpu": CPU, "gpu": GPU, DEFAULTS: {}}
+COMPARED = (*of_kind("recommender"), *VARIANTS)
+"""What `DEFAULTS` compares."""
 # The codes that generative recipes write: three levels of 256 and one that tells collisions apart, as published.
 TOKENIZER = "rqkmeans"
 TOKENIZER_SETTINGS: dict[str, Any] = {"levels": 3, "codebook_size": 256}
@@ -195,6 +199,11 @@ class Experiment:
         return not find(self.recipe, "recommender").needs.isdisjoint({Need.TITLES, Need.VECTORS, Need.CODES})
 
     @property
+    def reads_preferences(self) -> bool:
+        """Whether the result depends on what users prefer."""
+        return Need.PREFERENCES in find(self.recipe, "recommender").needs
+
+    @property
     def modules(self) -> tuple[str, ...]:
         """Modules below `ray_jobs` that it runs."""
         own = f"recipes.{module_of(self.recipe, 'recommender')}"
@@ -230,6 +239,11 @@ class EnsembleExperiment(Experiment):
         return any(member.reads_texts for member in self.members)
 
     @property
+    def reads_preferences(self) -> bool:
+        """Whether a member does."""
+        return any(member.reads_preferences for member in self.members)
+
+    @property
     def modules(self) -> tuple[str, ...]:
         """Those of all members, and the one that adds their scores."""
         own = {module for member in self.members for module in member.modules}
@@ -247,7 +261,7 @@ def module_of(recipe: str, kind: Kind) -> str:
 
 def recipe_of(label: str) -> str:
     """Name in the registry of an experiment's recipe."""
-    return "popularity" if label in (LEAKY_POPULARITY, RANDOM) else VARIANTS.get(label, label)
+    return "popularity" if label in (LEAKY_POPULARITY, RANDOM) else VARIANTS.get(label, (label,))[0]
 
 
 def make_experiment(
@@ -267,7 +281,8 @@ def make_experiment(
         raise SettingError(f"--ties has {ties!r}, but takes {' or '.join(get_args(Ties))}, or both with a comma")
     recipe = recipe_of(label)
     section = label if label in VARIANTS else recipe
-    profile = Settings.model_construct(stages={recipe: SCALES[scale].get(section, {})})
+    fixed = dict(VARIANTS[label][1]) if label in VARIANTS else {}
+    profile = Settings.model_construct(stages={recipe: fixed | SCALES[scale].get(section, {})})
     own = {name: value for name, value in overrides.items() if _section(name) == section}
     others = {name: value for name, value in overrides.items() if _section(name) not in {recipe, *VARIANTS}}
     mine = {f"{recipe}{name.removeprefix(section)}": value for name, value in own.items()}

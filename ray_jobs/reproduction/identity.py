@@ -19,12 +19,17 @@ _RUNNER = "ray_jobs.reproduction.runner"
 _APART = {f"ray_jobs.reproduction.{name}" for name in ("ensembles", "experiments", "results", "usage")}
 
 
-def data_hash(catalogue: Catalogue, histories: Histories, texts: bool) -> str:
-    """Hash of items and histories with their split and times, and of titles and texts where a model reads `texts`."""
+def data_hash(catalogue: Catalogue, histories: Histories, texts: bool, preferences: bool) -> str:
+    """Hash of items and histories with their split and times; where a model reads them, of texts and preferences."""
     parts = [histories.valid_position, histories.test_position, *histories.items, *(histories.times or ())]
     content = hashlib.sha256(b"".join(np.asarray(part, np.int64).tobytes() for part in parts)).hexdigest()
     read = (catalogue.titles, catalogue.texts) if texts else ()
-    return config_hash({"items": catalogue.item_ids, "histories": content, "texts": read})
+    said = (
+        {"preferences": [dict(one) for one in histories.preferences]}
+        if preferences and any(histories.preferences)
+        else {}
+    )
+    return config_hash({"items": catalogue.item_ids, "histories": content, "texts": read, **said})
 
 
 @cache

@@ -1,5 +1,7 @@
 """What is measured of a recommender on the test split, and what a reader has to know about the data."""
 
+import statistics
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -24,6 +26,7 @@ class Measures:
 
     metrics: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     known: dict[str, list[float]] = field(default_factory=dict)
+    request_ms: float = 0.0
     tied_scores: int | None = None
     ranks: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
 
@@ -41,7 +44,26 @@ def measure(recommender: Recommender, histories: Histories) -> Measures:
             found.known = _with_intervals({name: values[known] for name, values in columns.items()})
     if isinstance(recommender, ScoringRecommender):
         found.tied_scores = tied_scores(recommender, ranked.examples)
+    found.request_ms = request_ms(recommender, ranked.examples)
     return found
+
+
+@torch.no_grad()
+def request_ms(recommender: Recommender, examples: Examples, requests: int = 30) -> float:
+    """Median milliseconds in which one thread finds ten unseen items for one user, after three warm-ups."""
+    recommender.eval()
+    chosen = np.linspace(0, len(examples) - 1, requests + 3).astype(int)
+    taken, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for batch in InMemoryExamples(examples.at(chosen)).batches(1, None):
+            placed = batch.to(recommender.device)
+            began = time.perf_counter()
+            recommender.topk(placed, min(10, len(recommender.catalogue)), placed.seen)[0].cpu()
+            taken.append(1000 * (time.perf_counter() - began))
+    finally:
+        torch.set_num_threads(threads)
+    return round(statistics.median(taken[3:]), 2)
 
 
 def _with_intervals(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, list[float]]:

@@ -30,6 +30,7 @@ class Result:
         peak_mb, gpu_peak_mb: largest memory of a training process in MiB.
         known: `metrics` under `MAIN` over those test targets alone that occur at a training position.
         facts: see `facts_of`.
+        request_ms: median milliseconds of a request of one user for ten items, in one thread.
         tied_scores: test users whose target has the score of another item, which counts against the model; None if the
             recipe does not score every item.
         members: the chosen weight of each member of an ensemble, and how it was chosen.
@@ -57,6 +58,7 @@ class Result:
     gpu_peak_mb: float | None = None
     known: Mapping[str, list[float]] = field(default_factory=dict)
     facts: Mapping[str, int | None] = field(default_factory=dict)
+    request_ms: float | None = None
     tied_scores: int | None = None
     members: Mapping[str, Any] = field(default_factory=dict)
 

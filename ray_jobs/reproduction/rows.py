@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from infra.errors import SettingError
-from ray_jobs.evaluation.metrics import Interval, bootstrap_each, per_user
+from ray_jobs.evaluation.metrics import FloatArray, Interval, bootstrap_each, per_user
 from ray_jobs.recipes import settings_class
-from ray_jobs.reproduction.experiments import LEAKY_POPULARITY, RANDOM, recipe_of
+from ray_jobs.reproduction.experiments import DEFAULTS, LEAKY_POPULARITY, RANDOM, recipe_of
 from ray_jobs.reproduction.published import METRICS
 from ray_jobs.reproduction.results import MAIN, Kept, Result, ranks_path
 from schemas.run_identity import config_hash
@@ -42,7 +42,7 @@ class Row:
         """The recipe, and how this row differs from its preset."""
         one = self.first
         parts = [_NAMES.get(one.label, one.label)]
-        parts += [one.scale] if one.scale not in ("", "cpu") else []
+        parts += [one.scale] if one.scale not in ("", "cpu", DEFAULTS) else []
         parts += [f"{name.removeprefix(f'{one.label}.')} {value}" for name, value in (one.overrides or {}).items()]
         parts += ["ties shuffled"] if one.ties == "shuffled" else []
         return ", ".join(parts)
@@ -68,9 +68,18 @@ class Row:
         """One per seed."""
         return [result.metrics[protocol][metric][0] for result in self.results]
 
+    def spread(self, metric: str, protocol: str = MAIN) -> str:
+        """Mean of the seeds ± their standard deviation, for people."""
+        return spread(self.values(metric, protocol))
+
     @cached_property
     def intervals(self) -> Mapping[str, Interval]:
-        """95 % intervals over test users of `METRICS`, each user's mean over the seeds; empty if ranks are missing."""
+        """95 % intervals over test users of the columns of `gains`; empty if ranks are missing."""
+        return bootstrap_each(self.gains) if self.gains else {}
+
+    @cached_property
+    def gains(self) -> Mapping[str, FloatArray]:
+        """Each test user's mean of `METRICS` over the seeds, float64[U]; empty if ranks are missing."""
         paths = [ranks_path(kept.path, MAIN) for kept in self.kept]
         if not all(path.exists() for path in paths):
             return {}
@@ -78,7 +87,7 @@ class Row:
         if len({len(one) for one in ranks}) > 1:
             return {}
         found = [per_user(one) for one in ranks]
-        return bootstrap_each({name: np.mean([one[name] for one in found], axis=0) for name in METRICS})
+        return {name: np.mean([one[name] for one in found], axis=0) for name in METRICS}
 
     def distances(self, published: Sequence[Sequence[float | None]]) -> list[tuple[str, float, float]]:
         """Metric, and how far its mean is above the best of some published rows, also relative to that."""
@@ -88,6 +97,12 @@ class Row:
             if best:
                 found.append((metric, self.mean(metric) - best, self.mean(metric) / best - 1))
         return found
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation, for people; the mean alone of one value."""
+    mean = statistics.mean(values)
+    return f"{mean:.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
 
 
 def rows_of(kept: Sequence[Kept]) -> list[Row]:

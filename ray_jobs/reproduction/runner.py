@@ -58,7 +58,7 @@ class Runner:
 
     def content(self, experiment: Experiment) -> dict[str, Any]:
         """Everything that the experiment's result depends on."""
-        data = data_hash(self.catalogue, self.histories, texts=experiment.reads_texts)
+        data = data_hash(self.catalogue, self.histories, experiment.reads_texts, experiment.reads_preferences)
         return {**experiment.content(), "data": data, "code": code_hash(experiment.modules)}
 
     def identity(self, experiment: Experiment) -> RunIdentity:
@@ -158,6 +158,7 @@ class Runner:
             facts=facts_of(self.catalogue, self._histories(experiment)),
             metrics=measured.metrics,
             known=measured.known,
+            request_ms=measured.request_ms,
             tied_scores=measured.tied_scores,
             **more,
         )

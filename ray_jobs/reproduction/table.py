@@ -7,7 +7,7 @@ from ray_jobs.registry.markup import markdown_table
 from ray_jobs.reproduction.experiments import RECIPES
 from ray_jobs.reproduction.published import GATES, HIGHEST, METRICS, ROWS
 from ray_jobs.reproduction.results import ALL_ITEMS, MAIN, Kept, Result
-from ray_jobs.reproduction.rows import Row, rows_of
+from ray_jobs.reproduction.rows import Row, rows_of, spread
 
 UNKNOWN = "?"
 _SHORT = {"recall_5": "R@5", "ndcg_5": "N@5", "recall_10": "R@10", "ndcg_10": "N@10"}
@@ -30,7 +30,7 @@ def markdown(kept: Sequence[Kept]) -> str:
     parts = ["# Results beside published ones", _PROTOCOL]
     for dataset in dict.fromkeys(row.first.dataset for row in rows):
         mine = [row for row in rows if row.first.dataset == dataset]
-        parts += [f"## {dataset}", _facts(mine), _main_table(dataset, mine), *_verdicts(dataset, mine)]
+        parts += [f"## {dataset}", facts_line(mine), _main_table(dataset, mine), *_verdicts(dataset, mine)]
     parts += _section("What the rows cost", _cost_table(rows))
     parts += _section("Ensembles", _members(rows))
     parts += _section("Commands", _commands(rows))
@@ -46,7 +46,7 @@ def _order(label: str) -> int:
     return RECIPES.index(label) if label in RECIPES else len(RECIPES)
 
 
-def _facts(rows: Sequence[Row]) -> str:
+def facts_line(rows: Sequence[Row]) -> str:
     """What a reader has to know about the data; results of earlier releases do not say."""
     found = next((result.facts for row in rows for result in row.results if result.facts), None)
     if found is None:
@@ -58,7 +58,7 @@ def _facts(rows: Sequence[Row]) -> str:
         f"{_share(found['seen_targets'], targets)} in their user's own history."
     ]
     if found["tied_targets"] is None:
-        lines.append("The files have no times: nobody can tell which items tie, or shuffle them.")
+        lines.append("The data have no times: nobody can tell which items tie, or shuffle them.")
     else:
         lines.append(f"{_share(found['tied_targets'], targets)} have the same time as the item before.")
     return " ".join(lines)
@@ -102,15 +102,15 @@ def _away(row: Row, published: Sequence[Sequence[float | None]]) -> str:
 def _measured(row: Row, published: Sequence[Sequence[float | None]]) -> list[str]:
     intervals = row.intervals
     values = [
-        _spread(row.values(name)) + (f" ({intervals[name].low:.4f}-{intervals[name].high:.4f})" if intervals else "")
+        row.spread(name) + (f" ({intervals[name].low:.4f}-{intervals[name].high:.4f})" if intervals else "")
         for name in METRICS
     ]
     known = [[result.known[name][0] for result in row.results if result.known] for name in _AT_10]
     return [
         f"**{row.name}**",
         *values,
-        ", ".join(_spread(row.values(name, ALL_ITEMS)) for name in _AT_10),
-        ", ".join(_spread(found) if found else UNKNOWN for found in known),
+        ", ".join(row.spread(name, ALL_ITEMS) for name in _AT_10),
+        ", ".join(spread(found) if found else UNKNOWN for found in known),
         ", ".join(str(result.seed) for result in row.results),
         _away(row, published),
     ]
@@ -217,11 +217,6 @@ def _each(results: Sequence[Result], cell: Callable[[Result], str]) -> str:
 
 def _whole(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}"
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean = statistics.mean(values)
-    return f"{mean:.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
 
 
 def _number(value: float | None) -> str:

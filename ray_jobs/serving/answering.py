@@ -75,6 +75,10 @@ def _refused(job: Job) -> RequestError | None:
         bundle.recommender.check_width(min(job.request.k, len(bundle.catalogue)))
     except SettingError as error:
         return RequestError("k", str(error))
+    try:
+        bundle.rules.check(job.request.value(COLUMNS["where"]))
+    except DataError as error:
+        return RequestError("where", str(error))
     cut = bundle.truncation(job.request.value(COLUMNS["preferences"]))
     return RequestError("preference", f"{cut}: shorten it") if cut else None
 

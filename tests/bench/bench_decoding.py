@@ -1,6 +1,6 @@
 """Constrained decoding: against Hugging Face, its share of a step, its index, and its recall.
 
-    python -m tests.bench.bench_decoding --parts generate constraint build recall
+    python -m tests.bench.bench_decoding --parts generate constraint build rules recall
 
 generate    The same weights in TIGER's layout and in transformers' T5ForConditionalGeneration, whose `generate` gets
             `prefix_allowed_tokens_fn` over a dict from prefix to tokens, built before the clock starts. Both read 20
@@ -20,6 +20,8 @@ constraint  Selection of beams under the trie, minus the same without a trie (al
             is not lost in the model's noise. "alone" is everything that the search does beside the model. "compiled":
             for one row, the whole of decoding in compiled code, with the trie and without; medians of 20 in turns.
 build       Time and memory of the trie.
+rules       A search in which a share of the items may come, beside one without rules, in turns; every row has its own
+            items. "under the rule": milliseconds of the whole search, from histories to items.
 recall      Beam search against exact scores of the whole of a small catalogue, before and after training on histories
             whose next item the last one's first code foretells.
 
@@ -29,10 +31,12 @@ tells items apart that share those. Times are medians; in brackets, the middle h
 
 import argparse
 import gc
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -422,6 +426,36 @@ def part_build(given: argparse.Namespace) -> None:
     print(f"build {spread(build, 1, 2)} s, {held / 2**20:.0f} MiB")
 
 
+@torch.no_grad()
+def part_rules(given: argparse.Namespace, settings: TigerSettings) -> None:
+    print("\n## rules: a share of the items may come")
+    print("items | beams | batch | share allowed | ms without rule | ms under the rule | ratio | queries/s")
+    for items in given.items:
+        torch.manual_seed(given.seed)
+        codes, sizes = planted_codes(items, given.seed)
+        model = Tiger(settings, catalogue_of(codes, sizes)).eval()
+        for beams, size in itertools.product(given.beams, given.batches):
+            model.settings = replace(settings, beams=beams)
+            batch = histories(items, size, given.length, given.seed + 1)
+            for percent in given.allowed:
+                allowed = torch.rand(size, items) < percent / 100
+                found, _ = model.topk(batch, beams, None, allowed)
+                assert (found >= 0).sum(dim=1).equal(allowed.sum(dim=1).clamp(max=beams))
+                assert allowed.gather(1, found.clamp(min=0))[found >= 0].all()
+                under, without = in_turns(
+                    partial(model.topk, batch, beams, None, allowed),
+                    partial(model.topk, batch, beams),
+                    given.repeats,
+                    1,
+                )
+                ratios = [a / b for a, b in zip(under, without, strict=True)]
+                print(
+                    f"{items} | {beams} | {size} | {percent:g} % | {spread(without, 1e3)} | {spread(under, 1e3)} | "
+                    f"{spread(ratios, digits=2)} | {size / statistics.median(under):.1f}",
+                    flush=True,
+                )
+
+
 def part_recall(given: argparse.Namespace, settings: TigerSettings) -> None:
     items = 2000
     print(f"\n## recall of the exact top 10 of {items} items")
@@ -464,7 +498,7 @@ def part_recall(given: argparse.Namespace, settings: TigerSettings) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ["generate", "bound", "constraint", "build", "recall"]
+    parts = ["generate", "bound", "constraint", "build", "rules", "recall"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--items", nargs="+", type=int, default=[12_000, 1_000_000])
     parser.add_argument("--beams", nargs="+", type=int, default=[20, 50])
@@ -472,6 +506,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=20, help="items of a history")
     parser.add_argument("--hf-rows", type=int, default=0, help="rows that Hugging Face decodes at once; 0: the batch")
     parser.add_argument("--build-items", type=int, default=5_000_000)
+    parser.add_argument("--allowed", nargs="+", type=float, default=[0.1, 1, 50], help="percent of the items")
     parser.add_argument("--train-steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=12, help="pairs at batch 1; a quarter of them at others")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: seconds of all threads")
@@ -495,6 +530,8 @@ def main() -> None:
         part_constraint(given, settings)
     if "build" in given.parts:
         part_build(given)
+    if "rules" in given.parts:
+        part_rules(given, settings)
     if "recall" in given.parts:
         part_recall(given, settings)
 

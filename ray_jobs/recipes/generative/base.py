@@ -113,17 +113,21 @@ class GenerativeRecommender(Recommender):
             raise SettingError(f"{k} items need more than {self.settings.beams} beams: raise {self.name}.beams to {k}")
 
     @torch.no_grad()
-    def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def topk(
+        self, batch: Batch, k: int, exclude: Tensor | None = None, allowed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The best items by beam search over the catalogue's trie, or by the dense head."""
         if self.dense is not None:
-            return best(without(self._dense_scores(batch, self.dense), exclude), k)
+            return best(without(self._dense_scores(batch, self.dense), exclude, allowed), k)
         self.check_width(k)
         begin, bonus = self.searches(batch), self.bonus(batch)
         cap = self.settings.max_per_first_code or None
         beams = self.settings.beams
         if bonus is not None:
-            return guided_beam_search(begin, self.trie(), bonus, beams, k, exclude, max_per_first_code=cap)
-        return constrained_beam_search(begin(), self.trie(), len(batch), beams, k, exclude, max_per_first_code=cap)
+            return guided_beam_search(begin, self.trie(), bonus, beams, k, exclude, allowed, max_per_first_code=cap)
+        return constrained_beam_search(
+            begin(), self.trie(), len(batch), beams, k, exclude, allowed, max_per_first_code=cap
+        )
 
     @torch.no_grad()
     def ranks(self, batch: Batch, exclude: Tensor | None = None) -> Tensor:

@@ -32,12 +32,14 @@ class Tiger(EncoderDecoder):
         self._compiled: CompiledSearch | None = None
 
     @torch.no_grad()
-    def topk(self, batch: Batch, k: int, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """See `GenerativeRecommender.topk`; with the setting `compile_search` compiled for a batch of one."""
-        single = len(batch) == 1 and batch.history.shape[1] <= self.settings.max_history
+    def topk(
+        self, batch: Batch, k: int, exclude: Tensor | None = None, allowed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `GenerativeRecommender.topk`; with `compile_search` compiled for a request of one user without rules."""
+        single = len(batch) == 1 and batch.history.shape[1] <= self.settings.max_history and allowed is None
         plain = single and (self.steering is None or not any(batch.preferences))
         if not (self.settings.compile_search and plain and self.trie().is_regular):
-            return super().topk(batch, k, exclude)
+            return super().topk(batch, k, exclude, allowed)
         if self._compiled is None:
             self._compiled = CompiledSearch(self._search_one, self.settings.max_history, f"{self.name}.compile_search")
         self.check_width(k)

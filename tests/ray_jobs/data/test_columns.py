@@ -147,7 +147,8 @@ def test_what_was_streamed_to_files_comes_back(declared, ray_session, tmp_path):
 
 def test_the_signature_names_it(declared):
     inputs = {column["name"]: column for column in json.loads(signature().to_dict()["inputs"])}
-    assert list(inputs) == ["history", "preference", "known", "times", "asked_at", *(c.request.name for c in NEW)]
+    own = ["history", "preference", "known", "times", "asked_at", "allow", "deny", "where"]
+    assert list(inputs) == [*own, *(c.request.name for c in NEW)]
     assert inputs["query"] == {"type": "string", "name": "query", "required": False}
     kinds = {name: inputs[name]["items"] for name in ("ratings", "picture", "candidates", "offered")}
     assert kinds == {

@@ -105,10 +105,9 @@ def test_batches_are_padded_on_the_right():
 def _tables():
     items = pa.Table.from_pylist(
         [
-            {"item_id": "b", "title": "Old", "text": "old", "partition_date": 1},
-            {"item_id": "b", "title": "New", "text": "new", "partition_date": 2},
-            {"item_id": "a", "title": None, "text": "text of a", "partition_date": 1},
-            {"item_id": "unused", "title": "Unused", "text": "unused", "partition_date": 1},
+            {"item_id": "b", "title": "Title", "text": "text of b", "brand": "B", "categories": ["x"], "price": 2.0},
+            {"item_id": "a", "title": None, "text": "text of a", "brand": None, "categories": [], "price": None},
+            {"item_id": "unused", "title": "Unused", "text": "unused", "brand": "U", "categories": [], "price": 1.0},
         ]
     )
     sequences = pa.Table.from_pylist(
@@ -124,7 +123,8 @@ def test_tables_become_a_sorted_catalogue_and_indices():
     items, sequences = _tables()
     catalogue = read_catalogue(sequences, items)
     assert catalogue.item_ids == ("a", "b")
-    assert catalogue.titles == ("a", "New")
+    assert catalogue.titles == ("a", "Title")
+    assert catalogue.attributes.to_pydict() == {"brand": [None, "B"], "categories": [[], ["x"]], "price": [None, 2.0]}
     histories = read_histories(sequences, catalogue)
     assert histories.user_ids == ("u1", "u2")
     assert [h.tolist() for h in histories.items] == [[1, 0, 1], [0]]
@@ -134,7 +134,7 @@ def test_tables_become_a_sorted_catalogue_and_indices():
 def test_missing_items_and_codes_are_named():
     items, sequences = _tables()
     with pytest.raises(DataError, match=r"lacks 1 of the 2 items in sequences, e.g. 'b'"):
-        read_catalogue(sequences, items.slice(2))
+        read_catalogue(sequences, items.slice(1))
     catalogue = read_catalogue(sequences, items)
     with pytest.raises(DataError, match=r"no codes for 1 of 2 catalogue items, e.g. 'b'"):
         catalogue.with_codes({"a": [0, 0]}, (1, 1))

@@ -72,6 +72,18 @@ def plain_beam_search(model, codes, row, beams, excluded):
     return [place[prefix] for prefix in prefixes]
 
 
+def rules(generator, batch, items, excluded, share):
+    """Items to leave out, int64[B, E], and those allowed, bool[B, N], about `share` of all; None if that is None."""
+    exclude = torch.randint(-1, items, (batch, excluded), generator=generator)
+    return exclude, None if share is None else torch.rand(batch, items, generator=generator) < share
+
+
+def left_out(exclude, allowed, row):
+    """The items that may not come in a row."""
+    forbidden = set() if allowed is None else set((~allowed[row]).nonzero()[:, 0].tolist())
+    return (set(exclude[row].tolist()) - {-1}) | forbidden
+
+
 CASES = [
     (seed, sizes, items) for seed, (sizes, items) in enumerate([((3, 4, 2, 3), n) for n in (1, 2, 7, 25, 60, 72)])
 ] + [(11, (5,), 4), (12, (2, 2, 2, 2, 2, 2), 40), (13, (30, 30), 300), (14, (1, 6, 1, 6), 20)]
@@ -79,16 +91,18 @@ CASES = [
 
 @pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize(("seed", "sizes", "items"), CASES)
-def test_with_a_beam_per_item_the_search_equals_scoring_everything(seed, sizes, items):
+@pytest.mark.parametrize("share", [None, 0.3])
+def test_with_a_beam_per_item_the_search_equals_scoring_everything(seed, sizes, items, share):
     generator = torch.Generator().manual_seed(seed)
     codes = random_codes(generator, sizes, items)
     model = RandomModel(generator, sizes, batch=3)
-    exclude = torch.randint(-1, items, (3, 5), generator=generator)
+    exclude, allowed = rules(generator, 3, items, 5, share)
     k = min(10, items)
-    found, log_probs = constrained_beam_search(model, Trie.from_codes(codes, sizes), 3, max(items, k), k, exclude)
+    trie = Trie.from_codes(codes, sizes)
+    found, log_probs = constrained_beam_search(model, trie, 3, max(items, k), k, exclude, allowed)
     scores = model.item_scores(codes)
     for row in range(3):
-        scores[row, exclude[row][exclude[row] >= 0]] = -torch.inf
+        scores[row, sorted(left_out(exclude, allowed, row))] = -torch.inf
     best = scores.topk(k)
     expected = best.indices.masked_fill(best.values == -torch.inf, -1)
     assert torch.equal(found, expected)
@@ -98,15 +112,16 @@ def test_with_a_beam_per_item_the_search_equals_scoring_everything(seed, sizes, 
 @pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize(("seed", "sizes", "items"), CASES)
 @pytest.mark.parametrize(("beams", "k"), [(1, 1), (3, 2), (10, 10)])
-def test_few_beams_give_valid_distinct_items_in_the_order_of_a_plain_search(seed, sizes, items, beams, k):
+@pytest.mark.parametrize("share", [None, 0.3])
+def test_few_beams_give_valid_distinct_items_in_the_order_of_a_plain_search(seed, sizes, items, beams, k, share):
     generator = torch.Generator().manual_seed(100 + seed)
     codes = random_codes(generator, sizes, items)
     model = RandomModel(generator, sizes, batch=4)
-    exclude = torch.randint(-1, items, (4, 7), generator=generator)
-    found, log_probs = constrained_beam_search(model, Trie.from_codes(codes, sizes), 4, beams, k, exclude)
+    exclude, allowed = rules(generator, 4, items, 7, share)
+    found, log_probs = constrained_beam_search(model, Trie.from_codes(codes, sizes), 4, beams, k, exclude, allowed)
     scores = model.item_scores(codes)
     for row in range(4):
-        excluded = set(exclude[row].tolist()) - {-1}
+        excluded = left_out(exclude, allowed, row)
         real = [item for item in found[row].tolist() if item >= 0]
         assert real == plain_beam_search(model, codes, row, beams, excluded)[:k]
         assert len(real) == min(k, items - len(excluded)), "items are left, so k of them come out"
@@ -174,17 +189,18 @@ def shared_codes(generator, sizes, items, tuples):
 @pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("cap", [None, 1, 3])
-def test_leaves_of_several_items_give_all_of_them_that_are_not_excluded(seed, cap):
+@pytest.mark.parametrize("share", [None, 0.3])
+def test_leaves_of_several_items_give_all_of_them_that_may_come(seed, cap, share):
     generator = torch.Generator().manual_seed(seed)
     sizes, items = (3, 4, 2), 40
     codes = shared_codes(generator, sizes, items, 15)
     model = RandomModel(generator, sizes, batch=3)
-    exclude = torch.randint(-1, items, (3, 12), generator=generator)
+    exclude, allowed = rules(generator, 3, items, 12, share)
     trie = Trie.from_codes(codes, sizes)
     for k in (1, 4, 40):
-        found, log_probs = constrained_beam_search(model, trie, 3, 40, k, exclude, max_per_first_code=cap)
+        found, log_probs = constrained_beam_search(model, trie, 3, 40, k, exclude, allowed, max_per_first_code=cap)
         for row in range(3):
-            expected = everything_scored(model, codes, row, k, set(exclude[row].tolist()), cap)
+            expected = everything_scored(model, codes, row, k, left_out(exclude, allowed, row), cap)
             assert found[row].tolist() == expected + [-1] * (k - len(expected))
             scores = model.item_scores(codes)[row, expected]
             assert torch.allclose(log_probs[row, : len(expected)], scores, atol=1e-5)
@@ -284,7 +300,8 @@ def test_two_items_with_the_same_codes_share_a_leaf():
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_guided_search_finds_what_scoring_every_item_finds(layout, shared):
+@pytest.mark.parametrize("share", [None, 0.3])
+def test_a_guided_search_finds_what_scoring_every_item_finds(layout, shared, share):
     generator = torch.Generator().manual_seed(3)
     for trial in range(8):
         sizes, batch, k = (6, 5, 8), 5, 10
@@ -295,19 +312,19 @@ def test_a_guided_search_finds_what_scoring_every_item_finds(layout, shared):
         model = RandomModel(generator, sizes, batch)
         bonus = torch.randn(batch, 90, generator=generator) * (1 + trial)
         bonus[0] = 0
-        exclude = torch.randint(-1, 90, (batch, 12), generator=generator)
+        exclude, allowed = rules(generator, batch, 90, 12, share)
 
         def fresh(model=model, batch=batch):
             model.previous = torch.empty(batch, 1, 0, dtype=torch.int64)
             return model
 
-        plain = constrained_beam_search(fresh(), trie, batch, k, k, exclude)
-        items, scores = guided_beam_search(fresh, trie, bonus, k, k, exclude)
+        plain = constrained_beam_search(fresh(), trie, batch, k, k, exclude, allowed)
+        items, scores = guided_beam_search(fresh, trie, bonus, k, k, exclude, allowed)
         assert torch.equal(items[0], plain[0][0]), "no word, no change"
         assert torch.equal(scores[0], plain[1][0])
         wanted = model.item_scores(codes) + bonus
         for row in range(1, batch):
-            wanted[row, exclude[row][exclude[row] >= 0]] = -torch.inf
+            wanted[row, sorted(left_out(exclude, allowed, row))] = -torch.inf
             if not shared:
                 assert torch.allclose(scores[row], wanted[row].topk(k).values, atol=1e-4)
             assert torch.allclose(scores[row], wanted[row][items[row]], atol=1e-4)

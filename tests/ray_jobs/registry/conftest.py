@@ -97,7 +97,10 @@ class World:
         runs.log_metrics(run_id, [("valid_ndcg_10", 0.1 * epoch, epoch) for epoch in (1, 2)])
         runs.finish(run_id)
         torch.manual_seed(seed)
-        catalogue = Catalogue(ITEMS, tuple(f"Title of {item}" for item in ITEMS), ITEMS)
+        prices = pa.array([float(number) for number in range(len(ITEMS))])
+        attributes = {"brand": pa.array(ITEMS), "categories": pa.array([[]] * len(ITEMS)), "price": prices}
+        titles = tuple(f"Title of {item}" for item in ITEMS)
+        catalogue = Catalogue(ITEMS, titles, ITEMS, attributes=pa.table(attributes))
         model = SASRec(SASRecSettings(max_history=6, width=8, layers=1, evaluation_batch_size=5), catalogue)
         made = {"dataset": request.dataset, "partition": request.partition}
         path = save_bundle(self.home / "models" / request.identity().key(), model, made)

@@ -1,4 +1,5 @@
 import datetime as dt
+from dataclasses import replace
 
 import mlflow
 import pandas as pd
@@ -58,6 +59,10 @@ def test_every_user_is_scored_as_the_model_would_answer(registered, ray_session,
     assert again.counts.items() >= {"users": 24, "with_preference": 8}.items()
     assert again.counts["items_recommended"] == len({item for row in rows for item in row["item_ids"]})
     assert table_version(handoff.uri) == handoff.version
+
+    cheap = recommendations.run(replace(request, overrides={"recommendations.where": "price < 6"}))
+    found = read_table(cheap.handoffs["recommendations"].uri).to_pylist()
+    assert {item for row in found for item in row["item_ids"]} == {f"i{number:02}" for number in range(6)}
 
 
 def test_a_summary_tells_of_a_user_without_preferences():

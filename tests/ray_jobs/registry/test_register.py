@@ -92,7 +92,7 @@ def test_a_version_a_person_can_use(registered):
 
     model = mlflow.pyfunc.load_model(f"models:/{NAME}/1")
     names = [spec.name for spec in model.metadata.signature.inputs]
-    assert names == ["history", "preference", "known", "times", "asked_at"]
+    assert names == ["history", "preference", "known", "times", "asked_at", "allow", "deny", "where"]
     assert [spec.name for spec in model.metadata.signature.params] == ["k", "exclude_seen", "strength"]
     example = model.metadata.load_input_example(model.metadata.get_model_info().model_uri)
     assert example["preference"].tolist() == ["I like jazz. I dislike loud amplifiers"]

@@ -93,7 +93,7 @@ def test_registering_over_http(server):
     probe = made.home / "probe.jsonl"
     probe.write_text('{"history": ["i00"], "next": "i07"}')
     assert measure("penchant-tiny@champion", probe)["users"] == 1
-    scorer = Scorer(server.settings.mlflow.tracking_uri, "penchant-tiny/1", k=2, exclude_seen=True)
+    scorer = Scorer(server.settings.mlflow.tracking_uri, "penchant-tiny/1", k=2, exclude_seen=True, where="")
     asked = {"user_id": ["u"], "history": [["i00"]], "known": [None], "times": [[0]], "asked_at": [1]}
     assert scorer(pa.table({**asked, "known": pa.array([None], pa.string())})).column("item_ids").to_pylist() == [
         list(answer["item_ids"][0])

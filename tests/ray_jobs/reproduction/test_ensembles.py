@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from small_world import small_catalogue, small_histories
-from test_benchmark_runs import OVERRIDES, benchmark, here, kept, reproduce  # noqa: F401
+from test_benchmark_runs import kept, reproduce
 
 from infra.errors import SettingError
 from ray_jobs.data.batches import make_batch
@@ -89,7 +89,7 @@ def test_a_member_that_searches_gives_what_it_did_not_find_the_last_score():
     assert found[rest].tolist() == pytest.approx([float(scores.min())] * len(rest))
 
 
-def test_an_ensemble_costs_its_members_and_no_training(benchmark, tmp_path, here, capsys):  # noqa: F811
+def test_an_ensemble_costs_its_members_and_no_training(benchmark, tmp_path, here, capsys):
     assert reproduce(benchmark, "sasrec+popularity", "--seeds", "0,1") == 0
     assert len(here) == 2, "a member that is missing is trained"
     found = {(one.result.label, one.result.seed): one for one in kept(tmp_path)}

@@ -7,7 +7,7 @@ from small_world import small_catalogue, small_histories
 
 from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.recipes import settings_class
-from ray_jobs.reproduction.experiments import RECIPES, SCALES, make_experiment, recipe_of
+from ray_jobs.reproduction.experiments import DEFAULTS, RECIPES, SCALES, make_experiment, recipe_of
 from ray_jobs.training.loop import Hooks, fit
 from ray_jobs.training.plan import Plan
 
@@ -17,7 +17,7 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", [scale for scale in SCALES if scale != DEFAULTS])
 @pytest.mark.parametrize("label", [label for label in RECIPES if recipe_of(label) != "popularity"])
 def test_a_preset_builds_takes_a_step_and_ranks(label, scale):
     known = {field.name for field in fields(settings_class(recipe_of(label)))}

@@ -96,8 +96,8 @@ def test_a_score_that_is_no_number_fails_its_request(monkeypatch):
     broken = live()
     plain = broken.bundle.recommender.topk
 
-    def damaged(batch, k, exclude):
-        items, scores = plain(batch, k, exclude)
+    def damaged(*asked):
+        items, scores = plain(*asked)
         scores[0] = float("nan")
         return items, scores
 

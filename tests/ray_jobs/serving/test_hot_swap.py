@@ -68,7 +68,7 @@ def test_a_version_that_cannot_answer_is_never_live(monkeypatch):
     assert swap.live.version == "m/1"
     assert "ZeroDivisionError" in swap.problem
     empty = Bundle(registry.bundles["m/3"].recommender, {})
-    monkeypatch.setattr(empty.recommender, "topk", lambda batch, k, exclude: ((batch.history[:, :k] * 0 - 1),) * 2)
+    monkeypatch.setattr(empty.recommender, "topk", lambda batch, k, *_: ((batch.history[:, :k] * 0 - 1),) * 2)
     registry.alias = "m/3"
     swap.refresh()
     assert "m/3 lists 0 different catalogue items where 10 were" in swap.problem
