@@ -156,8 +156,12 @@ GPU: dict[str, dict[str, Any]] = {
 DEFAULTS = "defaults"
 """The scale that changes no setting: what a user of a recipe gets who sets nothing."""
 SCALES: Mapping[str, Mapping[str, dict[str, Any]]] = {"cpu": CPU, "gpu": GPU, DEFAULTS: {}}
-COMPARED = (*of_kind("recommender"), *VARIANTS)
-"""What `DEFAULTS` compares."""
+_OF_STAGES = {Need.COLLABORATIVE_VECTORS, Need.FUSED_VECTORS}
+COMPARED = (
+    *(name for name, recipe in of_kind("recommender").items() if recipe.needs.isdisjoint(_OF_STAGES)),
+    *VARIANTS,
+)
+"""What `DEFAULTS` compares: the recipes, but for those that need vectors that a stage has learned."""
 # The codes that generative recipes write: three levels of 256 and one that tells collisions apart, as published.
 TOKENIZER = "rqkmeans"
 TOKENIZER_SETTINGS: dict[str, Any] = {"levels": 3, "codebook_size": 256}

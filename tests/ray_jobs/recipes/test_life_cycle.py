@@ -55,6 +55,7 @@ def day(items_per_cluster):
         texts=tuple(whole.texts[row] for row in here),
         codes=whole.codes[here],
         level_sizes=whole.level_sizes,
+        vectors={name: vectors[here] for name, vectors in whole.vectors.items()},
     )
     number = {row: place for place, row in enumerate(here)}
     items = tuple(
