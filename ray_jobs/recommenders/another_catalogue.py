@@ -18,7 +18,7 @@ from schemas.errors import DataError
 def on_another_catalogue(trained: Recommender, catalogue: Catalogue) -> Recommender:
     """The recommender with the items of `catalogue` instead of its own, for inference, without a steering layer.
 
-    No item counts as interacted, so that a table with a row per item is not read where the recipe leaves out cold items.
+    No item counts as interacted, so a recipe that also learns single items takes all of these for cold ones.
 
     Args:
         catalogue: for a recipe that reads codes with those by the tokenizer that `trained` had its codes from, see
