@@ -12,8 +12,8 @@ One process without Ray; text vectors are kept in ``--vectors``, because encodin
 """
 
 import argparse
+import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,17 +40,21 @@ from ray_jobs.reproduction.baselines import NearestToLast, RandomOrder
 from ray_jobs.reproduction.benchmark_data import read_benchmark
 from ray_jobs.tokenizers.autoencoder import AutoencoderQuantiser, AutoencoderTokenizer
 from ray_jobs.tokenizers.autoencoder_training import VectorPlan
+from ray_jobs.tokenizers.vectors import ArrayVectors, standardisation
 from ray_jobs.training.loop import fit
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
 TOKENIZING = {"levels": 4, "epochs": 30, "batch_size": 256, "learning_rate": 1e-3}
-TOKENIZERS: dict[str, Callable[[], AutoencoderTokenizer]] = {
-    "fsq": lambda: FSQTokenizer(FSQSettings(**TOKENIZING, grid=(5, 5, 5, 5), decoder_heads=4, decoder_layers=1)),
-    "rqvae": lambda: RQVAETokenizer(RQVAESettings(**TOKENIZING, codebook_size=625)),
-}
 SHAPE = {"width": 64, "layers": 2, "heads": 2, "inner": 256, "max_history": 10, "batch_size": 256, "dropout": 0.2}
 VALIDATION_USERS = 2_000
+
+
+def recipe_of(name: str, grid: tuple[int, ...]) -> AutoencoderTokenizer:
+    """With as many codes per level."""
+    if name == "fsq":
+        return FSQTokenizer(FSQSettings(**TOKENIZING, grid=grid, decoder_heads=4, decoder_layers=1))
+    return RQVAETokenizer(RQVAESettings(**TOKENIZING, codebook_size=math.prod(grid)))
 
 
 def vectors_of(catalogue: Catalogue, kept: Path) -> Floats:
@@ -61,10 +65,10 @@ def vectors_of(catalogue: Catalogue, kept: Path) -> Floats:
     return found
 
 
-def tokenizer(recipe: AutoencoderTokenizer, vectors: Floats) -> AutoencoderQuantiser:
-    """Trained on all items of the first catalogue, those that are only held out included."""
-    mean, scale = vectors.mean(0), vectors.std(0)
-    plan = VectorPlan(recipe, (vectors - mean) / scale)
+def tokenizer(recipe: AutoencoderTokenizer, vectors: Floats, training: npt.NDArray[np.bool_]) -> AutoencoderQuantiser:
+    """Trained on the items at training positions."""
+    mean, scale = standardisation(ArrayVectors(vectors), training)
+    plan = VectorPlan(recipe, (vectors[training] - mean) / scale)
     module = plan.build()
     module.load_trained_state(fit(module, *plan.sources(module)).trained)
     return AutoencoderQuantiser(module, mean, scale)
@@ -100,7 +104,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of the benchmark files, see ray_jobs.reproduction.benchmark_data")
     parser.add_argument("--learn", default="beauty")
     parser.add_argument("--ask", default="toys")
-    parser.add_argument("--tokenizers", nargs="+", choices=TOKENIZERS, default=["fsq"])
+    parser.add_argument("--tokenizers", nargs="+", choices=["fsq", "rqvae"], default=["fsq"])
+    parser.add_argument("--grid", nargs="+", type=int, default=[4, 4, 4], help="see fsq.grid; RQ-VAE has as many codes")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vectors", type=Path, default=Path(), help="folder for the text vectors")
@@ -119,15 +124,18 @@ def main() -> None:
     show("random order", RandomOrder(plain, other), foreign)
     show("popularity of its own training positions", popularity, foreign)
     show("cosine to the last item", NearestToLast(plain, other, torch.from_numpy(others)), foreign)
-    schedule = {"epochs": given.epochs, "evaluate_every": max(1, given.epochs // 3), "learning_rate": 2e-3}
+    schedule = {"epochs": given.epochs, "evaluate_every": max(1, given.epochs // 3), "learning_rate": 3e-3}
     settings = RecGPTSettings(**SHAPE, **schedule, seed=given.seed)
     for name in given.tokenizers:
         torch.manual_seed(given.seed)
-        quantiser = tokenizer(TOKENIZERS[name](), vectors)
+        quantiser = tokenizer(recipe_of(name, tuple(given.grid)), vectors, histories.interacted(len(own)))
         codes, asked = quantiser.encode(vectors), quantiser.encode(others)
         known = [np.isin(asked[:, level], codes[:, level]) for level in range(codes.shape[1])]
         apart = [len(np.unique(found, axis=0)) / len(found) for found in (codes, asked)]
-        print(f"{name}: {1 - np.mean(known):.3f} of the codes are new, distinct tuples {apart[0]:.3f}, {apart[1]:.3f}")
+        print(
+            f"{name}: {1 - np.mean(known):.3f} of the codes are new, distinct tuples {apart[0]:.3f}, {apart[1]:.3f}",
+            flush=True,
+        )
         model = trained(settings, with_codes(own, codes, quantiser), vectors, histories)
         there = on_another_catalogue(model, with_codes(other, asked, quantiser))
         assert isinstance(there, RecGPT)

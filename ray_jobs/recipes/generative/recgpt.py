@@ -10,8 +10,12 @@ the sum of the log-probabilities of its codes. Nothing belongs to an item but it
 Differences from the authors' code: every place in a tuple has its own range of codes, and the output layer is tied to
 their embeddings, as in all recipes that write codes; positions count items from the newest one; the catalogue is
 ranked exactly instead of along a beam; items with equal codes are tied. Sizes are for a CPU and one data set, where
-the authors train a width of 768 on eleven. With so few items most cells of a large grid are never seen: choose a small
-``fsq.grid`` and more levels. ``fsq.collisions`` must be ``list``: a counter of equal tuples means nothing elsewhere.
+the authors train a width of 768 on eleven. With so few items most cells of the default grid are never seen: choose a
+smaller ``fsq.grid``. ``fsq.collisions`` must be ``list``: a counter of equal tuples means nothing elsewhere.
+
+What it needs, on planted worlds: pieces of the vector that mean something alone. Then it carries what it learned to
+unseen items, and the codes of an RQ-VAE do not; where a rotation mixes the pieces, neither does. On the catalogue that
+it was trained on, the codes of the RQ-VAE are no worse there. Without the pieces it loses little.
 """
 
 from typing import Any, ClassVar
