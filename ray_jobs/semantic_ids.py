@@ -350,6 +350,21 @@ def with_items(known: Result, item_ids: list[str], vectors: Vectors) -> tuple[Re
     return Result(grown, tokenizer), len(fresh)
 
 
+def of_another_catalogue(known: Result, item_ids: list[str], vectors: Vectors) -> Codebook:
+    """Codes of the items of another catalogue, by the tokenizer and with the level sizes of `known`.
+
+    An id that both catalogues have names two different items. See `ray_jobs.recommenders.another_catalogue`.
+
+    Args:
+        vectors: of the encoder that the tokenizer was fitted with.
+
+    Raises:
+        SettingError: the recipe gives no codes to items it was not fitted on, or its last level is too small for these.
+    """
+    none = dataclasses.replace(known.codebook, item_ids=[], codes=known.codebook.codes[:0], appended=None)
+    return with_items(Result(none, known.tokenizer), item_ids, vectors)[0].codebook
+
+
 @phased("measuring the codebook")
 def quality_of(
     result: Result, item_ids: list[str], vectors: Vectors, categories: CategoryPaths | None

@@ -197,6 +197,14 @@ RECIPES: Mapping[str, Recipe] = {
         needs=frozenset({Need.CODES, Need.FUSED_VECTORS}),
         switches={Need.FUSED_VECTORS: Switch("distill_weight", default=True, off="0")},
     ),
+    "recgpt": Recipe(
+        implementation="generative.recgpt:RecGPT",
+        kind="recommender",
+        summary="text codes of an item predicted all at once, also on a catalogue it was not trained on",
+        paper=Paper("RecGPT: A Foundation Model for Sequential Recommendation", "Jiang et al.", 2025),
+        needs=frozenset({Need.CODES, Need.TITLES}),
+        packages=TEXT_ENCODER,
+    ),
     "tiger_decoder": Recipe(
         implementation="generative.tiger_decoder:TigerDecoder",
         kind="recommender",

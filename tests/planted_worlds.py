@@ -181,6 +181,43 @@ def communities(seed, users=500):
     return histories(rows), member
 
 
+def two_catalogues(seed, turned=False, users=700, items=300, values=5, width=32, noise=0.15):
+    """Two catalogues, and what follows what is said in one space of text vectors for both.
+
+    An item has four aspects, each a word of `values` that is written in a quarter of its vector. Of the next item one
+    aspect stays, one follows from itself, and two follow from each other; it is one of the three unseen items with most
+    of the wanted words. No item of one catalogue has the words of any of the other.
+
+    Args:
+        turned: rotate the vectors, so that every quarter has something of every aspect.
+
+    Returns:
+        For each catalogue: itself, vectors float32[items, width] and histories.
+    """
+    rng = np.random.default_rng(seed)
+    words = rng.normal(size=(4, values, width // 4))
+    turn = np.linalg.qr(rng.normal(size=(width, width)))[0] if turned else np.eye(width)
+    rules = np.stack([rng.permutation(values), np.arange(values), rng.permutation(values), rng.permutation(values)])
+    every = np.stack(np.unravel_index(rng.permutation(values**4)[: 2 * items], (values,) * 4), axis=1)
+    made = []
+    for number, own in enumerate(np.split(every, 2)):
+        vectors = np.concatenate([words[aspect][own[:, aspect]] for aspect in range(4)], axis=1) @ turn
+        vectors = (vectors + 0.2 * rng.normal(size=vectors.shape)).astype(np.float32)
+        wanted = np.stack([rules[aspect][own[:, source]] for aspect, source in enumerate((3, 1, 2, 0))], axis=1)
+        fitting = (wanted[:, None] == own[None]).sum(2) + 0.5 * rng.random((items, items))
+        best = np.argsort(-fitting, axis=1)[:, :8]
+        rows = []
+        for _ in range(users):
+            row = [int(rng.integers(items))]
+            for _ in range(int(rng.integers(6, 10))):
+                fresh = [item for item in best[row[-1]] if item not in row][:3]
+                row.append(int(rng.integers(items)) if rng.random() < noise else int(rng.choice(fresh)))
+            rows.append(row)
+        ids, texts = catalogue(items).item_ids, tuple(f"{number} {item}" for item in range(items))
+        made.append((Catalogue(ids, texts, texts), vectors, histories(rows)))
+    return made
+
+
 def shuffled_training(worlds, seed):
     """The same users and targets, each history's training positions in random order: the control without order."""
     rng = np.random.default_rng(seed)

@@ -1,9 +1,10 @@
-"""A ranking that knows nothing, below which no result should be."""
+"""Rankings without training, below which no result should be."""
 
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
@@ -31,3 +32,28 @@ class RandomOrder(ScoringRecommender):
         """Uniform scores, float64[B, N]: float32 would tie."""
         drawn = torch.rand(len(batch), len(self.catalogue), generator=self._drawn, dtype=torch.float64)
         return drawn.to(batch.history.device)
+
+
+class NearestToLast(ScoringRecommender):
+    """The items whose vectors have the largest cosine with that of the newest item.
+
+    Args:
+        vectors: float[N, D] of the catalogue's items.
+    """
+
+    name: ClassVar[str] = "nearest-to-last"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    trainable: ClassVar[bool] = False
+
+    def __init__(self, settings: RecipeSettings, catalogue: Catalogue, vectors: Tensor) -> None:
+        super().__init__(settings, catalogue)
+        self._vectors = functional.normalize(vectors, dim=1)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Nothing is trained."""
+        raise NotImplementedError
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Cosines float[B, N]; all 0 for an empty history."""
+        newest = batch.history.gather(1, (batch.lengths - 1).clamp(min=0)[:, None])[:, 0]
+        return (self._vectors[newest.clamp(min=0)] * (newest >= 0)[:, None]) @ self._vectors.T

@@ -110,6 +110,35 @@ class TigerDecoderSettings(GenerativeSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecGPTSettings(TransformerSettings):
+    """Settings of RecGPT.
+
+    Args:
+        inner: width of the feed-forward part.
+        attends: what a code sees besides earlier items: all codes of its own ``item``, or as a control only those
+            before its ``token`` and itself.
+        pieces: read the piece of the text vector that a code stands for, beside the code.
+        encoder: text encoder of these vectors; the one that the codes were made with.
+    """
+
+    section: ClassVar[str] = "recgpt"
+
+    max_history: Count = 20
+    epochs: Count = 60
+    batch_size: Count = 128
+    patience: Count = 8
+    evaluate_every: Count = 2
+    width: Count = 128
+    layers: Count = 3
+    heads: Count = 4
+    dropout: Share = 0.2
+    inner: Count = 512
+    attends: Literal["item", "token"] = "item"
+    pieces: bool = True
+    encoder: Encoder = PACKAGED
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConditionedSettings(GenerativeSettings):
     """Settings of recipes that read preferences.
 
