@@ -42,6 +42,7 @@ def elsewhere():
         titles=tuple(one.titles[item] for item in ORDER),
         texts=tuple(one.texts[item] for item in ORDER),
         codes=one.codes[ORDER],
+        vectors={name: vectors[ORDER] for name, vectors in one.vectors.items()},
     )
 
 
