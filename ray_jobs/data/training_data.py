@@ -35,12 +35,15 @@ class TrainingData:
 
 
 @phased("reading histories and items", lambda data: {"users": len(data.histories), "items": len(data.catalogue)})
-def read_training_data(settings: Settings, request: StageRequest, codes: bool, preferences: bool) -> TrainingData:
-    """Read sequences and items, and optionally codes and preferences.
+def read_training_data(
+    settings: Settings, request: StageRequest, codes: bool, preferences: bool, summaries: bool = False
+) -> TrainingData:
+    """Read sequences and items, and optionally codes, preferences and summaries of reviews.
 
     Args:
         codes: read the semantic ids of the codebook in ``request.upstream``.
         preferences: read the day's preferences, if the request has any.
+        summaries: read the day's summaries, if the request has any.
 
     Raises:
         DataError: a table or the codebook is missing; the message names the stage to run.
@@ -55,6 +58,9 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
     if preferences and has_table(settings, request, "preferences"):
         known = input_state(settings, request, "preferences", ["user_id", "position", "preferences"])
         known = known if known_at is None else move_preferences(known, known_at)
+    said = None
+    if summaries and has_table(settings, request, "review_summaries"):
+        said = input_state(settings, request, "review_summaries", ["user_id", "as_of", "summary"])
     if own.corrections != "none":
         denoised = input_partition(settings, request, "denoised_sequences")
         if own.corrections == "replace":
@@ -62,7 +68,7 @@ def read_training_data(settings: Settings, request: StageRequest, codes: bool, p
         else:
             sequences, known_at = remove_suspects(sequences, denoised)
             known = None if known is None else move_preferences(known, known_at)
-    histories = read_histories(sequences, catalogue, known)
+    histories = read_histories(sequences, catalogue, known, said)
     if own.catalogue == "all":
         catalogue = replace(catalogue, interacted=histories.interacted(len(catalogue)))
     return TrainingData(catalogue, histories, codebook, own.version)

@@ -21,6 +21,7 @@ class Plan:
 
     Args:
         start: trained tensors to start from; None starts from those that the seed gives.
+        told: what the recommender hears before training, see `Recommender.told_examples`.
     """
 
     recipe: str
@@ -29,6 +30,7 @@ class Plan:
     train: Examples | BatchSource
     valid: Examples
     start: Mapping[str, Tensor] | None = None
+    told: Examples | None = None
 
     def __len__(self) -> int:
         """Number of training examples."""
@@ -47,5 +49,7 @@ class Plan:
         for examples in (self.train, self.valid):
             if isinstance(examples, Examples):
                 recommender.prepare(examples, notify)
+        if self.told is not None:
+            recommender.hear(self.told, notify)
         train = InMemoryExamples(self.train, recommender.crop) if isinstance(self.train, Examples) else self.train
         return train, InMemoryExamples(self.valid)
