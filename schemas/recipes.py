@@ -13,6 +13,8 @@ from schemas.dataset import Dataset
 from schemas.errors import DataError
 
 Kind = Literal["recommender", "tokenizer"]
+TextsOfUsers = Literal["both", "summaries", "preferences", "titles"]
+"""Summaries of reviews, preferences, the two as one text, or the titles of a history's items one after another."""
 PRESET = "preset"
 """``<recipe>.preset`` selects a preset of the recipe; explicit settings override it."""
 
@@ -137,7 +139,7 @@ def _by_time(given: Mapping[str, Any]) -> bool:
     return given.get("backbone") == "hstu" and bool(given.get("time_bias", True))
 
 
-def _by_texts(*kinds: str) -> Switch:
+def _by_texts(*kinds: TextsOfUsers) -> Switch:
     """A need for the texts about users that ``users_by`` may name."""
 
     def asked(given: Mapping[str, Any]) -> bool:

@@ -13,8 +13,6 @@ TIME_SPLIT = "time-split"
 """Version of histories that are split at the same moments for all users."""
 CODEBOOK_KEY = "semantic_ids.codebook"
 """Upstream output: the version of the semantic ids."""
-TextsOfUsers = Literal["both", "summaries", "preferences", "titles"]
-"""Summaries of reviews, preferences, the two as one text, or the titles of a history's items one after another."""
 
 
 @dataclass(frozen=True, kw_only=True)

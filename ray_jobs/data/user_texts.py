@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ray_jobs.data.examples import Examples, examples_at
 from ray_jobs.data.histories import Histories
-from ray_jobs.data.settings import TextsOfUsers
 from schemas.preferences import join_preferences
+from schemas.recipes import TextsOfUsers
 
 
 def examples_with_texts(

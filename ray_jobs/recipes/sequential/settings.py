@@ -7,9 +7,9 @@ from pydantic import Field
 
 from infra.bounds import Count, CountOrZero, NonNegative, Positive, PositiveShare, Share, ShareBelowOne
 from infra.errors import SettingError
-from ray_jobs.data.settings import TextsOfUsers
 from ray_jobs.encoders.settings import PACKAGED, Encoder
 from ray_jobs.recommenders.settings import RecipeSettings, TransformerSettings
+from schemas.recipes import TextsOfUsers
 
 CodebookSize = Annotated[int, Field(ge=2, le=65536)]
 LossName = Literal["ce", "sampled_softmax", "bce", "gbce"]
