@@ -289,6 +289,13 @@ def make_plan(
             "most histories need at least four items; lower the k-core settings or land more reviews"
         )
     told = recommender.told_examples(data.histories)
+    if told is not None and not len(told):
+        warnings.warn(
+            f"nothing is said of any user at training positions, so {recipe} learns nothing from it: a summary counts "
+            "where all of its reviews are before the last training position, so review_summaries.chunk_reviews must "
+            "be below the length of most histories",
+            stacklevel=2,
+        )
     return Plan(recipe, recommender.settings, data.catalogue, training, valid, told=told)
 
 

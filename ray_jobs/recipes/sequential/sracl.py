@@ -8,7 +8,9 @@ texts cost nothing when a list is asked for.
 
 What is compared are the parts of histories after which something new was said, with the texts as of then, at training
 positions only; see `ray_jobs.data.user_texts`. As many of them are drawn per step as the batch has examples, times the
-share of users of whom anything is said. So a user without texts takes part in the other losses only.
+share of users of whom anything is said. So a user without texts takes part in the other losses only. With summaries
+alone these are the users whose history is hardly longer than `review_summaries.chunk_reviews`: their first summary
+rests on held-out reviews as well, and is left out. Preferences are known after every review.
 
 Differences from the paper: the next-item loss is SASRec's, over all positions of whole histories, so that weights of 0
 give SASRec to the bit. The texts are this project's summaries of reviews and preferences, not a summary of every prefix
