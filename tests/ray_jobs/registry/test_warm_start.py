@@ -1,6 +1,7 @@
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -8,6 +9,7 @@ from mlflow import MlflowClient
 from infra.errors import SettingError
 from ray_jobs import register
 from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.learned_vectors import required
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recipes.generative.menderemb import MenderEmb, MenderEmbSettings
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
@@ -116,7 +118,9 @@ def test_every_recipe_says_which_of_its_tensors_go_by_item(name):
         ids = [f"i{n}" for n in range(items)]
         codes = {i: (n % 7, n // 7) for n, i in enumerate(ids)}
         settings = settings_class(name)(**({"dense": True} if "dense" in all_settings else {}))
-        model = recipe_class(name)(settings, _catalogue(ids).with_codes(codes, [7, 7]))
+        learned = dict.fromkeys(required(RECIPES[name].needs), np.ones((items, 6), np.float32))
+        catalogue = replace(_catalogue(ids).with_codes(codes, [7, 7]), vectors=learned)
+        model = recipe_class(name)(settings, catalogue)
         return {key: tensor.shape for key, tensor in model.trained_state().items()}, model
 
     (few, model), (many, _) = shapes(23), shapes(29)
