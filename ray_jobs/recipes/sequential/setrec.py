@@ -19,6 +19,13 @@ every item of a history in training, each with the position of the item that it 
 chooses b on the data of the final evaluation.
 
 A warm start with another teacher's vectors keeps a map of the first ones, and learns on from there.
+
+In planted worlds (`tests/nightly/test_planted_sets.py`) texts find new items and behaviour the others; asked with the
+collaborative slot alone, or with texts of other items, it finds no new one. Validation users mostly want items that are
+known: the share that is best for them leaves new items far behind known ones. As fast as `tiger` it is for a request at
+12,000 items, with as many layers (`tests/bench/bench_decoding.py`, part ``sets``): 7 ms of one core beside 8 at 20
+beams. For a batch of 64 it takes 1.3 times as long, and 0.8 times beside 50 beams; at 100,000 items one request takes 26
+ms, as every item is scored, and a search along codes still takes 8.
 """
 
 from collections.abc import Mapping

@@ -15,12 +15,19 @@ from ray_jobs.objectives import parts
 from ray_jobs.recipes.sequential.setrec import SETRec, SETRecSettings, centred, visible_tokens
 from ray_jobs.recommenders.another_catalogue import on_another_catalogue
 from ray_jobs.recommenders.bundle import load_bundle, save_bundle
+from ray_jobs.training.loop import fit
 from ray_jobs.training.warm_start import carry_over
 from schemas.errors import DataError
 
 SETTINGS = SETRecSettings(width=16, layers=2, dropout=0.0, semantic_slots=3, hidden=(12,), max_history=8)
 BATCH = make_batch([[1, 7, 13], [20, 3]], ["", ""], targets=np.array([19, 3]))
 VECTORS = "collaborative_vectors.vector"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded():
+    """The text encoder takes seconds to load."""
+    encoded()
 
 
 @cache
@@ -210,6 +217,17 @@ def test_validation_users_choose_the_share_and_nobody_else():
     batch = next(iter(InMemoryExamples(examples).batches(60, None)))
     ranks = model.ranks_by_share(batch, batch.seen)[SETTINGS.semantic_shares.index(best)]
     assert torch.equal(ranks, model.ranks(batch, batch.seen))
+
+
+def test_test_targets_reach_neither_weights_nor_the_share():
+    histories, found = small_histories(), []
+    for moved in (0, 7):
+        items = tuple(np.append(row[:-1], (row[-1] + moved) % 30) for row in histories.items)
+        plan = replace(histories, items=items)
+        model = setrec(epochs=1, evaluate_every=1)
+        valid = InMemoryExamples(evaluation_examples(plan, "valid", 8))
+        found.append(fit(model, InMemoryExamples(model.training_examples(plan)), valid).best)
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
 def test_weights_that_change_are_seen():
