@@ -84,7 +84,13 @@ TRAIN_RECOMMENDER = StageTask(stage="train", task_id="train_recommender")
 TRAIN_BASELINE = StageTask(
     stage="train",
     task_id="train_baseline",
-    without=("collaborative_vectors", "semantic_ids", "preference_benchmark", "continuation"),
+    without=(
+        "review_summaries",
+        "collaborative_vectors",
+        "semantic_ids",
+        "preference_benchmark",
+        "continuation",
+    ),
     recipe="sasrec",
     doc="Trains the baseline, SASRec, on the same split. It is registered instead of a recommender that is worse.",
 )

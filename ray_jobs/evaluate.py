@@ -37,6 +37,7 @@ from schemas.errors import DataError
 from schemas.handoff import StageReport
 from schemas.measurements import MEASUREMENTS, NEXT_ITEM
 from schemas.model_versions import CHAMPION, CHAMPION_KEY, IDENTITY_TAG, PARTITION_TAG
+from schemas.recipes import Need
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
 
@@ -78,7 +79,7 @@ def run(request: StageRequest) -> StageReport:
     own = stage_settings(EvaluateSettings, settings, request)
     progress = Progress(settings.home, STAGE)
     progress.update(0, 1, "reading tables")
-    data = read_training_data(settings, request, codes=False, preferences=True)
+    data = read_training_data(settings, request, {Need.PREFERENCES})
     how = training_data_settings(settings, request)
     protocol = protocol_of(how, own)
     popularity = Popularity(PopularitySettings(), data.catalogue)

@@ -18,6 +18,7 @@ from ray_jobs import cluster
 from ray_jobs.data.day_states import input_partition
 from ray_jobs.data.examples import Examples, evaluation_examples, join_examples, latest_preferences
 from ray_jobs.data.fusion import fused_examples
+from ray_jobs.data.histories import Histories
 from ray_jobs.data.recorded import at_versions
 from ray_jobs.data.settings import TEACHER_KEY, training_data_settings
 from ray_jobs.data.streamed_examples import (
@@ -124,9 +125,8 @@ def _train(
     how = training_data_settings(settings, request)
     reading = at_versions(settings, request, provenance.tables_of(settings, request))
     runs.log_inputs(run_id, reading.inputs)
-    needs_preferences = Need.PREFERENCES in kind.needs or layer_settings.enabled
-    needs = kind.needs_with(own)
-    data = read_training_data(settings, reading, Need.CODES in kind.needs, needs_preferences, needs)
+    needs = kind.needs_with(own) | ({Need.PREFERENCES} if layer_settings.enabled else frozenset())
+    data = read_training_data(settings, reading, needs)
     if not data.histories.timed():
         require(recipe, vars(own), {Need.TIMES: f"in {request.dataset} all items of a history have the same one"})
     torch.manual_seed(own.seed)
@@ -167,6 +167,7 @@ def _train(
             "examples": len(plan.train),
             "with_preference": _with_preference(plan.train),
             **({} if added is None else {"fused": len(added)}),
+            **({} if plan.told is None else _heard(plan.told, data.histories)),
             "steps": state.step,
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
@@ -287,7 +288,15 @@ def make_plan(
             f"{len(training)} training and {len(valid)} validation examples are in {len(data.histories)} histories: "
             "most histories need at least four items; lower the k-core settings or land more reviews"
         )
-    return Plan(recipe, recommender.settings, data.catalogue, training, valid)
+    told = recommender.told_examples(data.histories)
+    if told is not None and not len(told):
+        warnings.warn(
+            f"nothing is said of any user at training positions, so {recipe} learns nothing from it: a summary counts "
+            "where all of its reviews are before the last training position, so review_summaries.chunk_reviews must "
+            "be below the length of most histories",
+            stacklevel=2,
+        )
+    return Plan(recipe, recommender.settings, data.catalogue, training, valid, told=told)
 
 
 def _training_examples(
@@ -303,6 +312,12 @@ def _training_examples(
     parts = itertools.chain(example_parts(recommender, data.histories, ROWS_PER_FILE), more)
     written = write_examples(shards, parts, -(-rows // ROWS_PER_FILE), recommender.settings.seed)
     return written.cropped_by(recommender.crop)
+
+
+def _heard(told: Examples, histories: Histories) -> dict[str, float]:
+    """How much is said of users at training positions, and of how many users nothing is."""
+    users = np.flatnonzero(histories.training_ends >= 2)
+    return {"texts_of_users": len(told), "users_without_text": len(np.setdiff1d(users, told.users))}
 
 
 def _with_preference(training: Examples | BatchSource) -> int:

@@ -75,7 +75,7 @@ def _tune(settings: Settings, request: StageRequest, own: DenoiserSettings, addr
     """Pre-train a tiny base if requested, tune, evaluate; the report is written last and marks completion."""
     Progress(settings.home, STAGE).update(0, 1, "reading tables")
     tokenizer = None if own.base == TINY else load_tokenizer(own.base)
-    data = read_training_data(settings, request, codes=False, preferences=False)
+    data = read_training_data(settings, request)
     if all(title == item for title, item in zip(data.catalogue.titles, data.catalogue.item_ids, strict=True)):
         raise DataError(f"{STAGE} reads item titles, and no item of this data set has one; land an item file")
     split = split_windows(data.histories, own)

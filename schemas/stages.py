@@ -25,8 +25,8 @@ class Stage:
         reads: tables of other stages, in the order of the data; their makers run first.
         reads_if: tables of `reads` that it reads only if one of the conditions holds: a setting ``<section>.<name>`` is
             neither off nor ``none``, or, for `RECIPE`, the recipe needs the table.
-        steering_reads: those of `reads` that matter only if text steers the lists: the steering layer is on, or the
-            recipe reads preferences.
+        steering_reads: those of `reads` that matter only if what is said of users does: the steering layer is on, or
+            the recipe reads it.
         writes: tables; the first stage that writes a table is its maker. Each is declared in ``schemas/<table>.py``.
         after: stages that run first although it reads no table of theirs.
         sections: of ``[stages.*]`` in the profile, `RECIPE` for the recipe's.
@@ -141,7 +141,7 @@ and position. The ledger `llm_responses` keeps every answer, so a second run mak
         snapshot=True,
         doc="""
 Summarises a user's reviews, oldest first, in a few sentences: **review_summaries**. Scoring reads them for users
-without preferences.
+without preferences, and `sracl` learns from them.
 """,
     ),
     _language(
@@ -254,6 +254,7 @@ Trains the tokenizer on Ray Train and gives each item a unique code tuple: **sem
             "items",
             "sequences",
             "preferences",
+            "review_summaries",
             "denoised_sequences",
             "collaborative_vectors",
             "semantic_ids",
@@ -262,7 +263,11 @@ Trains the tokenizer on Ray Train and gives each item a unique code tuple: **sem
         ),
         reads_if=_CORRECTED
         | {"preferences": (RECIPE, "steering.enabled")}
-        | dict.fromkeys(("collaborative_vectors", "semantic_ids", "fused_vectors", "preference_benchmark"), (RECIPE,)),
+        | dict.fromkeys(
+            ("review_summaries", "collaborative_vectors", "semantic_ids", "fused_vectors", "preference_benchmark"),
+            (RECIPE,),
+        ),
+        steering_reads=("review_summaries",),
         sections=(RECIPE, "training_data", "steering"),
         recipe="recommender",
         default_recipe="mendertok",

@@ -1,5 +1,7 @@
 """Small worlds with a known mechanism, for statistical checks of recipes: histories over clustered items."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ray_jobs.data.catalogue import Catalogue
@@ -140,6 +142,42 @@ def on_a_ring(seed, users=300, others=2_000, items=300, noise=0.1):
         return [int(rng.integers(items)) if rng.random() < noise else item for item in near]
 
     return histories([history() for _ in range(users)]), histories([history() for _ in range(others)])
+
+
+def said_of_places(seed, users=300, others=2_000, items=300, noise=0.1, error=0.01):
+    """As `on_a_ring`, with texts: of a user the own place on the ring, not quite exactly, from the second item on; of
+    an item its place. Nothing else tells who is like whom before they share items.
+
+    Returns:
+        The histories to learn from, those of others, and the catalogue.
+    """
+    rng = np.random.default_rng(seed)
+    ring = rng.permutation(items)
+    found = []
+    for count in (users, others):
+        rows, said = [], []
+        for _ in range(count):
+            place, length = rng.random(), int(rng.integers(5, 8))
+            near = [int(ring[int(rng.normal(place * items, 4)) % items]) for _ in range(length)]
+            rows.append([int(rng.integers(items)) if rng.random() < noise else item for item in near])
+            said.append({at: (f"{rng.normal(place, error) % 1:.4f}",) for at in range(1, length)})
+        found.append(replace(histories(rows), summaries=tuple(said)))
+    texts = tuple(f"{place / items:.4f}" for place in np.argsort(ring))
+    names = tuple(f"I{item:03d}" for item in range(items))
+    return *found, Catalogue(names, texts, texts)
+
+
+class Places:
+    """A text encoder that reads places on a ring: a vector is the mean direction of those in a text."""
+
+    dim = 2
+
+    def to(self, device):
+        return self
+
+    def encode(self, texts):
+        angles = [2 * np.pi * np.array([float(word) for word in text.rstrip(".").split(". ")]) for text in texts]
+        return np.array([[np.cos(a).mean(), np.sin(a).mean()] for a in angles], np.float32)
 
 
 def drift(seed, users=700, items=120, window=3):

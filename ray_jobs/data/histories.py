@@ -32,6 +32,7 @@ class Histories:
         items: per user the catalogue indices, oldest first.
         valid_position, test_position: int64[U], positions of the held-out targets; -1 if there is none.
         preferences: per user: position -> preferences that rest on reviews up to that position, newest first.
+        summaries: per user: position -> a summary of reviews up to that position, alone in a tuple; empty if not read.
         times: per user int64, seconds since 1970 of each item; None if unknown.
         training_end: int64[U], end of the training positions; None for `valid_position`, or all of a history without
             one.
@@ -45,6 +46,7 @@ class Histories:
     preferences: Sequence[Mapping[int, tuple[str, ...]]]
     times: Sequence[IntArray] | None = None
     training_end: IntArray | None = None
+    summaries: Sequence[Mapping[int, tuple[str, ...]]] = ()
     more: Mapping[str, Sequence[npt.NDArray[Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -120,8 +122,16 @@ class Histories:
         return known[max(before)] if before else ()
 
 
-def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Table | None = None) -> Histories:
+def read_histories(
+    sequences: pa.Table,
+    catalogue: Catalogue,
+    preferences: pa.Table | None = None,
+    summaries: pa.Table | None = None,
+) -> Histories:
     """The table `sequences` (one partition) as indices, users sorted, with the rows of `preferences` joined.
+
+    Args:
+        summaries: user_id, as_of and summary, rows of the table review_summaries.
 
     Raises:
         DataError: `sequences` is empty, or has a user twice or an item that is not in the catalogue.
@@ -156,20 +166,52 @@ def read_histories(sequences: pa.Table, catalogue: Catalogue, preferences: pa.Ta
         return places.to_numpy().astype(np.int64)
 
     there = set(sequences.column_names)
+    times = read("occurred_at", _seconds) if "occurred_at" in there else None
+    placed = None if summaries is None or times is None else _placed(summaries, users, times)
     return Histories(
         user_ids=users,
         items=read("item_ids", item_places),
         valid_position=position("valid_position"),
         test_position=position("test_position"),
         preferences=Notes.read(users, preferences),
-        times=read("occurred_at", _seconds) if "occurred_at" in there else None,
+        times=times,
         training_end=position(TRAINING_END) if TRAINING_END in there else None,
+        summaries=() if placed is None else Notes.read(users, placed),
         more={
             column.name: read(column.source, partial(_numbers, kind=column.dtype))
             for column in COLUMNS.values()
             if column.source in there - {"item_ids", "occurred_at"}
         },
     )
+
+
+def _placed(summaries: pa.Table, users: Texts, times: Rows) -> pa.Table:
+    """Summaries at positions, as `Notes.read` takes them.
+
+    A summary is placed at the last item of its second, so it never rests on a review after its position, whatever the
+    order of items at one time is.
+    """
+    owners = pc.index_in(summaries["user_id"].cast(pa.large_string()), value_set=users.arrow)
+    kept = pc.and_(pc.is_valid(owners), pc.fill_null(pc.greater(pc.utf8_length(summaries["summary"]), 0), False))
+    found, of = summaries.filter(kept), owners.filter(kept).cast(pa.int64()).to_numpy()
+    moments = _seconds(flat(found["as_of"]))
+    order = np.lexsort((moments, of))
+    of, moments = of[order], moments[order]
+    first, last = (int(pick(initial=0)) for pick in (times.values.min, times.values.max))
+    span = last - first + 2
+    # Users' times one after another on one axis, so that one search finds the positions of all.
+    axis = np.repeat(np.arange(len(times)), times.lengths) * span + times.values - first
+    asked = of * span + np.clip(moments - first, -1, span - 2)
+    positions = np.searchsorted(axis, asked, side="right") - times.offsets[of] - 1
+    texts = flat(found["summary"]).take(pa.array(order))
+    table = pa.table(
+        {
+            "user_id": found["user_id"].take(pa.array(order)),
+            "position": pa.array(positions, pa.int64()),
+            "preferences": pa.ListArray.from_arrays(pa.array(np.arange(len(texts) + 1), pa.int32()), texts),
+        }
+    )
+    return table.filter(pa.array(positions >= 0))
 
 
 def _seconds(times: pa.Array) -> IntArray:

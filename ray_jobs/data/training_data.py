@@ -38,15 +38,12 @@ class TrainingData:
 
 
 @phased("reading histories and items", lambda data: {"users": len(data.histories), "items": len(data.catalogue)})
-def read_training_data(
-    settings: Settings, request: StageRequest, codes: bool, preferences: bool, vectors: Collection[Need] = ()
-) -> TrainingData:
-    """Read sequences and items, and optionally codes, preferences and learned vectors.
+def read_training_data(settings: Settings, request: StageRequest, needs: Collection[Need] = ()) -> TrainingData:
+    """Read sequences and items, and what `needs` ask for beside them.
 
     Args:
-        codes: read the semantic ids of the codebook in ``request.upstream``.
-        preferences: read the day's preferences, if the request has any.
-        vectors: needs; those of `ray_jobs.data.learned_vectors` are read.
+        needs: codes are those of the codebook in ``request.upstream``; preferences and summaries of reviews are read
+            if the request has any; other needs have tables of their own.
 
     Raises:
         DataError: a table or the codebook is missing; the message names the stage to run.
@@ -54,15 +51,19 @@ def read_training_data(
     sequences, known_at = input_sequences(settings, request)
     own = training_data_settings(settings, request)
     catalogue = read_catalogue(sequences, newest_items(settings, request), own.catalogue == "all")
-    codebook = request.upstream.get(CODEBOOK_KEY, "") if codes else ""
-    if codes:
+    codebook = request.upstream.get(CODEBOOK_KEY, "") if Need.CODES in needs else ""
+    if Need.CODES in needs:
         catalogue = _with_codes(settings, request, catalogue, codebook)
-    if learned := read_vectors(settings, request, vectors, catalogue.item_ids):
+    if learned := read_vectors(settings, request, needs, catalogue.item_ids):
         catalogue = replace(catalogue, vectors=learned)
     known = None
-    if preferences and has_table(settings, request, "preferences"):
+    read_preferences = not {Need.PREFERENCES, Need.PAST_PREFERENCES}.isdisjoint(needs)
+    if read_preferences and has_table(settings, request, "preferences"):
         known = input_state(settings, request, "preferences", ["user_id", "position", "preferences"])
         known = known if known_at is None else move_preferences(known, known_at)
+    said = None
+    if Need.REVIEW_SUMMARIES in needs and has_table(settings, request, "review_summaries"):
+        said = input_state(settings, request, "review_summaries", ["user_id", "as_of", "summary"])
     if own.corrections != "none":
         denoised = input_partition(settings, request, "denoised_sequences")
         if own.corrections == "replace":
@@ -70,7 +71,7 @@ def read_training_data(
         else:
             sequences, known_at = remove_suspects(sequences, denoised)
             known = None if known is None else move_preferences(known, known_at)
-    histories = read_histories(sequences, catalogue, known)
+    histories = read_histories(sequences, catalogue, known, said)
     if own.catalogue == "all":
         catalogue = replace(catalogue, interacted=histories.interacted(len(catalogue)))
     return TrainingData(catalogue, histories, codebook, own.version)

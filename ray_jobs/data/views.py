@@ -35,6 +35,21 @@ def shuffled(history: Tensor, lengths: Tensor, share: float) -> View:
     return history.gather(1, keys.argsort(dim=1, stable=True)), lengths
 
 
+def substituted(history: Tensor, lengths: Tensor, others: Tensor, share: float) -> View:
+    """Each history with another item at each position with probability `share`, drawn from those that may stand there.
+
+    Args:
+        others: int64[N, K], items that may stand for each item of the catalogue, padded on the right with `PAD`; an
+            item without any stays.
+    """
+    near = others[history.clamp(min=0)]
+    count = (near != PAD).sum(dim=-1)
+    chosen = (torch.rand(history.shape, device=history.device) * count).long()
+    other = near.gather(-1, chosen[..., None])[..., 0]
+    moves = (torch.rand(history.shape, device=history.device) < share) & (count > 0) & (history != PAD)
+    return torch.where(moves, other, history), lengths
+
+
 def two_of(views: tuple[View, ...]) -> View:
     """Two different ones of the V `views` for each row, drawn at random: int64[B, 2, L] and int64[B, 2]."""
     items, lengths = (torch.stack(parts, dim=1) for parts in zip(*views, strict=True))

@@ -72,8 +72,11 @@ def load_text_encoder(name: str) -> "TransformerEncoder":
     return TransformerEncoder(name, model, tokenizer, min(max_length, positions) if positions else max_length)
 
 
-def require_text_encoder(name: str) -> None:
+def require_text_encoder(name: str) -> int:
     """Check that `load_text_encoder` finds `name`, without loading weights.
+
+    Returns:
+        The width of its vectors.
 
     Raises:
         SettingError: as `load_text_encoder`.
@@ -82,7 +85,7 @@ def require_text_encoder(name: str) -> None:
 
     source, revision, _ = _resolve(name)
     with loading(f"the text encoder {name!r}", PACKAGED):
-        AutoConfig.from_pretrained(source, revision=revision)
+        return int(AutoConfig.from_pretrained(source, revision=revision).hidden_size)
 
 
 class TransformerEncoder:

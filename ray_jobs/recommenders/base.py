@@ -172,6 +172,13 @@ class Recommender(Trainable):
             return training_examples(histories, max(map(len, histories.items), default=1), every_prefix=False)
         return training_examples(histories, self.settings.max_history, self.every_prefix)
 
+    def told_examples(self, histories: Histories) -> Examples | None:  # noqa: ARG002  (for recipes that learn from it)
+        """What is said of users at training positions, see `ray_jobs.data.user_texts`; None to read nothing."""
+        return None
+
+    def hear(self, told: Examples, notify: Notify = silent) -> None:
+        """Take the `told_examples`, before training and again when a run resumes."""
+
     def fit_counts(self, histories: Histories) -> None:
         """Fit statistics that need no gradient, from training positions only."""
 

@@ -45,10 +45,11 @@ _SHOWN = 5
 
 
 def tables_of(settings: Settings, request: StageRequest) -> list[str]:
-    """Names of the tables that the training of a recommender reads; preferences only if the request has them."""
+    """Names of the tables that the training of a recommender reads; those of users' texts if the request has them."""
     names = tables_to_read(STAGES["train"], settings, request.overrides, request.recipe)
     given = {
         "preferences": has_table(settings, request, "preferences"),
+        "review_summaries": has_table(settings, request, "review_summaries"),
         "collaborative_vectors": bool(request.upstream.get(TEACHER_KEY)),
         **dict.fromkeys(("semantic_ids", "fused_vectors"), bool(request.upstream.get(CODEBOOK_KEY))),
     }

@@ -23,6 +23,7 @@ from ray_jobs.registry.provenance import Provenance
 from ray_jobs.registry.users import read_audience
 from ray_jobs.stages import evaluate as evaluating
 from schemas.errors import DataError
+from schemas.recipes import Need
 from schemas.run_identity import config_hash
 from schemas.sections import stage_settings
 from schemas.stage_request import StageRequest
@@ -112,7 +113,7 @@ def _evaluated(settings: Settings, made: Provenance, request: StageRequest, bund
         if made.evaluation is None
         else evaluating.EvaluateSettings(**made.evaluation)
     )
-    data = read_training_data(settings, request, codes=False, preferences=len(bundle.recommender.conditions) > 1)
+    data = read_training_data(settings, request, {Need.PREFERENCES} if len(bundle.recommender.conditions) > 1 else ())
     results = evaluate(bundle.recommender, data.histories, ("valid", "test"), own.exclude_seen)
     bundle.recommender.release()
     return means(results)

@@ -4,6 +4,7 @@ from infra.settings import Settings
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.histories import Histories
 from ray_jobs.data.training_data import read_training_data
+from schemas.recipes import Need
 from schemas.stage_request import StageRequest
 
 AT = "@"
@@ -18,5 +19,5 @@ def read_day(settings: Settings, name: str) -> tuple[Catalogue, Histories]:
     """
     dataset, _, day = name.partition(AT)
     request = StageRequest(stage="reproduce", dataset=dataset, partition=day)
-    data = read_training_data(settings, request, codes=False, preferences=True)
+    data = read_training_data(settings, request, {Need.PREFERENCES})
     return data.catalogue, data.histories

@@ -110,7 +110,7 @@ def tie_report(settings: Settings, request: StageRequest, recipes: Sequence[str]
     values: dict[tuple[str, str], dict[str, npt.NDArray[np.float64]]] = {}
     targets = []
     for version, one in both_versions(request, seed).items():
-        histories = read_training_data(settings, one, codes=False, preferences=True).histories
+        histories = read_training_data(settings, one, {Need.PREFERENCES}).histories
         targets.append(_test_items(histories))
         for recipe in recipes:
             trained = train.run(replace(one, stage=train.STAGE, recipe=recipe))

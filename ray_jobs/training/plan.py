@@ -22,6 +22,7 @@ class Plan:
     Args:
         valid: None for training without evaluation.
         start: trained tensors to start from; None starts from those that the seed gives.
+        told: what the recommender hears before training, see `Recommender.told_examples`.
     """
 
     recipe: str
@@ -30,6 +31,7 @@ class Plan:
     train: Examples | BatchSource
     valid: Examples | None
     start: Mapping[str, Tensor] | None = None
+    told: Examples | None = None
 
     def __len__(self) -> int:
         """Number of training examples."""
@@ -48,5 +50,7 @@ class Plan:
         for examples in (self.train, self.valid):
             if isinstance(examples, Examples):
                 recommender.prepare(examples, notify)
+        if self.told is not None:
+            recommender.hear(self.told, notify)
         train = InMemoryExamples(self.train, recommender.crop) if isinstance(self.train, Examples) else self.train
         return train, None if self.valid is None else InMemoryExamples(self.valid)

@@ -181,7 +181,7 @@ def train(home: Path, given: argparse.Namespace) -> int:
     from ray_jobs.train import make_plan
 
     request = asked("train", recipe="sasrec")
-    data = read_training_data(load_settings(), request, codes=False, preferences=False)
+    data = read_training_data(load_settings(), request)
     recommender = load_bundle(bundle_of(home)).recommender
     return len(make_plan("sasrec", recommender, data, 0, str(home / "examples")))
 

@@ -66,6 +66,7 @@ def test_the_chain_runs_in_the_order_of_the_data(dags):
         ("append_items", "register"),
         ("semantic_ids", "train_recommender"),
         ("preferences", "train_recommender"),
+        ("review_summaries", "train_recommender"),
         ("train_recommender", "evaluate"),
         ("train_baseline", "evaluate"),
         ("train_recommender", "champion"),
@@ -82,6 +83,7 @@ def test_the_chain_runs_in_the_order_of_the_data(dags):
     ]:
         assert before in dag.get_task(after).get_flat_relative_ids(upstream=True)
         assert order.index(before) < order.index(after)
+    assert "review_summaries" not in dag.get_task("train_baseline").upstream_task_ids, "the baseline reads none"
 
 
 def test_the_benchmark_is_built_before_a_model_is_asked(dags):

@@ -67,10 +67,13 @@ def test_a_new_benchmark_is_no_new_training_for_recipes_that_do_not_read_it(requ
         ("tiger", {"steering.enabled": "false"}, {"semantic_ids"}),
         ("sasrec", {"training_data.corrections": "remove"}, {"preferences", "denoised_sequences"}),
         ("popularity", {"steering.enabled": False}, set()),
+        ("sracl", {"steering.enabled": False}, {"preferences", "review_summaries"}),
+        ("sracl", {"steering.enabled": False, "sracl.users_by": "summaries"}, {"review_summaries"}),
+        ("sracl", {"steering.enabled": False, "sracl.users_by": "titles"}, set()),
     ],
 )
 def test_what_training_does_not_read_is_no_part_of_its_work(request_of, recommender, overrides, read):
-    optional = ("preferences", "denoised_sequences", "semantic_ids", "preference_benchmark")
+    optional = ("preferences", "review_summaries", "denoised_sequences", "semantic_ids", "preference_benchmark")
 
     def trained(newer=""):
         given = {"sequences": report("sequences", "sequences")}
@@ -271,6 +274,10 @@ def test_a_form_takes_no_name_that_the_stages_refuse(airflow_home):
         ("sasrec", {}, True),
         ("sasrec", {"steering.enabled": False}, False),
         ("mendertok", {"steering.enabled": False}, True),
+        ("sracl", {"steering.enabled": False}, True),
+        ("sracl", {"steering.enabled": False, "sracl.users_by": "preferences"}, True),
+        ("sracl", {"steering.enabled": False, "sracl.users_by": "titles"}, False),
+        ("sracl", {"steering.enabled": False, "sracl.users_weight": 0}, False),
     ],
 )
 def test_what_only_words_need_is_not_asked_for_where_words_move_nothing(airflow_home, recommender, overrides, asked):

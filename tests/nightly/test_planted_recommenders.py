@@ -14,6 +14,7 @@ from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.recipes.generative.discrec import DiscRec, DiscRecSettings
+from ray_jobs.recipes.sequential import sracl
 from ray_jobs.recipes.sequential.bert4rec import BERT4Rec, BERT4RecSettings
 from ray_jobs.recipes.sequential.hstu import HSTU, HSTUSettings
 from ray_jobs.recipes.sequential.icsrec import ICSRec, ICSRecSettings
@@ -21,7 +22,8 @@ from ray_jobs.recipes.sequential.idnp import IDNP, IDNPSettings
 from ray_jobs.recipes.sequential.mclrec import MCLRec
 from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
-from ray_jobs.recipes.sequential.settings import MCLRecSettings, PopularitySettings
+from ray_jobs.recipes.sequential.settings import MCLRecSettings, PopularitySettings, SRACLSettings
+from ray_jobs.recipes.sequential.sracl import SRACL
 from ray_jobs.training.loop import fit
 
 SEEDS = (0, 1, 2)
@@ -40,6 +42,8 @@ def trained(kind, settings, histories, catalogue=None, held_out=None, judged=Non
     """NDCG@10 on the test split after training, early stopping on the validation split, of `judged` users if given."""
     torch.manual_seed(settings.seed)
     model = kind(settings, catalogue or worlds.catalogue())
+    if (told := model.told_examples(histories)) is not None:
+        model.hear(told)
     valid = evaluation_examples(judged or histories, "valid", settings.max_history)
     state = fit(model, InMemoryExamples(model.training_examples(histories)), InMemoryExamples(valid))
     model.load_trained_state(state.best)
@@ -194,6 +198,64 @@ def test_mclrec_learns_whose_history_a_view_is():
         plain.append(trained(SASRec, alone, world, items, others, others))
     assert_better(better, plain)
     assert_better(better, mixed, 0.02)
+
+
+class AnyNeighbours(SRACL):
+    """Users and items have the neighbours of others."""
+
+    def hear(self, told, **more):
+        super().hear(told, **more)
+        self.near = self.mixed(self.near)
+
+    def training_begins(self, source):
+        super().training_begins(source)
+        if self.settings.items_weight > 0:
+            self.near_items = self.mixed(self.near_items)
+
+    def mixed(self, rows):
+        return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))]
+
+
+@pytest.fixture
+def places(monkeypatch):
+    monkeypatch.setattr(sracl, "load_text_encoder", lambda name: worlds.Places())
+    monkeypatch.setattr(sracl, "require_text_encoder", lambda name: worlds.Places.dim)
+
+
+def test_sracl_learns_from_like_users_and_items_and_not_from_any(places):
+    """The loss of items alone is as good, and so are titles in place of summaries, see the head of the recipe."""
+    better, plain, dropped, varied, mixed = [], [], [], [], []
+    for seed in SEEDS:
+        world, others, items = worlds.said_of_places(seed)
+        given = {**SMALL, "epochs": 60, "dropout": 0.2, "seed": seed}
+        settings = SRACLSettings(**given, users_by="summaries")
+        better.append(trained(SRACL, settings, world, items, others, others))
+        mixed.append(trained(AnyNeighbours, settings, world, items, others, others))
+        views = MCLRecSettings(**given, views_weight=0.1, augmented_weight=0.0)
+        varied.append(trained(MCLRec, views, world, items, others, others))
+        for found, dropout in ((plain, 0.2), (dropped, 0.4)):
+            alone = SASRecSettings(**given | {"dropout": dropout})
+            found.append(trained(SASRec, alone, world, items, others, others))
+    assert_better(better, plain, 0.01)
+    assert_better(better, dropped)
+    assert_better(better, varied)
+    assert_better(better, mixed, 0.05)
+
+
+def test_users_of_whom_like_is_said_help_without_the_texts_of_items(places):
+    """What is said of a user is nearer to the truth here than the titles of the items."""
+    better, plain, mixed, titled = [], [], [], []
+    for seed in SEEDS:
+        world, others, items = worlds.said_of_places(seed)
+        given = {**SMALL, "epochs": 60, "dropout": 0.3, "seed": seed}
+        settings = SRACLSettings(**given, users_by="summaries", items_weight=0.0)
+        better.append(trained(SRACL, settings, world, items, others, others))
+        titled.append(trained(SRACL, replace(settings, users_by="titles"), world, items, others, others))
+        mixed.append(trained(AnyNeighbours, settings, world, items, others, others))
+        plain.append(trained(SASRec, SASRecSettings(**given), world, items, others, others))
+    assert_better(better, plain)
+    assert_better(better, titled)
+    assert_better(better, mixed, 0.04)
 
 
 def test_idnp_follows_an_interest_to_the_time_at_which_it_is_asked():

@@ -1,11 +1,11 @@
 """Finds out whether something fitted depends on what is held out, by changing what is held out.
 
-Items, times and preferences at positions from the validation target on are replaced, and vectors of items that occur
-at no training position; whatever was fitted must come out the same to the bit. The catalogue stays: it is the set of
-candidates that the protocol ranks, items without a training position among them.
+Items, times, preferences and summaries at positions from the validation target on are replaced, and vectors of items
+that occur at no training position; whatever was fitted must come out the same to the bit. The catalogue stays: it is
+the set of candidates that the protocol ranks, items without a training position among them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,9 +40,10 @@ def leaks(fit: Fit, histories: Histories, items: int, seed: int = 0) -> list[str
 
 
 def poisoned(histories: Histories, items: int, seed: int = 0) -> Histories:
-    """`histories` with another item, a later time and another preference at every position that is held out."""
+    """`histories` with another item, a later time and other texts at every position that is held out."""
     rng = np.random.default_rng(seed)
-    changed, times, preferences = [], [], []
+    changed, times = [], []
+    ends = histories.training_ends
     for user, own in enumerate(histories.items):
         start = len(histories.training_items(user))
         other = (own[start:] + rng.integers(1, items, len(own) - start)) % items
@@ -50,14 +51,19 @@ def poisoned(histories: Histories, items: int, seed: int = 0) -> Histories:
         if histories.times is not None:
             late = np.arange(len(own)) >= start
             times.append(histories.times[user] + late * _YEAR_S)
-        preferences.append(
-            {p: ("poisoned",) if p >= start else known for p, known in histories.preferences[user].items()}
+
+    def texts(notes: Sequence[Mapping[int, tuple[str, ...]]]) -> tuple[dict[int, tuple[str, ...]], ...]:
+        return tuple(
+            {p: ("poisoned",) if p >= end else known for p, known in own.items()}
+            for own, end in zip(notes, ends, strict=False)
         )
+
     return replace(
         histories,
         items=tuple(changed),
         times=None if histories.times is None else tuple(times),
-        preferences=tuple(preferences),
+        preferences=texts(histories.preferences),
+        summaries=texts(histories.summaries),
     )
 
 
@@ -69,18 +75,23 @@ def fitted_recommender(make: Callable[[], Recommender], histories: Histories, se
 
     Returns:
         ``state.<tensor>`` for parameters and buffers after the counts are fitted, ``examples.<field>`` for what it
-        would train on.
+        would train on, and ``told.<field>`` for what it would hear.
     """
     torch.manual_seed(seed)
     recommender = make()
     recommender.fit_counts(histories)
-    examples = recommender.training_examples(histories)
+    known = {"examples": recommender.training_examples(histories), "told": recommender.told_examples(histories)}
     tensors = {**dict(recommender.named_parameters()), **dict(recommender.named_buffers())}
     tensors |= recommender.trained_state()
     return {
         **{f"state.{name}": tensor.detach().clone() for name, tensor in tensors.items()},
-        **{f"examples.{name}": values for name, values in examples.columns.items()},
-        **{f"examples.offsets.{axis}": offsets for axis, offsets in examples.offsets.items()},
+        **{
+            f"{name}.{part}{field}": values
+            for name, examples in known.items()
+            if examples is not None
+            for part, fields in (("", examples.columns), ("offsets.", examples.offsets))
+            for field, values in fields.items()
+        },
     }
 
 

@@ -128,7 +128,7 @@ def test_new_items_get_codes_from_their_texts_and_move_no_code(warehouse):
 
     training = warehouse.request("train", recipe="sasrec", upstream={**upstream, "semantic_ids.codebook": version})
     needs = {Need.COLLABORATIVE_VECTORS, Need.FUSED_VECTORS}
-    catalogue = read_training_data(warehouse.settings, training, False, False, needs).catalogue
+    catalogue = read_training_data(warehouse.settings, training, needs).catalogue
     rows = [item_ids.index(item) for item in catalogue.item_ids]
     assert np.array_equal(catalogue.vectors["collaborative_vectors.vector"], known[rows])
     assert np.array_equal(catalogue.vectors["fused_vectors.text"], text[rows])

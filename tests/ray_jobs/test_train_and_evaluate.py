@@ -1,18 +1,23 @@
+import datetime as dt
 import json
 import logging
 
 import mlflow
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from mlflow import MlflowClient
+from planted_warehouse import PARTITION
 
 from ray_jobs import evaluate, train
 from ray_jobs.data.tables import publish, read_table, table_version
+from ray_jobs.data.training_data import read_training_data
 from ray_jobs.evaluation.metrics import METRICS
 from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.tokenizers.codebook import Codebook
 from schemas.errors import DataError
+from schemas.review_summaries import REVIEW_SUMMARIES
 from schemas.semantic_ids import SEMANTIC_IDS
 
 CODEBOOK = "planted-codes"
@@ -127,6 +132,34 @@ def test_training_and_evaluation_end_to_end_and_again(coded, ray_session, caplog
     assert table_version(coded.uri("measurements")) == version
     history = MlflowClient().get_metric_history(model.outputs["mlflow_run_id"], "loss")
     assert len(history) == 3, "a rerun draws no second curve"
+
+
+def test_what_is_said_of_users_reaches_training_and_its_extent_is_counted(warehouse, ray_session):
+    """Of each user with seven items and more, one summary is of training positions with a target after them."""
+    day = {"partition_date": dt.date.fromisoformat(PARTITION)}
+    rows = [
+        {"user_id": row["user_id"], "as_of": row["occurred_at"][3], "summary": f"Likes {row['item_ids'][3]}.", **day}
+        | {"reviews_used": 4, "status": "ok"}
+        for row in read_table(warehouse.uri("sequences")).to_pylist()
+    ]
+    table = pa.Table.from_pylist(rows, schema=REVIEW_SUMMARIES.arrow_schema())
+    identity = warehouse.request("review_summaries").identity()
+    publish(table, REVIEW_SUMMARIES, warehouse.uri("review_summaries"), day, identity)
+    own = {"epochs": 1, "width": 16, "layers": 1, "neighbours": 2, "users_by": "summaries", "items_weight": 0}
+    overrides = {"steering.enabled": False, **{f"sracl.{name}": value for name, value in own.items()}}
+    report = train.run(warehouse.request("train", recipe="sracl", overrides=overrides))
+    assert report.counts["texts_of_users"] == 60, "users have six to nine items"
+    assert report.counts["users_without_text"] == 20
+    bundle = load_bundle(report.outputs["bundle_uri"])
+    assert set(bundle.provenance["inputs"]) == {"items", "sequences", "review_summaries"}
+    assert bundle.provenance["records"][0]["users"] > 0
+    with pytest.warns(UserWarning, match=r"nothing is said of any user .* review_summaries\.chunk_reviews"):
+        train.make_plan("sracl", bundle.recommender, _data(warehouse))
+
+
+def _data(warehouse):
+    """Training data without anything said of users."""
+    return read_training_data(warehouse.settings, warehouse.request("train"))
 
 
 def _logged(report):

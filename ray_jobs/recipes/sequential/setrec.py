@@ -20,12 +20,12 @@ chooses b on the data of the final evaluation.
 
 A warm start with another teacher's vectors keeps a map of the first ones, and learns on from there.
 
-In planted worlds (`tests/nightly/test_planted_sets.py`) texts find new items and behaviour the others; asked with the
-collaborative slot alone, or with texts of other items, it finds no new one. Validation users mostly want items that are
-known: the share that is best for them leaves new items far behind known ones. As fast as `tiger` it is for a request at
-12,000 items, with as many layers (`tests/bench/bench_decoding.py`, part ``sets``): 7 ms of one core beside 8 at 20
-beams. For a batch of 64 it takes 1.3 times as long, and 0.8 times beside 50 beams; at 100,000 items one request takes 26
-ms, as every item is scored, and a search along codes still takes 8.
+In planted worlds (`tests/nightly/test_planted_sets.py`) texts find new items and behaviour the others. Validation users
+mostly want known items: under the share that is best for them, new items are far behind known ones.
+
+Beside `tiger` with as many layers and 20 beams (`tests/bench/bench_decoding.py --parts sets`), a request among 12,000
+items takes 7 ms of one core instead of 8, and a batch of 64 takes 1.3 times as long. Every item is scored, so among
+100,000 items a request takes 26 ms, where a search along codes still takes 8.
 """
 
 from collections.abc import Mapping

@@ -9,6 +9,7 @@ from infra.bounds import Bounded, Count, CountOrZero, NonNegative, Positive, Pos
 from infra.errors import SettingError
 from ray_jobs.encoders.settings import PACKAGED, Encoder
 from ray_jobs.recommenders.settings import RecipeSettings, TransformerSettings
+from schemas.recipes import TextsOfUsers
 
 CodebookSize = Annotated[int, Field(ge=2, le=65536)]
 LossName = Literal["ce", "sampled_softmax", "bce", "gbce"]
@@ -104,6 +105,36 @@ class MCLRecSettings(SASRecSettings):
     masked_share: ShareBelowOne = 0.5
     shuffled_share: Share = 0.8
     joint: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SRACLSettings(SASRecSettings):
+    """Settings of SRACL.
+
+    Args:
+        users_weight: weight of the contrastive loss between users and their neighbours; 0 leaves it out.
+        items_weight: weight of the contrastive loss between histories with items exchanged; 0 leaves it out.
+        contrast_temperature: divides the inner products in both losses.
+        users_by: texts by which users are neighbours: ``summaries`` of their reviews, ``preferences``, ``both`` as one
+            text, or the ``titles`` of their items, for which no language model is asked.
+        encoder: text encoder of these texts and of the items' texts, see `ray_jobs.encoders.text.load_text_encoder`.
+        neighbours: number of neighbours of a user, and of an item.
+        exclude_same_user: no user is a neighbour of their own, with what was said at another time.
+        neighbour_dropout: dropout of the weights of a user's neighbours.
+        exchanged_share: share of a history's items that a view exchanges.
+    """
+
+    section: ClassVar[str] = "sracl"
+
+    users_weight: NonNegative = 0.1
+    items_weight: NonNegative = 0.1
+    contrast_temperature: Positive = 1.0
+    users_by: TextsOfUsers = "both"
+    encoder: Encoder = PACKAGED
+    neighbours: Count = 10
+    exclude_same_user: bool = True
+    neighbour_dropout: Share = 0.5
+    exchanged_share: Share = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)

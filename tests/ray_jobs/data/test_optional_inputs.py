@@ -21,6 +21,7 @@ from schemas.denoised_sequences import DENOISED_SEQUENCES
 from schemas.errors import DataError
 from schemas.item_descriptions import ITEM_DESCRIPTIONS
 from schemas.item_vectors import ITEM_VECTORS
+from schemas.recipes import Need
 from schemas.sequences import SEQUENCES
 from schemas.stage_request import BY_HAND
 from schemas.text_vectors import text_hash
@@ -36,7 +37,7 @@ def publish_rows(warehouse, table, rows):
 def test_corrections_reach_what_recommenders_train_on(warehouse):
     def read(how):
         request = warehouse.request("train", overrides={"training_data.corrections": how})
-        return read_training_data(warehouse.settings, request, codes=False, preferences=True)
+        return read_training_data(warehouse.settings, request, {Need.PREFERENCES})
 
     with pytest.raises(DataError, match="denoised_sequences"):
         read("remove")
@@ -72,7 +73,7 @@ def test_corrections_reach_what_recommenders_train_on(warehouse):
 def test_preferences_that_a_request_with_inputs_leaves_out_are_not_read(warehouse):
     def read(**inputs):
         request = warehouse.request("train", recipe="popularity", inputs=inputs)
-        found = read_training_data(warehouse.settings, request, codes=False, preferences=True).histories
+        found = read_training_data(warehouse.settings, request, {Need.PREFERENCES}).histories
         users = next(user_parts(warehouse.settings, request, 100))
         told = any(found.latest_preferences(user, 99) for user in range(len(found)))
         return {told, any(user.preference for user in users), "preferences" in tables_of(warehouse.settings, request)}

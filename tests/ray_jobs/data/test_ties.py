@@ -12,6 +12,7 @@ from ray_jobs.data.ties import move_preferences, shuffle_ties
 from ray_jobs.data.training_data import read_training_data
 from ray_jobs.tools import tie_report
 from schemas.errors import DataError
+from schemas.recipes import Need
 from schemas.sequences import SEQUENCES
 
 DAY = dt.date(2026, 1, 31)
@@ -124,7 +125,7 @@ def test_training_data_comes_shuffled_where_the_settings_say_so(warehouse):
 
     def read(**overrides):
         request = warehouse.request("train", overrides={f"training_data.{k}": v for k, v in overrides.items()})
-        return read_training_data(warehouse.settings, request, codes=False, preferences=True)
+        return read_training_data(warehouse.settings, request, {Need.PREFERENCES})
 
     plain, shuffled, other = read(), read(ties="shuffled"), read(ties="shuffled", ties_seed=1)
     assert (plain.version, shuffled.version, other.version) == ("", "ties-shuffled-0", "ties-shuffled-1")

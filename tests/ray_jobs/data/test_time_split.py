@@ -15,6 +15,7 @@ from ray_jobs.data.tables import publish, read_table
 from ray_jobs.data.training_data import read_training_data
 from ray_jobs.stages.evaluate import EvaluateSettings
 from schemas.errors import DataError
+from schemas.recipes import Need
 from schemas.sequences import SEQUENCES
 
 DAY = dt.date(2026, 1, 31)
@@ -47,7 +48,7 @@ def by_time(warehouse):
 
 def _data(warehouse, **overrides):
     request = warehouse.request("train", overrides=BY_TIME | overrides)
-    return read_training_data(warehouse.settings, request, codes=False, preferences=True)
+    return read_training_data(warehouse.settings, request, {Need.PREFERENCES})
 
 
 def test_targets_follow_the_cuts(by_time):

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 import torch
 
-from ray_jobs.data.views import cropped, masked, shuffled, two_of
+from ray_jobs.data.views import cropped, masked, shuffled, substituted, two_of
 
 DRAWS = 400
 LENGTHS = (7, 5, 1, 2)
@@ -70,3 +70,22 @@ def test_a_row_has_two_different_views_and_any_two():
     pairs = Counter(map(tuple, lengths.tolist()))
     assert set(pairs) == {(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)}
     assert min(pairs.values()) > 60
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_items_are_exchanged_for_any_of_those_that_may_stand_for_them(share):
+    torch.manual_seed(0)
+    others = torch.tensor([[5, 6, 7], [6, -1, -1], [-1, -1, -1]])
+    history, lengths = torch.tensor([[0, 1, 2, 0, -1]] * 3_000), torch.full((3_000,), 4)
+    view, same = substituted(history, lengths, others, share)
+    assert same is lengths
+    assert (view[:, 2:3] == 2).all(), "an item without any stays"
+    assert (view[:, 4] == -1).all()
+    assert set(view[:, 1].tolist()) <= {1, 6}
+    moved = view != history
+    for place in (0, 1, 3):
+        assert float(moved[:, place].float().mean()) == pytest.approx(share, abs=0.03)
+    assert not share or float((moved[:, 0] & moved[:, 3]).float().mean()) == pytest.approx(share**2, abs=0.03)
+    counts = Counter(view[:, 0][moved[:, 0]].tolist())
+    assert set(counts) <= {5, 6, 7}
+    assert all(count == pytest.approx(1_000 * share, rel=0.25) for count in counts.values())

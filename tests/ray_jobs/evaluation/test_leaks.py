@@ -12,7 +12,8 @@ from ray_jobs.evaluation.evaluator import evaluate
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recipes.sequential.popularity import Popularity
 from ray_jobs.recipes.sequential.sasrec import SASRec, SASRecSettings
-from ray_jobs.recipes.sequential.settings import PopularitySettings
+from ray_jobs.recipes.sequential.settings import PopularitySettings, SRACLSettings
+from ray_jobs.recipes.sequential.sracl import SRACL
 from schemas.recipes import of_kind
 
 ITEMS = len(small_catalogue())
@@ -20,9 +21,11 @@ ITEMS = len(small_catalogue())
 
 @pytest.fixture(scope="module")
 def histories():
-    """The small world with times a day apart."""
+    """The small world with times a day apart, and summaries up to the last position."""
     made = small_histories()
-    return replace(made, times=tuple(1_700_000_000 + 86_400 * np.arange(len(items)) for items in made.items))
+    times = tuple(1_700_000_000 + 86_400 * np.arange(len(items)) for items in made.items)
+    summaries = tuple({p: (f"Likes number {p}",) for p in range(0, len(items), 2)} for items in made.items)
+    return replace(made, times=times, summaries=summaries)
 
 
 @pytest.mark.parametrize("recipe", sorted(of_kind("recommender")))
@@ -74,9 +77,17 @@ class ScalesByAllTimes(SASRec):
         self.span.fill_(float(max(times.max() for times in histories.times)))
 
 
+class HearsOfLaterReviews(SRACL):
+    """Hears what was said after the target's review."""
+
+    def told_examples(self, histories):
+        return super().told_examples(replace(histories, valid_position=histories.valid_position + 2))
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "part"),
     [
+        (HearsOfLaterReviews, SRACLSettings(), "told.preferences"),
         (GreedyPopularity, PopularitySettings(), "state.counts"),
         (TrainsOnValidation, SASRecSettings(), "examples.targets"),
         (ReadsTheNextReview, SASRecSettings(), "examples.preferences"),

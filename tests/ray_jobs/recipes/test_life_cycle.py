@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from small_training import killed_after, numbers, small_fit
+from small_training import killed_after, numbers
 from small_world import PER_CLUSTER, small_catalogue, small_histories
 
 from infra.settings import REPOSITORY
@@ -18,6 +18,7 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import evaluation_examples
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recommenders.bundle import load_bundle, save_bundle
+from ray_jobs.training.loop import fit
 from ray_jobs.training.plan import Plan
 from ray_jobs.training.warm_start import carry_over
 from schemas.recipes import of_kind
@@ -76,6 +77,11 @@ def plan_of(recipe, catalogue, histories):
     )
 
 
+def trained(plan, **given):
+    module = plan.build()
+    return fit(module, *plan.sources(module), **given)
+
+
 def losses(state):
     return [record["loss"] for record in state.records]
 
@@ -95,10 +101,10 @@ def test_a_recipe_lives_through_a_kill_and_a_day_with_new_items(recipe, stored, 
         save_bundle(stored / recipe, model, {})
         return
     plan = plan_of(recipe, catalogue, histories)
-    whole = small_fit(plan)
-    cut = killed_after(whole.step // 2, tmp_path, lambda **given: small_fit(plan, **given))
+    whole = trained(plan)
+    cut = killed_after(whole.step // 2, tmp_path, lambda **given: trained(plan, **given))
     assert 0 < cut.step < whole.step
-    resumed = small_fit(plan, state=cut)
+    resumed = trained(plan, state=cut)
     if recipe == "mendertok":  # A sentence's vector depends in its last bits on those encoded with it.
         assert losses(resumed) == pytest.approx(losses(whole), rel=1e-6)
     else:
@@ -113,7 +119,7 @@ def test_a_recipe_lives_through_a_kill_and_a_day_with_new_items(recipe, stored, 
     fresh = later.build()
     carried = carry_over(load_bundle(stored / recipe).recommender, fresh)
     assert (carried.items, carried.left) == (len(catalogue), ())
-    continued = small_fit(replace(later, start=carried.tensors))
+    continued = trained(replace(later, start=carried.tensors))
     assert continued.step == whole.step
     assert np.isfinite(losses(continued)).all()
 

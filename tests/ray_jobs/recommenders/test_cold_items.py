@@ -52,7 +52,7 @@ class ByContent(ScoringRecommender):
 def test_all_known_items_are_in_the_catalogue_where_the_settings_say_so(warehouse):
     def read(**overrides):
         request = warehouse.request("train", overrides={f"training_data.{k}": v for k, v in overrides.items()})
-        return read_training_data(warehouse.settings, request, codes=False, preferences=False)
+        return read_training_data(warehouse.settings, request)
 
     plain, wide = read(), read(catalogue="all")
     known = set(read_table(warehouse.uri("items"))["item_id"].to_pylist())

@@ -96,7 +96,7 @@ def test_a_champion_of_another_split_is_not_ranked_and_not_replaced(tomorrow, tm
     asked = replace(request, upstream={**request.upstream, "champion.model": f"{NAME}/1"})
     folder = tmp_path / "downloaded"
     folder.mkdir()
-    data = read_training_data(world.settings, asked, codes=False, preferences=False)
+    data = read_training_data(world.settings, asked)
     champion, trained_on = evaluate._champion(world.settings, asked, replace(data, version="time-split"), folder)
     assert (champion.model, trained_on) == (f"champion@{NAME}/1@time-split", "")
     report = evaluate.run(request)
@@ -114,7 +114,7 @@ def test_nobody_is_compared_with_itself_or_with_one_that_has_seen_more(tomorrow,
     world, request = tomorrow
     folder = tmp_path / "downloaded"
     folder.mkdir()
-    data = read_training_data(world.settings, request, codes=False, preferences=False)
+    data = read_training_data(world.settings, request)
 
     def compared(data=data, **upstream):
         asked = replace(request, upstream={**request.upstream, **upstream})
