@@ -316,6 +316,16 @@ RECIPES: Mapping[str, Recipe] = {
             }
         },
     ),
+    "setrec": Recipe(
+        implementation="sequential.setrec:SETRec",
+        kind="recommender",
+        summary="an item is a set of vectors, of behaviour and of text, all predicted at once",
+        paper=Paper(
+            "Order-agnostic Identifier for Large Language Model-based Generative Recommendation", "Lin et al.", 2025
+        ),
+        needs=frozenset({Need.TITLES, Need.COLLABORATIVE_VECTORS}),
+        packages=TEXT_ENCODER,
+    ),
     "bert4rec": Recipe(
         implementation="sequential.bert4rec:BERT4Rec",
         kind="recommender",

@@ -256,6 +256,33 @@ def two_catalogues(seed, turned=False, users=700, items=300, values=5, width=32,
     return made
 
 
+def tastes_and_topics(seed, users=500, topics=8, tastes=6, each=5, cold=0.2, noise=0.1):
+    """A user has one taste; the topic of the next item follows from that of the last. Items have one of each.
+
+    A fifth of the items is new: they are held-out targets of three users in ten, and occur nowhere else.
+
+    Returns:
+        The histories, each item's topic, and bool[items], which are new.
+    """
+    rng = np.random.default_rng(seed)
+    topic, taste = np.divmod(np.repeat(np.arange(topics * tastes), each), tastes)
+    new = rng.random(len(topic)) < cold
+    ring = rng.permutation(topics)
+    following = ring[(np.argsort(ring) + 1) % topics]  # one circle: a short one would bring items again, which are out
+    rows = []
+    for _ in range(users):
+        own, place, row = int(rng.integers(tastes)), int(rng.integers(topics)), []
+        length = int(rng.integers(7, 11))
+        for step in range(length):
+            place = int(rng.integers(topics)) if rng.random() < noise else int(following[place])
+            fits = (topic == place) & (taste == own)
+            wanted = new if step >= length - 2 and rng.random() < 0.3 else ~new
+            there = np.flatnonzero(fits & wanted)
+            row.append(int(rng.choice(there if len(there) else np.flatnonzero((topic == place) & wanted))))
+        rows.append(row)
+    return histories(rows), topic, new
+
+
 def shuffled_training(worlds, seed):
     """The same users and targets, each history's training positions in random order: the control without order."""
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -203,26 +203,36 @@ class Recommender(Trainable):
             return [batch]
         return [batch.rows(start, start + size) for start in range(0, len(batch), size)]
 
-    @torch.no_grad()
     def judge(self, source: BatchSource, workers: Workers = SINGLE_WORKER) -> float:
-        """Mean NDCG@10 over the users of `source`; the workers take turns batch by batch.
+        """Mean NDCG@10 over the users of `source`.
 
         Equals the result of `ray_jobs.evaluation.evaluator.evaluate` for these users: all items that they have seen are
         excluded, unless the setting ``validate_unseen`` is off.
         """
+        return float(self.mean_gains(source, self.ranks, workers))
+
+    @torch.no_grad()
+    def mean_gains(
+        self, source: BatchSource, ranks: Callable[[Batch, Tensor | None], Tensor], workers: Workers = SINGLE_WORKER
+    ) -> Tensor:
+        """Mean NDCG@10 over the users of `source`, float64[...]; the workers take turns batch by batch.
+
+        Args:
+            ranks: as the method of that name, one of `gathered_methods`; may return several ranks, int64[..., B].
+        """
         self.eval()
         unseen, size = self.settings.validate_unseen, self.settings.evaluation_batch_size
         last = math.ceil(len(source) / size) - 1
-        total = torch.zeros(1, dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64)
         for number, batch in enumerate(source.batches(size, None)):
             turn = number % workers.world
             # Gathering sharded weights takes all workers, so those without a share of the last round compute it, too.
             if turn == workers.rank or (number == last and turn < workers.rank):
                 batch = batch.to(self.device)
                 assert batch.seen is not None or not unseen, "validation examples have the items that users have seen"
-                gains = ndcg(self.ranks(batch, batch.seen if unseen else None).cpu().numpy(), 10)
-                total += float(gains.sum()) * (turn == workers.rank)
-        return float(workers.all_reduce(total.to(self.device))) / max(1, len(source))
+                gains = ndcg(ranks(batch, batch.seen if unseen else None).cpu().numpy(), 10).sum(axis=-1)
+                total = total + torch.as_tensor(gains) * (turn == workers.rank)
+        return workers.all_reduce(total.to(self.device)).cpu() / max(1, len(source))
 
     def _as_log_probabilities(self, scores: Tensor) -> Tensor:
         """Log-probabilities of scores float[B, N], which are logits unless a recipe overrides this."""

@@ -21,13 +21,19 @@ def text_network(size: int, hidden: int, width: int) -> nn.Sequential:
 
 
 def whitened(vectors: Tensor) -> Tensor:
-    """float[N, D] brought to mean 0 and, if N is much above D, to the unit matrix as covariance (ZCA).
+    """float[N, D] brought to mean 0 and, if N is much above D, to the unit matrix as covariance (ZCA)."""
+    mean, scaled, axes = whitening(vectors)
+    return ((vectors - mean).double() @ scaled @ axes).float()
+
+
+def whitening(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean float[D] of vectors float[N, D], and the two factors float64[D, D] that whiten the rest.
 
     The covariance is shrunk (Ledoit and Wolf, 2004): that of few vectors would make all of them equally far apart.
     """
     from sklearn.covariance import ledoit_wolf
 
-    centred = (vectors - vectors.mean(dim=0)).double()
-    covariance, _ = ledoit_wolf(centred.cpu().numpy(), assume_centered=True)
+    mean = vectors.mean(dim=0)
+    covariance, _ = ledoit_wolf((vectors - mean).double().cpu().numpy(), assume_centered=True)
     variances, axes = torch.linalg.eigh(torch.from_numpy(covariance).to(vectors.device))
-    return (centred @ (axes / variances.clamp(min=1e-12).sqrt()) @ axes.T).float()
+    return mean, axes / variances.clamp(min=1e-12).sqrt(), axes.T

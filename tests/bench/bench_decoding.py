@@ -1,6 +1,6 @@
 """Constrained decoding: against Hugging Face, its share of a step, its index, and its recall.
 
-    python -m tests.bench.bench_decoding --parts generate constraint build rules recall
+    python -m tests.bench.bench_decoding --parts generate constraint build rules recall sets
 
 generate    The same weights in TIGER's layout and in transformers' T5ForConditionalGeneration, whose `generate` gets
             `prefix_allowed_tokens_fn` over a dict from prefix to tokens, built before the clock starts. Both read 20
@@ -52,6 +52,7 @@ from ray_jobs.decoding.trie import Trie
 from ray_jobs.recipes.generative.base import CodeTokens
 from ray_jobs.recipes.generative.t5 import Memory
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
+from ray_jobs.recipes.sequential.setrec import SETRec, SETRecSettings
 from ray_jobs.training.linear import linear
 
 CODES = 256
@@ -496,9 +497,39 @@ def part_recall(given: argparse.Namespace, settings: TigerSettings) -> None:
     report(f"after {given.train_steps} steps, loss {loss.item():.2f}" if given.train_steps else "again")
 
 
+@torch.no_grad()
+def part_sets(given: argparse.Namespace, settings: TigerSettings) -> None:
+    print("\n## sets: SETRec, one pass for all slots, beside TIGER's beams")
+    print("items | slots | beams | batch | ms SETRec | ms TIGER | ratio | first, ms")
+    shape = {"width": settings.width, "heads": settings.heads, "inner": settings.inner}
+    shape |= {"layers": settings.encoder_layers + settings.layers, "max_history": given.length}
+    for items in given.items:
+        torch.manual_seed(given.seed)
+        catalogue = catalogue_of(*planted_codes(items, given.seed))
+        tiger = Tiger(settings, catalogue).eval()
+        vectors = {"collaborative_vectors.vector": torch.randn(items, 64).numpy()}
+        for slots in given.slots:
+            own = SETRecSettings(**shape, semantic_slots=slots)
+            model = SETRec(own, replace(catalogue, vectors=vectors)).eval()
+            model.texts.normal_()
+            first = clocked(model.tokens, max(3, given.repeats // 4))
+            for beams, size in itertools.product(given.beams, given.batches):
+                tiger.settings = replace(settings, beams=beams)
+                batch = histories(items, size, given.length, given.seed + 1)
+                mine, theirs = in_turns(
+                    partial(model.topk, batch, beams), partial(tiger.topk, batch, beams), given.repeats, 1
+                )
+                ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
+                print(
+                    f"{items} | {slots} | {beams} | {size} | {spread(mine, 1e3)} | {spread(theirs, 1e3)} | "
+                    f"{spread(ratios)} | {spread(first, 1e3)}",
+                    flush=True,
+                )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ["generate", "bound", "constraint", "build", "rules", "recall"]
+    parts = ["generate", "bound", "constraint", "build", "rules", "recall", "sets"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--items", nargs="+", type=int, default=[12_000, 1_000_000])
     parser.add_argument("--beams", nargs="+", type=int, default=[20, 50])
@@ -507,6 +538,7 @@ def main() -> None:
     parser.add_argument("--hf-rows", type=int, default=0, help="rows that Hugging Face decodes at once; 0: the batch")
     parser.add_argument("--build-items", type=int, default=5_000_000)
     parser.add_argument("--allowed", nargs="+", type=float, default=[0.1, 1, 50], help="percent of the items")
+    parser.add_argument("--slots", nargs="+", type=int, default=[4], help="semantic slots of SETRec")
     parser.add_argument("--train-steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=12, help="pairs at batch 1; a quarter of them at others")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: seconds of all threads")
@@ -534,6 +566,8 @@ def main() -> None:
         part_rules(given, settings)
     if "recall" in given.parts:
         part_recall(given, settings)
+    if "sets" in given.parts:
+        part_sets(given, settings)
 
 
 if __name__ == "__main__":

@@ -354,3 +354,28 @@ class ICSRecSettings(SASRecSettings):
     intents: Count = 256
     sample_per_intent: Count = 256
     mask_false_negatives: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SETRecSettings(ItemSettings):
+    """Settings of SETRec.
+
+    Args:
+        encoder: text encoder of the items' texts, see `ray_jobs.encoders.text.load_text_encoder`.
+        semantic_slots: number of tokens of an item's text, beside the one of its collaborative vector.
+        hidden: widths of the hidden layers that map a text vector to its tokens, mirrored by the decoder.
+        reconstruction_weight: weight of the loss of the text vectors decoded from the tokens (alpha); 0 leaves it out.
+        semantic_shares: weights of the semantic slots in a score (b), of which the best one on validation users is
+            kept; the collaborative slot has the rest. Without validation the middle one.
+        inner: width of the feed-forward part (d_ff); 0 takes four times `width`.
+    """
+
+    section: ClassVar[str] = "setrec"
+
+    max_history: Count = 20
+    encoder: Encoder = PACKAGED
+    semantic_slots: Count = 4
+    hidden: tuple[Count, ...] = (512, 256, 128)
+    reconstruction_weight: NonNegative = 0.5
+    semantic_shares: Annotated[tuple[Share, ...], Field(min_length=1)] = tuple(tenth / 10 for tenth in range(1, 11))
+    inner: CountOrZero = 0

@@ -27,6 +27,7 @@ RECIPES = tuple(of_kind("recommender"))
 SMALL = {
     "width": 8, "inner": 8, "head_width": 8, "heads": 1, "layers": 1, "encoder_layers": 1, "text_width": 8,
     "batch_size": 32, "beams": 10, "epochs": 2, "text_epochs": 2, "evaluate_every": 1, "codes": 4, "codebook_size": 4,
+    "hidden": (8,),
 }  # fmt: skip
 REQUESTS = ([["I00", "I12"], ["I30"], []], [[1_700_000_000, 1_700_086_400], [1_700_000_000], []])
 # Answers of all bundles in a folder by MLflow's interface, in a process that has only what loading brings.

@@ -64,7 +64,7 @@ def test_the_page_is_in_mlflow_once(tmp_path, benchmark, monkeypatch, empty_regi
 
 
 def test_every_recipe_is_compared_without_a_setting_of_its_own():
-    assert set(of_kind("recommender")) - set(COMPARED) == {"prorec"}
+    assert set(of_kind("recommender")) - set(COMPARED) == {"prorec", "setrec"}
     for label in COMPARED:
         experiment = make_experiment("beauty", label, 3, "defaults", {})
         assert experiment.settings.seed == 3
