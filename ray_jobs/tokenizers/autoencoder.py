@@ -1,6 +1,5 @@
 """Tokenizers that are trained by gradient descent: the module's interface, its quantiser and the fit."""
 
-import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,14 +8,13 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ray_jobs.recipes.tokenizers.settings import AutoencoderSettings
 from ray_jobs.tokenizers.base import Codes, FitContext, Fitted, Quantiser
 from ray_jobs.tokenizers.joining import make_codebook
 from ray_jobs.tokenizers.vectors import Floats, Vectors, standardisation
 from ray_jobs.training.curves import epoch_losses
-from ray_jobs.training.linear import Linear
 from ray_jobs.training.phases import Phase
 from ray_jobs.training.trainable import BatchSource, Trainable
 
@@ -88,14 +86,6 @@ class Autoencoder(Trainable):
     def last_level_distances(self, vectors: Tensor, codes: Tensor) -> Tensor | None:  # noqa: ARG002
         """See `ray_jobs.tokenizers.base.Quantiser.last_level_distances`."""
         return None
-
-
-def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
-    """Linear layers of these widths with ReLU between them."""
-    layers: list[nn.Module] = []
-    for width, following in itertools.pairwise(widths):
-        layers += [Linear(width, following), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 class AutoencoderQuantiser:

@@ -5,6 +5,7 @@ are not Intel's. oneDNN, which torch has as well, uses all of it: there it takes
 matrices, which stay with MKL.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,11 @@ class _Linear(torch.autograd.Function):
             else:
                 dweight = _product(rows.T, inputs.T)
         return dx, dweight, rows.sum(0) if for_bias else None
+
+
+def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
+    """Linear layers of these widths with ReLU between them."""
+    layers: list[nn.Module] = []
+    for width, following in itertools.pairwise(widths):
+        layers += [Linear(width, following), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

@@ -48,8 +48,7 @@ from ray_jobs.recipes.sequential.transformer import transformer_blocks
 from ray_jobs.recommenders.base import Recommender, ScoringRecommender, rank_of, without
 from ray_jobs.recommenders.dropout import Dropout
 from ray_jobs.recommenders.text_network import whitening
-from ray_jobs.tokenizers.autoencoder import perceptron
-from ray_jobs.training.linear import Linear
+from ray_jobs.training.linear import Linear, perceptron
 from ray_jobs.training.trainable import TERMS, BatchSource, Notify, silent
 from ray_jobs.training.workers import SINGLE_WORKER, Workers
 from schemas.recipes import Need, learned_vectors

@@ -19,7 +19,8 @@ from vector_quantize_pytorch import FSQ, ResidualFSQ
 
 from infra.errors import SettingError
 from ray_jobs.recipes.tokenizers.settings import FSQSettings
-from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderTokenizer, perceptron
+from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderTokenizer
+from ray_jobs.training.linear import perceptron
 
 
 class _GridAutoencoder(Autoencoder):

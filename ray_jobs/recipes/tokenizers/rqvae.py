@@ -23,9 +23,8 @@ from ray_jobs.tokenizers.autoencoder import (
     Autoencoder,
     AutoencoderTokenizer,
     VectorSource,
-    perceptron,
 )
-from ray_jobs.training.linear import linear
+from ray_jobs.training.linear import linear, perceptron
 
 _KMEANS_ROWS = 50_000
 _NO_RESTART_AFTER = 0.8
