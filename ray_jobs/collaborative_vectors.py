@@ -17,9 +17,10 @@ from ray_jobs.data.examples import training_examples
 from ray_jobs.data.histories import Histories
 from ray_jobs.data.rows import Rows
 from ray_jobs.data.tables import count_rows, handoff_of, open_table, publish, table_exists
+from ray_jobs.data.vector_columns import lists
 from ray_jobs.registry import runs
 from ray_jobs.stages.collaborative_vectors import STAGE, CollaborativeVectorsSettings
-from ray_jobs.tokenizers.vectors import Floats, lists
+from ray_jobs.tokenizers.vectors import Floats
 from ray_jobs.train import log_live
 from ray_jobs.training.curves import metric_rows
 from ray_jobs.training.plan import Plan

@@ -29,6 +29,7 @@ from ray_jobs.data.tables import (
     table_version,
     upsert,
 )
+from ray_jobs.data.vector_columns import matrix
 from ray_jobs.recipes import recipe_class
 from ray_jobs.registry import runs
 from ray_jobs.stages.entry import recipe_of
@@ -41,7 +42,7 @@ from ray_jobs.tokenizers.fusion import Fusion, Parts
 from ray_jobs.tokenizers.joining import distances_of, join
 from ray_jobs.tokenizers.quality import quality_report
 from ray_jobs.tokenizers.stored import StoredTokenizer
-from ray_jobs.tokenizers.vectors import ArrayVectors, DatasetVectors, Floats, Vectors, matrix, sampled_rows, take
+from ray_jobs.tokenizers.vectors import ArrayVectors, DatasetVectors, Floats, Vectors, sampled_rows, take
 from schemas.damaged_files import damage_named
 from schemas.delta import partition_filter
 from schemas.errors import DataError

@@ -3,7 +3,7 @@
 A recipe is an entry here, a module below `ray_jobs/recipes`, and a class of settings.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -57,6 +57,18 @@ TABLES: Mapping[Need, tuple[str, ...]] = {
     Need.BENCHMARK: ("preference_benchmark",),
 }
 """Tables that a need requires, with the tables that these are made from where nothing else needs those."""
+
+
+_LEARNED: Mapping[Need, tuple[str, ...]] = {
+    Need.COLLABORATIVE_VECTORS: ("collaborative_vectors.vector",),
+    Need.FUSED_VECTORS: ("fused_vectors.collaborative", "fused_vectors.text"),
+}
+
+
+def learned_vectors(needs: Iterable[Need]) -> tuple[str, ...]:
+    """The vectors that `needs` ask for, by table and column, as `Catalogue.vectors` names them."""
+    asked = set(needs)
+    return tuple(name for need, names in _LEARNED.items() if need in asked for name in names)
 
 
 @dataclass(frozen=True)

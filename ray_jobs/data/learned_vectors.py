@@ -1,6 +1,6 @@
 """Item vectors that stages have learned, read for tokenizers and recipes: the teacher's, and those of a codebook."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -9,23 +9,12 @@ import pyarrow.compute as pc
 from infra.settings import Settings
 from ray_jobs.data.settings import CODEBOOK_KEY, TEACHER_KEY
 from ray_jobs.data.tables import input_version, read_table
-from ray_jobs.tokenizers.vectors import Floats, matrix
+from ray_jobs.data.vector_columns import Floats, matrix
 from schemas.collaborative_vectors import COLLABORATIVE_VECTORS
 from schemas.errors import DataError
 from schemas.fused_vectors import FUSED_VECTORS
-from schemas.recipes import Need
+from schemas.recipes import Need, learned_vectors
 from schemas.stage_request import StageRequest
-
-VECTOR_COLUMNS: Mapping[Need, tuple[str, ...]] = {
-    Need.COLLABORATIVE_VECTORS: ("collaborative_vectors.vector",),
-    Need.FUSED_VECTORS: ("fused_vectors.collaborative", "fused_vectors.text"),
-}
-"""By need the names in `Catalogue.vectors`: table and column."""
-
-
-def required(needs: Collection[Need]) -> tuple[str, ...]:
-    """The names in `Catalogue.vectors` that `needs` ask for."""
-    return tuple(name for need, names in VECTOR_COLUMNS.items() if need in needs for name in names)
 
 
 def teacher_vectors(settings: Settings, request: StageRequest, item_ids: Sequence[str]) -> Floats:
@@ -82,7 +71,7 @@ def _read(
 
 
 def _named(need: Need, *parts: Floats) -> Iterator[tuple[str, Floats]]:
-    return zip(VECTOR_COLUMNS[need], parts, strict=True)
+    return zip(learned_vectors([need]), parts, strict=True)
 
 
 def placed(rows: pa.Table, column: str, item_ids: Sequence[str], without: str) -> Floats:

@@ -15,7 +15,6 @@ from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.crops import Crop
 from ray_jobs.data.examples import Examples, training_examples
 from ray_jobs.data.histories import Histories
-from ray_jobs.data.learned_vectors import required
 from ray_jobs.encoders.text import TextEncoder
 from ray_jobs.evaluation.metrics import ndcg
 from ray_jobs.recommenders.settings import RecipeSettings, TransformerSettings
@@ -24,7 +23,7 @@ from ray_jobs.training.phases import Phase, phases_from
 from ray_jobs.training.trainable import BatchSource, Metric, Notify, Trainable, silent
 from ray_jobs.training.workers import SINGLE_WORKER, Workers
 from schemas.errors import DataError
-from schemas.recipes import RECIPES, TEXT_ENCODER, Need
+from schemas.recipes import RECIPES, TEXT_ENCODER, Need, learned_vectors
 from schemas.stages import maker_of
 
 
@@ -72,7 +71,7 @@ class Recommender(Trainable):
             raise DataError(
                 f"recipe {self.name} needs semantic ids: run the semantic_ids stage for this data set first"
             )
-        for name in required(self.needs_with(settings)):
+        for name in learned_vectors(self.needs_with(settings)):
             if name not in catalogue.vectors:
                 table = name.partition(".")[0]
                 raise DataError(

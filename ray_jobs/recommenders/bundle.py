@@ -23,6 +23,7 @@ from infra.progress import phased
 from infra.state import named, read_json
 from ray_jobs.data.batches import make_batch
 from ray_jobs.data.catalogue import Catalogue
+from ray_jobs.data.vector_columns import lists, matrix
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recommenders.base import Recommender
 from ray_jobs.recommenders.conditions import BoolArray
@@ -31,7 +32,6 @@ from ray_jobs.recommenders.rules import RULES, Rules
 from ray_jobs.recommenders.settings import RecipeSettings
 from ray_jobs.steering import layer as steering
 from ray_jobs.steering.layer import RETRAIN, SteeringLayer
-from ray_jobs.tokenizers.vectors import lists, matrix
 from schemas.artifact_seal import SEAL, check_folder, read_description, write_description
 from schemas.columns import COLUMNS, HISTORY
 from schemas.errors import DataError

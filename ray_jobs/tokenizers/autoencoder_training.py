@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from ray_jobs.cluster import connect
+from ray_jobs.data.vector_columns import matrix
 from ray_jobs.recipes.tokenizers.settings import AutoencoderSettings
 from ray_jobs.tokenizers.autoencoder import Autoencoder, AutoencoderTokenizer, VectorSource
 from ray_jobs.tokenizers.base import FitContext
-from ray_jobs.tokenizers.vectors import DatasetVectors, Floats, Vectors, matrix, sampled_rows, take
+from ray_jobs.tokenizers.vectors import DatasetVectors, Floats, Vectors, sampled_rows, take
 from ray_jobs.training import ray_train
 from ray_jobs.training.trainable import Notify, silent
 

@@ -14,11 +14,12 @@ from ray_jobs.data.learned_vectors import coded_vectors, teacher_vectors
 from ray_jobs.data.rows import Rows, offsets_of
 from ray_jobs.data.settings import TEACHER_KEY
 from ray_jobs.data.tables import publish, upsert
+from ray_jobs.data.vector_columns import lists
 from ray_jobs.tokenizers import fusion
 from ray_jobs.tokenizers.alignment import align, alignment_plan
 from ray_jobs.tokenizers.fusion import Fusion, Parts
 from ray_jobs.tokenizers.settings import AlignmentSettings
-from ray_jobs.tokenizers.vectors import ArrayVectors, Floats, Vectors, lists
+from ray_jobs.tokenizers.vectors import ArrayVectors, Floats, Vectors
 from schemas.errors import DataError
 from schemas.fused_vectors import FUSED_VECTORS
 from schemas.handoff import Handoff

@@ -34,6 +34,7 @@ TASKS = {
     "choose_codebook",
     "semantic_ids",
     "append_items",
+    "collaborative_vectors",
     "train_recommender",
     "train_baseline",
     "champion",
@@ -50,15 +51,16 @@ BENCHMARK = {
     "steering_probes",
     "preference_evaluations",
 }
-MADE = {  # item_descriptions is off unless a profile asks, nobody asks to be erased, and the feed has no events
-    name: contract for name, contract in TABLES.items() if name not in ("item_descriptions", "erasures", "events")
-}
+# Nobody asks to be erased, the feed has no events, and no profile or recipe asks for the others.
+NOT_MADE = {"item_descriptions", "erasures", "events", "collaborative_vectors", "fused_vectors"}
+MADE = {name: contract for name, contract in TABLES.items() if name not in NOT_MADE}
 
 
 @pytest.fixture(scope="module")
 def warehouse(local, first_run):
     assert set(first_run["tasks"]) == TASKS
     assert first_run["state"] == "success", first_run["tasks"]
+    assert first_run["tasks"]["collaborative_vectors"] == "skipped", "nothing reads them"
 
     def table(name):
         return DeltaTable(str(local.home / "warehouse" / "tiny" / name))

@@ -15,7 +15,6 @@ from test_planted_recommenders import SEEDS, assert_better, trained
 from ray_jobs.collaborative_vectors import teacher_plan
 from ray_jobs.data.batches import InMemoryExamples
 from ray_jobs.data.histories import Histories
-from ray_jobs.data.learned_vectors import required
 from ray_jobs.data.rows import Rows, offsets_of
 from ray_jobs.recipes.generative.prorec import ProRec
 from ray_jobs.recipes.generative.settings import ProRecSettings
@@ -28,7 +27,7 @@ from ray_jobs.tokenizers.collisions import counter_level
 from ray_jobs.tokenizers.settings import AlignmentSettings
 from ray_jobs.tokenizers.vectors import ArrayVectors
 from ray_jobs.training.loop import fit
-from schemas.recipes import Need
+from schemas.recipes import Need, learned_vectors
 
 TEACHING = {"layers": 1, "heads": 1, "dropout": 0.1, "max_history": 8, "batch_size": 64, "learning_rate": 5e-3}
 WRITING = {"width": 32, "heads": 2, "head_width": 16, "inner": 64, "layers": 1, "encoder_layers": 1, "dropout": 0.1}
@@ -76,7 +75,7 @@ def coded(parts, seed):
     ids = list(catalogue.item_ids)
     codes, counted = counter_level(ids, codes, 0, "collision_size")
     sizes = (worlds.CLUSTERS, worlds.CLUSTERS, counted)
-    there = replace(catalogue, vectors=dict(zip(required({Need.FUSED_VECTORS}), parts, strict=True)))
+    there = replace(catalogue, vectors=dict(zip(learned_vectors({Need.FUSED_VECTORS}), parts, strict=True)))
     return there.with_codes(dict(zip(ids, codes.tolist(), strict=True)), sizes)
 
 

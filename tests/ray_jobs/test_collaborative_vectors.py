@@ -17,11 +17,11 @@ from ray_jobs.data.rows import Rows
 from ray_jobs.data.settings import TEACHER_KEY
 from ray_jobs.data.tables import publish, read_table
 from ray_jobs.data.training_data import read_training_data
+from ray_jobs.data.vector_columns import lists
 from ray_jobs.recommenders.bundle import load_bundle
 from ray_jobs.stages.semantic_ids import check
 from ray_jobs.tokenizers.codebook import Codebook
 from ray_jobs.tokenizers.fusion import unit
-from ray_jobs.tokenizers.vectors import lists
 from schemas.collaborative_vectors import COLLABORATIVE_VECTORS
 from schemas.errors import DataError
 from schemas.recipes import Need

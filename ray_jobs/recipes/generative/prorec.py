@@ -23,10 +23,10 @@ from torch.nn import functional
 
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.data.learned_vectors import required
 from ray_jobs.objectives.contrastive import info_nce
 from ray_jobs.recipes.generative.settings import ProRecSettings
 from ray_jobs.recipes.generative.tiger import Tiger
+from schemas.recipes import learned_vectors
 
 
 class ProRec(Tiger):
@@ -39,7 +39,9 @@ class ProRec(Tiger):
 
     def __init__(self, settings: ProRecSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
-        parts = [torch.from_numpy(catalogue.vectors[name].copy()) for name in required(self.needs_with(settings))]
+        parts = [
+            torch.from_numpy(catalogue.vectors[name].copy()) for name in learned_vectors(self.needs_with(settings))
+        ]
         self.widths = [part.shape[1] for part in parts if part.shape[1]]
         if parts:
             self.register_buffer("vectors", torch.cat(parts, dim=1), persistent=False)

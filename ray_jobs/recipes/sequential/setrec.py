@@ -39,7 +39,6 @@ from torch import Tensor, nn
 from ray_jobs.data.batches import Batch
 from ray_jobs.data.catalogue import Catalogue
 from ray_jobs.data.examples import Examples
-from ray_jobs.data.learned_vectors import required
 from ray_jobs.encoders.text import load_text_encoder
 from ray_jobs.objectives.log_sum_exp import log_sum_exp
 from ray_jobs.objectives.parts import mean_in_parts
@@ -53,7 +52,7 @@ from ray_jobs.tokenizers.autoencoder import perceptron
 from ray_jobs.training.linear import Linear
 from ray_jobs.training.trainable import TERMS, BatchSource, Notify, silent
 from ray_jobs.training.workers import SINGLE_WORKER, Workers
-from schemas.recipes import Need
+from schemas.recipes import Need, learned_vectors
 
 
 class SETRec(ScoringRecommender):
@@ -79,7 +78,7 @@ class SETRec(ScoringRecommender):
     def __init__(self, settings: SETRecSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
         width, slots, shares = settings.width, settings.semantic_slots, settings.semantic_shares
-        (name,) = required({Need.COLLABORATIVE_VECTORS})
+        (name,) = learned_vectors({Need.COLLABORATIVE_VECTORS})
         self.register_buffer("collaborative", torch.from_numpy(centred(catalogue.vectors[name])), persistent=False)
         met = np.ones(len(catalogue), np.bool_) if catalogue.interacted is None else catalogue.interacted
         self.register_buffer("no_negatives", torch.zeros(len(met)), persistent=False)

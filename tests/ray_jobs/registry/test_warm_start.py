@@ -9,7 +9,6 @@ from mlflow import MlflowClient
 from infra.errors import SettingError
 from ray_jobs import register
 from ray_jobs.data.catalogue import Catalogue
-from ray_jobs.data.learned_vectors import required
 from ray_jobs.recipes import recipe_class, settings_class
 from ray_jobs.recipes.generative.menderemb import MenderEmb, MenderEmbSettings
 from ray_jobs.recipes.generative.tiger import Tiger, TigerSettings
@@ -24,7 +23,7 @@ from ray_jobs.train import start_from
 from ray_jobs.training.plan import Plan
 from ray_jobs.training.warm_start import carry_over
 from schemas.errors import DataError
-from schemas.recipes import RECIPES
+from schemas.recipes import RECIPES, Need, learned_vectors
 
 NAME = "penchant-tiny"
 SETTINGS = SASRecSettings(max_history=6, width=8, layers=1, evaluation_batch_size=5, seed=7)
@@ -118,9 +117,8 @@ def test_every_recipe_says_which_of_its_tensors_go_by_item(name):
         ids = [f"i{n}" for n in range(items)]
         codes = {i: (n % 7, n // 7) for n, i in enumerate(ids)}
         settings = settings_class(name)(**({"dense": True} if "dense" in all_settings else {}))
-        learned = dict.fromkeys(required(RECIPES[name].needs), np.ones((items, 6), np.float32))
-        catalogue = replace(_catalogue(ids).with_codes(codes, [7, 7]), vectors=learned)
-        model = recipe_class(name)(settings, catalogue)
+        learned = {key: np.ones((items, 6), np.float32) for key in learned_vectors(Need)}
+        model = recipe_class(name)(settings, replace(_catalogue(ids).with_codes(codes, [7, 7]), vectors=learned))
         return {key: tensor.shape for key, tensor in model.trained_state().items()}, model
 
     (few, model), (many, _) = shapes(23), shapes(29)

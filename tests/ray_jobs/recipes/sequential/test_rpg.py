@@ -126,6 +126,7 @@ def test_a_warm_start_keeps_the_meaning_of_codes_and_gives_new_items_theirs(mode
         level_sizes=(),
         vectors={},
         interacted=np.array([False] + [True] * 30),
+        vectors={},
     )
     torch.manual_seed(1)
     new = RPG(SETTINGS, catalogue).eval()
