@@ -24,8 +24,8 @@ In planted worlds (`tests/nightly/test_planted_sets.py`) texts find new items an
 mostly want known items: under the share that is best for them, new items are far behind known ones.
 
 Beside `tiger` with as many layers and 20 beams (`tests/bench/bench_decoding.py --parts sets`), a request among 12,000
-items takes 7 ms of one core instead of 8, and a batch of 64 takes 1.3 times as long. Every item is scored, so among
-100,000 items a request takes 26 ms, where a search along codes still takes 8.
+items takes 5 ms of one core instead of 6, and a batch of 64 takes 1.3 times as long. Every item is scored, so among
+100,000 items a request takes 32 ms, where a search along codes still takes 7.
 """
 
 from collections.abc import Mapping

@@ -124,7 +124,6 @@ def test_a_warm_start_keeps_the_meaning_of_codes_and_gives_new_items_theirs(mode
         texts=(small.texts[12], *small.texts),
         codes=None,
         level_sizes=(),
-        vectors={},
         interacted=np.array([False] + [True] * 30),
         vectors={},
     )
