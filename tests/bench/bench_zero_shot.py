@@ -5,8 +5,11 @@
 Trains a tokenizer and RecGPT on the sequences of one file, and ranks the test targets of another one by NDCG@10 and
 recall@10 with a model that has seen its texts only. Beside it: the cosine to the last item's text, a random order, and
 popularity, which counts the training positions of the other file and so has seen more than the model. ``--tokenizers``
-takes the codes of RQ-VAE as well. Also printed: the same model on the file that it was trained on, the share of codes
+takes the codes of RQ-VAE as well or instead. Also printed: the same model on the file that it was trained on, the share of codes
 of the other file that no item of the first one has, and the share of items with codes of their own.
+
+Seed 0, Beauty to Toys, on one core: random .0003, popularity .0049, cosine .0279; RecGPT with codes of FSQ .0013 after
+20 epochs and .0012 after 50 (on Beauty itself .0041 and .0075), with codes of RQ-VAE .0016 after 20 (.0080).
 
 One process without Ray; text vectors are kept in ``--vectors``, because encoding takes minutes.
 """

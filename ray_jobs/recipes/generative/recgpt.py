@@ -13,9 +13,13 @@ ranked exactly instead of along a beam; items with equal codes are tied. Sizes a
 the authors train a width of 768 on eleven. With so few items most cells of the default grid are never seen: choose a
 smaller ``fsq.grid``. ``fsq.collisions`` must be ``list``: a counter of equal tuples means nothing elsewhere.
 
-What it needs, on planted worlds: pieces of the vector that mean something alone. Then it carries what it learned to
-unseen items, and the codes of an RQ-VAE do not; where a rotation mixes the pieces, neither does. On the catalogue that
-it was trained on, the codes of the RQ-VAE are no worse there. Without the pieces it loses little.
+On planted worlds it needs pieces of the vector that mean something alone. Then it carries what it learned to unseen
+items, and the codes of an RQ-VAE do not; where a rotation mixes the pieces, neither does. On the catalogue that it was
+trained on, the codes of the RQ-VAE are no worse there. Without the pieces it loses little.
+
+On real data of one shop department it did not work: trained on Beauty and asked on Toys (`tests.bench.bench_zero_shot`,
+one seed, minutes of one core) its NDCG@10 is .0013, and no better after more epochs; with codes of an RQ-VAE it is
+.0016. The cosine to the last item's text has .0279. The authors train on eleven departments, which we have not tried.
 """
 
 from typing import Any, ClassVar
