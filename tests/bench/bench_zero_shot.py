@@ -5,7 +5,7 @@
 Trains a tokenizer and RecGPT on the sequences of one file, and ranks the test targets of another one by NDCG@10 and
 recall@10 with a model that has seen its texts only. Beside it: the cosine to the last item's text, a random order, and
 popularity, which counts the training positions of the other file and so has seen more than the model. ``--tokenizers``
-takes the codes of RQ-VAE as well or instead. Also printed: the same model on the file that it was trained on, the share of codes
+takes the codes of RQ-VAE too. Also printed: the same model on the file that it was trained on, the share of codes
 of the other file that no item of the first one has, and the share of items with codes of their own.
 
 Seed 0, Beauty to Toys, on one core: random .0003, popularity .0049, cosine .0279; RecGPT with codes of FSQ .0013 after
